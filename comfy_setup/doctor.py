@@ -1,0 +1,158 @@
+"""A table of what this machine has and has not, for someone who asks why it does not work.
+
+Looks and changes nothing; quick, so it reads files rather than importing torch.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from comfy_setup import comfyui, models, packages, paths
+from comfy_setup.console import SetupError, size
+
+INSTALL = "call `python3 -m comfy_setup install`"
+PORT = 8000
+LOW_DISK_BYTES = 2e9
+# The first driver that runs programs built for CUDA 12, by CUDA's minor version compatibility.
+OLDEST_DRIVER = 525
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A row of the table.
+
+    Args:
+        what: what was looked at.
+        level: "ok", "note" (worth knowing) or "bad" (no job could run).
+        text: what was found, and what to do if it is bad.
+    """
+
+    what: str
+    level: str
+    text: str
+
+
+def examine(environ: Mapping[str, str]) -> list[Finding]:
+    """Look at everything that a job needs.
+
+    Args:
+        environ: may hold COMFYUI_DIR and MODELS_DIR.
+
+    Returns:
+        The rows of the table.
+    """
+    return [
+        Finding("Python", "ok", platform.python_version()),
+        _packages(),
+        _torch(),
+        *_gpus(),
+        _comfyui(environ),
+        *_models(environ),
+        _disk(shutil.disk_usage(paths.REPO).free),
+        _port(PORT),
+    ]
+
+
+def doctor(environ: Mapping[str, str]) -> int:
+    """Print the table.
+
+    Args:
+        environ: may hold COMFYUI_DIR and MODELS_DIR.
+
+    Returns:
+        1 if a job could not run, else 0.
+    """
+    findings = examine(environ)
+    for finding in findings:
+        print(f"{finding.level:<5} {finding.what:<12} {finding.text}")
+    bad = [finding.what for finding in findings if finding.level == "bad"]
+    print(f"A job could not run: see {', '.join(bad)}." if bad else "A job could run.")
+    return 1 if bad else 0
+
+
+def _packages() -> Finding:
+    if packages.ready():
+        return Finding("packages", "ok", f"as locked, in {paths.VENV}")
+    return Finding("packages", "bad", f"{paths.VENV} is missing, unfinished or not of these lock files: {INSTALL}")
+
+
+def _torch() -> Finding:
+    for file in paths.VENV.glob("lib/python*/site-packages/torch/version.py"):
+        said = dict(re.findall(r"^(\w+).*= '([^']+)'", file.read_text(encoding="utf-8"), re.MULTILINE))
+        return Finding("torch", "ok", f"{said.get('__version__')}, built for CUDA {said.get('cuda', '(none)')}")
+    return Finding("torch", "bad", f"missing: {INSTALL}")
+
+
+def _gpus() -> list[Finding]:
+    ask = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(ask, capture_output=True, text=True, check=True, timeout=20).stdout
+    except FileNotFoundError:
+        return [Finding("GPU", "note", "no NVIDIA driver: ComfyUI runs on the processor, which is slow")]
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return [Finding("GPU", "bad", "nvidia-smi is there but fails: the NVIDIA driver is not working")]
+    return gpu_findings(answer)
+
+
+def gpu_findings(answer: str) -> list[Finding]:
+    """Judge what nvidia-smi said.
+
+    Args:
+        answer: lines "name, total memory, free memory, driver version".
+
+    Returns:
+        A row a GPU.
+    """
+    findings = []
+    for line in answer.strip().splitlines():
+        name, total, free, driver = [part.strip() for part in line.rsplit(",", 3)]
+        text = f"{name}, {total} ({free} free), driver {driver}"
+        if int(driver.partition(".")[0]) < OLDEST_DRIVER:
+            text += f": too old for CUDA 12.8, install {OLDEST_DRIVER} or newer"
+            findings.append(Finding("GPU", "bad", text))
+        else:
+            findings.append(Finding("GPU", "ok", text))
+    return findings or [Finding("GPU", "note", "none found: ComfyUI runs on the processor, which is slow")]
+
+
+def _comfyui(environ: Mapping[str, str]) -> Finding:
+    try:
+        return Finding("ComfyUI", "ok", f"{comfyui.described(environ)}, in {paths.comfyui_dir(environ)}")
+    except SetupError as error:
+        return Finding("ComfyUI", "bad", f"{error}; {INSTALL}")
+
+
+def _models(environ: Mapping[str, str]) -> list[Finding]:
+    found = models.model_files(environ)
+    findings = []
+    if not found.get("checkpoints"):
+        folder = paths.model_roots(environ)[0] / "checkpoints"
+        text = f"none: put one into {folder}; `run` and `serve` make a placeholder"
+        findings.append(Finding("checkpoints", "note", text))
+    for name, files in found.items():
+        text = f"{len(files)} files, {size(sum(path.stat().st_size for path in files))}"
+        if name == "checkpoints" and all(models.is_placeholder(path) for path in files):
+            findings.append(Finding(name, "note", f"{text}: only the placeholder, whose pictures are noise"))
+        else:
+            findings.append(Finding(name, "ok", text))
+    return findings
+
+
+def _disk(free: int) -> Finding:
+    level = "ok" if free >= LOW_DISK_BYTES else "note"
+    return Finding("free disk", level, f"{size(free)} where {paths.REPO} lies")
+
+
+def _port(port: int) -> Finding:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        taken = probe.connect_ex(("127.0.0.1", port)) == 0
+    if taken:
+        return Finding(f"port {port}", "note", "taken: `serve` needs --port with another one")
+    return Finding(f"port {port}", "ok", "free, for `serve`")

@@ -1,0 +1,216 @@
+"""The HTTP routes of the local endpoint: RunPod's public API, and the API that the SDK's job loop talks to.
+
+Owns the translation between HTTP and ``Jobs``, and the waiting of long polls. It decides nothing about jobs.
+Any endpoint id is taken in the path and any API key, or none, in the header, which is never read: the endpoint
+listens on loopback only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn, Protocol, TypeVar
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from .job import BadRequest, Job
+from .jobs import Jobs, UnknownJob
+
+__all__ = ["Changes", "Workers", "create_app"]
+
+# How long a worker's poll is held. The SDK sees a SIGTERM that did not come from this endpoint only when its
+# polls return, so this bounds how late it leaves.
+POLL_HOLD_S = 5.0
+RUNSYNC_WAIT_MS = 90_000
+RUNSYNC_WAIT_RANGE_MS = (1_000, 300_000)
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Workers(Protocol):
+    """What the routes need of the pool of workers."""
+
+    def mark_ready(self, worker_id: str) -> None:
+        """Notes that the worker can do jobs."""
+
+    def refresh(self, worker_id: str) -> None:
+        """Has the worker ended and another started."""
+
+    def counts(self) -> dict[str, int]:
+        """Returns the ``workers`` part of ``/health``."""
+
+
+class Changes:
+    """Lets requests wait for a change of the jobs; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+
+    def notify(self) -> None:
+        """Has everyone who waits look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait_for(self, look: Callable[[], _T | None], timeout_s: float) -> _T | None:
+        """Looks now and after each change, and returns what was found, or None when the time is over."""
+        deadline_s = time.monotonic() + timeout_s
+        while (found := look()) is None and (left_s := deadline_s - time.monotonic()) > 0:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left_s)
+        return found
+
+
+def create_app(jobs: Jobs, changes: Changes, workers: Workers) -> FastAPI:
+    """Returns the application; it and its arguments belong to one event loop."""
+    app = FastAPI(openapi_url=None)
+    app.include_router(_public_routes(jobs, changes, workers), prefix="/v2/{endpoint_id}")
+    app.include_router(_worker_routes(jobs, changes, workers), prefix="/v2/{endpoint_id}")
+
+    @app.exception_handler(BadRequest)
+    async def bad_request(_request: Request, error: BadRequest) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, status_code=400)
+
+    @app.exception_handler(UnknownJob)
+    async def unknown_job(_request: Request, error: UnknownJob) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, status_code=404)
+
+    return app
+
+
+def _public_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+    router = APIRouter()
+
+    async def submit(request: Request, *, sync: bool) -> Job:
+        job = jobs.submit(await _json(request), sync=sync)
+        changes.notify()
+        return job
+
+    @router.post("/run")
+    async def run(request: Request) -> Response:
+        return JSONResponse((await submit(request, sync=False)).describe())
+
+    @router.post("/runsync")
+    async def runsync(request: Request) -> Response:
+        wait_ms = _wait_ms(request)
+        job = await submit(request, sync=True)
+        await changes.wait_for(lambda: job if job.finished else None, wait_ms / 1000)
+        return JSONResponse(job.describe())
+
+    @router.api_route("/status/{job_id}", methods=["GET", "POST"])
+    async def status(job_id: str) -> Response:
+        return JSONResponse(jobs.get(job_id).describe())
+
+    @router.api_route("/stream/{job_id}", methods=["GET", "POST"])
+    async def stream(job_id: str) -> Response:
+        return JSONResponse(jobs.take_stream(job_id))
+
+    @router.post("/cancel/{job_id}")
+    async def cancel(job_id: str) -> Response:
+        job = jobs.cancel(job_id)
+        changes.notify()
+        return JSONResponse({"id": job.job_id, "status": job.status})
+
+    @router.get("/health")
+    async def health() -> Response:
+        return JSONResponse({"jobs": jobs.counts(), "workers": workers.counts()})
+
+    @router.post("/purge-queue")
+    async def purge_queue() -> Response:
+        removed = jobs.purge()
+        changes.notify()
+        return JSONResponse({"removed": removed, "status": "completed"})
+
+    return router
+
+
+def _worker_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+    router = APIRouter()
+
+    async def poll(worker_id: str, look: Callable[[], list[_T]]) -> list[_T]:
+        """Holds the poll until there is something for the worker, or it is about to end."""
+        found = await changes.wait_for(lambda: look() or ([] if jobs.is_leaving(worker_id) else None), POLL_HOLD_S)
+        return found or []
+
+    async def take(worker_id: str, count: int) -> list[dict[str, Any]]:
+        with jobs.polling(worker_id):
+            taken = await poll(worker_id, lambda: jobs.take(worker_id, count))
+        if taken:
+            workers.mark_ready(worker_id)
+        return taken
+
+    @router.get("/job-take/{worker_id}")
+    async def job_take(worker_id: str) -> Response:
+        taken = await take(worker_id, 1)
+        return JSONResponse(taken[0]) if taken else Response(status_code=204)
+
+    @router.get("/job-take-batch/{worker_id}")
+    async def job_take_batch(worker_id: str, batch_size: int) -> Response:
+        taken = await take(worker_id, batch_size)
+        return JSONResponse(taken) if taken else Response(status_code=204)
+
+    @router.get("/job-stop/{worker_id}")
+    async def job_stop(worker_id: str) -> Response:
+        stops = await poll(worker_id, lambda: jobs.take_stops(worker_id))
+        return JSONResponse({"jobsToStop": stops}) if stops else Response(status_code=204)
+
+    @router.post("/job-done/{worker_id}/{job_id}")
+    async def job_done(worker_id: str, job_id: str, request: Request) -> Response:
+        result = await _result(request, job_id)
+        jobs.post_result(worker_id, job_id, result)
+        changes.notify()
+        if result.get("stopPod"):
+            workers.refresh(worker_id)
+        return Response()
+
+    @router.post("/job-stream/{worker_id}/{job_id}")
+    async def job_stream(worker_id: str, job_id: str, request: Request) -> Response:
+        jobs.post_stream(worker_id, job_id, await _result(request, job_id))
+        return Response()
+
+    @router.get("/ping/{worker_id}")
+    async def ping() -> Response:
+        return Response()
+
+    return router
+
+
+async def _json(request: Request) -> object:
+    """Returns the body, which is JSON under any content type.
+
+    Raises:
+        BadRequest: It is no JSON; NaN and Infinity, which Python would read and write, are none.
+    """
+    try:
+        body: object = json.loads(await request.body(), parse_constant=_no_constant)
+    except ValueError as error:  # UnicodeDecodeError is one too
+        raise BadRequest(f"the request body is no JSON: {error}") from error
+    return body
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")
+
+
+async def _result(request: Request, job_id: str) -> dict[str, Any]:
+    try:
+        body = await _json(request)
+        if not isinstance(body, dict):
+            raise BadRequest("a result must be a JSON object")
+    except BadRequest as error:
+        _log.warning("action=result.refused job_id=%s reason=%s", job_id, error)
+        raise
+    return body
+
+
+def _wait_ms(request: Request) -> int:
+    given = request.query_params.get("wait", str(RUNSYNC_WAIT_MS))
+    if not given.isdecimal():
+        raise BadRequest(f'"wait" must be a number of milliseconds, not {given!r}')
+    shortest_ms, longest_ms = RUNSYNC_WAIT_RANGE_MS
+    return min(max(int(given), shortest_ms), longest_ms)

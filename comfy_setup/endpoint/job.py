@@ -1,0 +1,107 @@
+"""One job of the local endpoint, from a request's body to what ``/status`` shows of it.
+
+Owns RunPod's names, limits and units. It knows no queue and no worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from uuid import uuid4
+
+__all__ = ["BadRequest", "Job", "Status", "new_job"]
+
+Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
+
+EXECUTION_TIMEOUT_MS = 600_000  # RunPod's defaults for a job without a policy
+TTL_MS = 86_400_000
+KEEP_RUN_S = 30 * 60.0
+KEEP_RUNSYNC_S = 60.0
+
+_HANDED_TO_WORKER = ("input", "policy", "s3Config", "webhook")
+
+
+class BadRequest(Exception):
+    """A request that RunPod answers with HTTP 400; the message is one sentence for its sender."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One job; times are seconds of the clock that ``Jobs`` was given."""
+
+    job_id: str
+    request: dict[str, Any]
+    created_s: float
+    execution_timeout_s: float
+    ttl_s: float
+    keep_s: float
+    status: Status = "IN_QUEUE"
+    worker_id: str | None = None
+    started_s: float | None = None
+    finished_s: float | None = None
+    retries: int = 0
+    output: Any = None
+    error: str | None = None
+    stream: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the job has reached a state that it never leaves."""
+        return self.status not in ("IN_QUEUE", "IN_PROGRESS")
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the job as ``/status`` shows it: RunPod's names, times in whole milliseconds."""
+        shown: dict[str, Any] = {"id": self.job_id, "status": self.status}
+        if self.started_s is not None:
+            shown["delayTime"] = _ms(self.started_s - self.created_s)
+            shown["workerId"] = self.worker_id
+            if self.finished_s is not None:
+                shown["executionTime"] = _ms(self.finished_s - self.started_s)
+        if self.retries:
+            shown["retries"] = self.retries
+        if self.output is not None:
+            shown["output"] = self.output
+        if self.error is not None:
+            shown["error"] = self.error
+        return shown
+
+
+def new_job(body: object, *, sync: bool, now_s: float) -> Job:
+    """Returns the queued job that a request asks for.
+
+    Args:
+        body: The request body of ``/run`` or ``/runsync``, parsed.
+        sync: Whether it came by ``/runsync``: its id then begins with ``sync-``.
+        now_s: The time of its creation, in seconds.
+
+    Raises:
+        BadRequest: The body is no object, has no ``input``, or has a ``policy`` that makes no sense.
+    """
+    if not isinstance(body, dict):
+        raise BadRequest('the request body must be a JSON object with an "input"')
+    if body.get("input") is None:
+        raise BadRequest('the request body has no "input"; send {"input": {...}}')
+    policy = body.get("policy")
+    return Job(
+        job_id=f"{'sync-' if sync else ''}{uuid4()}-u1",
+        request={key: body[key] for key in _HANDED_TO_WORKER if key in body},
+        created_s=now_s,
+        execution_timeout_s=_policy_ms(policy, "executionTimeout", EXECUTION_TIMEOUT_MS) / 1000,
+        ttl_s=_policy_ms(policy, "ttl", TTL_MS) / 1000,
+        keep_s=KEEP_RUNSYNC_S if sync else KEEP_RUN_S,
+    )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _policy_ms(policy: object, key: str, default_ms: int) -> float:
+    if policy is None:
+        return default_ms
+    if not isinstance(policy, dict):
+        raise BadRequest('"policy" must be an object such as {"executionTimeout": 600000}')
+    value = policy.get(key, default_ms)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        raise BadRequest(f'"policy.{key}" must be a number of milliseconds above 0')
+    return value

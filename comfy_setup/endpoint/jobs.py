@@ -1,0 +1,261 @@
+"""The jobs of the local endpoint: their states, their queue, and who holds which.
+
+Owns RunPod's state machine: IN_QUEUE -> IN_PROGRESS -> COMPLETED | FAILED | CANCELLED | TIMED_OUT, the times
+that come with it, and how long a finished job is kept. It knows no socket, no process and no event loop, and
+takes its clock from the caller. Not thread-safe: one thread owns it.
+
+Where RunPod says little, this is what happens here:
+- A worker that ends while it holds a job gives the job back to the head of the queue, once. The second time the
+  job is FAILED with the words that RunPod uses.
+- ``policy.executionTimeout`` and ``policy.ttl`` may be shorter than RunPod takes (5 s and 10 s), so that a test
+  need not wait for long.
+- A purged job is CANCELLED, so that whoever waits for it hears of it.
+- ``webhook`` is handed to the worker as RunPod does, but nothing is posted there: this endpoint is loopback only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .job import Job, Status, new_job
+
+__all__ = ["Jobs", "UnknownJob"]
+
+KEEP_FINISHED = 1000
+MAX_RETRIES = 1
+
+# The SDK forgets a stop signal for a job that it has fetched but not yet begun, which takes it up to 0.1 s.
+STOP_NOT_BEFORE_S = 0.3
+
+
+class UnknownJob(Exception):
+    """No job of that id is known, or it has ended so long ago that it has been dropped (HTTP 404)."""
+
+
+class Jobs:
+    """Every job that the endpoint knows, and the moves that clients and workers make on them.
+
+    Args:
+        clock: Returns seconds that never go back, as ``time.monotonic`` does.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._jobs: dict[str, Job] = {}
+        self._queue: deque[Job] = deque()
+        self._running: dict[str, Job] = {}
+        self._drop_at_s: dict[str, float] = {}  # finished jobs in the order they ended
+        self._polling: dict[str, int] = {}
+        self._leaving: set[str] = set()
+        self._stops: dict[str, dict[str, float]] = {}  # worker_id -> job_id -> not before this time
+        self._ended: dict[Status, int] = {"COMPLETED": 0, "FAILED": 0, "CANCELLED": 0, "TIMED_OUT": 0}
+        self._retried = 0
+
+    # What clients do.
+
+    def submit(self, body: object, *, sync: bool) -> Job:
+        """Puts the job that a request body asks for at the end of the queue.
+
+        Args:
+            body: Of ``/run`` or ``/runsync``, parsed.
+            sync: Whether it came by ``/runsync``.
+
+        Raises:
+            BadRequest: It asks for no job that RunPod would take.
+        """
+        job = new_job(body, sync=sync, now_s=self._clock())
+        self._jobs[job.job_id] = job
+        self._queue.append(job)
+        return job
+
+    def get(self, job_id: str) -> Job:
+        """Returns the job of this id.
+
+        Raises:
+            UnknownJob: There is none.
+        """
+        if job_id not in self._jobs:
+            raise UnknownJob(f"there is no job {job_id}; finished jobs are dropped after a while")
+        return self._jobs[job_id]
+
+    def cancel(self, job_id: str) -> Job:
+        """Takes a queued job out of the queue, or has its worker stop it; a finished job stays as it is.
+
+        Raises:
+            UnknownJob: There is no such job.
+        """
+        job = self.get(job_id)
+        if not job.finished:
+            self._stop(job, "CANCELLED")
+        return job
+
+    def cancel_all(self) -> None:
+        """Cancels every job that has not finished."""
+        self.purge()
+        for job in list(self._running.values()):
+            self._stop(job, "CANCELLED")
+
+    def purge(self) -> int:
+        """Cancels every queued job; jobs in progress go on. Returns how many there were."""
+        waiting = list(self._queue)
+        for job in waiting:
+            self._stop(job, "CANCELLED")
+        return len(waiting)
+
+    def take_stream(self, job_id: str) -> dict[str, Any]:
+        """Returns what the job has yielded since the last call, as ``/stream`` shows it.
+
+        Raises:
+            UnknownJob: There is no such job.
+        """
+        job = self.get(job_id)
+        chunks, job.stream = job.stream, []
+        return {"status": job.status, "stream": chunks}
+
+    # What workers do.
+
+    @contextmanager
+    def polling(self, worker_id: str) -> Iterator[None]:
+        """Counts the worker as one that waits for a job, for as long as the block lasts."""
+        self._polling[worker_id] = self._polling.get(worker_id, 0) + 1
+        try:
+            yield
+        finally:
+            self._polling[worker_id] -= 1
+            if not self._polling[worker_id]:
+                del self._polling[worker_id]
+
+    def take(self, worker_id: str, count: int) -> list[dict[str, Any]]:
+        """Gives the worker up to ``count`` jobs from the head of the queue, as the SDK reads them.
+
+        A job is left for a waiting worker that holds fewer jobs, so that one with several slots does not take
+        all of a batch while another has nothing to do.
+        """
+        taken: list[dict[str, Any]] = []
+        if worker_id in self._leaving:
+            return taken
+        load = self.load(worker_id)
+        while len(taken) < count and len(self._queue) > self._waiting_with_less(load + len(taken), worker_id):
+            job = self._queue.popleft()
+            job.status, job.worker_id, job.started_s = "IN_PROGRESS", worker_id, self._clock()
+            self._running[job.job_id] = job
+            taken.append({"id": job.job_id, **job.request})
+        return taken
+
+    def take_stops(self, worker_id: str) -> list[str]:
+        """Returns the ids of the jobs that the worker must stop now; each is told once."""
+        stops = self._stops.get(worker_id, {})
+        due = [job_id for job_id, not_before_s in stops.items() if not_before_s <= self._clock()]
+        for job_id in due:
+            del stops[job_id]
+        return due
+
+    def post_result(self, worker_id: str, job_id: str, body: dict[str, Any]) -> None:
+        """Takes what the SDK posts to ``job-done``: a progress update, or the end of the job.
+
+        What comes for a job that the worker does not hold any more (cancelled, timed out, a progress update
+        overtaken by the result) is dropped.
+        """
+        job = self._held(worker_id, job_id)
+        if job is None:
+            return
+        job.output = body.get("output")
+        if body.get("status") == "IN_PROGRESS":
+            return
+        error = body.get("error")
+        if error:
+            job.error = error if isinstance(error, str) else json.dumps(error)
+        self._finish(job, "FAILED" if error else "COMPLETED")
+
+    def post_stream(self, worker_id: str, job_id: str, chunk: dict[str, Any]) -> None:
+        """Takes one yielded value of a generator handler; dropped unless the worker holds the job."""
+        job = self._held(worker_id, job_id)
+        if job is not None:
+            job.stream.append(chunk)
+
+    def load(self, worker_id: str) -> int:
+        """Returns how many jobs the worker has in progress."""
+        return sum(job.worker_id == worker_id for job in self._running.values())
+
+    # What the owner of the workers and of the clock does.
+
+    def leave(self, worker_id: str) -> None:
+        """Gives the worker no job from now on; those that it holds may finish."""
+        self._leaving.add(worker_id)
+
+    def is_leaving(self, worker_id: str) -> bool:
+        """Whether the worker gets no job any more."""
+        return worker_id in self._leaving
+
+    def worker_gone(self, worker_id: str) -> None:
+        """Puts the jobs that the ended worker held back at the head of the queue, once each."""
+        self.leave(worker_id)
+        self._stops.pop(worker_id, None)
+        held = [job for job in self._running.values() if job.worker_id == worker_id]
+        for job in reversed(held):
+            if job.retries >= MAX_RETRIES:
+                job.error = f"job timed out after {job.retries} retries"
+                self._finish(job, "FAILED")
+                continue
+            job.retries += 1
+            self._retried += 1
+            job.status, job.worker_id, job.started_s, job.output = "IN_QUEUE", None, None, None
+            job.stream.clear()
+            del self._running[job.job_id]
+            self._queue.appendleft(job)
+
+    def tick(self) -> None:
+        """Ends the jobs whose time is over and drops the finished ones that nobody may ask for any more."""
+        now_s = self._clock()
+        for job in [*self._queue, *self._running.values()]:
+            if now_s - job.created_s >= job.ttl_s:
+                self._stop(job, "TIMED_OUT", "ttl exceeded")
+            elif job.started_s is not None and now_s - job.started_s >= job.execution_timeout_s:
+                self._stop(job, "TIMED_OUT", "executionTimeout exceeded")
+        surplus = len(self._drop_at_s) - KEEP_FINISHED
+        for index, (job_id, drop_at_s) in enumerate(list(self._drop_at_s.items())):
+            if index < surplus or drop_at_s <= now_s:
+                del self._drop_at_s[job_id], self._jobs[job_id]
+
+    def has_stops(self) -> bool:
+        """Whether a stop signal waits for a worker to fetch it."""
+        return any(self._stops.values())
+
+    def counts(self) -> dict[str, int]:
+        """Returns the ``jobs`` part of ``/health``; a job that timed out counts as failed."""
+        return {
+            "completed": self._ended["COMPLETED"],
+            "failed": self._ended["FAILED"] + self._ended["TIMED_OUT"],
+            "inProgress": len(self._running),
+            "inQueue": len(self._queue),
+            "retried": self._retried,
+        }
+
+    def _held(self, worker_id: str, job_id: str) -> Job | None:
+        job = self._running.get(job_id)
+        return job if job is not None and job.worker_id == worker_id else None
+
+    def _waiting_with_less(self, load: int, worker_id: str) -> int:
+        return sum(other != worker_id and self.load(other) < load for other in self._polling)
+
+    def _stop(self, job: Job, status: Status, error: str | None = None) -> None:
+        if job.status == "IN_QUEUE":
+            self._queue.remove(job)
+        elif job.worker_id is not None and job.started_s is not None:
+            stops = self._stops.setdefault(job.worker_id, {})
+            stops[job.job_id] = job.started_s + STOP_NOT_BEFORE_S
+        job.error = error
+        job.output = None
+        self._finish(job, status)
+
+    def _finish(self, job: Job, status: Status) -> None:
+        self._running.pop(job.job_id, None)
+        job.status = status
+        job.finished_s = self._clock()
+        job.request = {}  # the input may hold megabytes of base64
+        self._ended[status] += 1
+        self._drop_at_s[job.job_id] = job.finished_s + job.keep_s

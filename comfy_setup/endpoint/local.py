@@ -1,0 +1,216 @@
+"""A RunPod endpoint on this machine, for development and tests; in production RunPod is the queue and scaler.
+
+Owns the parts' life together: the listening socket, the event loop in a thread of its own, the workers. It
+knows nothing of what a job is or of what the handler does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO
+
+import uvicorn
+
+from .app import Changes, create_app
+from .jobs import Jobs
+from .workers import Worker, WorkerPool
+
+__all__ = ["HOST", "LocalEndpoint", "serve"]
+
+HOST = "127.0.0.1"
+HANDLER = Path(__file__).resolve().parents[2] / "handler.py"
+TICK_S = 0.1
+STDERR_FD = 2
+
+
+class LocalEndpoint:
+    """RunPod's public API on a loopback port, with worker processes behind it.
+
+    Use it as a context manager, or call ``start`` and ``close``. Each object can be started once.
+
+    Args:
+        port: 0..65535; 0 takes a free one.
+        workers: How many handler processes, 1 or more.
+        environ: What the workers find in their environment, beside what RunPod sets; default ``os.environ``.
+        handler: The file that calls ``runpod.serverless.start``.
+        python: The interpreter that runs it; the SDK must be installed there.
+        log_path: A file to which the workers' output is appended; default this process's standard error.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        workers: int = 1,
+        environ: Mapping[str, str] | None = None,
+        handler: Path = HANDLER,
+        python: str = sys.executable,
+        log_path: Path | None = None,
+    ) -> None:
+        self._port = port
+        self._count = workers
+        self._environ = environ
+        self._handler = handler
+        self._python = python
+        self._log_path = log_path
+        self._started: Future[None] = Future()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: asyncio.Event | None = None
+        self._pool: WorkerPool | None = None
+        self._thread = threading.Thread(target=self._run, name="local-endpoint", daemon=True)
+        self._socket: socket.socket | None = None
+
+    def __enter__(self) -> LocalEndpoint:
+        self.start()
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """The base of every route, such as ``http://127.0.0.1:8000/v2/local``."""
+        return f"http://{HOST}:{self._port}/v2/local"
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The workers whose processes run now."""
+        return [] if self._pool is None else self._pool.workers
+
+    def start(self) -> None:
+        """Listens and starts the workers; returns when requests are answered, before a worker is ready.
+
+        Raises:
+            FileNotFoundError: There is no handler file.
+            OSError: The port is taken (``errno.EADDRINUSE``), or the interpreter cannot be started.
+        """
+        if not self._handler.is_file():
+            raise FileNotFoundError(f"there is no handler at {self._handler}")
+        self._socket = socket.create_server((HOST, self._port), backlog=1024)
+        self._port = self._socket.getsockname()[1]
+        self._thread.start()
+        self._started.result()
+
+    def wait_ready(self, timeout_s: float | None = None) -> bool:
+        """Waits until a worker can do jobs: its ComfyUI answers, or it has fetched a job.
+
+        Args:
+            timeout_s: How long to wait in seconds; None waits for ever.
+
+        Returns:
+            Whether a worker is or has been ready.
+        """
+        assert self._pool is not None
+        return self._pool.first_ready.wait(timeout_s)
+
+    def close(self) -> None:
+        """Stops running jobs and ends all processes; a second call does nothing."""
+        if self._loop is not None and self._closing is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._closing.set)
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            with self._open_log() as log:
+                asyncio.run(self._live(log))
+        except OSError as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
+        finally:
+            assert self._socket is not None
+            self._socket.close()
+            if not self._started.done():
+                self._started.set_exception(RuntimeError("the endpoint ended at its start; see the traceback"))
+
+    def _open_log(self) -> IO[bytes]:
+        if self._log_path is None:
+            return open(STDERR_FD, "wb", closefd=False)
+        return self._log_path.open("ab")
+
+    async def _live(self, log: IO[bytes]) -> None:
+        """The whole life of the endpoint, from its first to its last event."""
+        self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
+        jobs, changes = Jobs(time.monotonic), Changes()
+        self._pool = WorkerPool(
+            [self._python, str(self._handler)],
+            environ=os.environ if self._environ is None else self._environ,
+            base_url=self.url,
+            count=self._count,
+            jobs=jobs,
+            notify=changes.notify,
+            log=log,
+        )
+        app = create_app(jobs, changes, self._pool)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
+            )
+        )
+        assert self._socket is not None
+        serving = asyncio.create_task(server.serve(sockets=[self._socket]))
+        try:
+            self._pool.start()
+            self._started.set_result(None)
+            while not self._closing.is_set():
+                jobs.tick()
+                changes.notify()
+                await asyncio.sleep(TICK_S)
+        finally:
+            await self._pool.close()
+            server.should_exit = True
+            await serving
+
+
+def serve(port: int, workers: int, environ: Mapping[str, str] | None = None, *, handler: Path = HANDLER) -> int:
+    """Runs an endpoint in the foreground until Ctrl-C or SIGTERM; one line says when it can do jobs.
+
+    Args:
+        port: 1..65535.
+        workers: How many handler processes, 1 or more.
+        environ: What the workers find in their environment; default ``os.environ``.
+        handler: The file that calls ``runpod.serverless.start``.
+
+    Returns:
+        The exit code: 0, or 1 when the port is taken or a worker cannot be started.
+    """
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    print("A RunPod endpoint for development and tests; in production RunPod is the queue and the scaler.")
+    endpoint = LocalEndpoint(port=port, workers=workers, environ=environ, handler=handler)
+    try:
+        endpoint.start()
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        reason = f"port {port} is taken; choose another with --port" if taken else str(error)
+        print(f"The endpoint could not start: {reason}.", file=sys.stderr)
+        return 1
+    print(f"starting {workers} worker(s); their log follows on standard error", flush=True)
+    while not stop.is_set() and not endpoint.wait_ready(0.2):
+        pass
+    if not stop.is_set():
+        print(f"ready: {endpoint.url} (Ctrl-C ends it)", flush=True)
+    stop.wait()
+    print("ending the workers", flush=True)
+    endpoint.close()
+    return 0

@@ -1,0 +1,79 @@
+"""Getting the machine ready, in order: environment, ComfyUI, packages, bytecode.
+
+Every step looks first whether it is needed, and can be killed at any point: the next call repairs what it left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from comfy_setup import comfyui, packages, paths
+from comfy_setup.child import Runner
+from comfy_setup.comfyui import Choice
+from comfy_setup.console import Console, SetupError, size
+
+FIRST_INSTALL_BYTES = 9e9
+
+
+def install(console: Console, environ: Mapping[str, str], choice: Choice, dev: bool = False) -> None:
+    """Get the machine ready; what is there already is kept.
+
+    Args:
+        console: where the story is told.
+        environ: the environment; `COMFYUI_DIR` names a ComfyUI to use as it is.
+        choice: which ComfyUI.
+        dev: also what tests and checks need.
+
+    Raises:
+        SetupError: one line for the user.
+        OSError: the disk did not take a file.
+    """
+    paths.CACHE.mkdir(exist_ok=True)
+    with _lock(console) as lock:
+        runner = Runner(lock, paths.CACHE / "install.log", environ)
+        if not packages.ready():
+            check_disk(shutil.disk_usage(paths.REPO).free, environ)
+            packages.make_environment(console, runner)
+        comfyui.install_comfyui(console, runner, choice)
+        packages.install_packages(console, runner, dev, comfyui.extra_requirements(environ))
+        comfyui.compile_bytecode(console, runner)
+    console.say(f"Ready: Python environment {paths.VENV.name}, ComfyUI {comfyui.described(environ)}")
+
+
+def check_disk(free: float, environ: Mapping[str, str]) -> None:
+    """Make sure that a first install fits before gigabytes are fetched.
+
+    Args:
+        free: bytes free where the repository lies.
+        environ: says where uv's cache is; what is in there need not come again.
+
+    Raises:
+        SetupError: it does not fit.
+    """
+    if free >= FIRST_INSTALL_BYTES:
+        return
+    home = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "/")) / ".cache"
+    cache = Path(environ.get("UV_CACHE_DIR") or Path(home) / "uv")
+    same_disk = cache.is_dir() and cache.stat().st_dev == paths.REPO.stat().st_dev
+    cached = sum(entry.stat().st_size for entry in cache.rglob("*") if entry.is_file()) if same_disk else 0
+    if free + cached < FIRST_INSTALL_BYTES:
+        raise SetupError(
+            f"the disk of {paths.REPO} has {size(free)} free and a first install needs about "
+            f"{size(FIRST_INSTALL_BYTES)}: make room, or put the checkout on another disk"
+        )
+
+
+@contextmanager
+def _lock(console: Console) -> Iterator[IO[bytes]]:
+    with (paths.CACHE / "install.lock").open("a+b") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.say("Another install is at work here: waiting for it to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock

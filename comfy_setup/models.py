@@ -1,0 +1,166 @@
+"""Model files: which are there, which models.txt names, and the placeholder for a machine that has none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfy_setup import paths
+from comfy_setup.console import Console, SetupError, size
+
+MODELS_TXT = paths.REPO / "models.txt"
+# What ComfyUI takes for a model file.
+SUFFIXES = {".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf"}
+PLACEHOLDER = Path("checkpoints") / "placeholder-sd15.safetensors"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of models.txt.
+
+    Args:
+        section: the `[name]` that it stands under, empty above the first.
+        path: folder and file under a model root, as "checkpoints/x.safetensors".
+        url: where it comes from.
+        sha256: of the file in hex, empty if not given.
+    """
+
+    section: str
+    path: str
+    url: str
+    sha256: str
+
+
+def parse_models(text: str) -> list[Entry]:
+    """Read models.txt.
+
+    Args:
+        text: lines `folder/file  URL  [sha256:...]`, `#` comments, `[name]` sections.
+
+    Returns:
+        Its entries in order.
+
+    Raises:
+        SetupError: a line is none of these.
+    """
+    entries = []
+    section = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        words = re.sub(r"(^|\s)#.*", "", line).split()
+        if not words:
+            continue
+        if name := re.fullmatch(r"\[([\w.-]+)\]", " ".join(words)):
+            section = name[1]
+            continue
+        path, url, digest = [*words, "", ""][:3]
+        relative = "/" in path and not path.startswith("/") and ".." not in Path(path).parts
+        if len(words) > 3 or not relative or "://" not in url or (digest and not digest.startswith("sha256:")):
+            raise SetupError(
+                f"models.txt, line {number}: write `folder/file  URL  [sha256:...]`, a `[name]` or a `# comment`"
+            )
+        entries.append(Entry(section, path, url, digest.removeprefix("sha256:")))
+    return entries
+
+
+def search_roots(environ: Mapping[str, str]) -> list[Path]:
+    """Say where models are looked for: the model roots, and ComfyUI's own folder.
+
+    Args:
+        environ: may hold MODELS_DIR and COMFYUI_DIR.
+    """
+    return [*paths.model_roots(environ), paths.comfyui_dir(environ) / "models"]
+
+
+def model_files(environ: Mapping[str, str]) -> dict[str, list[Path]]:
+    """Find the model files.
+
+    Args:
+        environ: may hold MODELS_DIR and COMFYUI_DIR.
+
+    Returns:
+        Files by folder (`checkpoints`, `loras`, ...), folders without any left out.
+    """
+    found: dict[str, list[Path]] = {}
+    for root in search_roots(environ):
+        for path in sorted(root.rglob("*")):
+            folder = path.relative_to(root).parts[0]
+            if path.suffix in SUFFIXES and folder != path.name and path.is_file():
+                found.setdefault(folder, []).append(path)
+    return dict(sorted(found.items()))
+
+
+def is_placeholder(path: Path) -> bool:
+    """Tell whether a model file is one that was made here to stand in for a real one.
+
+    Args:
+        path: a model file.
+    """
+    return path.name.startswith("placeholder")
+
+
+def ensure_checkpoint(console: Console, environ: Mapping[str, str]) -> bool:
+    """Make the placeholder checkpoint if there is no checkpoint; only inside the virtual environment.
+
+    Args:
+        console: told what it is, and how to get real weights.
+        environ: may hold MODELS_DIR and COMFYUI_DIR.
+
+    Returns:
+        Whether there is nothing but placeholders.
+    """
+    checkpoints = model_files(environ).get("checkpoints", [])
+    if any(not is_placeholder(path) for path in checkpoints):
+        return False
+    root = paths.model_roots(environ)[0]
+    if not checkpoints:
+        from comfy_setup.placeholder import write_checkpoint
+
+        with console.step(f"Making a placeholder checkpoint, {root / PLACEHOLDER}"):
+            write_checkpoint(root / PLACEHOLDER)
+    console.say(
+        "The only checkpoint here is a placeholder with random weights: its pictures are noise that proves"
+    )
+    console.say(f"the pipeline. For real ones put a .safetensors file into {root / 'checkpoints'};")
+    console.say("models.txt says where the usual ones come from.")
+    return True
+
+
+def list_models(environ: Mapping[str, str], only: list[str]) -> int:
+    """Print which model files are there and which of models.txt are missing.
+
+    Args:
+        environ: may hold MODELS_DIR and COMFYUI_DIR.
+        only: sections of models.txt to look at, empty for all.
+
+    Returns:
+        1 if a file of a section in `only` is missing, else 0.
+
+    Raises:
+        SetupError: models.txt cannot be read, or has no such section.
+    """
+    found = model_files(environ)
+    for folder, files in found.items():
+        print(f"{folder}: {len(files)} files, {size(sum(path.stat().st_size for path in files))}")
+        for path in files:
+            print(f"  {size(path.stat().st_size):>8}  {path}")
+    if not found:
+        print(f"No model files in {', '.join(str(root) for root in search_roots(environ))}.")
+    entries = parse_models(MODELS_TXT.read_text(encoding="utf-8")) if MODELS_TXT.is_file() else []
+    sections = {entry.section for entry in entries}
+    if unknown := [name for name in only if name not in sections]:
+        raise SetupError(f"models.txt has no section {unknown[0]}: it has {', '.join(sorted(sections)) or 'none'}")
+    missing = 0
+    for entry in entries:
+        if only and entry.section not in only:
+            continue
+        if any((root / entry.path).is_file() for root in search_roots(environ)):
+            print(f"present  [{entry.section}] {entry.path}")
+        else:
+            missing += 1
+            print(f"missing  [{entry.section}] {entry.path}  {entry.url}")
+    if missing:
+        print(f"{missing} missing. This command does not download yet: fetch them into the named folders by hand,")
+        print(f"under {paths.model_roots(environ)[0]}.")
+    return 1 if only and missing else 0

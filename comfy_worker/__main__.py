@@ -1,0 +1,87 @@
+"""Commands for the desk: ``python -m comfy_worker templates | schema NAME``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from comfy_setup import paths
+from comfy_worker.comfyui.neighbour import ComfyUI
+from comfy_worker.comfyui.process import LaunchOptions
+from comfy_worker.errors import WorkerError
+from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.schema import template_schema
+from comfy_worker.settings import Settings
+from comfy_worker.templates import Template, Templates
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0, or 1 where the command found something missing or wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m comfy_worker", description="Looks at workflows from the desk."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    listing = commands.add_parser("templates", help="the templates, and what this machine lacks to run each")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    schema = commands.add_parser("schema", help="a template's JSON Schema")
+    schema.add_argument("name", metavar="NAME", help="a template")
+    schema.add_argument(
+        "--object-info", type=Path, metavar="FILE", help="ComfyUI's /object_info, else it is started"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        settings = Settings.from_env(os.environ)
+        templates = Templates(paths.workflow_folders())
+        if options.command == "schema":
+            template = templates.load(options.name)
+            print(json.dumps(template_schema(template, _node_defs(settings, options.object_info)), indent=2))
+            return 0
+        return _list(settings, [templates.load(name) for name in templates.names()], as_json=options.json)
+    except WorkerError as error:
+        print(f"{error.code}: {error}", file=sys.stderr)
+        return 1
+
+
+def _list(settings: Settings, templates: list[Template], *, as_json: bool) -> int:
+    """Print the templates; 1 where one lacks a model."""
+    roots = (settings.comfyui_dir / "models", *settings.model_roots)
+    rows = []
+    for template in templates:
+        needs = [f"{need.folder}/{need.file}" for need in template.params.needs]
+        missing = [need for need in needs if not any((root / need).is_file() for root in roots)]
+        rows.append({"name": template.name, "description": template.params.description, "missing": missing})
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        width = max((len(str(row["name"])) for row in rows), default=0)
+        for row in rows:
+            print(f"{row['name']:{width}}  {row['description']}")
+            for need in row["missing"]:
+                print(f"{'':{width}}  - lacks models/{need}")
+    return 1 if any(row["missing"] for row in rows) else 0
+
+
+def _node_defs(settings: Settings, object_info: Path | None) -> NodeDefs:
+    """The node classes: of a file, or of ComfyUI, started for the question."""
+    if object_info is not None:
+        return NodeDefs(json.loads(object_info.read_text(encoding="utf-8")))
+    comfyui = ComfyUI(
+        LaunchOptions(settings.comfyui_dir, settings.model_roots, (paths.CUSTOM_NODES,), settings.comfy_args)
+    )
+    try:
+        return comfyui.ready(threading.Event()).defs
+    finally:
+        comfyui.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

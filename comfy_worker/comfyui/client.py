@@ -1,0 +1,156 @@
+"""ComfyUI's HTTP routes, one method a route, over one session.
+
+Owns how a route is called and how its refusals are read. Knows nothing of jobs, and holds only the session.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from comfy_worker.errors import ComfyUIUnavailable, WorkflowRefused
+
+__all__ = ["ComfyUIClient"]
+
+TIMEOUT_S = 30.0
+CONNECTIONS = 16
+
+
+class ComfyUIClient:
+    """A typed client of one running ComfyUI; may be shared by threads.
+
+    Args:
+        base_url: ``http://127.0.0.1:<port>``.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+        self._session = requests.Session()
+        self._session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def system_stats(self) -> dict[str, Any]:
+        """``GET /system_stats``: versions, devices, memory in bytes."""
+        return self._json("GET", "/system_stats")
+
+    def object_info(self) -> dict[str, Any]:
+        """``GET /object_info``: every node class by its ``class_type``."""
+        return self._json("GET", "/object_info")
+
+    def queue_prompt(self, workflow: dict[str, Any], *, prompt_id: str, client_id: str) -> dict[str, Any]:
+        """``POST /prompt``: queue a workflow.
+
+        Args:
+            workflow: a graph in API format.
+            prompt_id: an id of our choice.
+            client_id: whose websocket hears of it.
+
+        Returns:
+            ``{prompt_id, number, node_errors}``.
+
+        Raises:
+            WorkflowRefused: ComfyUI's validation found errors, listed in the details; also where it dropped a bad
+                output branch and queued the rest.
+        """
+        body = {"prompt": workflow, "prompt_id": prompt_id, "client_id": client_id}
+        response = self._request("POST", "/prompt", body)
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise ComfyUIUnavailable(f"ComfyUI answered HTTP {response.status_code} to POST /prompt")
+        if not response.ok or answer.get("node_errors"):
+            raise _refused(answer, workflow)
+        return answer
+
+    def get_history(self, prompt_id: str) -> dict[str, Any] | None:
+        """``GET /history/{prompt_id}``: outputs and status; None while pending or running, or once deleted."""
+        entry = self._json("GET", f"/history/{prompt_id}").get(prompt_id)
+        return entry if isinstance(entry, dict) else None
+
+    def get_history_ids(self) -> list[str]:
+        """``GET /history``: the prompts that it remembers, oldest first."""
+        return list(self._json("GET", "/history"))
+
+    def model_folders(self) -> dict[str, list[str]]:
+        """``GET /comfy_worker/folders``, a route of our own nodes: the folders searched for each kind of model.
+
+        Empty where our nodes are not loaded.
+        """
+        response = self._request("GET", "/comfy_worker/folders")
+        return dict(response.json()) if response.ok else {}
+
+    def delete_history(self, prompt_id: str) -> None:
+        """``POST /history``: forget a prompt."""
+        self._request("POST", "/history", {"delete": [prompt_id]})
+
+    def get_queue(self) -> dict[str, list[Any]]:
+        """``GET /queue``: ``queue_running`` and ``queue_pending``, whose items hold the prompt id second."""
+        return self._json("GET", "/queue")
+
+    def is_queued(self, prompt_id: str) -> bool:
+        """Whether a prompt is pending or running."""
+        return any(item[1] == prompt_id for row in self.get_queue().values() for item in row)
+
+    def delete_queue_item(self, prompt_id: str) -> None:
+        """``POST /queue``: take a pending prompt out; a running one is not touched."""
+        self._request("POST", "/queue", {"delete": [prompt_id]})
+
+    def interrupt(self, prompt_id: str) -> None:
+        """``POST /interrupt``: stop a prompt if it is the one that runs."""
+        self._request("POST", "/interrupt", {"prompt_id": prompt_id})
+
+    def _json(self, method: str, route: str) -> dict[str, Any]:
+        response = self._request(method, route)
+        try:
+            answer = response.json() if response.ok else None
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise ComfyUIUnavailable(f"ComfyUI answered HTTP {response.status_code} to {method} {route}")
+        return answer
+
+    def _request(self, method: str, route: str, body: dict[str, Any] | None = None) -> requests.Response:
+        try:
+            return self._session.request(method, self._base_url + route, json=body, timeout=TIMEOUT_S)
+        except requests.RequestException as error:
+            raise ComfyUIUnavailable(
+                f"ComfyUI does not answer {method} {route} ({type(error).__name__}); send the job again"
+            ) from error
+
+
+def _refused(answer: dict[str, Any], workflow: dict[str, Any]) -> WorkflowRefused:
+    """ComfyUI's refusal as our error: one sentence, and one finding a bad input."""
+    details: list[dict[str, Any]] = []
+    for node_id, entry in (answer.get("node_errors") or {}).items():
+        node = workflow.get(node_id, {})
+        for error in entry.get("errors", ()):
+            extra = error.get("extra_info") or {}
+            details.append(
+                {
+                    "node_id": node_id,
+                    "title": (node.get("_meta") or {}).get("title") or entry.get("class_type"),
+                    "class_type": entry.get("class_type"),
+                    "type": error.get("type"),
+                    "input": extra.get("input_name"),
+                    "given": extra.get("received_value"),
+                    "problem": f"{error.get('message')}: {error.get('details')}".rstrip(": "),
+                }
+            )
+    if details:
+        first = details[0]
+        where = f"{first['class_type']} {first['node_id']}" + (f".{first['input']}" if first["input"] else "")
+        what = f"{first['problem']} (node {where})"
+    else:
+        error = answer.get("error")
+        error = error if isinstance(error, dict) else {"message": json.dumps(error)}
+        details = [{"type": error.get("type"), "problem": error.get("message"), "details": error.get("details")}]
+        what = f"{error.get('message')} ({error.get('details')})".replace(" ()", "")
+    return WorkflowRefused(f"ComfyUI refused the workflow: {what}; the details list every finding", details)

@@ -1,0 +1,239 @@
+"""ComfyUI's websocket: one connection kept open across jobs, its messages parsed into types.
+
+Owns the socket and hands each event to the prompt that it belongs to. Knows nothing of results: when the socket
+breaks, it says so (:class:`Disconnected`) and connects again under a fresh client id, since of two sockets on one
+id the newer goes deaf when the older closes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import websocket
+
+__all__ = [
+    "Cached",
+    "Disconnected",
+    "Event",
+    "EventStream",
+    "Executed",
+    "Executing",
+    "Failed",
+    "Finished",
+    "Interrupted",
+    "Progress",
+    "Started",
+    "parse",
+]
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 10.0
+RECONNECT_PAUSE_S = 0.5
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that ComfyUI said of one prompt."""
+
+    prompt_id: str
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """``execution_start``: the prompt left the queue."""
+
+
+@dataclass(frozen=True)
+class Cached(Event):
+    """``execution_cached``: these nodes need not run again."""
+
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Executing(Event):
+    """``executing``: a node runs now."""
+
+    node_id: str
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """``executing`` with ``node: null``: the prompt is over and ``/history`` has it, however it ended."""
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """``progress``: ``value`` of ``maximum`` steps of a node."""
+
+    node_id: str
+    value: int
+    maximum: int
+
+
+@dataclass(frozen=True)
+class Executed(Event):
+    """``executed``: what an output node reports."""
+
+    node_id: str
+    output: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """``execution_error``: a node raised."""
+
+    node_id: str
+    class_type: str
+    exception_type: str
+    message: str
+    traceback: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Interrupted(Event):
+    """``execution_interrupted``: ``/interrupt`` was heard."""
+
+
+@dataclass(frozen=True)
+class Disconnected(Event):
+    """The socket broke; whatever ComfyUI says of this prompt from here on is not heard."""
+
+
+def parse(message: str) -> Event | None:
+    """Parse one text frame.
+
+    Args:
+        message: JSON, ``{"type": ..., "data": {...}}``.
+
+    Returns:
+        The event, or None for what no prompt waits for (``status``, ``progress_state``, unknown types).
+    """
+    try:
+        frame = json.loads(message)
+        data = frame["data"]
+        prompt_id = data["prompt_id"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    match frame.get("type"):
+        case "execution_start":
+            return Started(prompt_id)
+        case "execution_cached":
+            return Cached(prompt_id, tuple(data.get("nodes", ())))
+        case "executing":
+            node_id = data.get("node")
+            return Finished(prompt_id) if node_id is None else Executing(prompt_id, node_id)
+        case "progress":
+            return Progress(prompt_id, data.get("node") or "", int(data["value"]), int(data["max"]))
+        case "executed":
+            return Executed(prompt_id, data["node"], data.get("output") or {})
+        case "execution_error":
+            return failed(prompt_id, data)
+        case "execution_interrupted":
+            return Interrupted(prompt_id)
+    return None
+
+
+def failed(prompt_id: str, data: Mapping[str, Any]) -> Failed:
+    """An ``execution_error`` as its event; ``current_inputs`` are left out, they can hold secrets."""
+    return Failed(
+        prompt_id,
+        node_id=str(data.get("node_id")),
+        class_type=str(data.get("node_type")),
+        exception_type=str(data.get("exception_type")),
+        message=str(data.get("exception_message", "")).strip(),
+        traceback=tuple(data.get("traceback") or ()),
+    )
+
+
+class EventStream:
+    """The worker's one websocket, read by a thread of its own.
+
+    Args:
+        base_url: ``http://127.0.0.1:<port>``.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self._url = base_url.replace("http", "ws", 1) + "/ws"
+        self._subscribers: dict[str, queue.SimpleQueue[Event]] = {}
+        self._lock = threading.Lock()
+        self._connected = threading.Event()
+        self._closed = threading.Event()
+        self._socket: websocket.WebSocket | None = None
+        self._client_id = ""
+        self._thread = threading.Thread(target=self._run, name="comfyui-events", daemon=True)
+        self._thread.start()
+
+    def client_id(self) -> str:
+        """The id to queue prompts under, so that their events come here; waits a moment for a connection."""
+        self._connected.wait(CONNECT_TIMEOUT_S)
+        return self._client_id
+
+    @contextmanager
+    def subscribed(self, prompt_id: str) -> Iterator[queue.SimpleQueue[Event]]:
+        """The events of one prompt, for as long as the block lasts; enter it before the prompt is queued."""
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        with self._lock:
+            self._subscribers[prompt_id] = events
+        try:
+            yield events
+        finally:
+            with self._lock:
+                del self._subscribers[prompt_id]
+
+    def break_connection(self) -> None:
+        """Shut the socket down; a new one is opened at once."""
+        if self._socket is not None:
+            self._socket.abort()  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Close the socket and end the thread."""
+        self._closed.set()
+        self.break_connection()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._listen()
+            except (OSError, websocket.WebSocketException) as error:
+                if not self._closed.is_set():
+                    log.warning("websocket broke: %s", error, extra={"action": "comfyui.socket_broke"})
+            self._connected.clear()
+            with self._lock:
+                for prompt_id, events in self._subscribers.items():
+                    events.put(Disconnected(prompt_id))
+            self._closed.wait(RECONNECT_PAUSE_S)
+
+    def _listen(self) -> None:
+        client_id = uuid.uuid4().hex
+        url = f"{self._url}?clientId={client_id}"
+        self._socket = websocket.create_connection(url, timeout=CONNECT_TIMEOUT_S)
+        try:
+            self._socket.settimeout(None)
+            self._client_id = client_id
+            self._connected.set()
+            while not self._closed.is_set():
+                message = self._socket.recv()
+                if message == "":
+                    raise websocket.WebSocketConnectionClosedException("closed by ComfyUI")
+                event = parse(message) if isinstance(message, str) else None
+                if event is not None:
+                    self._deliver(event)
+        finally:
+            self._socket.shutdown()  # type: ignore[no-untyped-call]
+
+    def _deliver(self, event: Event) -> None:
+        with self._lock:
+            events = self._subscribers.get(event.prompt_id)
+        if events is not None:
+            events.put(event)

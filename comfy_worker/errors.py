@@ -1,0 +1,194 @@
+"""The tree of what can go wrong with a job.
+
+Every error has a stable ``code``, one sentence that says what is wrong and what to do, and ``details``: a list
+of JSON objects, one a finding. ``docs/errors.md`` documents each code, and a test holds the two together.
+
+    WorkerError
+    ├── InputError                what was asked cannot be done; nothing was queued
+    │   ├── InvalidInput          INVALID_INPUT          a key of the wrong type, or an input that is no object
+    │   ├── UnknownKey            UNKNOWN_KEY            a key of no known request
+    │   ├── UnknownWorkflow       UNKNOWN_WORKFLOW       no template of that name
+    │   ├── InvalidWorkflow       INVALID_WORKFLOW       a custom graph that is no workflow
+    │   ├── InvalidValue          INVALID_VALUE          a value out of range, off the step, or not in the list
+    │   ├── NoPlace               NO_PLACE               a parameter that this graph has no place for
+    │   ├── Ambiguous             AMBIGUOUS              several places or files fit, and they do not mean the same
+    │   ├── ModelNotFound         MODEL_NOT_FOUND        a model file that this machine lacks
+    │   ├── ModelMismatch         MODEL_MISMATCH         a LoRA or ControlNet of another family than the checkpoint
+    │   ├── NodeNotInstalled      NODE_NOT_INSTALLED     a node class, or its pack, that this ComfyUI lacks
+    │   └── InvalidMedia          INVALID_MEDIA          an image or mask that cannot be read
+    ├── WorkflowRefused           WORKFLOW_REFUSED       ComfyUI's own validation refused the graph
+    ├── ExecutionFailed           EXECUTION_FAILED       a node raised
+    ├── OutOfMemory               OUT_OF_MEMORY          the GPU's or the host's memory did not suffice
+    ├── ComfyUIUnavailable        COMFYUI_UNAVAILABLE    ComfyUI did not start, died, or does not answer
+    ├── NoOutput                  NO_OUTPUT              the workflow ended well and left nothing to return
+    ├── JobCancelled              JOB_CANCELLED          RunPod cancelled the job
+    ├── InvalidSettings           INVALID_SETTINGS       environment variables that make no sense; raised at start
+    └── InternalError             INTERNAL_ERROR         a fault of the worker's own
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+__all__ = [
+    "Ambiguous",
+    "ComfyUIUnavailable",
+    "ExecutionFailed",
+    "InputError",
+    "InternalError",
+    "InvalidInput",
+    "InvalidMedia",
+    "InvalidSettings",
+    "InvalidValue",
+    "InvalidWorkflow",
+    "JobCancelled",
+    "ModelMismatch",
+    "ModelNotFound",
+    "NoOutput",
+    "NoPlace",
+    "NodeNotInstalled",
+    "OutOfMemory",
+    "UnknownKey",
+    "UnknownWorkflow",
+    "WorkerError",
+    "WorkflowRefused",
+]
+
+
+class WorkerError(Exception):
+    """A job cannot be done, for a reason that its client should read.
+
+    Args:
+        sentence: what is wrong and what to do, one sentence without the code.
+        details: one JSON object a finding.
+    """
+
+    code: ClassVar[str] = ""
+
+    def __init__(self, sentence: str, details: Iterable[dict[str, Any]] = ()) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.details = list(details)
+
+    def to_result(self) -> dict[str, Any]:
+        """The error as a job's result: ``{"error": "CODE: sentence", "details": [...]}``."""
+        return {"error": f"{self.code}: {self.sentence}", "details": self.details}
+
+
+class InputError(WorkerError):
+    """What was asked cannot be done; nothing was queued."""
+
+
+class InvalidInput(InputError):
+    """A key holds a value of the wrong type, or the input is no object."""
+
+    code = "INVALID_INPUT"
+
+
+class UnknownKey(InputError):
+    """A key that no known request has."""
+
+    code = "UNKNOWN_KEY"
+
+
+class UnknownWorkflow(InputError):
+    """There is no template of that name."""
+
+    code = "UNKNOWN_WORKFLOW"
+
+
+class InvalidWorkflow(InputError):
+    """A custom graph that is no workflow."""
+
+    code = "INVALID_WORKFLOW"
+
+
+class InvalidValue(InputError):
+    """A value is out of its range, off its step, or not in its list."""
+
+    code = "INVALID_VALUE"
+
+
+class NoPlace(InputError):
+    """The graph has no place for a parameter."""
+
+    code = "NO_PLACE"
+
+
+class Ambiguous(InputError):
+    """Several places or files fit, and they do not mean the same."""
+
+    code = "AMBIGUOUS"
+
+
+class ModelNotFound(InputError):
+    """A model file that this machine lacks."""
+
+    code = "MODEL_NOT_FOUND"
+
+
+class ModelMismatch(InputError):
+    """A LoRA or ControlNet of another model family than the checkpoint."""
+
+    code = "MODEL_MISMATCH"
+
+
+class NodeNotInstalled(InputError):
+    """A node class, or the pack that brings it, that this ComfyUI lacks."""
+
+    code = "NODE_NOT_INSTALLED"
+
+
+class InvalidMedia(InputError):
+    """An image or mask that cannot be read."""
+
+    code = "INVALID_MEDIA"
+
+
+class WorkflowRefused(WorkerError):
+    """ComfyUI's own validation refused the graph."""
+
+    code = "WORKFLOW_REFUSED"
+
+
+class ExecutionFailed(WorkerError):
+    """A node raised while the workflow ran."""
+
+    code = "EXECUTION_FAILED"
+
+
+class OutOfMemory(WorkerError):
+    """The GPU's or the host's memory did not suffice."""
+
+    code = "OUT_OF_MEMORY"
+
+
+class ComfyUIUnavailable(WorkerError):
+    """ComfyUI did not start, died, or does not answer."""
+
+    code = "COMFYUI_UNAVAILABLE"
+
+
+class NoOutput(WorkerError):
+    """The workflow ended well and left nothing to return."""
+
+    code = "NO_OUTPUT"
+
+
+class JobCancelled(WorkerError):
+    """RunPod cancelled the job."""
+
+    code = "JOB_CANCELLED"
+
+
+class InvalidSettings(WorkerError):
+    """Environment variables that make no sense; raised at start, all of them together."""
+
+    code = "INVALID_SETTINGS"
+
+
+class InternalError(WorkerError):
+    """A fault of the worker's own; the log has its traceback."""
+
+    code = "INTERNAL_ERROR"

@@ -1,0 +1,100 @@
+"""Which installed file a name means.
+
+Owns how a client's word for a model file is matched against the list that ComfyUI gives. Does not look at the
+disk: the list is handed in.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from comfy_worker.errors import Ambiguous, ModelNotFound
+
+__all__ = ["FOLDERS", "match"]
+
+# The model folder of what a client calls by a word.
+FOLDERS = {
+    "checkpoint": "checkpoints",
+    "controlnet": "controlnet",
+    "diffusion model": "diffusion_models",
+    "lora": "loras",
+    "text encoder": "text_encoders",
+    "upscaler": "upscale_models",
+    "vae": "vae",
+}
+
+
+def match(name: str, choices: Sequence[str], what: str) -> str:
+    r"""The installed file that a name means, with or without its folder and its extension.
+
+    The whole name wins over a part of it, the same case over another; ``/`` and ``\`` are alike.
+
+    Args:
+        name: as a client wrote it.
+        choices: the installed files, relative to their model folder, as ComfyUI lists them.
+        what: the kind of file, a key of :data:`FOLDERS`.
+
+    Returns:
+        The one of ``choices`` that is meant, as it is listed.
+
+    Raises:
+        Ambiguous: several files fit; the details list them.
+        ModelNotFound: none fits; the details name the nearest.
+    """
+    given = _plain(name)
+    for fold in (str, str.casefold):
+        for fits in (_is_whole, _is_part):
+            found = [choice for choice in choices if fits(fold(given), fold(_plain(choice)))]
+            if len(found) > 1:
+                raise Ambiguous(
+                    f"{what} {name!r} fits several files: {', '.join(found)}; write its folder and extension too",
+                    [{"given": name, "folder": FOLDERS[what], "file": file} for file in found],
+                )
+            if found:
+                return found[0]
+    nearest = _nearest(given, choices)
+    raise ModelNotFound(
+        f"{what} {name!r} is not installed: put it into the folder models/{FOLDERS[what]}, "
+        f"or name a file that is there ({_hint(nearest, choices)})",
+        [{"given": name, "folder": FOLDERS[what], "nearest": nearest}],
+    )
+
+
+def _plain(name: str) -> str:
+    return name.strip().replace("\\", "/")
+
+
+def _is_whole(given: str, choice: str) -> bool:
+    return given == choice
+
+
+def _is_part(given: str, choice: str) -> bool:
+    return any(whole == given or whole.endswith(f"/{given}") for whole in (choice, _stem(choice))) and given != ""
+
+
+def _stem(choice: str) -> str:
+    """A path without its extension."""
+    folder, slash, file = choice.rpartition("/")
+    return folder + slash + (file.rpartition(".")[0] or file)
+
+
+def _nearest(given: str, choices: Sequence[str]) -> list[str]:
+    """Up to three files whose names look like the given one, best first."""
+    by_stem: dict[str, list[str]] = {}
+    for choice in choices:
+        by_stem.setdefault(_file_stem(choice), []).append(choice)
+    close = difflib.get_close_matches(_file_stem(given), by_stem, n=3, cutoff=0.5)
+    return [choice for stem in close for choice in by_stem[stem]][:3]
+
+
+def _file_stem(name: str) -> str:
+    return _stem(_plain(name)).rpartition("/")[2].casefold()
+
+
+def _hint(nearest: Sequence[str], choices: Sequence[str]) -> str:
+    if nearest:
+        return f"nearest: {', '.join(nearest)}"
+    if choices:
+        return f"{len(choices)} there, such as {', '.join(choices[:3])}"
+    return "now it is empty"

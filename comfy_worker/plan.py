@@ -1,0 +1,253 @@
+"""Which graph a job runs, and the graph filled: what a request becomes before it is queued.
+
+Owns the order of the edits. Each edit is a function of ``graph/``; what they need to know of files is asked of
+:class:`Installed` here. Nothing is queued and nothing is written but the client's pictures.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from comfy_worker import media
+from comfy_worker.errors import InvalidInput, ModelMismatch
+from comfy_worker.families import Family, ModelKind, compatible, identify
+from comfy_worker.graph.clip_skip import splice_clip_skip
+from comfy_worker.graph.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.graph.fill import apply_overrides, describe, fill, read
+from comfy_worker.graph.loaders import Fits, loader_files
+from comfy_worker.graph.lora import LoraSpec, parse_tags, splice_loras
+from comfy_worker.graph.names import match
+from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.graph.roles import Roles, find_roles
+from comfy_worker.graph.workflow import Workflow, parse
+from comfy_worker.job import SEED_LIMIT, ControlNet, JobInput, Parameters
+from comfy_worker.templates import Template, Templates
+
+__all__ = ["Installed", "Plan", "Planner", "choose_template"]
+
+
+class Installed(Protocol):
+    """What the ComfyUI that will run the job has."""
+
+    @property
+    def defs(self) -> NodeDefs:
+        """Its node classes, with the model files it finds."""
+
+    def model_path(self, folder: str, name: str) -> Path | None:
+        """Where a model file lies."""
+
+
+@dataclass
+class Plan:
+    """A job ready to be queued.
+
+    Attributes:
+        workflow: the graph, filled and spliced.
+        name: the template's name, or ``custom``.
+        seed: the one given or drawn; None for a graph without any.
+        parameters: what the graph's parameters ended up as.
+        warnings: sentences for the client.
+    """
+
+    workflow: Workflow
+    name: str
+    seed: int | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def choose_template(request: JobInput, templates: Templates) -> Template | None:
+    """The template that a request names or means; None for a custom graph.
+
+    Raises:
+        UnknownWorkflow: there is none of that name.
+        InvalidInput: it lacks what the template requires.
+    """
+    if isinstance(request.workflow, dict):
+        return None
+    name = request.workflow
+    if name is None:
+        name = "txt2img" if request.image is None else "img2img" if request.mask is None else "inpaint"
+    template = templates.load(name)
+    given = {**request.parameters, **{key: getattr(request, key) for key in JobInput.model_fields}}
+    missing = [key for key in template.params.required if given.get(key) in (None, ())]
+    if missing:
+        raise InvalidInput(
+            f"workflow '{name}' needs {' and '.join(missing)}, which the input lacks",
+            [{"key": key, "problem": "missing"} for key in missing],
+        )
+    return template
+
+
+class Planner:
+    """Turns one request into a plan.
+
+    Args:
+        request: what was asked.
+        template: of :func:`choose_template`.
+        installed: the ComfyUI that will run it.
+        sd_model: the checkpoint that stands in where a template's own is absent; empty for none.
+        folder: the job's own below ComfyUI's input folder, for the client's pictures.
+    """
+
+    def __init__(
+        self, request: JobInput, template: Template | None, *, installed: Installed, sd_model: str, folder: Path
+    ) -> None:
+        self._request = request
+        self._template = template
+        self._installed = installed
+        self._defs = installed.defs
+        self._sd_model = sd_model
+        self._folder = folder
+        self._warnings: list[str] = []
+
+    def plan(self) -> Plan:
+        """Fill the graph, then splice what was asked for into it.
+
+        Raises:
+            InputError: whatever of the request cannot be done, by its own code.
+        """
+        request, template = self._request, self._template
+        workflow = parse(request.workflow) if template is None else template.workflow
+        workflow = apply_overrides(workflow, self._defs, request.overrides)
+        roles = find_roles(workflow, self._defs)
+        prompt, tagged = parse_tags(request.prompt or "")
+        values = {key: value for key in Parameters.model_fields if (value := getattr(request, key)) is not None}
+        if request.prompt is not None:
+            values["prompt"] = prompt
+        values |= self._pictures(roles)
+        if template is not None:
+            values |= self._stand_in_checkpoint(workflow, roles, values)
+        values |= self._seed(workflow, roles)
+        declared = {} if template is None else template.params.parameters
+        defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
+        workflow = fill(workflow, roles, self._defs, defaults | values | request.parameters, declared)
+        workflow = apply_overrides(workflow, self._defs, request.overrides)
+        parameters = read(workflow, roles, declared)
+        loras = [LoraSpec(lora.name, lora.strength, lora.strength_clip) for lora in request.loras]
+        workflow = self._splice(workflow, roles, [*loras, *tagged])
+        return Plan(
+            workflow, template.name if template else "custom", values.get("seed"), parameters, self._warnings
+        )
+
+    def _pictures(self, roles: Roles) -> dict[str, str]:
+        """Store image and mask; where the graph takes its mask from the image's alpha, as one file."""
+        request = self._request
+        image = media.read_image("image", request.image) if request.image is not None else None
+        mask = media.read_mask("mask", request.mask) if request.mask is not None else None
+        if image is not None and mask is not None and roles.alpha_masks and "mask" not in roles.places:
+            image, mask = media.with_mask(image, mask), None
+        values = {}
+        if image is not None:
+            values["image"] = self._store(image, "image")
+        if mask is not None:
+            values["mask"] = self._store(media.mask_file(mask), "mask")
+        return values
+
+    def _store(self, image: Image.Image, key: str) -> str:
+        return media.store(image, self._folder, key)
+
+    def _stand_in_checkpoint(self, workflow: Workflow, roles: Roles, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Another checkpoint where a template's own is not installed, and the size that is native to it."""
+        places = [place for place in roles.places.get("checkpoint", ()) if place.name == "ckpt_name"]
+        if not places:
+            return {}
+        spec = self._defs[workflow[places[0].node_id]["class_type"]].inputs["ckpt_name"]
+        installed = [str(choice) for choice in spec.choices or ()]
+        own = str(workflow[places[0].node_id]["inputs"]["ckpt_name"])
+        wanted = values.get("checkpoint")
+        if wanted is None and own in installed:
+            return {}
+        if wanted is not None:
+            chosen = match(str(wanted), installed, "checkpoint")
+        elif self._sd_model:
+            chosen = match(self._sd_model, installed, "checkpoint")
+        elif len(installed) == 1:
+            chosen = installed[0]
+            self._warnings.append(f"checkpoint {own} is not installed; {chosen}, the only one there is, stood in")
+        else:
+            chosen = match(own, installed, "checkpoint")
+        family = self._identify("checkpoints", chosen).family
+        native = {} if family is None or chosen == own else {"width": family.width, "height": family.height}
+        size = {} if "width" in values or "height" in values else native
+        return {"checkpoint": chosen, **{key: value for key, value in size.items() if key in roles.places}}
+
+    def _seed(self, workflow: Workflow, roles: Roles) -> dict[str, int]:
+        """The seed: the client's, else a drawn one if the graph has a place for it."""
+        seed = self._request.seed
+        if seed is not None and seed != -1:
+            return {"seed": seed}
+        if "seed" not in roles.places:
+            return {}
+        limit = describe(workflow, roles, self._defs)["seed"].get("maximum", SEED_LIMIT)
+        # Not a secret: a number to make the same picture again with.
+        return {"seed": random.randrange(min(SEED_LIMIT, int(limit) + 1))}  # noqa: S311
+
+    def _splice(self, workflow: Workflow, roles: Roles, loras: list[LoraSpec]) -> Workflow:
+        request, defs = self._request, self._defs
+        before = set(workflow)
+        bases = self._bases(workflow, roles) if loras or request.controlnets else {}
+        try:
+            workflow = splice_loras(workflow, roles, defs, loras, fits=self._fits(bases, "loras"))
+            if request.clip_skip is not None:
+                workflow = splice_clip_skip(workflow, defs, request.clip_skip)
+            workflow = splice_controlnets(
+                workflow,
+                roles,
+                defs,
+                [self._controlnet(i, asked) for i, asked in enumerate(request.controlnets)],
+                fits=self._fits(bases, "controlnet"),
+                is_union=lambda file: self._identify("controlnet", file).union,
+                needs_vae=any(family is not None and family.controlnet_vae for family in bases.values()),
+            )
+        except ModelMismatch as error:
+            raise self._explained(error, bases) from error
+        self._warn_of_unknown(workflow, before, bases)
+        return workflow
+
+    def _controlnet(self, index: int, asked: ControlNet) -> ControlNetSpec:
+        key = f"controlnets.{index}.image"
+        return ControlNetSpec(
+            image=self._store(media.read_image(key, asked.image), key), **asked.model_dump(exclude={"image"})
+        )
+
+    def _bases(self, workflow: Workflow, roles: Roles) -> dict[str, Family | None]:
+        """By the node where a sampler's model begins, the family of that model; None where it is not known."""
+        bases: dict[str, Family | None] = {}
+        for loader in loader_files(workflow, roles, self._defs):
+            bases[loader.root] = bases.get(loader.root) or self._identify(loader.folder, loader.name).family
+        return bases
+
+    def _fits(self, bases: Mapping[str, Family | None], folder: str) -> Fits:
+        """Whether a file of a folder fits the model that begins at a node; None where that is not known."""
+        return lambda root, file: compatible(bases.get(root), self._identify(folder, file).family)
+
+    def _explained(self, error: ModelMismatch, bases: Mapping[str, Family | None]) -> ModelMismatch:
+        """The same refusal with the families in it."""
+        file = str(error.details[0]["file"])
+        addon = self._identify("loras", file).family or self._identify("controlnet", file).family
+        base = " and ".join(sorted({family.title for family in bases.values() if family is not None}))
+        if addon is None or not base:
+            return error
+        return ModelMismatch(
+            f"{file} is made for {addon.title}, and the graph's model is {base}; name one that is made for {base}",
+            [{"file": file, "family": addon.name, "base": base}],
+        )
+
+    def _warn_of_unknown(self, workflow: Workflow, before: set[str], bases: Mapping[str, Family | None]) -> None:
+        """Warn where it could not be told whether a file that was spliced in fits."""
+        for node_id in workflow.keys() - before:
+            inputs = workflow[node_id]["inputs"]
+            for name, folder in (("lora_name", "loras"), ("control_net_name", "controlnet")):
+                if name in inputs and not any(self._fits(bases, folder)(root, inputs[name]) for root in bases):
+                    self._warnings.append(f"whether {inputs[name]} fits this graph's model could not be told")
+
+    def _identify(self, folder: str, name: str) -> ModelKind:
+        path = self._installed.model_path(folder, name)
+        return ModelKind("unknown") if path is None else identify(path)

@@ -1,0 +1,57 @@
+"""A template's JSON Schema: what its input may hold, from the contract and from its graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_worker.graph.fill import describe
+from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.graph.roles import find_roles
+from comfy_worker.job import JobInput, Parameters
+from comfy_worker.templates import Template
+
+__all__ = ["template_schema"]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def template_schema(template: Template, defs: NodeDefs) -> dict[str, Any]:
+    """The JSON Schema of ``job["input"]`` for one template.
+
+    Args:
+        template: a named workflow.
+        defs: the node classes of the ComfyUI that will run it, with the files it has.
+
+    Returns:
+        A schema of an object; ``default`` is what holds where a key is not given.
+    """
+    contract = JobInput.model_json_schema()
+    declared = template.params.parameters
+    roles = find_roles(template.workflow, defs)
+    described = describe(template.workflow, roles, defs, declared)
+    own = {name: {k: v for k, v in entry.items() if k != "places"} for name, entry in described.items()}
+    for name, entry in declared.items():
+        own[name] = {"description": entry.description, **own[name]}
+    if "seed" in own:
+        own["seed"] = {**own["seed"], "minimum": -1, "default": -1}
+    absent = {name for name in (*Parameters.model_fields, "image", "mask") if name not in described}
+    if roles.alpha_masks:
+        absent.discard("mask")
+    if not roles.samplers:
+        absent |= {"loras", "controlnets", "clip_skip"}
+    properties = {key: entry for key, entry in contract["properties"].items() if key not in absent}
+    for name in Parameters.model_fields.keys() & own.keys():
+        properties[name] = {"description": properties[name]["description"], **own[name]}
+    properties["workflow"] = {"const": template.name}
+    further = {name: own[name] for name in declared if name not in JobInput.model_fields}
+    properties["parameters"] = {"type": "object", "properties": further, "additionalProperties": False}
+    return {
+        "$schema": DIALECT,
+        "title": template.name,
+        "description": template.params.description,
+        "type": "object",
+        "properties": properties,
+        "required": ["workflow", *template.params.required],
+        "additionalProperties": False,
+        "$defs": contract["$defs"],
+    }

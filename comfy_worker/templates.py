@@ -1,0 +1,124 @@
+"""Named templates: a graph, and what the graph cannot say of itself.
+
+Owns the files ``<name>.json`` (an untouched "Export (API)") and ``<name>.params.json``. A file dropped into one of
+the folders is a template from then on: they are listed anew each time.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from comfy_worker.errors import InvalidWorkflow, UnknownWorkflow
+from comfy_worker.graph.workflow import Workflow, parse
+
+__all__ = ["Need", "Parameter", "Params", "Template", "Templates"]
+
+PARAMS = ".params.json"
+
+
+class Need(BaseModel):
+    """A model file that a template needs, and where to get it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: str
+    file: str
+    url: str | None = None
+
+
+class Parameter(BaseModel):
+    """A further parameter of a template: an input of a node under a name of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: str
+    input: str
+    description: str = ""
+    default: Any = None
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class Params(BaseModel):
+    """The content of ``<name>.params.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str = ""
+    needs: tuple[Need, ...] = ()
+    parameters: dict[str, Parameter] = {}
+    required: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Template:
+    """A named workflow with what its ``params.json`` adds."""
+
+    name: str
+    workflow: Workflow
+    params: Params
+
+
+class Templates:
+    """The templates of a list of folders.
+
+    Args:
+        folders: searched in order, the first file of a name counts; a folder need not exist.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = tuple(folders)
+
+    def names(self) -> list[str]:
+        """The names of all templates, sorted."""
+        return sorted(self._files())
+
+    def load(self, name: str) -> Template:
+        """Read one template.
+
+        Raises:
+            UnknownWorkflow: there is none of that name; the nearest ones are named.
+            InvalidWorkflow: one of its files is no JSON or lacks its form.
+        """
+        files = self._files()
+        if name not in files:
+            near = difflib.get_close_matches(name, files, n=3, cutoff=0.5)
+            hint = (
+                f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(files)) or 'none'}"
+            )
+            raise UnknownWorkflow(
+                f"no workflow is named '{name}'; {hint}", [{"given": name, "known": sorted(files)}]
+            )
+        path = files[name]
+        params_path = path.with_name(name + PARAMS)
+        params = _read(params_path, Params) if params_path.is_file() else Params()
+        return Template(name, parse(_read(path, None)), params)
+
+    def _files(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for folder in self._folders:
+            for path in sorted(folder.glob("*.json")):
+                if not path.name.endswith(PARAMS):
+                    found.setdefault(path.stem, path)
+        return found
+
+
+Form = TypeVar("Form", bound=BaseModel)
+
+
+def _read(path: Path, form: type[Form] | None) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if form is None else form.model_validate_json(text)
+    except (OSError, ValueError, ValidationError) as error:
+        first_line = str(error).splitlines()[0]
+        raise InvalidWorkflow(
+            f"the template file {path.name} cannot be read ({first_line}); mend or remove it"
+        ) from error

@@ -1,0 +1,94 @@
+"""One real ComfyUI on the CPU for all tests of this level, with placeholder models in its folders."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from comfy_setup import paths
+from comfy_worker.comfyui.neighbour import ComfyUI, RunningComfyUI
+from comfy_worker.comfyui.process import LaunchOptions
+from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.graph.prefix import into_folder
+from comfy_worker.job import JobInput
+from comfy_worker.plan import Plan, Planner, choose_template
+from comfy_worker.templates import Templates
+
+TEMPLATES = Templates([paths.REPO / "workflows"])
+
+
+def launch_options(model_root: Path, **changes: Any) -> LaunchOptions:
+    """How the tests start ComfyUI."""
+    return LaunchOptions(
+        comfyui_dir=paths.comfyui_dir(os.environ),
+        model_roots=(model_root,),
+        custom_nodes=(paths.CUSTOM_NODES,),
+        **changes,
+    )
+
+
+class RealComfyUI:
+    """A running ComfyUI, and what tests ask of it."""
+
+    def __init__(self, neighbour: ComfyUI) -> None:
+        self.neighbour = neighbour
+
+    @property
+    def running(self) -> RunningComfyUI:
+        return self.neighbour.ready(threading.Event())
+
+    @property
+    def defs(self) -> NodeDefs:
+        return self.running.defs
+
+    @property
+    def input_dir(self) -> Path:
+        return self.running.process.input_dir
+
+    def plan(self, **asked: Any) -> Plan:
+        """What a job's input becomes before it is queued."""
+        request = JobInput.read(asked)
+        template = choose_template(request, TEMPLATES)
+        folder = self.input_dir / uuid.uuid4().hex
+        return Planner(request, template, installed=self.running, sd_model="", folder=folder).plan()
+
+    def images(self, workflow: dict[str, Any]) -> list[Image.Image]:
+        """The pictures of a workflow, in the order of its output nodes."""
+        result = self.running.execute(into_folder(workflow, uuid.uuid4().hex), threading.Event())
+        folders = {"output": self.running.process.output_dir, "temp": self.running.process.temp_dir}
+        found = []
+        for output in result.outputs.values():
+            for item in output["images"]:
+                path = folders[item["type"]] / item["subfolder"] / item["filename"]
+                with Image.open(io.BytesIO(path.read_bytes())) as image:
+                    image.load()
+                    found.append(image)
+                path.unlink()
+        return found
+
+
+@contextmanager
+def real_comfyui(options: LaunchOptions) -> Iterator[RealComfyUI]:
+    """A ComfyUI that ends with the block."""
+    neighbour = ComfyUI(options)
+    try:
+        neighbour.ready(threading.Event())
+        yield RealComfyUI(neighbour)
+    finally:
+        neighbour.close()
+
+
+@pytest.fixture(scope="session")
+def comfyui(model_root: Path) -> Iterator[RealComfyUI]:
+    """The real ComfyUI."""
+    with real_comfyui(launch_options(model_root)) as started:
+        yield started

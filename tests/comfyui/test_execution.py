@@ -1,0 +1,145 @@
+"""One prompt on the real ComfyUI: its outputs, its errors, its end, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from comfy_worker.comfyui.execution import Execution
+from comfy_worker.errors import ExecutionFailed, JobCancelled, WorkflowRefused
+from tests.comfyui.conftest import RealComfyUI
+from tests.graphs import txt2img
+
+pytestmark = pytest.mark.comfyui
+
+
+def nothing_left(comfyui: RealComfyUI) -> bool:
+    client = comfyui.running.client
+    return client.get_queue() == {"queue_running": [], "queue_pending": []} and client.get_history_ids() == []
+
+
+def test_a_seed_makes_its_own_pixels_each_time(comfyui: RealComfyUI) -> None:
+    pictures = [comfyui.images(txt2img(seed=seed))[0].tobytes() for seed in (1, 1, 2)]
+    assert pictures[0] == pictures[1] != pictures[2]
+    assert nothing_left(comfyui)
+
+
+def test_a_prompt_makes_its_own_pixels(comfyui: RealComfyUI) -> None:
+    pictures = [comfyui.images(txt2img(prompt=prompt))[0].tobytes() for prompt in ("a fox", "a harbour at night")]
+    assert pictures[0] != pictures[1]
+
+
+def test_each_node_that_ran_has_its_time(comfyui: RealComfyUI) -> None:
+    result = comfyui.running.execute(txt2img(seed=11), threading.Event())
+    assert result.node_ms["sampler"] > 0
+    assert set(result.outputs) == {"save"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence", "finding"),
+    [
+        (
+            {"sampler": {"steps": 0}},
+            "Value 0 smaller than min of 1",
+            {"node_id": "sampler", "type": "value_smaller_than_min", "input": "steps", "given": 0},
+        ),
+        (
+            {"loader": {"ckpt_name": "absent.safetensors"}},
+            "Value not in list",
+            {"node_id": "loader", "type": "value_not_in_list", "given": "absent.safetensors"},
+        ),
+    ],
+)
+def test_what_comfyui_refuses_is_told_by_node_and_input(
+    comfyui: RealComfyUI, changes: dict[str, Any], sentence: str, finding: dict[str, Any]
+) -> None:
+    with pytest.raises(WorkflowRefused) as caught:
+        comfyui.images(txt2img(**changes))
+    assert sentence in str(caught.value)
+    assert finding.items() <= caught.value.details[0].items()
+    assert nothing_left(comfyui)
+
+
+def test_an_unknown_class_is_told(comfyui: RealComfyUI) -> None:
+    with pytest.raises(WorkflowRefused, match="Nowhere"):
+        comfyui.images({**txt2img(), "x": {"class_type": "Nowhere", "inputs": {}}})
+
+
+def test_a_branch_that_comfyui_would_drop_is_refused(comfyui: RealComfyUI) -> None:
+    graph = txt2img(seed=12)
+    graph["bad"] = {"class_type": "SaveImage", "inputs": {"images": ["decode", 0]}}
+    with pytest.raises(WorkflowRefused) as caught:
+        comfyui.images(graph)
+    assert caught.value.details[0]["type"] == "required_input_missing"
+    assert nothing_left(comfyui)
+
+
+def test_a_node_that_raises_is_named(comfyui: RealComfyUI) -> None:
+    (comfyui.input_dir / "broken.png").write_bytes(b"no picture")
+    graph = {
+        "image": {"class_type": "LoadImage", "inputs": {"image": "broken.png"}},
+        "save": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
+    }
+    with pytest.raises(ExecutionFailed, match=r"node image \(LoadImage\) failed with") as caught:
+        comfyui.images(graph)
+    assert caught.value.details[0]["class_type"] == "LoadImage"
+    assert nothing_left(comfyui)
+
+
+def test_a_running_prompt_ends_within_two_seconds_of_a_cancel(comfyui: RealComfyUI) -> None:
+    cancelled = threading.Event()
+    threading.Timer(1.0, cancelled.set).start()
+    began = time.monotonic()
+    with pytest.raises(JobCancelled):
+        comfyui.running.execute(txt2img(seed=13, sampler={"steps": 2000}), cancelled)
+    assert time.monotonic() - began < 3.0
+    assert nothing_left(comfyui)
+
+
+def test_a_pending_prompt_is_taken_out_of_the_queue(comfyui: RealComfyUI) -> None:
+    first, second = threading.Event(), threading.Event()
+    errors: list[BaseException] = []
+
+    def run_long() -> None:
+        try:
+            comfyui.running.execute(txt2img(seed=14, sampler={"steps": 2000}), first)
+        except JobCancelled as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run_long)
+    thread.start()
+    try:
+        threading.Timer(0.5, second.set).start()
+        with pytest.raises(JobCancelled):
+            comfyui.running.execute(txt2img(seed=15), second)
+    finally:
+        first.set()
+        thread.join()
+    assert len(errors) == 1
+    assert nothing_left(comfyui)
+
+
+def test_a_result_is_not_lost_when_the_socket_breaks(comfyui: RealComfyUI) -> None:
+    running = comfyui.running
+    threading.Timer(0.5, running.events.break_connection).start()
+    result = running.execute(txt2img(seed=16, sampler={"steps": 60}), threading.Event())
+    assert result.outputs["save"]["images"]
+    assert nothing_left(comfyui)
+    again = running.execute(txt2img(seed=17), threading.Event())
+    assert again.node_ms["sampler"] > 0, "events are heard again after the reconnect"
+
+
+def test_an_error_is_not_lost_when_the_socket_is_deaf(comfyui: RealComfyUI) -> None:
+    running = comfyui.running
+    (comfyui.input_dir / "broken.png").write_bytes(b"no picture either")
+    graph = {
+        "image": {"class_type": "LoadImage", "inputs": {"image": "broken.png"}},
+        "save": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
+    }
+    deaf = Execution(running.client, running.events, lambda: True)
+    running.events.break_connection()
+    with pytest.raises(ExecutionFailed, match="LoadImage"):
+        deaf.run(graph, threading.Event())

@@ -1,0 +1,217 @@
+"""Every shipped template, as it is, filled and spliced, is accepted by ComfyUI's own validation.
+
+The models that they need are stand-ins, with the names and the headers of the real ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from comfy_setup import paths
+from comfy_worker.comfyui.neighbour import RunningComfyUI
+from comfy_worker.errors import ModelMismatch
+from comfy_worker.families import FAMILIES
+from comfy_worker.graph.fill import describe
+from comfy_worker.graph.roles import find_roles
+from comfy_worker.graph.workflow import Workflow, ancestors
+from comfy_worker.job import JobInput
+from comfy_worker.run import JobRunner
+from comfy_worker.settings import Settings
+from tests import pictures, shipped, standins
+from tests.comfyui.conftest import TEMPLATES, RealComfyUI, launch_options, real_comfyui
+
+pytestmark = pytest.mark.comfyui
+
+NODE_PACKS = Path(__file__).parent / "node_packs"
+
+# What each model file of the templates is; its stand-in has that header. Other files need no more than a name.
+MODELS = {
+    "v1-5-pruned-emaonly-fp16.safetensors": "sd15",
+    "512-inpainting-ema.safetensors": "sd2-inpaint",
+    "sd_xl_base_1.0.safetensors": "sdxl",
+    "sd_xl_refiner_1.0.safetensors": "sdxl-refiner",
+    "sd_xl_turbo_1.0_fp16.safetensors": "sdxl",
+    "sd3.5_large_fp8_scaled.safetensors": "sd35-large",
+    "flux1-dev.safetensors": "flux-dev",
+    "flux1-schnell.safetensors": "flux-schnell",
+    "flux1-fill-dev.safetensors": "flux-fill",
+    "flux1-dev-kontext_fp8_scaled.safetensors": "flux-kontext",
+    "qwen_image_fp8_e4m3fn.safetensors": "qwen-image",
+    "qwen_image_edit_2509_fp8_e4m3fn.safetensors": "qwen-image-edit",
+    "z_image_turbo_bf16.safetensors": "z-image",
+    "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors": "wan22-t2v-14b",
+    "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors": "wan22-t2v-14b",
+    "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors": "wan22-i2v-14b",
+    "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors": "wan22-i2v-14b",
+}
+CANNY_SD15 = "control_v11p_sd15_canny_fp16.safetensors"
+MODEL_FOLDERS = ("checkpoints", "diffusion_models")
+
+Graph = dict[str, Any]
+
+
+def families(name: str) -> list[str]:
+    """The families of the models that sample in a template, by name."""
+    files = [need["file"] for need in shipped.params(name)["needs"] if need["folder"] in MODEL_FOLDERS]
+    return list(dict.fromkeys(standins.FAMILIES[MODELS[file]] for file in files))
+
+
+SPLICED = [(name, family) for name in shipped.NAMES for family in families(name)]
+CONTROLLED = [(name, family) for name, family in SPLICED if family in standins.CONTROLNET_FAMILIES]
+
+
+@pytest.fixture(scope="module")
+def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealComfyUI]:
+    """A ComfyUI that finds a stand-in for every model of the templates, two LoRAs and a ControlNet a family."""
+    root = tmp_path_factory.mktemp("models")
+    for need in (need for name in shipped.NAMES for need in shipped.params(name)["needs"]):
+        path = root / need["folder"] / need["file"]
+        path.parent.mkdir(exist_ok=True)
+        if need["folder"] in MODEL_FOLDERS:
+            standins.write_standin(path, MODELS[need["file"]])
+        elif need["folder"] == "controlnet":
+            assert need["file"] == CANNY_SD15
+            standins.write_controlnet_standin(path, "sd15")
+        else:
+            path.touch()
+    (root / "loras").mkdir()
+    for family in standins.LORA_FAMILIES:
+        for letter in "ab":
+            standins.write_lora_standin(root / "loras" / f"{family}-{letter}.safetensors", family)
+    standins.write_sparse(root / "loras" / "strange.safetensors", {"x.lora_A.weight": (4, 5)})
+    for family in standins.CONTROLNET_FAMILIES:
+        if family != "sd15":
+            standins.write_controlnet_standin(root / "controlnet" / f"{family}-canny.safetensors", family)
+    options = launch_options(root)
+    options = dataclasses.replace(options, custom_nodes=(*options.custom_nodes, NODE_PACKS))
+    with real_comfyui(options) as started:
+        pictures.photo().save(started.input_dir / "example.png")
+        yield started
+
+
+def findings(comfyui: RealComfyUI, workflow: Graph) -> dict[str, Any]:
+    """What ComfyUI finds wrong; empty where it accepts the workflow."""
+    url = f"{comfyui.running.process.base_url}/tests/validate"
+    answer: dict[str, Any] = requests.post(url, json=workflow, timeout=30).json()
+    return {word: found for word, found in answer.items() if found}
+
+
+def required(name: str) -> dict[str, Any]:
+    """The pictures that a template cannot do without."""
+    sent = {"image": pictures.encoded(pictures.photo()), "mask": pictures.encoded(pictures.mask())}
+    return {"workflow": name, **{key: sent[key] for key in shipped.params(name).get("required", ())}}
+
+
+def live(comfyui: RealComfyUI, workflow: Workflow) -> list[dict[str, Any]]:
+    """The nodes that an output needs; ComfyUI looks at no others."""
+    outputs = [node_id for node_id, node in workflow.items() if comfyui.defs[node["class_type"]].is_output]
+    return [workflow[above] for node_id in outputs for above in ancestors(workflow, node_id)]
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_a_template_is_accepted_as_it_is(comfyui: RealComfyUI, name: str) -> None:
+    assert findings(comfyui, shipped.graph(name)) == {}
+
+
+def test_a_template_whose_model_is_missing_is_refused(comfyui: RealComfyUI) -> None:
+    workflow = shipped.graph("txt2img")
+    workflow["1"]["inputs"]["ckpt_name"] = "absent.safetensors"
+    found = findings(comfyui, workflow)
+    assert [error["type"] for error in found["node_errors"]["1"]["errors"]] == ["value_not_in_list"]
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_every_parameter_is_filled_and_accepted(comfyui: RealComfyUI, name: str) -> None:
+    template = TEMPLATES.load(name)
+    declared = template.params.parameters
+    roles = find_roles(template.workflow, comfyui.defs)
+    assert not roles.ambiguous.keys() - declared.keys()
+    schemas = describe(template.workflow, roles, comfyui.defs, declared)
+    values = {key: another(schema) for key, schema in schemas.items() if key not in ("image", "mask")}
+    own = {key: value for key, value in values.items() if key in JobInput.model_fields}
+    further = {key: value for key, value in values.items() if key not in own}
+    plan = comfyui.plan(**required(name), **own, parameters=further)
+    assert findings(comfyui, plan.workflow) == {}
+    for key, value in values.items():
+        for place in schemas[key]["places"]:
+            node_id, _, input_name = place.rpartition(".")
+            assert plan.workflow[node_id]["inputs"][input_name] == value, key
+    assert plan.parameters.items() >= values.items()
+
+
+def another(schema: dict[str, Any]) -> Any:
+    """A value that a parameter takes, and not the one that it has, where there are two."""
+    now = schema["default"]
+    if "enum" in schema:
+        return next((choice for choice in reversed(schema["enum"]) if choice != now), now)
+    if schema["type"] == "string":
+        return f"{now} at dusk"
+    if schema["type"] == "number":
+        return (now + schema["minimum" if now > schema["minimum"] else "maximum"]) / 2
+    return now + schema.get("multipleOf", 1)
+
+
+@pytest.mark.parametrize(("name", "family"), SPLICED)
+def test_two_loras_of_its_family_are_spliced_and_accepted(comfyui: RealComfyUI, name: str, family: str) -> None:
+    files = [f"{family}-{letter}.safetensors" for letter in "ab"]
+    loras = [{"name": files[0], "strength": 0.8}, {"name": f"{family}-b", "strength": 0.5, "strength_clip": 0}]
+    plan = comfyui.plan(**required(name), loras=loras)
+    assert findings(comfyui, plan.workflow) == {}
+    loaded = [node["inputs"]["lora_name"] for node in live(comfyui, plan.workflow) if "Lora" in node["class_type"]]
+    assert set(loaded) == set(files)
+    assert plan.warnings == []
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize(("name", "family"), CONTROLLED)
+def test_a_controlnet_of_its_family_is_spliced_and_accepted(
+    comfyui: RealComfyUI, name: str, family: str, lora: bool
+) -> None:
+    file = CANNY_SD15 if family == "sd15" else f"{family}-canny.safetensors"
+    asked: dict[str, Any] = {"controlnets": [{"type": "canny", "image": pictures.encoded(pictures.photo())}]}
+    if lora:
+        asked["prompt"] = f"a cat <lora:{family}-a:0.7>"
+    plan = comfyui.plan(**required(name), **asked)
+    assert findings(comfyui, plan.workflow) == {}
+    nodes = live(comfyui, plan.workflow)
+    loaders = [node for node in nodes if node["class_type"] == "ControlNetLoader"]
+    assert {node["inputs"]["control_net_name"] for node in loaders} == {file}
+    applied = [node for node in nodes if node["_meta"]["title"] == f"ControlNet {file}" and node not in loaders]
+    assert {"vae" in node["inputs"] for node in applied} == {FAMILIES[family].controlnet_vae}
+    assert any(node["class_type"] == "Canny" for node in nodes)
+    assert any("Lora" in node["class_type"] for node in nodes) is lora
+    assert plan.warnings == []
+
+
+def test_a_lora_of_another_family_is_refused_before_anything_is_queued(
+    comfyui: RealComfyUI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def execute(*_: object) -> None:
+        raise AssertionError("it was queued")
+
+    monkeypatch.setattr(RunningComfyUI, "execute", execute)
+    runner = JobRunner(Settings(), comfyui.neighbour, TEMPLATES)
+    job = {"id": "1", "input": {"workflow": "txt2img", "loras": [{"name": "sdxl-a"}]}}
+    answer = runner.run(job, threading.Event())
+    assert answer["error"].startswith("MODEL_MISMATCH: sdxl-a.safetensors is made for SDXL")
+    assert answer["details"] == [{"file": "sdxl-a.safetensors", "family": "sdxl", "base": "SD 1.5"}]
+
+
+def test_a_controlnet_of_another_family_is_refused(comfyui: RealComfyUI) -> None:
+    controlnet = {"model": "flux-canny", "image": pictures.encoded(pictures.photo())}
+    with pytest.raises(ModelMismatch, match=r"flux-canny\.safetensors is made for Flux"):
+        comfyui.plan(workflow="txt2img", controlnets=[controlnet])
+
+
+@pytest.mark.parametrize("name", ["txt2img", "flux-dev", "wan22-t2v"])
+def test_a_lora_of_no_known_family_is_a_warning(comfyui: RealComfyUI, name: str) -> None:
+    plan = comfyui.plan(workflow=name, loras=[{"name": "strange"}])
+    assert findings(comfyui, plan.workflow) == {}
+    assert set(plan.warnings) == {"whether strange.safetensors fits this graph's model could not be told"}

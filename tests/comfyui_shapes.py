@@ -1,0 +1,241 @@
+"""Names and shapes of the tensors of real and of tiny models, taken from ComfyUI's own classes.
+
+Run as a script it imports ComfyUI, builds each model on torch's meta device, and prints the shapes as JSON;
+imported it runs that script once, because ComfyUI reads the command line and holds global state.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+Shapes = dict[str, tuple[int, ...]]
+
+SD_UNET = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "transformer_depth_middle": 1,
+    "use_spatial_transformer": True,
+    "use_temporal_attention": False,
+    "use_temporal_resblock": False,
+    "adm_in_channels": None,
+    "legacy": False,
+}
+SD15 = SD_UNET | {"context_dim": 768, "use_linear_in_transformer": False, "num_heads": 8}
+SD2 = SD_UNET | {"context_dim": 1024, "use_linear_in_transformer": True}
+SDXL = SD2 | {
+    "context_dim": 2048,
+    "num_classes": "sequential",
+    "adm_in_channels": 2816,
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+    "transformer_depth_middle": 10,
+}
+SDXL_REFINER = SDXL | {
+    "context_dim": 1280,
+    "adm_in_channels": 2560,
+    "model_channels": 384,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [0, 0, 4, 4, 4, 4, 0, 0],
+    "transformer_depth_output": [0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0],
+    "transformer_depth_middle": 4,
+}
+SD35 = {
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_size": 2,
+    "input_size": None,
+    "adm_in_channels": 2048,
+    "num_patches": 36864,
+    "pos_embed_max_size": 192,
+    "pos_embed_scaling_factor": None,
+    "qk_norm": "rms",
+}
+
+
+def sd35(depth: int, x_block_self_attn_layers: int = 0) -> dict[str, Any]:
+    """Configure SD 3.5 with this many blocks; the first of them may have a second attention, as medium has."""
+    context = {"in_features": 4096, "out_features": 64 * depth}
+    return SD35 | {
+        "depth": depth,
+        "context_embedder_config": {"target": "torch.nn.Linear", "params": context},
+        "x_block_self_attn_layers": list(range(x_block_self_attn_layers)),
+    }
+
+
+FLUX = {
+    "image_model": "flux",
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_size": 2,
+    "vec_in_dim": 768,
+    "context_in_dim": 4096,
+    "hidden_size": 3072,
+    "mlp_ratio": 4.0,
+    "num_heads": 24,
+    "depth": 19,
+    "depth_single_blocks": 38,
+    "axes_dim": [16, 56, 56],
+    "theta": 10000,
+    "qkv_bias": True,
+    "guidance_embed": True,
+}
+WAN = {
+    "image_model": "wan2.1",
+    "model_type": "t2v",
+    "patch_size": (1, 2, 2),
+    "freq_dim": 256,
+    "window_size": (-1, -1),
+    "qk_norm": True,
+    "cross_attn_norm": True,
+    "eps": 1e-6,
+    "in_dim": 16,
+    "out_dim": 16,
+}
+WAN_14B = WAN | {"dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40}
+QWEN_IMAGE = {"image_model": "qwen_image", "in_channels": 64, "num_layers": 60}
+Z_IMAGE = {
+    "image_model": "lumina2",
+    "patch_size": 2,
+    "in_channels": 16,
+    "dim": 3840,
+    "cap_feat_dim": 2560,
+    "n_layers": 30,
+    "qk_norm": True,
+    "n_heads": 30,
+    "n_kv_heads": 30,
+    "axes_dims": [32, 48, 48],
+    "axes_lens": [1536, 512, 512],
+    "rope_theta": 256.0,
+    "ffn_dim_multiplier": 8.0 / 3.0,
+    "z_image_modulation": True,
+    "time_scale": 1000.0,
+    "pad_tokens_multiple": 32,
+}
+
+CHECKPOINTS: dict[str, dict[str, Any]] = {
+    "sd15": SD15,
+    "sd15-inpaint": SD15 | {"in_channels": 9},
+    "sd2": SD2,
+    "sd2-inpaint": SD2 | {"in_channels": 9},
+    "sdxl": SDXL,
+    "sdxl-inpaint": SDXL | {"in_channels": 9},
+    "sdxl-refiner": SDXL_REFINER,
+    "sd35-large": sd35(38),
+    "sd35-medium": sd35(24, 13),
+}
+DIFFUSION_MODELS: dict[str, dict[str, Any]] = {
+    "flux-dev": FLUX,
+    "flux-kontext": FLUX,
+    "flux-schnell": FLUX | {"guidance_embed": False},
+    "flux-fill": FLUX | {"in_channels": 96},
+    "qwen-image": QWEN_IMAGE,
+    "qwen-image-edit": QWEN_IMAGE,
+    "z-image": Z_IMAGE,
+    "wan21-t2v-14b": WAN_14B,
+    "wan21-t2v-1.3b": WAN | {"dim": 1536, "ffn_dim": 8960, "num_heads": 12, "num_layers": 30},
+    "wan21-i2v-14b": WAN_14B | {"model_type": "i2v", "in_dim": 36},
+    "wan22-t2v-14b": WAN_14B,
+    "wan22-i2v-14b": WAN_14B | {"in_dim": 36},
+    "wan22-ti2v-5b": WAN
+    | {"dim": 3072, "ffn_dim": 14336, "num_heads": 24, "num_layers": 30, "in_dim": 48, "out_dim": 48},
+}
+# Small ones of the same families, that a CPU runs.
+TINY_CHECKPOINTS: dict[str, dict[str, Any]] = {
+    "tiny-sdxl": SDXL
+    | {"channel_mult": [1, 1, 1], "transformer_depth_output": [0] * 9, "transformer_depth_middle": -2},
+}
+TINY_DIFFUSION_MODELS: dict[str, dict[str, Any]] = {
+    "tiny-sd3": sd35(1),
+    "tiny-flux": FLUX | {"depth": 1, "depth_single_blocks": 0, "context_in_dim": 768},
+    "tiny-wan": WAN | {"dim": 1536, "ffn_dim": 1536, "num_heads": 12, "num_layers": 1},
+}
+
+
+@functools.cache
+def all_shapes(comfyui_dir: Path) -> dict[str, Shapes]:
+    """Build every model above and return the shapes of its tensors, in about 10 seconds, once.
+
+    Args:
+        comfyui_dir: the ComfyUI whose classes are used.
+
+    Returns:
+        For each model, by the names above, its tensors as its file names them; and ``taehv``, a VAE for Wan.
+    """
+    script = [sys.executable, __file__, str(comfyui_dir)]
+    printed = subprocess.run(script, check=True, capture_output=True, text=True).stdout
+    loaded = json.loads(printed.splitlines()[-1])
+    return {model: {name: tuple(shape) for name, shape in shapes.items()} for model, shapes in loaded.items()}
+
+
+def _print_shapes(comfyui_dir: str) -> None:
+    sys.path.insert(0, comfyui_dir)
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = True
+    import comfy.taesd.taehv
+    import torch
+
+    found = {}
+    for name, config in (CHECKPOINTS | TINY_CHECKPOINTS).items():
+        found[name] = _checkpoint_shapes(config)
+    for name, config in (DIFFUSION_MODELS | TINY_DIFFUSION_MODELS).items():
+        found[name] = _shapes(_model(config).diffusion_model.state_dict())
+    with torch.device("meta"):
+        found["taehv"] = _shapes(comfy.taesd.taehv.TAEHV(16).state_dict())
+    print(json.dumps(found))  # noqa: T201 - this is what the script gives back
+
+
+def _model(unet_config: dict[str, Any]) -> Any:
+    import comfy.model_detection
+    import torch
+
+    config = comfy.model_detection.model_config_from_unet_config(dict(unet_config))
+    config.set_inference_dtype(torch.float16, None)
+    return config.get_model({}, device=torch.device("meta"))
+
+
+def _checkpoint_shapes(unet_config: dict[str, Any]) -> Shapes:
+    import torch
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+    from comfy.text_encoders.sd3_clip import sd3_clip
+
+    model = _model(unet_config)
+    channels = 16 if "qk_norm" in unet_config else 4
+    vae: dict[str, Any] = {
+        "double_z": True,
+        "z_channels": channels,
+        "resolution": 256,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": 128,
+    }
+    vae |= {"ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
+    with torch.device("meta"):
+        vae_weights = AutoencoderKL(ddconfig=vae, embed_dim=channels).state_dict()
+        clip = sd3_clip(dtype_t5=torch.float16) if channels == 16 else model.model_config.clip_target().clip
+        clip_weights = clip(device="meta", dtype=torch.float16).state_dict()
+    weights = model.state_dict_for_saving(clip_weights, vae_weights)
+    # The VAEs with 16 channels have no quantising convolutions.
+    return {name: shape for name, shape in _shapes(weights).items() if channels == 4 or "quant_conv" not in name}
+
+
+def _shapes(weights: dict[str, Any]) -> Shapes:
+    return {name: tuple(weight.shape) for name, weight in weights.items()}
+
+
+if __name__ == "__main__":
+    _print_shapes(sys.argv[1])

@@ -1,0 +1,18 @@
+"""What tests of every level share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from comfy_setup import paths
+from tests import placeholders
+
+
+@pytest.fixture(scope="session")
+def model_root() -> Path:
+    """A folder of models with every placeholder in it, made once and kept between runs."""
+    root = paths.CACHE / "test-models"
+    placeholders.write_all(root)
+    return root

@@ -1,0 +1,527 @@
+"""The local endpoint under the SDK's real job loop, RunPod's own client and curl; no ComfyUI.
+
+The handlers are small scripts that the tests write: one coroutine that does what its input says, one generator.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped,unused-ignore]
+import pytest
+import requests
+
+from comfy_setup.endpoint import LocalEndpoint
+
+pytestmark = pytest.mark.e2e
+
+REPO = Path(__file__).resolve().parents[2]
+
+HANDLER = """
+import asyncio, os, pathlib, sys, time
+import runpod
+
+async def handler(job):
+    given = job["input"]
+    if "progress" in given:
+        runpod.serverless.progress_update(job, given["progress"])
+    if "sleep_s" in given:
+        try:
+            await asyncio.sleep(given["sleep_s"])
+        except asyncio.CancelledError:
+            pathlib.Path(given.get("cancelled_file", os.devnull)).write_text("cancelled")
+            raise
+    if "block_s" in given:
+        time.sleep(given["block_s"])
+    if "raise" in given:
+        raise ValueError(given["raise"])
+    return {"pid": os.getpid(), "input": given} | given.get("answer", {})
+
+print("action=comfyui.ready", file=sys.stderr, flush=True)
+slots = int(os.environ.get("TEST_SLOTS", "8"))
+runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda _now: slots})
+"""
+
+GENERATOR = """
+import asyncio, runpod
+
+async def handler(job):
+    for index in range(job["input"]["count"]):
+        yield {"index": index}
+        await asyncio.sleep(0.05)
+
+runpod.serverless.start({"handler": handler, "return_aggregate_stream": True})
+"""
+
+CLIENT = """
+import json, sys, time
+import runpod
+
+runpod.api_key = "any"
+endpoint = runpod.Endpoint("any-endpoint")
+seen = {"run_sync": endpoint.run_sync({"input": {"n": 1}}, timeout=30)["input"]}
+job = endpoint.run({"n": 2})
+seen["run"] = job.output(timeout=30)["input"]
+seen["status"] = job.status()
+slow = endpoint.run({"sleep_s": 60})
+while slow.status() != "IN_PROGRESS":
+    time.sleep(0.1)
+seen["cancel"] = slow.cancel()["status"]
+seen["health"] = sorted(endpoint.health())
+seen["purge"] = endpoint.purge_queue()
+runpod.endpoint_url_base = sys.argv[1]
+seen["stream"] = list(runpod.Endpoint("other").run({"count": 3}).stream())
+print(json.dumps(seen))
+"""
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from comfy_setup.endpoint import LocalEndpoint
+
+endpoint = LocalEndpoint(handler=Path(sys.argv[1]), log_path=Path(sys.argv[2]))
+endpoint.start()
+endpoint.wait_ready(60)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+QUIET = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print("action=comfyui.ready", flush=True)
+time.sleep(600)
+"""
+
+SERVE = """
+import sys
+from pathlib import Path
+from comfy_setup.endpoint import serve
+
+sys.exit(serve(int(sys.argv[1]), 1, handler=Path(sys.argv[2])))
+"""
+
+
+def wait_until(look: Callable[[], Any], timeout_s: float = 20) -> Any:
+    deadline_s = time.monotonic() + timeout_s
+    while not (found := look()):
+        assert time.monotonic() < deadline_s, "it did not happen in time"
+        time.sleep(0.05)
+    return found
+
+
+def family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def assert_gone(processes: list[psutil.Process], timeout_s: float) -> None:
+    def left() -> list[psutil.Process]:
+        return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+    wait_until(lambda: not left(), timeout_s)
+
+
+class Client:
+    """The public API by plain HTTP."""
+
+    def __init__(self, endpoint: LocalEndpoint) -> None:
+        self.url = endpoint.url
+
+    def get(self, path: str) -> dict[str, Any]:
+        answer: dict[str, Any] = requests.get(f"{self.url}/{path}", timeout=30).json()
+        return answer
+
+    def post(self, path: str, body: object = None) -> dict[str, Any]:
+        answer: dict[str, Any] = requests.post(f"{self.url}/{path}", json=body, timeout=30).json()
+        return answer
+
+    def run(self, given: dict[str, Any], **more: Any) -> str:
+        answer = self.post("run", {"input": given, **more})
+        assert answer == {"id": answer["id"], "status": "IN_QUEUE"}
+        return str(answer["id"])
+
+    def runsync(self, given: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return self.post("runsync", {"input": given, **more})
+
+    def wait_for(self, job_id: str, *status: str) -> dict[str, Any]:
+        def shown() -> dict[str, Any] | None:
+            job = self.get(f"status/{job_id}")
+            return job if job["status"] in status else None
+
+        found: dict[str, Any] = wait_until(shown)
+        return found
+
+
+def write(folder: Path, name: str, code: str) -> Path:
+    path = folder / name
+    path.write_text(code)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("endpoint")
+
+
+@pytest.fixture(scope="module")
+def handler(folder: Path) -> Path:
+    return write(folder, "handler.py", HANDLER)
+
+
+@pytest.fixture(scope="module")
+def endpoint(handler: Path, folder: Path) -> Iterator[LocalEndpoint]:
+    """Two workers of eight slots each."""
+    with LocalEndpoint(handler=handler, workers=2, log_path=folder / "two.log") as endpoint:
+        wait_until(lambda: all(worker.ready for worker in endpoint.workers))
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def client(endpoint: LocalEndpoint) -> Client:
+    return Client(endpoint)
+
+
+@pytest.fixture(scope="module")
+def narrow(handler: Path, folder: Path) -> Iterator[LocalEndpoint]:
+    """One worker that does one job at a time."""
+    environ = {**os.environ, "TEST_SLOTS": "1"}
+    with LocalEndpoint(handler=handler, environ=environ, log_path=folder / "narrow.log") as endpoint:
+        assert endpoint.wait_ready(30)
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path) -> Iterator[LocalEndpoint]:
+    path = write(folder, "generator.py", GENERATOR)
+    with LocalEndpoint(handler=path, log_path=folder / "generator.log") as endpoint:
+        yield endpoint
+
+
+def test_runsync_returns_the_finished_job(client: Client) -> None:
+    job = client.runsync({"word": "hello"})
+    assert job["status"] == "COMPLETED"
+    assert job["id"].startswith("sync-")
+    assert job["output"]["input"] == {"word": "hello"}
+    assert isinstance(job["delayTime"], int)
+    assert isinstance(job["executionTime"], int)
+    assert job["workerId"]
+
+
+def test_run_and_status_by_get_and_post(client: Client) -> None:
+    job_id = client.run({"word": "hello", "sleep_s": 0.3})
+    job = client.wait_for(job_id, "COMPLETED")
+    assert not job_id.startswith("sync-")
+    assert 300 <= job["executionTime"] < 3000
+    assert client.post(f"status/{job_id}") == job
+
+
+def test_runsync_whose_wait_is_over_returns_the_job_as_it_is(client: Client) -> None:
+    job = client.post("runsync?wait=1000", {"input": {"sleep_s": 1.5}})
+    assert job["status"] == "IN_PROGRESS"
+    assert client.wait_for(job["id"], "COMPLETED")["output"]["input"] == {"sleep_s": 1.5}
+
+
+def test_an_error_in_the_result_fails_the_job_and_keeps_the_rest(client: Client) -> None:
+    job = client.runsync({"answer": {"error": "CODE: why", "details": [1]}})
+    assert (job["status"], job["error"], job["output"]["details"]) == ("FAILED", "CODE: why", [1])
+
+
+def test_an_exception_of_the_handler_fails_the_job(client: Client) -> None:
+    job = client.runsync({"raise": "broken"})
+    assert job["status"] == "FAILED"
+    assert json.loads(job["error"])["error_message"] == "broken"
+
+
+def test_progress_is_the_output_of_a_job_in_progress(client: Client) -> None:
+    job_id = client.run({"progress": {"percent": 50}, "sleep_s": 1})
+    shown = wait_until(lambda: client.get(f"status/{job_id}").get("output"))
+    assert shown == {"percent": 50}
+    assert client.wait_for(job_id, "COMPLETED")["output"]["input"]["sleep_s"] == 1
+
+
+def test_two_workers_share_the_jobs(client: Client, endpoint: LocalEndpoint) -> None:
+    ids = [client.run({"sleep_s": 0.5}) for _ in range(4)]
+    pids = {client.wait_for(job_id, "COMPLETED")["output"]["pid"] for job_id in ids}
+    assert pids == {worker.pid for worker in endpoint.workers}
+
+
+def test_cancel_of_a_running_job_reaches_the_handler_within_two_seconds(client: Client, tmp_path: Path) -> None:
+    cancelled = tmp_path / "cancelled"
+    job_id = client.run({"sleep_s": 60, "cancelled_file": str(cancelled)})
+    client.wait_for(job_id, "IN_PROGRESS")
+    assert client.post(f"cancel/{job_id}") == {"id": job_id, "status": "CANCELLED"}
+    wait_until(cancelled.exists, 2)
+    assert client.get(f"status/{job_id}")["status"] == "CANCELLED"
+    assert client.runsync({})["status"] == "COMPLETED"
+
+
+def test_a_job_past_its_execution_timeout_is_stopped(client: Client, tmp_path: Path) -> None:
+    cancelled = tmp_path / "cancelled"
+    job = client.runsync({"sleep_s": 60, "cancelled_file": str(cancelled)}, policy={"executionTimeout": 500})
+    assert (job["status"], job["error"]) == ("TIMED_OUT", "executionTimeout exceeded")
+    assert 500 <= job["executionTime"] < 2000
+    wait_until(cancelled.exists, 2)
+
+
+def test_queued_jobs_can_be_cancelled_and_purged(narrow: LocalEndpoint) -> None:
+    client = Client(narrow)
+    running = client.run({"sleep_s": 60})
+    client.wait_for(running, "IN_PROGRESS")
+    waiting = [client.run({}) for _ in range(3)]
+    expiring = client.run({}, policy={"ttl": 100})
+    assert client.wait_for(expiring, "TIMED_OUT")["error"] == "ttl exceeded"
+    assert client.post(f"cancel/{waiting[0]}")["status"] == "CANCELLED"
+    assert client.get("health")["jobs"]["inQueue"] == 2
+    assert client.post("purge-queue") == {"removed": 2, "status": "completed"}
+    assert client.get(f"status/{waiting[2]}")["status"] == "CANCELLED"
+    assert client.get(f"status/{running}")["status"] == "IN_PROGRESS"
+    client.post(f"cancel/{running}")
+    assert client.runsync({})["status"] == "COMPLETED"
+
+
+def test_health_has_runpods_names(client: Client) -> None:
+    client.runsync({})
+    health = client.get("health")
+    assert set(health["jobs"]) == {"completed", "failed", "inProgress", "inQueue", "retried"}
+    assert health["jobs"]["completed"] >= 1
+    assert health["workers"] == {
+        "idle": 2, "initializing": 0, "ready": 2, "running": 0, "throttled": 0, "unhealthy": 0,
+    }  # fmt: skip
+
+
+def test_a_generator_streams_its_values_and_returns_them_together(generator: LocalEndpoint) -> None:
+    client = Client(generator)
+    job_id = client.run({"count": 4})
+    chunks: list[Any] = []
+
+    def streamed_to_the_end() -> bool:
+        answer = client.get(f"stream/{job_id}")
+        chunks.extend(answer["stream"])
+        return bool(answer["status"] == "COMPLETED")
+
+    wait_until(streamed_to_the_end)
+    assert chunks == [{"output": {"index": index}} for index in range(4)]
+    assert client.get(f"status/{job_id}")["output"] == [{"index": index} for index in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b"{", "no JSON"),
+        (b'{"input": {"x": NaN}}', "NaN"),
+        (b"\xff", "no JSON"),
+        (b"[]", "object"),
+        (b'{"prompt": "x"}', '"input"'),
+        (b'{"input": {}, "policy": {"ttl": "soon"}}', '"policy.ttl"'),
+    ],
+)
+@pytest.mark.parametrize("operation", ["run", "runsync"])
+def test_a_request_that_makes_no_sense_gets_400_and_a_reason(
+    client: Client, operation: str, body: bytes, named: str
+) -> None:
+    answer = requests.post(f"{client.url}/{operation}", data=body, timeout=30)
+    assert answer.status_code == 400
+    assert named in answer.json()["error"]
+
+
+def test_a_wait_that_is_no_number_gets_400(client: Client) -> None:
+    answer = requests.post(f"{client.url}/runsync?wait=long", json={"input": {}}, timeout=30)
+    assert answer.status_code == 400
+    assert '"wait"' in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "operation"), [("GET", "status"), ("POST", "status"), ("GET", "stream"), ("POST", "cancel")]
+)
+def test_an_unknown_job_gets_404(client: Client, method: str, operation: str) -> None:
+    answer = requests.request(method, f"{client.url}/{operation}/no-such-job", timeout=30)
+    assert answer.status_code == 404
+    assert "no-such-job" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("body", [b"not json", b"[1]", b'{"output": NaN}'])
+def test_a_result_that_is_no_json_object_is_refused(client: Client, body: bytes) -> None:
+    answer = requests.post(f"{client.url}/job-done/some-worker/some-job?gpu=x", data=body, timeout=30)
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("key", [None, "KEY", "Bearer KEY"])
+def test_any_endpoint_id_and_any_key_will_do(client: Client, key: str | None) -> None:
+    url = client.url.replace("/local", "/abc123xyz") + "/health"
+    assert requests.get(url, headers={"Authorization": key} if key else {}, timeout=30).status_code == 200
+
+
+def test_it_listens_on_loopback_only(endpoint: LocalEndpoint) -> None:
+    listening = [c.laddr.ip for c in psutil.Process().net_connections("tcp") if c.status == "LISTEN"]
+    assert set(listening) == {"127.0.0.1"}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_as_runpod_documents_it(client: Client) -> None:
+    url = client.url.replace("/local", "/YOUR_ENDPOINT")
+    done = subprocess.run(
+        ["curl", "-sS", "--request", "POST", "--url", f"{url}/runsync", "-H", "accept: application/json",
+         "-H", "authorization: KEY", "-H", "content-type: application/json",
+         "-d", '{"input": {"prompt": "Hello, world!"}}'],
+        capture_output=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["output"]["input"] == {"prompt": "Hello, world!"}
+
+
+def test_runpods_python_client_works_but_for_the_host(
+    client: Client, generator: LocalEndpoint, tmp_path: Path
+) -> None:
+    base, other = client.url.removesuffix("/local"), generator.url.removesuffix("/local")
+    done = subprocess.run(
+        [sys.executable, str(write(tmp_path, "client.py", CLIENT)), other],
+        env={**os.environ, "RUNPOD_ENDPOINT_BASE_URL": base}, capture_output=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == {
+        "run_sync": {"n": 1},
+        "run": {"n": 2},
+        "status": "COMPLETED",
+        "cancel": "CANCELLED",
+        "health": ["jobs", "workers"],
+        "purge": {"removed": 0, "status": "completed"},
+        "stream": [{"index": 0}, {"index": 1}, {"index": 2}],
+    }
+
+
+def test_refresh_worker_ends_the_worker_after_its_job_and_starts_another(narrow: LocalEndpoint) -> None:
+    client = Client(narrow)
+    (before,) = narrow.workers
+    job = client.runsync({"answer": {"refresh_worker": True}})
+    assert job["status"] == "COMPLETED"
+    wait_until(lambda: before.process.returncode is not None)
+    assert before.process.returncode == 0
+    after = client.runsync({})
+    assert after["status"] == "COMPLETED"
+    assert after["workerId"] != job["workerId"]
+
+
+def test_a_job_whose_worker_is_killed_runs_again_once_and_then_fails(narrow: LocalEndpoint) -> None:
+    client = Client(narrow)
+    retried_before = client.get("health")["jobs"]["retried"]
+    job_id = client.run({"sleep_s": 60})
+    for status_after_the_kill in ("IN_QUEUE", "FAILED"):
+        job = client.wait_for(job_id, "IN_PROGRESS")
+        (worker,) = narrow.workers
+        assert worker.worker_id == job["workerId"]
+        processes = family(worker.pid)
+        worker.process.kill()
+        assert_gone(processes, 5)
+        client.wait_for(job_id, status_after_the_kill)
+    shown = client.get(f"status/{job_id}")
+    assert (shown["status"], shown["retries"]) == ("FAILED", 1)
+    assert shown["error"] == "job timed out after 1 retries"
+    assert client.get("health")["jobs"]["retried"] == retried_before + 1
+    assert client.runsync({})["status"] == "COMPLETED"
+
+
+def test_close_stops_running_jobs_and_leaves_no_process(handler: Path, tmp_path: Path) -> None:
+    cancelled, log = tmp_path / "cancelled", tmp_path / "log"
+    with LocalEndpoint(handler=handler, log_path=log) as endpoint:
+        job_id = Client(endpoint).run({"sleep_s": 60, "cancelled_file": str(cancelled)})
+        Client(endpoint).wait_for(job_id, "IN_PROGRESS")
+        processes = psutil.Process().children(recursive=True)
+        mine = [p for worker in endpoint.workers for p in family(worker.pid)]
+        start_s = time.monotonic()
+    assert time.monotonic() - start_s < 4
+    assert cancelled.exists()
+    assert all(process in processes for process in mine)
+    assert not any(process.is_running() for process in mine)
+    assert f"{job_id} | Started." in log.read_text()
+    endpoint.close()
+    with pytest.raises(requests.ConnectionError):
+        Client(endpoint).get("health")
+
+
+def test_a_worker_that_does_not_end_is_killed(
+    handler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_setup.endpoint.workers.STOP_GRACE_S", 0.5)
+    with LocalEndpoint(handler=handler, log_path=tmp_path / "log") as endpoint:
+        job_id = Client(endpoint).run({"block_s": 60})
+        Client(endpoint).wait_for(job_id, "IN_PROGRESS")
+        (worker,) = endpoint.workers
+        processes = family(worker.pid)
+    assert worker.process.returncode == -signal.SIGKILL
+    assert_gone(processes, 1)
+
+
+def test_a_handler_that_cannot_start_is_tried_again_ever_more_slowly(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    code = f"open({str(starts)!r}, 'a').write('x'); raise SystemExit(3)"
+    with LocalEndpoint(handler=write(tmp_path, "broken.py", code), log_path=tmp_path / "log") as endpoint:
+        wait_until(lambda: starts.exists() and len(starts.read_text()) == 2)
+        assert wait_until(lambda: Client(endpoint).get("health")["workers"]["unhealthy"]) == 1
+        assert not endpoint.wait_ready(0)
+        time.sleep(0.5)
+        assert len(starts.read_text()) == 2
+
+
+def test_a_missing_handler_and_a_missing_interpreter_are_told_at_start(handler: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no handler at"):
+        LocalEndpoint(handler=tmp_path / "none.py").start()
+    with pytest.raises(FileNotFoundError, match="no-python"):
+        LocalEndpoint(handler=handler, python=str(tmp_path / "no-python")).start()
+
+
+@contextmanager
+def program(code: str, *arguments: str, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path, Path]]:
+    """A process of its own with this code; yields it and the files that get its output and its errors."""
+    out, err = folder / "out", folder / "err"
+    command = [sys.executable, "-c", code, *arguments]
+    with out.open("wb") as out_file, err.open("wb") as err_file:
+        process = subprocess.Popen(
+            command, env={**os.environ, "PYTHONPATH": str(REPO)}, stdout=out_file, stderr=err_file
+        )
+    try:
+        yield process, out, err
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("code", [HANDLER, QUIET], ids=["sdk", "quiet"])
+def test_the_workers_of_a_killed_process_end_too(tmp_path: Path, code: str) -> None:
+    handler, log = write(tmp_path, "handler.py", code), tmp_path / "log"
+    with program(HOLDER, str(handler), str(log), folder=tmp_path) as (holder, out, _):
+        wait_until(lambda: "ready" in out.read_text())
+        # The guard, the worker, and its child: the SDK's heartbeat, or what stands for it.
+        processes = wait_until(lambda: len(found := psutil.Process(holder.pid).children(True)) >= 3 and found)
+    assert_gone(processes, 15)
+
+
+def test_serve_says_when_it_is_ready_and_ends_on_ctrl_c(handler: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with program(SERVE, str(port), str(handler), folder=tmp_path) as (served, out, err):
+        wait_until(lambda: "ready" in out.read_text())
+        processes = psutil.Process(served.pid).children(recursive=True)
+        printed = out.read_text().splitlines()
+        assert "for development and tests" in printed[0]
+        assert printed[-1].startswith(f"ready: http://127.0.0.1:{port}/v2/local")
+        assert "action=comfyui.ready" in err.read_text()
+        served.send_signal(signal.SIGINT)
+        assert served.wait(20) == 0
+    assert_gone(processes, 1)
+
+
+def test_serve_on_a_taken_port_says_so_in_one_line(endpoint: LocalEndpoint, handler: Path, tmp_path: Path) -> None:
+    port = endpoint.url.split(":")[2].split("/")[0]
+    with program(SERVE, port, str(handler), folder=tmp_path) as (served, _, err):
+        assert served.wait(20) == 1
+    assert err.read_text() == f"The endpoint could not start: port {port} is taken; choose another with --port.\n"

@@ -1,0 +1,154 @@
+"""A job's whole way: client, endpoint, the SDK's loop, the handler, ComfyUI, and back."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests import placeholders
+from tests.e2e.conftest import Client, encoded, pictures
+from tests.graphs import txt2img
+
+pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
+
+SMALL = {"prompt": "a lighthouse", "width": 64, "height": 64, "steps": 2}
+
+
+def test_a_template_makes_a_picture_of_the_asked_size(worker: Client) -> None:
+    result = worker.output({"workflow": "txt2img", **SMALL, "width": 128, "seed": 5})
+    (picture,) = pictures(result)
+    assert (picture.format, picture.size) == ("PNG", (128, 64))
+    (image,) = result["images"]
+    assert (image["width"], image["height"], image["mime_type"], image["seed"]) == (128, 64, "image/png", 5)
+    assert result["workflow"] == "txt2img"
+    assert SMALL.items() <= {**result["parameters"], "width": 64}.items()
+    assert result["timings"]["stages"]["execute"] > 0
+    assert result["timings"]["nodes"]
+
+
+def test_the_same_seed_gives_the_same_pixels_and_another_others(worker: Client) -> None:
+    first, again, other = (pictures(worker.output({**SMALL, "seed": seed}))[0].tobytes() for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_another_prompt_gives_other_pixels(worker: Client) -> None:
+    first, other = (
+        pictures(worker.output({**SMALL, "seed": 1, "prompt": prompt}))[0].tobytes()
+        for prompt in ("a fox", "a harbour")
+    )
+    assert first != other
+
+
+@pytest.mark.parametrize("asked", [{}, {"seed": -1}])
+def test_the_drawn_seed_is_told_and_reproduces_the_picture(worker: Client, asked: dict[str, int]) -> None:
+    first, other = worker.output({**SMALL, **asked}), worker.output({**SMALL, **asked})
+    assert first["seed"] != other["seed"]
+    assert 0 <= first["seed"] < 2**53
+    again = worker.output({**SMALL, "seed": first["seed"]})
+    assert pictures(again)[0].tobytes() == pictures(first)[0].tobytes()
+
+
+def test_every_parameter_is_filled_by_role(worker: Client) -> None:
+    asked = {
+        **SMALL,
+        "negative_prompt": "fog",
+        "cfg": 3.5,
+        "sampler": "dpmpp_2m",
+        "scheduler": "karras",
+        "batch_size": 2,
+        "checkpoint": placeholders.CHECKPOINT,
+        "seed": 3,
+    }
+    result = worker.output(asked)
+    assert asked.items() <= result["parameters"].items()
+    assert len(pictures(result)) == 2
+
+
+def test_run_and_status_tell_times(worker: Client) -> None:
+    job = worker.post("run", {"input": SMALL})
+    assert job["status"] == "IN_QUEUE"
+    deadline = time.monotonic() + 60
+    while (status := worker.get(f"status/{job['id']}"))["status"] in ("IN_QUEUE", "IN_PROGRESS"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert status["status"] == "COMPLETED"
+    assert status["executionTime"] > 0
+    assert status["delayTime"] >= 0
+    assert pictures(status["output"])[0].size == (64, 64)
+
+
+def wait_for(worker: Client, job_id: str, wanted: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 30
+    while (status := worker.get(f"status/{job_id}"))["status"] != wanted:
+        assert time.monotonic() < deadline, status
+        time.sleep(0.05)
+    return status
+
+
+def test_a_cancelled_job_ends_within_two_seconds_and_the_next_runs(worker: Client) -> None:
+    job_id = worker.post("run", {"input": {**SMALL, "steps": 5000}})["id"]
+    wait_for(worker, job_id, "IN_PROGRESS")
+    time.sleep(1.5)
+    worker.post(f"cancel/{job_id}")
+    began = time.monotonic()
+    assert pictures(worker.output(SMALL))
+    assert time.monotonic() - began < 10, "the GPU was held by the cancelled job"
+    assert worker.get(f"status/{job_id}")["status"] == "CANCELLED"
+
+
+def test_a_second_job_is_prepared_while_one_runs(worker: Client) -> None:
+    ids = [worker.post("run", {"input": {**SMALL, "seed": seed, "steps": 20}})["id"] for seed in range(4)]
+    results = [wait_for(worker, job_id, "COMPLETED")["output"] for job_id in ids]
+    assert [result["seed"] for result in results] == [0, 1, 2, 3]
+    assert len({result["images"][0]["data"] for result in results}) == 4
+
+
+def test_a_custom_graph_is_filled_as_a_template_is(worker: Client) -> None:
+    custom = worker.output({"workflow": txt2img(seed=1), "prompt": "a fox", "seed": 9})
+    by_hand = worker.output({"workflow": txt2img(prompt="a fox"), "seed": 9})
+    assert custom["workflow"] == "custom"
+    assert pictures(custom)[0].tobytes() == pictures(by_hand)[0].tobytes()
+
+
+def test_a_checkpoint_that_is_not_installed_is_stood_in_for(worker: Client) -> None:
+    assert worker.output(SMALL)["parameters"]["checkpoint"] == placeholders.CHECKPOINT
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ({"workflow": "txt2imgg"}, "UNKNOWN_WORKFLOW: no workflow is named 'txt2imgg'; did you mean txt2img"),
+        ({"steps": "many"}, 'INVALID_INPUT: steps must be a whole number, not "many"'),
+        ({"width": 7}, "INVALID_VALUE: width"),
+        ({"width": 70}, "INVALID_VALUE: width"),
+        ({"sampler": "eulerr"}, "INVALID_VALUE: sampler"),
+        ({"sead": 1}, "UNKNOWN_KEY: sead is not a key of the input; did you mean seed?"),
+        ({"length": 9}, "NO_PLACE: length has no place in this graph"),
+        ({"checkpoint": "nope"}, "MODEL_NOT_FOUND: checkpoint 'nope' is not installed"),
+        ({"workflow": "img2img", "image": "no base64!"}, "INVALID_MEDIA: image must be base64"),
+        ({"workflow": "img2img"}, "INVALID_INPUT: workflow 'img2img' needs image"),
+        ({"workflow": {"1": {"inputs": {}}}}, "INVALID_WORKFLOW: workflow is no graph in API format"),
+        ("a lighthouse", "INVALID_INPUT: input must be an object"),
+    ],
+)
+def test_a_mistake_is_one_coded_sentence_and_the_worker_goes_on(worker: Client, asked: Any, error: str) -> None:
+    job = worker.runsync(asked)
+    assert job["status"] == "FAILED"
+    assert job["error"].startswith(error)
+    assert worker.get("health")["workers"]["ready"] >= 1
+
+
+def test_nothing_of_a_job_stays(worker: Client) -> None:
+    worker.output({**SMALL, "seed": 4})
+    worker.runsync(
+        {**SMALL, "workflow": "img2img", "image": encoded(Image.new("RGB", (64, 64))), "sampler": "none"}
+    )
+    folders = [folder for root in Path(tempfile.gettempdir()).glob("comfy-worker-*") for folder in root.iterdir()]
+    assert {"input", "output", "temp"} <= {folder.name for folder in folders}
+    left = [path for folder in folders if folder.name != "user" for path in folder.rglob("*") if path.is_file()]
+    assert left == []

@@ -1,0 +1,179 @@
+"""ComfyUI's own frontend, driven in Chromium: opens a workflow, and exports it as the menu's "Export (API)" does.
+
+Owns the browser and a ComfyUI of its own to serve the page. It knows nothing of templates or of the worker.
+
+To make or renew a shipped template, from the repository root:
+
+    python -m tests.frontend DRAFT.json workflows/NAME.json [MORE.json ...]
+
+opens DRAFT.json (API or editor format), and writes the export to the path after it; any number of such pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+from comfy_setup.paths import comfyui_dir
+
+CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_ARGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+BOOT_TIMEOUT_S = 60
+STEP_TIMEOUT_S = 30
+
+
+class Frontend:
+    """ComfyUI's page in a browser tab."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def load(self, workflow: Mapping[str, Any]) -> None:
+        """Open a workflow through the frontend's own loader.
+
+        Args:
+            workflow: editor format (it has `nodes`) or API format.
+
+        Raises:
+            AssertionError: when the frontend did not open it, as with a class_type that it does not know.
+        """
+        if "nodes" in workflow:
+            self._page.evaluate("(workflow) => app.loadGraphData(workflow)", workflow)
+            asked = [node["type"] for node in workflow["nodes"]]
+        else:
+            self._page.evaluate("(workflow) => app.loadApiJson(workflow, 'workflow')", workflow)
+            asked = [node["class_type"] for node in workflow.values()]
+        opened = self._page.evaluate("() => app.graph.nodes.map((node) => node.type)")
+        assert sorted(opened) == sorted(asked), f"the frontend opened {opened} instead of {asked}"
+
+    def export_api(self) -> str:
+        """Export the open workflow by the menu's own command.
+
+        Returns:
+            The text of the file that the browser downloads.
+        """
+        with self._page.expect_download() as download:
+            self._page.evaluate("() => app.extensionManager.command.execute('Comfy.ExportWorkflowAPI')")
+        return download.value.path().read_text(encoding="utf-8")
+
+
+@contextmanager
+def open_frontend(url: str) -> Iterator[Frontend]:
+    """Open the page of a running ComfyUI.
+
+    Args:
+        url: the root of that ComfyUI, as in `http://127.0.0.1:8188`.
+
+    Yields:
+        The page, ready to load a workflow.
+    """
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
+        try:
+            page = browser.new_page()
+            page.set_default_timeout(STEP_TIMEOUT_S * 1000)
+            page.goto(url)
+            page.wait_for_function("() => window.app?.vueAppReady && app.extensionManager")
+            # With this setting on, an export waits for a person to type a file name.
+            page.evaluate("() => app.extensionManager.setting.set('Comfy.PromptFilename', false)")
+            yield Frontend(page)
+        finally:
+            browser.close()
+
+
+@contextmanager
+def running_comfyui(comfyui_dir: Path, extra_model_paths: Path | None = None) -> Iterator[str]:
+    """Start ComfyUI on the CPU, with no custom nodes and with nothing in its folders but its own input images.
+
+    Args:
+        comfyui_dir: where ComfyUI lies.
+        extra_model_paths: a file for `--extra-model-paths-config`.
+
+    Yields:
+        Its root URL. It is stopped afterwards.
+
+    Raises:
+        AssertionError: when it does not answer in time; the message ends with its log.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="comfyui-") as folder:
+        root = Path(folder)
+        command = [sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
+        command += ["--disable-auto-launch", "--disable-all-custom-nodes", "--database-url", "sqlite:///:memory:"]
+        for kind in ("user", "output", "temp"):
+            (root / kind).mkdir()
+            command += [f"--{kind}-directory", str(root / kind)]
+        if extra_model_paths:
+            command += ["--extra-model-paths-config", str(extra_model_paths)]
+        log = root / "comfyui.log"
+        with log.open("wb") as sink:
+            process = subprocess.Popen(command, cwd=comfyui_dir, stdout=sink, stderr=subprocess.STDOUT)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            _wait_until_up(url, process, log)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(timeout=STEP_TIMEOUT_S)
+
+
+def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + BOOT_TIMEOUT_S
+    while not _answers(url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            text = log.read_text(encoding="utf-8", errors="replace")
+            raise AssertionError(f"ComfyUI did not come up:\n{text[-4000:]}")
+        time.sleep(0.1)
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{url}/system_stats", timeout=STEP_TIMEOUT_S).close()
+    except urllib.error.URLError:
+        return False
+    return True
+
+
+def main(arguments: list[str]) -> None:
+    """Export each draft to the path named after it.
+
+    Args:
+        arguments: the command line, without the program's name.
+    """
+    parser = argparse.ArgumentParser(description="Export workflows with ComfyUI's own frontend.")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="DRAFT EXPORT", help="a draft, then its export")
+    paths = parser.parse_args(arguments).paths
+    if len(paths) % 2:
+        parser.error("each draft needs a path for its export after it")
+    with running_comfyui(comfyui_dir(os.environ)) as url, open_frontend(url) as frontend:
+        for draft, export in zip(paths[::2], paths[1::2], strict=True):
+            frontend.load(json.loads(draft.read_text(encoding="utf-8")))
+            export.write_text(frontend.export_api(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

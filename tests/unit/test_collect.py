@@ -1,0 +1,71 @@
+"""What output nodes report, found and told apart by content."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from comfy_worker.errors import NoOutput
+from comfy_worker.outputs.collect import OutputFile, find_files, find_texts, sniff
+from comfy_worker.outputs.encode import encode
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def test_files_and_texts_of_all_keys_are_found(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.png").write_bytes(png())
+    (tmp_path / "b.flac").write_bytes(b"fLaC" + bytes(20))
+    outputs = {
+        "9": {"images": [{"filename": "a.png", "subfolder": "sub", "type": "output"}], "animated": [True]},
+        "8": {"audio": [{"filename": "b.flac", "subfolder": "", "type": "temp"}]},
+        "7": {"text": ["one", "two"]},
+        "6": {"images": [{"filename": "shown.png", "subfolder": "", "type": "input"}]},
+    }
+    folders = {"output": tmp_path, "temp": tmp_path}
+    assert find_files(outputs, folders) == [
+        OutputFile("9", tmp_path / "sub" / "a.png", "output"),
+        OutputFile("8", tmp_path / "b.flac", "temp"),
+    ]
+    assert find_texts(outputs) == ["one", "two"]
+
+
+@pytest.mark.parametrize("name", ["gone.png", "../outside.png"])
+def test_a_reported_file_that_is_not_there_is_an_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "outside.png").write_bytes(png())
+    (tmp_path / "output").mkdir()
+    outputs = {"9": {"images": [{"filename": name, "subfolder": "", "type": "output"}]}}
+    with pytest.raises(NoOutput, match="node 9 reported"):
+        find_files(outputs, {"output": tmp_path / "output"})
+
+
+@pytest.mark.parametrize(
+    ("head", "kind", "mime_type"),
+    [
+        (png(), "images", "image/png"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "images", "image/webp"),
+        (b"\0\0\0\x20ftypisom", "videos", "video/mp4"),
+        (b"\x1aE\xdf\xa3\0\0\0\0", "videos", "video/webm"),
+        (b"ID3\x04\0\0", "audio", "audio/mpeg"),
+        (b"glTF\x02\0\0\0", "files", "model/gltf-binary"),
+        (b"", "files", "application/octet-stream"),
+    ],
+)
+def test_the_kind_is_decided_by_content(head: bytes, kind: str, mime_type: str) -> None:
+    assert sniff(head) == (kind, mime_type)
+
+
+def test_an_image_carries_its_size_and_seed(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png())
+    (image,) = encode([OutputFile("9", path, "output")], seed=7)["images"]
+    assert (image.width, image.height, image.bytes, image.seed, image.node_id) == (3, 2, len(png()), 7, "9")
+    assert base64.b64decode(image.data) == png()

@@ -1,0 +1,35 @@
+"""What a graph says of its parameters: what they are now, and what they take."""
+
+from __future__ import annotations
+
+from comfy_worker.graph.fill import describe, fill, read
+from comfy_worker.graph.roles import find_roles
+from tests.core_nodes import DEFS, ksampler, node, txt2img
+
+
+def test_read_gives_back_what_was_filled() -> None:
+    values = {"prompt": "x", "seed": 3, "steps": 7, "cfg": 2.5, "width": 64, "height": 128, "sampler": "heun"}
+    graph = txt2img()
+    result = fill(graph, find_roles(graph, DEFS), DEFS, values)
+    assert values.items() <= read(result, find_roles(result, DEFS)).items()
+
+
+def test_describe_lists_the_choices_of_the_node() -> None:
+    graph = txt2img()
+    described = describe(graph, find_roles(graph, DEFS), DEFS)
+    assert described["scheduler"]["type"] == "string"
+    assert "karras" in described["scheduler"]["enum"]
+    assert described["prompt"] == {"type": "string", "default": "a lighthouse", "places": ["positive.text"]}
+    assert described["seed"]["maximum"] == 2**64 - 1
+
+
+def test_describe_allows_what_every_place_allows() -> None:
+    graph = txt2img(
+        latent=node("EmptySD3LatentImage", width=512, height=512, batch_size=1),
+        sampling=node(
+            "ModelSamplingFlux", model=["loader", 0], width=512, height=512, max_shift=1.0, base_shift=0.5
+        ),
+        sampler=ksampler(model=["sampling", 0]),
+    )
+    schema = describe(graph, find_roles(graph, DEFS), DEFS)["width"]
+    assert (schema["multipleOf"], schema["places"]) == (16, ["latent.width", "sampling.width"])

@@ -1,0 +1,52 @@
+"""Websocket frames, parsed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from comfy_worker.comfyui import events
+from comfy_worker.comfyui.events import Event, parse
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "event"),
+    [
+        ("execution_start", {}, events.Started("p")),
+        ("execution_cached", {"nodes": ["1", "2"]}, events.Cached("p", ("1", "2"))),
+        ("executing", {"node": "3"}, events.Executing("p", "3")),
+        ("executing", {"node": None}, events.Finished("p")),
+        ("progress", {"node": "3", "value": 2, "max": 20}, events.Progress("p", "3", 2, 20)),
+        ("executed", {"node": "9", "output": {"text": ["a"]}}, events.Executed("p", "9", {"text": ["a"]})),
+        ("executed", {"node": "9", "output": None}, events.Executed("p", "9", {})),
+        ("execution_interrupted", {}, events.Interrupted("p")),
+        ("progress_state", {"nodes": {}}, None),
+        ("of a later version", {}, None),
+    ],
+)
+def test_a_frame_becomes_its_event(kind: str, data: dict[str, Any], event: Event | None) -> None:
+    assert parse(json.dumps({"type": kind, "data": {**data, "prompt_id": "p"}})) == event
+
+
+def test_an_error_leaves_the_inputs_out() -> None:
+    data = {
+        "prompt_id": "p",
+        "node_id": "4",
+        "node_type": "Boom",
+        "exception_type": "ValueError",
+        "exception_message": "no\n",
+        "traceback": ["line"],
+        "current_inputs": {"key": "secret"},
+    }
+    event = parse(json.dumps({"type": "execution_error", "data": data}))
+    assert event == events.Failed("p", "4", "Boom", "ValueError", "no", ("line",))
+    assert "secret" not in repr(event)
+
+
+@pytest.mark.parametrize(
+    "frame", ["no json", "[]", '{"type": "status", "data": {"sid": 1}}', '{"type": "executing"}']
+)
+def test_what_belongs_to_no_prompt_is_passed_over(frame: str) -> None:
+    assert parse(frame) is None

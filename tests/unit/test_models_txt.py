@@ -1,0 +1,60 @@
+"""What the shipped templates need, said three times alike: in the graphs, in their params, in models.txt."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import shipped
+
+FOLDER_OF_INPUT = {
+    "ckpt_name": "checkpoints",
+    "unet_name": "diffusion_models",
+    "clip_name": "text_encoders",
+    "clip_name1": "text_encoders",
+    "clip_name2": "text_encoders",
+    "vae_name": "vae",
+    "control_net_name": "controlnet",
+    "model_name": "upscale_models",
+}
+MODELS_TXT = (shipped.REPO / "models.txt").read_text(encoding="utf-8")
+
+
+def sections() -> dict[str, list[list[str]]]:
+    """Read models.txt: for each section the words of its lines."""
+    found: dict[str, list[list[str]]] = {}
+    for line in MODELS_TXT.splitlines():
+        if line.startswith("["):
+            found[line.strip("[]")] = []
+        elif line and not line.startswith("#"):
+            found[list(found)[-1]].append(line.split())
+    return found
+
+
+def test_each_template_has_one_section_and_no_section_is_left_over() -> None:
+    headings = [line for line in MODELS_TXT.splitlines() if line.startswith("[")]
+    assert sorted(headings) == sorted(f"[{name}]" for name in shipped.NAMES)
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_needs_are_the_model_files_that_the_graph_names(name: str) -> None:
+    named = {
+        (FOLDER_OF_INPUT[key], value)
+        for node in shipped.graph(name).values()
+        for key, value in node["inputs"].items()
+        if isinstance(value, str) and value.endswith(".safetensors")
+    }
+    assert {(need["folder"], need["file"]) for need in shipped.params(name)["needs"]} == named
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_models_txt_says_the_same_as_needs(name: str) -> None:
+    needs = [[f"{need['folder']}/{need['file']}", need["url"]] for need in shipped.params(name)["needs"]]
+    assert sections()[name] == needs
+
+
+def test_a_file_has_one_url_that_ends_in_its_name() -> None:
+    lines = [line for section in sections().values() for line in section]
+    assert len({path for path, _ in lines}) == len({(path, url) for path, url in lines})
+    for path, url in lines:
+        assert url.startswith("https://")
+        assert url.rsplit("/", 1)[1] == path.rsplit("/", 1)[1]

@@ -1,0 +1,46 @@
+"""Settings are read once, all bad ones are named together, and the docs list them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from comfy_setup.paths import REPO
+from comfy_worker.errors import InvalidSettings
+from comfy_worker.settings import Settings
+
+
+def test_nothing_set_gives_the_defaults() -> None:
+    settings = Settings.from_env({})
+    assert (settings.concurrency, settings.comfy_args, settings.api_nodes) == (2, (), False)
+    assert settings.comfyui_dir == REPO / ".comfyui"
+
+
+def test_values_are_read_in_their_own_form(tmp_path: Path) -> None:
+    settings = Settings.from_env(
+        {
+            "WORKER_CONCURRENCY": "4",
+            "COMFY_ARGS": "--lowvram --reserve-vram '1.5'",
+            "COMFY_LOG_LEVEL": "warning",
+            "API_NODES": "true",
+            "SD_MODEL": "  ",
+            "COMFYUI_DIR": str(tmp_path),
+            "MODELS_DIR": str(tmp_path / "models"),
+        }
+    )
+    assert settings.concurrency == 4
+    assert settings.comfy_args == ("--lowvram", "--reserve-vram", "1.5")
+    assert settings.comfy_log_level == "WARNING"
+    assert settings.api_nodes
+    assert settings.sd_model == ""
+    assert settings.comfyui_dir == tmp_path
+    assert settings.model_roots[0] == tmp_path / "models"
+
+
+def test_all_bad_values_are_named_together() -> None:
+    bad = {"WORKER_CONCURRENCY": "0", "COMFY_LOG_LEVEL": "loud", "COMFY_ARGS": "'open", "API_NODES": "perhaps"}
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.from_env(bad)
+    assert {detail["setting"] for detail in caught.value.details} == set(bad)
+    assert all(name in str(caught.value) for name in bad)

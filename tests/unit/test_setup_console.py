@@ -1,0 +1,75 @@
+"""What the user sees: steps, progress and durations, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from comfy_setup.console import Console, duration, size
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (12.4, "12 s"), (59.4, "59 s"), (185, "3 min 05 s")]
+)
+def test_a_duration_reads_as_people_say_it(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 kB"), (8_600, "9 kB"), (12_400_000, "12 MB"), (7_400_000_000, "7.4 GB")]
+)
+def test_a_size_reads_as_people_say_it(count: int, said: str) -> None:
+    assert size(count) == said
+
+
+def test_without_a_terminal_a_quick_step_is_two_lines() -> None:
+    stream = io.StringIO()
+    with Console(stream).step("Counting") as step:
+        for number in range(100):
+            step.progress(f"{number} of 100", number / 100)
+    assert stream.getvalue() == "Counting\n  done in 0.0 s\n"
+
+
+def test_without_a_terminal_a_long_step_reports_now_and_then_and_never_the_same_twice() -> None:
+    stream = io.StringIO()
+    with Console(stream).step("Counting") as step:
+        step.started -= 11
+        step.progress("1 of 3", 1 / 3)
+        step.progress("2 of 3", 2 / 3)  # too soon
+        step.shown_at -= 11
+        step.progress("1 of 3", 1 / 3)  # nothing new
+        step.progress("3 of 3", 1.0)
+    assert stream.getvalue() == "Counting\n  1 of 3 (11 s)\n  3 of 3 (11 s)\n  done in 11 s\n"
+
+
+def test_on_a_terminal_a_step_is_one_line_with_a_bar() -> None:
+    stream = Terminal()
+    with Console(stream).step("Counting") as step:
+        step.shown_at = 0
+        step.progress("1 of 2", 0.5)
+    shown = stream.getvalue().split("\r\x1b[K")
+    assert "Counting (0.0 s) [############............] 1 of 2" in shown
+    assert shown[-1] == "Counting: done in 0.0 s\n"
+
+
+def test_a_step_that_fails_does_not_say_that_it_is_done() -> None:
+    for stream in (io.StringIO(), Terminal()):
+        with pytest.raises(KeyError), Console(stream).step("Counting"):
+            raise KeyError
+        assert "done" not in stream.getvalue()
+        assert stream.getvalue().endswith("\n")
+
+
+def test_a_line_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    stream = Terminal()
+    with Console(stream).step("Counting") as step:
+        step.shown_at = 0
+        step.progress("a note that is too long for such a line", 0.5)
+    assert max(len(line) for line in stream.getvalue().split("\r\x1b[K")) == 29

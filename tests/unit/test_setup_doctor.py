@@ -1,0 +1,89 @@
+"""The doctor's table and its verdict."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from comfy_setup import doctor, packages, paths
+from comfy_setup.doctor import Finding, gpu_findings
+
+H200 = "NVIDIA H200, 143771 MiB, 143000 MiB, 570.86.15"
+
+
+def test_a_gpu_is_shown_with_memory_and_driver() -> None:
+    [finding] = gpu_findings(f"{H200}\n")
+    assert finding == Finding("GPU", "ok", "NVIDIA H200, 143771 MiB (143000 MiB free), driver 570.86.15")
+
+
+def test_a_driver_that_is_too_old_is_bad_and_no_gpu_is_a_note() -> None:
+    levels = [finding.level for finding in gpu_findings(f"{H200}\nTesla T4, 15360 MiB, 15000 MiB, 470.57.02\n")]
+    assert levels == ["ok", "bad"]
+    assert [finding.level for finding in gpu_findings("\n")] == ["note"]
+
+
+def test_nothing_installed_is_a_failure_that_says_what_to_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(packages, "STAMP", tmp_path / "stamp.json")
+    monkeypatch.setattr(paths, "VENV", tmp_path / ".venv")
+    assert doctor.doctor({"COMFYUI_DIR": str(tmp_path), "MODELS_DIR": str(tmp_path / "models")}) == 1
+    said = capsys.readouterr().out
+    for what in ("packages", "torch", "ComfyUI"):
+        assert any(line.startswith(f"bad   {what}") for line in said.splitlines())
+    assert "call `python3 -m comfy_setup install`" in said
+    assert said.endswith("A job could not run: see packages, torch, ComfyUI.\n")
+
+
+@pytest.fixture
+def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """An environment, a ComfyUI and no models."""
+    torch = tmp_path / ".venv" / "lib" / "python3.11" / "site-packages" / "torch"
+    torch.mkdir(parents=True)
+    (torch / "version.py").write_text("__version__ = '2.10.0+cu128'\ncuda: Optional[str] = '12.8'\n")
+    (tmp_path / "main.py").touch()
+    (tmp_path / "comfyui_version.py").write_text('__version__ = "0.3.75"\n')
+    monkeypatch.setattr(paths, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(packages, "ready", lambda: True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return {"COMFYUI_DIR": str(tmp_path), "MODELS_DIR": str(tmp_path / "weights")}
+
+
+def rows(environ: dict[str, str]) -> dict[str, Finding]:
+    return {finding.what: finding for finding in doctor.examine(environ)}
+
+
+def test_without_models_and_gpu_a_job_could_still_run(whole: dict[str, str]) -> None:
+    found = rows(whole)
+    assert found["torch"].text == "2.10.0+cu128, built for CUDA 12.8"
+    assert found["ComfyUI"].text.startswith("0.3.75 (as it is)")
+    assert found["checkpoints"].text.startswith("none: put one into")
+    assert (found["GPU"].level, found["checkpoints"].level) == ("note", "note")
+    assert doctor.doctor(whole) == 0
+
+
+def test_checkpoints_are_counted_and_a_lone_placeholder_is_told_of(whole: dict[str, str]) -> None:
+    folder = Path(whole["MODELS_DIR"]) / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "placeholder-sd15.safetensors").touch()
+    assert "only the placeholder" in rows(whole)["checkpoints"].text
+    (folder / "real.safetensors").write_bytes(bytes(2_000_000))
+    assert rows(whole)["checkpoints"] == Finding("checkpoints", "ok", "2 files, 2 MB")
+
+
+def test_a_driver_that_does_not_answer_is_bad(whole: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    assert rows(whole)["GPU"].level == "bad"
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{H200}'\n")
+    assert rows(whole)["GPU"].level == "ok"
+
+
+def test_a_taken_port_is_noted(whole: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setattr(doctor, "PORT", port)
+        assert rows(whole)[f"port {port}"].level == "note"
+    assert rows(whole)[f"port {port}"].level == "ok"

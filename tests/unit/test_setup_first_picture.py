@@ -1,0 +1,74 @@
+"""What `run` does with a job's answer: the files it writes, the failure it tells."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_setup import paths
+from comfy_setup.console import Console, SetupError
+from comfy_setup.first_picture import tell_failure, tell_result, write_files
+
+
+def media(name: str, content: bytes = b"bytes") -> dict[str, Any]:
+    data = base64.b64encode(content).decode()
+    kind = {"filename": name, "mime_type": "image/png", "width": 64, "height": 32, "bytes": 5_000_000}
+    return {**kind, "data": data}
+
+
+def test_pictures_are_named_after_workflow_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "OUTPUT", tmp_path / "output")
+    result = {"images": [media("a_1.png", b"one"), media("a_2.png", b"two")], "seed": 7}
+    written = write_files(result, None, "txt2img")
+    assert [path.name for path in written] == ["txt2img-7.png", "txt2img-7-2.png"]
+    assert [path.read_bytes() for path in written] == [b"one", b"two"]
+
+
+def test_a_given_file_gets_the_first_in_a_folder_that_is_made(tmp_path: Path) -> None:
+    result = {"images": [], "videos": [media("v.mp4"), media("w.webm")], "seed": None}
+    written = write_files(result, tmp_path / "new" / "a.mp4", "wan")
+    assert written == [tmp_path / "new" / "a.mp4", tmp_path / "new" / "a-2.webm"]
+
+
+def test_a_job_without_files_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="made no file"):
+        write_files({"images": [], "videos": None, "seed": 1}, tmp_path / "a.png", "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_size_seed_times_and_warnings_are_told() -> None:
+    stream = io.StringIO()
+    timings = {"stages": {"queue": 3, "execute": 280}, "nodes": {}}
+    tell_result(
+        Console(stream),
+        {"images": [media("a.png")], "seed": 7, "timings": timings, "warnings": ["took the only one"]},
+    )
+    assert stream.getvalue().splitlines() == [
+        "PNG, 64x32, 5 MB, seed 7",
+        "Time by stage: queue 3 ms, execute 280 ms",
+        "Warning: took the only one",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "lines"),
+    [
+        (
+            {
+                "error": "INVALID_VALUE: width 7",
+                "output": {"details": [{"key": "width", "log": ["a", "b"]}, "more"]},
+            },
+            ["Error: INVALID_VALUE: width 7", "  key: width", "  log: a", "  log: b", "  detail: more"],
+        ),
+        ({"error": "X: y", "output": None}, ["Error: X: y"]),
+        ({}, ["Error: it gave no reason"]),
+    ],
+)
+def test_a_failure_is_told_with_its_details(answer: dict[str, Any], lines: list[str]) -> None:
+    stream = io.StringIO()
+    tell_failure(Console(stream), answer)
+    assert stream.getvalue().splitlines() == lines

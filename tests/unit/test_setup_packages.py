@@ -1,0 +1,89 @@
+"""When the virtual environment counts as finished, and what a Python without venv is told."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from comfy_setup import install, packages, paths
+from comfy_setup.console import SetupError
+from comfy_setup.stamp import file_hash, read_stamp, write_stamp
+
+
+@pytest.fixture
+def stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stamp of an environment that is the one of these tests, with the repository's real lock files."""
+    monkeypatch.setattr(packages, "STAMP", tmp_path / "stamp.json")
+    monkeypatch.setattr(paths, "VENV_PYTHON", Path(sys.executable))
+    return tmp_path / "stamp.json"
+
+
+def entries(**changes: str) -> dict[str, str]:
+    worker = file_hash(packages.LOCKS / "worker.lock")
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return {"worker": worker, "python": python, "comfyui": "", **changes}
+
+
+def test_a_finished_environment_is_ready(stamp: Path) -> None:
+    write_stamp(stamp, entries())
+    assert packages.ready()
+
+
+def test_one_without_a_stamp_or_with_half_a_stamp_is_not(stamp: Path) -> None:
+    assert not packages.ready()
+    stamp.write_text('{"worker": ')
+    assert not packages.ready()
+    stamp.write_text("[]")
+    assert not packages.ready()
+
+
+@pytest.mark.parametrize("changes", [{"worker": "0"}, {"python": "3.1"}, {"dev": "0"}])
+def test_other_lock_files_or_another_python_are_not(stamp: Path, changes: dict[str, str]) -> None:
+    write_stamp(stamp, entries(**changes))
+    assert not packages.ready()
+
+
+def test_the_packages_for_tests_count_only_where_they_are_asked_for(stamp: Path) -> None:
+    write_stamp(stamp, entries())
+    assert not packages.ready(dev=True)
+    write_stamp(stamp, entries(dev=file_hash(packages.LOCKS / "dev.lock")))
+    assert packages.ready(dev=True)
+    assert packages.ready()
+
+
+def test_an_environment_whose_python_is_gone_is_not(stamp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_stamp(stamp, entries())
+    monkeypatch.setattr(paths, "VENV_PYTHON", stamp.parent / "python")
+    assert not packages.ready()
+
+
+def test_a_stamp_is_written_whole(tmp_path: Path) -> None:
+    write_stamp(tmp_path / "a.json", {"k": "v"})
+    assert read_stamp(tmp_path / "a.json") == {"k": "v"}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("missing", ["venv", "ensurepip"])
+def test_a_python_without_venv_is_told_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages.check_python()
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SetupError, match=r"apt install python3\.\d+-venv"):
+        packages.check_python()
+
+
+def test_a_small_disk_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+    install.check_disk(9.1e9, {})
+    with pytest.raises(SetupError, match=r"has 2\.0 GB free and a first install needs about 9\.0 GB"):
+        install.check_disk(2e9, {"UV_CACHE_DIR": str(tmp_path / "none")})
+
+
+def test_what_uv_has_cached_need_not_fit_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "REPO", tmp_path)
+    cache = tmp_path / "cache" / "uv"
+    cache.mkdir(parents=True)
+    with (cache / "sparse").open("wb") as sparse:
+        sparse.truncate(8_000_000_000)
+    install.check_disk(2e9, {"UV_CACHE_DIR": str(cache)})
+    install.check_disk(2e9, {"XDG_CACHE_HOME": str(tmp_path / "cache")})

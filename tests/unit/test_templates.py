@@ -1,0 +1,89 @@
+"""Named templates: files in folders, read anew each time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from comfy_worker.errors import InvalidInput, InvalidWorkflow, UnknownWorkflow
+from comfy_worker.job import JobInput
+from comfy_worker.plan import choose_template
+from comfy_worker.templates import Templates
+
+GRAPH = {"1": {"class_type": "KSampler", "inputs": {"seed": 1}}}
+
+
+def write(folder: Path, name: str, content: object) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def test_a_file_dropped_in_is_a_template_from_then_on(tmp_path: Path) -> None:
+    templates = Templates([tmp_path, tmp_path / "not there"])
+    assert templates.names() == []
+    write(tmp_path, "mine.json", GRAPH)
+    write(tmp_path, "mine.params.json", {"description": "Mine.", "required": ["image"]})
+    assert templates.names() == ["mine"]
+    template = templates.load("mine")
+    assert template.workflow == GRAPH
+    assert template.params.description == "Mine."
+
+
+def test_the_first_folder_wins(tmp_path: Path) -> None:
+    write(tmp_path / "a", "x.json", GRAPH)
+    write(tmp_path / "b", "x.json", {"2": GRAPH["1"]})
+    assert Templates([tmp_path / "a", tmp_path / "b"]).load("x").workflow == GRAPH
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("txt2imgg", "did you mean txt2img"), ("zzz", "there are txt2img"), ("../txt2img", "no workflow is named")],
+)
+def test_an_unknown_name_names_the_near_ones(tmp_path: Path, name: str, hint: str) -> None:
+    write(tmp_path, "txt2img.json", GRAPH)
+    with pytest.raises(UnknownWorkflow, match=hint):
+        Templates([tmp_path]).load(name)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("x.json", "{cut"),
+        ("x.json", {"nodes": [], "links": []}),
+        ("x.json", []),
+        ("x.params.json", {"wrong": 1}),
+        ("x.params.json", "{cut"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, file: str, content: object) -> None:
+    write(tmp_path, "x.json", GRAPH)
+    write(tmp_path, file, content)
+    with pytest.raises(InvalidWorkflow):
+        Templates([tmp_path]).load("x")
+
+
+def test_what_is_given_decides_on_the_template(tmp_path: Path) -> None:
+    for name in ("txt2img", "img2img", "inpaint"):
+        write(tmp_path, f"{name}.json", GRAPH)
+    templates = Templates([tmp_path])
+
+    def chosen(**given: object) -> str | None:
+        template = choose_template(JobInput.read(given), templates)
+        return template.name if template else None
+
+    assert chosen() == "txt2img"
+    assert chosen(image="x") == "img2img"
+    assert chosen(image="x", mask="x") == "inpaint"
+    assert chosen(image="x", workflow="txt2img") == "txt2img"
+    assert chosen(workflow=GRAPH) is None
+
+
+def test_what_a_template_requires_must_be_given(tmp_path: Path) -> None:
+    write(tmp_path, "x.json", GRAPH)
+    write(tmp_path, "x.params.json", {"required": ["image", "strength"]})
+    with pytest.raises(InvalidInput, match="workflow 'x' needs image and strength"):
+        choose_template(JobInput.read({"workflow": "x"}), Templates([tmp_path]))
+    given = JobInput.read({"workflow": "x", "image": "x", "parameters": {"strength": 1}})
+    assert choose_template(given, Templates([tmp_path]))
