@@ -19,7 +19,6 @@ from comfy_setup import paths
 from comfy_setup.console import Console, SetupError, Step, size
 from comfy_setup.endpoint import LocalEndpoint
 
-PROMPT = "a lighthouse on a cliff above a stormy sea, oil painting"
 # What a placeholder is asked for: its pictures are noise, so they may as well be quick.
 SMALL = {"width": 64, "height": 64, "steps": 2}
 POLL_S = 0.2
@@ -36,7 +35,7 @@ def make_picture(
     Args:
         console: where it is told; the files' names go to standard output.
         environ: the worker's environment.
-        asked: the job's input, with its `workflow`; a prompt is added if it has none.
+        asked: the job's input, with its `workflow`.
         output: the file for the (first) picture, None for one under `output/`.
         small: ask for 64x64 and 2 steps where the input says nothing else.
 
@@ -46,8 +45,8 @@ def make_picture(
     Raises:
         SetupError: the worker does not start.
     """
-    job_input = {"prompt": PROMPT, **(SMALL if small else {}), **asked}
-    if small and job_input != {"prompt": PROMPT, **asked}:
+    job_input = {**(SMALL if small else {}), **asked}
+    if job_input != asked:
         console.say("So this asks for 64x64 and 2 steps only; --input '{\"width\": 512, ...}' asks for more.")
     workflow = asked["workflow"]
     name = workflow if isinstance(workflow, str) and TEMPLATE_NAME.fullmatch(workflow) else "custom"

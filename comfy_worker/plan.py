@@ -7,7 +7,7 @@ Owns the order of the edits. Each edit is a function of ``graph/``; what they ne
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from comfy_worker import media
-from comfy_worker.errors import InvalidInput, ModelMismatch
+from comfy_worker.errors import InvalidInput, InvalidValue, ModelMismatch
 from comfy_worker.families import Family, ModelKind, compatible, identify
 from comfy_worker.graph.clip_skip import splice_clip_skip
 from comfy_worker.graph.controlnet import ControlNetSpec, splice_controlnets
@@ -25,7 +25,7 @@ from comfy_worker.graph.lora import LoraSpec, parse_tags, splice_loras
 from comfy_worker.graph.names import match
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.roles import Roles, find_roles
-from comfy_worker.graph.workflow import Workflow, parse
+from comfy_worker.graph.workflow import Input, Workflow, parse
 from comfy_worker.job import SEED_LIMIT, ControlNet, JobInput, Parameters
 from comfy_worker.templates import Template, Templates
 
@@ -123,11 +123,13 @@ class Planner:
             values["prompt"] = prompt
         values |= self._pictures(roles)
         if template is not None:
-            values |= self._stand_in_checkpoint(workflow, roles, values)
+            values |= self._stand_in_checkpoint(template, workflow, roles, values)
         values |= self._seed(workflow, roles)
         declared = {} if template is None else template.params.parameters
         defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
-        workflow = fill(workflow, roles, self._defs, defaults | values | request.parameters, declared)
+        values = defaults | values | request.parameters
+        self._warn_of_left(roles, values.keys() - declared.keys())
+        workflow = fill(workflow, roles, self._defs, values, declared)
         workflow = apply_overrides(workflow, self._defs, request.overrides)
         parameters = read(workflow, roles, declared)
         loras = [LoraSpec(lora.name, lora.strength, lora.strength_clip) for lora in request.loras]
@@ -135,6 +137,15 @@ class Planner:
         return Plan(
             workflow, template.name if template else "custom", values.get("seed"), parameters, self._warnings
         )
+
+    def _warn_of_left(self, roles: Roles, names: Set[str]) -> None:
+        """Warn where a value went to the first of several places and the others stay as they are."""
+        for name in names & roles.left.keys():
+            others = ", ".join(f"{one.place} ({one.title})" for one in roles.left[name])
+            self._warnings.append(
+                f"{name} went to {roles.places[name][0]} only; {others} stay as they are: overrides reach them, "
+                f"or the title '{name}' on the node that is meant"
+            )
 
     def _pictures(self, roles: Roles) -> dict[str, str]:
         """Store image and mask; where the graph takes its mask from the image's alpha, as one file."""
@@ -153,14 +164,17 @@ class Planner:
     def _store(self, image: Image.Image, key: str) -> str:
         return media.store(image, self._folder, key)
 
-    def _stand_in_checkpoint(self, workflow: Workflow, roles: Roles, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _stand_in_checkpoint(
+        self, template: Template, workflow: Workflow, roles: Roles, values: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Another checkpoint where a template's own is not installed, and the size that is native to it."""
-        places = [place for place in roles.places.get("checkpoint", ()) if place.name == "ckpt_name"]
-        if not places:
+        declared = template.params.parameters.get("checkpoint")
+        places = [Input(declared.node, declared.input)] if declared else roles.places.get("checkpoint", ())
+        loader = next((workflow[place.node_id] for place in places if place.name == "ckpt_name"), None)
+        if loader is None:
             return {}
-        spec = self._defs[workflow[places[0].node_id]["class_type"]].inputs["ckpt_name"]
-        installed = [str(choice) for choice in spec.choices or ()]
-        own = str(workflow[places[0].node_id]["inputs"]["ckpt_name"])
+        installed = [str(choice) for choice in self._defs[loader["class_type"]].inputs["ckpt_name"].choices or ()]
+        own = str(loader["inputs"]["ckpt_name"])
         wanted = values.get("checkpoint")
         if wanted is None and own in installed:
             return {}
@@ -203,8 +217,9 @@ class Planner:
                 defs,
                 [self._controlnet(i, asked) for i, asked in enumerate(request.controlnets)],
                 fits=self._fits(bases, "controlnet"),
-                is_union=lambda file: self._identify("controlnet", file).union,
-                needs_vae=any(family is not None and family.controlnet_vae for family in bases.values()),
+                is_union=lambda file: self._glance("controlnet", file).union,
+                # ComfyUI ignores a VAE that a ControlNet does not need.
+                needs_vae=any(family is None or family.controlnet_vae for family in bases.values()),
             )
         except ModelMismatch as error:
             raise self._explained(error, bases) from error
@@ -226,12 +241,12 @@ class Planner:
 
     def _fits(self, bases: Mapping[str, Family | None], folder: str) -> Fits:
         """Whether a file of a folder fits the model that begins at a node; None where that is not known."""
-        return lambda root, file: compatible(bases.get(root), self._identify(folder, file).family)
+        return lambda root, file: compatible(bases.get(root), self._glance(folder, file).family)
 
     def _explained(self, error: ModelMismatch, bases: Mapping[str, Family | None]) -> ModelMismatch:
         """The same refusal with the families in it."""
         file = str(error.details[0]["file"])
-        addon = self._identify("loras", file).family or self._identify("controlnet", file).family
+        addon = self._glance("loras", file).family or self._glance("controlnet", file).family
         base = " and ".join(sorted({family.title for family in bases.values() if family is not None}))
         if addon is None or not base:
             return error
@@ -245,9 +260,23 @@ class Planner:
         for node_id in workflow.keys() - before:
             inputs = workflow[node_id]["inputs"]
             for name, folder in (("lora_name", "loras"), ("control_net_name", "controlnet")):
-                if name in inputs and not any(self._fits(bases, folder)(root, inputs[name]) for root in bases):
-                    self._warnings.append(f"whether {inputs[name]} fits this graph's model could not be told")
+                if name in inputs:
+                    family = self._identify(folder, inputs[name]).family
+                    if not any(compatible(base, family) for base in bases.values()):
+                        self._warnings.append(f"whether {inputs[name]} fits the graph's model could not be told")
 
     def _identify(self, folder: str, name: str) -> ModelKind:
+        """What a model file is.
+
+        Raises:
+            InvalidValue: it is broken.
+        """
         path = self._installed.model_path(folder, name)
         return ModelKind("unknown") if path is None else identify(path)
+
+    def _glance(self, folder: str, name: str) -> ModelKind:
+        """The same for one file of many, of which a broken one must not spoil the choice."""
+        try:
+            return self._identify(folder, name)
+        except InvalidValue:
+            return ModelKind("unknown")

@@ -105,12 +105,11 @@ def open_frontend(url: str) -> Iterator[Frontend]:
 
 
 @contextmanager
-def running_comfyui(comfyui_dir: Path, extra_model_paths: Path | None = None) -> Iterator[str]:
+def running_comfyui(comfyui_dir: Path) -> Iterator[str]:
     """Start ComfyUI on the CPU, with no custom nodes and with nothing in its folders but its own input images.
 
     Args:
         comfyui_dir: where ComfyUI lies.
-        extra_model_paths: a file for `--extra-model-paths-config`.
 
     Yields:
         Its root URL. It is stopped afterwards.
@@ -127,8 +126,6 @@ def running_comfyui(comfyui_dir: Path, extra_model_paths: Path | None = None) ->
         for kind in ("user", "output", "temp"):
             (root / kind).mkdir()
             command += [f"--{kind}-directory", str(root / kind)]
-        if extra_model_paths:
-            command += ["--extra-model-paths-config", str(extra_model_paths)]
         log = root / "comfyui.log"
         with log.open("wb") as sink:
             process = subprocess.Popen(command, cwd=comfyui_dir, stdout=sink, stderr=subprocess.STDOUT)

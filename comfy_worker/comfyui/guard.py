@@ -1,8 +1,9 @@
 """Stands between the worker and ComfyUI, so that no process and no file outlives the worker.
 
-Run as a script, on the standard library alone: ``guard.py RUNTIME_DIR COMMAND...``. It starts the command, waits
-until that ends or until its own standard input closes (the worker asked, or died, however it died), ends every
-process that descends from the command, removes the runtime folder, and leaves with the command's exit status.
+Run as a script, on the standard library alone: ``guard.py PARENT_PID RUNTIME_DIR COMMAND...``. It starts the
+command, waits until that ends, until it is told to end (SIGTERM), or until its parent is gone, however that came
+about. Then it ends every process that descends from the command, removes the runtime folder, and leaves with the
+command's exit status.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 2.0
+POLL_S = 0.1
 
 
 def _prctl(option: int, value: int) -> None:
-    """Set a Linux process attribute; elsewhere the closed standard input has to do."""
+    """Set a Linux process attribute; elsewhere the look at the parent has to do."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
@@ -59,29 +60,27 @@ def _end_all(command: subprocess.Popen[bytes]) -> None:
             how = signal.SIGKILL
 
 
-def main(runtime_dir: Path, argv: list[str]) -> int:
-    """Run the command to its end, or until standard input closes.
+def main(parent_pid: int, runtime_dir: Path, argv: list[str]) -> int:
+    """Run the command to its end, or to the parent's.
+
+    Args:
+        parent_pid: whose end is also that of the command.
+        runtime_dir: removed at the end.
+        argv: the command.
 
     Returns:
         The command's exit status; 128 + signal where one killed it, 0 where it was asked to end.
     """
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: over.set())
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     command = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+        argv, stdin=subprocess.DEVNULL, preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     )
-
-    def watch(wait: Callable[[], object]) -> None:
-        wait()
-        over.set()
-
-    for wait in (command.wait, sys.stdin.buffer.read):
-        threading.Thread(target=watch, args=(wait,), daemon=True).start()
-    while not over.wait(1):
+    # A signal wakes the main thread only from a wait that has an end.
+    while command.poll() is None and os.getppid() == parent_pid and not over.wait(POLL_S):
         pass
     status = command.poll()
     _end_all(command)
@@ -90,4 +89,4 @@ def main(runtime_dir: Path, argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -77,7 +77,7 @@ class ComfyUIProcess:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._spawned = threading.Event()
         self._child: subprocess.Popen[str] | None = None
-        # The thread that starts the guard also lives as long as it does, reading its log.
+        # The guard ends with the thread that started it; this one lives as long, reading its log.
         self._thread = threading.Thread(target=self._run, name="comfyui", daemon=True)
 
     def start(self) -> None:
@@ -124,9 +124,10 @@ class ComfyUIProcess:
     def stop(self) -> None:
         """End ComfyUI and whatever it started, and remove its folders."""
         child = self._child
-        if child is None or child.stdin is None:
+        if child is None:
+            shutil.rmtree(self.runtime_dir, ignore_errors=True)
             return
-        child.stdin.close()
+        child.terminate()
         try:
             child.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -137,9 +138,17 @@ class ComfyUIProcess:
 
     def _run(self) -> None:
         try:
-            child = subprocess.Popen(
-                [sys.executable, "-S", "-E", str(GUARD), str(self.runtime_dir), *self._command()],
-                stdin=subprocess.PIPE,
+            child = self._child = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-S",
+                    "-E",
+                    str(GUARD),
+                    str(os.getpid()),
+                    str(self.runtime_dir),
+                    *self._command(),
+                ],
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -148,7 +157,9 @@ class ComfyUIProcess:
                 env=self._environ(),
                 start_new_session=True,
             )
-            self._child = child
+        except OSError as error:
+            self._tail.append(str(error))
+            return
         finally:
             self._spawned.set()
         assert child.stdout is not None
@@ -197,15 +208,6 @@ def has_accelerator(dev: Path = Path("/dev")) -> bool:
     if sys.platform != "linux":
         return True
     return any(any(dev.glob(pattern)) for pattern in ("nvidia[0-9]*", "dxg", "kfd"))
-
-
-def split_args(text: str) -> tuple[str, ...]:
-    """``COMFY_ARGS`` as words, quoted as in a shell.
-
-    Raises:
-        ValueError: a quote is not closed.
-    """
-    return tuple(shlex.split(text))
 
 
 def _free_port() -> int:

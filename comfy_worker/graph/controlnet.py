@@ -96,17 +96,13 @@ def splice_controlnets(
     if not roots:
         raise NoPlace("controlnets have no place in this graph: no sampler of it takes a linked conditioning")
     models = [root for found in roots.values() for root in found]
-    files = [
-        ControlNetFile(str(name), _fits(models, str(name), fits), is_union is not None and is_union(str(name)))
-        for name in defs["ControlNetLoader"].inputs["control_net_name"].choices or ()
-    ]
+    names = [str(name) for name in defs["ControlNetLoader"].inputs["control_net_name"].choices or ()]
     for spec in specs:
         _check(spec, defs)
         if spec.model is not None:
-            name = match(spec.model, [file.name for file in files], "controlnet")
-            file = next(file for file in files if file.name == name)
+            file = _known(match(spec.model, names, "controlnet"), models, fits, is_union)
         else:
-            file = choose_model(spec.type, files)
+            file = choose_model(spec.type, [_known(name, models, fits, is_union) for name in names])
         if file.fits is False:
             raise ModelMismatch(
                 f"controlnet {file.name!r} fits no model of this graph; name one that is made for the graph's "
@@ -129,6 +125,12 @@ def _fits(roots: Iterable[Link], file: str, fits: Fits | None) -> bool | None:
     """Whether one of the models takes a file; None where that is not known."""
     found = {fits(root.node_id, file) for root in roots} if fits else {None}
     return True if True in found else False if found == {False} else None
+
+
+def _known(
+    name: str, models: Sequence[Link], fits: Fits | None, is_union: Callable[[str], bool] | None
+) -> ControlNetFile:
+    return ControlNetFile(name, _fits(models, name, fits), is_union is not None and is_union(name))
 
 
 def _check(spec: ControlNetSpec, defs: NodeDefs) -> None:

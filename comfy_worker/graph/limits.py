@@ -156,12 +156,13 @@ class Limits:
         return all((value - start) % step == 0 for start, step in self.steps)
 
     def _refusal(self, key: str, value: float, nearest: list[float]) -> InvalidValue:
-        rules = [] if self.minimum is None else [f"at least {self.minimum}"]
-        rules += [] if self.maximum is None else [f"at most {self.maximum}"]
-        rules += [f"in steps of {self._span()}"] if self.steps else []
+        bounds = [] if self.minimum is None else [f"at least {self.minimum}"]
+        bounds += [] if self.maximum is None else [f"at most {self.maximum}"]
+        rule = " and ".join(bounds) or "a finite number"
+        rule += f", in steps of {self._span()}" if self.steps else ""
         use = f"; use {' or '.join(map(str, nearest))}" if nearest else ""
         return InvalidValue(
-            f"{key} must be {', '.join(rules) or 'a finite number'}, not {value}{use}",
+            f"{key} must be {rule}, not {value}{use}",
             [
                 {
                     "key": key,

@@ -7,7 +7,7 @@ inputs and outputs and from where it stands.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.stages import Sampler, Stage, chained, find_stages, has_size, named, trace_lineage
@@ -60,6 +60,8 @@ class Roles:
         splits: where the steps are divided among stages.
         resized: what must grow with width and height.
         alpha_masks: those of the ``image`` places whose node also gives its alpha channel as a mask.
+        left: by parameter name, what is of the same kind and stays as it is: a refiner's checkpoint where the base
+            model's is ``checkpoint``, further pictures where the first is ``image``.
     """
 
     samplers: tuple[Sampler, ...]
@@ -69,6 +71,7 @@ class Roles:
     splits: tuple[Split, ...] = ()
     resized: tuple[Size, ...] = ()
     alpha_masks: tuple[Input, ...] = ()
+    left: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
 
 
 def find_roles(workflow: Workflow, defs: NodeDefs) -> Roles:
@@ -93,6 +96,13 @@ def find_roles(workflow: Workflow, defs: NodeDefs) -> Roles:
     titled = titled_places(graph, live)
     found.update(titled)
     unclear -= titled.keys()
+    leading = {"checkpoint": _first_model(graph, stages), "image": _first_image(graph, found["image"], outputs)}
+    left = {}
+    for name in unclear & leading.keys():
+        if first := leading[name]:
+            left[name] = tuple(_candidate(workflow, place) for place in found[name] if place not in first)
+            found[name] = first
+    unclear -= left.keys()
     return Roles(
         samplers=tuple(stage.sampler for stage in stages if stage.sampler),
         places={name: tuple(places) for name, places in found.items() if places and name not in unclear},
@@ -101,6 +111,7 @@ def find_roles(workflow: Workflow, defs: NodeDefs) -> Roles:
         splits=tuple(_splits(graph, stages)),
         resized=tuple(_resized(graph, live, stages)),
         alpha_masks=tuple(_loaded(graph, live)["alpha"]),
+        left=left,
     )
 
 
@@ -180,6 +191,26 @@ def _denoise(graph: Graph, stages: list[Stage]) -> list[Input]:
 def _checkpoints(graph: Graph, stages: list[Stage]) -> list[Input]:
     models = [stage.sampler.model for stage in stages if stage.sampler and stage.sampler.model]
     return _held(graph, graph.sources(models, "MODEL"), "checkpoint")
+
+
+def _first_model(graph: Graph, stages: list[Stage]) -> list[Input]:
+    """The first stage's model file, where the others are of stages with text encoders of their own (a refiner).
+
+    Two models behind the same texts are halves of one (Wan 2.2's two experts): neither comes first.
+    """
+    first, *others = [_checkpoints(graph, [stage]) for stage in stages] or [[]]
+    encoders = {text.encoder for text in stages[0].positive.texts} if stages else set()
+    for stage, places in zip(stages[1:], others, strict=True):
+        if set(places) != set(first) and encoders & {text.encoder for text in stage.positive.texts}:
+            return []
+    return first if len({repr(graph.value(place)) for place in first}) == 1 else []
+
+
+def _first_image(graph: Graph, images: list[Input], outputs: Iterable[str]) -> list[Input]:
+    """The first picture in the order in which the graph is read: of a first and a last frame, the first."""
+    order = {node_id: position for position, node_id in enumerate(graph.reading_order(outputs))}
+    first = min(images, key=lambda place: order.get(place.node_id, len(order)), default=None)
+    return [place for place in images if first and graph.value(place) == graph.value(first)]
 
 
 def _vaes(graph: Graph, live: list[str], stages: list[Stage]) -> list[Input]:

@@ -125,6 +125,21 @@ class Graph:
         """The nodes where links of the given types begin: loaders, empty latents."""
         return [node_id for node_id in self.upstream(places, *types) if not self.linked(node_id, *types)]
 
+    def reading_order(self, outputs: Iterable[str]) -> list[str]:
+        """Every node that feeds an output, what feeds a node before it, its inputs in their declared order."""
+        order: dict[str, None] = {}
+        seen: set[str] = set()
+        stack = [(node_id, False) for node_id in reversed(list(outputs))]
+        while stack:
+            node_id, fed = stack.pop()
+            if fed:
+                order[node_id] = None
+            elif node_id not in seen:
+                seen.add(node_id)
+                above = [link.node_id for link in map(self.link, self.inputs(node_id)) if link]
+                stack += [(node_id, True), *((one, False) for one in reversed(above))]
+        return list(order)
+
     def downstream(self, node_ids: Iterable[str]) -> set[str]:
         """Every node that the given ones feed, themselves left out unless they feed one another."""
         fed: dict[str, list[str]] = {}

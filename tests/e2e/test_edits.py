@@ -88,7 +88,7 @@ def test_an_override_counts_more_than_a_parameter(worker: Client) -> None:
         ({"controlnets": [{"type": "canny", "image": "?"}]}, "INVALID_MEDIA: controlnets.0.image must be base64"),
         (
             {"controlnets": [{"type": "depth", "image": encoded(drawing()), "preprocess": True}]},
-            "NODE_NOT_INSTALLED: controlnets preprocess for type 'depth' needs the node pack comfyui_controlnet_aux",
+            "NODE_NOT_INSTALLED: controlnets preprocess for type 'depth' needs the node pack comfyui_controlnet",
         ),
         ({"clip_skip": 25}, "INVALID_INPUT: clip_skip must be less than or equal to 24"),
     ],

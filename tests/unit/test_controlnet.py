@@ -8,7 +8,6 @@ import pytest
 from comfy_worker.errors import Ambiguous, InvalidValue, ModelMismatch, ModelNotFound, NodeNotInstalled, NoPlace
 from comfy_worker.graph.control_types import ControlNetFile, choose_model
 from comfy_worker.graph.controlnet import ControlNetSpec, splice_controlnets
-from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.roles import Roles
 from comfy_worker.graph.workflow import Workflow
 from tests.base_graphs import GRAPHS, base_graph, node, roles_of, small_defs
@@ -264,11 +263,11 @@ def test_without_a_sampler_there_is_no_place() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"strength": 10.5}, "strength must be at least 0.0 and at most 10.0"),
+        ({"strength": 10.5}, "strength must be at least 0"),
         ({"strength": -0.1}, "strength must be"),
         ({"strength": math.nan}, "strength must be"),
-        ({"start": -0.1}, "start must be at least 0.0 and at most 1.0"),
-        ({"end": 1.1}, "end must be at least 0.0 and at most 1.0"),
+        ({"start": -0.1}, "start must be at least 0"),
+        ({"end": 1.1}, "end must be at least 0"),
         ({"start": 0.5, "end": 0.5}, "start must be below end"),
         ({"start": 0.8, "end": 0.2}, "start must be below end"),
     ],
@@ -341,18 +340,23 @@ def test_neither_type_nor_model_is_an_error(type_: str | None) -> None:
         choose_model(type_, FILES)
 
 
-def test_the_family_is_asked_with_the_loader_and_the_file() -> None:
+@pytest.mark.parametrize(
+    ("spec", "files"),
+    [
+        (ControlNetSpec("a.png", type="canny"), {"sd15/canny.safetensors", "sdxl/canny.safetensors"}),
+        (ControlNetSpec("a.png", model="sd15/canny"), {"sd15/canny.safetensors"}),
+    ],
+)
+def test_the_family_is_asked_with_the_loader_and_the_file(spec: ControlNetSpec, files: set[str]) -> None:
     asked: set[tuple[str, str]] = set()
 
     def fits(root: str, file: str) -> bool:
         asked.add((root, file))
         return file == "sd15/canny.safetensors"
 
-    defs: NodeDefs = small_defs(controlnets=["sd15/canny.safetensors", "sdxl/canny.safetensors"])
+    defs = small_defs(controlnets=["sd15/canny.safetensors", "sdxl/canny.safetensors"])
     graph = base_graph("KSampler", "base.ckpt")
-    spliced = splice_controlnets(
-        graph, roles_of("KSampler"), defs, [ControlNetSpec("a.png", type="canny")], fits=fits
-    )
+    spliced = splice_controlnets(graph, roles_of("KSampler"), defs, [spec], fits=fits)
     _, loader = only(added(graph, spliced, "ControlNetLoader"))
     assert loader == {"control_net_name": "sd15/canny.safetensors"}
-    assert asked == {("1", "sd15/canny.safetensors"), ("1", "sdxl/canny.safetensors")}
+    assert asked == {("1", file) for file in files}

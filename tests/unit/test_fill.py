@@ -175,7 +175,7 @@ def test_clip_skip_counts_layers_from_the_end() -> None:
     assert read(result, find_roles(result, DEFS))["clip_skip"] == 2
     schema = describe(graph, find_roles(graph, DEFS), DEFS)["clip_skip"]
     assert (schema["minimum"], schema["maximum"], schema["default"]) == (1, 24, 1)
-    with pytest.raises(InvalidValue, match="clip_skip must be at least 1, at most 24"):
+    with pytest.raises(InvalidValue, match="clip_skip must be at least 1 and at most 24"):
         filled(graph, clip_skip=0)
 
 
@@ -201,19 +201,19 @@ def test_a_picture_and_a_mask_are_put_in_by_file_name() -> None:
         ({"steps": 2.5}, InvalidInput, "steps must be of type integer, not 2.5"),
         ({"cfg": None}, InvalidInput, "cfg must be of type number, not None"),
         ({"prompt": 3}, InvalidInput, "prompt must be of type string, not 3"),
-        ({"steps": 0}, InvalidValue, "steps must be at least 1, at most 10000, not 0; use 1"),
-        ({"cfg": float("nan")}, InvalidValue, "cfg must be at least 0.0, at most 100.0, not nan"),
+        ({"steps": 0}, InvalidValue, "steps must be at least 1 and at most 10000, not 0; use 1"),
+        ({"cfg": float("nan")}, InvalidValue, "cfg must be at least 0.0 and at most 100.0, not nan"),
         (
             {"width": 513},
             InvalidValue,
-            "width must be at least 16, at most 16384, in steps of 8, not 513; use 512 or 520",
+            "width must be at least 16 and at most 16384, in steps of 8, not 513; use 512 or 520",
         ),
         (
             {"width": 16385},
             InvalidValue,
-            "width must be at least 16, at most 16384, in steps of 8, not 16385; use 16384",
+            "width must be at least 16 and at most 16384, in steps of 8, not 16385; use 16384",
         ),
-        ({"width": 7}, InvalidValue, "width must be at least 16, at most 16384, in steps of 8, not 7; use 16"),
+        ({"width": 7}, InvalidValue, "width must be at least 16 and at most 16384, in steps of 8, not 7; use 16"),
         ({"sampler": "eular"}, InvalidValue, "sampler 'eular' is none of the choices here; use euler or"),
         ({"scheduler": "zzz"}, InvalidValue, "scheduler 'zzz' is none of the choices here; use simple or"),
         ({"sampler": 3}, InvalidValue, "sampler 3 is none of the choices here"),

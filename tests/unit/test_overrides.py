@@ -60,7 +60,7 @@ def test_an_override_takes_the_place_of_a_link() -> None:
             "5.width",
             9,
             InvalidValue,
-            "5.width must be at least 0, at most 16384, in steps of 8, not 9; use 8 or 16",
+            "5.width must be at least 0 and at most 16384, in steps of 8, not 9; use 8 or 16",
         ),
         ("4.1.model", "x", InvalidValue, "overrides '4.1.model' takes a MODEL from another node"),
         ("4.1.model", ["99", 0], InvalidValue, "overrides '4.1.model' links to node 99, which this graph lacks"),

@@ -182,14 +182,16 @@ def test_a_picture_used_for_its_mask_alone_is_the_mask() -> None:
     )
 
 
-def test_two_pictures_are_ambiguous_unless_they_are_one_file() -> None:
+def test_of_two_pictures_the_first_is_meant_unless_they_are_one_file() -> None:
     graph = txt2img(
         latent=node("VAEEncode", pixels=["image", 0], vae=["loader", 2]),
         image=node("LoadImage", image="a.png"),
         other=node("LoadImage", image="b.png"),
         show=node("PreviewImage", images=["other", 0]),
     )
-    assert places(graph, "image") == "ambiguous"
+    roles = find_roles(graph, DEFS)
+    assert found(roles, "image") == ["image.image"]
+    assert [str(one.place) for one in roles.left["image"]] == ["other.image"]
     graph["other"]["inputs"]["image"] = "a.png"
     assert places(graph, "image") == ["image.image", "other.image"]
 

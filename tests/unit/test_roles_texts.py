@@ -96,8 +96,18 @@ def test_stages_with_text_encoders_of_their_own_share_the_prompt() -> None:
     )
     roles = find_roles(graph, DEFS)
     assert found(roles, "prompt") == ["positive.text", "refined.text"]
-    assert found(roles, "checkpoint") == "ambiguous"
+    assert found(roles, "checkpoint") == ["loader.ckpt_name"]
+    assert [str(one.place) for one in roles.left["checkpoint"]] == ["refiner.ckpt_name"]
     assert [sampler.node_id for sampler in roles.samplers] == ["sampler", "second"]
+
+
+def test_two_models_behind_one_text_are_halves_of_which_neither_comes_first() -> None:
+    graph = txt2img(
+        low=node("CheckpointLoaderSimple", ckpt_name="sub/sdxl.safetensors"),
+        second=second_stage(model=["low", 0]),
+        decode=node("VAEDecode", samples=["second", 0], vae=["loader", 2]),
+    )
+    assert found(find_roles(graph, DEFS), "checkpoint") == "ambiguous"
 
 
 @pytest.mark.parametrize("latent", [["sampler", 0], ["latent", 0]])

@@ -1,0 +1,133 @@
+"""The shipped templates, run whole with placeholders: from a job's input to a picture or clip in its result."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from comfy_worker.run import JobRunner
+from comfy_worker.settings import Settings
+from tests import pictures, placeholders, shipped
+from tests.base_graphs import node
+from tests.comfyui.conftest import TEMPLATES, RealComfyUI
+
+pytestmark = pytest.mark.comfyui
+
+SIZE = {"width": 64, "height": 64}
+PHOTO = pictures.encoded(pictures.photo())
+MASK = pictures.encoded(pictures.mask())
+SD15 = {"checkpoint": "placeholder", "prompt": "a cat", "seed": 5, "steps": 2}
+SDXL = {**SD15, **SIZE, "checkpoint": "placeholder-sdxl"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked of a template, and the size of what comes."""
+
+    asked: dict[str, Any]
+    size: tuple[int, int] = (64, 64)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = {
+    "txt2img": Case({**SD15, **SIZE}),
+    "img2img": Case({**SD15, "image": PHOTO}),
+    "inpaint": Case({**SD15, "image": PHOTO, "mask": MASK}),
+    "inpaint-model": Case({**SD15, "checkpoint": "placeholder-inpaint", "image": PHOTO, "mask": MASK}),
+    "outpaint": Case({**SD15, "image": PHOTO}, (128, 64), {"left": 64, "right": 0, "top": 0, "bottom": 0}),
+    "hires-fix": Case({**SD15, **SIZE}, (128, 128), {"upscale_by": 2}),
+    "upscale": Case({"image": PHOTO}, (128, 128), {"upscale_model": placeholders.UPSCALER}),
+    "controlnet": Case({**SD15, **SIZE, "image": PHOTO}, overrides={"6.control_net_name": "canny-a"}),
+    "sdxl-refiner": Case(SDXL, parameters={"refiner_checkpoint": placeholders.CHECKPOINT_SDXL}),
+    "sdxl-turbo": Case(SDXL),
+    "sd35": Case({**SDXL, "checkpoint": "placeholder-sd3"}),
+}
+
+
+def run(comfyui: RealComfyUI, **asked: Any) -> dict[str, Any]:
+    """A job's result."""
+    runner = JobRunner(Settings(), comfyui.neighbour, TEMPLATES)
+    result = runner.run({"id": "test", "input": asked}, threading.Event())
+    assert "error" not in result, result
+    return result
+
+
+def picture(result: dict[str, Any]) -> Image.Image:
+    """The only picture of a result."""
+    (media,) = result["images"]
+    image = decoded(media)
+    assert image.size == (media["width"], media["height"])
+    return image
+
+
+def decoded(media: dict[str, Any]) -> Image.Image:
+    with Image.open(io.BytesIO(base64.b64decode(media["data"]))) as image:
+        image.load()
+    return image
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_template_makes_a_picture(comfyui: RealComfyUI, name: str) -> None:
+    case = CASES[name]
+    result = run(comfyui, workflow=name, **case.asked, parameters=case.parameters, overrides=case.overrides)
+    assert picture(result).size == case.size
+    assert result["workflow"] == name
+    assert result["warnings"] == []
+    told = {key: value for key, value in case.asked.items() if key not in {"image", "mask", "checkpoint"}}
+    assert result["parameters"].items() >= {**told, **case.parameters}.items()
+
+
+def test_a_seed_makes_the_same_pixels_again(comfyui: RealComfyUI) -> None:
+    asked = {**SD15, **SIZE, "batch_size": 2, "seed": -1}
+    first = run(comfyui, **asked)
+    assert len(first["images"]) == 2
+    other = run(comfyui, **asked)
+    again = run(comfyui, **{**asked, "seed": first["seed"]})
+    drawn = [[decoded(media).tobytes() for media in result["images"]] for result in (first, other, again)]
+    assert len({*drawn[0], *drawn[1]}) == 4
+    assert drawn[0] == drawn[2]
+
+
+def test_inpainting_leaves_the_rest_as_it_was(comfyui: RealComfyUI) -> None:
+    case = CASES["inpaint"]
+    result = picture(run(comfyui, **case.asked, parameters={"grow_mask_by": 0}))
+    kept, painted = (0, 0, 32, 64), (32, 0, 64, 64)
+    assert result.crop(kept).tobytes() == pictures.photo().crop(kept).tobytes()
+    assert result.crop(painted).tobytes() != pictures.photo().crop(painted).tobytes()
+
+
+@pytest.mark.parametrize("name", ["flux-dev", "flux-schnell"])
+def test_flux_makes_a_picture_with_another_text_encoder(comfyui: RealComfyUI, name: str) -> None:
+    """The template as a custom graph: its own two text encoders cannot be had small."""
+    graph = shipped.graph(name)
+    graph["99"] = node("CLIPLoader", clip_name=placeholders.CLIP_L, type="stable_diffusion")
+    asked = {"workflow": graph, "overrides": {"4.clip": ["99", 0]}, "vae": "taesd-16", "checkpoint": "placeholder-flux"}
+    result = run(comfyui, **asked, **SIZE, prompt="a cat", seed=5, steps=2)
+    assert picture(result).size == (64, 64)
+    assert result["workflow"] == "custom"
+
+
+def test_wan_makes_a_clip(comfyui: RealComfyUI) -> None:
+    result = run(
+        comfyui,
+        workflow="wan22-t2v",
+        parameters={"high_noise_model": "placeholder-wan", "low_noise_model": "placeholder-wan"},
+        overrides={"3.clip_name": "clip_l", "3.type": "sd3"},
+        **{**SIZE, "vae": "taehv-wan", "length": 5, "fps": 8, "steps": 2, "seed": 5, "prompt": "a cat"},
+    )
+    assert result["images"] == []
+    (clip,) = result["videos"]
+    assert clip["mime_type"] == "video/mp4"
+    import av
+
+    with av.open(io.BytesIO(base64.b64decode(clip["data"]))) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert container.streams.video[0].average_rate == 8
+    assert [frame.shape for frame in frames] == [(64, 64, 3)] * 5
