@@ -74,14 +74,14 @@ class Limits:
         """The limits with those of one more input; the first one's type counts."""
         low, high, step = (_number(spec.options.get(word)) for word in ("min", "max", "step"))
         steps = {*self.steps, (int(low or 0), int(step))} if spec.type == "INT" and step else set(self.steps)
-        is_listed = spec.choices is not None and not {"remote", "multiselect"} & spec.options.keys()
+        is_open = spec.options.get("remote") or spec.options.get("multiselect")
         is_upload = any(word.endswith("_upload") for word in spec.options)
         return Limits(
             type=self.type or JSON_TYPES.get(spec.type) or ("string" if is_upload else None),
             minimum=low if self.minimum is None else self.minimum if low is None else max(low, self.minimum),
             maximum=high if self.maximum is None else self.maximum if high is None else min(high, self.maximum),
             steps=tuple(sorted(pair for pair in steps if pair[1] > 1)),
-            choices=spec.choices if is_listed and not is_upload else self.choices,
+            choices=self.choices if spec.choices is None or is_open or is_upload else spec.choices,
             files=MODEL_FILES.get(spec.name, self.files),
         )
 

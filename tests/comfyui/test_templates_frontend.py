@@ -11,18 +11,15 @@ import pytest
 
 from comfy_setup.paths import comfyui_dir
 from tests import shipped
-from tests.frontend import CHROMIUM, Frontend, open_frontend, running_comfyui
+from tests.frontend import Frontend, open_frontend, running_comfyui
+from tests.tools import require
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.browser]
 
 
 @pytest.fixture(scope="module")
 def frontend() -> Iterator[Frontend]:
-    if not CHROMIUM.exists():
-        reason = f"{CHROMIUM} is missing: install Debian's package `chromium`"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require("chromium")
     with running_comfyui(comfyui_dir(os.environ)) as url, open_frontend(url) as page:
         yield page
 

@@ -68,8 +68,8 @@ def picture(result: dict[str, Any]) -> Image.Image:
 
 
 def decoded(media: dict[str, Any]) -> Image.Image:
-    with Image.open(io.BytesIO(base64.b64decode(media["data"]))) as image:
-        image.load()
+    with Image.open(io.BytesIO(base64.b64decode(media["data"]))) as opened:
+        image: Image.Image = opened.copy()
     return image
 
 
@@ -108,8 +108,8 @@ def test_flux_makes_a_picture_with_another_text_encoder(comfyui: RealComfyUI, na
     """The template as a custom graph: its own two text encoders cannot be had small."""
     graph = shipped.graph(name)
     graph["99"] = node("CLIPLoader", clip_name=placeholders.CLIP_L, type="stable_diffusion")
-    asked = {"workflow": graph, "overrides": {"4.clip": ["99", 0]}, "vae": "taesd-16", "checkpoint": "placeholder-flux"}
-    result = run(comfyui, **asked, **SIZE, prompt="a cat", seed=5, steps=2)
+    asked = {**SIZE, "checkpoint": "placeholder-flux", "vae": "taesd-16", "prompt": "a cat", "seed": 5, "steps": 2}
+    result = run(comfyui, workflow=graph, overrides={"4.clip": ["99", 0]}, **asked)
     assert picture(result).size == (64, 64)
     assert result["workflow"] == "custom"
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import requests
 
-from comfy_setup import paths
 from comfy_worker.comfyui.neighbour import RunningComfyUI
 from comfy_worker.errors import ModelMismatch
 from comfy_worker.families import FAMILIES
@@ -216,4 +215,5 @@ def test_a_controlnet_of_another_family_is_refused(comfyui: RealComfyUI) -> None
 def test_a_lora_of_no_known_family_is_a_warning(comfyui: RealComfyUI, name: str) -> None:
     plan = comfyui.plan(workflow=name, loras=[{"name": "strange"}])
     assert findings(comfyui, plan.workflow) == {}
-    assert set(plan.warnings) == {"whether strange.safetensors fits this graph's model could not be told"}
+    assert plan.warnings
+    assert all("strange.safetensors" in warning for warning in plan.warnings)

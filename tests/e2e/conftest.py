@@ -47,12 +47,6 @@ def pictures(result: dict[str, Any]) -> list[Image.Image]:
     return [Image.open(io.BytesIO(base64.b64decode(image["data"]))) for image in result["images"]]
 
 
-def encoded(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.save(file, format="PNG")
-    return base64.b64encode(file.getvalue()).decode()
-
-
 @pytest.fixture(scope="session")
 def worker(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """The endpoint with one worker, up and ready."""

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests import placeholders
-from tests.e2e.conftest import Client, encoded, pictures
+from tests.e2e.conftest import Client, pictures
 from tests.graphs import txt2img
+from tests.pictures import encoded
 
 pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,11 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped,unused-ignore]
+import psutil
 import pytest
 import requests
 
 from comfy_setup.endpoint import LocalEndpoint
+from tests.tools import require
 
 pytestmark = pytest.mark.e2e
 
@@ -368,8 +368,8 @@ def test_it_listens_on_loopback_only(endpoint: LocalEndpoint) -> None:
     assert set(listening) == {"127.0.0.1"}
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_as_runpod_documents_it(client: Client) -> None:
+    require("curl")
     url = client.url.replace("/local", "/YOUR_ENDPOINT")
     done = subprocess.run(
         ["curl", "-sS", "--request", "POST", "--url", f"{url}/runsync", "-H", "accept: application/json",

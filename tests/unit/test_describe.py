@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from comfy_worker.errors import InvalidValue
 from comfy_worker.graph.fill import describe, fill, read
 from comfy_worker.graph.roles import find_roles
 from tests.core_nodes import DEFS, ksampler, node, txt2img
@@ -21,6 +24,29 @@ def test_describe_lists_the_choices_of_the_node() -> None:
     assert "karras" in described["scheduler"]["enum"]
     assert described["prompt"] == {"type": "string", "default": "a lighthouse", "places": ["positive.text"]}
     assert described["seed"]["maximum"] == 2**64 - 1
+
+
+def test_describe_lists_the_choices_of_a_class_in_the_newer_form() -> None:
+    graph = txt2img(
+        select=node("KSamplerSelect", sampler_name="euler"),
+        sigmas=node("BasicScheduler", model=["loader", 0], scheduler="simple", steps=20, denoise=1.0),
+        sampler=node(
+            "SamplerCustom",
+            model=["loader", 0],
+            positive=["positive", 0],
+            negative=["negative", 0],
+            latent_image=["latent", 0],
+            sampler=["select", 0],
+            sigmas=["sigmas", 0],
+            add_noise=True,
+            noise_seed=5,
+            cfg=7.0,
+        ),
+    )
+    schema = describe(graph, find_roles(graph, DEFS), DEFS)["sampler"]
+    assert "heun" in schema["enum"]
+    with pytest.raises(InvalidValue, match="sampler 'eular' is none of the choices here; use euler"):
+        fill(graph, find_roles(graph, DEFS), DEFS, {"sampler": "eular"})
 
 
 def test_describe_allows_what_every_place_allows() -> None:

@@ -12,7 +12,7 @@ from server import PromptServer
 NODE_CLASS_MAPPINGS: dict[str, type] = {}
 
 
-@PromptServer.instance.routes.post("/tests/validate")
+@PromptServer.instance.routes.post("/tests/validate")  # type: ignore[untyped-decorator]  # ComfyUI is not here to be read
 async def validate(request: web.Request) -> web.Response:
     """Answer what ``POST /prompt`` would find wrong, first with the workflow, then by node."""
     valid, error, _outputs, node_errors = await execution.validate_prompt("validate", await request.json(), None)
