@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 HISTORY_POLL_S = 1.0
 SILENCE_S = 10.0
+SILENT_LIMIT_S = 30.0
 ABANDON_S = 10.0
 
 
@@ -73,6 +74,7 @@ class Execution:
         self._client = client
         self._events = events
         self._alive = alive
+        self._silent_since: float | None = None
         self.prompt_id = str(uuid.uuid4())
 
     def run(self, workflow: dict[str, Any], cancelled: threading.Event) -> ExecutionResult:
@@ -144,8 +146,16 @@ class Execution:
 
     def _is_over(self, result: ExecutionResult) -> bool:
         """Ask ``/history`` whether the prompt ended, and if so take its outputs from there."""
-        queued = self._client.is_queued(self.prompt_id)
-        entry = self._client.get_history(self.prompt_id)
+        try:
+            queued = self._client.is_queued(self.prompt_id)
+            entry = self._client.get_history(self.prompt_id)
+        except ComfyUIUnavailable:
+            # If its process is dead the next tick says so; a silent one may answer yet.
+            self._silent_since = self._silent_since or time.monotonic()
+            if time.monotonic() - self._silent_since > SILENT_LIMIT_S:
+                raise
+            return False
+        self._silent_since = None
         if entry is None:
             if not queued:
                 raise ComfyUIUnavailable("ComfyUI lost the prompt; send the job again")

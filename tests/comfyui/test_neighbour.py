@@ -1,0 +1,92 @@
+"""ComfyUI's life beside the worker: booted, died, booted again, ended, and what a client hears of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from comfy_worker.comfyui.neighbour import ComfyUI
+from comfy_worker.comfyui.process import LaunchOptions, has_accelerator
+from comfy_worker.errors import ComfyUIUnavailable, JobCancelled
+from tests.comfyui.conftest import launch_options, real_comfyui
+from tests.graphs import txt2img
+
+pytestmark = pytest.mark.comfyui
+
+
+def comfyui_pid() -> int:
+    """The process id of the ComfyUI that this test started."""
+    family = psutil.Process().children(recursive=True)
+    (found,) = [process.pid for process in family if process.cmdline()[1:2] == ["main.py"]]
+    return found
+
+
+def test_it_dies_under_a_job_and_the_next_job_finds_another(model_root: Path) -> None:
+    errors: list[ComfyUIUnavailable] = []
+    with real_comfyui(launch_options(model_root, log_level="WARNING")) as comfyui:
+        running = comfyui.running
+        folder = running.process.runtime_dir
+
+        def run() -> None:
+            with pytest.raises(ComfyUIUnavailable, match="died while the workflow ran") as caught:
+                running.execute(txt2img(sampler={"steps": 5000}), threading.Event())
+            errors.append(caught.value)
+
+        job = threading.Thread(target=run)
+        job.start()
+        time.sleep(1)
+        os.kill(comfyui_pid(), signal.SIGKILL)
+        job.join(timeout=5)
+        assert len(errors) == 1
+        assert comfyui.images(txt2img())
+        assert not folder.exists()
+        last_folder = comfyui.running.process.runtime_dir
+        assert last_folder.is_dir()
+    assert not last_folder.exists()
+    assert [
+        process for process in psutil.Process().children(recursive=True) if "main.py" in process.cmdline()
+    ] == []
+
+
+def test_a_flag_that_comfyui_does_not_know_is_told_with_its_log(model_root: Path) -> None:
+    comfyui = ComfyUI(launch_options(model_root, args=("--no-such-flag",)))
+    with pytest.raises(ComfyUIUnavailable, match="ended while it was starting with exit status 2") as caught:
+        comfyui.ready(threading.Event())
+    comfyui.close()
+    assert any("--no-such-flag" in line for line in caught.value.details[0]["log"])
+
+
+def test_a_folder_without_comfyui_is_told(tmp_path: Path) -> None:
+    comfyui = ComfyUI(LaunchOptions(comfyui_dir=tmp_path / "nowhere"))
+    with pytest.raises(ComfyUIUnavailable) as caught:
+        comfyui.ready(threading.Event())
+    comfyui.close()
+    assert "nowhere" in caught.value.details[0]["log"][0]
+
+
+def test_too_slow_a_boot_is_told(model_root: Path) -> None:
+    comfyui = ComfyUI(launch_options(model_root, boot_timeout_s=0.2))
+    with pytest.raises(ComfyUIUnavailable, match=r"was not ready after 0\.2 s"):
+        comfyui.ready(threading.Event())
+    comfyui.close()
+
+
+def test_a_job_that_is_cancelled_does_not_wait_for_the_boot(model_root: Path) -> None:
+    comfyui = ComfyUI(launch_options(model_root))
+    cancelled = threading.Event()
+    threading.Timer(0.3, cancelled.set).start()
+    with pytest.raises(JobCancelled):
+        comfyui.ready(cancelled)
+    comfyui.close()
+
+
+@pytest.mark.parametrize(("name", "found"), [("nvidia0", True), ("dxg", True), ("nvidiactl", False)])
+def test_a_gpu_is_seen_by_its_device_file(tmp_path: Path, name: str, found: bool) -> None:
+    (tmp_path / name).touch()
+    assert has_accelerator(tmp_path) is found
