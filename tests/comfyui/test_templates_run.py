@@ -8,6 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+import av
 import pytest
 from PIL import Image
 
@@ -35,6 +36,10 @@ class Case:
     parameters: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
 
+    def of(self, name: str) -> dict[str, Any]:
+        """The job's input for a template."""
+        return {"workflow": name, **self.asked, "parameters": self.parameters, "overrides": self.overrides}
+
 
 CASES = {
     "txt2img": Case({**SD15, **SIZE}),
@@ -51,9 +56,9 @@ CASES = {
 }
 
 
-def run(comfyui: RealComfyUI, **asked: Any) -> dict[str, Any]:
+def run(comfyui: RealComfyUI, asked: dict[str, Any], sd_model: str = "") -> dict[str, Any]:
     """A job's result."""
-    runner = JobRunner(Settings(), comfyui.neighbour, TEMPLATES)
+    runner = JobRunner(Settings(SD_MODEL=sd_model), comfyui.neighbour, TEMPLATES)
     result = runner.run({"id": "test", "input": asked}, threading.Event())
     assert "error" not in result, result
     return result
@@ -76,7 +81,7 @@ def decoded(media: dict[str, Any]) -> Image.Image:
 @pytest.mark.parametrize("name", CASES)
 def test_a_template_makes_a_picture(comfyui: RealComfyUI, name: str) -> None:
     case = CASES[name]
-    result = run(comfyui, workflow=name, **case.asked, parameters=case.parameters, overrides=case.overrides)
+    result = run(comfyui, case.of(name))
     assert picture(result).size == case.size
     assert result["workflow"] == name
     assert result["warnings"] == []
@@ -84,20 +89,27 @@ def test_a_template_makes_a_picture(comfyui: RealComfyUI, name: str) -> None:
     assert result["parameters"].items() >= {**told, **case.parameters}.items()
 
 
+def test_sd_model_stands_in_for_a_checkpoint_that_the_template_declares(comfyui: RealComfyUI) -> None:
+    asked = CASES["sdxl-refiner"].of("sdxl-refiner")
+    del asked["checkpoint"]
+    result = run(comfyui, asked, sd_model="placeholder-sdxl")
+    assert result["parameters"]["checkpoint"] == placeholders.CHECKPOINT_SDXL
+    assert picture(result).size == (64, 64)
+
+
 def test_a_seed_makes_the_same_pixels_again(comfyui: RealComfyUI) -> None:
     asked = {**SD15, **SIZE, "batch_size": 2, "seed": -1}
-    first = run(comfyui, **asked)
+    first = run(comfyui, asked)
     assert len(first["images"]) == 2
-    other = run(comfyui, **asked)
-    again = run(comfyui, **{**asked, "seed": first["seed"]})
+    other = run(comfyui, asked)
+    again = run(comfyui, {**asked, "seed": first["seed"]})
     drawn = [[decoded(media).tobytes() for media in result["images"]] for result in (first, other, again)]
     assert len({*drawn[0], *drawn[1]}) == 4
     assert drawn[0] == drawn[2]
 
 
 def test_inpainting_leaves_the_rest_as_it_was(comfyui: RealComfyUI) -> None:
-    case = CASES["inpaint"]
-    result = picture(run(comfyui, **case.asked, parameters={"grow_mask_by": 0}))
+    result = picture(run(comfyui, {**CASES["inpaint"].asked, "parameters": {"grow_mask_by": 0}}))
     kept, painted = (0, 0, 32, 64), (32, 0, 64, 64)
     assert result.crop(kept).tobytes() == pictures.photo().crop(kept).tobytes()
     assert result.crop(painted).tobytes() != pictures.photo().crop(painted).tobytes()
@@ -109,24 +121,19 @@ def test_flux_makes_a_picture_with_another_text_encoder(comfyui: RealComfyUI, na
     graph = shipped.graph(name)
     graph["99"] = node("CLIPLoader", clip_name=placeholders.CLIP_L, type="stable_diffusion")
     asked = {**SIZE, "checkpoint": "placeholder-flux", "vae": "taesd-16", "prompt": "a cat", "seed": 5, "steps": 2}
-    result = run(comfyui, workflow=graph, overrides={"4.clip": ["99", 0]}, **asked)
+    result = run(comfyui, {**asked, "workflow": graph, "overrides": {"4.clip": ["99", 0]}})
     assert picture(result).size == (64, 64)
     assert result["workflow"] == "custom"
 
 
 def test_wan_makes_a_clip(comfyui: RealComfyUI) -> None:
-    result = run(
-        comfyui,
-        workflow="wan22-t2v",
-        parameters={"high_noise_model": "placeholder-wan", "low_noise_model": "placeholder-wan"},
-        overrides={"3.clip_name": "clip_l", "3.type": "sd3"},
-        **{**SIZE, "vae": "taehv-wan", "length": 5, "fps": 8, "steps": 2, "seed": 5, "prompt": "a cat"},
-    )
+    asked = {**SIZE, "vae": "taehv-wan", "length": 5, "fps": 8, "steps": 2, "seed": 5, "prompt": "a cat"}
+    models = {"high_noise_model": "placeholder-wan", "low_noise_model": "placeholder-wan"}
+    encoder = {"3.clip_name": "clip_l", "3.type": "sd3"}
+    result = run(comfyui, {**asked, "workflow": "wan22-t2v", "parameters": models, "overrides": encoder})
     assert result["images"] == []
     (clip,) = result["videos"]
     assert clip["mime_type"] == "video/mp4"
-    import av
-
     with av.open(io.BytesIO(base64.b64decode(clip["data"]))) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert container.streams.video[0].average_rate == 8
