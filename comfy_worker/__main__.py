@@ -9,15 +9,16 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from comfy_setup import paths
 from comfy_worker.comfyui.neighbour import ComfyUI
 from comfy_worker.comfyui.process import LaunchOptions
-from comfy_worker.errors import WorkerError
+from comfy_worker.errors import InvalidInput, WorkerError
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.schema import template_schema
 from comfy_worker.settings import Settings
-from comfy_worker.templates import Template, Templates
+from comfy_worker.templates import Templates
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,35 +46,46 @@ def main(arguments: Sequence[str]) -> int:
             template = templates.load(options.name)
             print(json.dumps(template_schema(template, _node_defs(settings, options.object_info)), indent=2))
             return 0
-        return _list(settings, [templates.load(name) for name in templates.names()], as_json=options.json)
+        return _list([_row(settings, templates, name) for name in templates.names()], as_json=options.json)
     except WorkerError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return 1
 
 
-def _list(settings: Settings, templates: list[Template], *, as_json: bool) -> int:
-    """Print the templates; 1 where one lacks a model."""
+def _row(settings: Settings, templates: Templates, name: str) -> dict[str, Any]:
+    """What there is to say of one template; of a broken one, what is wrong with it."""
+    try:
+        params = templates.load(name).params
+    except WorkerError as error:
+        return {"name": name, "description": str(error), "missing": [], "broken": True}
     roots = (settings.comfyui_dir / "models", *settings.model_roots)
-    rows = []
-    for template in templates:
-        needs = [f"{need.folder}/{need.file}" for need in template.params.needs]
-        missing = [need for need in needs if not any((root / need).is_file() for root in roots)]
-        rows.append({"name": template.name, "description": template.params.description, "missing": missing})
+    needs = [f"{need.folder}/{need.file}" for need in params.needs]
+    missing = [need for need in needs if not any((root / need).is_file() for root in roots)]
+    return {"name": name, "description": params.description, "missing": missing, "broken": False}
+
+
+def _list(rows: list[dict[str, Any]], *, as_json: bool) -> int:
+    """Print the templates; 1 where one is broken or lacks a model."""
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        width = max((len(str(row["name"])) for row in rows), default=0)
+        width = max((len(row["name"]) for row in rows), default=0)
         for row in rows:
             print(f"{row['name']:{width}}  {row['description']}")
             for need in row["missing"]:
                 print(f"{'':{width}}  - lacks models/{need}")
-    return 1 if any(row["missing"] for row in rows) else 0
+    return 1 if any(row["missing"] or row["broken"] for row in rows) else 0
 
 
 def _node_defs(settings: Settings, object_info: Path | None) -> NodeDefs:
     """The node classes: of a file, or of ComfyUI, started for the question."""
     if object_info is not None:
-        return NodeDefs(json.loads(object_info.read_text(encoding="utf-8")))
+        try:
+            return NodeDefs(dict(json.loads(object_info.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError) as error:
+            raise InvalidInput(
+                f"--object-info must be a file with the answer of /object_info ({error})"
+            ) from error
     comfyui = ComfyUI(
         LaunchOptions(settings.comfyui_dir, settings.model_roots, (paths.CUSTOM_NODES,), settings.comfy_args)
     )

@@ -117,10 +117,12 @@ class Planner:
         workflow = parse(request.workflow) if template is None else template.workflow
         workflow = apply_overrides(workflow, self._defs, request.overrides)
         roles = find_roles(workflow, self._defs)
-        prompt, tagged = parse_tags(request.prompt or "")
         values = {key: value for key in Parameters.model_fields if (value := getattr(request, key)) is not None}
-        if request.prompt is not None:
-            values["prompt"] = prompt
+        tagged: list[LoraSpec] = []
+        for key in ("prompt", "negative_prompt"):
+            if key in values:
+                values[key], tags = parse_tags(values[key])
+                tagged += tags
         values |= self._pictures(roles)
         if template is not None:
             values |= self._stand_in_checkpoint(template, workflow, roles, values)

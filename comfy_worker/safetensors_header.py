@@ -44,7 +44,7 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
         if not all(isinstance(dim, int) for tensor in header.values() for dim in tensor["shape"]):
             raise TypeError("a shape that is no list of integers")
         end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InvalidValue(f"{path.name} has a damaged safetensors header; download it again.") from error
     if size < 8 + length + end:
         raise InvalidValue(

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from comfy_worker.errors import InvalidWorkflow, UnknownWorkflow
 from comfy_worker.graph.workflow import Workflow, parse
+from comfy_worker.job import JobInput
 
 __all__ = ["Need", "Parameter", "Params", "Template", "Templates"]
 
@@ -44,6 +46,12 @@ class Parameter(BaseModel):
     default: Any = None
     minimum: float | None = None
     maximum: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Parameter:
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise PydanticCustomError("range", "minimum should be at most maximum")
+        return self
 
 
 class Params(BaseModel):
@@ -99,7 +107,9 @@ class Templates:
         path = files[name]
         params_path = path.with_name(name + PARAMS)
         params = _read(params_path, Params) if params_path.is_file() else Params()
-        return Template(name, parse(_read(path, None)), params)
+        workflow = parse(_read(path, None))
+        _check(params, workflow, params_path.name)
+        return Template(name, workflow, params)
 
     def _files(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
@@ -110,14 +120,31 @@ class Templates:
         return found
 
 
+def _check(params: Params, workflow: Workflow, file: str) -> None:
+    """Refuse a ``params.json`` that names what its graph or a request does not have."""
+    wrong = [
+        f"parameter {name} is {entry.node}.{entry.input}, which the graph has not"
+        for name, entry in params.parameters.items()
+        if entry.input not in workflow.get(entry.node, {}).get("inputs", {})
+    ]
+    known = {*JobInput.model_fields, *params.parameters}
+    wrong += [f"{key} is required and no key of a request" for key in params.required if key not in known]
+    if wrong:
+        raise InvalidWorkflow(f"the template file {file} must be mended: {'; '.join(wrong)}")
+
+
 Form = TypeVar("Form", bound=BaseModel)
 
 
 def _read(path: Path, form: type[Form] | None) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         return json.loads(text) if form is None else form.model_validate_json(text)
-    except (OSError, ValueError, ValidationError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise InvalidWorkflow(f"the template file {path.name} must be mended: {why}") from error
+    except (OSError, ValueError, RecursionError) as error:
         first_line = str(error).splitlines()[0]
         raise InvalidWorkflow(
             f"the template file {path.name} cannot be read ({first_line}); mend or remove it"

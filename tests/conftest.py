@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from comfy_setup import paths
 from tests import placeholders
+
+# A busy machine is no reason to fail: no test asserts a time.
+settings.register_profile("comfy", deadline=None)
+settings.load_profile("comfy")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_worker.errors import NoPlace
 from comfy_worker.graph.limits import Limits
-from comfy_worker.graph.loaders import linked
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.trace import Graph
 from comfy_worker.graph.workflow import Editor, Input, Link, Workflow
@@ -55,7 +54,7 @@ def _encoders(graph: Graph) -> dict[Link, list[Input]]:
     for node_id, node in graph.workflow.items():
         node_class = graph.defs.get(node["class_type"])
         if node_class is not None and "CONDITIONING" in node_class.outputs:
-            for place in linked(graph, node_id, "CLIP"):
+            for place in graph.typed(node_id, "CLIP"):
                 link = graph.link(place)
                 if link is not None:
                     encoders.setdefault(link, []).append(place)

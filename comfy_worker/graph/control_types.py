@@ -101,7 +101,10 @@ def choose_model(type: str | None, files: Sequence[ControlNetFile]) -> ControlNe
     if not type:
         raise InvalidValue("controlnets needs a type, such as canny, or a model, the ControlNet's file name")
     words = control_type(type).words
-    named = [file for file in files if any(word in file.name.casefold() for word in words)]
+    asked = type.strip().casefold()
+    named = [file for file in files if any(word in _stem(file) for word in words)]
+    # `lineart_anime` is lineart, but the file of that very name is the one that is meant.
+    named = [file for file in named if asked in _stem(file)] or named
     for fits in (True, None):
         for found in (
             [file for file in named if file.fits is fits],
@@ -122,6 +125,10 @@ def choose_model(type: str | None, files: Sequence[ControlNetFile]) -> ControlNe
         + (f" (of another family: {', '.join(others)})" if others else ""),
         [{"given": type, "folder": FOLDERS["controlnet"], "nearest": others}],
     )
+
+
+def _stem(file: ControlNetFile) -> str:
+    return file.name.replace("\\", "/").rpartition("/")[2].casefold()
 
 
 def preprocessor(type: str | None, defs: NodeDefs) -> str:  # noqa: A002 - the request's own key

@@ -13,7 +13,7 @@ from typing import Any
 from comfy_worker.errors import InvalidValue, ModelMismatch, NoPlace
 from comfy_worker.graph.control_types import ControlNetFile, choose_model, control_type, preprocessor
 from comfy_worker.graph.limits import Limits
-from comfy_worker.graph.loaders import Fits, linked, model_roots
+from comfy_worker.graph.loaders import Fits, model_roots
 from comfy_worker.graph.names import match
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.roles import Roles, Sampler
@@ -212,10 +212,12 @@ def _control_net(editor: Editor, defs: NodeDefs, spec: ControlNetSpec, file: Con
 def _vae(graph: Graph, sampler: Sampler) -> Link:
     """The VAE that decodes what a sampler makes, or encodes what it starts from; else any VAE of the graph."""
     node_id = sampler.node_id
-    for near in (*_below(graph.workflow, node_id), *ancestors(graph.workflow, node_id), *graph.workflow):
-        vae = next((graph.link(place) for place in linked(graph, near, "VAE")), None)
-        if vae is not None:
-            return vae
+    below = _below(graph.workflow, node_id)
+    fed = {node_id, *below}  # a VAE from there would close a circle
+    for near in (*below, *ancestors(graph.workflow, node_id), *graph.workflow):
+        for vae in filter(None, (graph.link(place) for place in graph.typed(near, "VAE"))):
+            if vae.node_id not in fed:
+                return vae
     for loader, node in graph.workflow.items():
         outputs = graph.defs[node["class_type"]].outputs if node["class_type"] in graph.defs else ()
         if "VAE" in outputs:

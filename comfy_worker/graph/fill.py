@@ -63,8 +63,9 @@ def fill(
 ) -> Workflow:
     """Put values of parameters into a copy of a workflow.
 
-    Each value is written to every place of its parameter. With ``steps``, the steps at which one stage hands over
-    to the next stay in proportion; with ``width`` and ``height``, so does what a later stage is resized to.
+    Each value is written to every place of its parameter. ``steps`` are those of the first stage: those of a later
+    one, and the steps at which one hands over to the next, stay in proportion; with ``width`` and ``height``, so
+    does what a later stage is resized to.
 
     Args:
         workflow: stays as it is.
@@ -86,8 +87,11 @@ def fill(
     limits = limits_by_place(Graph(workflow, defs))
     filled = copy.deepcopy(workflow)
     for name, value in values.items():
-        for place in _places(workflow, roles, name, declared or {}):
+        places = _places(workflow, roles, name, declared or {})
+        for place in places:
             taken = _limits(name, place, limits, declared or {}).checked(name, value)
+            if name == "steps":
+                taken = _share(workflow, places[0], place, taken)
             _write(filled, place, -taken if name == "clip_skip" else taken)
     if "steps" in values:
         _move_splits(workflow, filled, roles)
@@ -208,6 +212,12 @@ def _write(workflow: Workflow, place: Input, value: Any) -> None:
 
 def _value(workflow: Workflow, place: Input) -> Any:
     return workflow[place.node_id]["inputs"].get(place.name)
+
+
+def _share(workflow: Workflow, first: Input, place: Input, steps: int) -> int:
+    """The steps of one stage, in proportion to the first one's."""
+    old_first, old = _value(workflow, first), _value(workflow, place)
+    return max(1, round(steps * old / old_first)) if old_first and old else steps
 
 
 def _move_splits(workflow: Workflow, filled: Workflow, roles: Roles) -> None:

@@ -14,7 +14,7 @@ from comfy_worker.graph.roles import Roles, Sampler
 from comfy_worker.graph.trace import Graph
 from comfy_worker.graph.workflow import Input, Link, Workflow
 
-__all__ = ["Fits", "LoaderFile", "clip_roots", "linked", "loader_files", "model_roots", "roots_of"]
+__all__ = ["Fits", "LoaderFile", "clip_roots", "loader_files", "model_roots", "roots_of"]
 
 # Whether the model of a loader (``LoaderFile.root``) takes a LoRA or ControlNet file; None: not known.
 Fits = Callable[[str, str], "bool | None"]
@@ -40,13 +40,6 @@ class LoaderFile:
     name: str
 
 
-def linked(graph: Graph, node_id: str, kind: str) -> list[Input]:
-    """The inputs of a node that a link of one type feeds."""
-    return [
-        place for place in graph.inputs(node_id) if graph.link(place) and kind in graph.type_of(place).split(",")
-    ]
-
-
 def roots_of(graph: Graph, places: Iterable[Input | None], kind: str) -> list[Link]:
     """Where the links of one type into some inputs begin: the outputs of loaders, nearest first, each once."""
     roots: dict[Link, None] = {}
@@ -57,8 +50,8 @@ def roots_of(graph: Graph, places: Iterable[Input | None], kind: str) -> list[Li
         if link in seen:
             continue
         seen.add(link)
-        above = [up for place in linked(graph, link.node_id, kind) if (up := graph.link(place))]
-        if not above:
+        above = [up for place in graph.linked(link.node_id, kind) if (up := graph.link(place))]
+        if not above and graph.output_type(link) in (kind, "*"):
             roots[link] = None
         row += above
     return list(roots)
@@ -73,7 +66,7 @@ def clip_roots(graph: Graph, sampler: Sampler) -> list[Link]:
     """Where the text encoders behind a sampler's conditioning come from."""
     conditioning = [place for place in (sampler.positive, sampler.negative) if place]
     encoders = graph.upstream(conditioning, "CONDITIONING")
-    return roots_of(graph, [place for node_id in encoders for place in linked(graph, node_id, "CLIP")], "CLIP")
+    return roots_of(graph, [place for node_id in encoders for place in graph.linked(node_id, "CLIP")], "CLIP")
 
 
 def loader_files(workflow: Workflow, roles: Roles, defs: NodeDefs) -> list[LoaderFile]:

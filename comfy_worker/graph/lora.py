@@ -21,7 +21,7 @@ from comfy_worker.graph.workflow import Editor, Link, Workflow, ancestors
 
 __all__ = ["LoraSpec", "parse_tags", "splice_loras"]
 
-TAG = r"<lora:[^<>]*>"
+TAG = r"(?i:<lora:[^<>]*>)"
 # Tags that stand together, the blanks around them, and the comma on each side.
 TAGS = re.compile(
     rf"(?P<before>\A\s*|[ \t]*,)?(?P<blank>[ \t]*){TAG}(?:[\s,]*{TAG})*"

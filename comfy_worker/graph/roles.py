@@ -94,9 +94,15 @@ def find_roles(workflow: Workflow, defs: NodeDefs) -> Roles:
         if conflicting(texts, lambda one, other: chained(stages, one, other)):
             unclear.add(name)
     titled = titled_places(graph, live)
-    found.update(titled)
-    unclear -= titled.keys()
-    leading = {"checkpoint": _first_model(graph, stages), "image": _first_image(graph, found["image"], outputs)}
+    for name, places in titled.items():
+        # A title decides where the graph does not; where it does, it names one of the places that it found anyway.
+        if name in unclear or not set(places) <= set(found.get(name, ())):
+            found[name] = places
+            unclear.discard(name)
+    leading = {
+        "checkpoint": _first_model(graph, stages),
+        "image": _first_image(graph, found["image"], outputs, stages),
+    }
     left = {}
     for name in unclear & leading.keys():
         if first := leading[name]:
@@ -206,10 +212,20 @@ def _first_model(graph: Graph, stages: list[Stage]) -> list[Input]:
     return first if len({repr(graph.value(place)) for place in first}) == 1 else []
 
 
-def _first_image(graph: Graph, images: list[Input], outputs: Iterable[str]) -> list[Input]:
-    """The first picture in the order in which the graph is read: of a first and a last frame, the first."""
+def _first_image(
+    graph: Graph, images: list[Input], outputs: Iterable[str], stages: Iterable[Stage]
+) -> list[Input]:
+    """The picture that a stage starts from, else the first in the order in which the graph is read.
+
+    So a start image goes before a control map, and of a first and a last frame the first.
+    """
     order = {node_id: position for position, node_id in enumerate(graph.reading_order(outputs))}
-    first = min(images, key=lambda place: order.get(place.node_id, len(order)), default=None)
+    started = {node_id for stage in stages for node_id in stage.lineage.nodes}
+
+    def rank(place: Input) -> tuple[bool, int]:
+        return place.node_id not in started, order.get(place.node_id, len(order))
+
+    first = min(images, key=rank, default=None)
     return [place for place in images if first and graph.value(place) == graph.value(first)]
 
 

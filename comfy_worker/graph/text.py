@@ -20,7 +20,10 @@ BLANKING = {"ConditioningZeroOut"}
 
 # Names that carry the prompt itself, and names of what is beside it (a system prompt, a search pattern).
 TEXTUAL = re.compile(r"(^|_)(prompt|text|caption|tag)s?(\d|_|$)", re.IGNORECASE)
-SECONDARY = re.compile(r"system|find|replace|pattern|delimiter|separator", re.IGNORECASE)
+SECONDARY = re.compile(
+    r"system|find|replace|pattern|delimiter|separator|exclude|tidy|whitespace|mode|(^|_)(path|file|filename)(_|$)",
+    re.IGNORECASE,
+)
 
 # How the fixed half of a concatenated prompt begins where the text encoder is a language model (Lumina, Qwen).
 INSTRUCTION = re.compile(r"\s*you are an? ", re.IGNORECASE)
@@ -90,7 +93,12 @@ def read_texts(graph: Graph, start: Input, side: str) -> Reading:
 
 
 def text_inputs(graph: Graph, node_id: str, side: str) -> list[Input]:
-    """The inputs of a node that take the prompt of a side: by polarity, then by declaration, then by name."""
+    """The inputs of a node that take the prompt of a side: by polarity, then by declaration, then by name.
+
+    None of a node that reads a picture and gives a text (a tagger): its text is computed.
+    """
+    if graph.linked(node_id, "IMAGE") and graph.gives_only(node_id, "STRING"):
+        return []
     strings = [place for place in graph.widgets(node_id) if graph.type_of(place) == "STRING"]
     strings = [place for place in strings if not SECONDARY.search(place.name)]
     strings = _of_side(strings, side)

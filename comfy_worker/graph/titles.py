@@ -44,11 +44,14 @@ def _parameter(title: str) -> tuple[str, bool]:
     prefix, colon, rest = title.strip().partition(":")
     is_explicit = bool(colon) and prefix.strip().lower() == "input"
     word = rest.strip() if is_explicit else re.sub(r"[\s-]+", "_", title.strip().lower())
-    return ALIASES.get(word, word), is_explicit
+    return ALIASES.get(word.lower(), word), is_explicit
 
 
 def _fitting(graph: Graph, node_id: str, name: str, is_explicit: bool) -> list[Input]:
-    """The inputs of a node that a parameter fits: by its role, else the first of its type."""
+    """The inputs of a node that a parameter fits: by its name, by its role, else the only one of its type."""
+    own = [place for place in graph.widgets(node_id) if place.name == name]
+    if own and is_explicit:
+        return [place for place in (literal_place(graph, own[0]),) if place]
     if name in TEXTS:
         side = TEXTS[name]
         return [place for one in text_inputs(graph, node_id, side) for place in written(graph, one, side)]
@@ -65,4 +68,4 @@ def _fitting(graph: Graph, node_id: str, name: str, is_explicit: bool) -> list[I
     types = NAMES[name][1] if name in NAMES else None
     widgets = [place for place in graph.widgets(node_id) if types is None or graph.type_of(place) in types]
     places = [place for place in (literal_place(graph, one) for one in widgets) if place]
-    return places[:1]
+    return places if len(places) == 1 else places[:1] if is_explicit else []

@@ -96,11 +96,20 @@ class Graph:
             return given if given != "*" else TYPES_BY_NAME.get(place.name, "*")
         return _type_of_literal(self.value(place))
 
-    def linked(self, node_id: str, *types: str) -> list[Input]:
-        """The linked inputs of a node that take one of the types; where none does, those that may carry it."""
+    def typed(self, node_id: str, *types: str) -> list[Input]:
+        """The linked inputs of a node that take one of the types."""
         places = [place for place in self.inputs(node_id) if self.link(place)]
-        found = [place for place in places if not set(self.type_of(place).split(",")).isdisjoint(types)]
-        return found or [place for place in places if CARRIERS.search(self.type_of(place))]
+        return [place for place in places if not set(self.type_of(place).split(",")).isdisjoint(types)]
+
+    def linked(self, node_id: str, *types: str) -> list[Input]:
+        """The same; where none takes one, the linked inputs that may carry it (pipes, contexts)."""
+        places = [place for place in self.inputs(node_id) if self.link(place)]
+        return self.typed(node_id, *types) or [one for one in places if CARRIERS.search(self.type_of(one))]
+
+    def gives_only(self, node_id: str, kind: str) -> bool:
+        """Whether every declared output of a node is of one type."""
+        declared = self.defs.get(self.workflow[node_id]["class_type"])
+        return declared is not None and bool(declared.outputs) and set(declared.outputs) == {kind}
 
     def widgets(self, node_id: str) -> list[Input]:
         """The inputs of a node that hold a literal, or could."""

@@ -8,6 +8,7 @@ for the ones of :class:`Editor`, which works on a copy of its own.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 Workflow = dict[str, dict[str, Any]]
+
+DECIMAL = re.compile(r"[0-9]{1,18}")
 
 
 class Link(NamedTuple):
@@ -113,18 +116,18 @@ def parse(value: Any) -> Workflow:
     for node_id, node in value.items():
         if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
             details.append({"node_id": node_id, "problem": "class_type is missing"})
-        elif not isinstance(node.get("inputs", {}), dict):
-            details.append({"node_id": node_id, "problem": "inputs is no object"})
+        elif not all(isinstance(node.get(part), (dict, type(None))) for part in ("inputs", "_meta")):
+            details.append({"node_id": node_id, "problem": "inputs or _meta is no object"})
     if details:
         ids = ", ".join(str(detail["node_id"]) for detail in details[:5])
         raise InvalidWorkflow(
-            f"workflow is no graph in API format: node {ids} has no class_type or its inputs are no object; "
+            f"workflow is no graph in API format: node {ids} has no class_type, or its inputs are no object; "
             "in ComfyUI use Workflow > Export (API)",
             details,
         )
     workflow = copy.deepcopy(value)
     for node in workflow.values():
-        node.setdefault("inputs", {})
+        node["inputs"] = node.get("inputs") or {}
     return workflow
 
 
@@ -137,7 +140,9 @@ class Editor:
 
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = copy.deepcopy(workflow)
-        self._last_id = max((int(node_id) for node_id in workflow if node_id.isdecimal()), default=0)
+        # A dangling link must not find what it looks for among the nodes to come.
+        taken = {*workflow, *(link.node_id for node in workflow.values() for link in links_of(node).values())}
+        self._last_id = max((int(node_id) for node_id in taken if DECIMAL.fullmatch(node_id)), default=0)
 
     def add(self, class_type: str, title: str, **inputs: Any) -> str:
         """Add a node under a fresh id; links among the inputs are given as :class:`Link`.

@@ -48,6 +48,27 @@ def test_an_unknown_name_names_the_near_ones(tmp_path: Path, name: str, hint: st
 
 
 @pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"parameters": {"x": {"node": "7", "input": "seed"}}}, "parameter x is 7.seed, which the graph has not"),
+        ({"parameters": {"x": {"node": "1", "input": "sead"}}}, "parameter x is 1.sead, which the graph has not"),
+        ({"parameters": {"x": {"node": 1, "input": "seed"}}}, "parameters.x.node: Input should be a valid string"),
+        (
+            {"parameters": {"x": {"node": "1", "input": "seed", "minimum": 9, "maximum": 1}}},
+            "parameters.x: minimum should be at most maximum",
+        ),
+        ({"required": ["nope"]}, "nope is required and no key of a request"),
+    ],
+)
+def test_a_mistake_in_params_json_is_told(tmp_path: Path, params: object, sentence: str) -> None:
+    write(tmp_path, "mine.json", GRAPH)
+    write(tmp_path, "mine.params.json", params)
+    with pytest.raises(InvalidWorkflow) as caught:
+        Templates([tmp_path]).load("mine")
+    assert str(caught.value) == f"the template file mine.params.json must be mended: {sentence}"
+
+
+@pytest.mark.parametrize(
     ("file", "content"),
     [
         ("x.json", "{cut"),
@@ -82,7 +103,8 @@ def test_what_is_given_decides_on_the_template(tmp_path: Path) -> None:
 
 def test_what_a_template_requires_must_be_given(tmp_path: Path) -> None:
     write(tmp_path, "x.json", GRAPH)
-    write(tmp_path, "x.params.json", {"required": ["image", "strength"]})
+    strength = {"node": "1", "input": "seed"}
+    write(tmp_path, "x.params.json", {"required": ["image", "strength"], "parameters": {"strength": strength}})
     with pytest.raises(InvalidInput, match="workflow 'x' needs image and strength"):
         choose_template(JobInput.read({"workflow": "x"}), Templates([tmp_path]))
     given = JobInput.read({"workflow": "x", "image": "x", "parameters": {"strength": 1}})
