@@ -53,7 +53,14 @@ __all__ = [
     "UnknownWorkflow",
     "WorkerError",
     "WorkflowRefused",
+    "brief",
 ]
+
+
+def brief(value: object, length: int = 60) -> str:
+    """A client's value as an error shows it: of a long one, its beginning."""
+    text = str(value)
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 class WorkerError(Exception):

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from comfy_worker.errors import InputError, InvalidInput, UnknownKey
+from comfy_worker.errors import InputError, InvalidInput, UnknownKey, brief
 
 __all__ = ["SEED_LIMIT", "ControlNet", "JobInput", "Lora", "Media", "Parameters", "Result", "Timings"]
 
@@ -143,8 +143,9 @@ class JobInput(Parameters):
             raise InvalidInput(
                 f'input must be an object such as {{"prompt": "a lighthouse"}}, not {_json_kind(value)}'
             )
+        given = {key: entry for key, entry in value.items() if entry is not None or key not in cls.model_fields}
         try:
-            return cls.model_validate(value)
+            return cls.model_validate(given)
         except ValidationError as error:
             raise _input_error(error) from None
 
@@ -222,7 +223,7 @@ _PLAIN = {
 
 def _finding(finding: ErrorDetails) -> dict[str, Any]:
     *parents, last = finding["loc"]
-    key = ".".join(str(part) for part in finding["loc"])
+    key = brief(".".join(str(part) for part in finding["loc"]), 200)
     if finding["type"] == "extra_forbidden":
         nested: dict[object, type[BaseModel]] = {"loras": Lora, "controlnets": ControlNet}
         form = nested[parents[0]] if parents else JobInput
@@ -230,7 +231,7 @@ def _finding(finding: ErrorDetails) -> dict[str, Any]:
         hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(form.model_fields)}"
         return {
             "key": key,
-            "problem": f"{key} is not a key of the input; {hint}",
+            "problem": f"{brief(key) or 'an empty name'} is not a key of the input; {hint}",
             "nearest": near[0] if near else None,
         }
     if finding["type"] == "missing":

@@ -18,7 +18,7 @@ from comfy_setup import paths
 from comfy_worker.comfyui.execution import ExecutionResult
 from comfy_worker.comfyui.neighbour import ComfyUI, RunningComfyUI
 from comfy_worker.comfyui.process import LaunchOptions
-from comfy_worker.errors import InternalError, ModelNotFound, NoOutput, WorkerError
+from comfy_worker.errors import InputError, InternalError, ModelNotFound, NoOutput, WorkerError, WorkflowRefused
 from comfy_worker.graph.prefix import into_folder
 from comfy_worker.job import JobInput, Result, Timings
 from comfy_worker.logs import bound
@@ -78,7 +78,10 @@ class JobRunner:
                 answer = self._walk(job.get("input"), cancelled).model_dump(exclude_none=True)
                 log.info("done in %d ms", (time.monotonic() - began) * 1000, extra={"action": "job.done"})
             except WorkerError as error:
-                log.warning("%s: %s", error.code, error, extra={"action": "job.failed"})
+                # What a client wrote may be in the sentence of an input error.
+                told = error.code if isinstance(error, (InputError, WorkflowRefused)) else f"{error.code}: {error}"
+                log.warning("%s", told, extra={"action": "job.failed"})
+                log.debug("%s", error, extra={"action": "job.error"})
                 answer = error.to_result()
             except (
                 Exception

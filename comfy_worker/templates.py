@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from comfy_worker.errors import InvalidWorkflow, UnknownWorkflow
+from comfy_worker.errors import InvalidWorkflow, UnknownWorkflow, brief
 from comfy_worker.graph.workflow import Workflow, parse
 from comfy_worker.job import JobInput
 
@@ -102,7 +102,7 @@ class Templates:
                 f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(files)) or 'none'}"
             )
             raise UnknownWorkflow(
-                f"no workflow is named '{name}'; {hint}", [{"given": name, "known": sorted(files)}]
+                f"no workflow is named '{brief(name)}'; {hint}", [{"given": brief(name), "known": sorted(files)}]
             )
         path = files[name]
         params_path = path.with_name(name + PARAMS)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from comfy_worker.errors import InvalidInput, InvalidValue
+from comfy_worker.errors import InvalidInput, InvalidValue, brief
 from comfy_worker.graph.names import match
 from comfy_worker.graph.nodes import InputSpec
 from comfy_worker.graph.trace import Graph, literal_place
@@ -114,8 +114,10 @@ class Limits:
         if self.type is not None:
             is_bool = isinstance(value, bool)
             if not isinstance(value, PYTHON_TYPES[self.type]) or is_bool != (self.type == "boolean"):
+                kind = "text" if self.type == "string" else f"of type {self.type}"
                 raise InvalidInput(
-                    f"{key} must be of type {self.type}, not {value!r}", [{"key": key, "type": self.type}]
+                    f"{key} must be {kind}, not {'null' if value is None else brief(repr(value))}",
+                    [{"key": key, "type": self.type}],
                 )
         if self.type in {"integer", "number"} and (nearest := self._nearest(value)) != [value]:
             raise self._refusal(key, value, nearest)
@@ -183,7 +185,7 @@ class Limits:
         near = difflib.get_close_matches(str(value), [str(one) for one in choices], n=3, cutoff=0.4)
         shown = near or [str(one) for one in choices[:8]]
         raise InvalidValue(
-            f"{key} {value!r} is none of the choices here; use {' or '.join(shown) or 'another node'}",
+            f"{key} {brief(repr(value))} is none of the choices here; use {' or '.join(shown) or 'another node'}",
             [{"key": key, "value": str(value), "nearest": near, "choices": list(choices)}],
         )
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from comfy_worker.errors import InvalidValue, ModelMismatch, NoPlace
+from comfy_worker.errors import InvalidValue, ModelMismatch, NoPlace, brief
 from comfy_worker.graph.limits import Limits
 from comfy_worker.graph.loaders import Fits, clip_roots, model_roots
 from comfy_worker.graph.names import match
@@ -75,8 +75,8 @@ def _read_tag(tag: str) -> LoraSpec:
     except ValueError:
         pass
     raise InvalidValue(
-        f"prompt has the tag {tag}; write <lora:name>, <lora:name:strength> or <lora:name:strength:strength_clip> "
-        "with numbers for the strengths",
+        f"prompt has the tag {brief(tag)}; write <lora:name>, <lora:name:strength> or "
+        "<lora:name:strength:strength_clip> with numbers for the strengths",
         [{"key": "prompt", "value": tag}],
     )
 

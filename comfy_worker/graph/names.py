@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from comfy_worker.errors import Ambiguous, ModelNotFound
+from comfy_worker.errors import Ambiguous, ModelNotFound, brief
 
 __all__ = ["FOLDERS", "match"]
 
@@ -48,14 +48,15 @@ def match(name: str, choices: Sequence[str], what: str) -> str:
             found = [choice for choice in choices if fits(fold(given), fold(_plain(choice)))]
             if len(found) > 1:
                 raise Ambiguous(
-                    f"{what} {name!r} fits several files: {', '.join(found)}; write its folder and extension too",
+                    f"{what} {brief(name)!r} fits several files: {', '.join(found)}; write its folder and "
+                    "extension too",
                     [{"given": name, "folder": FOLDERS[what], "file": file} for file in found],
                 )
             if found:
                 return found[0]
     nearest = _nearest(given, choices)
     raise ModelNotFound(
-        f"{what} {name!r} is not installed: put it into the folder models/{FOLDERS[what]}, "
+        f"{what} {brief(name)!r} is not installed: put it into the folder models/{FOLDERS[what]}, "
         f"or name a file that is there ({_hint(nearest, choices)})",
         [{"given": name, "folder": FOLDERS[what], "nearest": nearest}],
     )

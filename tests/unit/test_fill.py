@@ -199,8 +199,8 @@ def test_a_picture_and_a_mask_are_put_in_by_file_name() -> None:
         ({"steps": "many"}, InvalidInput, "steps must be of type integer, not 'many'"),
         ({"steps": True}, InvalidInput, "steps must be of type integer, not True"),
         ({"steps": 2.5}, InvalidInput, "steps must be of type integer, not 2.5"),
-        ({"cfg": None}, InvalidInput, "cfg must be of type number, not None"),
-        ({"prompt": 3}, InvalidInput, "prompt must be of type string, not 3"),
+        ({"cfg": None}, InvalidInput, "cfg must be of type number, not null"),
+        ({"prompt": 3}, InvalidInput, "prompt must be text, not 3"),
         ({"steps": 0}, InvalidValue, "steps must be at least 1 and at most 10000, not 0; use 1"),
         ({"cfg": float("nan")}, InvalidValue, "cfg must be at least 0.0 and at most 100.0, not nan"),
         (

@@ -62,3 +62,13 @@ def test_all_mistakes_are_in_the_details() -> None:
         JobInput.read({"steps": "many", "width": None, "heigth": 64})
     assert [detail["key"] for detail in caught.value.details] == ["steps", "heigth"]
     assert str(caught.value) == "heigth is not a key of the input; did you mean height? (1 more in the details)"
+
+
+def test_null_means_absent() -> None:
+    assert JobInput.read(dict.fromkeys(JobInput.model_fields)) == JobInput.read({})
+
+
+def test_a_long_value_is_told_by_its_beginning() -> None:
+    with pytest.raises(UnknownKey) as caught:
+        JobInput.read({"k" * 5000: 1})
+    assert len(str(caught.value)) < 600
