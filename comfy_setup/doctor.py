@@ -12,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from comfy_setup import comfyui, models, packages, paths
 from comfy_setup.console import SetupError, size
@@ -21,6 +22,7 @@ PORT = 8000
 LOW_DISK_BYTES = 2e9
 # The first driver that runs programs built for CUDA 12, by CUDA's minor version compatibility.
 OLDEST_DRIVER = 525
+READ_SETTINGS = "import os; from comfy_worker.settings import Settings; Settings.from_env(os.environ)"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     """Look at everything that a job needs.
 
     Args:
-        environ: may hold COMFYUI_DIR and MODELS_DIR.
+        environ: the worker's environment.
 
     Returns:
         The rows of the table.
@@ -53,6 +55,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
         _torch(),
         *_gpus(),
         _comfyui(environ),
+        *_settings(environ),
         *_models(environ),
         _disk(shutil.disk_usage(paths.REPO).free),
         _port(PORT),
@@ -63,7 +66,7 @@ def doctor(environ: Mapping[str, str]) -> int:
     """Print the table.
 
     Args:
-        environ: may hold COMFYUI_DIR and MODELS_DIR.
+        environ: the worker's environment.
 
     Returns:
         1 if a job could not run, else 0.
@@ -77,9 +80,15 @@ def doctor(environ: Mapping[str, str]) -> int:
 
 
 def _packages() -> Finding:
-    if packages.ready():
-        return Finding("packages", "ok", f"as locked, in {paths.VENV}")
-    return Finding("packages", "bad", f"{paths.VENV} is missing, unfinished or not of these lock files: {INSTALL}")
+    if not packages.ready():
+        text = f"{paths.VENV} is missing, unfinished or not of these lock files: {INSTALL}"
+        return Finding("packages", "bad", text)
+    for record in sorted(paths.VENV.glob("lib/python*/site-packages/*.dist-info/RECORD")):
+        # What `import` opens first: NAME/__init__.py or NAME.py.
+        for name in re.findall(r"^([^/,]+(?:/__init__)?\.py),", record.read_text(encoding="utf-8"), re.MULTILINE):
+            if not (record.parent.parent / name).is_file():
+                return Finding("packages", "bad", f"{name} is gone from {paths.VENV}: remove it and {INSTALL}")
+    return Finding("packages", "ok", f"as locked, in {paths.VENV}")
 
 
 def _torch() -> Finding:
@@ -128,16 +137,35 @@ def _comfyui(environ: Mapping[str, str]) -> Finding:
         return Finding("ComfyUI", "bad", f"{error}; {INSTALL}")
 
 
+def _settings(environ: Mapping[str, str]) -> list[Finding]:
+    """Let the worker read its settings: its own code alone knows them, and needs the environment's packages."""
+    try:
+        ask: list[str | Path] = [paths.VENV_PYTHON, "-B", "-c", READ_SETTINGS]
+        asked = subprocess.run(ask, capture_output=True, text=True, env=environ, cwd=paths.REPO)
+    except FileNotFoundError:
+        return []  # the row of the packages says so
+    if not asked.returncode:
+        return [Finding("settings", "ok", "the worker's environment variables make sense")]
+    said = asked.stderr.strip().splitlines() or [f"reading them ended with exit code {asked.returncode}"]
+    return [Finding("settings", "bad", said[-1].rpartition("InvalidSettings: ")[2])]
+
+
 def _models(environ: Mapping[str, str]) -> list[Finding]:
+    root = paths.model_roots(environ)[0]
+    if root.exists() and not root.is_dir():
+        return [Finding("models", "bad", f"{root} is no folder: set MODELS_DIR to one, or unset it")]
     found = models.model_files(environ)
     findings = []
     if not found.get("checkpoints"):
-        folder = paths.model_roots(environ)[0] / "checkpoints"
-        text = f"none: put one into {folder}; `run` and `serve` make a placeholder"
+        text = f"none: put one into {root / 'checkpoints'}; `run` and `serve` make a placeholder"
         findings.append(Finding("checkpoints", "note", text))
     for name, files in found.items():
         text = f"{len(files)} files, {size(sum(path.stat().st_size for path in files))}"
-        if name == "checkpoints" and all(models.is_placeholder(path) for path in files):
+        damaged = [path for path in files if not models.is_whole(path)] if name == "checkpoints" else []
+        if damaged:
+            text += f": {damaged[0]} is cut short or damaged, download it again or remove it"
+            findings.append(Finding(name, "bad" if damaged == files else "note", text))
+        elif name == "checkpoints" and all(models.is_placeholder(path) for path in files):
             findings.append(Finding(name, "note", f"{text}: only the placeholder, whose pictures are noise"))
         else:
             findings.append(Finding(name, "ok", text))

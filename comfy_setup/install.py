@@ -33,8 +33,7 @@ def install(console: Console, environ: Mapping[str, str], choice: Choice, dev: b
         SetupError: one line for the user.
         OSError: the disk did not take a file.
     """
-    paths.CACHE.mkdir(exist_ok=True)
-    with _lock(console) as lock:
+    with install_lock(console) as lock:
         runner = Runner(lock, paths.CACHE / "install.log", environ)
         if not packages.ready():
             check_disk(shutil.disk_usage(paths.REPO).free, environ)
@@ -69,7 +68,16 @@ def check_disk(free: float, environ: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def _lock(console: Console) -> Iterator[IO[bytes]]:
+def install_lock(console: Console) -> Iterator[IO[bytes]]:
+    """Keep other processes from changing this machine at the same time; waits for one that does.
+
+    Args:
+        console: told if there is one.
+
+    Yields:
+        The open file that holds the lock; whoever inherits it holds the lock too.
+    """
+    paths.CACHE.mkdir(exist_ok=True)
     with (paths.CACHE / "install.lock").open("a+b") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

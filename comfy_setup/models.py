@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from comfy_setup.console import Console, SetupError, size
 MODELS_TXT = paths.REPO / "models.txt"
 # What ComfyUI takes for a model file.
 SUFFIXES = {".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf"}
+SAFETENSORS = {".safetensors", ".sft"}
 PLACEHOLDER = Path("checkpoints") / "placeholder-sd15.safetensors"
 
 
@@ -98,6 +100,30 @@ def is_placeholder(path: Path) -> bool:
         path: a model file.
     """
     return path.name.startswith("placeholder")
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a model file has all its bytes, as far as its format says.
+
+    Args:
+        path: a model file.
+
+    Returns:
+        False if it is empty or cannot be read; for safetensors also if the header is damaged, or names data beyond
+        the file's end.
+    """
+    try:
+        total = path.stat().st_size
+        if path.suffix not in SAFETENSORS:
+            return total > 0
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, total)))
+        header.pop("__metadata__", None)
+        end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError):
+        return False
+    return total >= 8 + length + end
 
 
 def ensure_checkpoint(console: Console, environ: Mapping[str, str]) -> bool:

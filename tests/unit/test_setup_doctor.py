@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
-from comfy_setup import doctor, packages, paths
+from comfy_setup import comfyui, doctor, packages, paths
 from comfy_setup.doctor import Finding, gpu_findings
 
+EMPTY_SAFETENSORS = b"\x02\0\0\0\0\0\0\0{}"
 H200 = "NVIDIA H200, 143771 MiB, 143000 MiB, 570.86.15"
 
 
@@ -29,6 +31,7 @@ def test_nothing_installed_is_a_failure_that_says_what_to_call(
 ) -> None:
     monkeypatch.setattr(packages, "STAMP", tmp_path / "stamp.json")
     monkeypatch.setattr(paths, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(paths, "VENV_PYTHON", tmp_path / ".venv" / "bin" / "python")
     assert doctor.doctor({"COMFYUI_DIR": str(tmp_path), "MODELS_DIR": str(tmp_path / "models")}) == 1
     said = capsys.readouterr().out
     for what in ("packages", "torch", "ComfyUI"):
@@ -42,10 +45,17 @@ def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """An environment, a ComfyUI and no models."""
     torch = tmp_path / ".venv" / "lib" / "python3.11" / "site-packages" / "torch"
     torch.mkdir(parents=True)
+    (torch / "__init__.py").touch()
+    record = torch.parent / "torch-2.10.0.dist-info" / "RECORD"
+    record.parent.mkdir()
+    record.write_text("torch/__init__.py,sha256=00,0\ntorch/version.py,sha256=00,0\ntorch/lib/gone.py,,\n")
     (torch / "version.py").write_text("__version__ = '2.10.0+cu128'\ncuda: Optional[str] = '12.8'\n")
-    (tmp_path / "main.py").touch()
+    for part in comfyui.PARTS:
+        (tmp_path / part).parent.mkdir(exist_ok=True)
+        (tmp_path / part).touch()
     (tmp_path / "comfyui_version.py").write_text('__version__ = "0.3.75"\n')
     monkeypatch.setattr(paths, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(paths, "VENV_PYTHON", Path(sys.executable))
     monkeypatch.setattr(packages, "ready", lambda: True)
     monkeypatch.setenv("PATH", str(tmp_path))
     return {"COMFYUI_DIR": str(tmp_path), "MODELS_DIR": str(tmp_path / "weights")}
@@ -67,10 +77,57 @@ def test_without_models_and_gpu_a_job_could_still_run(whole: dict[str, str]) -> 
 def test_checkpoints_are_counted_and_a_lone_placeholder_is_told_of(whole: dict[str, str]) -> None:
     folder = Path(whole["MODELS_DIR"]) / "checkpoints"
     folder.mkdir(parents=True)
-    (folder / "placeholder-sd15.safetensors").touch()
+    (folder / "placeholder-sd15.safetensors").write_bytes(EMPTY_SAFETENSORS)
     assert "only the placeholder" in rows(whole)["checkpoints"].text
-    (folder / "real.safetensors").write_bytes(bytes(2_000_000))
+    (folder / "real.ckpt").write_bytes(bytes(2_000_000))
     assert rows(whole)["checkpoints"] == Finding("checkpoints", "ok", "2 files, 2 MB")
+
+
+def test_no_job_could_run_where_every_checkpoint_is_damaged(whole: dict[str, str]) -> None:
+    folder = Path(whole["MODELS_DIR"]) / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "a.safetensors").write_bytes(EMPTY_SAFETENSORS[:-1])
+    assert rows(whole)["checkpoints"].level == "bad"
+    assert f"{folder / 'a.safetensors'} is cut short or damaged" in rows(whole)["checkpoints"].text
+    assert doctor.doctor(whole) == 1
+    (folder / "b.safetensors").write_bytes(EMPTY_SAFETENSORS)
+    assert rows(whole)["checkpoints"].level == "note"
+
+
+def test_a_models_dir_that_is_a_file_is_bad(whole: dict[str, str]) -> None:
+    Path(whole["MODELS_DIR"]).touch()
+    assert rows(whole)["models"].level == "bad"
+    assert "is no folder: set MODELS_DIR to one" in rows(whole)["models"].text
+
+
+def test_a_package_whose_module_is_gone_is_bad(whole: dict[str, str]) -> None:
+    assert rows(whole)["packages"].level == "ok"
+    next(paths.VENV.glob("lib/*/site-packages/torch/__init__.py")).unlink()
+    assert rows(whole)["packages"].level == "bad"
+    assert rows(whole)["packages"].text.startswith("torch/__init__.py is gone from")
+
+
+def test_a_comfyui_without_its_comfy_is_bad(whole: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "comfy").rename(tmp_path / "away")
+    assert rows(whole)["ComfyUI"].level == "bad"
+
+
+@pytest.mark.parametrize(("name", "value"), [("COMFY_ARGS", '"x'), ("WORKER_CONCURRENCY", "0")])
+def test_settings_that_the_worker_refuses_are_bad(whole: dict[str, str], name: str, value: str) -> None:
+    assert rows(whole)["settings"].level == "ok"
+    found = rows({**whole, name: value})["settings"]
+    assert found.level == "bad"
+    assert found.text.startswith(f"set these environment variables right, or unset them: {name}: ")
+
+
+def test_settings_that_could_not_be_read_are_bad(
+    whole: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 3\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(paths, "VENV_PYTHON", python)
+    assert rows(whole)["settings"] == Finding("settings", "bad", "reading them ended with exit code 3")
 
 
 def test_a_driver_that_does_not_answer_is_bad(whole: dict[str, str], tmp_path: Path) -> None:

@@ -87,6 +87,34 @@ def test_a_real_checkpoint_needs_no_placeholder(environ: dict[str, str]) -> None
     assert stream.getvalue() == ""
 
 
+HEADER = b'{"__metadata__":{"a":"b"},"x":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}'
+WHOLE = len(HEADER).to_bytes(8, "little") + HEADER + b"xyz"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "whole"),
+    [
+        ("a.safetensors", WHOLE, True),
+        ("a.sft", WHOLE[:-1], False),
+        ("a.safetensors", WHOLE[:20], False),
+        ("a.safetensors", WHOLE[:5], False),
+        ("a.safetensors", b"", False),
+        ("a.safetensors", b"<html>a web page</html>", False),
+        ("a.safetensors", (2).to_bytes(8, "little") + b"[]", False),
+        ("a.safetensors", (2).to_bytes(8, "little") + b"{}", True),
+        ("a.safetensors", (200_000).to_bytes(8, "little") + b"[" * 200_000, False),
+        ("a.ckpt", b"", False),
+        ("a.ckpt", b"a pickle", True),
+    ],
+)
+def test_a_file_that_is_cut_short_or_damaged_is_not_whole(
+    tmp_path: Path, name: str, content: bytes, whole: bool
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert models.is_whole(tmp_path / name) is whole
+    assert not models.is_whole(tmp_path / "none.safetensors")
+
+
 def test_a_lone_placeholder_is_kept_and_told_of(environ: dict[str, str]) -> None:
     add(environ, "checkpoints/placeholder-sd15.safetensors")
     stream = io.StringIO()
