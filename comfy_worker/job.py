@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Annotated, Any, get_args
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -24,9 +25,25 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from comfy_worker.errors import InputError, InvalidInput, UnknownKey, brief
 
-__all__ = ["SEED_LIMIT", "ControlNet", "JobInput", "Lora", "Media", "Parameters", "Result", "Timings"]
+__all__ = [
+    "SEED_LIMIT",
+    "ControlNet",
+    "JobInput",
+    "Lora",
+    "Media",
+    "NamedImage",
+    "Output",
+    "Parameters",
+    "Response",
+    "Result",
+    "Text",
+    "Timings",
+]
 
 SEED_LIMIT = 2**53
+
+Response = Literal["images", "image_base64", "image_list", "base64_list", "image_url", "image_url_list", "a1111"]
+"""The shapes of an answer."""
 
 
 def _graph_or_name(value: object) -> object:
@@ -47,7 +64,8 @@ class _Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, bool) and bool not in get_args(cls.model_fields[info.field_name or ""].annotation):
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             raise PydanticCustomError("bool", "Input should be a number, text, a list or an object")
         return value
 
@@ -82,6 +100,35 @@ class ControlNet(_Strict):
         if self.type is None and self.model is None:
             raise PydanticCustomError("controlnet", "Input should name a type or a model")
         return self
+
+
+class Output(_Strict):
+    """How what was made comes back."""
+
+    format: Literal["png", "jpeg", "webp"] | None = Field(
+        None, description="png, jpeg or webp, of pictures that SaveImage and its kin save; png if absent"
+    )
+    quality: int = Field(90, ge=1, le=100, description="of jpeg and webp")
+    lossless: bool = Field(False, description="whether webp keeps every pixel as it is")
+    metadata: bool = Field(True, description="whether pictures hold the graph that made them, as ComfyUI keeps it")
+    temp: bool = Field(
+        False, description="whether what nodes only preview comes back too; it does where there is nothing else"
+    )
+    delivery: Literal["base64", "s3"] | None = Field(
+        None, description="`base64` or `s3`; `s3` if absent and storage is configured"
+    )
+    shrink: bool = Field(
+        False, description="whether pictures are re-encoded where the result is larger than RunPod takes"
+    )
+    progress: bool = Field(True, description="whether the job tells how far it is")
+    preview: bool = Field(False, description="whether its progress carries a small picture of the sampler's state")
+
+
+class NamedImage(_Strict):
+    """One picture that a custom graph names, as worker-comfyui takes it."""
+
+    name: str = Field(min_length=1, description="the file that a node such as LoadImage names")
+    image: str = Field(min_length=1, description="the picture, stored under a name of our own")
 
 
 class Parameters(_Strict):
@@ -119,8 +166,9 @@ class JobInput(Parameters):
         description="a template's name, or a custom graph in API format (object or JSON string); "
         "absent: `inpaint` with an image and a mask, `img2img` with an image, else `txt2img`",
     )
-    image: str | None = Field(None, description="start image: base64 or data URI")
-    mask: str | None = Field(None, description="white is made anew: base64 or data URI")
+    image: str | None = Field(None, description="start image: base64, data URI or URL")
+    mask: str | None = Field(None, description="white, or opaque, is made anew: base64, data URI or URL")
+    images: tuple[NamedImage, ...] = Field((), description="the pictures that a custom graph names")
     clip_skip: int | None = Field(
         None, ge=1, le=24, description="1: the text encoder's last layer, 2: the one before"
     )
@@ -130,10 +178,20 @@ class JobInput(Parameters):
     overrides: dict[str, Any] = Field(
         {}, description='any input of any node, by id or title: `{"12.scale_by": 2}`, split at the last dot'
     )
+    output: Output = Field(default_factory=Output, description="how what was made comes back")
+
+    response: Response | None = Field(
+        None, description="the shape of the answer, see [dialects](dialects.md); `RESPONSE_FORMAT` if absent"
+    )
 
     @classmethod
-    def read(cls, value: object) -> JobInput:
+    def read(cls, value: object, said: Mapping[str, str] | None = None, further: Iterable[str] = ()) -> JobInput:
         """Read ``job["input"]``.
+
+        Args:
+            value: what was sent, in the contract's words.
+            said: by key, the client's own word for it, for the errors.
+            further: words that are known beside the keys, for the nearest to an unknown one.
 
         Raises:
             InvalidInput: it is no object, or a key holds a wrong value; all of them are in the details.
@@ -147,21 +205,31 @@ class JobInput(Parameters):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            raise _input_error(error) from None
+            raise _input_error(error, said or {}, further) from None
 
 
 class Media(BaseModel):
     """One file that a workflow made."""
 
     filename: str = Field(description="as ComfyUI named it")
-    type: str = Field(description="`base64`")
-    data: str = Field(description="the file as base64")
+    type: str = Field(description="`base64` or `s3_url`")
+    data: str = Field(description="the file as base64, or a link to it")
     mime_type: str = Field(description="by content, such as `image/png`")
     node_id: str = Field(description="the node that saved it")
     bytes: int = Field(description="size of the file")
     width: int | None = Field(None, description="of an image, in pixels")
     height: int | None = Field(None, description="of an image, in pixels")
     seed: int | None = Field(None, description="the job's seed")
+
+
+class Text(BaseModel):
+    """One text that a node showed."""
+
+    type: str = Field("text", description="`text`")
+    data: str = Field(description="the text itself")
+    mime_type: str = Field("text/plain", description="`text/plain`")
+    node_id: str = Field(description="the node that showed it")
+    bytes: int = Field(description="its size in UTF-8")
 
 
 class Timings(BaseModel):
@@ -180,7 +248,7 @@ class Result(BaseModel):
     videos: list[Media] | None = Field(None, description="MP4, WebM")
     audio: list[Media] | None = Field(None, description="FLAC, MP3, Opus, WAV")
     files: list[Media] | None = Field(None, description="whatever else was saved: 3D models, latents ...")
-    texts: list[str] | None = Field(None, description="what nodes such as PreviewAny showed")
+    texts: list[Text] | None = Field(None, description="what nodes such as PreviewAny showed")
     workflow: str = Field(description="the template's name, or `custom`")
     seed: int | None = Field(None, description="the one given, or the one that was drawn")
     parameters: dict[str, Any] = Field(description="what the graph's parameters were in the end")
@@ -193,10 +261,10 @@ def _json_kind(value: object) -> str:
     return "null" if value is None else kinds.get(type(value), type(value).__name__)
 
 
-def _input_error(error: ValidationError) -> InputError:
+def _input_error(error: ValidationError, said: Mapping[str, str], further: Iterable[str]) -> InputError:
     """Pydantic's findings as one error: an unknown key is named with the nearest known one."""
     findings = error.errors(include_url=False)
-    details = [_finding(finding) for finding in findings]
+    details = [_finding(finding, said, further) for finding in findings]
     unknown = [d for d, finding in zip(details, findings, strict=True) if finding["type"] == "extra_forbidden"]
     first = (unknown or details)[0]
     more = f" ({len(details) - 1} more in the details)" if len(details) > 1 else ""
@@ -221,13 +289,20 @@ _PLAIN = {
 }
 
 
-def _finding(finding: ErrorDetails) -> dict[str, Any]:
+def _finding(finding: ErrorDetails, said: Mapping[str, str], further: Iterable[str]) -> dict[str, Any]:
     *parents, last = finding["loc"]
-    key = brief(".".join(str(part) for part in finding["loc"]), 200)
+    first, *rest = map(str, finding["loc"])
+    key = brief(".".join([said.get(first, first), *rest]), 200)
     if finding["type"] == "extra_forbidden":
-        nested: dict[object, type[BaseModel]] = {"loras": Lora, "controlnets": ControlNet}
+        nested: dict[object, type[BaseModel]] = {
+            "loras": Lora,
+            "controlnets": ControlNet,
+            "images": NamedImage,
+            "output": Output,
+        }
         form = nested[parents[0]] if parents else JobInput
-        near = difflib.get_close_matches(str(last), form.model_fields, n=1, cutoff=0.5)
+        known = [*form.model_fields, *(() if parents else further)]
+        near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(form.model_fields)}"
         return {
             "key": key,
@@ -237,7 +312,7 @@ def _finding(finding: ErrorDetails) -> dict[str, Any]:
     if finding["type"] == "missing":
         return {"key": key, "problem": f"{key} is missing"}
     plain = _PLAIN.get(finding["type"])
-    said = f"be {plain}" if plain else finding["msg"].removeprefix("Input should ")
+    demand = f"be {plain}" if plain else finding["msg"].removeprefix("Input should ")
     given = finding["input"]
     shown = f", not {json.dumps(given)}" if isinstance(given, (int, float, str)) and len(str(given)) <= 40 else ""
-    return {"key": key, "problem": f"{key} must {said}{shown}"}
+    return {"key": key, "problem": f"{key} must {demand}{shown}"}

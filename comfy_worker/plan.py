@@ -12,21 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from PIL import Image
-
-from comfy_worker import media
 from comfy_worker.errors import InvalidInput, InvalidValue, ModelMismatch
 from comfy_worker.families import Family, ModelKind, compatible, identify
 from comfy_worker.graph.clip_skip import splice_clip_skip
 from comfy_worker.graph.controlnet import ControlNetSpec, splice_controlnets
-from comfy_worker.graph.fill import apply_overrides, describe, fill, read
+from comfy_worker.graph.fill import Declared, apply_overrides, describe, fill, has_place, read
 from comfy_worker.graph.loaders import Fits, loader_files
 from comfy_worker.graph.lora import LoraSpec, parse_tags, splice_loras
 from comfy_worker.graph.names import match
 from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.graph.paths import check_paths, file_places
+from comfy_worker.graph.pictures import name_stored
 from comfy_worker.graph.roles import Roles, find_roles
-from comfy_worker.graph.workflow import Input, Workflow, parse
+from comfy_worker.graph.workflow import Editor, Input, Workflow, parse
+from comfy_worker.hub import find_checkpoint
 from comfy_worker.job import SEED_LIMIT, ControlNet, JobInput, Parameters
+from comfy_worker.media import InputFiles, is_in_place
 from comfy_worker.templates import Template, Templates
 
 __all__ = ["Installed", "Plan", "Planner", "choose_template"]
@@ -92,19 +93,28 @@ class Planner:
         request: what was asked.
         template: of :func:`choose_template`.
         installed: the ComfyUI that will run it.
-        sd_model: the checkpoint that stands in where a template's own is absent; empty for none.
-        folder: the job's own below ComfyUI's input folder, for the client's pictures.
+        sd_model: the checkpoint that stands in where a template's own is absent: a file, a hub id, or empty.
+        files: what the client sent, and where it goes.
+        said: by key, the client's word of another dialect; a warning where the graph has no place for it.
     """
 
     def __init__(
-        self, request: JobInput, template: Template | None, *, installed: Installed, sd_model: str, folder: Path
+        self,
+        request: JobInput,
+        template: Template | None,
+        *,
+        installed: Installed,
+        sd_model: str,
+        files: InputFiles,
+        said: Mapping[str, str] | None = None,
     ) -> None:
         self._request = request
         self._template = template
         self._installed = installed
         self._defs = installed.defs
         self._sd_model = sd_model
-        self._folder = folder
+        self._files = files
+        self._said = said or {}
         self._warnings: list[str] = []
 
     def plan(self) -> Plan:
@@ -114,6 +124,7 @@ class Planner:
             InputError: whatever of the request cannot be done, by its own code.
         """
         request, template = self._request, self._template
+        self._warnings = []
         workflow = parse(request.workflow) if template is None else template.workflow
         workflow = apply_overrides(workflow, self._defs, request.overrides)
         roles = find_roles(workflow, self._defs)
@@ -129,16 +140,32 @@ class Planner:
         values |= self._seed(workflow, roles)
         declared = {} if template is None else template.params.parameters
         defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
-        values = defaults | values | request.parameters
+        values = defaults | self._placed(values, roles, declared) | request.parameters
         self._warn_of_left(roles, values.keys() - declared.keys())
         workflow = fill(workflow, roles, self._defs, values, declared)
         workflow = apply_overrides(workflow, self._defs, request.overrides)
+        workflow = self._take_in_place(self._named_images(workflow), roles)
         parameters = read(workflow, roles, declared)
         loras = [LoraSpec(lora.name, lora.strength, lora.strength_clip) for lora in request.loras]
         workflow = self._splice(workflow, roles, [*loras, *tagged])
         return Plan(
             workflow, template.name if template else "custom", values.get("seed"), parameters, self._warnings
         )
+
+    def _placed(self, values: Mapping[str, Any], roles: Roles, declared: Mapping[str, Declared]) -> dict[str, Any]:
+        """The values without those that came in another dialect's words and have no place in this graph."""
+        lost = {name for name in self._said.keys() & values.keys() if not has_place(roles, name, declared)}
+        self._warnings += [f"{self._said[name]} is ignored: this graph has no {name}" for name in sorted(lost)]
+        return {name: value for name, value in values.items() if name not in lost}
+
+    def _named_images(self, workflow: Workflow) -> Workflow:
+        """Take in the files that a custom graph names, and let it name the stored ones."""
+        keys = {f"images.{index}.image": one for index, one in enumerate(self._request.images)}
+        self._files.add_any({key: one.image for key, one in keys.items()})
+        stored = {one.name: self._files.names[key] for key, one in keys.items()}
+        workflow, used = name_stored(workflow, self._defs, stored)
+        self._warnings += [f"images: no node names '{name}'" for name in stored if name not in used]
+        return workflow
 
     def _warn_of_left(self, roles: Roles, names: Set[str]) -> None:
         """Warn where a value went to the first of several places and the others stay as they are."""
@@ -150,21 +177,26 @@ class Planner:
             )
 
     def _pictures(self, roles: Roles) -> dict[str, str]:
-        """Store image and mask; where the graph takes its mask from the image's alpha, as one file."""
+        """Take in all pictures; where the graph takes its mask from the image's alpha, image and mask as one."""
         request = self._request
-        image = media.read_image("image", request.image) if request.image is not None else None
-        mask = media.read_mask("mask", request.mask) if request.mask is not None else None
-        if image is not None and mask is not None and roles.alpha_masks and "mask" not in roles.places:
-            image, mask = media.with_mask(image, mask), None
-        values = {}
-        if image is not None:
-            values["image"] = self._store(image, "image")
-        if mask is not None:
-            values["mask"] = self._store(media.mask_file(mask), "mask")
-        return values
+        sent = {"image": request.image, "mask": request.mask}
+        sent |= {f"controlnets.{i}.image": asked.image for i, asked in enumerate(request.controlnets)}
+        merged = bool(request.image and request.mask and roles.alpha_masks and "mask" not in roles.places)
+        self._files.add_pictures({key: value for key, value in sent.items() if value is not None}, merged=merged)
+        wanted = ["image"] if merged else ["image", "mask"]
+        return {key: self._files.names[key] for key in wanted if key in self._files.names}
 
-    def _store(self, image: Image.Image, key: str) -> str:
-        return media.store(image, self._folder, key)
+    def _take_in_place(self, workflow: Workflow, roles: Roles) -> Workflow:
+        """Take in what stands in the graph itself, as a URL or data URI in place of a file's name."""
+        editor = Editor(workflow)
+        places = {f"node {place}": place for place in file_places(workflow, self._defs, roles.outputs)}
+        found = {key: workflow[place.node_id]["inputs"][place.name] for key, place in places.items()}
+        sent = {key: value for key, value in found.items() if is_in_place(value)}
+        self._files.add_any(sent)
+        for key in sent:
+            editor.set(places[key], self._files.names[key])
+        check_paths(editor.workflow, self._defs, roles.outputs, set(self._files.names.values()))
+        return editor.workflow
 
     def _stand_in_checkpoint(
         self, template: Template, workflow: Workflow, roles: Roles, values: Mapping[str, Any]
@@ -181,9 +213,9 @@ class Planner:
         if wanted is None and own in installed:
             return {}
         if wanted is not None:
-            chosen = match(str(wanted), installed, "checkpoint")
+            chosen = find_checkpoint(str(wanted), installed)
         elif self._sd_model:
-            chosen = match(self._sd_model, installed, "checkpoint")
+            chosen = find_checkpoint(self._sd_model, installed)
         elif len(installed) == 1:
             chosen = installed[0]
             self._warnings.append(f"checkpoint {own} is not installed; {chosen}, the only one there is, stood in")
@@ -229,10 +261,8 @@ class Planner:
         return workflow
 
     def _controlnet(self, index: int, asked: ControlNet) -> ControlNetSpec:
-        key = f"controlnets.{index}.image"
-        return ControlNetSpec(
-            image=self._store(media.read_image(key, asked.image), key), **asked.model_dump(exclude={"image"})
-        )
+        image = self._files.names[f"controlnets.{index}.image"]
+        return ControlNetSpec(image=image, **asked.model_dump(exclude={"image"}))
 
     def _bases(self, workflow: Workflow, roles: Roles) -> dict[str, Family | None]:
         """By the node where a sampler's model begins, the family of that model; None where it is not known."""

@@ -1,36 +1,60 @@
-"""The walk of a job, in order: what is asked, which graph, filled, queued, watched, collected, encoded.
+"""The walk of a job, in order: what is asked, which graph, filled, queued, watched, collected, encoded, delivered.
 
 Read it top to bottom; each step lives in a module of its own.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
+
 from comfy_setup import paths
+from comfy_worker.comfyui.events import Event, Executed
 from comfy_worker.comfyui.execution import ExecutionResult
 from comfy_worker.comfyui.neighbour import ComfyUI, RunningComfyUI
 from comfy_worker.comfyui.process import LaunchOptions
-from comfy_worker.errors import InputError, InternalError, ModelNotFound, NoOutput, WorkerError, WorkflowRefused
-from comfy_worker.graph.prefix import into_folder
-from comfy_worker.job import JobInput, Result, Timings
+from comfy_worker.dialects.add_ons import without_hash
+from comfy_worker.dialects.answer import model_list, options_answer, shape
+from comfy_worker.dialects.request import KNOWN_WORDS, Request, translate
+from comfy_worker.dialects.words import OPTIONS
+from comfy_worker.errors import (
+    InputError,
+    InternalError,
+    InvalidValue,
+    ModelNotFound,
+    NoOutput,
+    WorkerError,
+    WorkflowRefused,
+)
+from comfy_worker.graph.prefix import into_folder, serve_raw
+from comfy_worker.hub import find_checkpoint
+from comfy_worker.job import JobInput, Media, Output, Result, Timings
 from comfy_worker.logs import bound
-from comfy_worker.outputs.collect import find_files, find_texts
-from comfy_worker.outputs.encode import encode
+from comfy_worker.media import InputFiles
+from comfy_worker.outputs.collect import OutputFile, find_files, find_texts
+from comfy_worker.outputs.deliver import Delivery, bucket_of, result_limit
+from comfy_worker.outputs.encode import EncodedFile, encode, warnings_of
+from comfy_worker.outputs.storage import Storage
 from comfy_worker.plan import Plan, Planner, choose_template
+from comfy_worker.progress import ProgressReport
 from comfy_worker.settings import Settings
 from comfy_worker.templates import Template, Templates
 
 __all__ = ["JobRunner"]
 
 log = logging.getLogger(__name__)
+
+Tell = Callable[[dict[str, Any]], None]
 
 
 class JobRunner:
@@ -40,6 +64,10 @@ class JobRunner:
         self._settings = settings
         self._comfyui = comfyui
         self._templates = templates
+        self._storage = Storage(settings.bucket) if settings.bucket else None
+        self._options: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._jobs = 0
 
     @classmethod
     @contextmanager
@@ -54,6 +82,8 @@ class JobRunner:
                 log_level=settings.comfy_log_level,
                 api_nodes=settings.api_nodes,
                 boot_timeout_s=settings.comfy_boot_timeout_s,
+                precision=settings.precision,
+                xformers=settings.enable_xformers,
             )
         )
         comfyui.start()
@@ -62,20 +92,21 @@ class JobRunner:
         finally:
             comfyui.close()
 
-    def run(self, job: Mapping[str, Any], cancelled: threading.Event) -> dict[str, Any]:
+    def run(self, job: Mapping[str, Any], cancelled: threading.Event, tell: Tell = lambda _update: None) -> Any:
         """Run one job to its result or its error; never raises.
 
         Args:
             job: RunPod's ``{"id", "input", ...}``.
             cancelled: set by another thread to stop it.
+            tell: gets its progress and, where the settings have it stream, its finished outputs.
 
         Returns:
-            The result, or ``{"error": "CODE: sentence", "details": [...]}``.
+            The result in the shape that was asked for, or ``{"error": "CODE: sentence", "details": [...]}``.
         """
         with bound(job_id=str(job.get("id"))):
             began = time.monotonic()
             try:
-                answer = self._walk(job.get("input"), cancelled).model_dump(exclude_none=True)
+                answer = self._answer(job, cancelled, tell)
                 log.info("done in %d ms", (time.monotonic() - began) * 1000, extra={"action": "job.done"})
             except WorkerError as error:
                 # What a client wrote may be in the sentence of an input error.
@@ -90,28 +121,122 @@ class JobRunner:
                 answer = InternalError("the worker made a mistake; its log has the traceback").to_result()
         return answer
 
-    def _walk(self, value: object, cancelled: threading.Event) -> Result:
-        clock = _Clock()
-        request = JobInput.read(value)
-        template = choose_template(request, self._templates)
-        with clock.stage("wait"):
-            comfyui = self._comfyui.ready(cancelled)
-        with _job_folders(comfyui) as name:
-            with clock.stage("prepare"):
-                plan = self._plan(request, template, comfyui, name)
-                workflow = into_folder(plan.workflow, name)
-            with clock.stage("execute"):
-                executed = comfyui.execute(workflow, cancelled)
-            with clock.stage("collect"):
-                return _result(plan, executed, comfyui, clock)
+    def _answer(self, job: Mapping[str, Any], cancelled: threading.Event, tell: Tell) -> Any:
+        asked = translate(job.get("input"), self._options)
+        if asked.api_name in ("getModels", "getOptions", "setOptions"):
+            return self._a1111_options(asked, cancelled)
+        request = JobInput.read(asked.input, asked.said, KNOWN_WORDS)
+        most = self._settings.max_batch_size
+        if request.batch_size is not None and request.batch_size > most:
+            word = asked.said.get("batch_size", "batch_size")
+            raise InvalidValue(
+                f"{word} must be at most {most}, not {request.batch_size}: the endpoint's setting MAX_BATCH_SIZE",
+                [{"key": word, "value": request.batch_size, "maximum": most}],
+            )
+        response = request.response or asked.response or self._settings.response_format
+        return self._walk(
+            job, asked, request, lambda result: shape(result, response, asked.given), cancelled, tell
+        )
 
-    def _plan(self, request: JobInput, template: Template | None, comfyui: RunningComfyUI, name: str) -> Plan:
+    def _a1111_options(self, asked: Request, cancelled: threading.Event) -> Any:
+        """What A1111's clients ask beside pictures; options hold for later requests of theirs to this worker."""
+        installed = self._comfyui.ready(cancelled).defs["CheckpointLoaderSimple"].inputs["ckpt_name"].choices or ()
+        if asked.api_name == "getModels":
+            return model_list(installed)
+        if asked.api_name == "getOptions":
+            return options_answer(self._options, self._settings.sd_model)
+        told = {name: asked.input[name] for name in OPTIONS if name in asked.input}
+        if told.get("sd_model_checkpoint"):
+            find_checkpoint(without_hash(str(told["sd_model_checkpoint"])), installed)
+        self._options = {**self._options, **told}
+        return None
+
+    def _walk(
+        self,
+        job: Mapping[str, Any],
+        asked: Request,
+        request: JobInput,
+        shaped: Callable[[Result], Any],
+        cancelled: threading.Event,
+        tell: Tell,
+    ) -> Any:
+        clock = _Clock()
+        delivery = self._delivery(job, request.output)
+        template = choose_template(request, self._templates)
+
+        def send(update: dict[str, Any]) -> None:
+            if self._settings.streaming:
+                delivery.streamed += _json_size(update)
+            tell(update)
+
+        progress = ProgressReport(send if request.output.progress else lambda _update: None)
+        with clock.stage("wait"):
+            if not self._comfyui.is_up:
+                progress.say("starting ComfyUI")
+            comfyui = self._comfyui.ready(cancelled)
+        with self._job_folders(comfyui) as name:
+            with clock.stage("prepare"):
+                plan = self._plan(asked, request, template, comfyui, name)
+                plan.warnings[:0] = asked.warnings
+                workflow = into_folder(serve_raw(plan.workflow, comfyui.defs), name, comfyui.defs)
+            # The graph as the client knows it: without the names of this job's folders.
+            text = {"prompt": json.dumps(plan.workflow).replace(f"{name}/", "")}
+            if "--disable-metadata" in self._settings.comfy_args:
+                text = {}
+            outputs = _Outputs(plan, comfyui, delivery, request.output, text, shaped)
+            progress.begin(workflow, comfyui.defs)
+
+            def follow(event: Event | None) -> None:
+                progress.follow(event)
+                if self._settings.streaming and isinstance(event, Executed):
+                    outputs.tell(event, send)
+
+            with clock.stage("execute"):
+                extra_data = dict(asked.extra_data)
+                if request.output.preview:
+                    extra_data["preview_method"] = "auto"
+                executed = comfyui.execute(workflow, cancelled, on_event=follow, extra_data=extra_data)
+            with clock.stage("collect"):
+                return outputs.result(executed, clock)
+
+    def _delivery(self, job: Mapping[str, Any], asked: Output) -> Delivery:
+        """How the job's files are to reach its client; the job's own storage counts before the worker's."""
+        own = job.get("s3Config") or None
+        job_id = str(job.get("id"))
+        limit = result_limit(job_id, self._settings.result_limit_mb)
+        storage = self._storage if own is None else Storage(bucket_of(own))
+        return Delivery(job_id, asked, storage, limit, self._settings.streaming)
+
+    @contextmanager
+    def _job_folders(self, comfyui: RunningComfyUI) -> Iterator[str]:
+        """A name, not to be guessed, for the job's own folders; they are removed with all that is in them.
+
+        Where no other job is left, so is whatever nodes wrote elsewhere and did not report, as one that failed.
+        """
+        name = uuid.uuid4().hex
+        with self._lock:
+            self._jobs += 1
+        try:
+            yield name
+        finally:
+            with self._lock:
+                self._jobs -= 1
+                process = comfyui.process
+                folders = (process.input_dir, process.output_dir, process.temp_dir, process.raw_dir)
+                for folder in filter(None, folders):
+                    for path in folder.glob(name if self._jobs else "*"):
+                        _remove(path)
+
+    def _plan(
+        self, asked: Request, request: JobInput, template: Template | None, comfyui: RunningComfyUI, name: str
+    ) -> Plan:
         planner = Planner(
             request,
             template,
             installed=comfyui,
             sd_model=self._settings.sd_model,
-            folder=comfyui.process.input_dir / name,
+            files=InputFiles(comfyui.process.input_dir / name, self._settings),
+            said=asked.said,
         )
         try:
             return planner.plan()
@@ -139,36 +264,79 @@ class _Clock:
         return round((time.monotonic() - self._began) * 1000)
 
 
-@contextmanager
-def _job_folders(comfyui: RunningComfyUI) -> Iterator[str]:
-    """A name, not to be guessed, for the job's own folders; they are removed with all that is in them."""
-    name = uuid.uuid4().hex
-    try:
-        yield name
-    finally:
-        for parent in (comfyui.process.input_dir, comfyui.process.output_dir):
-            shutil.rmtree(parent / name, ignore_errors=True)
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def _result(plan: Plan, executed: ExecutionResult, comfyui: RunningComfyUI, clock: _Clock) -> Result:
-    """Collect what the workflow made; what it only previewed counts where it made nothing else."""
-    process = comfyui.process
-    files = find_files(executed.outputs, {"output": process.output_dir, "temp": process.temp_dir})
-    try:
+class _Outputs:
+    """What a job's workflow makes, on its way to the client."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        comfyui: RunningComfyUI,
+        delivery: Delivery,
+        asked: Output,
+        text: Mapping[str, str],
+        shaped: Callable[[Result], Any],
+    ) -> None:
+        self._plan = plan
+        self._asked = asked
+        self._text = text
+        self._shaped = shaped
+        self._folders = {"output": comfyui.process.output_dir, "temp": comfyui.process.temp_dir}
+        self._delivery = delivery
+        self._told: dict[str, list[EncodedFile]] = {}
+
+    def tell(self, event: Executed, tell: Tell) -> None:
+        """Hand over what one node saved, if it is small enough to be sent twice."""
+        files = find_files({event.node_id: event.output}, self._folders)
+        saved = encode([file for file in files if file.type == "output"], self._asked, self._text)
+        media = self._delivery.early(saved, self._plan.seed) if saved else None
+        if media is not None:
+            self._told[event.node_id] = saved
+            tell({kind: [one.model_dump(exclude_none=True) for one in row] for kind, row in media.items()})
+
+    def result(self, executed: ExecutionResult, clock: _Clock) -> Any:
+        """Collect everything; what the workflow only previewed counts where it made nothing else."""
+        files = find_files(executed.outputs, self._folders)
         texts = find_texts(executed.outputs)
-        wanted = [file for file in files if file.type == "output"] or files
-        if not wanted and not texts:
-            raise NoOutput("the workflow ended well but saved nothing; end it in a node such as SaveImage")
-        media = encode(wanted, plan.seed)
-    finally:
-        for file in files:
-            file.path.unlink(missing_ok=True)
-    return Result(
-        **{"images": [], **media},
-        texts=texts or None,
-        workflow=plan.name,
-        seed=plan.seed,
-        parameters=plan.parameters,
-        timings=Timings(stages={**clock.stages, "total": clock.total_ms()}, nodes=executed.node_ms),
-        warnings=plan.warnings,
-    )
+        ready: list[EncodedFile] = []
+
+        def answer(media: dict[str, list[Media]]) -> Any:
+            timings = Timings(stages={**clock.stages, "total": clock.total_ms()}, nodes=executed.node_ms)
+            result = Result(
+                **{"images": [], **media},
+                texts=texts or None,
+                workflow=self._plan.name,
+                seed=self._plan.seed,
+                parameters=self._plan.parameters,
+                timings=timings,
+                warnings=[*self._plan.warnings, *warnings_of(ready), *self._delivery.warnings],
+            )
+            return self._shaped(result)
+
+        try:
+            wanted = [file for file in files if file.type == "output" or self._asked.temp] or files
+            if not wanted and not texts:
+                raise NoOutput("the workflow ended well but saved nothing; end it in a node such as SaveImage")
+            ready += self._encoded(wanted)
+            return answer(self._delivery.deliver(ready, self._plan.seed, lambda media: _json_size(answer(media))))
+        finally:
+            for file in files:
+                file.path.unlink(missing_ok=True)
+
+    def _encoded(self, files: Sequence[OutputFile]) -> list[EncodedFile]:
+        """The files, ready to be delivered; those of a node that was told of already are."""
+        fresh = encode([file for file in files if file.node_id not in self._told], self._asked, self._text)
+        order = list(dict.fromkeys(file.node_id for file in files))
+        told = [file for row in self._told.values() for file in row]
+        return sorted([*told, *fresh], key=lambda file: order.index(file.node_id))
+
+
+def _json_size(answer: Any) -> int:
+    """How many bytes the SDK will post for an answer, but for the space behind each comma and colon."""
+    return len(to_json(answer))  # ten times as fast as json.dumps

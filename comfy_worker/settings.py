@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from comfy_setup import paths
+from comfy_worker.bucket import EXPIRY_LIMIT_S, Bucket, locate
 from comfy_worker.errors import InvalidSettings
+from comfy_worker.job import Response
 
 __all__ = ["Settings"]
 
@@ -22,6 +24,14 @@ LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidat
 
 def _words(text: object) -> object:
     return tuple(shlex.split(text)) if isinstance(text, str) else text
+
+
+def _lower(text: object) -> object:
+    return text.lower() if isinstance(text, str) else text
+
+
+def _hosts(text: object) -> object:
+    return tuple(text.lower().replace(",", " ").split()) if isinstance(text, str) else text
 
 
 class Settings(BaseModel):
@@ -54,7 +64,97 @@ class Settings(BaseModel):
     sd_model: str = Field(
         "",
         alias="SD_MODEL",
-        description="Checkpoint that stands in where a template's own is not installed: a file in `checkpoints`",
+        description="Checkpoint that stands in where a template's own is not installed: a file in `checkpoints`, "
+        "or a hub id, see below",
+    )
+    response_format: Response = Field(
+        "images",
+        alias="RESPONSE_FORMAT",
+        description="Shape of the answer where a request does not name one by `response`",
+    )
+    max_batch_size: int = Field(
+        4, alias="MAX_BATCH_SIZE", ge=1, description="The most pictures that a request may ask for at once"
+    )
+    precision: Annotated[Literal["", "fp16", "bf16", "fp32", "fp8"], BeforeValidator(_lower)] = Field(
+        "",
+        alias="PRECISION",
+        description="fp16, bf16, fp32 or fp8: what the diffusion model and the text encoder run in; not set: "
+        "ComfyUI chooses by model and GPU",
+    )
+    enable_xformers: bool | None = Field(
+        None,
+        alias="ENABLE_XFORMERS",
+        description="false: ComfyUI does without xformers; true: a warning at start where it is not installed; "
+        "not set: it is used where it is installed",
+    )
+    hf_token: SecretStr | None = Field(
+        None, alias="HF_TOKEN", description="Token for models that Hugging Face gives only to those who have one"
+    )
+    bucket_endpoint_url: str = Field(
+        "",
+        alias="BUCKET_ENDPOINT_URL",
+        description="S3-compatible storage that results are put into; the URL may name the bucket too",
+    )
+    bucket_access_key_id: str = Field("", alias="BUCKET_ACCESS_KEY_ID", description="Its access key")
+    bucket_secret_access_key: SecretStr | None = Field(
+        None, alias="BUCKET_SECRET_ACCESS_KEY", description="Its secret key"
+    )
+    bucket_name: str = Field(
+        "", alias="BUCKET_NAME", description="Its bucket; needed where the endpoint URL names none"
+    )
+    bucket_prefix: str = Field("", alias="BUCKET_PREFIX", description="What every key in the bucket begins with")
+    bucket_url_expiry_s: int = Field(
+        EXPIRY_LIMIT_S,
+        alias="BUCKET_URL_EXPIRY_S",
+        ge=1,
+        le=EXPIRY_LIMIT_S,
+        description="How long the links to results are good, in seconds, at most seven days",
+    )
+    bucket_public_url: str = Field(
+        "",
+        alias="BUCKET_PUBLIC_URL",
+        pattern="^https?://",
+        description="Where the bucket is open to all; links are then not signed, and do not expire",
+    )
+    result_limit_mb: float | None = Field(
+        None,
+        alias="RESULT_LIMIT_MB",
+        gt=0,
+        description="How large a result may be, base64 counted; otherwise RunPod's 10, and 20 for `/runsync`",
+    )
+    streaming: bool = Field(
+        False,
+        alias="STREAMING",
+        description="Whether every job is a stream of its progress, its finished outputs and its result",
+    )
+    max_input_mb: float = Field(
+        64, alias="MAX_INPUT_MB", gt=0, description="How large a file that a client sends may be, in megabytes"
+    )
+    max_input_pixels: int = Field(
+        64_000_000,
+        alias="MAX_INPUT_PIXELS",
+        gt=0,
+        le=178_956_970,  # Pillow's own
+        description="How many pixels such a picture, or a frame of such a video, may have",
+    )
+    max_inputs: int = Field(
+        32, alias="MAX_INPUTS", ge=1, description="How many pictures, videos and sounds a job may send"
+    )
+    input_timeout_s: float = Field(
+        30.0,
+        alias="INPUT_TIMEOUT_S",
+        gt=0,
+        description="How long all files that a job names by URL may take to arrive, in seconds",
+    )
+    allowed_url_hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = Field(
+        (),
+        alias="ALLOWED_URL_HOSTS",
+        description="The hosts that such a URL may name, `.example.com` for all below it; empty: every host",
+    )
+    allow_private_urls: bool = Field(
+        False,
+        alias="ALLOW_PRIVATE_URLS",
+        description="Whether such a URL may lead to addresses that are not public, such as those of your network",
     )
     comfyui_dir: Path = Field(
         default_factory=lambda: paths.comfyui_dir({}),
@@ -83,12 +183,47 @@ class Settings(BaseModel):
         }
         values["COMFYUI_DIR"] = paths.comfyui_dir(environ)
         values["MODELS_DIR"] = tuple(paths.model_roots(environ))
+        details = _storage_problems(values)
         try:
-            return cls.model_validate(values)
+            settings = cls.model_validate(values)
+            if not details:
+                return settings
         except ValidationError as error:
-            details = [
+            details += [
                 {"setting": str(e["loc"][0]), "given": environ.get(str(e["loc"][0])), "problem": e["msg"]}
                 for e in error.errors()
             ]
         listed = "; ".join(f"{detail['setting']}: {detail['problem']}" for detail in details)
         raise InvalidSettings(f"set these environment variables right, or unset them: {listed}", details)
+
+    @property
+    def bucket(self) -> Bucket | None:
+        """The storage that is configured."""
+        if self.bucket_secret_access_key is None:
+            return None
+        return Bucket(
+            access_key_id=self.bucket_access_key_id,
+            secret_access_key=self.bucket_secret_access_key,
+            prefix=self.bucket_prefix,
+            url_expiry_s=self.bucket_url_expiry_s,
+            public_url=self.bucket_public_url,
+            **locate(self.bucket_endpoint_url, self.bucket_name),
+        )
+
+
+def _storage_problems(values: Mapping[str, object]) -> list[dict[str, object]]:
+    """What is wrong with the ``BUCKET_`` variables together: storage is configured in full, or not at all."""
+    if not any(name.startswith("BUCKET_") for name in values):
+        return []
+    needed = ("BUCKET_ENDPOINT_URL", "BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY")
+    problem = "is missing, while other BUCKET_ variables are set"
+    missing: list[dict[str, object]] = [
+        {"setting": name, "given": None, "problem": problem} for name in needed if name not in values
+    ]
+    url = str(values.get("BUCKET_ENDPOINT_URL", ""))
+    try:
+        if url:
+            locate(url, str(values.get("BUCKET_NAME", "")))
+    except ValueError as error:
+        missing.append({"setting": "BUCKET_ENDPOINT_URL", "given": url, "problem": str(error)})
+    return missing

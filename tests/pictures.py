@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
+import zlib
+from typing import Any
 
 from PIL import Image, ImageDraw
 
-__all__ = ["encoded", "mask", "photo"]
+__all__ = ["bomb", "encoded", "file", "mask", "photo"]
 
 
 def photo(size: tuple[int, int] = (64, 64)) -> Image.Image:
@@ -24,8 +27,23 @@ def mask(size: tuple[int, int] = (64, 64)) -> Image.Image:
     return image
 
 
+def file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """A picture as a file."""
+    written = io.BytesIO()
+    image.save(written, format=kind, **options)
+    return written.getvalue()
+
+
 def encoded(image: Image.Image) -> str:
     """A picture as base64 of a PNG file."""
-    file = io.BytesIO()
-    image.save(file, format="PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    return base64.b64encode(file(image)).decode()
+
+
+def bomb(side: int = 60_000) -> bytes:
+    """A PNG of that many pixels each way in a few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")

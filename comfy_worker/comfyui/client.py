@@ -6,6 +6,7 @@ Owns how a route is called and how its refusals are read. Knows nothing of jobs,
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import requests
@@ -43,13 +44,21 @@ class ComfyUIClient:
         """``GET /object_info``: every node class by its ``class_type``."""
         return self._json("GET", "/object_info")
 
-    def queue_prompt(self, workflow: dict[str, Any], *, prompt_id: str, client_id: str) -> dict[str, Any]:
+    def queue_prompt(
+        self,
+        workflow: dict[str, Any],
+        *,
+        prompt_id: str,
+        client_id: str,
+        extra_data: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         """``POST /prompt``: queue a workflow.
 
         Args:
             workflow: a graph in API format.
             prompt_id: an id of our choice.
             client_id: whose websocket hears of it.
+            extra_data: what goes with the graph: ``preview_method``, ``api_key_comfy_org``; secret.
 
         Returns:
             ``{prompt_id, number, node_errors}``.
@@ -59,6 +68,8 @@ class ComfyUIClient:
                 output branch and queued the rest.
         """
         body = {"prompt": workflow, "prompt_id": prompt_id, "client_id": client_id}
+        if extra_data:
+            body["extra_data"] = dict(extra_data)
         response = self._request("POST", "/prompt", body)
         try:
             answer = response.json()

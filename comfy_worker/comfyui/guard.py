@@ -1,9 +1,9 @@
 """Stands between the worker and ComfyUI, so that no process and no file outlives the worker.
 
-Run as a script, on the standard library alone: ``guard.py PARENT_PID RUNTIME_DIR COMMAND...``. It starts the
+Run as a script, on the standard library alone: ``guard.py PARENT_PID FOLDERS COMMAND...``. It starts the
 command, waits until that ends, until it is told to end (SIGTERM), or until its parent is gone, however that came
-about. Then it ends every process that descends from the command, removes the runtime folder, and leaves with the
-command's exit status.
+about. Then it ends every process that descends from the command, removes the folders (several are parted as in
+PATH), and leaves with the command's exit status.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def _end_all(command: subprocess.Popen[bytes]) -> None:
             how = signal.SIGKILL
 
 
-def main(parent_pid: int, runtime_dir: Path, argv: list[str]) -> int:
+def main(parent_pid: int, folders: list[str], argv: list[str]) -> int:
     """Run the command to its end, or to the parent's.
 
     Args:
         parent_pid: whose end is also that of the command.
-        runtime_dir: removed at the end.
+        folders: removed at the end.
         argv: the command.
 
     Returns:
@@ -84,9 +84,10 @@ def main(parent_pid: int, runtime_dir: Path, argv: list[str]) -> int:
         pass
     status = command.poll()
     _end_all(command)
-    shutil.rmtree(runtime_dir, ignore_errors=True)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
     return 0 if status is None else status if status >= 0 else 128 - status
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2].split(os.pathsep), sys.argv[3:]))

@@ -17,19 +17,30 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import requests
 
 from comfy_worker.errors import ComfyUIUnavailable
 
-__all__ = ["ComfyUIProcess", "LaunchOptions", "has_accelerator"]
+__all__ = ["PRECISIONS", "ComfyUIProcess", "LaunchOptions", "has_accelerator", "launch_flags"]
 
 log = logging.getLogger(__name__)
 comfyui_log = logging.getLogger("comfy_worker.comfyui.log")
 
 GUARD = Path(__file__).with_name("guard.py")
 TAIL_LINES = 40
+
+
+# The VAE is left to ComfyUI, but for fp32: in fp16 that of SDXL gives black pictures.
+PRECISIONS = {
+    "": (),
+    "fp16": ("--fp16-unet", "--fp16-text-enc"),
+    "bf16": ("--bf16-unet", "--bf16-text-enc"),
+    "fp32": ("--fp32-unet", "--fp32-text-enc", "--fp32-vae"),
+    "fp8": ("--fp8_e4m3fn-unet", "--fp8_e4m3fn-text-enc"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,9 @@ class LaunchOptions:
         log_level: DEBUG, INFO, WARNING or ERROR, for ComfyUI's own log.
         api_nodes: whether nodes that call paid services are loaded.
         boot_timeout_s: how long it may take until ``/system_stats`` answers.
+        raw_root: a folder in memory, through which pictures leave ComfyUI raw; need not be there.
+        precision: fp16, bf16, fp32 or fp8, see :data:`PRECISIONS`; empty: ComfyUI chooses by model and GPU.
+        xformers: whether ComfyUI may use xformers; None: it does where it is installed.
     """
 
     comfyui_dir: Path
@@ -53,6 +67,9 @@ class LaunchOptions:
     log_level: str = "INFO"
     api_nodes: bool = False
     boot_timeout_s: float = 300.0
+    raw_root: Path = Path("/dev/shm")  # noqa: S108
+    precision: str = ""
+    xformers: bool | None = None
 
 
 class ComfyUIProcess:
@@ -63,6 +80,7 @@ class ComfyUIProcess:
         input_dir: where ``LoadImage`` finds its files.
         output_dir: where ``SaveImage`` writes.
         temp_dir: where previews go.
+        raw_dir: where raw pictures go while it has room; None where there is no ``raw_root``.
     """
 
     def __init__(self, options: LaunchOptions) -> None:
@@ -72,6 +90,7 @@ class ComfyUIProcess:
         self.temp_dir, self.user_dir = self.runtime_dir / "temp", self.runtime_dir / "user"
         for folder in (self.input_dir, self.output_dir, self.temp_dir, self.user_dir):
             folder.mkdir()
+        self.raw_dir = _folder_in(options.raw_root)
         self._port = _free_port()
         self.base_url = f"http://127.0.0.1:{self._port}"
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -83,6 +102,8 @@ class ComfyUIProcess:
     def start(self) -> None:
         """Start the child; returns at once, see :meth:`wait_ready`."""
         log.info("starting ComfyUI at %s", self.base_url, extra={"action": "comfyui.start"})
+        if self.options.xformers and find_spec("xformers") is None:
+            log.warning("xformers is asked for and not installed", extra={"action": "comfyui.no_xformers"})
         self._thread.start()
         self._spawned.wait()
 
@@ -125,7 +146,8 @@ class ComfyUIProcess:
         """End ComfyUI and whatever it started, and remove its folders."""
         child = self._child
         if child is None:
-            shutil.rmtree(self.runtime_dir, ignore_errors=True)
+            for folder in self._folders():
+                shutil.rmtree(folder, ignore_errors=True)
             return
         child.terminate()
         try:
@@ -136,6 +158,9 @@ class ComfyUIProcess:
         self._thread.join(timeout=5)
         log.info("ComfyUI ended", extra={"action": "comfyui.stop"})
 
+    def _folders(self) -> list[Path]:
+        return [self.runtime_dir] if self.raw_dir is None else [self.runtime_dir, self.raw_dir]
+
     def _run(self) -> None:
         try:
             child = self._child = subprocess.Popen(
@@ -145,7 +170,7 @@ class ComfyUIProcess:
                     "-E",
                     str(GUARD),
                     str(os.getpid()),
-                    str(self.runtime_dir),
+                    os.pathsep.join(map(str, self._folders())),
                     *self._command(),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -184,19 +209,40 @@ class ComfyUIProcess:
             "--user-directory": str(self.user_dir),
             "--database-url": "sqlite:///:memory:",
             "--extra-model-paths-config": str(config),
+            "--preview-size": "256",
             "--verbose": options.log_level,
         }
         command = [sys.executable, "main.py", "--disable-auto-launch"]
         command += [word for flag in flags.items() for word in flag]
-        if not options.api_nodes:
-            command.append("--disable-api-nodes")
-        if not has_accelerator() and "--cpu" not in options.args:
-            command.append("--cpu")
-        return [*command, *options.args]
+        return [*command, *launch_flags(options, accelerator=has_accelerator())]
 
     def _environ(self) -> dict[str, str]:
         roots = os.pathsep.join(str(root) for root in self.options.model_roots)
-        return {**os.environ, "COMFY_WORKER_MODEL_ROOTS": roots, "PYTHONUNBUFFERED": "1"}
+        return {
+            **os.environ,
+            "COMFY_WORKER_MODEL_ROOTS": roots,
+            "COMFY_WORKER_RAW_DIR": str(self.raw_dir or ""),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+def launch_flags(options: LaunchOptions, *, accelerator: bool) -> list[str]:
+    """The flags that follow from the options, those of ``args`` last.
+
+    Args:
+        options: how ComfyUI is to be started.
+        accelerator: whether there is a GPU.
+    """
+    flags = [] if options.api_nodes else ["--disable-api-nodes"]
+    # ComfyUI refuses two flags for the precision of one part; those of `args` hold.
+    parts = {flag.rpartition("-")[2] for flag in options.args}
+    if not {"--force-fp16", "--force-fp32"} & set(options.args):
+        flags += [flag for flag in PRECISIONS[options.precision] if flag.rpartition("-")[2] not in parts]
+    if options.xformers is False:
+        flags.append("--disable-xformers")
+    if not accelerator and "--cpu" not in options.args:
+        flags.append("--cpu")
+    return [*flags, *options.args]
 
 
 def has_accelerator(dev: Path = Path("/dev")) -> bool:
@@ -208,6 +254,13 @@ def has_accelerator(dev: Path = Path("/dev")) -> bool:
     if sys.platform != "linux":
         return True
     return any(any(dev.glob(pattern)) for pattern in ("nvidia[0-9]*", "dxg", "kfd"))
+
+
+def _folder_in(root: Path) -> Path | None:
+    try:
+        return Path(tempfile.mkdtemp(prefix="comfy-worker-", dir=root))
+    except OSError:
+        return None
 
 
 def _free_port() -> int:

@@ -7,7 +7,7 @@ Where the places lie is asked of :mod:`~comfy_worker.graph.roles`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -15,13 +15,13 @@ from comfy_worker.errors import Ambiguous, NoPlace
 from comfy_worker.graph.limits import Limits, limits_by_place
 from comfy_worker.graph.nodes import InputSpec, NodeDefs
 from comfy_worker.graph.overrides import apply_overrides
-from comfy_worker.graph.roles import Roles
+from comfy_worker.graph.roles import Roles, Split
 from comfy_worker.graph.stages import NAMES
 from comfy_worker.graph.titles import TEXTS
 from comfy_worker.graph.trace import Graph
 from comfy_worker.graph.workflow import Input, Workflow
 
-__all__ = ["Declared", "apply_overrides", "describe", "fill", "read"]
+__all__ = ["Declared", "apply_overrides", "describe", "fill", "has_place", "read"]
 
 # Where a graph has only one of the two, either word means it.
 TWINS = {"cfg": "guidance", "guidance": "cfg"}
@@ -94,10 +94,17 @@ def fill(
                 taken = _share(workflow, places[0], place, taken)
             _write(filled, place, -taken if name == "clip_skip" else taken)
     if "steps" in values:
-        _move_splits(workflow, filled, roles)
+        told = {Input(entry.node, entry.input) for name, entry in (declared or {}).items() if name in values}
+        _move_splits(workflow, filled, [split for split in roles.splits if split.place not in told])
     if "width" in values or "height" in values:
         _scale(workflow, filled, roles, limits)
     return filled
+
+
+def has_place(roles: Roles, name: str, declared: Mapping[str, Declared] | None = None) -> bool:
+    """Whether a graph has one place or more for a parameter."""
+    known = {*roles.places, *roles.ambiguous, *(declared or {})}
+    return name in known or TWINS.get(name) in known
 
 
 def read(workflow: Workflow, roles: Roles, declared: Mapping[str, Declared] | None = None) -> dict[str, Any]:
@@ -220,9 +227,9 @@ def _share(workflow: Workflow, first: Input, place: Input, steps: int) -> int:
     return max(1, round(steps * old / old_first)) if old_first and old else steps
 
 
-def _move_splits(workflow: Workflow, filled: Workflow, roles: Roles) -> None:
+def _move_splits(workflow: Workflow, filled: Workflow, splits: Iterable[Split]) -> None:
     """Keep the hand-over from stage to stage at the same part of the steps; each stage keeps one at least."""
-    for split in roles.splits:
+    for split in splits:
         cut, old, new = _value(workflow, split.place), _value(workflow, split.steps), _value(filled, split.steps)
         if not all(isinstance(one, int) for one in (cut, old, new)) or not 0 < cut <= old:
             continue  # a stage's beginning, or an open end such as 10000

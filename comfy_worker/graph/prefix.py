@@ -1,33 +1,84 @@
-"""Where saving nodes write: below one folder of the job's own."""
+"""What saving nodes are told in the graph that is queued: where they write, and which class serves them."""
 
 from __future__ import annotations
 
 from comfy_worker.errors import InvalidValue
+from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.graph.paths import climbs
 from comfy_worker.graph.workflow import Workflow
 
-__all__ = ["into_folder"]
+__all__ = ["RAW_OUTPUT", "into_folder", "serve_raw"]
+
+RAW_OUTPUT = "ComfyWorkerOutput"
+# By the class that it serves: the folder it writes to, and the prefix where the class takes none.
+SERVED = {
+    "SaveImage": ("output", "ComfyUI"),
+    "PreviewImage": ("temp", "ComfyUI_temp"),
+    "SaveImageWebsocket": ("output", "ComfyUI"),
+}
+
+# Classes that hold their prefix elsewhere, first the input that is to be told the folder. ComfyUI does not keep
+# datasets below its output folder, so that all of these must be texts that can be looked at.
+NAMES = {
+    "SaveLoRA": ("prefix",),
+    "SaveImageDataSetToFolder": ("folder_name", "filename_prefix"),
+    "SaveImageTextDataSetToFolder": ("folder_name", "filename_prefix"),
+    "SaveTrainingDataset": ("folder_name",),
+    "LoadTrainingDataset": ("folder_name",),
+}
 
 
-def into_folder(workflow: Workflow, folder: str) -> Workflow:
+def serve_raw(workflow: Workflow, defs: NodeDefs) -> Workflow:
+    """The workflow with the nodes that would encode pictures replaced by the one of ours that does not.
+
+    Ids, titles and links stay. Where this ComfyUI lacks our node, so does the workflow.
+
+    Args:
+        workflow: stays as it is.
+        defs: the node classes that there are.
+    """
+    if RAW_OUTPUT not in defs:
+        return workflow
+    served = dict(workflow)
+    for node_id, node in workflow.items():
+        if node["class_type"] in SERVED:
+            kind, prefix = SERVED[node["class_type"]]
+            inputs = {"filename_prefix": prefix, **node["inputs"], "kind": kind}
+            served[node_id] = {**node, "class_type": RAW_OUTPUT, "inputs": inputs}
+    return served
+
+
+def into_folder(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
     """The workflow with every ``filename_prefix`` below the job's own folder.
 
-    That keeps jobs apart, and a saving node from being taken for cached while its file is gone.
+    That keeps jobs apart, and a saving node from being taken for cached while its file is gone. An output node
+    without such a prefix is told the folder by an input that ComfyUI minds only where it looks for cached results.
 
     Args:
         workflow: stays as it is.
         folder: a name, without slashes.
+        defs: the node classes that there are.
 
     Raises:
-        InvalidValue: a prefix that is absolute or climbs with ``..``.
+        InvalidValue: a prefix that is absolute or climbs with ``..``, or a dataset's folder that is computed.
     """
     moved = dict(workflow)
     for node_id, node in workflow.items():
-        prefix = node["inputs"].get("filename_prefix")
-        if isinstance(prefix, str):
-            if prefix.startswith(("/", "\\")) or ".." in prefix.replace("\\", "/").split("/"):
+        names = NAMES.get(node["class_type"], ("filename_prefix",))
+        for name in names:
+            prefix = node["inputs"].get(name)
+            is_text = isinstance(prefix, str)
+            if climbs(prefix) if is_text else prefix is not None and node["class_type"] in NAMES:
                 raise InvalidValue(
-                    f"filename_prefix of node {node_id} must stay in the output folder, not '{prefix}'",
-                    [{"node_id": node_id, "input": "filename_prefix", "given": prefix}],
+                    f"{name} of node {node_id} must be a text that stays in the output folder, not '{prefix}'",
+                    [{"node_id": node_id, "input": name, "given": prefix}],
                 )
-            moved[node_id] = {**node, "inputs": {**node["inputs"], "filename_prefix": f"{folder}/{prefix}"}}
+        first = node["inputs"].get(names[0])
+        if isinstance(first, str):
+            told = {names[0]: f"{folder}/{first}"}
+        elif node["class_type"] in defs and defs[node["class_type"]].is_output:
+            told = {"comfy_worker_folder": folder}
+        else:
+            continue
+        moved[node_id] = {**node, "inputs": {**node["inputs"], **told}}
     return moved

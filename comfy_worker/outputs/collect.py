@@ -5,12 +5,14 @@ The kind of a file is decided by its content: ComfyUI reports videos and animati
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from comfy_worker.errors import NoOutput
+from comfy_worker.job import Text
 
 __all__ = ["OutputFile", "find_files", "find_texts", "sniff"]
 
@@ -23,18 +25,20 @@ class OutputFile:
         node_id: the node that reported it.
         path: where it lies.
         type: ``output`` or ``temp``.
+        shape: of raw pixels, (height, width, channels); None for a file of any other kind.
     """
 
     node_id: str
     path: Path
     type: str
+    shape: tuple[int, int, int] | None = None
 
 
 def find_files(outputs: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]) -> list[OutputFile]:
     """List every file that the output nodes of a prompt reported.
 
     Args:
-        outputs: by node id, what each reported: ``{"images": [{filename, subfolder, type}], ...}``.
+        outputs: by node id, what each reported: ``{"images": [{filename, subfolder, type, raw_shape?}], ...}``.
         folders: by ``type``, ComfyUI's folder.
 
     Raises:
@@ -48,25 +52,30 @@ def find_files(outputs: Mapping[str, Mapping[str, Any]], folders: Mapping[str, P
         folder = folders.get(kind)
         if folder is None:  # `input`: a node that shows what it was given
             continue
-        path = (folder / str(item.get("subfolder") or "") / str(item["filename"])).resolve()
-        if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        path = Path(os.path.normpath(folder / str(item.get("subfolder") or "") / str(item["filename"])))
+        if not path.is_relative_to(folder) or not path.is_file():
             raise NoOutput(
                 f"node {node_id} reported {item['filename']}, and there is no such file; send the job again"
             )
-        found.append(OutputFile(node_id, path, kind))
+        height, width, channels = item.get("raw_shape") or (0, 0, 0)
+        found.append(OutputFile(node_id, path, kind, (height, width, channels) if channels else None))
     return found
 
 
-def find_texts(outputs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def find_texts(outputs: Mapping[str, Mapping[str, Any]]) -> list[Text]:
     """List the texts that nodes such as ``PreviewAny`` reported."""
-    return [item for _node_id, item in _items(outputs, "text") if isinstance(item, str)]
+    return [
+        Text(data=item, node_id=node_id, bytes=len(item.encode(errors="replace")))
+        for node_id, item in _items(outputs, "text")
+        if isinstance(item, str)
+    ]
 
 
 def sniff(head: bytes) -> tuple[str, str]:
     """Tell what a file is by its first bytes.
 
     Args:
-        head: at least the first 16 bytes.
+        head: the first 1024 bytes, or all there are.
 
     Returns:
         Its kind (``images``, ``videos``, ``audio`` or ``files``) and its MIME type.
@@ -74,6 +83,8 @@ def sniff(head: bytes) -> tuple[str, str]:
     for offset, magic, kind, mime_type in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return kind, mime_type
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and b"<svg" in head:
+        return "images", "image/svg+xml"
     return "files", "application/octet-stream"
 
 
@@ -82,13 +93,21 @@ _MAGIC = (
     (0, b"\xff\xd8\xff", "images", "image/jpeg"),
     (8, b"WEBP", "images", "image/webp"),
     (0, b"GIF8", "images", "image/gif"),
-    (0, b"<svg", "images", "image/svg+xml"),
+    (0, b"BM", "images", "image/bmp"),
+    (0, b"II*\0", "images", "image/tiff"),
+    (0, b"MM\0*", "images", "image/tiff"),
+    (0, b"v/1\x01", "images", "image/x-exr"),
+    (4, b"ftypavif", "images", "image/avif"),
+    (4, b"ftypavis", "images", "image/avif"),
+    (4, b"ftypM4A", "audio", "audio/mp4"),
+    (4, b"ftypqt", "videos", "video/quicktime"),
     (4, b"ftyp", "videos", "video/mp4"),
+    (8, b"AVI ", "videos", "video/x-msvideo"),
     (0, b"\x1aE\xdf\xa3", "videos", "video/webm"),
     (0, b"fLaC", "audio", "audio/flac"),
     (0, b"OggS", "audio", "audio/ogg"),
     (0, b"ID3", "audio", "audio/mpeg"),
-    (0, b"\xff\xfb", "audio", "audio/mpeg"),
+    *((0, bytes((0xFF, second)), "audio", "audio/mpeg") for second in (0xFA, 0xFB, 0xF2, 0xF3)),
     (8, b"WAVE", "audio", "audio/wav"),
     (0, b"glTF", "files", "model/gltf-binary"),
 )

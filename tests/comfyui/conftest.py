@@ -20,18 +20,21 @@ from comfy_worker.comfyui.process import LaunchOptions
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.prefix import into_folder
 from comfy_worker.job import JobInput
+from comfy_worker.media import InputFiles
 from comfy_worker.plan import Plan, Planner, choose_template
+from comfy_worker.settings import Settings
 from comfy_worker.templates import Templates
 
 TEMPLATES = Templates([paths.REPO / "workflows"])
+NODE_PACKS = Path(__file__).parent / "node_packs"
 
 
-def launch_options(model_root: Path, **changes: Any) -> LaunchOptions:
+def launch_options(model_root: Path, *node_packs: Path, **changes: Any) -> LaunchOptions:
     """How the tests start ComfyUI."""
     return LaunchOptions(
         comfyui_dir=paths.comfyui_dir(os.environ),
         model_roots=(model_root,),
-        custom_nodes=(paths.CUSTOM_NODES,),
+        custom_nodes=(paths.CUSTOM_NODES, *node_packs),
         **changes,
     )
 
@@ -58,12 +61,13 @@ class RealComfyUI:
         """What a job's input becomes before it is queued."""
         request = JobInput.read(asked)
         template = choose_template(request, TEMPLATES)
-        folder = self.input_dir / uuid.uuid4().hex
-        return Planner(request, template, installed=self.running, sd_model="", folder=folder).plan()
+        files = InputFiles(self.input_dir / uuid.uuid4().hex, Settings())
+        return Planner(request, template, installed=self.running, sd_model="", files=files).plan()
 
     def images(self, workflow: dict[str, Any]) -> list[Image.Image]:
         """The pictures of a workflow, in the order of its output nodes."""
-        result = self.running.execute(into_folder(workflow, uuid.uuid4().hex), threading.Event())
+        queued = into_folder(workflow, uuid.uuid4().hex, self.defs)
+        result = self.running.execute(queued, threading.Event())
         folders = {"output": self.running.process.output_dir, "temp": self.running.process.temp_dir}
         found = []
         for output in result.outputs.values():

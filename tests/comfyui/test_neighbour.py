@@ -20,18 +20,22 @@ from tests.graphs import txt2img
 pytestmark = pytest.mark.comfyui
 
 
-def comfyui_pid() -> int:
-    """The process id of the ComfyUI that this test started."""
-    family = psutil.Process().children(recursive=True)
-    (found,) = [process.pid for process in family if process.cmdline()[1:2] == ["main.py"]]
-    return found
+def commands_of(runtime_dir: Path) -> dict[int, list[str]]:
+    """The ComfyUI of a runtime folder, by process id; other tests have theirs."""
+    family = {process.pid: process.cmdline() for process in psutil.Process().children(recursive=True)}
+    return {
+        pid: command
+        for pid, command in family.items()
+        if command[1:2] == ["main.py"] and any(str(runtime_dir) in word for word in command)
+    }
 
 
 def test_it_dies_under_a_job_and_the_next_job_finds_another(model_root: Path) -> None:
     errors: list[ComfyUIUnavailable] = []
     with real_comfyui(launch_options(model_root, log_level="WARNING")) as comfyui:
         running = comfyui.running
-        folder = running.process.runtime_dir
+        folder, raw_dir = running.process.runtime_dir, running.process.raw_dir
+        assert raw_dir is not None
 
         def run() -> None:
             with pytest.raises(ComfyUIUnavailable, match="died while the workflow ran") as caught:
@@ -40,18 +44,19 @@ def test_it_dies_under_a_job_and_the_next_job_finds_another(model_root: Path) ->
 
         job = threading.Thread(target=run)
         job.start()
-        time.sleep(1)
-        os.kill(comfyui_pid(), signal.SIGKILL)
-        job.join(timeout=5)
+        while not running.client.get_queue()["queue_running"]:
+            time.sleep(0.1)
+        (pid,) = commands_of(folder)
+        os.kill(pid, signal.SIGKILL)
+        job.join(timeout=60)
         assert len(errors) == 1
         assert comfyui.images(txt2img())
         assert not folder.exists()
+        assert not raw_dir.exists()
         last_folder = comfyui.running.process.runtime_dir
         assert last_folder.is_dir()
     assert not last_folder.exists()
-    assert [
-        process for process in psutil.Process().children(recursive=True) if "main.py" in process.cmdline()
-    ] == []
+    assert commands_of(last_folder) == {}
 
 
 def test_a_flag_that_comfyui_does_not_know_is_told_with_its_log(model_root: Path) -> None:

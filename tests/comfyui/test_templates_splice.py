@@ -5,10 +5,8 @@ The models that they need are stand-ins, with the names and the headers of the r
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,11 +22,9 @@ from comfy_worker.job import JobInput
 from comfy_worker.run import JobRunner
 from comfy_worker.settings import Settings
 from tests import pictures, shipped, standins
-from tests.comfyui.conftest import TEMPLATES, RealComfyUI, launch_options, real_comfyui
+from tests.comfyui.conftest import NODE_PACKS, TEMPLATES, RealComfyUI, launch_options, real_comfyui
 
 pytestmark = pytest.mark.comfyui
-
-NODE_PACKS = Path(__file__).parent / "node_packs"
 
 # What each model file of the templates is; its stand-in has that header. Other files need no more than a name.
 MODELS = {
@@ -88,9 +84,7 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealComfyUI]:
     for family in standins.CONTROLNET_FAMILIES:
         if family != "sd15":
             standins.write_controlnet_standin(root / "controlnet" / f"{family}-canny.safetensors", family)
-    options = launch_options(root)
-    options = dataclasses.replace(options, custom_nodes=(*options.custom_nodes, NODE_PACKS))
-    with real_comfyui(options) as started:
+    with real_comfyui(launch_options(root, NODE_PACKS)) as started:
         pictures.photo().save(started.input_dir / "example.png")
         yield started
 
@@ -217,3 +211,11 @@ def test_a_lora_of_no_known_family_is_a_warning(comfyui: RealComfyUI, name: str)
     assert findings(comfyui, plan.workflow) == {}
     assert plan.warnings
     assert all("strange.safetensors" in warning for warning in plan.warnings)
+
+
+def test_extra_data_reaches_the_nodes_of_this_prompt_only(comfyui: RealComfyUI) -> None:
+    graph = {"1": {"class_type": "ShowKey", "inputs": {}}}
+    executed = comfyui.running.execute(graph, threading.Event(), extra_data={"api_key_comfy_org": "comfyui-key"})
+    assert executed.outputs["1"]["text"] == ["comfyui-key"]
+    graph = {"2": {"class_type": "ShowKey", "inputs": {}}}
+    assert comfyui.running.execute(graph, threading.Event()).outputs["2"]["text"] == ["None"]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import os
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from PIL import Image
@@ -20,8 +23,9 @@ from tests import placeholders
 class Client:
     """What a client of RunPod does, with the host swapped."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, temp_dir: Path = Path()) -> None:
         self.url = url
+        self.temp_dir = temp_dir
 
     def post(self, route: str, body: Any = None) -> dict[str, Any]:
         answer: dict[str, Any] = requests.post(f"{self.url}/{route}", json=body, timeout=300).json()
@@ -47,11 +51,59 @@ def pictures(result: dict[str, Any]) -> list[Image.Image]:
     return [Image.open(io.BytesIO(base64.b64decode(image["data"]))) for image in result["images"]]
 
 
-@pytest.fixture(scope="session")
-def worker(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """The endpoint with one worker, up and ready."""
-    log_path = tmp_path_factory.mktemp("worker") / "worker.log"
-    environ = {**os.environ, "MODELS_DIR": str(model_root), "SD_MODEL": placeholders.CHECKPOINT}
+@contextmanager
+def serving(model_root: Path, folder: Path, **settings: str) -> Iterator[Client]:
+    """An endpoint with one worker of these settings, up and ready; its log goes into ``worker.log``."""
+    log_path = folder / "worker.log"
+    environ = {
+        **os.environ,
+        "MODELS_DIR": str(model_root),
+        "SD_MODEL": placeholders.CHECKPOINT,
+        "TMPDIR": str(folder),
+        **settings,
+    }
     with LocalEndpoint(environ=environ, log_path=log_path) as endpoint:
         assert endpoint.wait_ready(300), log_path.read_text()
-        yield Client(endpoint.url)
+        yield Client(endpoint.url, folder)
+
+
+@pytest.fixture(scope="session")
+def worker(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """The worker that most tests share, with the settings as they are by themselves."""
+    with serving(model_root, tmp_path_factory.mktemp("worker")) as client:
+        yield client
+
+
+def comfyuis() -> dict[str, Path]:
+    """Every ComfyUI that runs below this process, by its URL, and the folder that holds its folders."""
+    commands = [child.cmdline() for child in psutil.Process().children(recursive=True)]
+    return {
+        f"http://127.0.0.1:{command[command.index('--port') + 1]}": Path(
+            command[command.index("--input-directory") + 1]
+        ).parent
+        for command in commands
+        if "--input-directory" in command
+    }
+
+
+def left_behind() -> list[str]:
+    """What ComfyUI still holds of any job: its queue, its history, its folders."""
+    found = []
+    for url, root in comfyuis().items():
+        queue = requests.get(f"{url}/queue", timeout=10).json()
+        found += [f"queue: {entry[1]}" for entries in queue.values() for entry in entries]
+        found += [f"history: {prompt_id}" for prompt_id in requests.get(f"{url}/history", timeout=10).json()]
+        found += [str(path) for name in ("input", "output", "temp") for path in (root / name).rglob("*")]
+    return [
+        entry for entry in found if not entry.endswith("/input/3d")
+    ]  # ComfyUI's own, made whenever it is asked
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_a_job_stays() -> Iterator[None]:
+    """After every test the folders, the queue and the history of ComfyUI are empty."""
+    yield
+    deadline = time.monotonic() + 15
+    while left := left_behind():
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from comfy_worker.errors import NoOutput
+from comfy_worker.job import Output, Text
 from comfy_worker.outputs.collect import OutputFile, find_files, find_texts, sniff
 from comfy_worker.outputs.encode import encode
 
@@ -24,18 +25,24 @@ def test_files_and_texts_of_all_keys_are_found(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.png").write_bytes(png())
     (tmp_path / "b.flac").write_bytes(b"fLaC" + bytes(20))
-    outputs = {
+    outputs: dict[str, dict[str, Any]] = {
         "9": {"images": [{"filename": "a.png", "subfolder": "sub", "type": "output"}], "animated": [True]},
         "8": {"audio": [{"filename": "b.flac", "subfolder": "", "type": "temp"}]},
-        "7": {"text": ["one", "two"]},
+        "7": {"text": ["one", "zwölf"]},
+        "5": {"images": [{"filename": "c.png", "subfolder": "", "type": "output", "raw_shape": [2, 3, 4]}]},
         "6": {"images": [{"filename": "shown.png", "subfolder": "", "type": "input"}]},
     }
+    (tmp_path / "c.png").symlink_to(tmp_path / "b.flac")
     folders = {"output": tmp_path, "temp": tmp_path}
     assert find_files(outputs, folders) == [
         OutputFile("9", tmp_path / "sub" / "a.png", "output"),
         OutputFile("8", tmp_path / "b.flac", "temp"),
+        OutputFile("5", tmp_path / "c.png", "output", (2, 3, 4)),
     ]
-    assert find_texts(outputs) == ["one", "two"]
+    assert find_texts(outputs) == [
+        Text(data="one", node_id="7", bytes=3),
+        Text(data="zwölf", node_id="7", bytes=6),
+    ]
 
 
 @pytest.mark.parametrize("name", ["gone.png", "../outside.png"])
@@ -56,6 +63,12 @@ def test_a_reported_file_that_is_not_there_is_an_error(tmp_path: Path, name: str
         (b"\x1aE\xdf\xa3\0\0\0\0", "videos", "video/webm"),
         (b"ID3\x04\0\0", "audio", "audio/mpeg"),
         (b"glTF\x02\0\0\0", "files", "model/gltf-binary"),
+        (b"\xff\xf3\x40\xc0", "audio", "audio/mpeg"),
+        (b"\0\0\0\x20ftypM4A ", "audio", "audio/mp4"),
+        (b"\0\0\0\x20ftypqt  ", "videos", "video/quicktime"),
+        (b"\0\0\0\x20ftypavif", "images", "image/avif"),
+        (b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- a line -->\n<svg>', "images", "image/svg+xml"),
+        (b"a text that says <svg", "files", "application/octet-stream"),
         (b"", "files", "application/octet-stream"),
     ],
 )
@@ -63,9 +76,9 @@ def test_the_kind_is_decided_by_content(head: bytes, kind: str, mime_type: str) 
     assert sniff(head) == (kind, mime_type)
 
 
-def test_an_image_carries_its_size_and_seed(tmp_path: Path) -> None:
+def test_an_image_carries_its_size(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png())
-    (image,) = encode([OutputFile("9", path, "output")], seed=7)["images"]
-    assert (image.width, image.height, image.bytes, image.seed, image.node_id) == (3, 2, len(png()), 7, "9")
-    assert base64.b64decode(image.data) == png()
+    (image,) = encode([OutputFile("9", path, "output")], Output(), {})
+    assert (image.width, image.height, image.size, image.node_id) == (3, 2, len(png()), "9")
+    assert image.read() == png()

@@ -88,6 +88,13 @@ def test_either_word_means_the_only_one_of_cfg_and_guidance(word: str, other: st
     assert changes(flux, filled(flux, cfg=2.0, guidance=4.0)) == {"sampler.cfg": 2.0, "guide.guidance": 4.0}
 
 
+def test_a_hand_over_that_is_told_stays_as_told() -> None:
+    declared = {"base_end": Entry("sampler", "end_at_step"), "refiner_steps": Entry("last", "steps")}
+    result = filled(two_stages(), declared, steps=10, base_end=9, refiner_steps=30)
+    assert [result[one]["inputs"]["steps"] for one in ("sampler", "last")] == [10, 30]
+    assert result["sampler"]["inputs"]["end_at_step"] == 9
+
+
 @pytest.mark.parametrize(
     ("steps", "cut", "new", "moved"),
     [

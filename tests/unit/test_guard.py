@@ -72,6 +72,15 @@ def test_it_leaves_with_the_status_of_the_command(runtime_dir: Path, code: str, 
     assert not runtime_dir.exists()
 
 
+def test_it_removes_every_folder_that_it_is_given(runtime_dir: Path, tmp_path: Path) -> None:
+    other = tmp_path / "raw"
+    other.mkdir()
+    with guard(Path(f"{runtime_dir}{os.pathsep}{other}"), "true") as process:
+        assert process.wait(timeout=20) == 0
+    assert not runtime_dir.exists()
+    assert not other.exists()
+
+
 def test_sigterm_ends_the_whole_family_and_removes_the_folder(runtime_dir: Path) -> None:
     with guard(runtime_dir, sys.executable, "-c", BUSY) as process:
         assert process.stdout is not None

@@ -1,106 +1,217 @@
-"""Pictures that clients send: verified by content, told apart from what only claims to be one."""
+"""Files that clients send: verified by content, told apart from what only claims to be one."""
 
 from __future__ import annotations
 
 import base64
 import io
-import struct
-import zlib
+import threading
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from comfy_worker import media
 from comfy_worker.errors import InvalidMedia
+from comfy_worker.settings import Settings
+from tests import clips, pictures
 
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> str:
-    file = io.BytesIO()
-    image.save(file, format=kind, **options)
-    return base64.b64encode(file.getvalue()).decode()
-
-
+MAX_PIXELS = 1_000_000
 RED = Image.new("RGB", (4, 2), (255, 0, 0))
+NOISE = Image.effect_noise((64, 64), 50)
+
+
+def text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def inputs(folder: Path, **changes: Any) -> media.InputFiles:
+    return media.InputFiles(folder / "job", Settings(**changes))
+
+
+def stored(files: media.InputFiles, folder: Path, key: str) -> Image.Image:
+    with Image.open(folder / files.names[key]) as image:
+        copied: Image.Image = image.copy()
+        return copied
 
 
 def test_base64_and_data_uri_are_alike() -> None:
-    plain = encoded(RED)
+    plain = pictures.encoded(RED)
     for value in (
         plain,
         f"data:image/png;base64,{plain}",
         "\n".join(plain[i : i + 20] for i in range(0, 999, 20)),
     ):
-        assert media.read_image("image", value).tobytes() == RED.tobytes()
+        assert media.decode("image", value) == pictures.file(RED)
 
 
-def test_a_wrong_type_in_a_data_uri_does_not_matter() -> None:
-    value = "data:image/png;base64," + encoded(RED, "JPEG")
-    assert media.read_image("image", value).size == (4, 2)
+@pytest.mark.parametrize("value", ["not base64!", "data:image/png;base64,%%%", "data:image/png,abc", "bild.png"])
+def test_what_is_neither_is_refused(value: str) -> None:
+    with pytest.raises(InvalidMedia, match="image must be base64, a data URI or a URL"):
+        media.decode("image", value)
+
+
+def test_a_wrong_type_in_a_data_uri_does_not_matter(tmp_path: Path) -> None:
+    files = inputs(tmp_path)
+    files.add_pictures({"image": "data:video/mp4;base64," + text(pictures.file(RED, "JPEG"))})
+    assert stored(files, tmp_path, "image").size == (4, 2)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM"])
+def test_pictures_of_every_kind_are_read(kind: str) -> None:
+    assert media.read_image("image", pictures.file(RED, kind), MAX_PIXELS).size == (4, 2)
+
+
+def test_a_format_that_another_program_would_have_to_read_is_refused() -> None:
+    with pytest.raises(InvalidMedia, match="image is no picture that can be read"):
+        media.read_image("image", pictures.file(RED, "EPS"), MAX_PIXELS)
 
 
 def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert media.read_image("image", encoded(RED, "JPEG", exif=exif)).size == (2, 4)
+    assert media.read_image("image", pictures.file(RED, "JPEG", exif=exif), MAX_PIXELS).size == (2, 4)
 
 
-def huge_png() -> str:
-    """A PNG of 60000x60000 pixels in a few bytes."""
+def test_cmyk_becomes_rgb() -> None:
+    assert media.read_image("image", pictures.file(RED.convert("CMYK"), "JPEG"), MAX_PIXELS).mode == "RGB"
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = struct.pack(">IIBBBBB", 60000, 60000, 1, 0, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    return base64.b64encode(data).decode()
+def test_sixteen_bits_of_grey_become_eight() -> None:
+    deep = Image.fromarray(np.array([[0, 0x4000, 0x80FF, 0xFFFF]], np.uint16))
+    image = media.read_image("image", pictures.file(deep), MAX_PIXELS)
+    assert (image.mode, image.tobytes()) == ("L", bytes([0, 0x40, 0x80, 0xFF]))
+
+
+BROKEN = "is a picture that is broken or cut short"
 
 
 @pytest.mark.parametrize(
-    ("value", "sentence"),
+    ("data", "sentence"),
     [
-        ("not base64!", "image must be base64 or a data URI of a picture"),
-        ("data:image/png;base64,%%%", "image must be base64 or a data URI of a picture"),
-        (base64.b64encode(b"just text").decode(), "image is no picture that can be read"),
-        (
-            encoded(Image.effect_noise((64, 64), 50))[:2000],
-            "image is no picture that can be read, or is cut short",
-        ),
-        (huge_png(), "image has too many pixels; send at most 64,000,000"),
-        ("https://example.com/a.png", "image is a URL, which this worker does not fetch"),
-        ("file:///etc/passwd", "image is a URL, which this worker does not fetch"),
+        (b"just text", "is no picture"),
+        (b"", "is no picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is no picture"),
+        (pictures.file(NOISE)[:1500], BROKEN),
+        (pictures.file(NOISE, "JPEG")[:900], BROKEN),
+        (pictures.file(NOISE, "AVIF")[:-40], BROKEN),
+        (pictures.bomb(), "has too many pixels; send at most 1,000,000"),
+        (pictures.bomb(11_000), "has too many pixels; send at most 1,000,000"),
+        (pictures.bomb(1_001), "has too many pixels; send at most 1,000,000"),
     ],
-    ids=["no-base64", "bad-data-uri", "text", "cut-short", "bomb", "url", "file-url"],
+    ids=["text", "empty", "svg", "png-cut", "jpeg-cut", "avif-cut", "bomb", "big-bomb", "small-bomb"],
 )
-def test_what_is_no_picture_is_refused(value: str, sentence: str) -> None:
-    with pytest.raises(InvalidMedia, match="image") as caught:
-        media.read_image("image", value)
-    assert sentence in str(caught.value)
+def test_what_is_no_picture_is_refused(data: bytes, sentence: str) -> None:
+    for read in (media.read_image, media.read_mask, media.read_media):
+        with pytest.raises(InvalidMedia, match=f"image {sentence}"):
+            read("image", data, MAX_PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("data", "suffix"),
+    [
+        (clips.video(), ".mp4"),
+        (clips.video("webm", "libvpx-vp9"), ".mkv"),
+        (clips.sound(), ".flac"),
+        (clips.sound("mp3", "libmp3lame"), ".mp3"),
+        (clips.sound("wav", "pcm_s16le"), ".wav"),
+        (clips.sound("ipod", "aac"), ".mp4"),
+    ],
+    ids=["mp4", "webm", "flac", "mp3", "wav", "m4a"],
+)
+def test_a_clip_is_told_by_its_content_and_kept_as_it_is(data: bytes, suffix: str) -> None:
+    assert media.read_media("clip", data, MAX_PIXELS) == media.Clip(data, suffix)
+
+
+PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"just text", b"", clips.video()[:600], PLAYLIST, b"ffconcat version 1.0\nfile '/etc/passwd'\n"],
+    ids=["text", "empty", "mp4-cut", "playlist", "concat"],
+)
+def test_what_is_no_clip_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidMedia, match="clip is no picture, video or sound that can be read"):
+        media.read_media("clip", data, MAX_PIXELS)
+
+
+def test_a_video_of_too_many_pixels_is_refused() -> None:
+    with pytest.raises(InvalidMedia, match="clip has too many pixels; send at most 3,000"):
+        media.read_media("clip", clips.video(), 3_000)
+
+
+def test_a_clip_is_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(InvalidMedia, match="image is no picture that can be read"):
+        inputs(tmp_path).add_pictures({"image": text(clips.video())})
 
 
 def test_a_mask_is_the_alpha_channel_or_the_grey() -> None:
     grey = Image.new("L", (2, 2), 200)
-    assert media.read_mask("mask", encoded(grey)).tobytes() == bytes([200] * 4)
+    assert media.read_mask("mask", pictures.file(grey), MAX_PIXELS).tobytes() == bytes([200] * 4)
     clear = Image.new("RGBA", (2, 2), (9, 9, 9, 70))
-    assert media.read_mask("mask", encoded(clear)).tobytes() == bytes([70] * 4)
+    assert media.read_mask("mask", pictures.file(clear), MAX_PIXELS).tobytes() == bytes([70] * 4)
 
 
-def test_a_mask_file_reads_alike_from_any_channel() -> None:
-    file = media.mask_file(Image.new("L", (1, 1), 200))
-    assert file.getpixel((0, 0)) == (200, 200, 200, 55)
+def test_a_mask_file_reads_alike_from_any_channel(tmp_path: Path) -> None:
+    files = inputs(tmp_path)
+    files.add_pictures({"image": pictures.encoded(RED), "mask": pictures.encoded(Image.new("L", (1, 1), 200))})
+    assert stored(files, tmp_path, "mask").getpixel((0, 0)) == (200, 200, 200, 55)
+    assert stored(files, tmp_path, "image").tobytes() == RED.tobytes()
 
 
-def test_a_picture_carries_a_mask_of_another_size() -> None:
-    masked = media.with_mask(RED, Image.new("L", (8, 4), 255))
-    assert masked.size == RED.size
-    assert masked.getpixel((0, 0)) == (255, 0, 0, 0)
+def test_image_and_mask_of_another_size_become_one_file(tmp_path: Path) -> None:
+    files = inputs(tmp_path)
+    sent = {"image": RED, "mask": Image.new("L", (8, 4), 255), "controlnets.0.image": RED}
+    for _ in range(2):  # a job is planned again where a model file has just arrived
+        files.add_pictures({key: pictures.encoded(image) for key, image in sent.items()}, merged=True)
+    assert files.names["image"] == files.names["mask"] != files.names["controlnets.0.image"]
+    masked = stored(files, tmp_path, "image")
+    assert (masked.size, masked.getpixel((0, 0))) == (RED.size, (255, 0, 0, 0))
+    assert len(list((tmp_path / "job").iterdir())) == 2
 
 
-def test_a_picture_is_stored_under_a_name_of_ours(tmp_path: Path) -> None:
-    name = media.store(RED, tmp_path / "job", "controlnets.0.image")
-    assert name == "job/controlnets_0_image.png"
-    assert Image.open(tmp_path / name).tobytes() == RED.tobytes()
+def test_every_file_has_a_name_of_ours_in_the_folder_of_the_job(tmp_path: Path) -> None:
+    files = inputs(tmp_path)
+    sent = {"node ../../x.image": pictures.encoded(RED), "b" * 900: text(clips.video()), "ö": text(clips.sound())}
+    files.add_any(sent)
+    assert {Path(name).name for name in files.names.values()} == {
+        path.name for path in (tmp_path / "job").iterdir()
+    }
+    assert {name.rpartition("/")[0] for name in files.names.values()} == {"job"}
+    assert sorted(Path(name).suffix for name in files.names.values()) == [".flac", ".mp4", ".png"]
+    assert (tmp_path / files.names["b" * 900]).read_bytes() == clips.video()
 
 
-def test_cmyk_becomes_rgb() -> None:
-    assert media.read_image("image", encoded(RED.convert("CMYK"), "JPEG")).mode == "RGB"
+def test_too_many_files_are_refused_before_any_is_read(tmp_path: Path) -> None:
+    files = inputs(tmp_path, max_inputs=3)
+    files.add_pictures({"image": pictures.encoded(RED)})
+    with pytest.raises(InvalidMedia, match="the input holds 4 files; send at most 3"):
+        files.add_any(dict.fromkeys("abc", "not read"))
+
+
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidMedia, match=r"image is too large; send at most 0.001 MB"):
+        inputs(tmp_path, max_input_mb=0.001).add_pictures({"image": text(bytes(1001))})
+
+
+def test_a_failure_leaves_nothing_running(tmp_path: Path) -> None:
+    sent = {str(index): pictures.encoded(RED) for index in range(20)}
+    with pytest.raises(InvalidMedia, match="bad is no picture"):
+        inputs(tmp_path).add_pictures({"bad": text(b"text"), **sent})
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("input")]
+
+
+def test_what_stands_in_place_of_a_name_is_told() -> None:
+    assert media.is_in_place("https://example.com/a.png")
+    assert media.is_in_place("data:image/png;base64,AAAA")
+    assert not media.is_in_place("example.png")
+    assert not media.is_in_place(["4", 0])
+
+
+def test_pictures_keep_their_pixels() -> None:
+    for image in (NOISE, Image.new("RGBA", (3, 3), (1, 2, 3, 4)), RED.convert("P"), Image.new("1", (3, 3), 1)):
+        read = media.read_image("image", pictures.file(image), MAX_PIXELS)
+        assert read.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
+        assert Image.open(io.BytesIO(pictures.file(read))).size == image.size

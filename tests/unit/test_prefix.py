@@ -1,31 +1,110 @@
-"""Saving nodes write into the job's own folder, and nowhere else."""
+"""Saving nodes write into the job's own folder, and those that would encode pictures are served by ours."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.graph.prefix import into_folder
+from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.graph.prefix import RAW_OUTPUT, into_folder, serve_raw
+
+DEFS = NodeDefs(
+    {name: {"output_node": name != "Loader"} for name in ("SaveImage", "PreviewAny", "Loader", RAW_OUTPUT)}
+)
 
 
-def graph(prefix: object) -> dict[str, dict[str, object]]:
+def saving(class_type: str, **inputs: object) -> dict[str, dict[str, Any]]:
+    return {"1": {"class_type": class_type, "inputs": inputs}}
+
+
+def graph(prefix: object) -> dict[str, dict[str, Any]]:
     return {
         "1": {"class_type": "SaveImage", "inputs": {"filename_prefix": prefix}},
-        "2": {"class_type": "PreviewImage", "inputs": {}},
+        "2": {"class_type": "Loader", "inputs": {}},
     }
 
 
 def test_a_prefix_goes_below_the_folder_and_the_graph_stays() -> None:
     given = graph("set/ComfyUI")
-    assert into_folder(given, "job") == graph("job/set/ComfyUI")
+    assert into_folder(given, "job", DEFS) == graph("job/set/ComfyUI")
     assert given == graph("set/ComfyUI")
 
 
-def test_a_linked_prefix_stays_linked() -> None:
-    assert into_folder(graph(["9", 0]), "job") == graph(["9", 0])
+def test_an_output_node_without_a_prefix_of_its_own_is_told_the_folder() -> None:
+    given: dict[str, dict[str, Any]] = {
+        **graph(["9", 0]),
+        "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}},
+    }
+    moved = into_folder(given, "job", DEFS)
+    assert moved["1"]["inputs"] == {"filename_prefix": ["9", 0], "comfy_worker_folder": "job"}
+    assert moved["3"]["inputs"] == {"source": ["2", 0], "comfy_worker_folder": "job"}
+    assert moved["2"] == given["2"]
+
+
+SERVED = {
+    "1": {
+        "class_type": "SaveImage",
+        "inputs": {"images": ["2", 0], "filename_prefix": "a/b"},
+        "_meta": {"title": "T"},
+    },
+    "2": {"class_type": "Loader", "inputs": {}},
+    "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+    "4": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["2", 0]}},
+}
+
+
+def test_nodes_that_encode_pictures_are_served_by_ours() -> None:
+    served = serve_raw(SERVED, DEFS)
+    assert served["1"] == {
+        "class_type": RAW_OUTPUT,
+        "inputs": {"images": ["2", 0], "filename_prefix": "a/b", "kind": "output"},
+        "_meta": {"title": "T"},
+    }
+    assert served["2"] == SERVED["2"]
+    assert [(served[node_id]["class_type"], served[node_id]["inputs"]["kind"]) for node_id in "34"] == [
+        (RAW_OUTPUT, "temp"),
+        (RAW_OUTPUT, "output"),
+    ]
+    assert served["3"]["inputs"]["filename_prefix"] != served["4"]["inputs"]["filename_prefix"]
+    assert SERVED["1"]["class_type"] == "SaveImage"
+
+
+def test_without_our_node_the_graph_stays() -> None:
+    assert serve_raw(SERVED, NodeDefs({})) == SERVED
 
 
 @pytest.mark.parametrize("prefix", ["../x", "a/../../x", "/etc/x", "..\\x", "\\x"])
 def test_a_prefix_that_leaves_the_folder_is_refused(prefix: str) -> None:
-    with pytest.raises(InvalidValue, match="filename_prefix of node 1 must stay in the output folder"):
-        into_folder(graph(prefix), "job")
+    with pytest.raises(
+        InvalidValue, match="filename_prefix of node 1 must be a text that stays in the output folder"
+    ):
+        into_folder(graph(prefix), "job", DEFS)
+
+
+@pytest.mark.parametrize(
+    ("class_type", "inputs", "moved"),
+    [
+        ("SaveImageDataSetToFolder", {"folder_name": "set", "filename_prefix": "a"}, {"folder_name": "job/set"}),
+        ("SaveTrainingDataset", {"folder_name": "set"}, {"folder_name": "job/set"}),
+        ("LoadTrainingDataset", {"folder_name": "set"}, {"folder_name": "job/set"}),
+        ("SaveLoRA", {"prefix": "loras/mine"}, {"prefix": "job/loras/mine"}),
+        ("AddTextPrefix", {"prefix": "a photo of"}, {}),
+    ],
+)
+def test_datasets_and_trained_loras_go_there_too(
+    class_type: str, inputs: dict[str, object], moved: dict[str, object]
+) -> None:
+    assert into_folder(saving(class_type, **inputs), "job", DEFS) == saving(class_type, **{**inputs, **moved})
+
+
+@pytest.mark.parametrize("folder_name", ["../set", ["9", 0], {"__value__": "/etc"}])
+def test_a_dataset_that_may_leave_the_output_folder_is_refused(folder_name: object) -> None:
+    with pytest.raises(InvalidValue, match="folder_name of node 1 must be a text that stays in the output folder"):
+        into_folder(saving("LoadTrainingDataset", folder_name=folder_name), "job", DEFS)
+
+
+def test_a_name_in_a_dataset_that_leaves_its_folder_is_refused() -> None:
+    with pytest.raises(InvalidValue, match="filename_prefix of node 1"):
+        into_folder(saving("SaveImageDataSetToFolder", folder_name="set", filename_prefix="../x"), "job", DEFS)

@@ -15,6 +15,8 @@ def test_nothing_set_gives_the_defaults() -> None:
     settings = Settings.from_env({})
     assert (settings.concurrency, settings.comfy_args, settings.api_nodes) == (2, (), False)
     assert settings.comfyui_dir == REPO / ".comfyui"
+    assert (settings.response_format, settings.max_batch_size, settings.precision) == ("images", 4, "")
+    assert (settings.enable_xformers, settings.hf_token) == (None, None)
 
 
 def test_values_are_read_in_their_own_form(tmp_path: Path) -> None:
@@ -25,6 +27,11 @@ def test_values_are_read_in_their_own_form(tmp_path: Path) -> None:
             "COMFY_LOG_LEVEL": "warning",
             "API_NODES": "true",
             "SD_MODEL": "  ",
+            "RESPONSE_FORMAT": "image_url",
+            "MAX_BATCH_SIZE": "8",
+            "PRECISION": "FP16",
+            "ENABLE_XFORMERS": "false",
+            "HF_TOKEN": "hf_secret",
             "COMFYUI_DIR": str(tmp_path),
             "MODELS_DIR": str(tmp_path / "models"),
         }
@@ -34,12 +41,26 @@ def test_values_are_read_in_their_own_form(tmp_path: Path) -> None:
     assert settings.comfy_log_level == "WARNING"
     assert settings.api_nodes
     assert settings.sd_model == ""
+    assert (settings.response_format, settings.max_batch_size, settings.precision) == ("image_url", 8, "fp16")
+    assert settings.enable_xformers is False
+    assert settings.hf_token is not None
+    assert settings.hf_token.get_secret_value() == "hf_secret"
+    assert "hf_secret" not in repr(settings)
     assert settings.comfyui_dir == tmp_path
     assert settings.model_roots[0] == tmp_path / "models"
 
 
 def test_all_bad_values_are_named_together() -> None:
-    bad = {"WORKER_CONCURRENCY": "0", "COMFY_LOG_LEVEL": "loud", "COMFY_ARGS": "'open", "API_NODES": "perhaps"}
+    bad = {
+        "WORKER_CONCURRENCY": "0",
+        "COMFY_LOG_LEVEL": "loud",
+        "COMFY_ARGS": "'open",
+        "API_NODES": "perhaps",
+        "RESPONSE_FORMAT": "picture",
+        "MAX_BATCH_SIZE": "0",
+        "PRECISION": "fp4",
+        "ENABLE_XFORMERS": "maybe",
+    }
     with pytest.raises(InvalidSettings) as caught:
         Settings.from_env(bad)
     assert {detail["setting"] for detail in caught.value.details} == set(bad)

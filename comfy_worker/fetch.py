@@ -1,0 +1,195 @@
+"""One file from a URL that a client gave: only from public addresses, only so large, only so long.
+
+Owns what a URL may reach. A host's addresses are checked once they are resolved, and the connection goes to the
+very address that was checked, at every redirect anew. Proxies of the environment are not used: they would resolve
+the name themselves. Query strings, which hold tokens, stand in no error. Knows nothing of pictures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+from comfy_worker.errors import InvalidMedia
+
+__all__ = ["Fetcher", "is_public"]
+
+MAX_REDIRECTS = 5
+CHUNK_BYTES = 1 << 16
+HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "comfy-worker", "Connection": "close"}
+
+GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")
+IPV4_IN_IPV6 = ipaddress.IPv6Network("2002::/16")  # 6to4: the address behind it may be a private one
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A URL taken apart: ``path`` is what a request line holds, host and path are ASCII."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """What the URLs of one job may reach.
+
+    Attributes:
+        max_mb: the largest file, in megabytes.
+        deadline: when all files must have arrived, as ``time.monotonic()`` counts.
+        allowed_hosts: host names, ``.example.com`` for all below it; none: every host.
+        allow_private: whether addresses that are not public may be reached.
+        resolve: as ``socket.getaddrinfo``.
+    """
+
+    max_mb: float
+    deadline: float
+    allowed_hosts: tuple[str, ...] = ()
+    allow_private: bool = False
+    resolve: Callable[..., list[Any]] = socket.getaddrinfo
+
+    def fetch(self, key: str, url: str) -> bytes:
+        """Fetch a file.
+
+        Args:
+            key: where the URL stood in the input, for the error.
+            url: as the client gave it.
+
+        Raises:
+            InvalidMedia: it may not be reached, cannot be reached, is too large, or takes too long.
+        """
+        for _ in range(MAX_REDIRECTS + 1):
+            target = self._target(key, url)
+            try:
+                with self._response(key, target) as response:
+                    if response.status not in (301, 302, 303, 307, 308):
+                        return self._body(key, target, response)
+                    url = urljoin(url, response.headers.get("Location", ""))
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                if time.monotonic() >= self.deadline:
+                    raise InvalidMedia(
+                        f"{key}: {target.host} took too long to send its file; use a faster host, or send base64"
+                    ) from None
+                raise InvalidMedia(
+                    f"{key}: {target.host} could not be read ({type(error).__name__}); check the URL"
+                ) from None
+        raise InvalidMedia(f"{key}: {target.host} redirects too often; use the URL that it leads to")
+
+    def _target(self, key: str, url: str) -> _Target:
+        try:
+            prepared = requests.Request("GET", url).prepare()
+            parts = urlsplit(prepared.url or "")
+            host, port = parts.hostname or "", parts.port
+        except (requests.RequestException, ValueError):
+            raise InvalidMedia(f"{key} is no URL that can be read; check it, or send base64") from None
+        if parts.scheme not in ("http", "https") or not host:
+            raise InvalidMedia(f"{key} must be base64, a data URI, or a URL that begins with http:// or https://")
+        if self.allowed_hosts and not any(_matches(host, allowed) for allowed in self.allowed_hosts):
+            raise InvalidMedia(
+                f"{key}: this worker fetches nothing from {host}; use {' or '.join(self.allowed_hosts)}, "
+                "or send base64"
+            )
+        return _Target(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), prepared.path_url)
+
+    @contextlib.contextmanager
+    def _response(self, key: str, target: _Target) -> Iterator[http.client.HTTPResponse]:
+        """The answer to a GET; whoever drips is cut off at the deadline, be it in the handshake or the headers."""
+        addresses = self._addresses(key, target)
+        with contextlib.ExitStack() as stack:
+            sock = stack.enter_context(self._connected(addresses, target.port))
+            connection = http.client.HTTPConnection(target.host, target.port)
+            if target.scheme == "https":
+                context = _tls_context()
+                connection = http.client.HTTPSConnection(target.host, target.port, context=context)
+                sock = context.wrap_socket(sock, server_hostname=target.host, do_handshake_on_connect=False)
+                stack.enter_context(sock)
+            timer = threading.Timer(self._left_s(), _cut, [sock])
+            timer.start()
+            stack.callback(timer.join)
+            stack.callback(timer.cancel)
+            if isinstance(sock, ssl.SSLSocket):
+                sock.do_handshake()
+            connection.sock = sock
+            connection.request("GET", target.path, headers=HEADERS)
+            yield stack.enter_context(connection.getresponse())
+
+    def _addresses(self, key: str, target: _Target) -> list[str]:
+        try:
+            found = self.resolve(target.host, target.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise InvalidMedia(f"{key}: there is no host {target.host}; check the URL") from None
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        if not self.allow_private and not all(map(is_public, addresses)):
+            raise InvalidMedia(
+                f"{key}: {target.host} has an address that is not public, which this worker does not fetch from; "
+                "send base64"
+            )
+        return addresses
+
+    def _connected(self, addresses: list[str], port: int) -> socket.socket:
+        for address in addresses[:-1]:
+            with contextlib.suppress(OSError):
+                return socket.create_connection((address, port), timeout=self._left_s())
+        return socket.create_connection((addresses[-1], port), timeout=self._left_s())
+
+    def _body(self, key: str, target: _Target, response: http.client.HTTPResponse) -> bytes:
+        if response.status != 200:
+            raise InvalidMedia(
+                f"{key}: {target.host} answered {response.status}; use a URL that is open to all, or send base64"
+            )
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise InvalidMedia(f"{key}: {target.host} sends its file compressed; send it as base64")
+        max_bytes = int(self.max_mb * 1_000_000)
+        data = bytearray()
+        while len(data) <= max_bytes and (response.length or 0) <= max_bytes:
+            chunk = response.read1(CHUNK_BYTES)
+            if not chunk:
+                if response.length or time.monotonic() >= self.deadline:
+                    raise http.client.IncompleteRead(b"")
+                return bytes(data)
+            data += chunk
+        raise InvalidMedia(f"{key}: the file at {target.host} is too large; send at most {self.max_mb:g} MB")
+
+    def _left_s(self) -> float:
+        return max(self.deadline - time.monotonic(), 0.001)
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the public internet, and leads to no other that is not."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address) and (ip not in GLOBAL_IPV6 or ip in IPV4_IN_IPV6):
+        return False
+    return ip.is_global and not ip.is_multicast
+
+
+def _matches(host: str, allowed: str) -> bool:
+    return host.endswith(allowed) if allowed.startswith(".") else host == allowed
+
+
+@functools.cache
+def _tls_context() -> ssl.SSLContext:
+    """The system's authorities and those that requests brings: a slim container has none of its own."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
+    return context
+
+
+def _cut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has ended by itself
+        # A TLS socket's own shutdown drops its state under the feet of the thread that reads.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)

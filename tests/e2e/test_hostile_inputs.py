@@ -1,0 +1,186 @@
+"""Inputs that mean harm: each is a clear error, and the worker goes on."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Client, pictures, serving
+from tests.file_server import FILES, FileServer, file_server
+from tests.graphs import node, txt2img
+
+pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
+
+TIMEOUT_S = 2
+# The server is reached by its name only, so that a redirect to an address leads elsewhere.
+LIMITS = {
+    "ALLOW_PRIVATE_URLS": "true",
+    "ALLOWED_URL_HOSTS": "localhost",
+    "INPUT_TIMEOUT_S": str(TIMEOUT_S),
+    "MAX_INPUT_MB": "2",
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FileServer]:
+    with file_server() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def limited(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A worker with low limits that fetches from the server."""
+    with serving(model_root, tmp_path_factory.mktemp("limited"), **LIMITS) as client:
+        yield client
+
+
+def data_uri(path: str, kind: str = "image/png") -> str:
+    return f"data:{kind};base64," + base64.b64encode(FILES[path]).decode()
+
+
+def from_image(image: Any) -> dict[str, Any]:
+    """A graph whose picture is the one that is loaded, scaled."""
+    return {
+        "load": node("LoadImage", image=image),
+        "scale": node(
+            "ImageScale", image=["load", 0], upscale_method="area", width=32, height=32, crop="disabled"
+        ),
+        "save": node("SaveImage", images=["scale", 0], filename_prefix="test"),
+    }
+
+
+def goes_on(worker: Client) -> bool:
+    return bool(pictures(worker.output({"workflow": from_image(data_uri("/photo.png"))})))
+
+
+def refused(worker: Client, asked: dict[str, Any], error: str) -> None:
+    """The job fails with that error, and the next one succeeds."""
+    job = worker.runsync(asked)
+    assert job["status"] == "FAILED", job
+    assert job["error"].startswith(error), job["error"]
+    assert goes_on(worker)
+
+
+def img2img(image: str) -> dict[str, Any]:
+    return {"workflow": "img2img", "image": image}
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/bomb.png", "INVALID_MEDIA: image has too many pixels; send at most 64,000,000"),
+        ("/cut.png", "INVALID_MEDIA: image is a picture that is broken or cut short; send the whole file"),
+        ("/text.png", "INVALID_MEDIA: image is no picture that can be read, or is cut short"),
+        ("/clip.mp4", "INVALID_MEDIA: image is no picture that can be read"),
+    ],
+)
+def test_a_file_that_is_not_what_it_claims(limited: Client, server: FileServer, path: str, error: str) -> None:
+    refused(limited, img2img(data_uri(path)), error)
+    refused(limited, img2img(f"http://localhost:{server.port}{path}"), error)
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/large", "the file at localhost is too large; send at most 2 MB"),
+        ("/endless", "the file at localhost is too large; send at most 2 MB"),
+        ("/gzip", "localhost sends its file compressed; send it as base64"),
+        ("/drip", "localhost took too long to send its file"),
+        ("/silent", "localhost took too long to send its file"),
+        ("/loop", "localhost redirects too often"),
+        ("/redirect?to=http://127.0.0.1:1/photo.png", "this worker fetches nothing from 127.0.0.1"),
+        ("/redirect?to=http://169.254.169.254/latest/", "this worker fetches nothing from 169.254.169.254"),
+        ("/missing?token=secret", "localhost answered 404; use a URL that is open to all, or send base64"),
+    ],
+)
+def test_a_url_that_means_harm(limited: Client, server: FileServer, path: str, error: str) -> None:
+    began = time.monotonic()
+    job = limited.runsync(img2img(f"http://localhost:{server.port}{path}"))
+    assert job["error"].startswith(f"INVALID_MEDIA: image: {error}"), job
+    assert time.monotonic() - began < TIMEOUT_S + 2
+    assert "secret" not in str(job)
+    assert goes_on(limited)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:{port}/photo.png",
+        "http://localhost:{port}/photo.png",
+        "http://[::ffff:127.0.0.1]:{port}/photo.png",
+        "http://2130706433:{port}/photo.png",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://10.0.0.1/",
+    ],
+)
+def test_by_itself_a_worker_reaches_public_addresses_only(worker: Client, server: FileServer, url: str) -> None:
+    before = len(server.seen)
+    job = worker.runsync(img2img(url.format(port=server.port)))
+    assert job["error"].startswith("INVALID_MEDIA: image: "), job
+    assert "has an address that is not public, which this worker does not fetch from" in job["error"]
+    assert len(server.seen) == before
+
+
+def test_another_scheme_than_http(worker: Client) -> None:
+    refused(worker, img2img("file:///etc/passwd"), "INVALID_MEDIA: image must be base64, a data URI, or a URL")
+
+
+def test_ten_thousand_pictures(worker: Client) -> None:
+    controls = [{"type": "canny", "image": "data:image/png;base64,"}] * 10_000
+    refused(worker, {"controlnets": controls}, "INVALID_MEDIA: the input holds 10000 files; send at most 32")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../../etc/hostname",
+        "/etc/hostname",
+        "example.png",
+        "0123456789abcdef0123456789abcdef/0_image.png",
+        "test_00001_.png [output]",
+        {"__value__": "/etc/hostname"},
+    ],
+)
+def test_a_graph_that_names_a_file_that_was_not_sent(worker: Client, name: Any) -> None:
+    refused(worker, {"workflow": from_image(name)}, "INVALID_VALUE: input image of node load (LoadImage) names '")
+
+
+def test_a_graph_that_writes_elsewhere(worker: Client) -> None:
+    graph = txt2img(save={"filename_prefix": "../../x"})
+    refused(worker, {"workflow": graph}, "INVALID_VALUE: filename_prefix of node save must be a text that stays")
+
+
+@pytest.mark.parametrize("path", ["/photo.png", "/photo", "/redirect?to=/photo.png"])
+def test_a_good_url_is_a_picture(limited: Client, server: FileServer, path: str) -> None:
+    graph = from_image("example.png")
+    by_url = limited.output({"workflow": graph, "image": f"http://localhost:{server.port}{path}"})
+    name = "/photo" if path == "/photo" else "/photo.png"
+    wrong_type = limited.output({"workflow": graph, "image": data_uri(name, "audio/mpeg")})
+    assert pictures(by_url)[0].tobytes() == pictures(wrong_type)[0].tobytes()
+
+
+def test_a_graph_may_name_a_url_in_place_of_a_file(limited: Client, server: FileServer) -> None:
+    url = f"http://localhost:{server.port}/photo.png"
+    for asked in (
+        {"workflow": from_image(url)},
+        {"workflow": from_image("example.png"), "overrides": {"load.image": url}},
+    ):
+        assert pictures(limited.output(asked))[0].size == (32, 32)
+
+
+def test_a_graph_takes_video_and_sound(limited: Client, server: FileServer) -> None:
+    graph = {
+        "clip": node("LoadVideo", file=f"http://localhost:{server.port}/clip.mp4"),
+        "frames": node("GetVideoComponents", video=["clip", 0]),
+        "tone": node("LoadAudio", audio=data_uri("/tone.flac")),
+        "pictures": node("SaveImage", images=["frames", 0], filename_prefix="frame"),
+        "sound": node("SaveAudio", audio=["tone", 0], filename_prefix="tone"),
+    }
+    result = limited.output({"workflow": graph})
+    assert [picture.size for picture in pictures(result)] == [(64, 48)] * 4
+    assert [sound["mime_type"] for sound in result["audio"]] == ["audio/flac"]

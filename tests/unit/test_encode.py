@@ -1,0 +1,167 @@
+"""Raw pictures in the format asked for, other files as they were saved."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from comfy_worker.errors import InputError
+from comfy_worker.job import JobInput, Output
+from comfy_worker.outputs.collect import OutputFile
+from comfy_worker.outputs.encode import EncodedFile, encode, warnings_of
+
+Pixels = npt.NDArray[np.uint8]
+TEXT = {"prompt": json.dumps({"1": {"class_type": "SaveImage", "inputs": {}}}), "workflow": "{}", "more": "[1]"}
+
+
+def photo(height: int = 40, width: int = 60, channels: int = 3) -> Pixels:
+    y, x, c = np.mgrid[:height, :width, :channels]
+    return np.asarray(128 + 80 * np.sin(y / 9 + c) * np.cos(x / 13), np.uint8)
+
+
+def raw(folder: Path, pixels: Pixels, name: str = "ComfyUI_00001_.png") -> OutputFile:
+    pixels.tofile(folder / name)
+    height, width, channels = pixels.shape
+    return OutputFile("9", folder / name, "output", (height, width, channels))
+
+
+def one(folder: Path, pixels: Pixels, text: dict[str, str] | None = None, **asked: Any) -> EncodedFile:
+    (encoded,) = encode([raw(folder, pixels)], Output(**asked), TEXT if text is None else text)
+    return encoded
+
+
+def opened(encoded: EncodedFile) -> Image.Image:
+    image = Image.open(io.BytesIO(encoded.read()))
+    image.load()
+    return image
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("asked", [{}, {"format": "png"}, {"format": "webp", "lossless": True}])
+def test_what_is_lossless_keeps_every_pixel(tmp_path: Path, asked: dict[str, Any], channels: int) -> None:
+    pixels = photo(channels=channels)
+    image = opened(one(tmp_path, pixels, **asked))
+    assert np.array_equal(np.asarray(image.convert(("L", "LA", "RGB", "RGBA")[channels - 1])), pixels.squeeze())
+
+
+@pytest.mark.parametrize(
+    ("kind", "filename"),
+    [("png", "ComfyUI_00001_.png"), ("jpeg", "ComfyUI_00001_.jpg"), ("webp", "ComfyUI_00001_.webp")],
+)
+def test_name_type_and_size_are_those_of_the_format(tmp_path: Path, kind: str, filename: str) -> None:
+    encoded = one(tmp_path, photo(), format=kind)
+    assert (encoded.filename, encoded.mime_type, encoded.kind) == (filename, f"image/{kind}", "images")
+    assert (encoded.node_id, encoded.width, encoded.height, encoded.warnings) == ("9", 60, 40, ())
+    assert (opened(encoded).format, opened(encoded).size) == (kind.upper(), (60, 40))
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_quality_decides_how_near_and_how_large(tmp_path: Path, kind: str) -> None:
+    pixels = photo(256, 256)
+    low, high = (one(tmp_path, pixels, {}, format=kind, quality=quality) for quality in (10, 95))
+    errors = [np.abs(np.asarray(opened(encoded), int) - pixels).mean() for encoded in (low, high)]
+    assert errors[0] > errors[1]
+    assert errors[1] < 3
+    assert len(low.read()) < len(high.read())
+
+
+def test_metadata_is_where_comfyui_keeps_it(tmp_path: Path) -> None:
+    assert opened(one(tmp_path, photo())).text == TEXT  # type: ignore[attr-defined]
+    for kind in ("webp", "jpeg"):
+        exif = opened(one(tmp_path, photo(), format=kind)).getexif()
+        told = {0x0110: f"prompt:{TEXT['prompt']}", 0x010F: "workflow:{}", 0x010E: "more:[1]"}
+        assert dict(exif) == told
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpeg"])
+def test_metadata_is_left_out_if_asked(tmp_path: Path, kind: str) -> None:
+    assert b"SaveImage" in one(tmp_path, photo(), format=kind).read()
+    assert b"SaveImage" not in one(tmp_path, photo(), format=kind, metadata=False).read()
+
+
+def test_what_is_transparent_becomes_white_in_jpeg_and_is_told_once(tmp_path: Path) -> None:
+    pixels = np.zeros((16, 32, 4), np.uint8)
+    pixels[:, :16, 3] = 255
+    files = [raw(tmp_path, pixels), raw(tmp_path, pixels)]
+    encoded = encode(files, Output(format="jpeg"), {})
+    image = opened(encoded[0])
+    assert max(image.getpixel((4, 8))) < 10  # type: ignore[arg-type]
+    assert min(image.getpixel((28, 8))) > 245  # type: ignore[arg-type]
+    assert warnings_of(encoded) == [
+        "ComfyUI_00001_.png had transparent parts, which jpeg cannot hold; they are white"
+    ]
+
+
+def test_an_opaque_alpha_channel_is_no_matter_for_jpeg(tmp_path: Path) -> None:
+    assert one(tmp_path, np.full((4, 4, 4), 255, np.uint8), format="jpeg").warnings == ()
+
+
+def test_a_graph_too_long_for_jpeg_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    encoded = one(tmp_path, photo(), {"prompt": "x" * 70_000}, format="jpeg")
+    assert encoded.warnings == ("ComfyUI_00001_.png lacks its graph, which is too long for jpeg",)
+    assert dict(opened(encoded).getexif()) == {}
+    longest = "x" * 65_400
+    assert opened(one(tmp_path, photo(), {"prompt": longest}, format="jpeg")).getexif()[0x0110].endswith(longest)
+
+
+@pytest.mark.parametrize(("kind", "width"), [("webp", 16_384), ("jpeg", 65_501)])
+def test_a_picture_too_large_for_the_format_is_a_png_with_a_warning(tmp_path: Path, kind: str, width: int) -> None:
+    encoded = one(tmp_path, np.zeros((1, width, 3), np.uint8), format=kind)
+    assert (encoded.mime_type, encoded.filename) == ("image/png", "ComfyUI_00001_.png")
+    assert encoded.warnings == (f"ComfyUI_00001_.png is too large for {kind} and was encoded as png",)
+    assert one(tmp_path, np.zeros((1, width - 1, 3), np.uint8), format=kind).mime_type == f"image/{kind}"
+
+
+def test_another_nodes_file_stays_as_it_was_saved_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "own.png"
+    Image.new("RGB", (3, 2)).save(path)
+    file = OutputFile("7", path, "output")
+    (plain,) = encode([file], Output(), TEXT)
+    assert (plain.content, plain.mime_type, plain.width, plain.height, plain.warnings) == (
+        path,
+        "image/png",
+        3,
+        2,
+        (),
+    )
+    (asked,) = encode([file], Output(format="webp", metadata=False), TEXT)
+    assert asked.content == path
+    assert asked.warnings == (
+        "own.png is image/png, as node 7 saved it",
+        "own.png may hold its graph: node 7 saved it so",
+    )
+    assert encode([file], Output(format="png"), TEXT)[0].warnings == ()
+
+
+def test_an_image_that_pillow_does_not_read_is_passed_on(tmp_path: Path) -> None:
+    path = tmp_path / "drawing.svg"
+    path.write_text('<?xml version="1.0"?>\n<svg/>')
+    (encoded,) = encode([OutputFile("7", path, "output")], Output(), {})
+    assert (encoded.kind, encoded.mime_type, encoded.width) == ("images", "image/svg+xml", None)
+
+
+def test_many_files_stay_in_order(tmp_path: Path) -> None:
+    files = [raw(tmp_path, photo(width=width), f"a_{width}_.png") for width in range(1, 30)]
+    assert [encoded.width for encoded in encode(files, Output(), {})] == list(range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        ({"format": "gif"}, "output.format"),
+        ({"quality": 0}, "output.quality"),
+        ({"quality": 101}, "output.quality"),
+        ({"metadata": "perhaps"}, "output.metadata"),
+        ({"formt": "png"}, "output.formt is not a key of the input; did you mean format?"),
+    ],
+)
+def test_a_mistake_in_output_is_told(output: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        JobInput.read({"output": output})

@@ -1,0 +1,121 @@
+"""A workflow reads the files that came with its job, and no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from comfy_worker.errors import InvalidValue
+from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.graph.paths import check_paths, climbs, file_places
+from comfy_worker.graph.workflow import Input, Workflow
+from tests.core_nodes import OBJECT_INFO, node
+
+DEFS = NodeDefs(
+    {
+        **OBJECT_INFO,
+        "LoadVideo": {"input": {"required": {"file": ["COMBO", {"options": [], "video_upload": True}]}}},
+        "LoadAudio": {"input": {"required": {"audio": [[], {"audio_upload": True}]}}},
+        "LoadLatent": {"input": {"required": {"latent": [[]]}}},
+        "Load3D": {"input": {"required": {"model_file": [[], {"file_upload": True}], "image": ["LOAD_3D", {}]}}},
+        "WebcamCapture": {"input": {"required": {"image": ["WEBCAM", {}]}}},
+        "ReadText": {"input": {"required": {"file_path": ["STRING", {}], "note": ["STRING", {}]}}},
+        "PrimitiveString": {
+            "input": {"required": {"value": ["STRING", {}]}},
+            "output": ["STRING"],
+            "output_name": ["STRING"],
+        },
+        "Concatenate": {
+            "input": {"required": {"a": ["STRING", {}], "b": ["STRING", {}]}},
+            "output": ["STRING"],
+            "output_name": ["STRING"],
+        },
+        "Out": {"input": {"required": {"any": ["*", {}]}}, "output_node": True},
+    }
+)
+OURS = {"job/0_image.png"}
+
+
+def reading(class_type: str, further: Workflow | None = None, **inputs: Any) -> Workflow:
+    """One node of a class, in front of an output."""
+    return {"1": node(class_type, **inputs), "2": node("Out", any=["1", 0]), **(further or {})}
+
+
+FOREIGN = [
+    "example.png",
+    "../job/0_image.png",
+    "/etc/passwd",
+    "other/0_image.png",
+    "job/0_image.png [output]",
+    "0_image.png [temp]",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize(
+    ("class_type", "key"),
+    [
+        ("LoadImage", "image"),
+        ("LoadImageMask", "image"),
+        ("LoadVideo", "file"),
+        ("LoadAudio", "audio"),
+        ("LoadLatent", "latent"),
+        ("Load3D", "model_file"),
+        ("WebcamCapture", "image"),
+    ],
+)
+def test_a_file_that_was_not_sent_is_refused(class_type: str, key: str, name: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        check_paths(reading(class_type, None, **{key: name}), DEFS, ["2"], OURS)
+    assert str(caught.value) == (
+        f"input {key} of node 1 ({class_type}) names '{name}', a file that was not sent; "
+        "send it as `image` or in `images`"
+    )
+
+
+@pytest.mark.parametrize(
+    "value", [{"__value__": "../x.png"}, {"image": "a.png [temp]", "mask": "job/0_image.png"}, ["a.png", "b.png"]]
+)
+def test_a_name_does_not_hide_in_a_value(value: object) -> None:
+    for graph in (reading("LoadImage", image=value), reading("Load3D", image=value)):
+        with pytest.raises(InvalidValue, match="a file that was not sent"):
+            check_paths(graph, DEFS, ["2"], OURS)
+
+
+def test_a_file_of_the_job_is_read() -> None:
+    check_paths(reading("LoadImage", image="job/0_image.png"), DEFS, ["2"], OURS)
+
+
+def test_what_does_not_run_is_not_looked_at() -> None:
+    unused = {"9": node("LoadImage", image="example.png")}
+    check_paths(reading("LoadImage", unused, image="job/0_image.png"), DEFS, ["2"], OURS)
+
+
+def test_a_name_in_a_primitive_counts_where_it_is_written() -> None:
+    graph = reading("LoadImage", {"3": node("PrimitiveString", value="../x.png")}, image=["3", 0])
+    assert file_places(graph, DEFS, ["2"]) == [Input("3", "value")]
+    with pytest.raises(InvalidValue, match=r"input value of node 3 \(PrimitiveString\) names '../x.png'"):
+        check_paths(graph, DEFS, ["2"], OURS)
+
+
+def test_a_name_that_is_computed_is_refused() -> None:
+    graph = reading("LoadImage", {"3": node("Concatenate", a="../", b="x.png")}, image=["3", 0])
+    with pytest.raises(InvalidValue, match="input image of node 1 names a file and is computed"):
+        check_paths(graph, DEFS, ["2"], OURS)
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a/../../b", "..\\b", "\\b"])
+def test_a_path_in_a_text_must_stay_below_its_folder(path: str) -> None:
+    assert climbs(path)
+    linked = reading("ReadText", {"3": node("PrimitiveString", value=path)}, file_path=["3", 0])
+    for graph in (reading("ReadText", file_path=path), linked):
+        with pytest.raises(InvalidValue, match="which leads out of its folder"):
+            check_paths(graph, DEFS, ["2"], OURS)
+
+
+def test_a_text_that_is_no_path_may_say_what_it_likes() -> None:
+    computed = {"3": node("Concatenate", a="../", b="x")}
+    check_paths(reading("ReadText", computed, file_path=["3", 0], note="/.. and so on"), DEFS, ["2"], OURS)
+    check_paths(reading("ReadText", file_path="a..b/c", note=""), DEFS, ["2"], OURS)
