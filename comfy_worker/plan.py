@@ -7,25 +7,27 @@ Owns the order of the edits. Each edit is a function of ``graph/``; what they ne
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
 from comfy_worker import media
-from comfy_worker.errors import InvalidInput, InvalidValue, ModelMismatch
+from comfy_worker.errors import InvalidInput, InvalidValue, ModelMismatch, ModelNotFound
 from comfy_worker.families import Family, ModelKind, compatible, identify
+from comfy_worker.graph.check import Finding, Sources, check, model_files, refusal
 from comfy_worker.graph.clip_skip import splice_clip_skip
 from comfy_worker.graph.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.graph.convert import Converted, read_workflow, resolve_variants
 from comfy_worker.graph.fill import apply_overrides, describe, fill, read
 from comfy_worker.graph.loaders import Fits, loader_files
 from comfy_worker.graph.lora import LoraSpec, parse_tags, splice_loras
 from comfy_worker.graph.names import match
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.roles import Roles, find_roles
-from comfy_worker.graph.workflow import Input, Workflow, parse
+from comfy_worker.graph.workflow import Input, Need, Workflow
 from comfy_worker.job import SEED_LIMIT, ControlNet, JobInput, Parameters
 from comfy_worker.templates import Template, Templates
 
@@ -42,6 +44,9 @@ class Installed(Protocol):
     def model_path(self, folder: str, name: str) -> Path | None:
         """Where a model file lies."""
 
+    def has_input(self, name: str) -> bool:
+        """Whether an input file of that name is there."""
+
 
 @dataclass
 class Plan:
@@ -53,13 +58,19 @@ class Plan:
         seed: the one given or drawn; None for a graph without any.
         parameters: what the graph's parameters ended up as.
         warnings: sentences for the client.
+        roles: what its nodes are for, before anything was spliced in.
+        needs: the model files that it names, and where they can be got.
+        findings: the reasons for which it cannot run; see :mod:`comfy_worker.graph.check`.
     """
 
     workflow: Workflow
     name: str
-    seed: int | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    seed: int | None
+    parameters: dict[str, Any]
+    warnings: list[str]
+    roles: Roles
+    needs: tuple[Need, ...]
+    findings: tuple[Finding, ...]
 
 
 def choose_template(request: JobInput, templates: Templates) -> Template | None:
@@ -94,10 +105,18 @@ class Planner:
         installed: the ComfyUI that will run it.
         sd_model: the checkpoint that stands in where a template's own is absent; empty for none.
         folder: the job's own below ComfyUI's input folder, for the client's pictures.
+        listed: the model files of models.txt.
     """
 
     def __init__(
-        self, request: JobInput, template: Template | None, *, installed: Installed, sd_model: str, folder: Path
+        self,
+        request: JobInput,
+        template: Template | None,
+        *,
+        installed: Installed,
+        sd_model: str,
+        folder: Path,
+        listed: Sequence[Need] = (),
     ) -> None:
         self._request = request
         self._template = template
@@ -105,16 +124,22 @@ class Planner:
         self._defs = installed.defs
         self._sd_model = sd_model
         self._folder = folder
+        self._listed = listed
         self._warnings: list[str] = []
 
     def plan(self) -> Plan:
-        """Fill the graph, then splice what was asked for into it.
+        """Fill the graph, splice what was asked for into it, and check what came of it.
 
         Raises:
             InputError: whatever of the request cannot be done, by its own code.
         """
         request, template = self._request, self._template
-        workflow = parse(request.workflow) if template is None else template.workflow
+        self._defs, self._warnings = self._installed.defs, []
+        converted = read_workflow(request.workflow if template is None else template.workflow, self._defs)
+        workflow, sources = converted.workflow, self._sources(converted)
+        if not request.validate_only and any(node["class_type"] not in self._defs for node in workflow.values()):
+            # What else the client asked for may lean on the classes that are not there.
+            raise refusal(check(workflow, self._defs, sources).findings)
         workflow = apply_overrides(workflow, self._defs, request.overrides)
         roles = find_roles(workflow, self._defs)
         values = {key: value for key in Parameters.model_fields if (value := getattr(request, key)) is not None}
@@ -127,6 +152,7 @@ class Planner:
         if template is not None:
             values |= self._stand_in_checkpoint(template, workflow, roles, values)
         values |= self._seed(workflow, roles)
+        resolve_variants(workflow, converted.variants, values.get("seed", 0))
         declared = {} if template is None else template.params.parameters
         defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
         values = defaults | values | request.parameters
@@ -136,8 +162,26 @@ class Planner:
         parameters = read(workflow, roles, declared)
         loras = [LoraSpec(lora.name, lora.strength, lora.strength_clip) for lora in request.loras]
         workflow = self._splice(workflow, roles, [*loras, *tagged])
+        checked = check(workflow, self._defs, sources)
         return Plan(
-            workflow, template.name if template else "custom", values.get("seed"), parameters, self._warnings
+            workflow,
+            template.name if template else "custom",
+            values.get("seed"),
+            parameters,
+            [*self._warnings, *checked.warnings],
+            roles,
+            model_files(workflow, self._defs, sources),
+            checked.findings,
+        )
+
+    def _sources(self, converted: Converted) -> Sources:
+        """What is known of where models and classes come from."""
+        own = () if self._template is None else self._template.params.needs
+        return Sources(
+            needs=(*own, *converted.needs, *self._listed),
+            listed={f"{need.folder}/{need.file}" for need in self._listed},
+            packs=converted.packs,
+            has_input=self._installed.has_input,
         )
 
     def _warn_of_left(self, roles: Roles, names: Set[str]) -> None:
@@ -188,7 +232,10 @@ class Planner:
             chosen = installed[0]
             self._warnings.append(f"checkpoint {own} is not installed; {chosen}, the only one there is, stood in")
         else:
-            chosen = match(own, installed, "checkpoint")
+            try:
+                chosen = match(own, installed, "checkpoint")
+            except ModelNotFound:
+                return {}  # the check says so, together with whatever else is missing
         family = self._identify("checkpoints", chosen).family
         native = {} if family is None or chosen == own else {"width": family.width, "height": family.height}
         size = {} if "width" in values or "height" in values else native

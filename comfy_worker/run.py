@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from comfy_setup import paths
@@ -19,9 +20,12 @@ from comfy_worker.comfyui.execution import ExecutionResult
 from comfy_worker.comfyui.neighbour import ComfyUI, RunningComfyUI
 from comfy_worker.comfyui.process import LaunchOptions
 from comfy_worker.errors import InputError, InternalError, ModelNotFound, NoOutput, WorkerError, WorkflowRefused
+from comfy_worker.graph.check import is_stale, refusal
 from comfy_worker.graph.prefix import into_folder
-from comfy_worker.job import JobInput, Result, Timings
+from comfy_worker.graph.workflow import Workflow
+from comfy_worker.job import JobInput, Result, Timings, Validation
 from comfy_worker.logs import bound
+from comfy_worker.model_list import listed_models
 from comfy_worker.outputs.collect import find_files, find_texts
 from comfy_worker.outputs.encode import encode
 from comfy_worker.plan import Plan, Planner, choose_template
@@ -40,6 +44,7 @@ class JobRunner:
         self._settings = settings
         self._comfyui = comfyui
         self._templates = templates
+        self._listed = listed_models()
 
     @classmethod
     @contextmanager
@@ -90,7 +95,7 @@ class JobRunner:
                 answer = InternalError("the worker made a mistake; its log has the traceback").to_result()
         return answer
 
-    def _walk(self, value: object, cancelled: threading.Event) -> Result:
+    def _walk(self, value: object, cancelled: threading.Event) -> Result | Validation:
         clock = _Clock()
         request = JobInput.read(value)
         template = choose_template(request, self._templates)
@@ -100,6 +105,10 @@ class JobRunner:
             with clock.stage("prepare"):
                 plan = self._plan(request, template, comfyui, name)
                 workflow = into_folder(plan.workflow, name)
+            if request.validate_only:
+                return _validation(plan, workflow, comfyui)
+            if plan.findings:
+                raise refusal(plan.findings)
             with clock.stage("execute"):
                 executed = comfyui.execute(workflow, cancelled)
             with clock.stage("collect"):
@@ -112,12 +121,16 @@ class JobRunner:
             installed=comfyui,
             sd_model=self._settings.sd_model,
             folder=comfyui.process.input_dir / name,
+            listed=self._listed,
         )
         try:
-            return planner.plan()
+            plan = planner.plan()
+            if not is_stale(plan.findings):
+                return plan
         except ModelNotFound:
-            comfyui.refresh()  # the file may have just arrived
-            return planner.plan()
+            pass
+        comfyui.refresh()  # the file may have just arrived
+        return planner.plan()
 
 
 class _Clock:
@@ -148,6 +161,24 @@ def _job_folders(comfyui: RunningComfyUI) -> Iterator[str]:
     finally:
         for parent in (comfyui.process.input_dir, comfyui.process.output_dir):
             shutil.rmtree(parent / name, ignore_errors=True)
+
+
+def _validation(plan: Plan, workflow: Workflow, comfyui: RunningComfyUI) -> Validation:
+    """What a job would be; where nothing was found, ComfyUI is asked as well."""
+    needs = [
+        {**asdict(need), "installed": comfyui.model_path(need.folder, need.file) is not None}
+        for need in plan.needs
+    ]
+    return Validation(
+        workflow=workflow,
+        name=plan.name,
+        seed=plan.seed,
+        parameters=plan.parameters,
+        roles=plan.roles.outline(),
+        needs=needs,
+        findings=list(plan.findings) or comfyui.client.validate(workflow),
+        warnings=plan.warnings,
+    )
 
 
 def _result(plan: Plan, executed: ExecutionResult, comfyui: RunningComfyUI, clock: _Clock) -> Result:

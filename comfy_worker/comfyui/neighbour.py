@@ -6,6 +6,8 @@ Owns the order of process, client and websocket. Knows nothing of jobs.
 from __future__ import annotations
 
 import logging
+import os
+import re
 import threading
 import time
 from functools import cached_property
@@ -37,7 +39,7 @@ class RunningComfyUI:
     def __init__(self, process: ComfyUIProcess) -> None:
         self.process = process
         self.client = ComfyUIClient(process.base_url)
-        self.defs = NodeDefs(self.client.object_info())
+        self.refresh()
         self.events = EventStream(process.base_url)
 
     def execute(self, workflow: dict[str, Any], cancelled: threading.Event) -> ExecutionResult:
@@ -46,7 +48,7 @@ class RunningComfyUI:
 
     def refresh(self) -> None:
         """Read the node classes anew, so that model files which have just arrived count."""
-        self.defs = NodeDefs(self.client.object_info())
+        self.defs = NodeDefs(self.client.object_info(), self.client.validated_inputs())
 
     @cached_property
     def _folders(self) -> dict[str, list[str]]:
@@ -61,6 +63,13 @@ class RunningComfyUI:
         """
         candidates = (Path(root) / name for root in self._folders.get(folder, ()))
         return next((path for path in candidates if path.is_file()), None)
+
+    def has_input(self, name: str) -> bool:
+        """Whether there is an input file of a name, which may end in ``[output]`` or ``[temp]`` as ComfyUI's may."""
+        folders = {"output": self.process.output_dir, "temp": self.process.temp_dir}
+        annotated = re.fullmatch(r"(.*?) ?\[(input|output|temp)\]", name, re.DOTALL)
+        folder = folders.get(annotated[2], self.process.input_dir) if annotated else self.process.input_dir
+        return os.path.exists(folder / (annotated[1] if annotated else name))  # noqa: PTH110 - a name may hold anything
 
     def close(self) -> None:
         """Close the connections and end the process."""

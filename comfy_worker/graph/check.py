@@ -1,9 +1,9 @@
 """A workflow against what this ComfyUI has: every reason for which it would be refused, found beforehand.
 
-Owns ComfyUI's rules (``validate_prompt`` in its ``execution.py``) and what would do instead. Looks at no file: which
-input files are there, and where models can be got, is handed in. It is stricter than ComfyUI where that would queue
-a workflow only to fail: a model file that is missing is an error even where its list is of the newer form, which
-ComfyUI does not hold values against; and so is an output that ComfyUI would drop.
+Owns ComfyUI's rules (``validate_prompt`` in its ``execution.py``) and what would do instead. Looks at no file:
+which input files are there, and where models can be got, is handed in. It is stricter than ComfyUI where that
+would queue a workflow only to fail: a model file that is missing is an error even where its list is of the newer
+form, which ComfyUI does not hold values against; and so is an output that ComfyUI would drop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from comfy_worker.graph.names import FOLDERS, nearest_files
 from comfy_worker.graph.nodes import InputSpec, NodeDefs
 from comfy_worker.graph.workflow import Need, Workflow, title_of
 
-__all__ = ["Checked", "Finding", "Sources", "check", "refusal"]
+__all__ = ["Checked", "Finding", "Sources", "check", "is_stale", "model_files", "refusal"]
 
 MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf", ".onnx")
 # The folder behind an input whose name says less than its class does, or nothing that limits.MODEL_FILES knows.
@@ -84,11 +84,35 @@ def check(workflow: Workflow, defs: NodeDefs, sources: Sources) -> Checked:
     return Checked(tuple(checker.findings()), tuple(checker.warnings()))
 
 
+def is_stale(findings: Iterable[Finding]) -> bool:
+    """Whether one of the findings may be gone once the lists of files are read anew."""
+    return any(finding["type"] in ("missing_model", "value_not_in_list") for finding in findings)
+
+
+def model_files(workflow: Workflow, defs: NodeDefs, sources: Sources) -> tuple[Need, ...]:
+    """The model files that a workflow names, in its order, then those that its file names beside them.
+
+    Those of models.txt that it does not name are left out.
+    """
+    named: dict[str, Need] = {}
+    for node in workflow.values():
+        declared = defs.get(node["class_type"])
+        for spec in declared.inputs.values() if declared else ():
+            value = node["inputs"].get(spec.name)
+            if spec.choices is not None and _is_model(value):
+                named.setdefault(_base(value), _need(node["class_type"], spec.name, value, sources))
+    for need in sources.needs:
+        if f"{need.folder}/{need.file}" not in sources.listed:
+            named.setdefault(_base(need.file), need)
+    return tuple(named.values())
+
+
 def refusal(findings: Iterable[Finding]) -> InputError:
     """The error for findings, at least one: its code is that of the gravest kind, its details are all of them."""
     details = list(findings)
     kinds = {finding["type"] for finding in details}
-    gravest, error = details[0]["type"], InvalidWorkflow
+    gravest: str = details[0]["type"]
+    error: type[InputError] = InvalidWorkflow
     if "unknown_class" in kinds:
         gravest, error = "unknown_class", NodeNotInstalled
     elif kinds == {"missing_input_file"}:
@@ -127,11 +151,7 @@ class _Checker:
             yield {**nothing, **_Problem("no_output", "the workflow has no output node", would_do).finding}
         for node_id in self._live:
             for spec in self._specs(node_id):
-                try:
-                    self._look_at(node_id, spec)
-                except _Problem as problem:
-                    given = self._workflow[node_id]["inputs"].get(spec.name)
-                    yield self._finding(node_id, spec.name, given, problem)
+                yield from self._findings_at(node_id, spec)
 
     def warnings(self) -> Iterator[str]:
         """What is strange."""
@@ -147,6 +167,12 @@ class _Checker:
                 if not is_free and value not in (spec.choices or ()) and not _is_model(value):
                     title = title_of(self._workflow, node_id)
                     yield f"{spec.name} of node {node_id} ({title}) is {value!r}, which is none of its choices"
+
+    def _findings_at(self, node_id: str, spec: InputSpec) -> Iterator[Finding]:
+        try:
+            self._look_at(node_id, spec)
+        except _Problem as problem:
+            yield self._finding(node_id, spec.name, self._workflow[node_id]["inputs"].get(spec.name), problem)
 
     def _finding(self, node_id: str, name: str | None, given: Any, problem: _Problem) -> Finding:
         title, class_type = title_of(self._workflow, node_id), self._workflow[node_id]["class_type"]
@@ -255,17 +281,15 @@ class _Checker:
 
     def _missing_model(self, class_type: str, spec: InputSpec, value: str) -> _Problem:
         file = value.replace("\\", "/")
-        needs = [need for need in self._sources.needs if _base(need.file) == _base(file)]
-        folder = needs[0].folder if needs else _folder(class_type, spec.name)
-        url = next((need.url for need in needs if need.url), None)
+        need = _need(class_type, spec.name, file, self._sources)
         near = nearest_files(value, [str(choice) for choice in spec.choices or ()])
-        listed = f"{folder}/{file}" in self._sources.listed
-        where = f"models/{folder}" if folder else "its folder under models"
-        ways = [f"put it into {where}" + (f", from {url}" if url else "")]
+        listed = f"{need.folder}/{file}" in self._sources.listed
+        where = f"models/{need.folder}" if need.folder else "its folder under models"
+        ways = [f"put it into {where}" + (f", from {need.url}" if need.url else "")]
         ways += ["run `python3 -m comfy_setup models`, which models.txt tells where it is"] if listed else []
         ways += [f"name one that is there, such as {', '.join(near)}"] if near else []
         problem = f"{spec.name} {value!r} is not installed"
-        facts = {"folder": folder, "nearest": near, "url": url, "in_models_txt": listed}
+        facts = {"folder": need.folder, "nearest": near, "url": need.url, "in_models_txt": listed}
         return _Problem("missing_model", problem, " or ".join(ways), **facts)
 
     def _unknown_class(self, class_type: str) -> _Problem:
@@ -280,9 +304,9 @@ def _fits(given: str, wanted: str) -> bool:
     """Whether ComfyUI lets an output of one type into an input of another (``validate_node_input``)."""
     if given == wanted or "*" in (given, wanted):
         return True
-    types = ({word.strip() for word in kind.split(",")} for kind in (given, wanted) if not kind.startswith("["))
-    one, *other = types
-    return bool(other) and not one.isdisjoint(other[0])
+    if given.startswith("[") or wanted.startswith("["):
+        return False  # a list of choices fits none but the same
+    return not {word.strip() for word in given.split(",")}.isdisjoint(word.strip() for word in wanted.split(","))
 
 
 def _outside(spec: InputSpec, value: Any) -> _Problem | None:
@@ -302,5 +326,9 @@ def _base(file: str) -> str:
     return file.replace("\\", "/").rpartition("/")[2]
 
 
-def _folder(class_type: str, name: str) -> str | None:
-    return MODEL_FOLDERS.get(class_type) or FOLDERS.get(MODEL_FILES.get(name, ""))
+def _need(class_type: str, name: str, file: str, sources: Sources) -> Need:
+    """A model file that an input names, with the folder and the place that somebody told; else by class and name."""
+    told = [need for need in sources.needs if _base(need.file) == _base(file)]
+    folder = MODEL_FOLDERS.get(class_type) or FOLDERS.get(MODEL_FILES.get(name, ""), "")
+    url = next((need.url for need in told if need.url), None)
+    return Need(told[0].folder if told else folder, file.replace("\\", "/"), url)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from comfy_setup.paths import REPO
-from comfy_worker.job import ControlNet, JobInput, Lora, Media, Result, Timings
+from comfy_worker.job import ControlNet, JobInput, Lora, Media, Result, Timings, Validation
 from comfy_worker.settings import Settings
 
 WORDS = {
@@ -58,7 +58,7 @@ def test_input_md_is_the_contract(form: type[BaseModel]) -> None:
     assert keys_table(form) in (REPO / "docs" / "input.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("form", [Result, Media, Timings], ids=lambda form: form.__name__)
+@pytest.mark.parametrize("form", [Result, Media, Timings, Validation], ids=lambda form: form.__name__)
 def test_result_md_is_the_contract(form: type[BaseModel]) -> None:
     assert keys_table(form) in (REPO / "docs" / "result.md").read_text(encoding="utf-8")
 
