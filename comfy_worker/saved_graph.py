@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from comfy_worker import media
 from comfy_worker.errors import InvalidWorkflow
 
-__all__ = ["is_picture", "read_saved_graph"]
+__all__ = ["graph_of_picture", "is_picture", "read_saved_graph"]
 
 # The API format comes first: it is what ran, with every variant chosen.
 KEYS = ("prompt", "workflow")
@@ -29,19 +29,27 @@ def is_picture(text: str) -> bool:
 
 
 def read_saved_graph(text: str) -> dict[str, Any]:
-    """The graph that ComfyUI wrote into a picture.
-
-    Args:
-        text: base64 or a data URI of a PNG or WebP.
-
-    Returns:
-        The graph in API format where it is there, else in the editor's.
+    """The graph in a picture that is base64 or a data URI; see :func:`graph_of_picture`.
 
     Raises:
         InvalidMedia: it is no base64.
         InvalidWorkflow: it is no picture, or holds no graph.
     """
-    data = media.decode("workflow", text)
+    return graph_of_picture(media.decode("workflow", text))
+
+
+def graph_of_picture(data: bytes) -> dict[str, Any]:
+    """The graph that ComfyUI wrote into a picture.
+
+    Args:
+        data: a PNG or WebP.
+
+    Returns:
+        The graph in API format where it is there, else in the editor's.
+
+    Raises:
+        InvalidWorkflow: it is no picture, or holds no graph.
+    """
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.format == "PNG":

@@ -65,7 +65,7 @@ class RunningComfyUI:
         return next((path for path in candidates if path.is_file()), None)
 
     def has_input(self, name: str) -> bool:
-        """Whether there is an input file of a name, which may end in ``[output]`` or ``[temp]`` as ComfyUI's may."""
+        """Whether there is an input file of a name, which may end in ``[output]`` or ``[temp]`` as in ComfyUI."""
         folders = {"output": self.process.output_dir, "temp": self.process.temp_dir}
         annotated = re.fullmatch(r"(.*?) ?\[(input|output|temp)\]", name, re.DOTALL)
         folder = folders.get(annotated[2], self.process.input_dir) if annotated else self.process.input_dir

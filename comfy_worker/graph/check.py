@@ -286,7 +286,7 @@ class _Checker:
         listed = f"{need.folder}/{file}" in self._sources.listed
         where = f"models/{need.folder}" if need.folder else "its folder under models"
         ways = [f"put it into {where}" + (f", from {need.url}" if need.url else "")]
-        ways += ["run `python3 -m comfy_setup models`, which models.txt tells where it is"] if listed else []
+        ways += ["run `python3 -m comfy_setup models`, since models.txt lists it"] if listed else []
         ways += [f"name one that is there, such as {', '.join(near)}"] if near else []
         problem = f"{spec.name} {value!r} is not installed"
         facts = {"folder": need.folder, "nearest": near, "url": need.url, "in_models_txt": listed}
@@ -327,7 +327,7 @@ def _base(file: str) -> str:
 
 
 def _need(class_type: str, name: str, file: str, sources: Sources) -> Need:
-    """A model file that an input names, with the folder and the place that somebody told; else by class and name."""
+    """A model file that an input names; folder and URL as somebody told them, else the folder by class and input."""
     told = [need for need in sources.needs if _base(need.file) == _base(file)]
     folder = MODEL_FOLDERS.get(class_type) or FOLDERS.get(MODEL_FILES.get(name, ""), "")
     url = next((need.url for need in told if need.url), None)

@@ -62,6 +62,13 @@ async def validated(_request: web.Request) -> web.Response:
 
 @PromptServer.instance.routes.post("/comfy_worker/validate")
 async def validate(request: web.Request) -> web.Response:
-    """Answer what ``POST /prompt`` would find wrong with a workflow, in its form."""
-    accepted, error, _outputs, node_errors = await execution.validate_prompt("", await request.json(), None)
-    return web.json_response({"error": None if accepted else error, "node_errors": node_errors})
+    """Answer what ``POST /prompt`` would find wrong with a workflow in its form, and what it drops in silence."""
+    workflow = await request.json()
+    accepted, error, kept, node_errors = await execution.validate_prompt("", workflow, None)
+    ends = [
+        i for i, n in workflow.items() if getattr(nodes.NODE_CLASS_MAPPINGS.get(n["class_type"]), "OUTPUT_NODE", 0)
+    ]
+    if accepted and set(ends) != set(kept):
+        dropped = ", ".join(sorted(set(ends) - set(kept)))
+        error = {"type": "dropped_output", "message": "ComfyUI would drop output nodes", "details": dropped}
+    return web.json_response({"error": error, "node_errors": node_errors})
