@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from comfy_worker.errors import InvalidWorkflow, WorkerError
-from comfy_worker.graph.check import Sources, check, model_files
+from comfy_worker.graph.check import check
 from comfy_worker.graph.convert import Converted, read_workflow, resolve_variants
 from comfy_worker.graph.fill import describe
+from comfy_worker.graph.needs import Sources, model_files
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.roles import find_roles
 from comfy_worker.model_list import listed_models

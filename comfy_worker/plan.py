@@ -17,7 +17,7 @@ from PIL import Image
 from comfy_worker import media
 from comfy_worker.errors import InvalidInput, InvalidValue, ModelMismatch, ModelNotFound
 from comfy_worker.families import Family, ModelKind, compatible, identify
-from comfy_worker.graph.check import Finding, Sources, check, model_files, refusal
+from comfy_worker.graph.check import Finding, check, refusal
 from comfy_worker.graph.clip_skip import splice_clip_skip
 from comfy_worker.graph.controlnet import ControlNetSpec, splice_controlnets
 from comfy_worker.graph.convert import Converted, read_workflow, resolve_variants
@@ -25,6 +25,7 @@ from comfy_worker.graph.fill import apply_overrides, describe, fill, read
 from comfy_worker.graph.loaders import Fits, loader_files
 from comfy_worker.graph.lora import LoraSpec, parse_tags, splice_loras
 from comfy_worker.graph.names import match
+from comfy_worker.graph.needs import Sources, model_files
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.roles import Roles, find_roles
 from comfy_worker.graph.workflow import Input, Need, Workflow

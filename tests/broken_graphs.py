@@ -1,6 +1,6 @@
 """Workflows broken on purpose: each rule of ComfyUI's validation, in several ways.
 
-Each way takes a workflow that ComfyUI accepts and a number, from which the place follows, and gives a broken copy, or
+Each way takes a workflow that ComfyUI accepts and a number, from which the place follows, and gives a broken copy;
 None where the workflow has no place for it.
 """
 

@@ -9,52 +9,21 @@ form, which ComfyUI does not hold values against; and so is an output that Comfy
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from comfy_worker.errors import InputError, InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled
-from comfy_worker.graph.limits import MODEL_FILES
-from comfy_worker.graph.names import FOLDERS, nearest_files
+from comfy_worker.errors import InputError, InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled, brief
+from comfy_worker.graph.names import nearest_files
+from comfy_worker.graph.needs import Sources, find_need, is_model
 from comfy_worker.graph.nodes import InputSpec, NodeDefs
-from comfy_worker.graph.workflow import Need, Workflow, title_of
+from comfy_worker.graph.workflow import Workflow, title_of
 
-__all__ = ["Checked", "Finding", "Sources", "check", "is_stale", "model_files", "refusal"]
+__all__ = ["Checked", "Finding", "check", "is_stale", "refusal"]
 
-MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf", ".onnx")
-# The folder behind an input whose name says less than its class does, or nothing that limits.MODEL_FILES knows.
-MODEL_FOLDERS = {
-    "UpscaleModelLoader": "upscale_models",
-    "LatentUpscaleModelLoader": "latent_upscale_models",
-    "CLIPVisionLoader": "clip_vision",
-    "ModelPatchLoader": "model_patches",
-    "StyleModelLoader": "style_models",
-    "GLIGENLoader": "gligen",
-    "AudioEncoderLoader": "audio_encoders",
-    "HypernetworkLoader": "hypernetworks",
-    "PhotoMakerLoader": "photomaker",
-}
 CONVERSIONS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 Finding = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What is known beside the node classes.
-
-    Attributes:
-        needs: model files, and where they can be got.
-        listed: those that models.txt names, written ``folder/file``.
-        packs: by class, the node pack that brings it.
-        has_input: whether ComfyUI finds an input file of a name.
-    """
-
-    needs: tuple[Need, ...] = ()
-    listed: AbstractSet[str] = frozenset()
-    packs: Mapping[str, str] = field(default_factory=dict)
-    has_input: Callable[[str], bool] = lambda _name: False
 
 
 @dataclass(frozen=True)
@@ -87,24 +56,6 @@ def check(workflow: Workflow, defs: NodeDefs, sources: Sources) -> Checked:
 def is_stale(findings: Iterable[Finding]) -> bool:
     """Whether one of the findings may be gone once the lists of files are read anew."""
     return any(finding["type"] in ("missing_model", "value_not_in_list") for finding in findings)
-
-
-def model_files(workflow: Workflow, defs: NodeDefs, sources: Sources) -> tuple[Need, ...]:
-    """The model files that a workflow names, in its order, then those that its file names beside them.
-
-    Those of models.txt that it does not name are left out.
-    """
-    named: dict[str, Need] = {}
-    for node in workflow.values():
-        declared = defs.get(node["class_type"])
-        for spec in declared.inputs.values() if declared else ():
-            value = node["inputs"].get(spec.name)
-            if spec.choices is not None and _is_model(value):
-                named.setdefault(_base(value), _need(node["class_type"], spec.name, value, sources))
-    for need in sources.needs:
-        if f"{need.folder}/{need.file}" not in sources.listed:
-            named.setdefault(_base(need.file), need)
-    return tuple(named.values())
 
 
 def refusal(findings: Iterable[Finding]) -> InputError:
@@ -164,9 +115,9 @@ class _Checker:
             for spec in self._specs(node_id):
                 value = self._workflow[node_id]["inputs"].get(spec.name)
                 is_free = spec.choices is None or spec.is_listed or spec.is_validated or not isinstance(value, str)
-                if not is_free and value not in (spec.choices or ()) and not _is_model(value):
+                if not is_free and value not in (spec.choices or ()) and not is_model(value):
                     title = title_of(self._workflow, node_id)
-                    yield f"{spec.name} of node {node_id} ({title}) is {value!r}, which is none of its choices"
+                    yield f"{spec.name} of node {node_id} ({title}) is {_shown(value)}, none of its choices"
 
     def _findings_at(self, node_id: str, spec: InputSpec) -> Iterator[Finding]:
         try:
@@ -232,7 +183,9 @@ class _Checker:
         above, slot = value
         if not self._is_there(above):
             raise _Problem(
-                "dangling_link", f"{spec.name} is linked to node {above!r}, which is not there", would_do
+                "dangling_link",
+                f"{spec.name} is linked to node {_shown(above)}, which is not there",
+                would_do,
             )
         if (node_id, spec.name) in self._circles:
             raise _Problem("cycle", f"{spec.name} closes a circle of links", "cut one of them")
@@ -241,7 +194,7 @@ class _Checker:
             return  # a finding of its own
         if not isinstance(slot, int) or not -len(source.outputs) <= slot < len(source.outputs):
             has = ", ".join(f"{number} ({kind})" for number, kind in enumerate(source.outputs)) or "none"
-            problem = f"{spec.name} is linked to output {slot!r} of node {above}, which it lacks"
+            problem = f"{spec.name} is linked to output {_shown(slot)} of node {above}, which it lacks"
             raise _Problem("bad_output_slot", problem, f"the outputs of {source.name} are {has}")
         given, wanted = source.outputs[slot], str(list(spec.choices or ())) if spec.is_listed else spec.type
         if not self._defs[self._workflow[node_id]["class_type"]].takes_any_link and not _fits(given, wanted):
@@ -257,7 +210,7 @@ class _Checker:
             value = CONVERSIONS[spec.type](value) if spec.type in CONVERSIONS else value
             outside = None if spec.is_validated else _outside(spec, value)
         except (TypeError, ValueError, OverflowError):
-            problem = f"{spec.name} must be of type {spec.type}, not {value!r}"
+            problem = f"{spec.name} must be of type {spec.type}, not {_shown(value)}"
             raise _Problem("invalid_input_type", problem, f"give it a {spec.type}") from None
         if outside is not None:
             raise outside
@@ -266,29 +219,29 @@ class _Checker:
             if spec.is_upload or class_type == "LoadLatent":
                 self._look_at_input_file(spec, value)
         elif spec.choices is not None and value not in spec.choices:
-            if _is_model(value):
+            if is_model(value):
                 raise self._missing_model(class_type, spec, value)
             if spec.is_listed:
                 near = difflib.get_close_matches(str(value), map(str, spec.choices), n=3, cutoff=0.4)
                 use = " or ".join(near or [str(choice) for choice in spec.choices[:8]])
-                problem = f"{spec.name} {value!r} is none of its choices"
+                problem = f"{spec.name} {_shown(value)} is none of its choices"
                 raise _Problem("value_not_in_list", problem, f"use {use or 'another node'}")
 
     def _look_at_input_file(self, spec: InputSpec, value: Any) -> None:
         if not isinstance(value, str) or not (value in (spec.choices or ()) or self._sources.has_input(value)):
-            problem = f"{spec.name} names the input file {value!r}, which is not there"
+            problem = f"{spec.name} names the input file {_shown(value)}, which is not there"
             raise _Problem("missing_input_file", problem, "send it with the job")
 
     def _missing_model(self, class_type: str, spec: InputSpec, value: str) -> _Problem:
         file = value.replace("\\", "/")
-        need = _need(class_type, spec.name, file, self._sources)
+        need = find_need(class_type, spec.name, file, self._sources)
         near = nearest_files(value, [str(choice) for choice in spec.choices or ()])
         listed = f"{need.folder}/{file}" in self._sources.listed
         where = f"models/{need.folder}" if need.folder else "its folder under models"
         ways = [f"put it into {where}" + (f", from {need.url}" if need.url else "")]
         ways += ["run `python3 -m comfy_setup models`, since models.txt lists it"] if listed else []
         ways += [f"name one that is there, such as {', '.join(near)}"] if near else []
-        problem = f"{spec.name} {value!r} is not installed"
+        problem = f"{spec.name} {_shown(value)} is not installed"
         facts = {"folder": need.folder, "nearest": near, "url": need.url, "in_models_txt": listed}
         return _Problem("missing_model", problem, " or ".join(ways), **facts)
 
@@ -312,23 +265,15 @@ def _fits(given: str, wanted: str) -> bool:
 def _outside(spec: InputSpec, value: Any) -> _Problem | None:
     low, high = spec.options.get("min"), spec.options.get("max")
     if low is not None and value < low:
-        return _Problem("value_smaller_than_min", f"{spec.name} {value!r} is too small", f"use {low} or more")
+        return _Problem(
+            "value_smaller_than_min", f"{spec.name} {_shown(value)} is too small", f"use {low} or more"
+        )
     if high is not None and value > high:
-        return _Problem("value_bigger_than_max", f"{spec.name} {value!r} is too large", f"use {high} or less")
+        return _Problem(
+            "value_bigger_than_max", f"{spec.name} {_shown(value)} is too large", f"use {high} or less"
+        )
     return None
 
 
-def _is_model(value: Any) -> bool:
-    return isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES)
-
-
-def _base(file: str) -> str:
-    return file.replace("\\", "/").rpartition("/")[2]
-
-
-def _need(class_type: str, name: str, file: str, sources: Sources) -> Need:
-    """A model file that an input names; folder and URL as somebody told them, else the folder by class and input."""
-    told = [need for need in sources.needs if _base(need.file) == _base(file)]
-    folder = MODEL_FOLDERS.get(class_type) or FOLDERS.get(MODEL_FILES.get(name, ""), "")
-    url = next((need.url for need in told if need.url), None)
-    return Need(told[0].folder if told else folder, file.replace("\\", "/"), url)
+def _shown(value: Any) -> str:
+    return brief(repr(value), 120)

@@ -19,8 +19,9 @@ import pytest
 import requests
 
 from comfy_setup.paths import REPO
-from comfy_worker.graph.check import Finding, Sources, check
+from comfy_worker.graph.check import Finding, check
 from comfy_worker.graph.convert import read_workflow
+from comfy_worker.graph.needs import Sources
 from comfy_worker.graph.workflow import Need, Workflow
 from tests import pictures, shipped
 from tests.broken_graphs import ACCEPTED, REFUSED
