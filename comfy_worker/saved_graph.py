@@ -53,7 +53,9 @@ def graph_of_picture(data: bytes) -> dict[str, Any]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.format == "PNG":
-                image.load()  # ComfyUI writes an animation's metadata behind its pixels
+                # ComfyUI writes an animation's metadata behind its pixels.
+                image.seek(getattr(image, "n_frames", 1) - 1)
+                image.load()
             found = dict(_texts(image))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
         raise InvalidWorkflow(

@@ -19,11 +19,13 @@ import pytest
 import requests
 
 from comfy_setup.paths import REPO
-from comfy_worker.graph.check import Finding, check
+from comfy_worker.errors import ModelNotFound, NodeNotInstalled
+from comfy_worker.graph.check import Finding, check, refusal
 from comfy_worker.graph.convert import read_workflow
 from comfy_worker.graph.needs import Sources
 from comfy_worker.graph.workflow import Need, Workflow
 from tests import pictures, shipped
+from tests.base_graphs import node
 from tests.broken_graphs import ACCEPTED, REFUSED
 from tests.comfyui.conftest import RealComfyUI, launch_options, real_comfyui
 
@@ -140,3 +142,125 @@ def told(refused: dict[str, Any], found: list[Finding]) -> bool:
         if (name := error["extra_info"].get("input_name")) and "exception" not in error["type"]
     }
     return theirs <= ours
+
+
+def test_a_model_that_the_newer_form_lists_is_missed_before_a_node_fails_for_it(preflight: Preflight) -> None:
+    workflow = copy.deepcopy(preflight.workflows["upscale"])
+    (loader,) = (one for one in workflow.values() if one["class_type"] == "UpscaleModelLoader")
+    loader["inputs"]["model_name"] = "absent.pth"
+    assert preflight.refusal(workflow) == {}
+    (finding,) = preflight.findings(workflow)
+    assert (finding["type"], finding["folder"]) == ("missing_model", "upscale_models")
+    assert finding["nearest"] or finding["would_do"] == "put it into models/upscale_models"
+
+
+def test_what_only_a_class_itself_can_tell_comfyui_is_asked(preflight: Preflight) -> None:
+    asked = {"prompt": "x", "aspect_ratio": "9:1", "prompt_upsampling": False, "seed": 0, "raw": False}
+    workflow = {
+        "1": node("FluxProUltraImageNode", **asked),
+        "2": node("SaveImage", images=["1", 0], filename_prefix="x"),
+    }
+    assert preflight.findings(workflow) == []
+    (finding,) = preflight.comfyui.running.client.validate(workflow)
+    assert finding["node_id"] == "1"
+    workflow["1"]["inputs"]["aspect_ratio"] = "16:9"
+    assert preflight.comfyui.running.client.validate(workflow) == []
+
+
+def test_an_output_that_comfyui_would_drop_is_told(preflight: Preflight) -> None:
+    workflow = {
+        "1": node("EmptyImage", width=64, height=64, batch_size=1, color=0),
+        "2": node("SaveImage", images=["1", 0], filename_prefix="x"),
+        "3": node("ImageInvert", image=["4", 0]),
+        "4": node("ImageInvert", image=["3", 0]),
+        "5": node("SaveImage", images=["4", 0], filename_prefix="x"),
+    }
+    assert [finding["type"] for finding in preflight.findings(workflow)] == ["cycle"]
+    (finding,) = preflight.comfyui.running.client.validate(workflow)
+    assert finding["problem"] == "ComfyUI would drop output nodes: 5"
+
+
+def _encoders(clip: str) -> dict[str, Any]:
+    return {
+        "6": node("CLIPTextEncode", text="ancient rome", clip=[clip, 1]),
+        "7": node("CLIPTextEncode", text="text, watermark", clip=[clip, 1]),
+    }
+
+
+def _sampled(checkpoint: str, latent: dict[str, Any], save: dict[str, Any]) -> Workflow:
+    sampler = {"seed": 4, "steps": 20, "cfg": 8, "sampler_name": "euler", "scheduler": "normal", "denoise": 1}
+    links = {"model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]}
+    return {
+        "3": node("KSampler", **sampler, **links),
+        "4": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
+        "5": latent,
+        **_encoders("4"),
+        "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
+        "9": save,
+    }
+
+
+def _flux(unet: str) -> Workflow:
+    links = {"noise": ["25", 0], "guider": ["22", 0], "sampler": ["16", 0], "sigmas": ["17", 0]}
+    return {
+        "5": node("EmptyLatentImage", width=1024, height=1024, batch_size=1),
+        "6": node("CLIPTextEncode", text="grey cat", clip=["11", 0]),
+        "8": node("VAEDecode", samples=["13", 0], vae=["10", 0]),
+        "9": node("SaveImage", filename_prefix="ComfyUI", images=["8", 0]),
+        "10": node("VAELoader", vae_name=f"ae-of-{unet}"),
+        "11": node(
+            "DualCLIPLoader",
+            clip_name1="example-t5xxl.safetensors",
+            clip_name2="example-l.safetensors",
+            type="flux",
+        ),
+        "12": node("UNETLoader", unet_name=unet, weight_dtype="fp8_e4m3fn"),
+        "13": node("SamplerCustomAdvanced", **links, latent_image=["5", 0]),
+        "16": node("KSamplerSelect", sampler_name="euler"),
+        "17": node("BasicScheduler", scheduler="sgm_uniform", steps=4, denoise=1, model=["12", 0]),
+        "22": node("BasicGuider", model=["12", 0], conditioning=["6", 0]),
+        "25": node("RandomNoise", noise_seed=108),
+    }
+
+
+LATENT = {
+    name: node(name, width=512, height=512, batch_size=1) for name in ("EmptyLatentImage", "EmptySD3LatentImage")
+}
+SAVE = node("SaveImage", filename_prefix="images/rome", images=["8", 0])
+# Graphs of the shapes of worker-comfyui's published requests, written anew.
+REQUESTS = {
+    "flux1-dev": (_flux("example-dev.safetensors"), 4),
+    "flux1-schnell": (_flux("example-schnell.safetensors"), 4),
+    "sd3": (_sampled("example-sd3.safetensors", LATENT["EmptySD3LatentImage"], SAVE), 1),
+    "sdxl-turbo": (_sampled("example-turbo.safetensors", LATENT["EmptyLatentImage"], SAVE), 1),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_of_worker_comfyui_reports_its_models_and_validates_with_them(
+    preflight: Preflight, name: str
+) -> None:
+    workflow, missing = REQUESTS[name]
+    findings = preflight.findings(workflow)
+    error = refusal(findings)
+    assert isinstance(error, ModelNotFound)
+    assert len(error.details) == missing
+    assert {finding["type"] for finding in findings} == {"missing_model"}
+    preflight.add(name, workflow, ())
+    preflight.comfyui.running.refresh()
+    assert preflight.findings(workflow) == []
+    assert preflight.refusal(workflow) == {}
+
+
+def test_its_webp_request_names_a_class_of_a_node_pack_and_its_model(preflight: Preflight) -> None:
+    save = node("Image Save", images=["8", 0], extension="webp", quality=10)
+    workflow = _sampled("example-webp.safetensors", LATENT["EmptyLatentImage"], save)
+    workflow["11"] = node("PreviewImage", images=["8", 0])
+    error = refusal(preflight.findings(workflow))
+    assert isinstance(error, NodeNotInstalled)
+    assert [finding["type"] for finding in error.details] == ["unknown_class", "missing_model"]
+    del workflow["9"]
+    assert isinstance(refusal(preflight.findings(workflow)), ModelNotFound)
+    preflight.add("webp", workflow, ())
+    preflight.comfyui.running.refresh()
+    assert (preflight.findings(workflow), preflight.refusal(workflow)) == ([], {})
