@@ -210,8 +210,8 @@ def _flux(unet: str) -> Workflow:
         "10": node("VAELoader", vae_name=f"ae-of-{unet}"),
         "11": node(
             "DualCLIPLoader",
-            clip_name1="example-t5xxl.safetensors",
-            clip_name2="example-l.safetensors",
+            clip_name1=f"t5-of-{unet}",
+            clip_name2=f"l-of-{unet}",
             type="flux",
         ),
         "12": node("UNETLoader", unet_name=unet, weight_dtype="fp8_e4m3fn"),

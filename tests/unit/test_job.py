@@ -72,3 +72,8 @@ def test_a_long_value_is_told_by_its_beginning() -> None:
     with pytest.raises(UnknownKey) as caught:
         JobInput.read({"k" * 5000: 1})
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_validate_only_is_true_or_false(asked: bool) -> None:
+    assert JobInput.read({"validate_only": asked}).validate_only is asked
