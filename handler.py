@@ -11,8 +11,9 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from comfy_worker import logs
@@ -23,33 +24,102 @@ from comfy_worker.settings import Settings
 log = logging.getLogger("comfy_worker.handler")
 
 Job = dict[str, Any]
+Update = dict[str, Any]
+Post = Callable[[Job, Update], Awaitable[None]]
+
 CANCEL_WAIT_S = 30.0
+POST_TIMEOUT_S = 5.0
 
 
-def make_handler(runner: JobRunner, concurrency: int) -> Callable[[Job], Awaitable[dict[str, Any]]]:
-    """Make the SDK's handler.
-
-    The blocking work runs in a thread, so that the SDK's loop keeps its heartbeat, hears of a cancel at once, and
-    fetches the next job meanwhile.
+class Jobs:
+    """Runs jobs in threads, so that the SDK's loop keeps its heartbeat and fetches the next job meanwhile.
 
     Args:
         runner: does the work.
         concurrency: jobs at once, 1 or more.
     """
-    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="job")
 
-    async def handler(job: Job) -> dict[str, Any]:
+    def __init__(self, runner: JobRunner, concurrency: int) -> None:
+        self._runner = runner
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="job")
+
+    @asynccontextmanager
+    async def running(
+        self, job: Job
+    ) -> AsyncIterator[tuple[asyncio.Future[Update], asyncio.Queue[Update | None]]]:
+        """A job's result to come, and what it tells on the way, None last; a block left early stops the job."""
+        loop = asyncio.get_running_loop()
+        told: asyncio.Queue[Update | None] = asyncio.Queue()
         cancelled = threading.Event()
-        context = contextvars.copy_context()
-        work = asyncio.get_running_loop().run_in_executor(pool, context.run, runner.run, job, cancelled)
+
+        def tell(update: Update) -> None:
+            loop.call_soon_threadsafe(told.put_nowait, update)
+
+        run = contextvars.copy_context().run
+        work = loop.run_in_executor(self._pool, run, self._runner.run, job, cancelled, tell)
+        work.add_done_callback(lambda _work: told.put_nowait(None))
         try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
+            yield work, told
+        finally:
             cancelled.set()
             await asyncio.wait([work], timeout=CANCEL_WAIT_S)
-            raise
+
+
+def make_handler(
+    jobs: Jobs, posting: Callable[[], AbstractAsyncContextManager[Post]]
+) -> Callable[[Job], Awaitable[Update]]:
+    """Make the handler that returns the result, and posts what the job tells on the way.
+
+    Args:
+        jobs: does the work.
+        posting: gives a job's own way to post an update, which returns when RunPod has it. So none is under way
+            when the result is; one that comes while another is being posted replaces those that wait.
+    """
+
+    async def handler(job: Job) -> Update:
+        async with jobs.running(job) as (result, told), posting() as post:
+            while (update := await _newest(told)) is not None:
+                await post(job, update)
+            return await result
 
     return handler
+
+
+def make_stream_handler(jobs: Jobs) -> Callable[[Job], AsyncIterator[Update]]:
+    """Make the handler that yields what the job tells as it comes, and its result last."""
+
+    async def handler(job: Job) -> AsyncIterator[Update]:
+        async with jobs.running(job) as (result, told):
+            while (update := await told.get()) is not None:
+                yield update
+            yield await result
+
+    return handler
+
+
+async def _newest(told: asyncio.Queue[Update | None]) -> Update | None:
+    update = await told.get()
+    while not told.empty():
+        update = told.get_nowait()
+    return update
+
+
+@asynccontextmanager
+async def progress_posting() -> AsyncIterator[Post]:
+    """The SDK's ``progress_update`` without its thread, whose update may arrive after the result."""
+    from runpod.http_client import AsyncClientSession
+    from runpod.serverless.modules.rp_http import send_result
+
+    async with AsyncClientSession() as session:
+
+        async def post(job: Job, update: Update) -> None:
+            sent = send_result(session, {"status": "IN_PROGRESS", "output": update}, job)
+            try:
+                await asyncio.wait_for(sent, POST_TIMEOUT_S)
+            except asyncio.TimeoutError:
+                log.warning("a progress update was not taken", extra={"action": "progress.timeout"})
+
+        yield post
 
 
 def main() -> int:
@@ -64,9 +134,13 @@ def main() -> int:
     with JobRunner.started(settings) as runner:
         import runpod
 
+        jobs = Jobs(runner, settings.concurrency)
+        # The SDK streams for all jobs or for none: it looks at what kind of function the handler is.
+        handler = make_stream_handler(jobs) if settings.streaming else make_handler(jobs, progress_posting)
         runpod.serverless.start(
             {
-                "handler": make_handler(runner, settings.concurrency),
+                "handler": handler,
+                "return_aggregate_stream": True,
                 "concurrency_modifier": lambda _current: settings.concurrency,
             }
         )

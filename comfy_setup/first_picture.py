@@ -103,7 +103,7 @@ def write_files(result: Mapping[str, Any], output: Path | None, name: str) -> li
     """Write the files of a result.
 
     Args:
-        result: the job's output, files as base64.
+        result: the job's output, files as base64 or as links.
         output: where the first one goes; None for `output/<name>-<seed>` and the file's own ending.
         name: of the workflow.
 
@@ -122,9 +122,17 @@ def write_files(result: Mapping[str, Any], output: Path | None, name: str) -> li
         first = output or paths.OUTPUT / f"{name}-{result['seed']}{ending}"
         path = first if number == 1 else first.with_name(f"{first.stem}-{number}{ending}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(media["data"]))
+        path.write_bytes(_content(media))
         written.append(path.absolute())
     return written
+
+
+def _content(media: Mapping[str, Any]) -> bytes:
+    if media["type"] == "base64":
+        return base64.b64decode(media["data"])
+    answer = requests.get(media["data"], timeout=TIMEOUT_S)
+    answer.raise_for_status()
+    return answer.content
 
 
 def _finished(endpoint: LocalEndpoint, job_input: Mapping[str, Any], step: Step, log: Path) -> dict[str, Any]:

@@ -21,6 +21,8 @@ of JSON objects, one a finding. ``docs/errors.md`` documents each code, and a te
     ├── OutOfMemory               OUT_OF_MEMORY          the GPU's or the host's memory did not suffice
     ├── ComfyUIUnavailable        COMFYUI_UNAVAILABLE    ComfyUI did not start, died, or does not answer
     ├── NoOutput                  NO_OUTPUT              the workflow ended well and left nothing to return
+    ├── DeliveryFailed            DELIVERY_FAILED        the storage did not take the files
+    ├── ResultTooLarge            RESULT_TOO_LARGE       more than RunPod takes, and nowhere else to go
     ├── JobCancelled              JOB_CANCELLED          RunPod cancelled the job
     ├── InvalidSettings           INVALID_SETTINGS       environment variables that make no sense; raised at start
     └── InternalError             INTERNAL_ERROR         a fault of the worker's own
@@ -34,6 +36,7 @@ from typing import Any, ClassVar
 __all__ = [
     "Ambiguous",
     "ComfyUIUnavailable",
+    "DeliveryFailed",
     "ExecutionFailed",
     "InputError",
     "InternalError",
@@ -49,6 +52,7 @@ __all__ = [
     "NoPlace",
     "NodeNotInstalled",
     "OutOfMemory",
+    "ResultTooLarge",
     "UnknownKey",
     "UnknownWorkflow",
     "WorkerError",
@@ -181,6 +185,18 @@ class NoOutput(WorkerError):
     """The workflow ended well and left nothing to return."""
 
     code = "NO_OUTPUT"
+
+
+class DeliveryFailed(WorkerError):
+    """The storage did not take the files."""
+
+    code = "DELIVERY_FAILED"
+
+
+class ResultTooLarge(WorkerError):
+    """The result is larger than RunPod takes, and there is nowhere else for it to go."""
+
+    code = "RESULT_TOO_LARGE"
 
 
 class JobCancelled(WorkerError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -24,7 +24,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from comfy_worker.errors import InputError, InvalidInput, UnknownKey, brief
 
-__all__ = ["SEED_LIMIT", "ControlNet", "JobInput", "Lora", "Media", "Parameters", "Result", "Timings"]
+__all__ = ["SEED_LIMIT", "ControlNet", "JobInput", "Lora", "Media", "Output", "Parameters", "Result", "Timings"]
 
 SEED_LIMIT = 2**53
 
@@ -47,7 +47,8 @@ class _Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, bool) and bool not in get_args(cls.model_fields[info.field_name or ""].annotation):
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             raise PydanticCustomError("bool", "Input should be a number, text, a list or an object")
         return value
 
@@ -82,6 +83,19 @@ class ControlNet(_Strict):
         if self.type is None and self.model is None:
             raise PydanticCustomError("controlnet", "Input should name a type or a model")
         return self
+
+
+class Output(_Strict):
+    """How what was made comes back."""
+
+    delivery: Literal["base64", "s3"] | None = Field(
+        None, description="`base64` or `s3`; `s3` if absent and storage is configured"
+    )
+    shrink: bool = Field(
+        False, description="whether pictures are re-encoded where the result is larger than RunPod takes"
+    )
+    progress: bool = Field(True, description="whether the job tells how far it is")
+    preview: bool = Field(False, description="whether its progress carries a small picture of the sampler's state")
 
 
 class Parameters(_Strict):
@@ -130,6 +144,7 @@ class JobInput(Parameters):
     overrides: dict[str, Any] = Field(
         {}, description='any input of any node, by id or title: `{"12.scale_by": 2}`, split at the last dot'
     )
+    output: Output = Field(default_factory=Output, description="how what was made comes back")
 
     @classmethod
     def read(cls, value: object) -> JobInput:
@@ -154,8 +169,8 @@ class Media(BaseModel):
     """One file that a workflow made."""
 
     filename: str = Field(description="as ComfyUI named it")
-    type: str = Field(description="`base64`")
-    data: str = Field(description="the file as base64")
+    type: str = Field(description="`base64` or `s3_url`")
+    data: str = Field(description="the file as base64, or a link to it")
     mime_type: str = Field(description="by content, such as `image/png`")
     node_id: str = Field(description="the node that saved it")
     bytes: int = Field(description="size of the file")
@@ -225,7 +240,7 @@ def _finding(finding: ErrorDetails) -> dict[str, Any]:
     *parents, last = finding["loc"]
     key = brief(".".join(str(part) for part in finding["loc"]), 200)
     if finding["type"] == "extra_forbidden":
-        nested: dict[object, type[BaseModel]] = {"loras": Lora, "controlnets": ControlNet}
+        nested: dict[object, type[BaseModel]] = {"loras": Lora, "controlnets": ControlNet, "output": Output}
         form = nested[parents[0]] if parents else JobInput
         near = difflib.get_close_matches(str(last), form.model_fields, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(form.model_fields)}"

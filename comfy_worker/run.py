@@ -1,4 +1,4 @@
-"""The walk of a job, in order: what is asked, which graph, filled, queued, watched, collected, encoded.
+"""The walk of a job, in order: what is asked, which graph, filled, queued, watched, collected, encoded, delivered.
 
 Read it top to bottom; each step lives in a module of its own.
 """
@@ -10,27 +10,35 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from pydantic_core import to_json
+
 from comfy_setup import paths
+from comfy_worker.comfyui.events import Event, Executed
 from comfy_worker.comfyui.execution import ExecutionResult
 from comfy_worker.comfyui.neighbour import ComfyUI, RunningComfyUI
 from comfy_worker.comfyui.process import LaunchOptions
 from comfy_worker.errors import InputError, InternalError, ModelNotFound, NoOutput, WorkerError, WorkflowRefused
 from comfy_worker.graph.prefix import into_folder
-from comfy_worker.job import JobInput, Result, Timings
+from comfy_worker.job import JobInput, Media, Output, Result, Timings
 from comfy_worker.logs import bound
-from comfy_worker.outputs.collect import find_files, find_texts
-from comfy_worker.outputs.encode import encode
+from comfy_worker.outputs.collect import OutputFile, find_files, find_texts
+from comfy_worker.outputs.deliver import Delivery, bucket_of, result_limit
+from comfy_worker.outputs.encode import EncodedFile, encode
+from comfy_worker.outputs.storage import Storage
 from comfy_worker.plan import Plan, Planner, choose_template
+from comfy_worker.progress import ProgressReport
 from comfy_worker.settings import Settings
 from comfy_worker.templates import Template, Templates
 
 __all__ = ["JobRunner"]
 
 log = logging.getLogger(__name__)
+
+Tell = Callable[[dict[str, Any]], None]
 
 
 class JobRunner:
@@ -40,6 +48,7 @@ class JobRunner:
         self._settings = settings
         self._comfyui = comfyui
         self._templates = templates
+        self._storage = Storage(settings.bucket) if settings.bucket else None
 
     @classmethod
     @contextmanager
@@ -62,12 +71,15 @@ class JobRunner:
         finally:
             comfyui.close()
 
-    def run(self, job: Mapping[str, Any], cancelled: threading.Event) -> dict[str, Any]:
+    def run(
+        self, job: Mapping[str, Any], cancelled: threading.Event, tell: Tell = lambda _update: None
+    ) -> dict[str, Any]:
         """Run one job to its result or its error; never raises.
 
         Args:
             job: RunPod's ``{"id", "input", ...}``.
             cancelled: set by another thread to stop it.
+            tell: gets its progress and, where the settings have it stream, its finished outputs.
 
         Returns:
             The result, or ``{"error": "CODE: sentence", "details": [...]}``.
@@ -75,7 +87,7 @@ class JobRunner:
         with bound(job_id=str(job.get("id"))):
             began = time.monotonic()
             try:
-                answer = self._walk(job.get("input"), cancelled).model_dump(exclude_none=True)
+                answer = self._walk(job, cancelled, tell)
                 log.info("done in %d ms", (time.monotonic() - began) * 1000, extra={"action": "job.done"})
             except WorkerError as error:
                 # What a client wrote may be in the sentence of an input error.
@@ -90,20 +102,47 @@ class JobRunner:
                 answer = InternalError("the worker made a mistake; its log has the traceback").to_result()
         return answer
 
-    def _walk(self, value: object, cancelled: threading.Event) -> Result:
+    def _walk(self, job: Mapping[str, Any], cancelled: threading.Event, tell: Tell) -> dict[str, Any]:
         clock = _Clock()
-        request = JobInput.read(value)
+        request = JobInput.read(job.get("input"))
+        delivery = self._delivery(job, request.output)
         template = choose_template(request, self._templates)
+
+        def send(update: dict[str, Any]) -> None:
+            if self._settings.streaming:
+                delivery.streamed += _json_size(update)
+            tell(update)
+
+        progress = ProgressReport(send if request.output.progress else lambda _update: None)
         with clock.stage("wait"):
+            if not self._comfyui.is_up:
+                progress.say("starting ComfyUI")
             comfyui = self._comfyui.ready(cancelled)
         with _job_folders(comfyui) as name:
             with clock.stage("prepare"):
                 plan = self._plan(request, template, comfyui, name)
                 workflow = into_folder(plan.workflow, name)
+            outputs = _Outputs(plan, comfyui, delivery)
+            progress.begin(workflow, comfyui.defs)
+
+            def follow(event: Event | None) -> None:
+                progress.follow(event)
+                if self._settings.streaming and isinstance(event, Executed):
+                    outputs.tell(event, send)
+
             with clock.stage("execute"):
-                executed = comfyui.execute(workflow, cancelled)
+                extra_data = {"preview_method": "auto"} if request.output.preview else {}
+                executed = comfyui.execute(workflow, cancelled, on_event=follow, extra_data=extra_data)
             with clock.stage("collect"):
-                return _result(plan, executed, comfyui, clock)
+                return outputs.result(executed, clock)
+
+    def _delivery(self, job: Mapping[str, Any], asked: Output) -> Delivery:
+        """How the job's files are to reach its client; the job's own storage counts before the worker's."""
+        own = job.get("s3Config") or None
+        job_id = str(job.get("id"))
+        limit = result_limit(job_id, self._settings.result_limit_mb)
+        storage = self._storage if own is None else Storage(bucket_of(own))
+        return Delivery(job_id, asked, storage, limit, self._settings.streaming)
 
     def _plan(self, request: JobInput, template: Template | None, comfyui: RunningComfyUI, name: str) -> Plan:
         planner = Planner(
@@ -150,25 +189,59 @@ def _job_folders(comfyui: RunningComfyUI) -> Iterator[str]:
             shutil.rmtree(parent / name, ignore_errors=True)
 
 
-def _result(plan: Plan, executed: ExecutionResult, comfyui: RunningComfyUI, clock: _Clock) -> Result:
-    """Collect what the workflow made; what it only previewed counts where it made nothing else."""
-    process = comfyui.process
-    files = find_files(executed.outputs, {"output": process.output_dir, "temp": process.temp_dir})
-    try:
+class _Outputs:
+    """What a job's workflow makes, on its way to the client."""
+
+    def __init__(self, plan: Plan, comfyui: RunningComfyUI, delivery: Delivery) -> None:
+        self._plan = plan
+        self._folders = {"output": comfyui.process.output_dir, "temp": comfyui.process.temp_dir}
+        self._delivery = delivery
+        self._told: dict[str, list[EncodedFile]] = {}
+
+    def tell(self, event: Executed, tell: Tell) -> None:
+        """Hand over what one node saved, if it is small enough to be sent twice."""
+        files = find_files({event.node_id: event.output}, self._folders)
+        saved = encode([file for file in files if file.type == "output"])
+        media = self._delivery.early(saved, self._plan.seed) if saved else None
+        if media is not None:
+            self._told[event.node_id] = saved
+            tell({kind: [one.model_dump(exclude_none=True) for one in row] for kind, row in media.items()})
+
+    def result(self, executed: ExecutionResult, clock: _Clock) -> dict[str, Any]:
+        """Collect everything; what the workflow only previewed counts where it made nothing else."""
+        files = find_files(executed.outputs, self._folders)
         texts = find_texts(executed.outputs)
-        wanted = [file for file in files if file.type == "output"] or files
-        if not wanted and not texts:
-            raise NoOutput("the workflow ended well but saved nothing; end it in a node such as SaveImage")
-        media = encode(wanted, plan.seed)
-    finally:
-        for file in files:
-            file.path.unlink(missing_ok=True)
-    return Result(
-        **{"images": [], **media},
-        texts=texts or None,
-        workflow=plan.name,
-        seed=plan.seed,
-        parameters=plan.parameters,
-        timings=Timings(stages={**clock.stages, "total": clock.total_ms()}, nodes=executed.node_ms),
-        warnings=plan.warnings,
-    )
+
+        def answer(media: dict[str, list[Media]]) -> dict[str, Any]:
+            timings = Timings(stages={**clock.stages, "total": clock.total_ms()}, nodes=executed.node_ms)
+            return Result(
+                **{"images": [], **media},
+                texts=texts or None,
+                workflow=self._plan.name,
+                seed=self._plan.seed,
+                parameters=self._plan.parameters,
+                timings=timings,
+                warnings=[*self._plan.warnings, *self._delivery.warnings],
+            ).model_dump(exclude_none=True)
+
+        try:
+            wanted = [file for file in files if file.type == "output"] or files
+            if not wanted and not texts:
+                raise NoOutput("the workflow ended well but saved nothing; end it in a node such as SaveImage")
+            ready = self._encoded(wanted)
+            return answer(self._delivery.deliver(ready, self._plan.seed, lambda media: _json_size(answer(media))))
+        finally:
+            for file in files:
+                file.path.unlink(missing_ok=True)
+
+    def _encoded(self, files: Sequence[OutputFile]) -> list[EncodedFile]:
+        """The files, ready to be delivered; those of a node that was told of already are."""
+        fresh = encode([file for file in files if file.node_id not in self._told])
+        order = list(dict.fromkeys(file.node_id for file in files))
+        told = [file for row in self._told.values() for file in row]
+        return sorted([*told, *fresh], key=lambda file: order.index(file.node_id))
+
+
+def _json_size(answer: dict[str, Any]) -> int:
+    """How many bytes the SDK will post for an answer, but for the space behind each comma and colon."""
+    return len(to_json(answer))  # ten times as fast as json.dumps

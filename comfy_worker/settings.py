@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from comfy_setup import paths
+from comfy_worker.bucket import EXPIRY_LIMIT_S, Bucket, locate
 from comfy_worker.errors import InvalidSettings
 
 __all__ = ["Settings"]
@@ -56,6 +57,43 @@ class Settings(BaseModel):
         alias="SD_MODEL",
         description="Checkpoint that stands in where a template's own is not installed: a file in `checkpoints`",
     )
+    bucket_endpoint_url: str = Field(
+        "",
+        alias="BUCKET_ENDPOINT_URL",
+        description="S3-compatible storage that results are put into; the URL may name the bucket too",
+    )
+    bucket_access_key_id: str = Field("", alias="BUCKET_ACCESS_KEY_ID", description="Its access key")
+    bucket_secret_access_key: SecretStr | None = Field(
+        None, alias="BUCKET_SECRET_ACCESS_KEY", description="Its secret key"
+    )
+    bucket_name: str = Field(
+        "", alias="BUCKET_NAME", description="Its bucket; needed where the endpoint URL names none"
+    )
+    bucket_prefix: str = Field("", alias="BUCKET_PREFIX", description="What every key in the bucket begins with")
+    bucket_url_expiry_s: int = Field(
+        EXPIRY_LIMIT_S,
+        alias="BUCKET_URL_EXPIRY_S",
+        ge=1,
+        le=EXPIRY_LIMIT_S,
+        description="How long the links to results are good, in seconds, at most seven days",
+    )
+    bucket_public_url: str = Field(
+        "",
+        alias="BUCKET_PUBLIC_URL",
+        pattern="^https?://",
+        description="Where the bucket is open to all; links are then not signed, and do not expire",
+    )
+    result_limit_mb: float | None = Field(
+        None,
+        alias="RESULT_LIMIT_MB",
+        gt=0,
+        description="How large a result may be, base64 counted; otherwise RunPod's 10, and 20 for `/runsync`",
+    )
+    streaming: bool = Field(
+        False,
+        alias="STREAMING",
+        description="Whether every job is a stream of its progress, its finished outputs and its result",
+    )
     comfyui_dir: Path = Field(
         default_factory=lambda: paths.comfyui_dir({}),
         alias="COMFYUI_DIR",
@@ -83,12 +121,47 @@ class Settings(BaseModel):
         }
         values["COMFYUI_DIR"] = paths.comfyui_dir(environ)
         values["MODELS_DIR"] = tuple(paths.model_roots(environ))
+        details = _storage_problems(values)
         try:
-            return cls.model_validate(values)
+            settings = cls.model_validate(values)
+            if not details:
+                return settings
         except ValidationError as error:
-            details = [
+            details += [
                 {"setting": str(e["loc"][0]), "given": environ.get(str(e["loc"][0])), "problem": e["msg"]}
                 for e in error.errors()
             ]
         listed = "; ".join(f"{detail['setting']}: {detail['problem']}" for detail in details)
         raise InvalidSettings(f"set these environment variables right, or unset them: {listed}", details)
+
+    @property
+    def bucket(self) -> Bucket | None:
+        """The storage that is configured."""
+        if self.bucket_secret_access_key is None:
+            return None
+        return Bucket(
+            access_key_id=self.bucket_access_key_id,
+            secret_access_key=self.bucket_secret_access_key,
+            prefix=self.bucket_prefix,
+            url_expiry_s=self.bucket_url_expiry_s,
+            public_url=self.bucket_public_url,
+            **locate(self.bucket_endpoint_url, self.bucket_name),
+        )
+
+
+def _storage_problems(values: Mapping[str, object]) -> list[dict[str, object]]:
+    """What is wrong with the ``BUCKET_`` variables together: storage is configured in full, or not at all."""
+    if not any(name.startswith("BUCKET_") for name in values):
+        return []
+    needed = ("BUCKET_ENDPOINT_URL", "BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY")
+    problem = "is missing, while other BUCKET_ variables are set"
+    missing: list[dict[str, object]] = [
+        {"setting": name, "given": None, "problem": problem} for name in needed if name not in values
+    ]
+    url = str(values.get("BUCKET_ENDPOINT_URL", ""))
+    try:
+        if url:
+            locate(url, str(values.get("BUCKET_NAME", "")))
+    except ValueError as error:
+        missing.append({"setting": "BUCKET_ENDPOINT_URL", "given": url, "problem": str(error)})
+    return missing

@@ -18,8 +18,8 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from .job import BadRequest, Job
-from .jobs import Jobs, UnknownJob
+from .job import STREAM_LIMIT_BYTES, BadRequest, Job, TooLarge, limit_bytes
+from .jobs import Jobs, QueueFull, UnknownJob
 
 __all__ = ["Changes", "Workers", "create_app"]
 
@@ -28,6 +28,8 @@ __all__ = ["Changes", "Workers", "create_app"]
 POLL_HOLD_S = 5.0
 RUNSYNC_WAIT_MS = 90_000
 RUNSYNC_WAIT_RANGE_MS = (1_000, 300_000)
+
+_REFUSALS: dict[type[Exception], int] = {BadRequest: 400, UnknownJob: 404, TooLarge: 413, QueueFull: 429}
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -72,14 +74,11 @@ def create_app(jobs: Jobs, changes: Changes, workers: Workers) -> FastAPI:
     app.include_router(_public_routes(jobs, changes, workers), prefix="/v2/{endpoint_id}")
     app.include_router(_worker_routes(jobs, changes, workers), prefix="/v2/{endpoint_id}")
 
-    @app.exception_handler(BadRequest)
-    async def bad_request(_request: Request, error: BadRequest) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, status_code=400)
+    async def refuse(_request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, status_code=_REFUSALS[type(error)])
 
-    @app.exception_handler(UnknownJob)
-    async def unknown_job(_request: Request, error: UnknownJob) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, status_code=404)
-
+    for kind in _REFUSALS:
+        app.add_exception_handler(kind, refuse)
     return app
 
 
@@ -87,7 +86,7 @@ def _public_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
     router = APIRouter()
 
     async def submit(request: Request, *, sync: bool) -> Job:
-        job = jobs.submit(await _json(request), sync=sync)
+        job = jobs.submit(await _json(request, limit_bytes(sync=sync)), sync=sync)
         changes.notify()
         return job
 
@@ -161,7 +160,13 @@ def _worker_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
 
     @router.post("/job-done/{worker_id}/{job_id}")
     async def job_done(worker_id: str, job_id: str, request: Request) -> Response:
-        result = await _result(request, job_id)
+        limit = limit_bytes(sync=job_id.startswith("sync-"))
+        try:
+            result = await _result(request, job_id, limit)
+        except TooLarge as error:
+            jobs.refuse_result(worker_id, job_id, f"the result was refused: {error}")
+            changes.notify()
+            raise
         jobs.post_result(worker_id, job_id, result)
         changes.notify()
         if result.get("stopPod"):
@@ -170,7 +175,7 @@ def _worker_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
 
     @router.post("/job-stream/{worker_id}/{job_id}")
     async def job_stream(worker_id: str, job_id: str, request: Request) -> Response:
-        jobs.post_stream(worker_id, job_id, await _result(request, job_id))
+        jobs.post_stream(worker_id, job_id, await _result(request, job_id, STREAM_LIMIT_BYTES))
         return Response()
 
     @router.get("/ping/{worker_id}")
@@ -180,14 +185,26 @@ def _worker_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
     return router
 
 
-async def _json(request: Request) -> object:
+async def _json(request: Request, limit: int) -> object:
     """Returns the body, which is JSON under any content type.
 
+    Args:
+        request: Its body is read to the end in any case, so that its sender gets to read the answer.
+        limit: How many bytes it may have.
+
     Raises:
+        TooLarge: It has more.
         BadRequest: It is no JSON; NaN and Infinity, which Python would read and write, are none.
     """
+    received, size = bytearray(), 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= limit:
+            received += chunk
+    if size > limit:
+        raise TooLarge(f"the body has {size:,} bytes, and RunPod takes {limit:,}")
     try:
-        body: object = json.loads(await request.body(), parse_constant=_no_constant)
+        body: object = json.loads(received, parse_constant=_no_constant)
     except ValueError as error:  # UnicodeDecodeError is one too
         raise BadRequest(f"the request body is no JSON: {error}") from error
     return body
@@ -197,9 +214,9 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
 
 
-async def _result(request: Request, job_id: str) -> dict[str, Any]:
+async def _result(request: Request, job_id: str, limit: int) -> dict[str, Any]:
     try:
-        body = await _json(request)
+        body = await _json(request, limit)
         if not isinstance(body, dict):
             raise BadRequest("a result must be a JSON object")
     except BadRequest as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import uuid4
 
-__all__ = ["BadRequest", "Job", "Status", "new_job"]
+__all__ = ["STREAM_LIMIT_BYTES", "BadRequest", "Job", "Status", "TooLarge", "limit_bytes", "new_job"]
 
 Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
 
@@ -18,11 +18,20 @@ TTL_MS = 86_400_000
 KEEP_RUN_S = 30 * 60.0
 KEEP_RUNSYNC_S = 60.0
 
+# The sizes that RunPod documents, for requests and results alike, and for one value of a stream.
+RUN_LIMIT_BYTES = 10_000_000
+RUNSYNC_LIMIT_BYTES = 20_000_000
+STREAM_LIMIT_BYTES = 1_000_000
+
 _HANDED_TO_WORKER = ("input", "policy", "s3Config", "webhook")
 
 
 class BadRequest(Exception):
     """A request that RunPod answers with HTTP 400; the message is one sentence for its sender."""
+
+
+class TooLarge(BadRequest):
+    """A body larger than RunPod takes (HTTP 413)."""
 
 
 @dataclass(eq=False)
@@ -64,6 +73,15 @@ class Job:
         if self.error is not None:
             shown["error"] = self.error
         return shown
+
+
+def limit_bytes(*, sync: bool) -> int:
+    """Returns how large a job's request, and its result, may be.
+
+    Args:
+        sync: Whether it is one of ``/runsync``.
+    """
+    return RUNSYNC_LIMIT_BYTES if sync else RUN_LIMIT_BYTES
 
 
 def new_job(body: object, *, sync: bool, now_s: float) -> Job:

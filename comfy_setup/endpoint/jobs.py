@@ -23,8 +23,9 @@ from typing import Any
 
 from .job import Job, Status, new_job
 
-__all__ = ["Jobs", "UnknownJob"]
+__all__ = ["MAX_QUEUE_SIZE", "Jobs", "QueueFull", "UnknownJob"]
 
+MAX_QUEUE_SIZE = 100
 KEEP_FINISHED = 1000
 MAX_RETRIES = 1
 
@@ -36,15 +37,21 @@ class UnknownJob(Exception):
     """No job of that id is known, or it has ended so long ago that it has been dropped (HTTP 404)."""
 
 
+class QueueFull(Exception):
+    """As many jobs wait as may (HTTP 429)."""
+
+
 class Jobs:
     """Every job that the endpoint knows, and the moves that clients and workers make on them.
 
     Args:
         clock: Returns seconds that never go back, as ``time.monotonic`` does.
+        max_queue_size: How many jobs may wait, 1 or more.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], max_queue_size: int = MAX_QUEUE_SIZE) -> None:
         self._clock = clock
+        self._max_queue_size = max_queue_size
         self._jobs: dict[str, Job] = {}
         self._queue: deque[Job] = deque()
         self._running: dict[str, Job] = {}
@@ -66,7 +73,10 @@ class Jobs:
 
         Raises:
             BadRequest: It asks for no job that RunPod would take.
+            QueueFull: Too many jobs wait already.
         """
+        if len(self._queue) >= self._max_queue_size:
+            raise QueueFull(f"{len(self._queue)} jobs wait already (MAX_QUEUE_SIZE); send this one again later")
         job = new_job(body, sync=sync, now_s=self._clock())
         self._jobs[job.job_id] = job
         self._queue.append(job)
@@ -170,6 +180,13 @@ class Jobs:
         if error:
             job.error = error if isinstance(error, str) else json.dumps(error)
         self._finish(job, "FAILED" if error else "COMPLETED")
+
+    def refuse_result(self, worker_id: str, job_id: str, reason: str) -> None:
+        """Ends a job whose result cannot be taken, and which would else seem to run for ever."""
+        job = self._held(worker_id, job_id)
+        if job is not None:
+            job.output, job.error = None, reason
+            self._finish(job, "FAILED")
 
     def post_stream(self, worker_id: str, job_id: str, chunk: dict[str, Any]) -> None:
         """Takes one yielded value of a generator handler; dropped unless the worker holds the job."""

@@ -24,7 +24,7 @@ from typing import IO
 import uvicorn
 
 from .app import Changes, create_app
-from .jobs import Jobs
+from .jobs import MAX_QUEUE_SIZE, Jobs
 from .workers import Worker, WorkerPool
 
 __all__ = ["HOST", "LocalEndpoint", "serve"]
@@ -44,6 +44,7 @@ class LocalEndpoint:
         port: 0..65535; 0 takes a free one.
         workers: How many handler processes, 1 or more.
         environ: What the workers find in their environment, beside what RunPod sets; default ``os.environ``.
+            ``MAX_QUEUE_SIZE`` in it, 1 or more, is how many jobs may wait here.
         handler: The file that calls ``runpod.serverless.start``.
         python: The interpreter that runs it; the SDK must be installed there.
         log_path: A file to which the workers' output is appended; default this process's standard error.
@@ -61,7 +62,7 @@ class LocalEndpoint:
     ) -> None:
         self._port = port
         self._count = workers
-        self._environ = environ
+        self._environ = os.environ if environ is None else environ
         self._handler = handler
         self._python = python
         self._log_path = log_path
@@ -95,9 +96,11 @@ class LocalEndpoint:
         """Listens and starts the workers; returns when requests are answered, before a worker is ready.
 
         Raises:
+            ValueError: ``MAX_QUEUE_SIZE`` makes no sense.
             FileNotFoundError: There is no handler file.
             OSError: The port is taken (``errno.EADDRINUSE``), or the interpreter cannot be started.
         """
+        self._max_queue_size = _max_queue_size(self._environ)
         if not self._handler.is_file():
             raise FileNotFoundError(f"there is no handler at {self._handler}")
         self._socket = socket.create_server((HOST, self._port), backlog=1024)
@@ -145,10 +148,10 @@ class LocalEndpoint:
     async def _live(self, log: IO[bytes]) -> None:
         """The whole life of the endpoint, from its first to its last event."""
         self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
-        jobs, changes = Jobs(time.monotonic), Changes()
+        jobs, changes = Jobs(time.monotonic, self._max_queue_size), Changes()
         self._pool = WorkerPool(
             [self._python, str(self._handler)],
-            environ=os.environ if self._environ is None else self._environ,
+            environ=self._environ,
             base_url=self.url,
             count=self._count,
             jobs=jobs,
@@ -176,6 +179,13 @@ class LocalEndpoint:
             await serving
 
 
+def _max_queue_size(environ: Mapping[str, str]) -> int:
+    given = environ.get("MAX_QUEUE_SIZE", "").strip() or str(MAX_QUEUE_SIZE)
+    if not given.isdecimal() or int(given) < 1:
+        raise ValueError(f"MAX_QUEUE_SIZE must be a whole number, 1 or more, not {given!r}")
+    return int(given)
+
+
 def serve(port: int, workers: int, environ: Mapping[str, str] | None = None, *, handler: Path = HANDLER) -> int:
     """Runs an endpoint in the foreground until Ctrl-C or SIGTERM; one line says when it can do jobs.
 
@@ -200,8 +210,8 @@ def serve(port: int, workers: int, environ: Mapping[str, str] | None = None, *, 
     endpoint = LocalEndpoint(port=port, workers=workers, environ=environ, handler=handler)
     try:
         endpoint.start()
-    except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
+    except (OSError, ValueError) as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         reason = f"port {port} is taken; choose another with --port" if taken else str(error)
         print(f"The endpoint could not start: {reason}.", file=sys.stderr)
         return 1

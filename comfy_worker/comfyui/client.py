@@ -43,13 +43,16 @@ class ComfyUIClient:
         """``GET /object_info``: every node class by its ``class_type``."""
         return self._json("GET", "/object_info")
 
-    def queue_prompt(self, workflow: dict[str, Any], *, prompt_id: str, client_id: str) -> dict[str, Any]:
+    def queue_prompt(
+        self, workflow: dict[str, Any], *, prompt_id: str, client_id: str, extra_data: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """``POST /prompt``: queue a workflow.
 
         Args:
             workflow: a graph in API format.
             prompt_id: an id of our choice.
             client_id: whose websocket hears of it.
+            extra_data: what goes with the prompt beside its graph, such as ``preview_method``.
 
         Returns:
             ``{prompt_id, number, node_errors}``.
@@ -58,7 +61,7 @@ class ComfyUIClient:
             WorkflowRefused: ComfyUI's validation found errors, listed in the details; also where it dropped a bad
                 output branch and queued the rest.
         """
-        body = {"prompt": workflow, "prompt_id": prompt_id, "client_id": client_id}
+        body = {"prompt": workflow, "prompt_id": prompt_id, "client_id": client_id, "extra_data": extra_data or {}}
         response = self._request("POST", "/prompt", body)
         try:
             answer = response.json()

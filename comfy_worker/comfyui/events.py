@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import queue
+import struct
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
@@ -29,15 +30,20 @@ __all__ = [
     "Failed",
     "Finished",
     "Interrupted",
+    "Preview",
     "Progress",
     "Started",
     "parse",
+    "parse_binary",
 ]
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 RECONNECT_PAUSE_S = 0.5
+# Sent first, this makes previews say which prompt they belong to.
+FEATURES = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
+PREVIEW_IMAGE_WITH_METADATA = 4
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,14 @@ class Progress(Event):
     node_id: str
     value: int
     maximum: int
+
+
+@dataclass(frozen=True)
+class Preview(Event):
+    """A picture of what the sampler has so far: the bytes of a JPEG or PNG."""
+
+    mime_type: str
+    image: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -141,6 +155,22 @@ def parse(message: str) -> Event | None:
         case "execution_interrupted":
             return Interrupted(prompt_id)
     return None
+
+
+def parse_binary(message: bytes) -> Preview | None:
+    """Parse one binary frame: type, length of its metadata (both big-endian), metadata as JSON, picture.
+
+    Returns:
+        The preview, or None for what no prompt waits for.
+    """
+    try:
+        kind, length = struct.unpack_from(">II", message)
+        if kind != PREVIEW_IMAGE_WITH_METADATA:
+            return None
+        metadata = json.loads(message[8 : 8 + length])
+        return Preview(metadata["prompt_id"], metadata["image_type"], message[8 + length :])
+    except (struct.error, ValueError, KeyError, TypeError):
+        return None
 
 
 def failed(prompt_id: str, data: Mapping[str, Any]) -> Failed:
@@ -220,13 +250,14 @@ class EventStream:
         self._socket = websocket.create_connection(url, timeout=CONNECT_TIMEOUT_S)
         try:
             self._socket.settimeout(None)
+            self._socket.send(FEATURES)
             self._client_id = client_id
             self._connected.set()
             while not self._closed.is_set():
                 message = self._socket.recv()
                 if message == "":
                     raise websocket.WebSocketConnectionClosedException("closed by ComfyUI")
-                event = parse(message) if isinstance(message, str) else None
+                event = parse(message) if isinstance(message, str) else parse_binary(message)
                 if event is not None:
                     self._deliver(event)
         finally:

@@ -33,7 +33,6 @@ from comfy_worker.errors import (
     JobCancelled,
     OutOfMemory,
     WorkerError,
-    WorkflowRefused,
 )
 from comfy_worker.logs import bound
 
@@ -77,12 +76,21 @@ class Execution:
         self._silent_since: float | None = None
         self.prompt_id = str(uuid.uuid4())
 
-    def run(self, workflow: dict[str, Any], cancelled: threading.Event) -> ExecutionResult:
+    def run(
+        self,
+        workflow: dict[str, Any],
+        cancelled: threading.Event,
+        *,
+        on_event: Callable[[Event | None], None] = lambda _event: None,
+        extra_data: dict[str, Any] | None = None,
+    ) -> ExecutionResult:
         """Queue a workflow, wait for its end, and forget it.
 
         Args:
             workflow: a graph in API format, filled and checked.
             cancelled: set by another thread to interrupt it.
+            on_event: gets each event of the prompt, and None when there has been none for a tenth of a second.
+            extra_data: what goes with the prompt beside its graph, such as ``preview_method``.
 
         Raises:
             WorkflowRefused: ComfyUI's validation found errors; nothing ran.
@@ -93,17 +101,26 @@ class Execution:
         """
         with bound(prompt_id=self.prompt_id), self._events.subscribed(self.prompt_id) as inbox:
             client_id = self._events.client_id()
+            is_over = False
             try:
-                self._client.queue_prompt(workflow, prompt_id=self.prompt_id, client_id=client_id)
+                self._client.queue_prompt(
+                    workflow, prompt_id=self.prompt_id, client_id=client_id, extra_data=extra_data
+                )
                 log.info("queued %d nodes", len(workflow), extra={"action": "prompt.queued"})
-                return self._watch(inbox, cancelled)
-            except (JobCancelled, ComfyUIUnavailable, WorkflowRefused):
-                self._abandon()
-                raise
+                result = self._watch(inbox, cancelled, on_event)
+                is_over = True
+                return result
             finally:
+                if not is_over:
+                    self._abandon()
                 self._forget()
 
-    def _watch(self, inbox: queue.SimpleQueue[Event], cancelled: threading.Event) -> ExecutionResult:
+    def _watch(
+        self,
+        inbox: queue.SimpleQueue[Event],
+        cancelled: threading.Event,
+        on_event: Callable[[Event | None], None],
+    ) -> ExecutionResult:
         result = ExecutionResult()
         error: WorkerError | None = None
         whole = True
@@ -116,6 +133,7 @@ class Execution:
                 event = inbox.get(timeout=TICK_S)
             except queue.Empty:
                 event = None
+            on_event(event)
             now = time.monotonic()
             if event is not None and whole:
                 next_look = now + SILENCE_S

@@ -40,9 +40,9 @@ class RunningComfyUI:
         self.defs = NodeDefs(self.client.object_info())
         self.events = EventStream(process.base_url)
 
-    def execute(self, workflow: dict[str, Any], cancelled: threading.Event) -> ExecutionResult:
-        """Queue a workflow and wait for its end; see :meth:`Execution.run`."""
-        return Execution(self.client, self.events, lambda: self.process.alive).run(workflow, cancelled)
+    def execute(self, workflow: dict[str, Any], cancelled: threading.Event, **options: Any) -> ExecutionResult:
+        """Queue a workflow and wait for its end; arguments as :meth:`Execution.run` takes them."""
+        return Execution(self.client, self.events, lambda: self.process.alive).run(workflow, cancelled, **options)
 
     def refresh(self) -> None:
         """Read the node classes anew, so that model files which have just arrived count."""
@@ -83,13 +83,17 @@ class ComfyUI:
     def start(self) -> None:
         """Begin to boot and return at once; does nothing while ComfyUI runs or boots."""
         with self._lock:
-            alive = self._running is not None and self._running.process.alive
-            if alive or self._closed.is_set() or (self._boot is not None and self._boot.is_alive()):
+            if self.is_up or self._closed.is_set() or (self._boot is not None and self._boot.is_alive()):
                 return
             died, self._running = self._running, None
             self._error = None
             self._boot = threading.Thread(target=self._run, args=(died,), name="comfyui-boot", daemon=True)
             self._boot.start()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether ComfyUI answers now."""
+        return self._running is not None and self._running.process.alive
 
     def ready(self, cancelled: threading.Event) -> RunningComfyUI:
         """Wait until ComfyUI answers.
@@ -108,7 +112,7 @@ class ComfyUI:
                 boot.join(timeout=0.1)
             if cancelled.is_set():
                 raise JobCancelled("the job was cancelled")
-            if self._running is not None and self._running.process.alive:
+            if self._running is not None and self.is_up:
                 return self._running
             if self._error is not None:
                 raise self._error

@@ -184,6 +184,7 @@ class ComfyUIProcess:
             "--user-directory": str(self.user_dir),
             "--database-url": "sqlite:///:memory:",
             "--extra-model-paths-config": str(config),
+            "--preview-size": "256",
             "--verbose": options.log_level,
         }
         command = [sys.executable, "main.py", "--disable-auto-launch"]

@@ -1,46 +1,63 @@
-"""Output files -> what a result carries of them."""
+"""Output files -> files as they are delivered."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from PIL import Image
 
-from comfy_worker.job import Media
 from comfy_worker.outputs.collect import OutputFile, sniff
 
-__all__ = ["encode"]
+__all__ = ["EncodedFile", "encode"]
 
 
-def encode(files: Sequence[OutputFile], seed: int | None) -> dict[str, list[Media]]:
-    """Read each file as base64.
+@dataclass(frozen=True, eq=False)
+class EncodedFile:
+    """One file, ready to be delivered.
+
+    Attributes:
+        filename: as ComfyUI named it.
+        mime_type: by content.
+        kind: ``images``, ``videos``, ``audio`` or ``files``.
+        node_id: the node that saved it.
+        content: its bytes, or where they lie.
+        width: of an image, in pixels.
+        height: of an image, in pixels.
+    """
+
+    filename: str
+    mime_type: str
+    kind: str
+    node_id: str
+    content: bytes | Path = field(repr=False)
+    width: int | None = None
+    height: int | None = None
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
+
+    def read(self) -> bytes:
+        """The bytes."""
+        return self.content.read_bytes() if isinstance(self.content, Path) else self.content
+
+
+def encode(files: Sequence[OutputFile]) -> list[EncodedFile]:
+    """Make each file ready to be delivered.
 
     Args:
-        files: as :func:`find_files` gives them.
-        seed: the job's.
-
-    Returns:
-        By kind (``images``, ``videos``, ``audio``, ``files``), in the order given.
+        files: as :func:`find_files` gives them; they must lie there until they are delivered.
     """
-    encoded: dict[str, list[Media]] = {}
+    encoded = []
     for file in files:
-        data = file.path.read_bytes()
-        kind, mime_type = sniff(data[:64])
+        with file.path.open("rb") as opened:
+            kind, mime_type = sniff(opened.read(64))
         width = height = None
         if kind == "images" and mime_type != "image/svg+xml":
             with Image.open(file.path) as image:
                 width, height = image.size
-        media = Media(
-            filename=file.path.name,
-            type="base64",
-            data=base64.b64encode(data).decode("ascii"),
-            mime_type=mime_type,
-            node_id=file.node_id,
-            bytes=len(data),
-            width=width,
-            height=height,
-            seed=seed,
-        )
-        encoded.setdefault(kind, []).append(media)
+        encoded.append(EncodedFile(file.path.name, mime_type, kind, file.node_id, file.path, width, height))
     return encoded

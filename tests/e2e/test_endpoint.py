@@ -44,6 +44,8 @@ async def handler(job):
             raise
     if "block_s" in given:
         time.sleep(given["block_s"])
+    if "bytes" in given:
+        return "x" * given["bytes"]
     if "raise" in given:
         raise ValueError(given["raise"])
     return {"pid": os.getpid(), "input": given} | given.get("answer", {})
@@ -58,7 +60,7 @@ import asyncio, runpod
 
 async def handler(job):
     for index in range(job["input"]["count"]):
-        yield {"index": index}
+        yield {"index": index, "data": "x" * job["input"].get("bytes", 0)}
         await asyncio.sleep(0.05)
 
 runpod.serverless.start({"handler": handler, "return_aggregate_stream": True})
@@ -312,8 +314,54 @@ def test_a_generator_streams_its_values_and_returns_them_together(generator: Loc
         return bool(answer["status"] == "COMPLETED")
 
     wait_until(streamed_to_the_end)
-    assert chunks == [{"output": {"index": index}} for index in range(4)]
-    assert client.get(f"status/{job_id}")["output"] == [{"index": index} for index in range(4)]
+    assert chunks == [{"output": {"index": index, "data": ""}} for index in range(4)]
+    assert client.get(f"status/{job_id}")["output"] == [chunk["output"] for chunk in chunks]
+
+
+def test_a_streamed_value_of_more_than_1_mb_is_refused(generator: LocalEndpoint) -> None:
+    client = Client(generator)
+    job_id = client.run({"count": 1, "bytes": 1_000_000})
+    job = client.wait_for(job_id, "COMPLETED")
+    assert len(job["output"][0]["data"]) == 1_000_000
+    assert client.get(f"stream/{job_id}")["stream"] == []
+
+
+@pytest.mark.parametrize(("operation", "limit_mb"), [("run", 10), ("runsync", 20)])
+def test_a_request_larger_than_runpod_takes_gets_413(client: Client, operation: str, limit_mb: int) -> None:
+    for extra_bytes, status in ((-100, 200), (1, 413)):
+        body = {"input": {"x": "x" * (limit_mb * 1_000_000 + extra_bytes), "answer": {"input": 0}}}
+        answer = requests.post(f"{client.url}/{operation}", json=body, timeout=30)
+        assert answer.status_code == status
+    assert f"RunPod takes {limit_mb},000,000" in answer.json()["error"]
+
+
+def test_a_result_larger_than_runpod_takes_fails_its_job(client: Client) -> None:
+    given = {"bytes": 10_000_000}
+    refused = client.wait_for(client.run(given), "FAILED")
+    assert refused["error"].startswith("the result was refused: the body has 10,000,")
+    assert "output" not in refused
+    assert len(client.runsync(given)["output"]) == 10_000_000
+    assert client.runsync({"bytes": 20_000_000})["status"] == "FAILED"
+
+
+def test_jobs_beyond_max_queue_size_get_429(handler: Path, folder: Path) -> None:
+    environ = {**os.environ, "TEST_SLOTS": "1", "MAX_QUEUE_SIZE": "2"}
+    with LocalEndpoint(handler=handler, environ=environ, log_path=folder / "full.log") as endpoint:
+        client = Client(endpoint)
+        client.wait_for(client.run({"sleep_s": 60}), "IN_PROGRESS")
+        client.run({})
+        client.run({})
+        answer = requests.post(f"{client.url}/run", json={"input": {}}, timeout=30)
+        assert answer.status_code == 429
+        assert "MAX_QUEUE_SIZE" in answer.json()["error"]
+        client.post("purge-queue")
+        client.run({})
+
+
+@pytest.mark.parametrize("given", ["0", "many", "-1"])
+def test_a_max_queue_size_that_makes_no_sense_is_told_at_start(handler: Path, given: str) -> None:
+    with pytest.raises(ValueError, match="MAX_QUEUE_SIZE must be a whole number"):
+        LocalEndpoint(handler=handler, environ={"MAX_QUEUE_SIZE": given}).start()
 
 
 @pytest.mark.parametrize(
@@ -395,7 +443,7 @@ def test_runpods_python_client_works_but_for_the_host(
         "cancel": "CANCELLED",
         "health": ["jobs", "workers"],
         "purge": {"removed": 0, "status": "completed"},
-        "stream": [{"index": 0}, {"index": 1}, {"index": 2}],
+        "stream": [{"index": index, "data": ""} for index in range(3)],
     }
 
 

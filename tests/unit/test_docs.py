@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from comfy_setup.paths import REPO
-from comfy_worker.job import ControlNet, JobInput, Lora, Media, Result, Timings
+from comfy_worker.job import ControlNet, JobInput, Lora, Media, Output, Result, Timings
 from comfy_worker.settings import Settings
 
 WORDS = {
@@ -40,7 +40,8 @@ def keys_table(form: type[BaseModel]) -> str:
     rows = [row("key", "type", "default", "meaning"), row("---", "---", "---", "---")]
     for key, entry in schema["properties"].items():
         default = "required" if key in schema.get("required", ()) else entry.get("default")
-        shown = "-" if default in (None, [], {}) else default
+        shown = str(default).lower() if isinstance(default, bool) else default
+        shown = "-" if default in (None, [], {}) else shown
         rows.append(row(f"`{key}`", kind(entry), shown, entry.get("description", "-")))
     return "\n".join(rows)
 
@@ -48,12 +49,12 @@ def keys_table(form: type[BaseModel]) -> str:
 def settings_table() -> str:
     rows = [row("variable", "default", "meaning"), row("---", "---", "---")]
     for field in Settings.model_fields.values():
-        default = "-" if field.default_factory or field.default in ("", ()) else str(field.default).lower()
+        default = "-" if field.default_factory or field.default in (None, "", ()) else str(field.default).lower()
         rows.append(row(f"`{field.alias}`", default, field.description))
     return "\n".join(rows)
 
 
-@pytest.mark.parametrize("form", [JobInput, Lora, ControlNet], ids=lambda form: form.__name__)
+@pytest.mark.parametrize("form", [JobInput, Lora, ControlNet, Output], ids=lambda form: form.__name__)
 def test_input_md_is_the_contract(form: type[BaseModel]) -> None:
     assert keys_table(form) in (REPO / "docs" / "input.md").read_text(encoding="utf-8")
 

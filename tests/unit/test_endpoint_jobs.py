@@ -13,7 +13,7 @@ from comfy_setup.endpoint.job import (
     TTL_MS,
     BadRequest,
 )
-from comfy_setup.endpoint.jobs import KEEP_FINISHED, STOP_NOT_BEFORE_S, Jobs, UnknownJob
+from comfy_setup.endpoint.jobs import KEEP_FINISHED, STOP_NOT_BEFORE_S, Jobs, QueueFull, UnknownJob
 
 
 class Clock:
@@ -226,13 +226,33 @@ def test_a_finished_job_is_dropped_after_its_time(jobs: Jobs, clock: Clock, sync
         jobs.get(job_id)
 
 
-def test_the_oldest_finished_jobs_are_dropped_when_there_are_too_many(jobs: Jobs) -> None:
+def test_the_oldest_finished_jobs_are_dropped_when_there_are_too_many(clock: Clock) -> None:
+    jobs = Jobs(clock, max_queue_size=2 * KEEP_FINISHED)
     ids = [queued(jobs) for _ in range(KEEP_FINISHED + 2)]
     jobs.purge()
     jobs.tick()
     with pytest.raises(UnknownJob):
         jobs.get(ids[1])
     assert status(jobs, ids[2]) == "CANCELLED"
+
+
+def test_no_more_jobs_wait_than_may(clock: Clock) -> None:
+    jobs = Jobs(clock, max_queue_size=2)
+    started(jobs)
+    queued(jobs)
+    queued(jobs)
+    with pytest.raises(QueueFull, match="2 jobs wait"):
+        queued(jobs)
+    jobs.take("w", 1)
+    queued(jobs)
+
+
+def test_a_job_whose_result_is_refused_fails(jobs: Jobs) -> None:
+    job_id = started(jobs)
+    jobs.refuse_result("another", job_id, "why")
+    assert status(jobs, job_id) == "IN_PROGRESS"
+    jobs.refuse_result("w", job_id, "why")
+    assert (status(jobs, job_id), jobs.get(job_id).error) == ("FAILED", "why")
 
 
 def test_a_job_whose_worker_ended_goes_to_the_head_of_the_queue_once_and_then_fails(

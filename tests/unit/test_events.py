@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import Any
 
 import pytest
 
 from comfy_worker.comfyui import events
-from comfy_worker.comfyui.events import Event, parse
+from comfy_worker.comfyui.events import Event, parse, parse_binary
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,20 @@ from comfy_worker.comfyui.events import Event, parse
 )
 def test_a_frame_becomes_its_event(kind: str, data: dict[str, Any], event: Event | None) -> None:
     assert parse(json.dumps({"type": kind, "data": {**data, "prompt_id": "p"}})) == event
+
+
+def binary(kind: int, metadata: bytes, image: bytes = b"jpeg") -> bytes:
+    return struct.pack(">II", kind, len(metadata)) + metadata + image
+
+
+def test_a_preview_frame_says_whose_it_is() -> None:
+    metadata = json.dumps({"prompt_id": "p", "node_id": "3", "image_type": "image/jpeg"}).encode()
+    assert parse_binary(binary(4, metadata)) == events.Preview("p", "image/jpeg", b"jpeg")
+
+
+@pytest.mark.parametrize("frame", [b"", binary(1, b""), binary(4, b"no json"), binary(4, b"{}"), binary(4, b"[]")])
+def test_other_binary_frames_are_passed_over(frame: bytes) -> None:
+    assert parse_binary(frame) is None
 
 
 def test_an_error_leaves_the_inputs_out() -> None:

@@ -20,7 +20,8 @@ ALLOWED = {
     "comfy_worker": ("comfy_worker", "comfy_setup.paths"),
     "comfy_worker.errors": (),
     "comfy_worker.logs": (),
-    "comfy_worker.settings": ("comfy_worker.errors", "comfy_setup.paths"),
+    "comfy_worker.settings": ("comfy_worker.errors", "comfy_worker.bucket", "comfy_setup.paths"),
+    "comfy_worker.bucket": (),
     "comfy_worker.families": (
         "comfy_worker.errors",
         "comfy_worker.family_table",
@@ -28,7 +29,7 @@ ALLOWED = {
     ),
     "comfy_worker.graph": ("comfy_worker.errors",),
     "comfy_worker.comfyui": ("comfy_worker.errors", "comfy_worker.logs", "comfy_worker.graph.nodes"),
-    "comfy_worker.outputs": ("comfy_worker.errors", "comfy_worker.job"),
+    "comfy_worker.outputs": ("comfy_worker.bucket", "comfy_worker.errors", "comfy_worker.job"),
     "comfy_setup": (),
 }
 # Packages that the pure core must not touch.

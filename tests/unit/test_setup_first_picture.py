@@ -17,7 +17,7 @@ from comfy_setup.first_picture import tell_failure, tell_result, write_files
 def media(name: str, content: bytes = b"bytes") -> dict[str, Any]:
     data = base64.b64encode(content).decode()
     kind = {"filename": name, "mime_type": "image/png", "width": 64, "height": 32, "bytes": 5_000_000}
-    return {**kind, "data": data}
+    return {**kind, "type": "base64", "data": data}
 
 
 def test_pictures_are_named_after_workflow_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 Makes the worker's model roots known: every folder that this ComfyUI keeps under its own ``models`` (``loras``,
 ``unet`` and ``diffusion_models`` ...) is looked for under each root of ``COMFY_WORKER_MODEL_ROOTS`` too, in order.
-Which folders there are is asked of ComfyUI, not listed here.
+Which folders there are is asked of ComfyUI, not listed here. Lets a prompt ask for previews.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 import folder_paths
 from aiohttp import web
 from server import PromptServer
+
+from .previews import take_preview_method
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {}
 
@@ -28,6 +30,7 @@ def add_model_roots(roots: list[str]) -> None:
 
 
 add_model_roots([root for root in os.environ.get("COMFY_WORKER_MODEL_ROOTS", "").split(os.pathsep) if root])
+take_preview_method()
 
 
 @PromptServer.instance.routes.get("/comfy_worker/folders")

@@ -1,0 +1,120 @@
+"""S3-compatible storage: puts files into a bucket and gives links to them.
+
+Owns boto3. Knows nothing of jobs but the key that a file is to have.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import boto3
+from boto3.s3.transfer import TransferConfig, create_transfer_manager
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_worker.bucket import Bucket
+from comfy_worker.errors import DeliveryFailed
+from comfy_worker.outputs.encode import EncodedFile
+
+__all__ = ["Storage"]
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 20.0
+PARALLEL = 8
+
+
+class Storage:
+    """One bucket; may be shared by threads.
+
+    Args:
+        bucket: which, and who asks.
+        read_timeout_s: how long the service may be silent before the request is tried again.
+    """
+
+    def __init__(self, bucket: Bucket, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+        self.bucket = bucket
+        session = boto3.session.Session(
+            aws_access_key_id=bucket.access_key_id,
+            aws_secret_access_key=bucket.secret_access_key.get_secret_value(),
+        )
+        self._client = session.client(
+            "s3",
+            endpoint_url=bucket.endpoint_url,
+            region_name=bucket.region or session.region_name or "us-east-1",
+            config=Config(
+                signature_version="s3v4",
+                s3={"addressing_style": "virtual" if bucket.virtual_hosted else "path"},
+                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+                connect_timeout=CONNECT_TIMEOUT_S,
+                read_timeout=read_timeout_s,
+                # Services other than AWS know no trailing checksums.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    def upload(self, files: Mapping[str, EncodedFile]) -> dict[str, str]:
+        """Put files into the bucket, in parallel, streamed from where they lie: all of them, or none.
+
+        Args:
+            files: by key.
+
+        Returns:
+            By key, the link: signed, or behind the bucket's public URL.
+
+        Raises:
+            DeliveryFailed: the service refused one, or did not answer, also when asked again.
+        """
+        try:
+            with create_transfer_manager(self._client, TransferConfig(max_concurrency=PARALLEL)) as transfers:
+                uploads = [
+                    transfers.upload(_source(file), self.bucket.name, key, extra_args=_headers(file))
+                    for key, file in files.items()
+                ]
+                for upload in uploads:
+                    upload.result()
+        except (BotoCoreError, ClientError, OSError) as error:
+            self._remove(files)
+            log.warning("upload failed: %s", error, extra={"action": "storage.failed"})
+            raise DeliveryFailed(
+                f"the storage at {self.bucket.endpoint_url} did not take the files into bucket "
+                f"'{self.bucket.name}'; see its answer in the details, and check its settings or ask for "
+                "output.delivery base64",
+                [{"problem": str(error), "exception_type": type(error).__name__}],
+            ) from error
+        return {key: self.link(key) for key in files}
+
+    def link(self, key: str) -> str:
+        """Where a key can be downloaded: signed, or behind the bucket's public URL."""
+        if self.bucket.public_url:
+            return f"{self.bucket.public_url.rstrip('/')}/{quote(key)}"
+        link: str = self._client.generate_presigned_url(
+            "get_object",
+            Params={"Bucket": self.bucket.name, "Key": key},
+            ExpiresIn=self.bucket.url_expiry_s,
+        )
+        return link
+
+    def _remove(self, keys: Mapping[str, Any]) -> None:
+        try:
+            for key in keys:
+                self._client.delete_object(Bucket=self.bucket.name, Key=key)
+        except (BotoCoreError, ClientError) as error:
+            log.warning("could not remove what was uploaded: %s", error, extra={"action": "storage.not_removed"})
+
+
+def _source(file: EncodedFile) -> str | io.BytesIO:
+    return io.BytesIO(file.content) if isinstance(file.content, bytes) else str(file.content)
+
+
+def _headers(file: EncodedFile) -> dict[str, str]:
+    plain = file.filename.isascii() and '"' not in file.filename and "\\" not in file.filename
+    name = f'filename="{file.filename}"' if plain else f"filename*=UTF-8''{quote(file.filename)}"
+    return {"ContentType": file.mime_type, "ContentDisposition": f"inline; {name}"}

@@ -1,0 +1,145 @@
+"""Files into a real S3 server, and what becomes of them when it fails; no worker yet."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from pydantic import SecretStr
+
+from comfy_worker.bucket import Bucket, locate
+from comfy_worker.errors import DeliveryFailed
+from comfy_worker.outputs.encode import EncodedFile
+from comfy_worker.outputs.storage import ATTEMPTS, Storage
+from tests.s3 import BUCKET, Service, s3_service
+
+pytestmark = pytest.mark.e2e
+
+PNG = EncodedFile("lighthouse.png", "image/png", "images", "9", os.urandom(200_000))
+TEXT = EncodedFile('a "ü".txt', "text/plain", "files", "4", b"hello")
+TWO = {"job/lighthouse.png": PNG, "job/a.txt": TEXT}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with s3_service(tmp_path_factory.mktemp("s3") / "log") as started:
+        yield started
+
+
+@pytest.fixture
+def s3(service: Service) -> Iterator[Service]:
+    """The service, well and empty."""
+    yield service
+    service.proxy.fate = lambda _method, _path: ""
+    service.proxy.seen.clear()
+    for key in service.stored():
+        service.client.delete_object(Bucket=BUCKET, Key=key)
+
+
+def fails(s3: Service, fate: str, times: int, path: str = "") -> None:
+    """The first uploads whose path has this in it meet this fate."""
+    left = [times]
+
+    def decide(method: str, asked: str) -> str:
+        if method != "PUT" or path not in asked or left[0] == 0:
+            return ""
+        left[0] -= 1
+        return fate
+
+    s3.proxy.fate = decide
+
+
+def attempts(s3: Service) -> int:
+    return sum(method == "PUT" for method, _path in s3.proxy.seen)
+
+
+def test_files_arrive_whole_with_type_name_and_a_link(s3: Service) -> None:
+    links = Storage(s3.bucket()).upload(TWO)
+    for key, file in TWO.items():
+        answer = requests.get(links[key], timeout=10)
+        assert answer.status_code == 200
+        assert answer.content == file.content
+        assert answer.headers["Content-Type"] == file.mime_type
+    assert requests.get(links["job/lighthouse.png"], timeout=10).headers["Content-Disposition"] == (
+        'inline; filename="lighthouse.png"'
+    )
+    stored = s3.client.head_object(Bucket=BUCKET, Key="job/a.txt")
+    assert stored["ContentDisposition"] == "inline; filename*=UTF-8''a%20%22%C3%BC%22.txt"
+    assert "X-Amz-Expires=604800" in links["job/a.txt"]
+
+
+def test_a_link_expires_when_it_is_set_to(s3: Service) -> None:
+    links = Storage(s3.bucket(url_expiry_s=60)).upload(TWO)
+    assert "X-Amz-Expires=60" in links["job/a.txt"]
+
+
+def test_a_public_bucket_gets_plain_links(s3: Service) -> None:
+    links = Storage(s3.bucket(public_url="https://cdn.example.com/art/")).upload({"job/ä b.png": PNG})
+    assert links == {"job/ä b.png": "https://cdn.example.com/art/job/%C3%A4%20b.png"}
+
+
+def test_a_large_file_goes_up_in_parts_from_the_disk(s3: Service, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(os.urandom(20_000_000))
+    Storage(s3.bucket()).upload({"a.mp4": EncodedFile("a.mp4", "video/mp4", "videos", "9", path)})
+    assert attempts(s3) == 3
+    stored = s3.client.get_object(Bucket=BUCKET, Key="a.mp4")
+    assert stored["Body"].read() == path.read_bytes()
+    assert stored["ContentType"] == "video/mp4"
+
+
+def test_a_virtual_host_begins_with_the_bucket() -> None:
+    place = locate("https://art.s3.eu-central-1.amazonaws.com", "")
+    bucket = Bucket(access_key_id="AKIA", secret_access_key=SecretStr("s3cret"), **place)
+    link = Storage(bucket).link("job/a.png")
+    assert link.startswith("https://art.s3.eu-central-1.amazonaws.com/job/a.png?")
+    assert "%2Feu-central-1%2Fs3%2F" in link
+
+
+@pytest.mark.parametrize("fate", ["cut", "refuse", "silent"])
+def test_what_fails_twice_is_tried_again(s3: Service, fate: str) -> None:
+    fails(s3, fate, ATTEMPTS - 1)
+    Storage(s3.bucket(), read_timeout_s=0.5).upload({"job/lighthouse.png": PNG})
+    assert attempts(s3) == ATTEMPTS
+    assert s3.client.get_object(Bucket=BUCKET, Key="job/lighthouse.png")["Body"].read() == PNG.content
+
+
+def test_a_slow_service_is_waited_for(s3: Service) -> None:
+    fails(s3, "slow", 1)
+    Storage(s3.bucket()).upload({"job/lighthouse.png": PNG})
+    assert attempts(s3) == 1
+
+
+@pytest.mark.parametrize("fate", ["cut", "refuse", "silent"])
+def test_what_fails_for_good_is_an_error_and_nothing_stays(s3: Service, fate: str) -> None:
+    fails(s3, fate, 100, "lighthouse")
+    began = time.monotonic()
+    with pytest.raises(DeliveryFailed, match="did not take the files into bucket 'pictures'") as caught:
+        Storage(s3.bucket(), read_timeout_s=0.5).upload(TWO)
+    assert time.monotonic() - began < 15
+    assert caught.value.details[0]["problem"]
+    assert "s3cret" not in str(caught.value.to_result())
+    assert s3.stored() == []
+
+
+def test_a_large_file_that_breaks_half_way_leaves_no_parts(s3: Service, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(os.urandom(20_000_000))
+    uploads = iter(range(100))
+    s3.proxy.fate = lambda method, _path: "cut" if method == "PUT" and next(uploads) > 0 else ""
+    with pytest.raises(DeliveryFailed):
+        Storage(s3.bucket()).upload({"a.mp4": EncodedFile("a.mp4", "video/mp4", "videos", "9", path)})
+    assert s3.stored() == []
+    assert "Uploads" not in s3.client.list_multipart_uploads(Bucket=BUCKET)
+
+
+def test_a_bucket_that_is_not_there_and_a_service_that_is_not_there_are_told(s3: Service) -> None:
+    for changed in ({"name": "nobody"}, {"endpoint_url": "http://127.0.0.1:9"}):
+        bucket = s3.bucket()
+        with pytest.raises(DeliveryFailed) as caught:
+            Storage(type(bucket)(**{**vars(bucket), **changed})).upload(TWO)
+        assert caught.value.details[0]["exception_type"] in ("NoSuchBucket", "EndpointConnectionError")

@@ -1,0 +1,113 @@
+"""What an endpoint URL, the settings and a job's ``s3Config`` say of a bucket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from comfy_worker.bucket import locate
+from comfy_worker.errors import InvalidSettings, InvalidValue
+from comfy_worker.outputs.deliver import bucket_of
+from comfy_worker.settings import Settings
+
+R2 = "0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com"
+ASKED = {
+    "accessId": "AKIA",
+    "accessSecret": "s3cret",
+    "endpointUrl": "https://s3.example.com",
+    "bucketName": "art",
+}
+SET = {
+    "BUCKET_ENDPOINT_URL": "https://art.s3.eu-central-1.amazonaws.com",
+    "BUCKET_ACCESS_KEY_ID": "AKIA",
+    "BUCKET_SECRET_ACCESS_KEY": "s3cret",
+}
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "endpoint", "bucket", "virtual", "region"),
+    [
+        ("https://b.s3.eu-west-1.amazonaws.com", "", "https://s3.eu-west-1.amazonaws.com", "b", True, "eu-west-1"),
+        ("https://my.b.s3.amazonaws.com/", "", "https://s3.amazonaws.com", "my.b", True, ""),
+        ("https://b.s3.us-west-004.wasabisys.com", "b", "https://s3.us-west-004.wasabisys.com", "b", True,
+         "us-west-004"),
+        ("https://s3.fr-par.scw.cloud/b", "", "https://s3.fr-par.scw.cloud", "b", False, "fr-par"),
+        ("https://s3.fr-par.scw.cloud/b", "b", "https://s3.fr-par.scw.cloud", "b", False, "fr-par"),
+        ("https://b.nyc3.digitaloceanspaces.com", "", "https://nyc3.digitaloceanspaces.com", "b", True, "nyc3"),
+        ("https://nyc3.digitaloceanspaces.com", "b", "https://nyc3.digitaloceanspaces.com", "b", False, "nyc3"),
+        (f"https://b.{R2}", "", f"https://{R2}", "b", True, ""),
+        (f"https://{R2}", "b", f"https://{R2}", "b", False, ""),
+        ("http://127.0.0.1:9000/b", "", "http://127.0.0.1:9000", "b", False, ""),
+        ("https://minio.s3.example.com", "b", "https://minio.s3.example.com", "b", False, ""),
+        ("https://x.supabase.co/storage/v1/s3", "b", "https://x.supabase.co/storage/v1/s3", "b", False, ""),
+    ],
+)  # fmt: skip
+def test_a_url_says_service_bucket_and_region(
+    url: str, name: str, endpoint: str, bucket: str, virtual: bool, region: str
+) -> None:
+    found = locate(url, name)
+    assert found == {"endpoint_url": endpoint, "name": bucket, "virtual_hosted": virtual, "region": region}
+
+
+@pytest.mark.parametrize(
+    "url", ["art", "ftp://host/art", "https://", "https://a b/art", "https://s3.example.com", "https://host/a/b"]
+)
+def test_a_url_that_names_no_bucket_is_told(url: str) -> None:
+    with pytest.raises(ValueError, match=r"should be a URL|names no bucket"):
+        locate(url, "")
+
+
+def test_settings_make_a_bucket() -> None:
+    bucket = Settings.from_env({**SET, "BUCKET_PREFIX": "/made/", "BUCKET_URL_EXPIRY_S": "60"}).bucket
+    assert bucket is not None
+    assert (bucket.name, bucket.region, bucket.url_expiry_s) == ("art", "eu-central-1", 60)
+    assert bucket.key("job-1", "a.png") == "made/job-1/a.png"
+    assert "s3cret" not in repr(bucket)
+    assert Settings.from_env({}).bucket is None
+
+
+@pytest.mark.parametrize("left_out", SET)
+def test_storage_that_is_half_configured_stops_the_worker(left_out: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.from_env({name: value for name, value in SET.items() if name != left_out})
+    assert [detail["setting"] for detail in caught.value.details] == [left_out]
+    assert "s3cret" not in str(caught.value.to_result())
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"BUCKET_ENDPOINT_URL": "https://s3.example.com"}, "BUCKET_ENDPOINT_URL"),
+        ({"BUCKET_URL_EXPIRY_S": "604801"}, "BUCKET_URL_EXPIRY_S"),
+        ({"BUCKET_PUBLIC_URL": "cdn.example.com"}, "BUCKET_PUBLIC_URL"),
+    ],
+)
+def test_storage_that_makes_no_sense_stops_the_worker(changed: dict[str, str], named: str) -> None:
+    with pytest.raises(InvalidSettings, match=named):
+        Settings.from_env({**SET, **changed})
+
+
+def test_a_prefix_alone_is_no_storage() -> None:
+    with pytest.raises(InvalidSettings, match="BUCKET_ENDPOINT_URL"):
+        Settings.from_env({"BUCKET_PREFIX": "made"})
+
+
+def test_a_job_may_bring_its_own() -> None:
+    bucket = bucket_of(ASKED)
+    assert (bucket.endpoint_url, bucket.name, bucket.access_key_id) == ("https://s3.example.com", "art", "AKIA")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "art",
+        *({**ASKED, key: ""} for key in ASKED),
+        {**ASKED, "bucketName": 7},
+        {**ASKED, "bucketName": "a b"},
+        {**ASKED, "endpointUrl": "x"},
+    ],
+)
+def test_an_s3_config_that_is_none_is_told(given: Any) -> None:
+    with pytest.raises(InvalidValue, match="s3Config"):
+        bucket_of(given)
