@@ -20,8 +20,9 @@ from comfy_setup.endpoint import LocalEndpoint
 from comfy_setup.endpoint.jobs import Jobs
 from comfy_setup.first_picture import write_files
 from tests import placeholders
-from tests.e2e.conftest import Client, encoded, pictures
+from tests.e2e.conftest import Client, pictures
 from tests.graphs import node
+from tests.pictures import encoded
 from tests.s3 import BUCKET, SECRET, Service, s3_service
 
 pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
@@ -216,7 +217,7 @@ def test_progress_rises_at_most_twice_a_second_and_none_comes_late(
         post_result(jobs, worker_id, job_id, body)
 
     monkeypatch.setattr(Jobs, "post_result", recording)
-    _job, shown = followed(worker, {**SMALL, "seed": 31, "steps": 30})
+    _job, shown = followed(worker, {**SMALL, "seed": 31, "steps": 20})
     time.sleep(1)
     assert [status for _, status, _ in posted] == ["IN_PROGRESS"] * (len(posted) - 1) + ["None"]
     updates = [output for _, _, output in posted[:-1]]
@@ -229,7 +230,7 @@ def test_progress_rises_at_most_twice_a_second_and_none_comes_late(
     assert all(later - earlier > 0.4 for earlier, later in pairwise(times))
     sampling = [update for update in updates if "step" in update]
     assert {update["node"] for update in sampling} == {"KSampler"}
-    assert {update["steps"] for update in sampling} == {30}
+    assert {update["steps"] for update in sampling} == {20}
     assert len({update["step"] for update in sampling}) == len(sampling)
     assert not any("preview" in update for update in updates)
 
