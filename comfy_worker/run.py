@@ -27,7 +27,7 @@ from comfy_worker.job import JobInput, Media, Output, Result, Timings
 from comfy_worker.logs import bound
 from comfy_worker.outputs.collect import OutputFile, find_files, find_texts
 from comfy_worker.outputs.deliver import Delivery, bucket_of, result_limit
-from comfy_worker.outputs.encode import EncodedFile, encode
+from comfy_worker.outputs.encode import Encoded, encode
 from comfy_worker.outputs.storage import Storage
 from comfy_worker.plan import Plan, Planner, choose_template
 from comfy_worker.progress import ProgressReport
@@ -196,15 +196,17 @@ class _Outputs:
         self._plan = plan
         self._folders = {"output": comfyui.process.output_dir, "temp": comfyui.process.temp_dir}
         self._delivery = delivery
-        self._told: dict[str, list[EncodedFile]] = {}
+        self._told: dict[str, list[Encoded]] = {}
 
     def tell(self, event: Executed, tell: Tell) -> None:
         """Hand over what one node saved, if it is small enough to be sent twice."""
         files = find_files({event.node_id: event.output}, self._folders)
         saved = encode([file for file in files if file.type == "output"])
-        media = self._delivery.early(saved, self._plan.seed) if saved else None
+        if not saved:
+            return
+        self._told[event.node_id] = saved
+        media = self._delivery.early(saved, self._plan.seed)
         if media is not None:
-            self._told[event.node_id] = saved
             tell({kind: [one.model_dump(exclude_none=True) for one in row] for kind, row in media.items()})
 
     def result(self, executed: ExecutionResult, clock: _Clock) -> dict[str, Any]:
@@ -234,7 +236,7 @@ class _Outputs:
             for file in files:
                 file.path.unlink(missing_ok=True)
 
-    def _encoded(self, files: Sequence[OutputFile]) -> list[EncodedFile]:
+    def _encoded(self, files: Sequence[OutputFile]) -> list[Encoded]:
         """The files, ready to be delivered; those of a node that was told of already are."""
         fresh = encode([file for file in files if file.node_id not in self._told])
         order = list(dict.fromkeys(file.node_id for file in files))

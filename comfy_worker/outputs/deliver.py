@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from comfy_worker.bucket import Bucket, locate
 from comfy_worker.errors import DeliveryFailed, InvalidValue, ResultTooLarge
 from comfy_worker.job import Media, Output
-from comfy_worker.outputs.encode import EncodedFile
+from comfy_worker.outputs.encode import Encoded
 from comfy_worker.outputs.shrink import shrunk
 from comfy_worker.outputs.storage import Storage
 
@@ -102,11 +102,11 @@ class Delivery:
         self._may_shrink = asked.shrink
         self._limit = limit
         self._streaming = streaming
-        self._names: set[str] = set()
-        self._links: dict[EncodedFile, str] = {}
+        self._keys: dict[Encoded, str] = {}
+        self._links: dict[Encoded, str] = {}
 
     def deliver(
-        self, files: Sequence[EncodedFile], seed: int | None, size_of: Callable[[MediaByKind], int]
+        self, files: Sequence[Encoded], seed: int | None, size_of: Callable[[MediaByKind], int]
     ) -> MediaByKind:
         """Make files part of a result that fits through RunPod.
 
@@ -125,29 +125,29 @@ class Delivery:
         left = self._limit - self.streamed - ENVELOPE
         room = min(left, STREAM_LIMIT - ENVELOPE) if self._streaming else left
         failures: list[DeliveryFailed] = []
-        too_large: list[str] = []
-        size = 0
+        too_large = ""
         for how, media in self._ways(files, seed, failures):
             size = size_of(media)
-            reasons = [failure.sentence for failure in failures] + too_large[:1]
             if size <= room:
+                reasons = [failure.sentence for failure in failures] + [too_large] * bool(too_large)
                 self.warnings += [f"{' and '.join(reasons)}; so {how}"] if reasons else []
                 return media
-            too_large.append(f"the result takes {_mb(size)} and RunPod takes {_mb(room + ENVELOPE)}")
+            too_large = too_large or f"the result takes {_mb(size)} and RunPod takes {_mb(room + ENVELOPE)}"
         media = _by_base64(files, seed)
-        if self._streaming and size_of(media) <= left:
-            self.warnings.append(f"{too_large[0]} of a stream's value; so only the job's status has it")
+        size = size_of(media)
+        if self._streaming and size <= left:
+            self.warnings.append(f"{too_large} of a stream's value; so only the job's status has it")
             return media
         sizes = [{"filename": file.filename, "size_mb": file.size / MB} for file in files]
         if failures:
-            raise DeliveryFailed(f"{failures[0].sentence}; {too_large[0]}", [*failures[0].details, *sizes])
+            raise DeliveryFailed(f"{failures[0].sentence}; {too_large}", [*failures[0].details, *sizes])
         raise ResultTooLarge(
-            f"{too_large[0]}; configure storage (BUCKET_ENDPOINT_URL), allow output.shrink, or ask for smaller or "
+            f"{too_large}; configure storage (BUCKET_ENDPOINT_URL), allow output.shrink, or ask for smaller or "
             "fewer files",
             [{"size_mb": size / MB, "limit_mb": (room + ENVELOPE) / MB}, *sizes],
         )
 
-    def early(self, files: Sequence[EncodedFile], seed: int | None) -> MediaByKind | None:
+    def early(self, files: Sequence[Encoded], seed: int | None) -> MediaByKind | None:
         """The files of one node, before the job is over.
 
         Returns:
@@ -164,7 +164,7 @@ class Delivery:
         return _by_base64(files, seed)
 
     def _ways(
-        self, files: Sequence[EncodedFile], seed: int | None, failures: list[DeliveryFailed]
+        self, files: Sequence[Encoded], seed: int | None, failures: list[DeliveryFailed]
     ) -> Iterator[tuple[str, MediaByKind]]:
         """What can be done with the files, best first, and in words; what the storage refused is noted."""
         for by_link in (True, False) if self._links_first else (False, True):
@@ -181,28 +181,31 @@ class Delivery:
             for how, smaller in shrunk(files):
                 yield f"the pictures were made {how}", _by_base64(smaller, seed)
 
-    def _by_link(self, files: Sequence[EncodedFile], seed: int | None) -> MediaByKind:
+    def _by_link(self, files: Sequence[Encoded], seed: int | None) -> MediaByKind:
         assert self._storage is not None
         new = {self._key(file): file for file in files if file not in self._links}
         links = self._storage.upload(new)
         self._links |= {file: links[key] for key, file in new.items()}
         return _media(files, "s3_url", (self._links[file] for file in files), seed)
 
-    def _key(self, file: EncodedFile) -> str:
+    def _key(self, file: Encoded) -> str:
         """A key of the file's own: those of different folders may be called the same."""
         assert self._storage is not None
-        path = PurePath(file.filename)
-        names = (f"{path.stem}-{count}{path.suffix}" if count > 1 else path.name for count in itertools.count(1))
-        name = next(name for name in names if name not in self._names)
-        self._names.add(name)
-        return self._storage.bucket.key(self._job_id, name)
+        if file not in self._keys:
+            path = PurePath(file.filename)
+            names = (
+                f"{path.stem}-{count}{path.suffix}" if count > 1 else path.name for count in itertools.count(1)
+            )
+            keys = (self._storage.bucket.key(self._job_id, name) for name in names)
+            self._keys[file] = next(key for key in keys if key not in self._keys.values())
+        return self._keys[file]
 
 
-def _by_base64(files: Sequence[EncodedFile], seed: int | None) -> MediaByKind:
+def _by_base64(files: Sequence[Encoded], seed: int | None) -> MediaByKind:
     return _media(files, "base64", (base64.b64encode(file.read()).decode("ascii") for file in files), seed)
 
 
-def _media(files: Sequence[EncodedFile], how: str, data: Iterable[str], seed: int | None) -> MediaByKind:
+def _media(files: Sequence[Encoded], how: str, data: Iterable[str], seed: int | None) -> MediaByKind:
     by_kind: MediaByKind = {}
     for file, text in zip(files, data, strict=True):
         media = Media(

@@ -10,42 +10,42 @@ from PIL import Image
 
 from comfy_worker.outputs.collect import OutputFile, sniff
 
-__all__ = ["EncodedFile", "encode"]
+__all__ = ["Encoded", "encode"]
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedFile:
+class Encoded:
     """One file, ready to be delivered.
 
     Attributes:
-        filename: as ComfyUI named it.
-        mime_type: by content.
-        kind: ``images``, ``videos``, ``audio`` or ``files``.
         node_id: the node that saved it.
-        content: its bytes, or where they lie.
+        filename: as ComfyUI named it.
+        kind: ``images``, ``videos``, ``audio`` or ``files``.
+        mime_type: by content.
+        data: its bytes, or where they lie.
         width: of an image, in pixels.
         height: of an image, in pixels.
     """
 
-    filename: str
-    mime_type: str
-    kind: str
     node_id: str
-    content: bytes | Path = field(repr=False)
+    filename: str
+    kind: str
+    mime_type: str
+    data: bytes | Path = field(repr=False)
     width: int | None = None
     height: int | None = None
 
     @property
     def size(self) -> int:
         """In bytes."""
-        return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
+        return len(self.data) if isinstance(self.data, bytes) else self.data.stat().st_size
 
     def read(self) -> bytes:
         """The bytes."""
-        return self.content.read_bytes() if isinstance(self.content, Path) else self.content
+        return self.data if isinstance(self.data, bytes) else self.data.read_bytes()
 
 
-def encode(files: Sequence[OutputFile]) -> list[EncodedFile]:
+def encode(files: Sequence[OutputFile]) -> list[Encoded]:
     """Make each file ready to be delivered.
 
     Args:
@@ -59,5 +59,5 @@ def encode(files: Sequence[OutputFile]) -> list[EncodedFile]:
         if kind == "images" and mime_type != "image/svg+xml":
             with Image.open(file.path) as image:
                 width, height = image.size
-        encoded.append(EncodedFile(file.path.name, mime_type, kind, file.node_id, file.path, width, height))
+        encoded.append(Encoded(file.node_id, file.path.name, kind, mime_type, file.path, width, height))
     return encoded

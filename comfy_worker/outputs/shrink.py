@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 from PIL import Image
 
-from comfy_worker.outputs.encode import EncodedFile
+from comfy_worker.outputs.encode import Encoded
 
 __all__ = ["shrunk"]
 
@@ -17,7 +17,7 @@ __all__ = ["shrunk"]
 STEPS = ((90, 1.0), (75, 1.0), (60, 1.0), (60, 0.75), (60, 0.5), (60, 0.25))
 
 
-def shrunk(files: Sequence[EncodedFile]) -> Iterator[tuple[str, list[EncodedFile]]]:
+def shrunk(files: Sequence[Encoded]) -> Iterator[tuple[str, list[Encoded]]]:
     """The files, smaller and smaller; what is no still picture stays as it is.
 
     Args:
@@ -37,7 +37,7 @@ def shrunk(files: Sequence[EncodedFile]) -> Iterator[tuple[str, list[EncodedFile
         )
 
 
-def _still(file: EncodedFile) -> Image.Image | None:
+def _still(file: Encoded) -> Image.Image | None:
     if file.kind != "images" or file.width is None:
         return None
     with Image.open(io.BytesIO(file.read())) as opened:
@@ -47,7 +47,7 @@ def _still(file: EncodedFile) -> Image.Image | None:
     return picture
 
 
-def _smaller(file: EncodedFile, picture: Image.Image, quality: int, scale: float) -> EncodedFile:
+def _smaller(file: Encoded, picture: Image.Image, quality: int, scale: float) -> Encoded:
     form = "webp" if file.mime_type == "image/webp" or picture.mode == "RGBA" else "jpeg"
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     scaled = picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
@@ -57,7 +57,7 @@ def _smaller(file: EncodedFile, picture: Image.Image, quality: int, scale: float
         file,
         filename=str(PurePath(file.filename).with_suffix(".webp" if form == "webp" else ".jpg")),
         mime_type=f"image/{form}",
-        content=target.getvalue(),
+        data=target.getvalue(),
         width=size[0],
         height=size[1],
     )

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_worker.bucket import Bucket
 from comfy_worker.errors import DeliveryFailed
-from comfy_worker.outputs.encode import EncodedFile
+from comfy_worker.outputs.encode import Encoded
 
 __all__ = ["Storage"]
 
@@ -60,7 +60,7 @@ class Storage:
             ),
         )
 
-    def upload(self, files: Mapping[str, EncodedFile]) -> dict[str, str]:
+    def upload(self, files: Mapping[str, Encoded]) -> dict[str, str]:
         """Put files into the bucket, in parallel, streamed from where they lie: all of them, or none.
 
         Args:
@@ -110,11 +110,11 @@ class Storage:
             log.warning("could not remove what was uploaded: %s", error, extra={"action": "storage.not_removed"})
 
 
-def _source(file: EncodedFile) -> str | io.BytesIO:
-    return io.BytesIO(file.content) if isinstance(file.content, bytes) else str(file.content)
+def _source(file: Encoded) -> str | io.BytesIO:
+    return io.BytesIO(file.data) if isinstance(file.data, bytes) else str(file.data)
 
 
-def _headers(file: EncodedFile) -> dict[str, str]:
+def _headers(file: Encoded) -> dict[str, str]:
     plain = file.filename.isascii() and '"' not in file.filename and "\\" not in file.filename
     name = f'filename="{file.filename}"' if plain else f"filename*=UTF-8''{quote(file.filename)}"
     return {"ContentType": file.mime_type, "ContentDisposition": f"inline; {name}"}

@@ -13,14 +13,14 @@ from pydantic import SecretStr
 
 from comfy_worker.bucket import Bucket, locate
 from comfy_worker.errors import DeliveryFailed
-from comfy_worker.outputs.encode import EncodedFile
+from comfy_worker.outputs.encode import Encoded
 from comfy_worker.outputs.storage import ATTEMPTS, Storage
 from tests.s3 import BUCKET, Service, s3_service
 
 pytestmark = pytest.mark.e2e
 
-PNG = EncodedFile("lighthouse.png", "image/png", "images", "9", os.urandom(200_000))
-TEXT = EncodedFile('a "ü".txt', "text/plain", "files", "4", b"hello")
+PNG = Encoded("9", "lighthouse.png", "images", "image/png", os.urandom(200_000))
+TEXT = Encoded("4", 'a "ü".txt', "files", "text/plain", b"hello")
 TWO = {"job/lighthouse.png": PNG, "job/a.txt": TEXT}
 
 
@@ -62,7 +62,7 @@ def test_files_arrive_whole_with_type_name_and_a_link(s3: Service) -> None:
     for key, file in TWO.items():
         answer = requests.get(links[key], timeout=10)
         assert answer.status_code == 200
-        assert answer.content == file.content
+        assert answer.content == file.data
         assert answer.headers["Content-Type"] == file.mime_type
     assert requests.get(links["job/lighthouse.png"], timeout=10).headers["Content-Disposition"] == (
         'inline; filename="lighthouse.png"'
@@ -85,7 +85,7 @@ def test_a_public_bucket_gets_plain_links(s3: Service) -> None:
 def test_a_large_file_goes_up_in_parts_from_the_disk(s3: Service, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(os.urandom(20_000_000))
-    Storage(s3.bucket()).upload({"a.mp4": EncodedFile("a.mp4", "video/mp4", "videos", "9", path)})
+    Storage(s3.bucket()).upload({"a.mp4": Encoded("9", "a.mp4", "videos", "video/mp4", path)})
     assert attempts(s3) == 3
     stored = s3.client.get_object(Bucket=BUCKET, Key="a.mp4")
     assert stored["Body"].read() == path.read_bytes()
@@ -105,7 +105,7 @@ def test_what_fails_twice_is_tried_again(s3: Service, fate: str) -> None:
     fails(s3, fate, ATTEMPTS - 1)
     Storage(s3.bucket(), read_timeout_s=0.5).upload({"job/lighthouse.png": PNG})
     assert attempts(s3) == ATTEMPTS
-    assert s3.client.get_object(Bucket=BUCKET, Key="job/lighthouse.png")["Body"].read() == PNG.content
+    assert s3.client.get_object(Bucket=BUCKET, Key="job/lighthouse.png")["Body"].read() == PNG.data
 
 
 def test_a_slow_service_is_waited_for(s3: Service) -> None:
@@ -132,7 +132,7 @@ def test_a_large_file_that_breaks_half_way_leaves_no_parts(s3: Service, tmp_path
     uploads = iter(range(100))
     s3.proxy.fate = lambda method, _path: "cut" if method == "PUT" and next(uploads) > 0 else ""
     with pytest.raises(DeliveryFailed):
-        Storage(s3.bucket()).upload({"a.mp4": EncodedFile("a.mp4", "video/mp4", "videos", "9", path)})
+        Storage(s3.bucket()).upload({"a.mp4": Encoded("9", "a.mp4", "videos", "video/mp4", path)})
     assert s3.stored() == []
     assert "Uploads" not in s3.client.list_multipart_uploads(Bucket=BUCKET)
 

@@ -15,25 +15,25 @@ from PIL import Image
 from comfy_worker.errors import InvalidValue, ResultTooLarge
 from comfy_worker.job import Media, Output
 from comfy_worker.outputs.deliver import ENVELOPE, MB, Delivery, result_limit
-from comfy_worker.outputs.encode import EncodedFile
+from comfy_worker.outputs.encode import Encoded
 
 SIDE = 400
 
 
-def noise(mode: str = "RGB", form: str = "PNG") -> EncodedFile:
+def noise(mode: str = "RGB", form: str = "PNG") -> Encoded:
     """A picture that compresses badly: about 480 kB."""
     image = Image.frombytes(mode, (SIDE, SIDE), os.urandom(SIDE * SIDE * len(mode)))
     target = io.BytesIO()
     image.save(target, format=form, lossless=True)
     name = f"a_{mode}.{form.lower()}"
-    return EncodedFile(name, f"image/{form.lower()}", "images", "9", target.getvalue(), SIDE, SIDE)
+    return Encoded("9", name, "images", f"image/{form.lower()}", target.getvalue(), SIDE, SIDE)
 
 
 def size_of(media: dict[str, list[Media]]) -> int:
     return len(json.dumps({kind: [one.model_dump() for one in row] for kind, row in media.items()}))
 
 
-def deliver(files: list[EncodedFile], limit: int, streaming: bool = False, **asked: Any) -> tuple[Any, list[str]]:
+def deliver(files: list[Encoded], limit: int, streaming: bool = False, **asked: Any) -> tuple[Any, list[str]]:
     delivery = Delivery("job", Output(**asked), None, limit, streaming)
     return delivery.deliver(files, 7, size_of), delivery.warnings
 
@@ -49,7 +49,7 @@ def test_the_limit_is_runpods_unless_it_is_set(job_id: str, setting: float | Non
 def test_what_fits_is_base64(tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(b"12345")
-    on_disk = EncodedFile("x.bin", "application/octet-stream", "files", "4", path)
+    on_disk = Encoded("4", "x.bin", "files", "application/octet-stream", path)
     picture = noise()
     media, warnings = deliver([on_disk, picture], MB)
     assert warnings == []
@@ -96,12 +96,12 @@ def test_the_lowest_quality_is_not_taken_where_a_higher_one_fits() -> None:
 
 
 def test_what_cannot_be_shrunk_enough_is_an_error() -> None:
-    video = EncodedFile("a.mp4", "video/mp4", "videos", "9", os.urandom(400_000))
+    video = Encoded("9", "a.mp4", "videos", "video/mp4", os.urandom(400_000))
     frames = [Image.frombytes("RGB", (SIDE, SIDE), os.urandom(SIDE * SIDE * 3)) for _ in range(2)]
     target = io.BytesIO()
     frames[0].save(target, format="WEBP", save_all=True, append_images=frames[1:])
-    animation = EncodedFile("a.webp", "image/webp", "images", "9", target.getvalue(), SIDE, SIDE)
-    drawing = EncodedFile("a.svg", "image/svg+xml", "images", "9", b"<svg" + b" " * 400_000)
+    animation = Encoded("9", "a.webp", "images", "image/webp", target.getvalue(), SIDE, SIDE)
+    drawing = Encoded("9", "a.svg", "images", "image/svg+xml", b"<svg" + b" " * 400_000)
     for file in (video, animation, drawing):
         with pytest.raises(ResultTooLarge):
             deliver([file, noise()], 100_000, shrink=True)
@@ -123,7 +123,7 @@ def test_what_was_streamed_already_counts() -> None:
 
 
 def test_files_are_streamed_early_while_they_are_small_beside_the_limit() -> None:
-    small = EncodedFile("a.png", "image/png", "images", "9", b"123")
+    small = Encoded("9", "a.png", "images", "image/png", b"123")
     delivery = Delivery("job", Output(), None, 10 * MB, streaming=True)
     early = delivery.early([small], 7)
     assert early is not None
