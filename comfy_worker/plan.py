@@ -124,7 +124,8 @@ class Planner:
             InputError: whatever of the request cannot be done, by its own code.
         """
         request, template = self._request, self._template
-        self._warnings = []
+        # Read anew each time: between two tries a file may have arrived.
+        self._defs, self._warnings = self._installed.defs, []
         workflow = parse(request.workflow) if template is None else template.workflow
         workflow = apply_overrides(workflow, self._defs, request.overrides)
         roles = find_roles(workflow, self._defs)
