@@ -1,4 +1,4 @@
-"""Commands for the desk: ``python -m comfy_worker templates | schema NAME``."""
+"""Commands for the desk: ``python -m comfy_worker templates | schema | convert | check | inspect``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_setup import paths
+from comfy_worker import desk, logs
 from comfy_worker.comfyui.neighbour import ComfyUI
 from comfy_worker.comfyui.process import LaunchOptions
 from comfy_worker.errors import InvalidInput, WorkerError
@@ -19,6 +20,12 @@ from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.schema import template_schema
 from comfy_worker.settings import Settings
 from comfy_worker.templates import Templates
+
+DESK = {
+    "convert": "a workflow as the editor saves it, in API format",
+    "check": "what of a workflow this ComfyUI would refuse",
+    "inspect": "a workflow's parameters, and what its nodes are for",
+}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,7 +45,19 @@ def main(arguments: Sequence[str]) -> int:
     schema.add_argument(
         "--object-info", type=Path, metavar="FILE", help="ComfyUI's /object_info, else it is started"
     )
+    for name, meaning in DESK.items():
+        command = commands.add_parser(name, help=meaning)
+        command.add_argument(
+            "file", metavar="FILE", help="a workflow in any form, a folder of them, or - for stdin"
+        )
+        command.add_argument(
+            "--object-info", type=Path, metavar="FILE", help="ComfyUI's /object_info, else it is started"
+        )
+        command.add_argument("--json", action="store_true", help="as JSON, by file")
+        if name == "convert":
+            command.add_argument("--output", type=Path, metavar="FILE", help="where to write it, else to stdout")
     options = parser.parse_args(arguments)
+    logs.configure("WARNING")
     try:
         settings = Settings.from_env(os.environ)
         templates = Templates(paths.workflow_folders())
@@ -46,6 +65,10 @@ def main(arguments: Sequence[str]) -> int:
             template = templates.load(options.name)
             print(json.dumps(template_schema(template, _node_defs(settings, options.object_info)), indent=2))
             return 0
+        if options.command in DESK:
+            defs = _node_defs(settings, options.object_info)
+            output = getattr(options, "output", None)
+            return desk.run(options.command, options.file, defs, output=output, as_json=options.json)
         return _list([_row(settings, templates, name) for name in templates.names()], as_json=options.json)
     except WorkerError as error:
         print(f"{error.code}: {error}", file=sys.stderr)

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from comfy_worker.errors import InputError, InvalidInput, UnknownKey, brief
+from comfy_worker.saved_graph import is_picture, read_saved_graph
 
 __all__ = [
     "SEED_LIMIT",
@@ -47,14 +48,16 @@ Response = Literal["images", "image_base64", "image_list", "base64_list", "image
 
 
 def _graph_or_name(value: object) -> object:
-    """A graph may arrive as a JSON string."""
+    """A graph may arrive as a JSON string, or within a picture."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             return json.loads(value)
         except (ValueError, RecursionError) as error:
             raise PydanticCustomError("json", "Input should be a template's name or a graph as JSON") from error
+    if isinstance(value, str) and is_picture(value):
+        return read_saved_graph(value)
     if not isinstance(value, (str, dict)):
-        raise PydanticCustomError("workflow", "Input should be a template's name or a graph in API format")
+        raise PydanticCustomError("workflow", "Input should be a template's name or a graph")
     return value
 
 
@@ -163,7 +166,8 @@ class JobInput(Parameters):
 
     workflow: Annotated[str | dict[str, Any] | None, BeforeValidator(_graph_or_name)] = Field(
         None,
-        description="a template's name, or a custom graph in API format (object or JSON string); "
+        description="a template's name, or a custom graph as ComfyUI saves or exports it (object or JSON string), "
+        "or a PNG or WebP that ComfyUI saved (base64 or data URI); "
         "absent: `inpaint` with an image and a mask, `img2img` with an image, else `txt2img`",
     )
     image: str | None = Field(None, description="start image: base64, data URI or URL")
@@ -183,6 +187,8 @@ class JobInput(Parameters):
     response: Response | None = Field(
         None, description="the shape of the answer, see [dialects](dialects.md); `RESPONSE_FORMAT` if absent"
     )
+
+    validate_only: bool = Field(False, description="build the graph and check it, queue nothing")
 
     @classmethod
     def read(cls, value: object, said: Mapping[str, str] | None = None, further: Iterable[str] = ()) -> JobInput:
@@ -254,6 +260,25 @@ class Result(BaseModel):
     parameters: dict[str, Any] = Field(description="what the graph's parameters were in the end")
     timings: Timings = Field(description="where the time went")
     warnings: list[str] = Field(description="what was done otherwise than one might think")
+
+
+class Validation(BaseModel):
+    """What ``validate_only`` answers."""
+
+    workflow: dict[str, Any] = Field(description="the graph as it would be queued, in API format")
+    name: str = Field(description="the template's name, or `custom`")
+    seed: int | None = Field(description="the one given, or one that was drawn")
+    parameters: dict[str, Any] = Field(description="what the graph's parameters are")
+    roles: dict[str, Any] = Field(
+        description="`samplers`, `outputs`: node ids; `places`, `ambiguous`, `left`: inputs by parameter"
+    )
+    needs: list[dict[str, Any]] = Field(
+        description="model files: `folder`, `file`, `url` where it is known, `installed`"
+    )
+    findings: list[dict[str, Any]] = Field(
+        description="why it cannot run, as in an error's details; empty if it can"
+    )
+    warnings: list[str] = Field(description="as in a result")
 
 
 def _json_kind(value: object) -> str:

@@ -47,3 +47,5 @@ def configure(level: str) -> None:
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(level)
+    # It warns of classes that are not installed, under names that only the conversion knows.
+    logging.getLogger("comfy_cli").setLevel("ERROR")

@@ -16,14 +16,16 @@ import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import av
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.fetch import Fetcher
-from comfy_worker.settings import Settings
+
+if TYPE_CHECKING:  # the settings import the contract, which imports this
+    from comfy_worker.settings import Settings
 
 __all__ = ["InputFiles", "is_in_place", "mask_file", "read_image", "read_mask", "read_media", "with_mask"]
 

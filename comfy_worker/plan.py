@@ -7,24 +7,27 @@ Owns the order of the edits. Each edit is a function of ``graph/``; what they ne
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from comfy_worker.errors import InvalidInput, InvalidValue, ModelMismatch
+from comfy_worker.errors import InvalidInput, InvalidValue, ModelMismatch, ModelNotFound
 from comfy_worker.families import Family, ModelKind, compatible, identify
+from comfy_worker.graph.check import Finding, check, refusal
 from comfy_worker.graph.clip_skip import splice_clip_skip
 from comfy_worker.graph.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.graph.convert import Converted, read_workflow, resolve_variants
 from comfy_worker.graph.fill import Declared, apply_overrides, describe, fill, has_place, read
 from comfy_worker.graph.loaders import Fits, loader_files
 from comfy_worker.graph.lora import LoraSpec, parse_tags, splice_loras
 from comfy_worker.graph.names import match
+from comfy_worker.graph.needs import Sources, model_files
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.paths import check_paths, file_places
 from comfy_worker.graph.pictures import name_stored
 from comfy_worker.graph.roles import Roles, find_roles
-from comfy_worker.graph.workflow import Editor, Input, Workflow, parse
+from comfy_worker.graph.workflow import Editor, Input, Need, Workflow
 from comfy_worker.hub import find_checkpoint
 from comfy_worker.job import SEED_LIMIT, ControlNet, JobInput, Parameters
 from comfy_worker.media import InputFiles, is_in_place
@@ -54,13 +57,19 @@ class Plan:
         seed: the one given or drawn; None for a graph without any.
         parameters: what the graph's parameters ended up as.
         warnings: sentences for the client.
+        roles: what its nodes are for, before anything was spliced in.
+        needs: the model files that it names, and where they can be got.
+        findings: the reasons for which it cannot run; see :mod:`comfy_worker.graph.check`.
     """
 
     workflow: Workflow
     name: str
-    seed: int | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    seed: int | None
+    parameters: dict[str, Any]
+    warnings: list[str]
+    roles: Roles
+    needs: tuple[Need, ...]
+    findings: tuple[Finding, ...]
 
 
 def choose_template(request: JobInput, templates: Templates) -> Template | None:
@@ -96,6 +105,7 @@ class Planner:
         sd_model: the checkpoint that stands in where a template's own is absent: a file, a hub id, or empty.
         files: what the client sent, and where it goes.
         said: by key, the client's word of another dialect; a warning where the graph has no place for it.
+        listed: the model files of models.txt.
     """
 
     def __init__(
@@ -107,6 +117,7 @@ class Planner:
         sd_model: str,
         files: InputFiles,
         said: Mapping[str, str] | None = None,
+        listed: Sequence[Need] = (),
     ) -> None:
         self._request = request
         self._template = template
@@ -115,10 +126,11 @@ class Planner:
         self._sd_model = sd_model
         self._files = files
         self._said = said or {}
+        self._listed = listed
         self._warnings: list[str] = []
 
     def plan(self) -> Plan:
-        """Fill the graph, then splice what was asked for into it.
+        """Fill the graph, splice what was asked for into it, and check what came of it.
 
         Raises:
             InputError: whatever of the request cannot be done, by its own code.
@@ -126,7 +138,11 @@ class Planner:
         request, template = self._request, self._template
         # Read anew each time: between two tries a file may have arrived.
         self._defs, self._warnings = self._installed.defs, []
-        workflow = parse(request.workflow) if template is None else template.workflow
+        converted = read_workflow(request.workflow if template is None else template.workflow, self._defs)
+        workflow, sources = converted.workflow, self._sources(converted)
+        if not request.validate_only and any(node["class_type"] not in self._defs for node in workflow.values()):
+            # What else the client asked for may lean on the classes that are not there.
+            raise refusal(check(workflow, self._defs, sources).findings)
         workflow = apply_overrides(workflow, self._defs, request.overrides)
         roles = find_roles(workflow, self._defs)
         values = {key: value for key in Parameters.model_fields if (value := getattr(request, key)) is not None}
@@ -139,6 +155,7 @@ class Planner:
         if template is not None:
             values |= self._stand_in_checkpoint(template, workflow, roles, values)
         values |= self._seed(workflow, roles)
+        resolve_variants(workflow, converted.variants, values.get("seed", 0))
         declared = {} if template is None else template.params.parameters
         defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
         values = defaults | self._placed(values, roles, declared) | request.parameters
@@ -149,9 +166,32 @@ class Planner:
         parameters = read(workflow, roles, declared)
         loras = [LoraSpec(lora.name, lora.strength, lora.strength_clip) for lora in request.loras]
         workflow = self._splice(workflow, roles, [*loras, *tagged])
+        checked = check(workflow, self._defs, sources)
         return Plan(
-            workflow, template.name if template else "custom", values.get("seed"), parameters, self._warnings
+            workflow,
+            template.name if template else "custom",
+            values.get("seed"),
+            parameters,
+            [*self._warnings, *checked.warnings],
+            roles,
+            model_files(workflow, self._defs, sources),
+            checked.findings,
         )
+
+    def _sources(self, converted: Converted) -> Sources:
+        """What is known of where models and classes come from."""
+        own = () if self._template is None else self._template.params.needs
+        return Sources(
+            needs=(*own, *converted.needs, *self._listed),
+            listed={f"{need.folder}/{need.file}" for need in self._listed},
+            packs=converted.packs,
+            has_input=self._has_input,
+        )
+
+    def _has_input(self, name: str) -> bool:
+        """Whether an input file of that name came with the job: a job reads no other."""
+        sent = {*self._files.names.values(), *(one.name for one in self._request.images)}
+        return is_in_place(name) or name.removesuffix(" [input]") in sent
 
     def _placed(self, values: Mapping[str, Any], roles: Roles, declared: Mapping[str, Declared]) -> dict[str, Any]:
         """The values without those that came in another dialect's words and have no place in this graph."""
@@ -221,7 +261,10 @@ class Planner:
             chosen = installed[0]
             self._warnings.append(f"checkpoint {own} is not installed; {chosen}, the only one there is, stood in")
         else:
-            chosen = match(own, installed, "checkpoint")
+            try:
+                chosen = match(own, installed, "checkpoint")
+            except ModelNotFound:
+                return {}  # the check says so, together with whatever else is missing
         family = self._identify("checkpoints", chosen).family
         native = {} if family is None or chosen == own else {"width": family.width, "height": family.height}
         size = {} if "width" in values or "height" in values else native

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,14 @@ from comfy_worker.errors import (
     WorkerError,
     WorkflowRefused,
 )
+from comfy_worker.graph.check import is_stale, refusal
 from comfy_worker.graph.prefix import into_folder, serve_raw
+from comfy_worker.graph.workflow import Workflow
 from comfy_worker.hub import find_checkpoint
-from comfy_worker.job import JobInput, Media, Output, Result, Timings
+from comfy_worker.job import JobInput, Media, Output, Result, Timings, Validation
 from comfy_worker.logs import bound
 from comfy_worker.media import InputFiles
+from comfy_worker.model_list import listed_models
 from comfy_worker.outputs.collect import OutputFile, find_files, find_texts
 from comfy_worker.outputs.deliver import Delivery, bucket_of, result_limit
 from comfy_worker.outputs.encode import EncodedFile, encode, warnings_of
@@ -68,6 +72,7 @@ class JobRunner:
         self._options: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._jobs = 0
+        self._listed = listed_models()
 
     @classmethod
     @contextmanager
@@ -178,6 +183,10 @@ class JobRunner:
             with clock.stage("prepare"):
                 plan = self._plan(asked, request, template, comfyui, name)
                 plan.warnings[:0] = asked.warnings
+                if request.validate_only:
+                    return _validation(plan, into_folder(plan.workflow, name, comfyui.defs), comfyui)
+                if plan.findings:
+                    raise refusal(plan.findings)
                 workflow = into_folder(serve_raw(plan.workflow, comfyui.defs), name, comfyui.defs)
             # The graph as the client knows it: without the names of this job's folders.
             text = {"prompt": json.dumps(plan.workflow).replace(f"{name}/", "")}
@@ -237,12 +246,16 @@ class JobRunner:
             sd_model=self._settings.sd_model,
             files=InputFiles(comfyui.process.input_dir / name, self._settings),
             said=asked.said,
+            listed=self._listed,
         )
         try:
-            return planner.plan()
+            plan = planner.plan()
+            if not is_stale(plan.findings):
+                return plan
         except ModelNotFound:
-            comfyui.refresh()  # the file may have just arrived
-            return planner.plan()
+            pass
+        comfyui.refresh()  # the file may have just arrived
+        return planner.plan()
 
 
 class _Clock:
@@ -269,6 +282,24 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _validation(plan: Plan, workflow: Workflow, comfyui: RunningComfyUI) -> Validation:
+    """What a job would be; where nothing was found, ComfyUI is asked as well."""
+    needs = [
+        {**asdict(need), "installed": comfyui.model_path(need.folder, need.file) is not None}
+        for need in plan.needs
+    ]
+    return Validation(
+        workflow=workflow,
+        name=plan.name,
+        seed=plan.seed,
+        parameters=plan.parameters,
+        roles=plan.roles.outline(),
+        needs=needs,
+        findings=list(plan.findings) or comfyui.client.validate(workflow),
+        warnings=plan.warnings,
+    )
 
 
 class _Outputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from comfy_worker.graph.convert import read_workflow
 from comfy_worker.graph.fill import describe
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.roles import find_roles
@@ -27,8 +28,9 @@ def template_schema(template: Template, defs: NodeDefs) -> dict[str, Any]:
     """
     contract = JobInput.model_json_schema()
     declared = template.params.parameters
-    roles = find_roles(template.workflow, defs)
-    described = describe(template.workflow, roles, defs, declared)
+    workflow = read_workflow(template.workflow, defs).workflow
+    roles = find_roles(workflow, defs)
+    described = describe(workflow, roles, defs, declared)
     own = {name: {k: v for k, v in entry.items() if k != "places"} for name, entry in described.items()}
     for name, entry in declared.items():
         own[name] = {"description": entry.description, **own[name]}

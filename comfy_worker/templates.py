@@ -1,7 +1,7 @@
 """Named templates: a graph, and what the graph cannot say of itself.
 
-Owns the files ``<name>.json`` (an untouched "Export (API)") and ``<name>.params.json``. A file dropped into one of
-the folders is a template from then on: they are listed anew each time.
+Owns the files ``<name>.json`` (as ComfyUI exports or saves it) and ``<name>.params.json``. A file dropped into
+one of the folders is a template from then on: they are listed anew each time.
 """
 
 from __future__ import annotations
@@ -17,22 +17,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from comfy_worker.errors import InvalidWorkflow, UnknownWorkflow, brief
-from comfy_worker.graph.workflow import Workflow, parse
+from comfy_worker.graph.editor import is_editor_file
+from comfy_worker.graph.workflow import Need, Workflow, parse
 from comfy_worker.job import JobInput
 
 __all__ = ["Need", "Parameter", "Params", "Template", "Templates"]
 
 PARAMS = ".params.json"
-
-
-class Need(BaseModel):
-    """A model file that a template needs, and where to get it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    folder: str
-    file: str
-    url: str | None = None
 
 
 class Parameter(BaseModel):
@@ -67,10 +58,10 @@ class Params(BaseModel):
 
 @dataclass(frozen=True)
 class Template:
-    """A named workflow with what its ``params.json`` adds."""
+    """A named workflow, in either of ComfyUI's formats, with what its ``params.json`` adds."""
 
     name: str
-    workflow: Workflow
+    workflow: dict[str, Any]
     params: Params
 
 
@@ -107,8 +98,10 @@ class Templates:
         path = files[name]
         params_path = path.with_name(name + PARAMS)
         params = _read(params_path, Params) if params_path.is_file() else Params()
-        workflow = parse(_read(path, None))
-        _check(params, workflow, params_path.name)
+        workflow = _read(path, None)
+        if not is_editor_file(workflow):
+            workflow = parse(workflow)
+            _check(params, workflow, params_path.name)
         return Template(name, workflow, params)
 
     def _files(self) -> dict[str, Path]:

@@ -69,6 +69,14 @@ class Frontend:
         opened = self._page.evaluate("() => app.graph.nodes.map((node) => node.type)")
         assert sorted(opened) == sorted(asked), f"the frontend opened {opened} instead of {asked}"
 
+    def graph_to_prompt(self, workflow: Mapping[str, Any]) -> dict[str, Any]:
+        """What the frontend would queue for a workflow in editor format."""
+        script = (
+            "async (workflow) => { await app.loadGraphData(workflow); return (await app.graphToPrompt()).output }"
+        )
+        found: dict[str, Any] = self._page.evaluate(script, workflow)
+        return found
+
     def export_api(self) -> str:
         """Export the open workflow by the menu's own command.
 

@@ -98,6 +98,23 @@ class ComfyUIClient:
         response = self._request("GET", "/comfy_worker/folders")
         return dict(response.json()) if response.ok else {}
 
+    def validated_inputs(self) -> dict[str, list[str]] | None:
+        """``GET /comfy_worker/validated``, of our own nodes: the inputs that each class validates itself.
+
+        None where our nodes are not loaded.
+        """
+        response = self._request("GET", "/comfy_worker/validated")
+        return dict(response.json()) if response.ok else None
+
+    def validate(self, workflow: dict[str, Any]) -> list[dict[str, Any]]:
+        """``POST /comfy_worker/validate``, of our own nodes: what ComfyUI finds wrong with a workflow.
+
+        Queues nothing. Empty where it would accept it, and where our nodes are not loaded.
+        """
+        response = self._request("POST", "/comfy_worker/validate", workflow)
+        answer = response.json() if response.ok else {}
+        return _findings(answer, workflow) if answer.get("error") or answer.get("node_errors") else []
+
     def delete_history(self, prompt_id: str) -> None:
         """``POST /history``: forget a prompt."""
         self._request("POST", "/history", {"delete": [prompt_id]})
@@ -138,30 +155,36 @@ class ComfyUIClient:
 
 
 def _refused(answer: dict[str, Any], workflow: dict[str, Any]) -> WorkflowRefused:
-    """ComfyUI's refusal as our error: one sentence, and one finding a bad input."""
-    details: list[dict[str, Any]] = []
+    """ComfyUI's refusal as our error."""
+    details = _findings(answer, workflow)
+    first = details[0]
+    where = "" if first["node_id"] is None else f" (node {first['class_type']} {first['node_id']}"
+    where += ")" if where and not first["input"] else f".{first['input']})" if where else ""
+    return WorkflowRefused(
+        f"ComfyUI refused the workflow: {first['problem']}{where}; the details list every finding", details
+    )
+
+
+def _findings(answer: dict[str, Any], workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    """ComfyUI's refusal, one finding a bad input, in the form of :mod:`comfy_worker.graph.check`; at least one."""
+    found = []
     for node_id, entry in (answer.get("node_errors") or {}).items():
-        node = workflow.get(node_id, {})
+        title = (workflow.get(node_id, {}).get("_meta") or {}).get("title") or entry.get("class_type")
         for error in entry.get("errors", ()):
             extra = error.get("extra_info") or {}
-            details.append(
-                {
-                    "node_id": node_id,
-                    "title": (node.get("_meta") or {}).get("title") or entry.get("class_type"),
-                    "class_type": entry.get("class_type"),
-                    "type": error.get("type"),
-                    "input": extra.get("input_name"),
-                    "given": extra.get("received_value"),
-                    "problem": f"{error.get('message')}: {error.get('details')}".rstrip(": "),
-                }
-            )
-    if details:
-        first = details[0]
-        where = f"{first['class_type']} {first['node_id']}" + (f".{first['input']}" if first["input"] else "")
-        what = f"{first['problem']} (node {where})"
-    else:
+            where = {"node_id": node_id, "title": title, "class_type": entry.get("class_type")}
+            name, given = extra.get("input_name"), extra.get("received_value", extra.get("linked_node"))
+            found.append({**where, "input": name, "given": given, **_said(error)})
+    if not found:
         error = answer.get("error")
-        error = error if isinstance(error, dict) else {"message": json.dumps(error)}
-        details = [{"type": error.get("type"), "problem": error.get("message"), "details": error.get("details")}]
-        what = f"{error.get('message')} ({error.get('details')})".replace(" ()", "")
-    return WorkflowRefused(f"ComfyUI refused the workflow: {what}; the details list every finding", details)
+        nothing = dict.fromkeys(("node_id", "title", "class_type", "input", "given"))
+        found = [{**nothing, **_said(error if isinstance(error, dict) else {"message": json.dumps(error)})}]
+    return found
+
+
+def _said(error: dict[str, Any]) -> dict[str, Any]:
+    """What ComfyUI says of one thing that is wrong; what would do is in its own words."""
+    config = (error.get("extra_info") or {}).get("input_config")
+    problem = f"{error.get('message')}: {error.get('details')}".removesuffix(": ").removesuffix(": None")
+    would_do = "open the workflow in ComfyUI and mend it there" if not config else f"give it what fits {config}"
+    return {"type": error.get("type"), "problem": problem, "would_do": would_do}

@@ -37,7 +37,7 @@ class RunningComfyUI:
     def __init__(self, process: ComfyUIProcess) -> None:
         self.process = process
         self.client = ComfyUIClient(process.base_url)
-        self.defs = NodeDefs(self.client.object_info())
+        self.refresh()
         self.events = EventStream(process.base_url)
 
     def execute(self, workflow: dict[str, Any], cancelled: threading.Event, **options: Any) -> ExecutionResult:
@@ -46,7 +46,7 @@ class RunningComfyUI:
 
     def refresh(self) -> None:
         """Read the node classes anew, so that model files which have just arrived count."""
-        self.defs = NodeDefs(self.client.object_info())
+        self.defs = NodeDefs(self.client.object_info(), self.client.validated_inputs())
 
     @cached_property
     def _folders(self) -> dict[str, list[str]]:

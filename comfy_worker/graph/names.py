@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from comfy_worker.errors import Ambiguous, ModelNotFound, brief
 
-__all__ = ["FOLDERS", "match"]
+__all__ = ["FOLDERS", "match", "nearest_files"]
 
 # The model folder of what a client calls by a word.
 FOLDERS = {
@@ -54,7 +54,7 @@ def match(name: str, choices: Sequence[str], what: str) -> str:
                 )
             if found:
                 return found[0]
-    nearest = _nearest(given, choices)
+    nearest = nearest_files(given, choices)
     raise ModelNotFound(
         f"{what} {brief(name)!r} is not installed: put it into the folder models/{FOLDERS[what]}, "
         f"or name a file that is there ({_hint(nearest, choices)})",
@@ -80,7 +80,7 @@ def _stem(choice: str) -> str:
     return folder + slash + (file.rpartition(".")[0] or file)
 
 
-def _nearest(given: str, choices: Sequence[str]) -> list[str]:
+def nearest_files(given: str, choices: Sequence[str]) -> list[str]:
     """Up to three files whose names look like the given one, best first."""
     by_stem: dict[str, list[str]] = {}
     for choice in choices:

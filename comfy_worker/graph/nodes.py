@@ -7,7 +7,8 @@ takes and gives is always asked of its declaration.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 __all__ = ["InputSpec", "NodeClass", "NodeDefs"]
@@ -25,6 +26,9 @@ class InputSpec:
         required: whether ComfyUI refuses the node without it.
         options: ``default``, ``min``, ``max``, ``step``, ``multiline``, ``tooltip`` ... as declared.
         choices: what a ``COMBO`` takes; None where the class declares no list.
+        is_listed: whether the list stands in place of the type, in which case ComfyUI refuses what is not in it;
+            the newer form is a list for the editor alone.
+        is_validated: whether the class itself says what is right, so that ComfyUI looks at no range and no list.
     """
 
     name: str
@@ -32,21 +36,40 @@ class InputSpec:
     required: bool
     options: Mapping[str, Any] = field(default_factory=dict)
     choices: tuple[Any, ...] | None = None
+    is_listed: bool = False
+    is_validated: bool = False
 
     @property
     def is_widget(self) -> bool:
         """Whether the input holds a literal (a number, a text, a choice) rather than needing a link."""
         return self.type in WIDGET_TYPES and not self.options.get("forceInput", False)
 
+    @property
+    def is_upload(self) -> bool:
+        """Whether the input names a file of ComfyUI's input folder."""
+        return any(word.endswith("_upload") for word in self.options)
+
     @classmethod
-    def read(cls, name: str, declared: list[Any], required: bool) -> InputSpec:
-        """Read one entry of ``input.required`` or ``input.optional``; choices come in two forms."""
+    def read(
+        cls, name: str, declared: list[Any], required: bool, validated: AbstractSet[str] | None = None
+    ) -> InputSpec:
+        """Read one entry of ``input.required`` or ``input.optional``; choices come in two forms.
+
+        Args:
+            name: the input's.
+            declared: the entry.
+            required: under which of the two it stands.
+            validated: the inputs that the class validates itself, ``*`` for all; None where that is not known.
+        """
         kind = declared[0]
         options = declared[1] if len(declared) > 1 and isinstance(declared[1], dict) else {}
-        if isinstance(kind, list):
-            return cls(name, "COMBO", required, options, tuple(kind))
-        choices = tuple(options["options"]) if kind == "COMBO" and "options" in options else None
-        return cls(name, str(kind), required, options, choices)
+        listed = isinstance(kind, list)
+        choices = kind if listed else options.get("options") if kind == "COMBO" else None
+        spec = cls(
+            name, "COMBO" if listed else str(kind), required, options, choices and tuple(choices), is_listed=listed
+        )
+        own = spec.is_upload if validated is None else not validated.isdisjoint({name, "*"})
+        return replace(spec, is_validated=own)
 
 
 @dataclass(frozen=True)
@@ -62,6 +85,7 @@ class NodeClass:
         is_api: whether it calls a paid service of comfy.org.
         display_name: what the editor shows as its title.
         python_module: where it comes from: ``nodes``, ``comfy_extras...``, ``custom_nodes.<pack>``.
+        takes_any_link: whether the class itself says which types may be linked to it.
     """
 
     name: str
@@ -72,16 +96,17 @@ class NodeClass:
     is_api: bool = False
     display_name: str = ""
     python_module: str = ""
+    takes_any_link: bool = False
 
     @classmethod
-    def read(cls, name: str, declared: Mapping[str, Any]) -> NodeClass:
-        """Read one value of ``/object_info``."""
+    def read(cls, name: str, declared: Mapping[str, Any], validated: AbstractSet[str] | None = None) -> NodeClass:
+        """Read one value of ``/object_info``; for ``validated`` see :meth:`InputSpec.read`."""
         inputs: dict[str, InputSpec] = {}
         order = declared.get("input_order", {})
         for group in ("required", "optional"):
             entries = declared.get("input", {}).get(group) or {}
             for key in [*(k for k in order.get(group, ()) if k in entries), *entries]:
-                inputs.setdefault(key, InputSpec.read(key, entries[key], group == "required"))
+                inputs.setdefault(key, InputSpec.read(key, entries[key], group == "required", validated))
         return cls(
             name=name,
             inputs=inputs,
@@ -91,6 +116,7 @@ class NodeClass:
             is_api=bool(declared.get("api_node", False)),
             display_name=declared.get("display_name") or name,
             python_module=declared.get("python_module") or "",
+            takes_any_link="input_types" in (validated or ()),
         )
 
 
@@ -99,15 +125,20 @@ class NodeDefs(Mapping[str, NodeClass]):
 
     Args:
         object_info: the answer of ``GET /object_info``.
+        validated: by class, the inputs that it validates itself; None where that is not known.
     """
 
-    def __init__(self, object_info: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(
+        self, object_info: Mapping[str, Mapping[str, Any]], validated: Mapping[str, list[str]] | None = None
+    ) -> None:
         self._object_info = object_info
+        self._validated = validated
         self._read: dict[str, NodeClass] = {}
 
     def __getitem__(self, class_type: str) -> NodeClass:
         if class_type not in self._read:
-            self._read[class_type] = NodeClass.read(class_type, self._object_info[class_type])
+            own = None if self._validated is None else frozenset(self._validated.get(class_type, ()))
+            self._read[class_type] = NodeClass.read(class_type, self._object_info[class_type], own)
         return self._read[class_type]
 
     def __iter__(self) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.stages import Sampler, Stage, chained, find_stages, has_size, named, trace_lineage
@@ -72,6 +73,16 @@ class Roles:
     resized: tuple[Size, ...] = ()
     alpha_masks: tuple[Input, ...] = ()
     left: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
+
+    def outline(self) -> dict[str, Any]:
+        """The roles as JSON: ids of nodes, and inputs written ``node_id.name`` by parameter."""
+        return {
+            "samplers": [sampler.node_id for sampler in self.samplers],
+            "outputs": list(self.outputs),
+            "places": {name: [str(place) for place in places] for name, places in self.places.items()},
+            "ambiguous": {name: [str(one.place) for one in found] for name, found in self.ambiguous.items()},
+            "left": {name: [str(one.place) for one in found] for name, found in self.left.items()},
+        }
 
 
 def find_roles(workflow: Workflow, defs: NodeDefs) -> Roles:

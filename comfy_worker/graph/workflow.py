@@ -8,9 +8,11 @@ for the ones of :class:`Editor`, which works on a copy of its own.
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 from comfy_worker.errors import InvalidWorkflow
 
@@ -18,6 +20,7 @@ __all__ = [
     "Editor",
     "Input",
     "Link",
+    "Need",
     "Workflow",
     "ancestors",
     "as_link",
@@ -30,6 +33,25 @@ __all__ = [
 Workflow = dict[str, dict[str, Any]]
 
 DECIMAL = re.compile(r"[0-9]{1,18}")
+MAX_NODES = 5000
+MAX_NESTING = 50
+
+
+@dataclass(frozen=True)
+class Need:
+    """A model file that a workflow needs, and where to get it.
+
+    Attributes:
+        folder: ``checkpoints``, ``loras`` ...
+        file: its name there.
+        url: where it comes from; None where nobody says.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    folder: str
+    file: str
+    url: str | None = None
 
 
 class Link(NamedTuple):
@@ -102,33 +124,53 @@ def parse(value: Any) -> Workflow:
         value: what a client sent, JSON already read.
 
     Returns:
-        A copy of its own, keys as strings.
+        A copy of its own; of a node what ComfyUI reads: ``inputs``, ``class_type`` and ``_meta``.
 
     Raises:
-        InvalidWorkflow: it is no object, is empty, or a node lacks ``class_type`` or ``inputs``.
+        InvalidWorkflow: it is no object, is empty or too large, a node lacks ``class_type`` or has no ``inputs``
+            of the right form, or an input holds what JSON cannot.
     """
     if not isinstance(value, dict) or not value:
         raise InvalidWorkflow(
-            "workflow must be a template's name or a graph in API format, an object of nodes by id; "
-            "in ComfyUI use Workflow > Export (API)"
+            "workflow must be a template's name or a graph, an object of nodes by id, as ComfyUI's menu saves it "
+            "or exports it with Export (API)"
         )
+    if len(value) > MAX_NODES:
+        raise InvalidWorkflow(f"workflow has {len(value)} nodes; at most {MAX_NODES} are taken")
     details = []
     for node_id, node in value.items():
         if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
             details.append({"node_id": node_id, "problem": "class_type is missing"})
         elif not all(isinstance(node.get(part), (dict, type(None))) for part in ("inputs", "_meta")):
             details.append({"node_id": node_id, "problem": "inputs or _meta is no object"})
+        elif not _is_plain(node):
+            details.append({"node_id": node_id, "problem": "it holds NaN or Infinity, or is nested too deep"})
     if details:
-        ids = ", ".join(str(detail["node_id"]) for detail in details[:5])
+        first = details[0]
         raise InvalidWorkflow(
-            f"workflow is no graph in API format: node {ids} has no class_type, or its inputs are no object; "
-            "in ComfyUI use Workflow > Export (API)",
+            f"workflow is no graph in API format: {first['problem']} (node {first['node_id']}); "
+            "in ComfyUI save it, or use Workflow > Export (API)",
             details,
         )
-    workflow = copy.deepcopy(value)
-    for node in workflow.values():
-        node["inputs"] = node.get("inputs") or {}
-    return workflow
+    return {node_id: _kept(node) for node_id, node in value.items()}
+
+
+def _kept(node: Mapping[str, Any]) -> dict[str, Any]:
+    kept = copy.deepcopy({key: node[key] for key in ("inputs", "class_type", "_meta") if key in node})
+    return {**kept, "inputs": kept.get("inputs") or {}}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value can be sent as JSON: nested with measure, and no number that JSON has no word for."""
+    row = [value]
+    for _ in range(MAX_NESTING):
+        if not row:
+            break
+        if any(isinstance(one, float) and not math.isfinite(one) for one in row):
+            return False
+        inner = [one.values() if isinstance(one, dict) else one for one in row if isinstance(one, (dict, list))]
+        row = [each for one in inner for each in one]
+    return not row
 
 
 class Editor:

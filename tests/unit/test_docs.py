@@ -12,7 +12,19 @@ from comfy_setup.paths import REPO
 from comfy_worker.comfyui.process import PRECISIONS
 from comfy_worker.dialects import words
 from comfy_worker.hub import HUB_FILES
-from comfy_worker.job import ControlNet, JobInput, Lora, Media, NamedImage, Output, Response, Result, Text, Timings
+from comfy_worker.job import (
+    ControlNet,
+    JobInput,
+    Lora,
+    Media,
+    NamedImage,
+    Output,
+    Response,
+    Result,
+    Text,
+    Timings,
+    Validation,
+)
 from comfy_worker.settings import Settings
 
 WORDS = {
@@ -94,7 +106,7 @@ def test_input_md_is_the_contract(form: type[BaseModel]) -> None:
     assert keys_table(form) in (REPO / "docs" / "input.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("form", [Result, Media, Text, Timings], ids=lambda form: form.__name__)
+@pytest.mark.parametrize("form", [Result, Media, Text, Timings, Validation], ids=lambda form: form.__name__)
 def test_result_md_is_the_contract(form: type[BaseModel]) -> None:
     assert keys_table(form) in (REPO / "docs" / "result.md").read_text(encoding="utf-8")
 

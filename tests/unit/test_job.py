@@ -42,7 +42,7 @@ def test_whole_numbers_may_come_as_text() -> None:
         ({"loras": "x"}, InvalidInput, 'loras must be a list, not "x"'),
         ({"loras": [{}]}, InvalidInput, "loras.0.name is missing"),
         ({"overrides": []}, InvalidInput, "overrides must be an object"),
-        ({"workflow": 3}, InvalidInput, "workflow must be a template's name or a graph in API format, not 3"),
+        ({"workflow": 3}, InvalidInput, "workflow must be a template's name or a graph, not 3"),
         ({"workflow": "{bad"}, InvalidInput, 'workflow must be a template\'s name or a graph as JSON, not "{bad"'),
         ({"workflow": "{" * 10**5}, InvalidInput, "workflow must be a template's name or a graph as JSON"),
         ({"controlnets": [{"image": "x"}]}, InvalidInput, "controlnets.0 must name a type or a model"),
@@ -75,3 +75,8 @@ def test_a_long_value_is_told_by_its_beginning() -> None:
     with pytest.raises(UnknownKey) as caught:
         JobInput.read({"k" * 5000: 1})
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_validate_only_is_true_or_false(asked: bool) -> None:
+    assert JobInput.read({"validate_only": asked}).validate_only is asked

@@ -17,7 +17,7 @@ SOURCES = sorted(
 # What a module may import of ours, by the longest prefix of its own name; it may always import its own package.
 ALLOWED = {
     "handler": ("comfy_worker",),
-    "comfy_worker": ("comfy_worker", "comfy_setup.paths"),
+    "comfy_worker": ("comfy_worker", "comfy_setup.paths", "comfy_setup.models_txt"),
     "comfy_worker.errors": (),
     "comfy_worker.logs": (),
     "comfy_worker.settings": (

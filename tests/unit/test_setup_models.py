@@ -9,7 +9,7 @@ import pytest
 
 from comfy_setup import models, paths
 from comfy_setup.console import Console, SetupError
-from comfy_setup.models import Entry, parse_models
+from comfy_setup.models_txt import Entry, parse_models
 
 TEXT = """
 # weights

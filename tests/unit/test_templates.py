@@ -72,7 +72,7 @@ def test_a_mistake_in_params_json_is_told(tmp_path: Path, params: object, senten
     ("file", "content"),
     [
         ("x.json", "{cut"),
-        ("x.json", {"nodes": [], "links": []}),
+        ("x.json", {"1": {"inputs": {}}}),
         ("x.json", []),
         ("x.params.json", {"wrong": 1}),
         ("x.params.json", "{cut"),

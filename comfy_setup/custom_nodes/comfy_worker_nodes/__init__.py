@@ -1,5 +1,8 @@
 """The worker's own nodes, loaded by ComfyUI at boot and never written into its folder.
 
+Answers what ``/object_info`` leaves out: which folders are searched for models, which inputs a class validates
+itself, and what ComfyUI's own validation finds wrong with a workflow, of which nothing is queued.
+
 Makes the worker's model roots known: every folder that this ComfyUI keeps under its own ``models`` (``loras``,
 ``unet`` and ``diffusion_models`` ...) is looked for under each root of ``COMFY_WORKER_MODEL_ROOTS`` too, in order.
 Which folders there are is asked of ComfyUI, not listed here. Lets a prompt ask for previews.
@@ -7,10 +10,13 @@ Which folders there are is asked of ComfyUI, not listed here. Lets a prompt ask 
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 
+import execution
 import folder_paths
+import nodes
 from aiohttp import web
 from server import PromptServer
 
@@ -38,3 +44,35 @@ take_preview_method()
 async def folders(_request: web.Request) -> web.Response:
     """Answer which folders ComfyUI searches for which kind of model: ``{"loras": ["/...", ...], ...}``."""
     return web.json_response({name: list(found[0]) for name, found in folder_paths.folder_names_and_paths.items()})
+
+
+def validated_inputs(node_class: type) -> list[str]:
+    """The inputs that a class validates itself, ``*`` for all of them; ``input_types`` for the types of links."""
+    function = getattr(node_class, "VALIDATE_INPUTS", None)
+    if issubclass(node_class, execution._ComfyNodeInternal):
+        function = execution.first_real_override(node_class, "validate_inputs")
+    if function is None:
+        return []
+    found = inspect.getfullargspec(function)
+    return [*found.args, *(["*"] if found.varkw else [])]
+
+
+@PromptServer.instance.routes.get("/comfy_worker/validated")
+async def validated(_request: web.Request) -> web.Response:
+    """Answer the inputs that each class validates itself; classes that validate none are left out."""
+    found = {name: validated_inputs(node_class) for name, node_class in nodes.NODE_CLASS_MAPPINGS.items()}
+    return web.json_response({name: inputs for name, inputs in found.items() if inputs})
+
+
+@PromptServer.instance.routes.post("/comfy_worker/validate")
+async def validate(request: web.Request) -> web.Response:
+    """Answer what ``POST /prompt`` would find wrong with a workflow in its form, and what it drops in silence."""
+    workflow = await request.json()
+    accepted, error, kept, node_errors = await execution.validate_prompt("", workflow, None)
+    ends = [
+        i for i, n in workflow.items() if getattr(nodes.NODE_CLASS_MAPPINGS.get(n["class_type"]), "OUTPUT_NODE", 0)
+    ]
+    if accepted and set(ends) != set(kept):
+        dropped = ", ".join(sorted(set(ends) - set(kept)))
+        error = {"type": "dropped_output", "message": "ComfyUI would drop output nodes", "details": dropped}
+    return web.json_response({"error": error, "node_errors": node_errors})

@@ -1,0 +1,276 @@
+"""What the check says of a workflow is what ComfyUI's own validation says: nothing missed, no false alarm.
+
+The official templates are converted, the models and pictures that the check finds missing are put there as
+stand-ins, and then each is accepted; and hundreds of copies that are broken on purpose are refused by both.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib.resources
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from comfy_setup.paths import REPO
+from comfy_worker.errors import ModelNotFound, NodeNotInstalled
+from comfy_worker.graph.check import Finding, check, refusal
+from comfy_worker.graph.convert import read_workflow
+from comfy_worker.graph.needs import Sources
+from comfy_worker.graph.workflow import Need, Workflow
+from tests import pictures, shipped
+from tests.base_graphs import node
+from tests.broken_graphs import ACCEPTED, REFUSED
+from tests.comfyui.conftest import RealComfyUI, launch_options, real_comfyui
+
+OFFICIAL = REPO.parent / "shared" / "ui_to_api"
+TOO_MANY_STEPS = "api_moonvalley_video_to_video_pose_control.json"
+
+pytestmark = pytest.mark.comfyui
+
+
+@dataclasses.dataclass
+class Preflight:
+    """A ComfyUI with all of its nodes, whose models and pictures come as the check asks for them."""
+
+    comfyui: RealComfyUI
+    model_root: Path
+    workflows: dict[str, Workflow] = dataclasses.field(default_factory=dict)
+
+    def findings(self, workflow: Workflow, needs: tuple[Need, ...] = ()) -> list[Finding]:
+        sources = Sources(needs=needs, has_input=self._has_input)
+        return list(check(workflow, self.comfyui.defs, sources).findings)
+
+    def _has_input(self, name: str) -> bool:
+        """As ComfyUI looks for it: the name may end in ``[output]`` or ``[temp]``."""
+        process = self.comfyui.running.process
+        folders = {"output": process.output_dir, "temp": process.temp_dir}
+        annotated = re.fullmatch(r"(.*?) ?\[(input|output|temp)\]", name, re.DOTALL)
+        folder = folders.get(annotated[2], process.input_dir) if annotated else process.input_dir
+        return os.path.exists(folder / (annotated[1] if annotated else name))  # noqa: PTH110 - a name may hold anything
+
+    def refusal(self, workflow: Workflow) -> dict[str, Any]:
+        """What ComfyUI itself finds wrong; empty where it accepts the workflow whole."""
+        url = f"{self.comfyui.running.process.base_url}/comfy_worker/validate"
+        answer: dict[str, Any] = requests.post(url, json=workflow, timeout=60).json()
+        return {word: found for word, found in answer.items() if found}
+
+    def add(self, name: str, workflow: Workflow, needs: tuple[Need, ...]) -> None:
+        """Put a stand-in wherever the check says that a file is missing."""
+        self.workflows[name] = workflow
+        for finding in self.findings(workflow, needs):
+            if finding["type"] == "missing_model":
+                path = self.model_root / finding["folder"] / finding["given"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            elif finding["type"] == "missing_input_file":
+                path = self.comfyui.input_dir / finding["given"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pictures.photo().save(path, format="PNG")
+
+
+def official() -> Iterator[tuple[str, Any]]:
+    packages: dict[str, str] = json.loads((OFFICIAL / "index.json").read_text(encoding="utf-8"))
+    for name, package in packages.items():
+        path = importlib.resources.files(package).joinpath("templates").joinpath(name)
+        yield name, json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def preflight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preflight]:
+    root = tmp_path_factory.mktemp("models")
+    for folder in ("diffusion_models", "loras", "text_encoders"):
+        (root / folder).mkdir()  # ComfyUI looks for new files in folders that it knows
+    with real_comfyui(launch_options(root, api_nodes=True)) as started:
+        found = Preflight(started, root)
+        for name in shipped.NAMES:
+            needs = tuple(Need(**need) for need in shipped.params(name).get("needs", ()))
+            found.add(name, shipped.graph(name), needs)
+        for name, file in official() if OFFICIAL.is_dir() else ():
+            converted = read_workflow(file, started.defs)
+            found.add(name, converted.workflow, converted.needs)
+        started.running.refresh()
+        yield found
+
+
+def test_every_template_is_accepted_by_both_once_its_files_are_there(preflight: Preflight) -> None:
+    for name, workflow in preflight.workflows.items():
+        if name != TOO_MANY_STEPS:
+            assert (name, preflight.findings(workflow)) == (name, [])
+            assert (name, preflight.refusal(workflow)) == (name, {})
+
+
+@pytest.mark.skipif(not OFFICIAL.is_dir(), reason="../shared/ui_to_api is not here")
+def test_the_one_template_that_is_wrong_is_refused_by_both(preflight: Preflight) -> None:
+    workflow = preflight.workflows[TOO_MANY_STEPS]
+    (finding,) = preflight.findings(workflow)
+    assert (finding["type"], finding["input"], finding["given"]) == ("value_bigger_than_max", "steps", 146344522)
+    (errors,) = preflight.refusal(workflow)["node_errors"].values()
+    assert [error["type"] for error in errors["errors"]] == ["value_bigger_than_max"]
+
+
+def test_what_is_broken_is_refused_by_both_and_what_is_only_strange_by_neither(preflight: Preflight) -> None:
+    counted: Counter[str] = Counter()
+    wrong = []
+    ways = [(kind, breaker) for kind, breakers in REFUSED.items() for breaker in breakers]
+    ways += [("accepted", breaker) for breaker in ACCEPTED]
+    names = [name for name in preflight.workflows if name != TOO_MANY_STEPS]
+    for number, (kind, breaker) in enumerate(ways):
+        for turn, name in enumerate(names[number % 3 :: 3]):
+            broken = breaker(preflight.workflows[name], preflight.comfyui.defs, number + 7 * turn)
+            if broken is None:
+                continue
+            before = copy.deepcopy(broken)
+            found = preflight.findings(broken)
+            assert broken == before
+            refused = preflight.refusal(broken)
+            counted[kind] += 1
+            kinds = {finding["type"] for finding in found}
+            if bool(found) != bool(refused) or (kind in REFUSED and kind not in kinds) or not told(refused, found):
+                wrong.append((kind, name, number, found, refused))
+    assert wrong == []
+    assert counted.keys() == {*REFUSED, "accepted"}
+    assert all(count >= 10 for count in counted.values())
+    assert counted.total() >= 300
+
+
+def told(refused: dict[str, Any], found: list[Finding]) -> bool:
+    """Whether each input that ComfyUI names is named by a finding too."""
+    ours = {(finding["node_id"], finding["input"]) for finding in found}
+    theirs = {
+        (node_id, name)
+        for node_id, entry in refused.get("node_errors", {}).items()
+        for error in entry["errors"]
+        if (name := error["extra_info"].get("input_name")) and "exception" not in error["type"]
+    }
+    return theirs <= ours
+
+
+def test_a_model_that_the_newer_form_lists_is_missed_before_a_node_fails_for_it(preflight: Preflight) -> None:
+    workflow = copy.deepcopy(preflight.workflows["upscale"])
+    (loader,) = (one for one in workflow.values() if one["class_type"] == "UpscaleModelLoader")
+    loader["inputs"]["model_name"] = "absent.pth"
+    assert preflight.refusal(workflow) == {}
+    (finding,) = preflight.findings(workflow)
+    assert (finding["type"], finding["folder"]) == ("missing_model", "upscale_models")
+    assert finding["nearest"] or finding["would_do"] == "put it into models/upscale_models"
+
+
+def test_what_only_a_class_itself_can_tell_comfyui_is_asked(preflight: Preflight) -> None:
+    asked = {"prompt": "x", "aspect_ratio": "9:1", "prompt_upsampling": False, "seed": 0, "raw": False}
+    workflow = {
+        "1": node("FluxProUltraImageNode", **asked),
+        "2": node("SaveImage", images=["1", 0], filename_prefix="x"),
+    }
+    assert preflight.findings(workflow) == []
+    (finding,) = preflight.comfyui.running.client.validate(workflow)
+    assert finding["node_id"] == "1"
+    workflow["1"]["inputs"]["aspect_ratio"] = "16:9"
+    assert preflight.comfyui.running.client.validate(workflow) == []
+
+
+def test_an_output_that_comfyui_would_drop_is_told(preflight: Preflight) -> None:
+    workflow = {
+        "1": node("EmptyImage", width=64, height=64, batch_size=1, color=0),
+        "2": node("SaveImage", images=["1", 0], filename_prefix="x"),
+        "3": node("ImageInvert", image=["4", 0]),
+        "4": node("ImageInvert", image=["3", 0]),
+        "5": node("SaveImage", images=["4", 0], filename_prefix="x"),
+    }
+    assert [finding["type"] for finding in preflight.findings(workflow)] == ["cycle"]
+    (finding,) = preflight.comfyui.running.client.validate(workflow)
+    assert finding["problem"] == "ComfyUI would drop output nodes: 5"
+
+
+def _encoders(clip: str) -> dict[str, Any]:
+    return {
+        "6": node("CLIPTextEncode", text="ancient rome", clip=[clip, 1]),
+        "7": node("CLIPTextEncode", text="text, watermark", clip=[clip, 1]),
+    }
+
+
+def _sampled(checkpoint: str, latent: dict[str, Any], save: dict[str, Any]) -> Workflow:
+    sampler = {"seed": 4, "steps": 20, "cfg": 8, "sampler_name": "euler", "scheduler": "normal", "denoise": 1}
+    links = {"model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]}
+    return {
+        "3": node("KSampler", **sampler, **links),
+        "4": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
+        "5": latent,
+        **_encoders("4"),
+        "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
+        "9": save,
+    }
+
+
+def _flux(unet: str) -> Workflow:
+    links = {"noise": ["25", 0], "guider": ["22", 0], "sampler": ["16", 0], "sigmas": ["17", 0]}
+    return {
+        "5": node("EmptyLatentImage", width=1024, height=1024, batch_size=1),
+        "6": node("CLIPTextEncode", text="grey cat", clip=["11", 0]),
+        "8": node("VAEDecode", samples=["13", 0], vae=["10", 0]),
+        "9": node("SaveImage", filename_prefix="ComfyUI", images=["8", 0]),
+        "10": node("VAELoader", vae_name=f"ae-of-{unet}"),
+        "11": node(
+            "DualCLIPLoader",
+            clip_name1=f"t5-of-{unet}",
+            clip_name2=f"l-of-{unet}",
+            type="flux",
+        ),
+        "12": node("UNETLoader", unet_name=unet, weight_dtype="fp8_e4m3fn"),
+        "13": node("SamplerCustomAdvanced", **links, latent_image=["5", 0]),
+        "16": node("KSamplerSelect", sampler_name="euler"),
+        "17": node("BasicScheduler", scheduler="sgm_uniform", steps=4, denoise=1, model=["12", 0]),
+        "22": node("BasicGuider", model=["12", 0], conditioning=["6", 0]),
+        "25": node("RandomNoise", noise_seed=108),
+    }
+
+
+LATENT = {
+    name: node(name, width=512, height=512, batch_size=1) for name in ("EmptyLatentImage", "EmptySD3LatentImage")
+}
+SAVE = node("SaveImage", filename_prefix="images/rome", images=["8", 0])
+# Graphs of the shapes of worker-comfyui's published requests, written anew.
+REQUESTS = {
+    "flux1-dev": (_flux("example-dev.safetensors"), 4),
+    "flux1-schnell": (_flux("example-schnell.safetensors"), 4),
+    "sd3": (_sampled("example-sd3.safetensors", LATENT["EmptySD3LatentImage"], SAVE), 1),
+    "sdxl-turbo": (_sampled("example-turbo.safetensors", LATENT["EmptyLatentImage"], SAVE), 1),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_of_worker_comfyui_reports_its_models_and_validates_with_them(
+    preflight: Preflight, name: str
+) -> None:
+    workflow, missing = REQUESTS[name]
+    findings = preflight.findings(workflow)
+    error = refusal(findings)
+    assert isinstance(error, ModelNotFound)
+    assert len(error.details) == missing
+    assert {finding["type"] for finding in findings} == {"missing_model"}
+    preflight.add(name, workflow, ())
+    preflight.comfyui.running.refresh()
+    assert preflight.findings(workflow) == []
+    assert preflight.refusal(workflow) == {}
+
+
+def test_its_webp_request_names_a_class_of_a_node_pack_and_its_model(preflight: Preflight) -> None:
+    save = node("Image Save", images=["8", 0], extension="webp", quality=10)
+    workflow = _sampled("example-webp.safetensors", LATENT["EmptyLatentImage"], save)
+    workflow["11"] = node("PreviewImage", images=["8", 0])
+    error = refusal(preflight.findings(workflow))
+    assert isinstance(error, NodeNotInstalled)
+    assert [finding["type"] for finding in error.details] == ["unknown_class", "missing_model"]
+    del workflow["9"]
+    assert isinstance(refusal(preflight.findings(workflow)), ModelNotFound)
+    preflight.add("webp", workflow, ())
+    preflight.comfyui.running.refresh()
+    assert (preflight.findings(workflow), preflight.refusal(workflow)) == ([], {})

@@ -1,0 +1,143 @@
+"""What is told of a workflow that would be refused; that it would be is proven against ComfyUI itself."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from comfy_worker.errors import InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled
+from comfy_worker.graph.check import Checked, check, is_stale, refusal
+from comfy_worker.graph.needs import Sources, model_files
+from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.graph.workflow import MAX_NODES, Need, Workflow
+from tests.base_graphs import node
+
+
+def declared(required: dict[str, Any], *outputs: str, is_output: bool = False) -> dict[str, Any]:
+    return {"input": {"required": required}, "output": list(outputs), "output_node": is_output}
+
+
+DEFS = NodeDefs(
+    {
+        "Loader": declared({"lora_name": [["style.safetensors", "sub/face.safetensors"]]}, "IMAGE"),
+        "NewLoader": declared(
+            {"model_name": ["COMBO", {"options": []}], "mode": ["COMBO", {"options": ["a"]}]}, "IMAGE"
+        ),
+        "LoadImage": declared({"image": [["there.png"], {"image_upload": True}]}, "IMAGE", "MASK"),
+        "Blur": declared({"image": ["IMAGE"], "radius": ["INT", {"min": 1, "max": 9}]}, "IMAGE"),
+        "Save": declared({"images": ["IMAGE"]}, is_output=True),
+    }
+)
+URL = "https://host/ghost.safetensors"
+
+
+def saved(**nodes: dict[str, Any]) -> Workflow:
+    """Nodes, the last of which is saved."""
+    return {**nodes, "save": node("Save", images=[list(nodes)[-1], 0])}
+
+
+def found(workflow: Workflow, **known: Any) -> Checked:
+    return check(workflow, DEFS, Sources(**known))
+
+
+def test_a_missing_model_says_where_it_belongs_where_it_is_got_and_what_is_near() -> None:
+    workflow = saved(a=node("Loader", lora_name="sub/faces.safetensors"))
+    needs = (Need("loras", "faces.safetensors", URL),)
+    (finding,) = found(workflow, needs=needs, listed={"loras/sub/faces.safetensors"}).findings
+    assert finding == {
+        "node_id": "a",
+        "title": "Loader",
+        "class_type": "Loader",
+        "input": "lora_name",
+        "given": "sub/faces.safetensors",
+        "type": "missing_model",
+        "problem": "lora_name 'sub/faces.safetensors' is not installed",
+        "would_do": f"put it into models/loras, from {URL} or run `python3 -m comfy_setup models`, since "
+        "models.txt lists it or name one that is there, such as sub/face.safetensors",
+        "folder": "loras",
+        "nearest": ["sub/face.safetensors"],
+        "url": URL,
+        "in_models_txt": True,
+    }
+    assert isinstance(refusal([finding]), ModelNotFound)
+    assert is_stale([finding])
+
+
+def test_all_findings_are_in_one_error_whose_code_is_the_gravest() -> None:
+    ghost, absent = node("Loader", lora_name="ghost.safetensors"), node("LoadImage", image="absent.png")
+    wrong, strange = node("Blur", image=["a", 0], radius=0), node("Blurr", image=["a", 0])
+    cases = [
+        ([ghost], ModelNotFound),
+        ([absent], InvalidMedia),
+        ([absent, ghost], ModelNotFound),
+        ([ghost, wrong], InvalidWorkflow),
+        ([ghost, wrong, strange], NodeNotInstalled),
+    ]
+    for nodes, error in cases:
+        workflow: Workflow = {}
+        for letter, one in zip("abc", nodes, strict=False):
+            workflow |= {letter: one, f"save {letter}": node("Save", images=[letter, 0])}
+        raised = refusal(found(workflow).findings)
+        assert type(raised) is error
+        assert len(raised.details) == len(nodes)
+    assert str(raised).startswith(
+        "node c (Blurr): this ComfyUI has no Blurr; install the node pack that brings it"
+    )
+    assert str(raised).endswith("or use Blur (2 more in the details)")
+    (told,) = (one for one in found(workflow, packs={"Blurr": "pack-of-blurs"}).findings if one["node_id"] == "c")
+    assert (told["pack"], told["nearest"]) == ("pack-of-blurs", ["Blur"])
+
+
+def test_input_files_are_looked_for_where_the_list_is_old() -> None:
+    workflow = saved(a=node("LoadImage", image="new.png"))
+    assert [finding["type"] for finding in found(workflow).findings] == ["missing_input_file"]
+    assert found(workflow, has_input=lambda name: name == "new.png").findings == ()
+
+
+def test_what_a_class_validates_itself_is_left_to_it() -> None:
+    info = {"Own": declared({"x": [["a"]], "y": ["INT", {"max": 1}]}, is_output=True)}
+    workflow = {"1": node("Own", x="b", y=5)}
+    for validated, kinds in (({}, {"x", "y"}), ({"Own": ["cls", "x"]}, {"y"}), ({"Own": ["*"]}, set())):
+        checked = check(workflow, NodeDefs(info, validated), Sources())
+        assert {finding["input"] for finding in checked.findings} == kinds
+
+
+def test_the_newer_form_of_a_list_is_a_warning_but_for_model_files() -> None:
+    workflow = saved(a=node("NewLoader", model_name="b.pth", mode="c"))
+    checked = found(workflow)
+    assert [(finding["type"], finding["input"]) for finding in checked.findings] == [
+        ("missing_model", "model_name")
+    ]
+    assert checked.warnings == ("mode of node a (NewLoader) is 'c', none of its choices",)
+
+
+def test_nodes_that_no_output_needs_are_a_warning() -> None:
+    workflow = saved(a=node("LoadImage", image="there.png")) | {"idle": node("Blur", radius="many")}
+    checked = found(workflow)
+    assert checked.findings == ()
+    assert checked.warnings == ("no output needs node idle (Blur): ComfyUI will not run what no output needs",)
+
+
+def test_no_output_is_a_finding_of_the_whole() -> None:
+    (finding,) = found({"a": node("LoadImage", image="there.png")}).findings
+    assert (finding["node_id"], finding["type"]) == (None, "no_output")
+    assert str(refusal([finding])) == "the workflow has no output node; end it in a node such as SaveImage"
+
+
+def test_model_files_are_those_of_the_graph_then_those_of_its_file() -> None:
+    workflow = saved(a=node("Loader", lora_name="style.safetensors"))
+    needs = (Need("loras", "style.safetensors", URL), Need("vae", "own.safetensors"), Need("vae", "listed.pt"))
+    assert model_files(workflow, DEFS, Sources(needs=needs, listed={"vae/listed.pt"})) == needs[:2]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_the_longest_chain_is_checked_soon(closed: bool) -> None:
+    last = MAX_NODES - 2
+    chain = {str(i): node("Blur", image=[str(i - 1), 0], radius=1) for i in range(1, last + 1)}
+    chain["0"] = node("Blur", image=[str(last), 0], radius=1) if closed else node("LoadImage", image="there.png")
+    began = time.monotonic()
+    kinds = [finding["type"] for finding in found({**chain, "save": node("Save", images=[str(last), 0])}).findings]
+    assert kinds == (["cycle"] if closed else [])
+    assert time.monotonic() - began < 5

@@ -1,0 +1,242 @@
+"""The editor's format becomes what the frontend's own export makes of it; what cannot is an error, soon."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.resources
+import itertools
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_setup.paths import REPO
+from comfy_worker.errors import InvalidWorkflow
+from comfy_worker.graph.convert import read_workflow, resolve_variants
+from comfy_worker.graph.editor import MAX_DEPTH
+from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.graph.workflow import MAX_NODES, Input, Need, Workflow
+from tests.editor_files import FILES, Node, editor_file, node, subgraph
+
+MADE_BY_THE_FRONTEND = json.loads(Path(__file__).with_name("editor_files.json").read_text(encoding="utf-8"))
+DEFS = NodeDefs(MADE_BY_THE_FRONTEND["object_info"])
+OFFICIAL = REPO.parent / "shared" / "ui_to_api"
+
+
+def read(file: Any, defs: NodeDefs = DEFS, seed: int = 0) -> Workflow:
+    found = read_workflow(file, defs)
+    resolve_variants(found.workflow, found.variants, seed)
+    return found.workflow
+
+
+def declared(workflow: Workflow, defs: NodeDefs) -> dict[str, Any]:
+    """A graph without titles, and without the inputs that a class does not declare."""
+    return {
+        node_id: (
+            one["class_type"],
+            {name: value for name, value in one["inputs"].items() if name in defs[one["class_type"]].inputs},
+        )
+        for node_id, one in workflow.items()
+    }
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_becomes_what_the_frontend_exports(name: str) -> None:
+    file = copy.deepcopy(FILES[name])
+    assert declared(read(file), DEFS) == declared(MADE_BY_THE_FRONTEND["exports"][name], DEFS)
+    assert file == FILES[name]
+
+
+@pytest.mark.skipif(not OFFICIAL.is_dir(), reason="../shared/ui_to_api is not here")
+def test_the_official_templates_become_what_the_frontend_exports() -> None:
+    defs = NodeDefs(json.loads((OFFICIAL / "object_info.json").read_text(encoding="utf-8")))
+    packages: dict[str, str] = json.loads((OFFICIAL / "index.json").read_text(encoding="utf-8"))
+    assert len(packages) == 95
+    for name, package in packages.items():
+        file = importlib.resources.files(package).joinpath("templates").joinpath(name).read_text(encoding="utf-8")
+        exported = json.loads((OFFICIAL / "expected" / name).read_text(encoding="utf-8"))
+        assert declared(read(json.loads(file), defs), defs) == declared(exported, defs), name
+
+
+def test_titles_are_those_of_the_file_else_of_the_class() -> None:
+    workflow = read(FILES["notes"])
+    assert {node_id: one["_meta"]["title"] for node_id, one in workflow.items()} == {
+        "3": "Load Image",
+        "4": "The End",
+    }
+
+
+def test_links_may_be_objects_and_ids_text() -> None:
+    file = copy.deepcopy(FILES["reroutes in a row"])
+    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    file["links"] = [dict(zip(keys, link, strict=True)) for link in file["links"]]
+    assert read(file) == read(FILES["reroutes in a row"])
+
+
+def test_get_and_set_nodes_pass_on() -> None:
+    save = node(4, "SaveImage", {"images": ("IMAGE", (3, 0))}, "", ["x"])
+    file = editor_file(
+        node(1, "LoadImage", {}, "IMAGE MASK", ["a.png", "image"]),
+        node(2, "SetNode", {"IMAGE": ("IMAGE", (1, 0))}, "IMAGE", ["picture"]),
+        node(3, "GetNode", {}, "IMAGE", ["picture"]),
+        save,
+    )
+    assert read(file)["4"]["inputs"]["images"] == ["1", 0]
+    file["nodes"][2]["widgets_values"] = ["another"]
+    assert "images" not in read(file)["4"]["inputs"]
+
+
+def text_file(text: str) -> dict[str, Any]:
+    return editor_file(node(1, "CLIPTextEncode", {"clip": ("CLIP", None)}, "CONDITIONING", [text]))
+
+
+def test_variants_are_chosen_by_the_seed() -> None:
+    file = text_file("a {red|blue|{dark|light} green} cat {x")
+    texts = [read(file, seed=seed)["1"]["inputs"]["text"] for seed in range(40)]
+    assert texts == [read(file, seed=seed)["1"]["inputs"]["text"] for seed in range(40)]
+    assert set(texts) == {f"a {colour} cat x" for colour in ("red", "blue", "dark green", "light green")}
+
+
+def test_only_inputs_that_say_so_hold_variants() -> None:
+    file = editor_file(node(1, "SaveImage", {"images": ("IMAGE", None)}, "", ["{a|b}"]))
+    assert read_workflow(file, DEFS).variants == ()
+    assert read(file)["1"]["inputs"]["filename_prefix"] == "{a|b}"
+    assert read_workflow(text_file("x"), DEFS).variants == (Input("1", "text"),)
+
+
+def test_needs_and_packs_are_read() -> None:
+    model = {"name": "a.safetensors", "url": "https://host/a.safetensors", "directory": "loras"}
+    file = editor_file(
+        node(
+            1,
+            "LoraLoader",
+            {},
+            "MODEL CLIP",
+            ["a.safetensors", 1, 1],
+            properties={"models": [model, {"name": "b"}]},
+        ),
+        node(2, "FaceSwap", {}, "", [3], properties={"cnr_id": "comfyui-face"}),
+        node(3, "Blend", {}, "", [], properties={"aux_id": "someone/blend"}),
+        node(4, "LoraLoader", {}, "", [], properties={"cnr_id": "comfy-core"}),
+    )
+    found = read_workflow(file, DEFS)
+    assert found.needs == (Need("loras", "a.safetensors", "https://host/a.safetensors"),)
+    assert found.packs == {"FaceSwap": "comfyui-face", "Blend": "someone/blend"}
+    assert [one["class_type"] for one in found.workflow.values()] == [
+        "LoraLoader",
+        "FaceSwap",
+        "Blend",
+        "LoraLoader",
+    ]
+
+
+def test_a_class_that_comfy_cli_would_drop_is_kept() -> None:
+    defs = NodeDefs({"LoadImageOutput": MADE_BY_THE_FRONTEND["object_info"]["LoadImage"]})
+    file = editor_file(node(1, "LoadImageOutput", {}, "IMAGE MASK", ["a.png", "image"]))
+    assert read(file, defs)["1"]["inputs"]["image"] == "a.png"
+
+
+PART = "11111111-2222-3333-4444-555555555555"
+OTHER = "11111111-2222-3333-4444-666666666666"
+
+
+def nested(depth: int, width: int = 1) -> dict[str, Any]:
+    """Subgraphs in subgraphs, each holding the next as often as ``width`` says."""
+    ids = [f"11111111-2222-3333-4444-{number:012}" for number in range(depth)]
+    load = node(1, "LoadImage", {}, "IMAGE MASK", ["a.png", "image"])
+    definitions = [
+        subgraph(graph_id, {}, {}, *(node(number, inner) for number in range(width)))
+        for graph_id, inner in itertools.pairwise(ids)
+    ]
+    definitions.append(subgraph(ids[-1], {}, {}, node(1, "Note")))
+    return editor_file(load, node(2, ids[0]), subgraphs=definitions)
+
+
+def circle(*kinds: str) -> dict[str, Any]:
+    """Nodes of these kinds that feed each other in a circle, and an output."""
+    count = len(kinds)
+    ring = [
+        node(
+            i + 1,
+            kind,
+            {"image": ("IMAGE", ((i - 1) % count + 1, 0))},
+            "IMAGE",
+            mode=4 if kind != "Reroute" else 0,
+        )
+        for i, kind in enumerate(kinds)
+    ]
+    return editor_file(*ring, node(9, "SaveImage", {"images": ("IMAGE", (1, 0))}, "", ["x"]))
+
+
+def within_itself() -> Node:
+    return subgraph(PART, {}, {}, node(5, PART))
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (editor_file(), "no node that runs"),
+        (editor_file(node(1, "Note")), "no node that runs"),
+        (editor_file(node(1, PART)), r"node 1 .* its subgraph is not in the file"),
+        (editor_file(node(1, "workflow>mine", title="Mine")), r"node 1 \(Mine\) .* convert it to a subgraph"),
+        (editor_file(node(7, "")), "node 7 .* it has no type"),
+        (editor_file(node(1, PART), subgraphs=[within_itself()]), "contains itself; take node 1:5 out"),
+        (
+            editor_file(
+                node(1, PART),
+                subgraphs=[subgraph(PART, {}, {}, node(5, OTHER)), subgraph(OTHER, {}, {}, node(6, PART))],
+            ),
+            "contains itself; take node 1:5:6 out",
+        ),
+        (nested(MAX_DEPTH + 1), f"nested more than {MAX_DEPTH} deep"),
+        (nested(MAX_DEPTH, width=10), f"more than {MAX_NODES} nodes"),
+        (circle("Reroute", "Reroute"), "links go in a circle"),
+        (circle("ImageInvert", "Reroute", "ImageInvert"), "links go in a circle"),
+        (editor_file(*(node(i, "Note") for i in range(10_000))), f"more than {MAX_NODES} nodes"),
+        ({"nodes": [3, None], "links": [[1], "x", {"id": []}]}, "it has no type"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused_soon(file: dict[str, Any], message: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(InvalidWorkflow, match=message):
+        read_workflow(file, DEFS)
+    assert time.monotonic() - began < 5
+
+
+def test_the_deepest_and_the_longest_that_is_taken_is_converted() -> None:
+    assert list(read(nested(MAX_DEPTH))) == ["1"]
+    reroutes = [node(i, "Reroute", {"": ("*", (i - 1, 0))}, "IMAGE") for i in range(2, 2000)]
+    saves = [node(i, "SaveImage", {"images": ("IMAGE", (1999, 0))}, "", ["x"]) for i in range(2000, 4000)]
+    load = node(1, "LoadImage", {}, "IMAGE MASK", ["a.png", "image"])
+    workflow = read(editor_file(load, *reroutes, *saves))
+    assert len(workflow) == 2001
+    assert {tuple(one["inputs"]["images"]) for one in workflow.values() if "images" in one["inputs"]} == {("1", 0)}
+
+
+@pytest.mark.parametrize("broken", ["inputs", "outputs", "properties", "widgets_values", "mode", "title", "id"])
+@pytest.mark.parametrize("with_what", [None, 3, "x", [], [None], {}, {"a": []}])
+def test_a_malformed_file_never_raises_anything_else(broken: str, with_what: Any) -> None:
+    file = copy.deepcopy(FILES["subgraphs in subgraphs"])
+    for one in [*file["nodes"], *file["definitions"]["subgraphs"][2]["nodes"]]:
+        one[broken] = with_what
+    with contextlib.suppress(InvalidWorkflow):
+        read_workflow(file, DEFS)
+
+
+def test_nothing_is_told_to_anybody() -> None:
+    script = (
+        "import json, sys; from comfy_worker.graph.convert import read_workflow; "
+        "from comfy_worker.graph.nodes import NodeDefs; before = 'comfy_cli' in sys.modules; "
+        "read_workflow(json.loads(sys.argv[1]), NodeDefs({})); "
+        "print(before, [m for m in sys.modules if 'tracking' in m or m in ('posthog', 'mixpanel')])"
+    )
+    file = json.dumps(FILES["plain"])
+    run = subprocess.run(
+        [sys.executable, "-c", script, file], capture_output=True, text=True, cwd=REPO, check=True
+    )
+    assert run.stdout.strip() == "False []"

@@ -1,0 +1,97 @@
+"""The commands on workflow files: one, a folder, stdin; what they print, write and answer."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_worker.__main__ import main
+from tests.editor_files import FILES, editor_file, node
+
+MADE = json.loads(Path(__file__).with_name("editor_files.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command with the declarations of the editor files; answers exit code, stdout and stderr."""
+    info = tmp_path / "object_info.json"
+    info.write_text(json.dumps(MADE["object_info"]), encoding="utf-8")
+
+    def run(command: str, file: Path | str, *more: str) -> tuple[int, str, str]:
+        code = main([command, str(file), "--object-info", str(info), *more])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three files: one that is right, one that names a class that is not there, one that is none."""
+    found = tmp_path / "files"
+    found.mkdir()
+    (found / "a.json").write_text(json.dumps(FILES["a subgraph twice"]), encoding="utf-8")
+    strange = node(1, "FaceSwap", {}, "", [3], properties={"cnr_id": "comfyui-face"})
+    (found / "b.json").write_text(json.dumps(editor_file(strange)), encoding="utf-8")
+    (found / "c.json").write_text("{cut", encoding="utf-8")
+    (found / "a.params.json").write_text("{}", encoding="utf-8")
+    return found
+
+
+def test_convert_prints_or_writes_the_graph(desk: Any, folder: Path, tmp_path: Path) -> None:
+    code, out, _ = desk("convert", folder / "a.json")
+    assert (code, list(json.loads(out))) == (0, ["1", "2:5", "2:6", "3:5", "3:6", "4"])
+    written = tmp_path / "new" / "a.json"
+    assert desk("convert", folder / "a.json", "--output", str(written)) == (0, "", "")
+    assert json.loads(written.read_text(encoding="utf-8")) == json.loads(out)
+
+
+def test_a_folder_is_done_whole_and_what_is_wrong_is_named(desk: Any, folder: Path, tmp_path: Path) -> None:
+    code, out, err = desk("convert", folder, "--output", str(tmp_path / "new"))
+    assert (code, out) == (1, "")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.json", "b.json"]
+    first, second = err.splitlines()
+    assert first.endswith("node 1 (FaceSwap): this ComfyUI has no FaceSwap; install the node pack comfyui-face")
+    assert "c.json: INVALID_WORKFLOW: it is neither JSON nor a picture" in second
+
+
+def test_check_tells_what_is_wrong(desk: Any, folder: Path) -> None:
+    code, out, _ = desk("check", folder, "--json")
+    reports = {Path(name).name: report for name, report in json.loads(out).items()}
+    assert code == 1
+    assert reports["a.json"] == {"findings": [], "warnings": []}
+    assert [finding["type"] for finding in reports["b.json"]["findings"]] == ["unknown_class"]
+    assert reports["c.json"]["error"].startswith("INVALID_WORKFLOW")
+    code, out, _ = desk("check", folder / "a.json")
+    assert (code, out) == (0, f"{folder / 'a.json'}: nothing is wrong\n")
+
+
+def test_stdin_is_read(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = json.dumps(FILES["plain"]).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text), encoding="utf-8"))
+    code, out, _ = desk("inspect", "-", "--json")
+    report = json.loads(out)["stdin"]
+    assert code == 0
+    assert report["parameters"]["steps"]["places"] == ["13.steps"]
+    assert report["roles"]["samplers"] == ["13"]
+    assert report["needs"] == [{"folder": "checkpoints", "file": "model.safetensors", "url": None}]
+
+
+def test_inspect_is_a_table(desk: Any, tmp_path: Path) -> None:
+    file = tmp_path / "plain.json"
+    file.write_text(json.dumps(FILES["plain"]), encoding="utf-8")
+    code, out, _ = desk("inspect", file)
+    rows = [line.split() for line in out.splitlines()]
+    assert code == 0
+    assert ["steps", "20", "integer", "1..10000", "13.steps"] in rows
+    assert ["outputs", "15"] in rows
+
+
+def test_a_file_that_is_not_there_is_told(desk: Any, tmp_path: Path) -> None:
+    code, out, _ = desk("check", tmp_path / "none.json")
+    assert code == 1
+    assert "No such file" in out
