@@ -284,7 +284,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _validation(plan: Plan, workflow: Workflow, comfyui: RunningComfyUI) -> Validation:
+def _validation(plan: Plan, workflow: Workflow, comfyui: RunningComfyUI) -> dict[str, Any]:
     """What a job would be; where nothing was found, ComfyUI is asked as well."""
     needs = [
         {**asdict(need), "installed": comfyui.model_path(need.folder, need.file) is not None}
@@ -299,7 +299,7 @@ def _validation(plan: Plan, workflow: Workflow, comfyui: RunningComfyUI) -> Vali
         needs=needs,
         findings=list(plan.findings) or comfyui.client.validate(workflow),
         warnings=plan.warnings,
-    )
+    ).model_dump(exclude_none=True)
 
 
 class _Outputs:
