@@ -1,0 +1,151 @@
+"""A worker whose ComfyUI has bad nodes and stands behind a proxy that breaks things when told."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from tests.e2e.conftest import Client, serving
+from tests.e2e.faults.proxy import Proxy
+from tests.graphs import node
+
+PACKS = Path(__file__).parent / "packs"
+
+
+class FaultyWorker(Client):
+    """A worker with the node pack ``faults``, and what tests do to it.
+
+    Attributes:
+        proxy: between the worker and its ComfyUI.
+        log_path: everything that the worker and its ComfyUI wrote.
+    """
+
+    def __init__(self, client: Client, proxy: Proxy) -> None:
+        super().__init__(client.url, client.temp_dir)
+        self.proxy = proxy
+        self.log_path = client.temp_dir / "worker.log"
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def comfyui(self) -> psutil.Process:
+        """The process of ComfyUI itself; waits for one that has started."""
+        return wait_until(lambda: _comfyui_of(self.temp_dir))
+
+    def handler(self) -> psutil.Process:
+        """The process of the handler."""
+        return next(
+            child
+            for child in psutil.Process().children(recursive=True)
+            if "handler.py" in " ".join(_command(child)) and _environ(child).get("TMPDIR") == str(self.temp_dir)
+        )
+
+    def kill_comfyui(self, how: signal.Signals = signal.SIGKILL) -> int:
+        process = self.comfyui()
+        process.send_signal(how)
+        return process.pid
+
+    def submit(self, job_input: Any, **body: Any) -> str:
+        """The id of a job that has been sent."""
+        job_id: str = self.post("run", {"input": job_input, **body})["id"]
+        return job_id
+
+    def finished(self, job_id: str, timeout_s: float = 120) -> dict[str, Any]:
+        """The job once it has ended."""
+
+        def look() -> dict[str, Any] | None:
+            job = self.get(f"status/{job_id}")
+            return None if job["status"] in ("IN_QUEUE", "IN_PROGRESS") else job
+
+        return wait_until(look, timeout_s)
+
+    def runs(self, class_type: str) -> bool:
+        """Whether a workflow with such a node runs now."""
+        return class_type in json.dumps(self.queue()["queue_running"])
+
+    def queue(self) -> dict[str, list[Any]]:
+        """What ComfyUI's queue holds, asked without the proxy."""
+        return direct(self.temp_dir, "queue")
+
+
+def direct(temp_dir: Path, route: str) -> dict[str, Any]:
+    """What the newest ComfyUI answers, asked without the proxy; nothing where it does not."""
+    ports = max((temp_dir / "ports").glob("*.ports"), key=lambda path: path.stat().st_mtime_ns)
+    try:
+        url = f"http://127.0.0.1:{json.loads(ports.read_text())['inside']}/{route}"
+        answer: dict[str, Any] = requests.get(url, timeout=10).json()
+    except requests.RequestException:
+        return {"queue_running": [], "queue_pending": []}
+    return answer
+
+
+def wait_until(look: Callable[[], Any], timeout_s: float = 60) -> Any:
+    """What ``look`` finds, once it finds something."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+    return found
+
+
+def faulty_graph(class_type: str, **inputs: Any) -> dict[str, Any]:
+    """A small red picture through one of the bad nodes to the client; no model."""
+    return {
+        "image": node("EmptyImage", width=64, height=64, batch_size=1, color=0xFF0000),
+        "fault": node(class_type, image=["image", 0], **inputs),
+        "save": node("SaveImage", images=["fault", 0], filename_prefix="fault"),
+    }
+
+
+@contextmanager
+def faulty_worker(model_root: Path, folder: Path, **settings: str) -> Iterator[FaultyWorker]:
+    """A worker of these settings with the node pack and the proxy, up and ready."""
+    ports = folder / "ports"
+    ports.mkdir()
+    packs = folder / "packs.yaml"
+    packs.write_text(json.dumps({"faults": {"custom_nodes": str(PACKS)}}))  # JSON is YAML
+    args = f"{settings.pop('COMFY_ARGS', '')} --extra-model-paths-config {packs}"
+    with (
+        Proxy(ports) as proxy,
+        serving(model_root, folder, COMFY_ARGS=args, TEST_PROXY_DIR=str(ports), **settings) as client,
+    ):
+        yield FaultyWorker(client, proxy)
+
+
+@pytest.fixture(scope="package")
+def faulty(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyWorker]:
+    """The worker that the tests of this folder share."""
+    with faulty_worker(model_root, tmp_path_factory.mktemp("faulty")) as worker:
+        yield worker
+
+
+def _comfyui_of(temp_dir: Path) -> psutil.Process | None:
+    for child in psutil.Process().children(recursive=True):
+        command = _command(child)
+        if command[1:2] == ["main.py"] and any(str(temp_dir) in word for word in command):
+            return child
+    return None
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _environ(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}

@@ -1,0 +1,174 @@
+"""Nodes that do what a bad node pack does, and a door for a proxy between the worker and ComfyUI.
+
+Every node takes a picture and hands it on, so that it can stand between any two others, and never comes from the
+cache.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import comfy.model_management
+import torch
+from comfy.cli_args import args
+
+Picture = torch.Tensor
+
+
+def move_behind_proxy(folder: Path) -> None:
+    """Have ComfyUI listen on another port than it was told, and write both down for the proxy."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        inside = probe.getsockname()[1]
+    ports = {"outside": args.port, "inside": inside, "pid": os.getpid()}
+    args.port = inside
+    part = folder / f"{os.getpid()}.part"
+    part.write_text(json.dumps(ports))
+    part.rename(part.with_suffix(".ports"))
+
+
+if folder := os.environ.get("TEST_PROXY_DIR"):
+    move_behind_proxy(Path(folder))
+
+
+class Fault:
+    """What the nodes share."""
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "run"
+    CATEGORY = "tests"
+    INPUTS: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's own name
+        """A picture, and what the node is to do."""
+        return {"required": {"image": ("IMAGE",), **cls.INPUTS}}
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> float:  # noqa: N802 - ComfyUI's own name
+        """Never the same."""
+        return float("nan")
+
+
+class FaultSleep(Fault):
+    """Sleeps; where it does not heed, an interrupt is not noticed."""
+
+    INPUTS: ClassVar = {"seconds": ("FLOAT", {"max": 3600.0}), "heed": ("BOOLEAN", {"default": True})}
+
+    def run(self, image: Picture, seconds: float, heed: bool) -> tuple[Picture]:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if heed:
+                comfy.model_management.throw_exception_if_processing_interrupted()
+            time.sleep(0.02)
+        return (image,)
+
+
+class FaultRaise(Fault):
+    """Raises an exception of this name, of Python or of torch, with this message."""
+
+    INPUTS: ClassVar = {"exception": ("STRING", {}), "message": ("STRING", {"default": ""})}
+
+    def run(self, image: Picture, exception: str, message: str) -> tuple[Picture]:
+        kind = getattr(torch, exception, None) or __builtins__[exception]
+        raise kind(message)
+
+
+class FaultSignal(Fault):
+    """Sends a signal to ComfyUI."""
+
+    INPUTS: ClassVar = {"signal": ("STRING", {"default": "SIGKILL"})}
+
+    def run(self, image: Picture, **inputs: str) -> tuple[Picture]:
+        os.kill(os.getpid(), getattr(signal, inputs["signal"]))
+        return (image,)
+
+
+class FaultExit(Fault):
+    """Writes its last words and ends ComfyUI without a word to anybody."""
+
+    INPUTS: ClassVar = {"status": ("INT", {"max": 255}), "last_words": ("STRING", {"default": ""})}
+
+    def run(self, image: Picture, status: int, last_words: str) -> tuple[Picture]:
+        print(last_words, flush=True)  # noqa: T201
+        os._exit(status)
+
+
+class FaultSegfault(Fault):
+    """Reads address 0."""
+
+    def run(self, image: Picture) -> tuple[Picture]:
+        ctypes.string_at(0)
+        return (image,)
+
+
+class FaultFork(Fault):
+    """Leaves a process behind, in a session of its own, that ignores SIGTERM and writes down who it is."""
+
+    INPUTS: ClassVar = {"pid_file": ("STRING", {})}
+
+    def run(self, image: Picture, pid_file: str) -> tuple[Picture]:
+        code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+        child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        Path(pid_file).write_text(str(child.pid))
+        return (image,)
+
+
+class FaultAllocate(Fault):
+    """Takes host memory and touches it, up to a limit, or until it is killed."""
+
+    INPUTS: ClassVar = {"megabytes": ("INT", {"max": 1 << 20})}
+
+    def run(self, image: Picture, megabytes: int) -> tuple[Picture]:
+        held = [bytearray(b"x") * (1 << 20) for _ in range(megabytes)]
+        del held
+        return (image,)
+
+
+class FaultPrint(Fault):
+    """Prints a text, logs it, and writes it to the other stream."""
+
+    INPUTS: ClassVar = {"text": ("STRING", {})}
+
+    def run(self, image: Picture, text: str) -> tuple[Picture]:
+        print(text, flush=True)  # noqa: T201
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        logging.warning("%s", text)
+        return (image,)
+
+
+class FaultWrite(Fault):
+    """Writes a file of so many bytes at a path of its own."""
+
+    INPUTS: ClassVar = {"path": ("STRING", {}), "bytes": ("INT", {"default": 1, "max": 1 << 40})}
+
+    def run(self, image: Picture, **inputs: Any) -> tuple[Picture]:
+        path = Path(inputs["path"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * inputs["bytes"])
+        return (image,)
+
+
+class FaultHoldGil(Fault):
+    """Computes without letting any other thread of ComfyUI run, as a bad extension does."""
+
+    INPUTS: ClassVar = {"seconds": ("FLOAT", {"max": 3600.0})}
+
+    def run(self, image: Picture, seconds: float) -> tuple[Picture]:
+        ctypes.PyDLL(None).usleep(int(seconds * 1e6))  # PyDLL keeps the lock
+        return (image,)
+
+
+NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in Fault.__subclasses__()}
