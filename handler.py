@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import FrameType
 from typing import Any
 
 from comfy_worker import logs
@@ -83,14 +86,22 @@ def make_handler(
     return handler
 
 
-def make_stream_handler(jobs: Jobs) -> Callable[[Job], AsyncIterator[Any]]:
-    """Make the handler that yields what the job tells as it comes, and its result last."""
+def make_stream_handler(jobs: Jobs, refresh: Callable[[], None]) -> Callable[[Job], AsyncIterator[Any]]:
+    """Make the handler that yields what the job tells as it comes, and its result last.
+
+    Args:
+        jobs: does the work.
+        refresh: asks for a fresh worker, which a value of a stream cannot.
+    """
 
     async def handler(job: Job) -> AsyncIterator[Any]:
         async with jobs.running(job) as (result, told):
             while (update := await told.get()) is not None:
                 yield update
-            yield await result
+            answer = await result
+            if isinstance(answer, dict) and answer.pop("refresh_worker", False):
+                refresh()
+            yield answer
 
     return handler
 
@@ -120,6 +131,42 @@ async def progress_posting() -> AsyncIterator[Post]:
         yield post
 
 
+class Leaving:
+    """SIGTERM and SIGINT: no new job, those that run are done and delivered; a second signal ends at once.
+
+    The SDK drops a job that reaches a request for jobs which was open when the signal came. So it gets to hear of
+    the signal only when it asks for the next job, which is when no such request is open.
+
+    Args:
+        fetch: the SDK's own way to ask for jobs.
+    """
+
+    def __init__(self, fetch: Callable[[Any, int], Awaitable[Any]]) -> None:
+        self._fetch = fetch
+        self._sdk: dict[int, Any] = {}
+        self._asked: int | None = None
+
+    async def fetch(self, session: Any, count: int) -> Any:
+        """Ask for jobs in the SDK's stead."""
+        if not self._sdk:  # the SDK sets its own when its loop begins
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._sdk[number] = signal.signal(number, self._on_signal)
+        if self._asked is not None:
+            self._sdk[self._asked](self._asked, None)
+            return None
+        return await self._fetch(session, count)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self._asked is None:
+            self._asked = number
+            log.info("finishing the jobs that run", extra={"action": "worker.leaving"})
+            return
+        # ComfyUI's guard sees to ComfyUI.
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(128 + number)
+
+
 def main() -> int:
     """Start ComfyUI and the SDK's job loop; returns when the loop has ended."""
     try:
@@ -131,17 +178,21 @@ def main() -> int:
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
     with JobRunner.started(settings) as runner:
         import runpod
+        from runpod.serverless.modules import rp_scale
 
+        rp_scale.get_job = Leaving(rp_scale.get_job).fetch
         jobs = Jobs(runner, settings.concurrency)
+        config: dict[str, Any] = {
+            "return_aggregate_stream": True,
+            "concurrency_modifier": lambda _current: settings.concurrency,
+        }
         # The SDK streams for all jobs or for none: it looks at what kind of function the handler is.
-        handler = make_stream_handler(jobs) if settings.streaming else make_handler(jobs, progress_posting)
-        runpod.serverless.start(
-            {
-                "handler": handler,
-                "return_aggregate_stream": True,
-                "concurrency_modifier": lambda _current: settings.concurrency,
-            }
+        config["handler"] = (
+            make_stream_handler(jobs, lambda: config.update(refresh_worker=True))
+            if settings.streaming
+            else make_handler(jobs, progress_posting)
         )
+        runpod.serverless.start(config)
     return 0
 
 

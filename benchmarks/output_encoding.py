@@ -29,6 +29,7 @@ from comfy_worker.comfyui.neighbour import ComfyUI
 from comfy_worker.comfyui.process import ComfyUIProcess, LaunchOptions
 from comfy_worker.run import JobRunner
 from comfy_worker.settings import Settings
+from comfy_worker.stop import Stop
 from comfy_worker.templates import Templates
 
 GRAPH: dict[str, Any] = {
@@ -91,7 +92,7 @@ def main(rounds: int) -> int:
         return answer
 
     try:
-        process = comfyui.ready(threading.Event()).process
+        process = comfyui.ready(Stop()).process
         common = CommonWorker(process)
         ways: dict[str, Callable[[], object]] = {
             "SaveImage, /history, /view": common.run,

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from comfy_worker.errors import InvalidInput, WorkerError
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.schema import template_schema
 from comfy_worker.settings import Settings
+from comfy_worker.stop import Stop
 from comfy_worker.templates import Templates
 
 DESK = {
@@ -113,7 +113,7 @@ def _node_defs(settings: Settings, object_info: Path | None) -> NodeDefs:
         LaunchOptions(settings.comfyui_dir, settings.model_roots, (paths.CUSTOM_NODES,), settings.comfy_args)
     )
     try:
-        return comfyui.ready(threading.Event()).defs
+        return comfyui.ready(Stop()).defs
     finally:
         comfyui.close()
 

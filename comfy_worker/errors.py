@@ -24,6 +24,7 @@ of JSON objects, one a finding. ``docs/errors.md`` documents each code, and a te
     ├── DeliveryFailed            DELIVERY_FAILED        the storage did not take the files
     ├── ResultTooLarge            RESULT_TOO_LARGE       more than RunPod takes, and nowhere else to go
     ├── JobCancelled              JOB_CANCELLED          RunPod cancelled the job
+    ├── JobTimedOut               JOB_TIMED_OUT          the job's time was over before it was done
     ├── InvalidSettings           INVALID_SETTINGS       environment variables that make no sense; raised at start
     └── InternalError             INTERNAL_ERROR         a fault of the worker's own
 """
@@ -46,6 +47,7 @@ __all__ = [
     "InvalidValue",
     "InvalidWorkflow",
     "JobCancelled",
+    "JobTimedOut",
     "ModelMismatch",
     "ModelNotFound",
     "NoOutput",
@@ -176,9 +178,14 @@ class OutOfMemory(WorkerError):
 
 
 class ComfyUIUnavailable(WorkerError):
-    """ComfyUI did not start, died, or does not answer."""
+    """ComfyUI did not start, died, or does not answer.
+
+    Attributes:
+        try_again: whether another ComfyUI may do the job: no node of it has run, and this one was up.
+    """
 
     code = "COMFYUI_UNAVAILABLE"
+    try_again: bool = True
 
 
 class NoOutput(WorkerError):
@@ -203,6 +210,12 @@ class JobCancelled(WorkerError):
     """RunPod cancelled the job."""
 
     code = "JOB_CANCELLED"
+
+
+class JobTimedOut(WorkerError):
+    """The job's time was over before it was done."""
+
+    code = "JOB_TIMED_OUT"
 
 
 class InvalidSettings(WorkerError):

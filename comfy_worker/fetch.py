@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -24,6 +24,7 @@ import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from comfy_worker.errors import InvalidMedia
+from comfy_worker.stop import TICK_S, Stop
 
 __all__ = ["Fetcher", "is_public"]
 
@@ -55,6 +56,7 @@ class Fetcher:
         allowed_hosts: host names, ``.example.com`` for all below it; none: every host.
         allow_private: whether addresses that are not public may be reached.
         resolve: as ``socket.getaddrinfo``.
+        stop: when to give up before the deadline.
     """
 
     max_mb: float
@@ -62,6 +64,7 @@ class Fetcher:
     allowed_hosts: tuple[str, ...] = ()
     allow_private: bool = False
     resolve: Callable[..., list[Any]] = socket.getaddrinfo
+    stop: Stop = field(default_factory=Stop)
 
     def fetch(self, key: str, url: str) -> bytes:
         """Fetch a file.
@@ -72,15 +75,19 @@ class Fetcher:
 
         Raises:
             InvalidMedia: it may not be reached, cannot be reached, is too large, or takes too long.
+            JobCancelled: ``stop`` was due.
+            JobTimedOut: ``stop`` was due.
         """
         for _ in range(MAX_REDIRECTS + 1):
             target = self._target(key, url)
+            self.stop.check()
             try:
                 with self._response(key, target) as response:
                     if response.status not in (301, 302, 303, 307, 308):
                         return self._body(key, target, response)
                     url = urljoin(url, response.headers.get("Location", ""))
             except (OSError, http.client.HTTPException, ValueError) as error:
+                self.stop.check()
                 if time.monotonic() >= self.deadline:
                     raise InvalidMedia(
                         f"{key}: {target.host} took too long to send its file; use a faster host, or send base64"
@@ -118,15 +125,25 @@ class Fetcher:
                 connection = http.client.HTTPSConnection(target.host, target.port, context=context)
                 sock = context.wrap_socket(sock, server_hostname=target.host, do_handshake_on_connect=False)
                 stack.enter_context(sock)
-            timer = threading.Timer(self._left_s(), _cut, [sock])
-            timer.start()
-            stack.callback(timer.join)
-            stack.callback(timer.cancel)
+            done = threading.Event()
+            watcher = threading.Thread(target=self._watch, args=(sock, done), name="input-watch")
+            watcher.start()
+            stack.callback(watcher.join)
+            stack.callback(done.set)
             if isinstance(sock, ssl.SSLSocket):
                 sock.do_handshake()
             connection.sock = sock
             connection.request("GET", target.path, headers=HEADERS)
             yield stack.enter_context(connection.getresponse())
+
+    def _watch(self, sock: socket.socket, done: threading.Event) -> None:
+        while not done.wait(min(TICK_S, self._left_s())):
+            if self._is_over():
+                _cut(sock)
+                return
+
+    def _is_over(self) -> bool:
+        return self.stop.is_due or time.monotonic() >= self.deadline
 
     def _addresses(self, key: str, target: _Target) -> list[str]:
         try:
@@ -159,7 +176,7 @@ class Fetcher:
         while len(data) <= max_bytes and (response.length or 0) <= max_bytes:
             chunk = response.read1(CHUNK_BYTES)
             if not chunk:
-                if response.length or time.monotonic() >= self.deadline:
+                if response.length or self._is_over():
                     raise http.client.IncompleteRead(b"")
                 return bytes(data)
             data += chunk

@@ -26,6 +26,7 @@ from comfy_worker.fetch import Fetcher
 
 if TYPE_CHECKING:  # the settings import the contract, which imports this
     from comfy_worker.settings import Settings
+from comfy_worker.stop import Stop
 
 __all__ = ["InputFiles", "is_in_place", "mask_file", "read_image", "read_mask", "read_media", "with_mask"]
 
@@ -69,20 +70,23 @@ class InputFiles:
     Args:
         folder: the job's own below ComfyUI's input folder; made with its first file.
         settings: how many there may be, how large, and what URLs may reach.
+        stop: when to give up; None: never.
 
     Attributes:
         names: by where a file stood in the input, how ``LoadImage`` names it: ``<folder>/<name>``.
     """
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(self, folder: Path, settings: Settings, stop: Stop | None = None) -> None:
         self.names: dict[str, str] = {}
         self._folder = folder
         self._settings = settings
+        self._stop = stop or Stop()
         self._fetcher = Fetcher(
             settings.max_input_mb,
             time.monotonic() + settings.input_timeout_s,
             settings.allowed_url_hosts,
             settings.allow_private_urls,
+            stop=self._stop,
         )
         self._lock = threading.Lock()
 
@@ -121,9 +125,11 @@ class InputFiles:
             )
         pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="input")
         try:
-            return dict(zip(new, pool.map(lambda key: work(key, self._bytes(key, new[key])), new), strict=True))
+            taken = {key: pool.submit(lambda key: work(key, self._bytes(key, new[key])), key) for key in new}
+            return {key: self._stop.wait_for(one) for key, one in taken.items()}
         finally:
-            pool.shutdown(cancel_futures=True)
+            # A name that takes long to be resolved is not waited for; its file is not written any more.
+            pool.shutdown(wait=not self._stop.is_due, cancel_futures=True)
 
     def _bytes(self, key: str, value: str) -> bytes:
         if URL.match(value):
@@ -141,6 +147,7 @@ class InputFiles:
 
     def _store(self, key: str, file: Image.Image | Clip) -> None:
         """Write a file under a name that we choose."""
+        self._stop.check()
         slug = re.sub(r"[^A-Za-z0-9]+", "_", key)[:40]
         with self._lock:
             name = f"{len(self.names)}_{slug}{file.suffix if isinstance(file, Clip) else '.png'}"

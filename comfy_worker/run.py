@@ -21,7 +21,7 @@ from pydantic_core import to_json
 
 from comfy_setup import paths
 from comfy_worker.comfyui.events import Event, Executed
-from comfy_worker.comfyui.execution import ExecutionResult
+from comfy_worker.comfyui.execution import ExecutionResult, Limits
 from comfy_worker.comfyui.neighbour import ComfyUI, RunningComfyUI
 from comfy_worker.comfyui.process import LaunchOptions
 from comfy_worker.dialects.add_ons import without_hash
@@ -29,9 +29,11 @@ from comfy_worker.dialects.answer import model_list, options_answer, shape
 from comfy_worker.dialects.request import KNOWN_WORDS, Request, translate
 from comfy_worker.dialects.words import OPTIONS
 from comfy_worker.errors import (
+    ComfyUIUnavailable,
     InputError,
     InternalError,
     InvalidValue,
+    JobTimedOut,
     ModelNotFound,
     NoOutput,
     WorkerError,
@@ -52,6 +54,7 @@ from comfy_worker.outputs.storage import Storage
 from comfy_worker.plan import Plan, Planner, choose_template
 from comfy_worker.progress import ProgressReport
 from comfy_worker.settings import Settings
+from comfy_worker.stop import Stop
 from comfy_worker.templates import Template, Templates
 
 __all__ = ["JobRunner"]
@@ -59,6 +62,10 @@ __all__ = ["JobRunner"]
 log = logging.getLogger(__name__)
 
 Tell = Callable[[dict[str, Any]], None]
+
+# What is kept of a job's time for its error to arrive before RunPod ends it: this much, at most this share.
+MARGIN_S = 5.0
+MARGIN_SHARE = 0.1
 
 
 class JobRunner:
@@ -89,7 +96,8 @@ class JobRunner:
                 boot_timeout_s=settings.comfy_boot_timeout_s,
                 precision=settings.precision,
                 xformers=settings.enable_xformers,
-            )
+            ),
+            Limits(settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s),
         )
         comfyui.start()
         try:
@@ -106,12 +114,13 @@ class JobRunner:
             tell: gets its progress and, where the settings have it stream, its finished outputs.
 
         Returns:
-            The result in the shape that was asked for, or ``{"error": "CODE: sentence", "details": [...]}``.
+            The result in the shape that was asked for, or ``{"error": "CODE: sentence", "details": [...]}``; with
+            ``refresh_worker`` where RunPod should start another worker.
         """
         with bound(job_id=str(job.get("id"))):
             began = time.monotonic()
             try:
-                answer = self._answer(job, cancelled, tell)
+                answer = self._answer(job, Stop(cancelled, self._time_limit_s(job)), tell)
                 log.info("done in %d ms", (time.monotonic() - began) * 1000, extra={"action": "job.done"})
             except WorkerError as error:
                 # What a client wrote may be in the sentence of an input error.
@@ -124,12 +133,24 @@ class JobRunner:
             ):  # the outermost place: whatever it is, the client gets an answer and the worker goes on
                 log.exception("fault of the worker", extra={"action": "job.fault"})
                 answer = InternalError("the worker made a mistake; its log has the traceback").to_result()
+            if self._comfyui.is_worn and isinstance(answer, dict):
+                log.warning("asking for a fresh worker", extra={"action": "worker.refresh"})
+                answer["refresh_worker"] = True
         return answer
 
-    def _answer(self, job: Mapping[str, Any], cancelled: threading.Event, tell: Tell) -> Any:
+    def _time_limit_s(self, job: Mapping[str, Any]) -> float:
+        """How long a job may take: RunPod's own limit for it less some margin, else the setting."""
+        policy = job.get("policy")
+        limit_ms = policy.get("executionTimeout") if isinstance(policy, Mapping) else None
+        if not isinstance(limit_ms, (int, float)) or limit_ms <= 0:
+            return self._settings.job_timeout_s
+        limit_s = limit_ms / 1000
+        return limit_s - min(MARGIN_S, limit_s * MARGIN_SHARE)
+
+    def _answer(self, job: Mapping[str, Any], stop: Stop, tell: Tell) -> Any:
         asked = translate(job.get("input"), self._options)
         if asked.api_name in ("getModels", "getOptions", "setOptions"):
-            return self._a1111_options(asked, cancelled)
+            return self._a1111_options(asked, stop)
         request = JobInput.read(asked.input, asked.said, KNOWN_WORDS)
         most = self._settings.max_batch_size
         if request.batch_size is not None and request.batch_size > most:
@@ -139,13 +160,24 @@ class JobRunner:
                 [{"key": word, "value": request.batch_size, "maximum": most}],
             )
         response = request.response or asked.response or self._settings.response_format
-        return self._walk(
-            job, asked, request, lambda result: shape(result, response, asked.given), cancelled, tell
-        )
+        clock = _Clock(stop)
 
-    def _a1111_options(self, asked: Request, cancelled: threading.Event) -> Any:
+        def walk() -> Any:
+            return self._walk(
+                job, asked, request, lambda result: shape(result, response, asked.given), clock, stop, tell
+            )
+
+        try:
+            return walk()
+        except ComfyUIUnavailable as error:
+            if not error.try_again:
+                raise
+            log.warning("%s; the job is tried once more", error, extra={"action": "job.again"})
+            return walk()
+
+    def _a1111_options(self, asked: Request, stop: Stop) -> Any:
         """What A1111's clients ask beside pictures; options hold for later requests of theirs to this worker."""
-        installed = self._comfyui.ready(cancelled).defs["CheckpointLoaderSimple"].inputs["ckpt_name"].choices or ()
+        installed = self._comfyui.ready(stop).defs["CheckpointLoaderSimple"].inputs["ckpt_name"].choices or ()
         if asked.api_name == "getModels":
             return model_list(installed)
         if asked.api_name == "getOptions":
@@ -162,11 +194,11 @@ class JobRunner:
         asked: Request,
         request: JobInput,
         shaped: Callable[[Result], Any],
-        cancelled: threading.Event,
+        clock: _Clock,
+        stop: Stop,
         tell: Tell,
     ) -> Any:
-        clock = _Clock()
-        delivery = self._delivery(job, request.output)
+        delivery = self._delivery(job, request.output, stop)
         template = choose_template(request, self._templates)
 
         def send(update: dict[str, Any]) -> None:
@@ -178,10 +210,11 @@ class JobRunner:
         with clock.stage("wait"):
             if not self._comfyui.is_up:
                 progress.say("starting ComfyUI")
-            comfyui = self._comfyui.ready(cancelled)
-        with self._job_folders(comfyui) as name:
+            comfyui = self._comfyui.ready(stop)
+        with comfyui.in_use(), self._job_folders(comfyui) as name:
             with clock.stage("prepare"):
-                plan = self._plan(asked, request, template, comfyui, name)
+                files = InputFiles(comfyui.process.input_dir / name, self._settings, stop)
+                plan = self._plan(asked, request, template, comfyui, files)
                 plan.warnings[:0] = asked.warnings
                 if request.validate_only:
                     return _validation(plan, into_folder(plan.workflow, name, comfyui.defs), comfyui)
@@ -204,17 +237,17 @@ class JobRunner:
                 extra_data = dict(asked.extra_data)
                 if request.output.preview:
                     extra_data["preview_method"] = "auto"
-                executed = comfyui.execute(workflow, cancelled, on_event=follow, extra_data=extra_data)
+                executed = comfyui.execute(workflow, stop, on_event=follow, extra_data=extra_data)
             with clock.stage("collect"):
                 return outputs.result(executed, clock)
 
-    def _delivery(self, job: Mapping[str, Any], asked: Output) -> Delivery:
+    def _delivery(self, job: Mapping[str, Any], asked: Output, stop: Stop) -> Delivery:
         """How the job's files are to reach its client; the job's own storage counts before the worker's."""
         own = job.get("s3Config") or None
         job_id = str(job.get("id"))
         limit = result_limit(job_id, self._settings.result_limit_mb)
         storage = self._storage if own is None else Storage(bucket_of(own))
-        return Delivery(job_id, asked, storage, limit, self._settings.streaming)
+        return Delivery(job_id, asked, storage, limit, self._settings.streaming, stop)
 
     @contextmanager
     def _job_folders(self, comfyui: RunningComfyUI) -> Iterator[str]:
@@ -237,14 +270,19 @@ class JobRunner:
                         _remove(path)
 
     def _plan(
-        self, asked: Request, request: JobInput, template: Template | None, comfyui: RunningComfyUI, name: str
+        self,
+        asked: Request,
+        request: JobInput,
+        template: Template | None,
+        comfyui: RunningComfyUI,
+        files: InputFiles,
     ) -> Plan:
         planner = Planner(
             request,
             template,
             installed=comfyui,
             sd_model=self._settings.sd_model,
-            files=InputFiles(comfyui.process.input_dir / name, self._settings),
+            files=files,
             said=asked.said,
             listed=self._listed,
         )
@@ -259,17 +297,22 @@ class JobRunner:
 
 
 class _Clock:
-    """How long each stage of a job took."""
+    """How long each stage of a job took; none begins once the job must end."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop: Stop) -> None:
         self.stages: dict[str, int] = {}
+        self._stop = stop
         self._began = time.monotonic()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         began = time.monotonic()
         try:
+            self._stop.check()
             yield
+        except JobTimedOut as error:
+            error.details.append({"stage": name})
+            raise
         finally:
             self.stages[name] = round((time.monotonic() - began) * 1000)
 

@@ -48,6 +48,30 @@ class Settings(BaseModel):
     comfy_boot_timeout_s: float = Field(
         300.0, alias="COMFY_BOOT_TIMEOUT_S", gt=0, description="How long ComfyUI may take to start, in seconds"
     )
+    comfy_silence_limit_s: float = Field(
+        30.0,
+        alias="COMFY_SILENCE_LIMIT_S",
+        gt=0,
+        description="How long ComfyUI may leave HTTP unanswered before it is started again, in seconds",
+    )
+    comfy_stall_limit_s: float = Field(
+        300.0,
+        alias="COMFY_STALL_LIMIT_S",
+        gt=0,
+        description="How long a running workflow may show no sign of life before it is ended, in seconds",
+    )
+    interrupt_limit_s: float = Field(
+        5.0,
+        alias="INTERRUPT_LIMIT_S",
+        gt=0,
+        description="How long a node may ignore that its job must end before ComfyUI is started again, in seconds",
+    )
+    job_timeout_s: float = Field(
+        3600.0,
+        alias="JOB_TIMEOUT_S",
+        gt=0,
+        description="How long a job may take that brings no `policy.executionTimeout`, in seconds",
+    )
     api_nodes: bool = Field(
         False,
         alias="API_NODES",

@@ -17,6 +17,8 @@ from comfy_worker.errors import ComfyUIUnavailable, WorkflowRefused
 __all__ = ["ComfyUIClient"]
 
 TIMEOUT_S = 30.0
+# Those that only look at the queue, or take something out of it.
+QUEUE_TIMEOUT_S = 5.0
 CONNECTIONS = 16
 
 
@@ -25,16 +27,27 @@ class ComfyUIClient:
 
     Args:
         base_url: ``http://127.0.0.1:<port>``.
+        timeout_s: how long an answer may take.
     """
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, timeout_s: float = TIMEOUT_S) -> None:
         self._base_url = base_url
+        self._timeout_s = timeout_s
+        self._queue_timeout_s = min(timeout_s, QUEUE_TIMEOUT_S)
         self._session = requests.Session()
         self._session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS))
 
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
+
+    def answers(self) -> bool:
+        """``GET /prompt``, the smallest: whether there is an answer, be it an error."""
+        try:
+            self._request("GET", "/prompt", timeout_s=self._queue_timeout_s)
+        except ComfyUIUnavailable:
+            return False
+        return True
 
     def system_stats(self) -> dict[str, Any]:
         """``GET /system_stats``: versions, devices, memory in bytes."""
@@ -83,7 +96,7 @@ class ComfyUIClient:
 
     def get_history(self, prompt_id: str) -> dict[str, Any] | None:
         """``GET /history/{prompt_id}``: outputs and status; None while pending or running, or once deleted."""
-        entry = self._json("GET", f"/history/{prompt_id}").get(prompt_id)
+        entry = self._json("GET", f"/history/{prompt_id}", self._queue_timeout_s).get(prompt_id)
         return entry if isinstance(entry, dict) else None
 
     def get_history_ids(self) -> list[str]:
@@ -117,11 +130,11 @@ class ComfyUIClient:
 
     def delete_history(self, prompt_id: str) -> None:
         """``POST /history``: forget a prompt."""
-        self._request("POST", "/history", {"delete": [prompt_id]})
+        self._order("/history", {"delete": [prompt_id]})
 
     def get_queue(self) -> dict[str, list[Any]]:
         """``GET /queue``: ``queue_running`` and ``queue_pending``, whose items hold the prompt id second."""
-        return self._json("GET", "/queue")
+        return self._json("GET", "/queue", self._queue_timeout_s)
 
     def is_queued(self, prompt_id: str) -> bool:
         """Whether a prompt is pending or running."""
@@ -129,14 +142,19 @@ class ComfyUIClient:
 
     def delete_queue_item(self, prompt_id: str) -> None:
         """``POST /queue``: take a pending prompt out; a running one is not touched."""
-        self._request("POST", "/queue", {"delete": [prompt_id]})
+        self._order("/queue", {"delete": [prompt_id]})
 
     def interrupt(self, prompt_id: str) -> None:
         """``POST /interrupt``: stop a prompt if it is the one that runs."""
-        self._request("POST", "/interrupt", {"prompt_id": prompt_id})
+        self._order("/interrupt", {"prompt_id": prompt_id})
 
-    def _json(self, method: str, route: str) -> dict[str, Any]:
-        response = self._request(method, route)
+    def _order(self, route: str, body: dict[str, Any]) -> None:
+        response = self._request("POST", route, body, self._queue_timeout_s)
+        if not response.ok:
+            raise ComfyUIUnavailable(f"ComfyUI answered HTTP {response.status_code} to POST {route}")
+
+    def _json(self, method: str, route: str, timeout_s: float | None = None) -> dict[str, Any]:
+        response = self._request(method, route, timeout_s=timeout_s)
         try:
             answer = response.json() if response.ok else None
         except ValueError:
@@ -145,9 +163,13 @@ class ComfyUIClient:
             raise ComfyUIUnavailable(f"ComfyUI answered HTTP {response.status_code} to {method} {route}")
         return answer
 
-    def _request(self, method: str, route: str, body: dict[str, Any] | None = None) -> requests.Response:
+    def _request(
+        self, method: str, route: str, body: dict[str, Any] | None = None, timeout_s: float | None = None
+    ) -> requests.Response:
         try:
-            return self._session.request(method, self._base_url + route, json=body, timeout=TIMEOUT_S)
+            return self._session.request(
+                method, self._base_url + route, json=body, timeout=timeout_s or self._timeout_s
+            )
         except requests.RequestException as error:
             raise ComfyUIUnavailable(
                 f"ComfyUI does not answer {method} {route} ({type(error).__name__}); send the job again"

@@ -40,6 +40,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
+CONNECT_WAIT_S = 2.0
 RECONNECT_PAUSE_S = 0.5
 # Sent first, this makes previews say which prompt they belong to.
 FEATURES = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
@@ -134,11 +135,13 @@ def parse(message: str) -> Event | None:
     """
     try:
         frame = json.loads(message)
-        data = frame["data"]
-        prompt_id = data["prompt_id"]
-    except (ValueError, KeyError, TypeError):
+        return _event(frame["type"], frame["data"], frame["data"]["prompt_id"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    match frame.get("type"):
+
+
+def _event(kind: str, data: Mapping[str, Any], prompt_id: str) -> Event | None:
+    match kind:
         case "execution_start":
             return Started(prompt_id)
         case "execution_cached":
@@ -205,15 +208,20 @@ class EventStream:
 
     def client_id(self) -> str:
         """The id to queue prompts under, so that their events come here; waits a moment for a connection."""
-        self._connected.wait(CONNECT_TIMEOUT_S)
+        self._connected.wait(CONNECT_WAIT_S)
         return self._client_id
 
     @contextmanager
     def subscribed(self, prompt_id: str) -> Iterator[queue.SimpleQueue[Event]]:
-        """The events of one prompt, for as long as the block lasts; enter it before the prompt is queued."""
+        """The events of one prompt, for as long as the block lasts; enter it before the prompt is queued.
+
+        The first is :class:`Disconnected` where there is no connection now.
+        """
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         with self._lock:
             self._subscribers[prompt_id] = events
+            if not self._connected.is_set():
+                events.put(Disconnected(prompt_id))
         try:
             yield events
         finally:
@@ -235,11 +243,11 @@ class EventStream:
         while not self._closed.is_set():
             try:
                 self._listen()
-            except (OSError, websocket.WebSocketException) as error:
+            except (OSError, ValueError, websocket.WebSocketException) as error:
                 if not self._closed.is_set():
                     log.warning("websocket broke: %s", error, extra={"action": "comfyui.socket_broke"})
-            self._connected.clear()
             with self._lock:
+                self._connected.clear()
                 for prompt_id, events in self._subscribers.items():
                     events.put(Disconnected(prompt_id))
             self._closed.wait(RECONNECT_PAUSE_S)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from comfy_worker.comfyui.events import (
     Interrupted,
     failed,
 )
+from comfy_worker.comfyui.process import ComfyUIProcess
 from comfy_worker.errors import (
     ComfyUIUnavailable,
     ExecutionFailed,
@@ -35,16 +35,31 @@ from comfy_worker.errors import (
     WorkerError,
 )
 from comfy_worker.logs import bound
+from comfy_worker.stop import TICK_S, Stop
 
-__all__ = ["Execution", "ExecutionResult"]
+__all__ = ["Execution", "ExecutionResult", "Limits"]
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.1
 HISTORY_POLL_S = 1.0
 SILENCE_S = 10.0
-SILENT_LIMIT_S = 30.0
-ABANDON_S = 10.0
+LOST_AFTER_S = 5.0
+FORGET_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to be patient with a ComfyUI, in seconds.
+
+    Attributes:
+        silence_s: HTTP unanswered, then it is taken for dead.
+        stall_s: a running prompt without a sign of life, then it is ended.
+        interrupt_s: a prompt still running after an interrupt, then ComfyUI is ended.
+    """
+
+    silence_s: float = 30.0
+    stall_s: float = 300.0
+    interrupt_s: float = 5.0
 
 
 @dataclass
@@ -66,20 +81,29 @@ class Execution:
     Args:
         client: the routes of the ComfyUI that runs it.
         events: its websocket.
-        alive: whether that ComfyUI's process still runs.
+        process: that ComfyUI itself.
+        limits: how long to be patient with it.
     """
 
-    def __init__(self, client: ComfyUIClient, events: EventStream, alive: Callable[[], bool]) -> None:
+    def __init__(
+        self, client: ComfyUIClient, events: EventStream, process: ComfyUIProcess, limits: Limits
+    ) -> None:
         self._client = client
         self._events = events
-        self._alive = alive
-        self._silent_since: float | None = None
+        self._process = process
+        self._limits = limits
+        self._result = ExecutionResult()
+        self._whole = True
+        self._may_have_started = False
+        self._running: tuple[str, float] | None = None
+        self._seen_at = 0.0
+        self._lost_at: float | None = None
         self.prompt_id = str(uuid.uuid4())
 
     def run(
         self,
         workflow: dict[str, Any],
-        cancelled: threading.Event,
+        stop: Stop,
         *,
         on_event: Callable[[Event | None], None] = lambda _event: None,
         extra_data: Mapping[str, str] | None = None,
@@ -88,16 +112,17 @@ class Execution:
 
         Args:
             workflow: a graph in API format, filled and checked.
-            cancelled: set by another thread to interrupt it.
+            stop: when to end it early.
             on_event: gets each event of the prompt, and None when there has been none for a tenth of a second.
             extra_data: what goes with the prompt beside its graph, such as ``preview_method``.
 
         Raises:
             WorkflowRefused: ComfyUI's validation found errors; nothing ran.
             ExecutionFailed: a node raised.
-            OutOfMemory: a node ran out of GPU memory.
-            JobCancelled: ``cancelled`` was set, or somebody interrupted it.
-            ComfyUIUnavailable: ComfyUI died or lost the prompt.
+            OutOfMemory: a node ran out of GPU memory, or ComfyUI was killed for want of the machine's.
+            JobCancelled: ``stop`` was due, or somebody interrupted the prompt.
+            JobTimedOut: ``stop`` was due.
+            ComfyUIUnavailable: ComfyUI died, lost the prompt, or shows no sign of life.
         """
         with bound(prompt_id=self.prompt_id), self._events.subscribed(self.prompt_id) as inbox:
             client_id = self._events.client_id()
@@ -107,102 +132,146 @@ class Execution:
                     workflow, prompt_id=self.prompt_id, client_id=client_id, extra_data=extra_data
                 )
                 log.info("queued %d nodes", len(workflow), extra={"action": "prompt.queued"})
-                result = self._watch(inbox, cancelled, on_event)
+                self._watch(inbox, stop, on_event)
                 is_over = True
-                return result
+                return self._result
+            except ComfyUIUnavailable as error:
+                error.try_again = not self._may_have_started
+                raise
             finally:
                 if not is_over:
                     self._abandon()
                 self._forget()
 
     def _watch(
-        self,
-        inbox: queue.SimpleQueue[Event],
-        cancelled: threading.Event,
-        on_event: Callable[[Event | None], None],
-    ) -> ExecutionResult:
-        result = ExecutionResult()
+        self, inbox: queue.SimpleQueue[Event], stop: Stop, on_event: Callable[[Event | None], None]
+    ) -> None:
+        """Return when the prompt has ended well."""
         error: WorkerError | None = None
-        whole = True
-        running: tuple[str, float] | None = None
-        next_look = time.monotonic() + SILENCE_S
+        self._seen_at = time.monotonic()
+        patience_s = min(SILENCE_S, self._limits.stall_s / 2)
+        next_look = self._seen_at + patience_s
         while True:
-            if cancelled.is_set():
-                raise JobCancelled("the job was cancelled")
+            stop.check()
             try:
                 event = inbox.get(timeout=TICK_S)
             except queue.Empty:
                 event = None
             on_event(event)
             now = time.monotonic()
-            if event is not None and whole:
-                next_look = now + SILENCE_S
-            if isinstance(event, (Executing, Finished)) and running is not None:
-                node_id, since = running
-                result.node_ms[node_id] = result.node_ms.get(node_id, 0) + round((now - since) * 1000)
+            if event is not None:
+                self._seen_at = now
+                if self._whole:
+                    next_look = now + patience_s
+            self._note(event, now)
             match event:
-                case Executing(node_id=node_id):
-                    running = (node_id, now)
-                case Executed(node_id=node_id, output=output):
-                    result.outputs[node_id] = dict(output)
                 case Failed():
                     error = _error(event)
                 case Interrupted():
                     error = _interrupted()
                 case Disconnected():
-                    whole, next_look = False, now
-                case Finished() if whole:
+                    self._whole, next_look = False, now
+                case Finished() if self._whole:
                     if error is not None:
                         raise error
-                    return result
-            if not self._alive():
-                raise ComfyUIUnavailable("ComfyUI died while the workflow ran; send the job again")
+                    return
+            self._check_process()
             if now >= next_look:
                 next_look = now + HISTORY_POLL_S
-                if self._is_over(result):
-                    return result
+                if self._is_over():
+                    if self._whole and inbox.empty():
+                        log.warning("the websocket is deaf", extra={"action": "comfyui.socket_deaf"})
+                        self._events.break_connection()
+                    return
+                self._check_stall()
 
-    def _is_over(self, result: ExecutionResult) -> bool:
+    def _note(self, event: Event | None, now: float) -> None:
+        """Keep what an event says of the nodes."""
+        if isinstance(event, (Executing, Finished)) and self._running is not None:
+            node_id, since = self._running
+            self._result.node_ms[node_id] = self._result.node_ms.get(node_id, 0) + round((now - since) * 1000)
+        match event:
+            case Executing(node_id=node_id):
+                self._running, self._may_have_started = (node_id, now), True
+            case Executed(node_id=node_id, output=output):
+                self._result.outputs[node_id] = dict(output)
+
+    def _is_over(self) -> bool:
         """Ask ``/history`` whether the prompt ended, and if so take its outputs from there."""
         try:
-            queued = self._client.is_queued(self.prompt_id)
+            queued = self._client.get_queue()
             entry = self._client.get_history(self.prompt_id)
-        except ComfyUIUnavailable:
-            # If its process is dead the next tick says so; a silent one may answer yet.
-            self._silent_since = self._silent_since or time.monotonic()
-            if time.monotonic() - self._silent_since > SILENT_LIMIT_S:
-                raise
+        except ComfyUIUnavailable as error:
+            # Whether it is dead others find out; a silent one may answer yet.
+            log.warning("could not look for the prompt: %s", error, extra={"action": "prompt.look_failed"})
             return False
-        self._silent_since = None
+        now = time.monotonic()
+        waits = any(item[1] == self.prompt_id for item in queued["queue_pending"])
+        runs = any(item[1] == self.prompt_id for item in queued["queue_running"])
+        if waits and queued["queue_running"]:
+            self._seen_at = now  # its turn has not come
+        self._may_have_started = self._may_have_started or not waits
         if entry is None:
-            if not queued:
+            if waits or runs:
+                self._lost_at = None
+            elif now - (self._lost_at or now) > LOST_AFTER_S:
                 raise ComfyUIUnavailable("ComfyUI lost the prompt; send the job again")
+            else:
+                self._lost_at = self._lost_at or now
             return False
         for kind, data in (entry.get("status") or {}).get("messages") or ():
             if kind == "execution_error":
                 raise _error(failed(self.prompt_id, data))
             if kind == "execution_interrupted":
                 raise _interrupted()
-        result.outputs = dict(entry.get("outputs") or {})
+        self._result.outputs = dict(entry.get("outputs") or {})
         return True
 
+    def _check_process(self) -> None:
+        failure = self._process.failure("while the workflow ran")
+        if failure is None:
+            return
+        if self._may_have_started:
+            raise failure
+        # Whatever it was, it was not this workflow.
+        raise ComfyUIUnavailable(failure.sentence, failure.details)
+
+    def _check_stall(self) -> None:
+        # While the socket does not tell of the prompt, progress bars in the log do.
+        seen_at = self._seen_at if self._whole else max(self._seen_at, self._process.last_output_at)
+        if time.monotonic() - seen_at < self._limits.stall_s:
+            return
+        where = "" if self._running is None else f" in node {self._running[0]}"
+        raise ComfyUIUnavailable(
+            f"the workflow showed no sign of life for {self._limits.stall_s:g} s{where} and was ended; send the "
+            "job again, or allow for longer silence by COMFY_STALL_LIMIT_S"
+        )
+
     def _abandon(self) -> None:
-        """Take the prompt out of the queue and off the GPU, and wait until ComfyUI holds it no more."""
-        deadline = time.monotonic() + ABANDON_S
-        try:
-            while self._alive() and self._client.is_queued(self.prompt_id) and time.monotonic() < deadline:
+        """Take the prompt out of the queue and off the GPU; a ComfyUI that does not let go of it is ended."""
+        deadline = time.monotonic() + self._limits.interrupt_s
+        while self._process.failure() is None:
+            try:
+                if not self._client.is_queued(self.prompt_id):
+                    return
                 self._client.delete_queue_item(self.prompt_id)
                 self._client.interrupt(self.prompt_id)
-                time.sleep(TICK_S)
-        except ComfyUIUnavailable as error:
-            log.warning("could not take the prompt out: %s", error, extra={"action": "prompt.abandon_failed"})
+            except ComfyUIUnavailable as error:
+                log.warning("could not take the prompt out: %s", error, extra={"action": "prompt.abandon_failed"})
+            if time.monotonic() >= deadline:
+                self._process.condemn(f"did not stop a workflow within {self._limits.interrupt_s:g} s")
+            time.sleep(TICK_S)
 
     def _forget(self) -> None:
-        try:
-            if self._alive():
+        for _ in range(FORGET_TRIES):
+            if self._process.failure() is not None:
+                return
+            try:
                 self._client.delete_history(self.prompt_id)
-        except ComfyUIUnavailable as error:
-            log.warning("could not delete the history: %s", error, extra={"action": "prompt.forget_failed"})
+                return
+            except ComfyUIUnavailable as error:
+                log.warning("could not delete the history: %s", error, extra={"action": "prompt.forget_failed"})
+            time.sleep(TICK_S)
 
 
 def _interrupted() -> JobCancelled:

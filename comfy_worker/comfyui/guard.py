@@ -2,8 +2,8 @@
 
 Run as a script, on the standard library alone: ``guard.py PARENT_PID FOLDERS COMMAND...``. It starts the
 command, waits until that ends, until it is told to end (SIGTERM), or until its parent is gone, however that came
-about. Then it ends every process that descends from the command, removes the folders (several are parted as in
-PATH), and leaves with the command's exit status.
+about. Then it ends every process that descends from the command, and leaves with the command's exit status. The
+folders (several are parted as in PATH) it removes if the parent is gone; one that lives may still read them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-GRACE_S = 2.0
+GRACE_S = 1.0
 POLL_S = 0.1
 
 
@@ -65,7 +65,7 @@ def main(parent_pid: int, folders: list[str], argv: list[str]) -> int:
 
     Args:
         parent_pid: whose end is also that of the command.
-        folders: removed at the end.
+        folders: removed at the end where there is no parent any more that could.
         argv: the command.
 
     Returns:
@@ -84,8 +84,10 @@ def main(parent_pid: int, folders: list[str], argv: list[str]) -> int:
         pass
     status = command.poll()
     _end_all(command)
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+    time.sleep(POLL_S)  # the thread that started this may be gone a moment before its process is
+    if os.getppid() != parent_pid:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
     return 0 if status is None else status if status >= 0 else 128 - status
 
 

@@ -1,6 +1,6 @@
-"""The ComfyUI that this worker runs: booted once, shared by all jobs, booted again when it has died.
+"""The ComfyUI that this worker runs: booted once, shared by all jobs, watched, and booted again when it fails.
 
-Owns the order of process, client and websocket. Knows nothing of jobs.
+Owns the order of process, client and websocket, and one ComfyUI's successor. Knows nothing of jobs.
 """
 
 from __future__ import annotations
@@ -8,20 +8,27 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.events import EventStream
-from comfy_worker.comfyui.execution import Execution, ExecutionResult
+from comfy_worker.comfyui.execution import Execution, ExecutionResult, Limits
 from comfy_worker.comfyui.process import ComfyUIProcess, LaunchOptions
-from comfy_worker.errors import ComfyUIUnavailable, JobCancelled
+from comfy_worker.errors import ComfyUIUnavailable, WorkerError
 from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.stop import TICK_S, Stop
 
 __all__ = ["ComfyUI", "RunningComfyUI"]
 
 log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+FAILURES_UNTIL_WORN = 3
+LONGEST_PAUSE_S = 30.0
 
 
 class RunningComfyUI:
@@ -32,17 +39,63 @@ class RunningComfyUI:
         client: its routes.
         events: its websocket.
         defs: the node classes that it has, with the model files found when they were last read.
+        is_proved: whether a workflow has ended well.
     """
 
-    def __init__(self, process: ComfyUIProcess) -> None:
+    def __init__(self, process: ComfyUIProcess, limits: Limits) -> None:
         self.process = process
-        self.client = ComfyUIClient(process.base_url)
+        self.client = ComfyUIClient(process.base_url, limits.silence_s)
+        self.is_proved = False
+        self._limits = limits
+        self._users = 0
+        self._retired = False
+        self._lock = threading.Lock()
         self.refresh()
         self.events = EventStream(process.base_url)
 
-    def execute(self, workflow: dict[str, Any], cancelled: threading.Event, **options: Any) -> ExecutionResult:
+    def execute(self, workflow: dict[str, Any], stop: Stop, **options: Any) -> ExecutionResult:
         """Queue a workflow and wait for its end; arguments as :meth:`Execution.run` takes them."""
-        return Execution(self.client, self.events, lambda: self.process.alive).run(workflow, cancelled, **options)
+        execution = Execution(self.client, self.events, self.process, self._limits)
+        result = execution.run(workflow, stop, **options)
+        self.is_proved = True
+        return result
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Its folders stay for as long as the block lasts, also where it ends meanwhile."""
+        with self._lock:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+            self._close_if_unused()
+
+    def watch(self, closed: threading.Event) -> None:
+        """Return when it cannot be used any more, or ``closed`` is set; one that is silent is ended."""
+        answered_at = time.monotonic()
+        next_look = answered_at + LOOK_S
+        while self.process.failure() is None and not closed.wait(TICK_S):
+            if time.monotonic() < next_look:
+                continue
+            if self.client.answers():
+                answered_at = time.monotonic()
+            elif time.monotonic() - answered_at >= self._limits.silence_s:
+                self.process.condemn(f"left HTTP unanswered for {self._limits.silence_s:g} s")
+            next_look = time.monotonic() + LOOK_S
+
+    def retire(self) -> None:
+        """Close it as soon as nobody uses it any more."""
+        self._retired = True
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        with self._lock:
+            if self._users or not self._retired:
+                return
+            self._retired = False
+        self.close()
 
     def refresh(self) -> None:
         """Read the node classes anew, so that model files which have just arrived count."""
@@ -69,81 +122,118 @@ class RunningComfyUI:
         self.process.stop()
 
 
-class ComfyUI:
-    """Boots ComfyUI in the background and hands it out once it answers."""
+def _final(error: WorkerError) -> WorkerError:
+    """An error of which to try again makes no sense."""
+    if isinstance(error, ComfyUIUnavailable):
+        error.try_again = False
+    return error
 
-    def __init__(self, options: LaunchOptions) -> None:
+
+class ComfyUI:
+    """Keeps one ComfyUI running, by a thread of its own, and hands it out while it answers.
+
+        booting ── answers ──> up ── fails ──> pausing ──> booting ...
+           └────── fails: whoever waits is told ──^
+
+    The first pause is none; each failure that follows with no workflow done between makes it longer.
+    """
+
+    def __init__(self, options: LaunchOptions, limits: Limits | None = None) -> None:
         self._options = options
+        self._limits = limits or Limits()
         self._lock = threading.Lock()
-        self._boot: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
         self._running: RunningComfyUI | None = None
-        self._error: ComfyUIUnavailable | None = None
+        self._boot_error: WorkerError | None = None
+        self._failures = 0
+        self._boots = 0
         self._closed = threading.Event()
 
     def start(self) -> None:
-        """Begin to boot and return at once; does nothing while ComfyUI runs or boots."""
+        """Begin to boot and return at once; a second call does nothing."""
         with self._lock:
-            if self.is_up or self._closed.is_set() or (self._boot is not None and self._boot.is_alive()):
-                return
-            died, self._running = self._running, None
-            self._error = None
-            self._boot = threading.Thread(target=self._run, args=(died,), name="comfyui-boot", daemon=True)
-            self._boot.start()
+            if self._thread is None and not self._closed.is_set():
+                self._thread = threading.Thread(target=self._keep, name="comfyui-keeper", daemon=True)
+                self._thread.start()
 
     @property
     def is_up(self) -> bool:
-        """Whether ComfyUI answers now."""
-        return self._running is not None and self._running.process.alive
+        """Whether ComfyUI can be used now."""
+        return self._usable() is not None
 
-    def ready(self, cancelled: threading.Event) -> RunningComfyUI:
-        """Wait until ComfyUI answers.
+    @property
+    def is_worn(self) -> bool:
+        """Whether it failed so often, or while it started, that a fresh worker may do better."""
+        running = self._usable()
+        crashes = self._failures >= FAILURES_UNTIL_WORN and not (running and running.is_proved)
+        return crashes or self._boot_error is not None
+
+    def ready(self, stop: Stop) -> RunningComfyUI:
+        """Wait until ComfyUI answers, through one boot at most.
 
         Args:
-            cancelled: set by another thread to give up waiting.
+            stop: when to give up waiting.
 
         Raises:
             ComfyUIUnavailable: it could not be started, with its last log lines.
-            JobCancelled: ``cancelled`` was set first.
+            OutOfMemory: it was killed for want of memory while it started.
+            JobCancelled: ``stop`` was due.
+            JobTimedOut: ``stop`` was due.
         """
         self.start()
-        while True:
-            boot = self._boot
-            if boot is not None:
-                boot.join(timeout=0.1)
-            if cancelled.is_set():
-                raise JobCancelled("the job was cancelled")
-            if self._running is not None and self.is_up:
-                return self._running
-            if self._error is not None:
-                raise self._error
-            if boot is None or not boot.is_alive():
-                raise ComfyUIUnavailable("ComfyUI is not running; send the job again")
+        boots = self._boots
+        while (running := self._usable()) is None:
+            stop.check()
+            if self._closed.wait(TICK_S):
+                raise _final(ComfyUIUnavailable("the worker is ending; send the job again"))
+            if self._boots > boots and self._boot_error is not None:
+                raise _final(self._boot_error)
+        return running
 
     def close(self) -> None:
         """End ComfyUI for good."""
         self._closed.set()
-        if self._boot is not None:
-            self._boot.join()
         if self._running is not None:
-            self._running.close()
+            self._running.process.stop()
+        if self._thread is not None:
+            self._thread.join()
 
-    def _run(self, died: RunningComfyUI | None) -> None:
+    def _usable(self) -> RunningComfyUI | None:
+        running = self._running
+        return running if running is not None and running.process.failure() is None else None
+
+    def _keep(self) -> None:
+        while not self._closed.is_set():
+            running = self._running = self._boot()
+            self._boots += 1
+            if running is not None:
+                running.watch(self._closed)
+                self._failures = 0 if running.is_proved else self._failures
+                if (failure := running.process.failure()) is not None and not self._closed.is_set():
+                    log.warning("%s", failure, extra={"action": "comfyui.died"})
+                self._running = None
+                running.retire()
+            self._failures += 1
+            self._closed.wait(0.0 if self._failures == 1 else min(2.0 ** (self._failures - 1), LONGEST_PAUSE_S))
+
+    def _boot(self) -> RunningComfyUI | None:
         began = time.monotonic()
-        if died is not None:
-            log.warning("ComfyUI died; starting it again", extra={"action": "comfyui.died"})
-            died.close()
-        process = ComfyUIProcess(self._options)
+        process: ComfyUIProcess | None = None
         try:
+            process = ComfyUIProcess(self._options)
             process.start()
             process.wait_ready(self._closed)
             if not self._closed.is_set():
-                self._running = RunningComfyUI(process)
+                running = RunningComfyUI(process, self._limits)
                 log.info("ComfyUI ready after %.1f s", time.monotonic() - began, extra={"action": "comfyui.ready"})
-                return
-        except ComfyUIUnavailable as error:
+                self._boot_error = None
+                return running
+        except WorkerError as error:
             log.error("%s: %s", error, error.details, extra={"action": "comfyui.boot_failed"})
-            self._error = error
-        except OSError as error:
-            log.error("%s", error, extra={"action": "comfyui.boot_failed"})
-            self._error = ComfyUIUnavailable(f"ComfyUI could not be started: {error}; run comfy_setup doctor")
-        process.stop()
+            self._boot_error = error
+        except Exception as error:  # the outermost place of this thread: whatever it is, ComfyUI is booted again
+            log.exception("ComfyUI could not be started", extra={"action": "comfyui.boot_failed"})
+            self._boot_error = ComfyUIUnavailable(f"ComfyUI could not be started: {error}; run comfy_setup doctor")
+        if process is not None:
+            process.stop()
+        return None

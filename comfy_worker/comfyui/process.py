@@ -22,7 +22,8 @@ from pathlib import Path
 
 import requests
 
-from comfy_worker.errors import ComfyUIUnavailable
+from comfy_worker.comfyui.cause import ending, log_cause, oom_kills
+from comfy_worker.errors import ComfyUIUnavailable, OutOfMemory
 
 __all__ = ["PRECISIONS", "ComfyUIProcess", "LaunchOptions", "has_accelerator", "launch_flags"]
 
@@ -81,6 +82,7 @@ class ComfyUIProcess:
         output_dir: where ``SaveImage`` writes.
         temp_dir: where previews go.
         raw_dir: where raw pictures go while it has room; None where there is no ``raw_root``.
+        last_output_at: when it last wrote to its log, as ``time.monotonic()`` counts.
     """
 
     def __init__(self, options: LaunchOptions) -> None:
@@ -93,6 +95,9 @@ class ComfyUIProcess:
         self.raw_dir = _folder_in(options.raw_root)
         self._port = _free_port()
         self.base_url = f"http://127.0.0.1:{self._port}"
+        self.last_output_at = time.monotonic()
+        self._condemned = ""
+        self._oom_kills = oom_kills()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._spawned = threading.Event()
         self._child: subprocess.Popen[str] | None = None
@@ -107,12 +112,42 @@ class ComfyUIProcess:
         self._thread.start()
         self._spawned.wait()
 
-    @property
-    def alive(self) -> bool:
-        """Whether the child runs."""
-        return self._child is not None and self._child.poll() is None
+    def condemn(self, fault: str) -> None:
+        """End a ComfyUI that cannot be used any more; returns at once, and only the first fault counts.
 
-    def wait_ready(self, cancelled: threading.Event | None = None) -> None:
+        Args:
+            fault: what it did, in words that follow its name.
+        """
+        if self.failure() is None and self._child is not None:
+            self._condemned = fault
+            log.error("ComfyUI %s; ending it", fault, extra={"action": "comfyui.condemned"})
+            self._child.terminate()
+
+    def failure(self, when: str = "") -> ComfyUIUnavailable | OutOfMemory | None:
+        """Why it cannot be used any more, with its last log lines; None while it can be.
+
+        Args:
+            when: what goes on meanwhile, in words that follow what it did.
+        """
+        status = None if self._child is None else self._child.poll()
+        if self._condemned:
+            return self._failed(self._condemned, when)
+        if self._child is not None and status is None:
+            return None
+        self._thread.join(timeout=1)  # has read the log to its end
+        out_of_memory = oom_kills() > self._oom_kills
+        return self._failed(ending(status, out_of_memory=out_of_memory), when, out_of_memory=out_of_memory)
+
+    def _failed(self, fault: str, when: str, *, out_of_memory: bool = False) -> ComfyUIUnavailable | OutOfMemory:
+        tail = list(self._tail)
+        cause = log_cause(tail)
+        details = [{"log": tail, "cause": cause or fault}]
+        told = " ".join(filter(None, ["ComfyUI", fault, when, cause and f"and its log says '{cause}'"]))
+        if out_of_memory:
+            return OutOfMemory(f"{told}; ask for a smaller size, a smaller batch or an fp8 model", details)
+        return ComfyUIUnavailable(f"{told}; its last log lines are in the details", details)
+
+    def wait_ready(self, cancelled: threading.Event) -> None:
         """Wait until ``/system_stats`` answers.
 
         Args:
@@ -120,43 +155,34 @@ class ComfyUIProcess:
 
         Raises:
             ComfyUIUnavailable: it ended, or took longer than ``boot_timeout_s``; with its last log lines.
+            OutOfMemory: it was killed for want of memory.
         """
         deadline = time.monotonic() + self.options.boot_timeout_s
-        while cancelled is None or not cancelled.is_set():
-            if not self.alive:
-                raise self.unavailable("ComfyUI ended while it was starting")
+        while not cancelled.is_set():
+            if time.monotonic() > deadline:
+                self.condemn(f"was not ready after {self.options.boot_timeout_s:g} s")
+            if (failure := self.failure("while it was starting")) is not None:
+                raise failure
             try:
                 if requests.get(f"{self.base_url}/system_stats", timeout=5).ok:
                     return
             except requests.RequestException:
                 pass
-            if time.monotonic() > deadline:
-                raise self.unavailable(f"ComfyUI was not ready after {self.options.boot_timeout_s:g} s")
             time.sleep(0.05)
-
-    def unavailable(self, sentence: str) -> ComfyUIUnavailable:
-        """The error for a ComfyUI that cannot be used, its last log lines in the details."""
-        status = None if self._child is None else self._child.poll()
-        how = "" if status is None else f" with exit status {status}"
-        return ComfyUIUnavailable(
-            f"{sentence}{how}; its last log lines are in the details", [{"log": list(self._tail)}]
-        )
 
     def stop(self) -> None:
         """End ComfyUI and whatever it started, and remove its folders."""
-        child = self._child
-        if child is None:
-            for folder in self._folders():
-                shutil.rmtree(folder, ignore_errors=True)
-            return
-        child.terminate()
-        try:
-            child.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-        self._thread.join(timeout=5)
-        log.info("ComfyUI ended", extra={"action": "comfyui.stop"})
+        if (child := self._child) is not None:
+            child.terminate()
+            try:
+                child.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+            self._thread.join(timeout=5)
+            log.info("ComfyUI ended", extra={"action": "comfyui.stop"})
+        for folder in self._folders():
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _folders(self) -> list[Path]:
         return [self.runtime_dir] if self.raw_dir is None else [self.runtime_dir, self.raw_dir]
@@ -190,6 +216,7 @@ class ComfyUIProcess:
         assert child.stdout is not None
         with child.stdout:
             for line in child.stdout:
+                self.last_output_at = time.monotonic()
                 if text := line.rstrip():
                     self._tail.append(text)
                     # tqdm redraws its bar many times a second.

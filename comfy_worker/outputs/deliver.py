@@ -18,6 +18,7 @@ from comfy_worker.job import Media, Output
 from comfy_worker.outputs.encode import EncodedFile
 from comfy_worker.outputs.shrink import shrunk
 from comfy_worker.outputs.storage import Storage
+from comfy_worker.stop import Stop
 
 __all__ = ["MB", "Delivery", "bucket_of", "result_limit"]
 
@@ -78,6 +79,7 @@ class Delivery:
         storage: where files can be put; None: nowhere.
         limit: bytes of JSON that RunPod takes of this job in all.
         streaming: whether the result is the last value of a stream.
+        stop: when to give up; None: never.
 
     Attributes:
         warnings: what was done otherwise than asked.
@@ -87,7 +89,15 @@ class Delivery:
         InvalidValue: storage is asked for, and there is none.
     """
 
-    def __init__(self, job_id: str, asked: Output, storage: Storage | None, limit: int, streaming: bool) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        asked: Output,
+        storage: Storage | None,
+        limit: int,
+        streaming: bool,
+        stop: Stop | None = None,
+    ) -> None:
         if asked.delivery == "s3" and storage is None:
             raise InvalidValue(
                 "output.delivery cannot be s3, since no storage is configured; set the BUCKET_ variables, send "
@@ -102,6 +112,7 @@ class Delivery:
         self._may_shrink = asked.shrink
         self._limit = limit
         self._streaming = streaming
+        self._stop = stop or Stop()
         self._names: set[str] = set()
         self._links: dict[EncodedFile, str] = {}
 
@@ -184,7 +195,7 @@ class Delivery:
     def _by_link(self, files: Sequence[EncodedFile], seed: int | None) -> MediaByKind:
         assert self._storage is not None
         new = {self._key(file): file for file in files if file not in self._links}
-        links = self._storage.upload(new)
+        links = self._storage.upload(new, self._stop)
         self._links |= {file: links[key] for key, file in new.items()}
         return _media(files, "s3_url", (self._links[file] for file in files), seed)
 

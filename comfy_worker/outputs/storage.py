@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import logging
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
@@ -17,8 +19,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_worker.bucket import Bucket
-from comfy_worker.errors import DeliveryFailed
+from comfy_worker.errors import DeliveryFailed, JobCancelled, JobTimedOut
 from comfy_worker.outputs.encode import EncodedFile
+from comfy_worker.stop import Stop
 
 __all__ = ["Storage"]
 
@@ -28,6 +31,7 @@ ATTEMPTS = 3
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 20.0
 PARALLEL = 8
+POLL_S = 0.02
 
 
 class Storage:
@@ -60,26 +64,43 @@ class Storage:
             ),
         )
 
-    def upload(self, files: Mapping[str, EncodedFile]) -> dict[str, str]:
+    def upload(self, files: Mapping[str, EncodedFile], stop: Stop | None = None) -> dict[str, str]:
         """Put files into the bucket, in parallel, streamed from where they lie: all of them, or none.
 
         Args:
             files: by key.
+            stop: when to give up; None: never. What is in the bucket by then is removed, be it a little later.
 
         Returns:
             By key, the link: signed, or behind the bucket's public URL.
 
         Raises:
             DeliveryFailed: the service refused one, or did not answer, also when asked again.
+            JobCancelled: ``stop`` was due.
+            JobTimedOut: ``stop`` was due.
         """
+        stop = stop or Stop()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="upload")
+        work = pool.submit(self._put, files, stop)
+        pool.shutdown(wait=False)
+        stop.wait_for(work)
+        return {key: self.link(key) for key in files}
+
+    def _put(self, files: Mapping[str, EncodedFile], stop: Stop) -> None:
         try:
             with create_transfer_manager(self._client, TransferConfig(max_concurrency=PARALLEL)) as transfers:
                 uploads = [
                     transfers.upload(_source(file), self.bucket.name, key, extra_args=_headers(file))
                     for key, file in files.items()
                 ]
+                while not all(upload.done() for upload in uploads):
+                    stop.check()
+                    time.sleep(POLL_S)
                 for upload in uploads:
                     upload.result()
+        except (JobCancelled, JobTimedOut):
+            self._remove(files)
+            raise
         except (BotoCoreError, ClientError, OSError) as error:
             self._remove(files)
             log.warning("upload failed: %s", error, extra={"action": "storage.failed"})
@@ -89,7 +110,6 @@ class Storage:
                 "output.delivery base64",
                 [{"problem": str(error), "exception_type": type(error).__name__}],
             ) from error
-        return {key: self.link(key) for key in files}
 
     def link(self, key: str) -> str:
         """Where a key can be downloaded: signed, or behind the bucket's public URL."""

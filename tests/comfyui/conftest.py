@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from comfy_worker.job import JobInput
 from comfy_worker.media import InputFiles
 from comfy_worker.plan import Plan, Planner, choose_template
 from comfy_worker.settings import Settings
+from comfy_worker.stop import Stop
 from comfy_worker.templates import Templates
 
 TEMPLATES = Templates([paths.REPO / "workflows"])
@@ -47,7 +47,7 @@ class RealComfyUI:
 
     @property
     def running(self) -> RunningComfyUI:
-        return self.neighbour.ready(threading.Event())
+        return self.neighbour.ready(Stop())
 
     @property
     def defs(self) -> NodeDefs:
@@ -67,7 +67,7 @@ class RealComfyUI:
     def images(self, workflow: dict[str, Any]) -> list[Image.Image]:
         """The pictures of a workflow, in the order of its output nodes."""
         queued = into_folder(workflow, uuid.uuid4().hex, self.defs)
-        result = self.running.execute(queued, threading.Event())
+        result = self.running.execute(queued, Stop())
         folders = {"output": self.running.process.output_dir, "temp": self.running.process.temp_dir}
         found = []
         for output in result.outputs.values():
@@ -85,7 +85,7 @@ def real_comfyui(options: LaunchOptions) -> Iterator[RealComfyUI]:
     """A ComfyUI that ends with the block."""
     neighbour = ComfyUI(options)
     try:
-        neighbour.ready(threading.Event())
+        neighbour.ready(Stop())
         yield RealComfyUI(neighbour)
     finally:
         neighbour.close()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.comfyui.execution import Execution
+from comfy_worker.comfyui.execution import Execution, Limits
 from comfy_worker.errors import ExecutionFailed, JobCancelled, WorkflowRefused
+from comfy_worker.stop import Stop
 from tests.comfyui.conftest import RealComfyUI
 from tests.graphs import txt2img
 
@@ -33,7 +34,7 @@ def test_a_prompt_makes_its_own_pixels(comfyui: RealComfyUI) -> None:
 
 
 def test_each_node_that_ran_has_its_time(comfyui: RealComfyUI) -> None:
-    result = comfyui.running.execute(txt2img(seed=11), threading.Event())
+    result = comfyui.running.execute(txt2img(seed=11), Stop())
     assert result.node_ms["sampler"] > 0
     assert set(result.outputs) == {"save"}
 
@@ -94,7 +95,7 @@ def test_a_running_prompt_ends_soon_after_a_cancel(comfyui: RealComfyUI) -> None
     threading.Timer(1.0, cancelled.set).start()
     began = time.monotonic()
     with pytest.raises(JobCancelled):
-        comfyui.running.execute(txt2img(seed=13, sampler={"steps": 10_000}), cancelled)
+        comfyui.running.execute(txt2img(seed=13, sampler={"steps": 10_000}), Stop(cancelled))
     assert time.monotonic() - began < 10.0, "to its own end it would run for minutes"
     assert nothing_left(comfyui)
 
@@ -105,7 +106,7 @@ def test_a_pending_prompt_is_taken_out_of_the_queue(comfyui: RealComfyUI) -> Non
 
     def run_long() -> None:
         try:
-            comfyui.running.execute(txt2img(seed=14, sampler={"steps": 2000}), first)
+            comfyui.running.execute(txt2img(seed=14, sampler={"steps": 2000}), Stop(first))
         except JobCancelled as error:
             errors.append(error)
 
@@ -114,7 +115,7 @@ def test_a_pending_prompt_is_taken_out_of_the_queue(comfyui: RealComfyUI) -> Non
     try:
         threading.Timer(0.5, second.set).start()
         with pytest.raises(JobCancelled):
-            comfyui.running.execute(txt2img(seed=15), second)
+            comfyui.running.execute(txt2img(seed=15), Stop(second))
     finally:
         first.set()
         thread.join()
@@ -125,10 +126,10 @@ def test_a_pending_prompt_is_taken_out_of_the_queue(comfyui: RealComfyUI) -> Non
 def test_a_result_is_not_lost_when_the_socket_breaks(comfyui: RealComfyUI) -> None:
     running = comfyui.running
     threading.Timer(0.5, running.events.break_connection).start()
-    result = running.execute(txt2img(seed=16, sampler={"steps": 60}), threading.Event())
+    result = running.execute(txt2img(seed=16, sampler={"steps": 60}), Stop())
     assert result.outputs["save"]["images"]
     assert nothing_left(comfyui)
-    again = running.execute(txt2img(seed=17), threading.Event())
+    again = running.execute(txt2img(seed=17), Stop())
     assert again.node_ms["sampler"] > 0, "events are heard again after the reconnect"
 
 
@@ -139,7 +140,7 @@ def test_an_error_is_not_lost_when_the_socket_is_deaf(comfyui: RealComfyUI) -> N
         "image": {"class_type": "LoadImage", "inputs": {"image": "broken.png"}},
         "save": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
     }
-    deaf = Execution(running.client, running.events, lambda: True)
+    deaf = Execution(running.client, running.events, running.process, Limits())
     running.events.break_connection()
     with pytest.raises(ExecutionFailed, match="LoadImage"):
-        deaf.run(graph, threading.Event())
+        deaf.run(graph, Stop())

@@ -14,6 +14,7 @@ import pytest
 from comfy_worker.comfyui.neighbour import ComfyUI
 from comfy_worker.comfyui.process import LaunchOptions, has_accelerator
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled
+from comfy_worker.stop import Stop
 from tests.comfyui.conftest import launch_options, real_comfyui
 from tests.graphs import txt2img
 
@@ -38,8 +39,8 @@ def test_it_dies_under_a_job_and_the_next_job_finds_another(model_root: Path) ->
         assert raw_dir is not None
 
         def run() -> None:
-            with pytest.raises(ComfyUIUnavailable, match="died while the workflow ran") as caught:
-                running.execute(txt2img(sampler={"steps": 5000}), threading.Event())
+            with pytest.raises(ComfyUIUnavailable, match="was killed by SIGKILL while the workflow ran") as caught:
+                running.execute(txt2img(sampler={"steps": 5000}), Stop())
             errors.append(caught.value)
 
         job = threading.Thread(target=run)
@@ -61,8 +62,8 @@ def test_it_dies_under_a_job_and_the_next_job_finds_another(model_root: Path) ->
 
 def test_a_flag_that_comfyui_does_not_know_is_told_with_its_log(model_root: Path) -> None:
     comfyui = ComfyUI(launch_options(model_root, args=("--no-such-flag",)))
-    with pytest.raises(ComfyUIUnavailable, match="ended while it was starting with exit status 2") as caught:
-        comfyui.ready(threading.Event())
+    with pytest.raises(ComfyUIUnavailable, match="ended with exit status 2 while it was starting") as caught:
+        comfyui.ready(Stop())
     comfyui.close()
     assert any("--no-such-flag" in line for line in caught.value.details[0]["log"])
 
@@ -70,7 +71,7 @@ def test_a_flag_that_comfyui_does_not_know_is_told_with_its_log(model_root: Path
 def test_a_folder_without_comfyui_is_told(tmp_path: Path) -> None:
     comfyui = ComfyUI(LaunchOptions(comfyui_dir=tmp_path / "nowhere"))
     with pytest.raises(ComfyUIUnavailable) as caught:
-        comfyui.ready(threading.Event())
+        comfyui.ready(Stop())
     comfyui.close()
     assert "nowhere" in caught.value.details[0]["log"][0]
 
@@ -78,7 +79,7 @@ def test_a_folder_without_comfyui_is_told(tmp_path: Path) -> None:
 def test_too_slow_a_boot_is_told(model_root: Path) -> None:
     comfyui = ComfyUI(launch_options(model_root, boot_timeout_s=0.2))
     with pytest.raises(ComfyUIUnavailable, match=r"was not ready after 0\.2 s"):
-        comfyui.ready(threading.Event())
+        comfyui.ready(Stop())
     comfyui.close()
 
 
@@ -87,7 +88,7 @@ def test_a_job_that_is_cancelled_does_not_wait_for_the_boot(model_root: Path) ->
     cancelled = threading.Event()
     threading.Timer(0.3, cancelled.set).start()
     with pytest.raises(JobCancelled):
-        comfyui.ready(cancelled)
+        comfyui.ready(Stop(cancelled))
     comfyui.close()
 
 

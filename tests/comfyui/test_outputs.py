@@ -19,6 +19,7 @@ from PIL import Image
 
 from comfy_worker.run import JobRunner
 from comfy_worker.settings import Settings
+from comfy_worker.stop import Stop
 from tests.comfyui.conftest import NODE_PACKS, TEMPLATES, RealComfyUI, launch_options, real_comfyui
 from tests.graphs import node
 
@@ -87,7 +88,7 @@ def saving(source: dict[str, Any], **nodes: dict[str, Any]) -> dict[str, Any]:
 
 def by_saveimage(comfyui: RealComfyUI, graph: dict[str, Any], folder: str) -> dict[str, bytes]:
     """What SaveImage itself makes of a graph, by file name; the graph's prefixes lie in ``folder``."""
-    result = comfyui.running.execute(graph, threading.Event())
+    result = comfyui.running.execute(graph, Stop())
     root = comfyui.running.process.output_dir
     files = {}
     for reported in result.outputs.values():

@@ -21,6 +21,7 @@ from comfy_worker.graph.workflow import Workflow, ancestors
 from comfy_worker.job import JobInput
 from comfy_worker.run import JobRunner
 from comfy_worker.settings import Settings
+from comfy_worker.stop import Stop
 from tests import pictures, shipped, standins
 from tests.comfyui.conftest import NODE_PACKS, TEMPLATES, RealComfyUI, launch_options, real_comfyui
 
@@ -215,7 +216,7 @@ def test_a_lora_of_no_known_family_is_a_warning(comfyui: RealComfyUI, name: str)
 
 def test_extra_data_reaches_the_nodes_of_this_prompt_only(comfyui: RealComfyUI) -> None:
     graph = {"1": {"class_type": "ShowKey", "inputs": {}}}
-    executed = comfyui.running.execute(graph, threading.Event(), extra_data={"api_key_comfy_org": "comfyui-key"})
+    executed = comfyui.running.execute(graph, Stop(), extra_data={"api_key_comfy_org": "comfyui-key"})
     assert executed.outputs["1"]["text"] == ["comfyui-key"]
     graph = {"2": {"class_type": "ShowKey", "inputs": {}}}
-    assert comfyui.running.execute(graph, threading.Event()).outputs["2"]["text"] == ["None"]
+    assert comfyui.running.execute(graph, Stop()).outputs["2"]["text"] == ["None"]

@@ -20,6 +20,7 @@ ALLOWED = {
     "comfy_worker": ("comfy_worker", "comfy_setup.paths", "comfy_setup.models_txt"),
     "comfy_worker.errors": (),
     "comfy_worker.logs": (),
+    "comfy_worker.stop": ("comfy_worker.errors",),
     "comfy_worker.settings": (
         "comfy_worker.errors",
         "comfy_worker.bucket",
@@ -34,8 +35,18 @@ ALLOWED = {
         "comfy_worker.safetensors_header",
     ),
     "comfy_worker.graph": ("comfy_worker.errors",),
-    "comfy_worker.comfyui": ("comfy_worker.errors", "comfy_worker.logs", "comfy_worker.graph.nodes"),
-    "comfy_worker.outputs": ("comfy_worker.bucket", "comfy_worker.errors", "comfy_worker.job"),
+    "comfy_worker.comfyui": (
+        "comfy_worker.errors",
+        "comfy_worker.logs",
+        "comfy_worker.stop",
+        "comfy_worker.graph.nodes",
+    ),
+    "comfy_worker.outputs": (
+        "comfy_worker.bucket",
+        "comfy_worker.errors",
+        "comfy_worker.job",
+        "comfy_worker.stop",
+    ),
     "comfy_setup": (),
 }
 # Packages that the pure core must not touch.
