@@ -108,17 +108,22 @@ def test_what_is_no_picture_is_refused(data: bytes, sentence: str) -> None:
             read("image", data, MAX_PIXELS)
 
 
+STREAMED = clips.video(frames=24, movflags="frag_keyframe+empty_moov")
+WEBM = clips.video("webm", "libvpx-vp9", 24)
+
+
 @pytest.mark.parametrize(
     ("data", "suffix"),
     [
         (clips.video(), ".mp4"),
+        (STREAMED, ".mp4"),
         (clips.video("webm", "libvpx-vp9"), ".mkv"),
         (clips.sound(), ".flac"),
         (clips.sound("mp3", "libmp3lame"), ".mp3"),
         (clips.sound("wav", "pcm_s16le"), ".wav"),
         (clips.sound("ipod", "aac"), ".mp4"),
     ],
-    ids=["mp4", "webm", "flac", "mp3", "wav", "m4a"],
+    ids=["mp4", "streamed-mp4", "webm", "flac", "mp3", "wav", "m4a"],
 )
 def test_a_clip_is_told_by_its_content_and_kept_as_it_is(data: bytes, suffix: str) -> None:
     assert media.read_media("clip", data, MAX_PIXELS) == media.Clip(data, suffix)
@@ -129,8 +134,15 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n#
 
 @pytest.mark.parametrize(
     "data",
-    [b"just text", b"", clips.video()[:600], PLAYLIST, b"ffconcat version 1.0\nfile '/etc/passwd'\n"],
-    ids=["text", "empty", "mp4-cut", "playlist", "concat"],
+    [
+        b"just text",
+        b"",
+        clips.video()[:600],
+        *(clip[: len(clip) // 2] for clip in (STREAMED, WEBM, clips.sound(), clips.video("avi", "mpeg4", 24))),
+        PLAYLIST,
+        b"ffconcat version 1.0\nfile '/etc/passwd'\n",
+    ],
+    ids=["text", "empty", "mp4", "streamed-mp4", "webm", "flac", "avi", "playlist", "concat"],
 )
 def test_what_is_no_clip_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidMedia, match="clip is no picture, video or sound that can be read"):
