@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import av
+import numpy as np
 from av.container import InputContainer
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.fetch import Fetcher
+from comfy_worker.png import write_png
 
 if TYPE_CHECKING:  # the settings import the contract, which imports this
     from comfy_worker.settings import Settings
@@ -58,6 +60,8 @@ MARKED = {"mov", "avi"}
 # Where the header tells how long a clip is; that of an MP3 is a guess.
 TIMED = {"matroska", "flac"}
 MAX_PACKETS = 200_000
+# How many times the pixels of the largest picture all pictures of a job may have.
+TOGETHER = 4
 
 
 class Clip(NamedTuple):
@@ -94,6 +98,7 @@ class InputFiles:
             settings.allow_private_urls,
         )
         self._lock = threading.Lock()
+        self._pixels = 0
 
     def add_pictures(self, sent: Mapping[str, str], *, merged: bool = False) -> None:
         """Take in pictures; what stands under ``mask`` is made a file that reads alike from any channel.
@@ -151,14 +156,21 @@ class InputFiles:
     def _store(self, key: str, file: Image.Image | Clip) -> None:
         """Write a file under a name that we choose."""
         slug = re.sub(r"[^A-Za-z0-9]+", "_", key)[:40]
+        limit = TOGETHER * self._settings.max_input_pixels
         with self._lock:
+            self._pixels += 0 if isinstance(file, Clip) else file.width * file.height
+            if self._pixels > limit:
+                raise InvalidMedia(f"the pictures have too many pixels together; send at most {limit:,}")
             name = f"{len(self.names)}_{slug}{file.suffix if isinstance(file, Clip) else '.png'}"
             self.names[key] = f"{self._folder.name}/{name}"
         self._folder.mkdir(exist_ok=True)
         if isinstance(file, Clip):
             (self._folder / name).write_bytes(file.data)
-        else:
+        elif file.mode in ("1", "P"):
             file.save(self._folder / name, format="PNG", compress_level=1)
+        else:
+            pixels = np.asarray(file).reshape(file.height, file.width, -1)
+            (self._folder / name).write_bytes(write_png(pixels, {}))
 
 
 def is_in_place(value: object) -> bool:

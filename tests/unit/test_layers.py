@@ -35,7 +35,7 @@ ALLOWED = {
     ),
     "comfy_worker.graph": ("comfy_worker.errors",),
     "comfy_worker.comfyui": ("comfy_worker.errors", "comfy_worker.logs", "comfy_worker.graph.nodes"),
-    "comfy_worker.outputs": ("comfy_worker.bucket", "comfy_worker.errors", "comfy_worker.job"),
+    "comfy_worker.outputs": ("comfy_worker.bucket", "comfy_worker.errors", "comfy_worker.job", "comfy_worker.png"),
     "comfy_setup": (),
 }
 # Packages that the pure core must not touch.

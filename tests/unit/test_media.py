@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import threading
 from pathlib import Path
 from typing import Any
@@ -208,6 +207,11 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
         inputs(tmp_path, max_input_mb=0.001).add_pictures({"image": text(bytes(1001))})
 
 
+def test_pictures_of_too_many_pixels_together_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidMedia, match="the pictures have too many pixels together; send at most 32"):
+        inputs(tmp_path, max_input_pixels=8).add_pictures(dict.fromkeys("abcde", pictures.encoded(RED)))
+
+
 def test_a_failure_leaves_nothing_running(tmp_path: Path) -> None:
     sent = {str(index): pictures.encoded(RED) for index in range(20)}
     with pytest.raises(InvalidMedia, match="bad is no picture"):
@@ -222,8 +226,10 @@ def test_what_stands_in_place_of_a_name_is_told() -> None:
     assert not media.is_in_place(["4", 0])
 
 
-def test_pictures_keep_their_pixels() -> None:
-    for image in (NOISE, Image.new("RGBA", (3, 3), (1, 2, 3, 4)), RED.convert("P"), Image.new("1", (3, 3), 1)):
-        read = media.read_image("image", pictures.file(image), MAX_PIXELS)
-        assert read.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
-        assert Image.open(io.BytesIO(pictures.file(read))).size == image.size
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_pictures_keep_their_pixels(mode: str, tmp_path: Path) -> None:
+    image = NOISE.convert("L" if mode == "LA" else "RGB").convert(mode)
+    files = inputs(tmp_path)
+    files.add_pictures({"image": pictures.encoded(image)})
+    assert (read := stored(files, tmp_path, "image")).mode == mode
+    assert read.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
