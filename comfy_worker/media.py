@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import itertools
 import re
 import struct
 import threading
@@ -19,10 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import av
+import numpy as np
+from av.container import InputContainer
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.fetch import Fetcher
+from comfy_worker.png import write_png
 
 if TYPE_CHECKING:  # the settings import the contract, which imports this
     from comfy_worker.settings import Settings
@@ -50,6 +54,15 @@ CLIPS = {
     "wav": ".wav",
     "aac": ".aac",
 }
+
+
+# Where FFmpeg marks the packet that a file ends in; it marks the last one of a whole WAV without a length too.
+MARKED = {"mov", "avi"}
+# Where the header tells how long a clip is; that of an MP3 is a guess.
+TIMED = {"matroska", "flac"}
+MAX_PACKETS = 200_000
+# How many times the pixels of the largest picture all pictures of a job may have.
+TOGETHER = 4
 
 
 class Clip(NamedTuple):
@@ -89,6 +102,7 @@ class InputFiles:
             stop=self._stop,
         )
         self._lock = threading.Lock()
+        self._pixels = 0
 
     def add_pictures(self, sent: Mapping[str, str], *, merged: bool = False) -> None:
         """Take in pictures; what stands under ``mask`` is made a file that reads alike from any channel.
@@ -149,14 +163,21 @@ class InputFiles:
         """Write a file under a name that we choose."""
         self._stop.check()
         slug = re.sub(r"[^A-Za-z0-9]+", "_", key)[:40]
+        limit = TOGETHER * self._settings.max_input_pixels
         with self._lock:
+            self._pixels += 0 if isinstance(file, Clip) else file.width * file.height
+            if self._pixels > limit:
+                raise InvalidMedia(f"the pictures have too many pixels together; send at most {limit:,}")
             name = f"{len(self.names)}_{slug}{file.suffix if isinstance(file, Clip) else '.png'}"
             self.names[key] = f"{self._folder.name}/{name}"
         self._folder.mkdir(exist_ok=True)
         if isinstance(file, Clip):
             (self._folder / name).write_bytes(file.data)
-        else:
+        elif file.mode in ("1", "P"):
             file.save(self._folder / name, format="PNG", compress_level=1)
+        else:
+            pixels = np.asarray(file).reshape(file.height, file.width, -1)
+            (self._folder / name).write_bytes(write_png(pixels, {}))
 
 
 def is_in_place(value: object) -> bool:
@@ -229,19 +250,42 @@ def read_media(key: str, data: bytes, max_pixels: int) -> Image.Image | Clip:
     except UnidentifiedImageError:
         pass
     try:
-        options = {"format_whitelist": ",".join(CLIPS)}
-        with av.open(io.BytesIO(data), metadata_errors="replace", container_options=options) as container:
+        with _opened(data) as container:
             for stream in container.streams.video:
                 _check_pixels(key, stream.width, stream.height, max_pixels)
-            for stream in (*container.streams.video, *container.streams.audio):
-                next(container.decode(stream))
-                return Clip(data, CLIPS[container.format.name.partition(",")[0]])
-    except (av.FFmpegError, StopIteration, ValueError, AttributeError):
+            next(container.decode((*container.streams.video, *container.streams.audio)[0]))
+        with _opened(data) as container:
+            if not _is_cut(container):
+                return Clip(data, CLIPS[_format(container)])
+    except (av.FFmpegError, StopIteration, ValueError, AttributeError, IndexError):
         pass  # PyAV gives a stream of an unknown codec no width
     raise InvalidMedia(
         f"{key} is no picture, video or sound that can be read, or is cut short; "
         "send PNG, JPEG, WebP, MP4, WebM, FLAC, MP3 or WAV"
     )
+
+
+def _opened(data: bytes) -> InputContainer:
+    options = {"format_whitelist": ",".join(CLIPS)}
+    return av.open(io.BytesIO(data), "r", metadata_errors="replace", container_options=options)
+
+
+def _format(container: InputContainer) -> str:
+    return container.format.name.partition(",")[0]
+
+
+def _is_cut(container: InputContainer) -> bool:
+    """Whether a clip ends before its header says; its packets are looked at, and not decoded."""
+    kind, end_s = _format(container), 0.0
+    for packet in itertools.islice(container.demux(), MAX_PACKETS):
+        if packet.is_corrupt and kind in MARKED:
+            return True
+        if packet.pts is not None:
+            end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        elif packet.size == 0:  # the end of a stream
+            said_s = (container.duration or 0) / av.time_base
+            return kind in TIMED and end_s < said_s - max(0.5, 0.02 * said_s)
+    return False
 
 
 def _picture(key: str, data: bytes, max_pixels: int) -> Image.Image:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from comfy_worker.errors import InvalidInput, InvalidValue, ModelMismatch, ModelNotFound
+from comfy_worker.errors import InvalidInput, InvalidValue, ModelMismatch, ModelNotFound, brief
 from comfy_worker.families import Family, ModelKind, compatible, identify
 from comfy_worker.graph.check import Finding, check, refusal
 from comfy_worker.graph.clip_skip import splice_clip_skip
@@ -205,7 +205,7 @@ class Planner:
         self._files.add_any({key: one.image for key, one in keys.items()})
         stored = {one.name: self._files.names[key] for key, one in keys.items()}
         workflow, used = name_stored(workflow, self._defs, stored)
-        self._warnings += [f"images: no node names '{name}'" for name in stored if name not in used]
+        self._warnings += [f"images: no node names '{brief(name)}'" for name in stored if name not in used]
         return workflow
 
     def _warn_of_left(self, roles: Roles, names: Set[str]) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 __all__ = ["sound", "video"]
 
 
-def video(kind: str = "mp4", codec: str = "libx264", frames: int = 4) -> bytes:
+def video(kind: str = "mp4", codec: str = "libx264", frames: int = 4, **options: str) -> bytes:
     """A clip of 64x48 pixels whose frames grow lighter."""
     file = io.BytesIO()
-    with av.open(file, "w", format=kind) as container:
+    with av.open(file, "w", format=kind, options=options) as container:
         stream = container.add_stream(codec, rate=8)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for step in range(frames):
-            pixels = np.full((48, 64, 3), 40 * step, np.uint8)
+            pixels = np.full((48, 64, 3), 40 * step % 256, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     return file.getvalue()

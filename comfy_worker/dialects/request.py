@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from comfy_worker.dialects import words
 from comfy_worker.dialects.add_ons import CONTROLNET, LORA, entries, from_unit, without_hash
-from comfy_worker.errors import InvalidInput, InvalidValue
+from comfy_worker.errors import InvalidInput, InvalidValue, brief
 from comfy_worker.job import JobInput, Response
 
 __all__ = ["API_NAMES", "KNOWN_WORDS", "Request", "translate"]
@@ -21,6 +21,9 @@ API_NAMES = ("txt2img", "img2img", "getModels", "getOptions", "setOptions")
 
 KNOWN_WORDS = (*words.RENAMED, *words.STRUCTURED, *words.HIRES, *words.IGNORED, *words.NO_EFFECT)
 """The words that are known and are, but for a few, no keys of the contract."""
+
+T = TypeVar("T")
+LARGEST = 1e9  # of the numbers that are reckoned with here
 
 # What RunPod's SDXL worker takes where a request does not say.
 SDXL_STEPS, SDXL_HIGH_NOISE_FRAC = 25, 0.8
@@ -68,8 +71,8 @@ def translate(value: object, options: Mapping[str, Any] | None = None) -> Reques
         return _Translation(value, value, a1111=False).read()
     if api_name not in API_NAMES:
         raise InvalidValue(
-            f"api_name must be one of {', '.join(API_NAMES)}, not {api_name!r}",
-            [{"key": "api_name", "value": api_name, "known": list(API_NAMES)}],
+            f"api_name must be one of {', '.join(API_NAMES)}, not '{brief(api_name)}'",
+            [{"key": "api_name", "value": brief(api_name), "known": list(API_NAMES)}],
         )
     rest = {word: given for word, given in value.items() if word != "api_name"}
     if api_name not in ("txt2img", "img2img"):
@@ -82,9 +85,20 @@ def translate(value: object, options: Mapping[str, Any] | None = None) -> Reques
 
 def _object(given: Mapping[str, Any], word: str) -> dict[str, Any]:
     value = given.get(word)
-    if not isinstance(value, dict | None):
-        raise InvalidInput(f"{word} must be an object", [{"key": word}])
-    return value or {}
+    return _of_kind(word, {} if value is None else value, dict, "an object")
+
+
+def _of_kind(word: str, value: Any, kind: type[T], what: str) -> T:
+    if not isinstance(value, kind):
+        raise InvalidInput(f"{brief(word)} must be {what}, not {brief(repr(value))}", [{"key": brief(word)}])
+    return value
+
+
+def _number(word: str, value: Any) -> float:
+    """A number that can be reckoned with."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < LARGEST:
+        raise InvalidInput(f"{word} must be a number, not {brief(repr(value))}", [{"key": word}])
+    return value
 
 
 class _Translation:
@@ -145,7 +159,7 @@ class _Translation:
         self._left["parameters"] = {name: value, **_object(self._left, "parameters")}
 
     def _ignore(self, word: str, why: str = "this worker has nothing like it") -> None:
-        self._warnings.append(f"{word} is ignored: {why}")
+        self._warnings.append(f"{brief(word)} is ignored: {why}")
 
     def _rename(self) -> None:
         for word, key in words.RENAMED.items():
@@ -188,12 +202,14 @@ class _Translation:
         found = words.find_sampling(name) if isinstance(name, str) else None
         if found is not None:
             if found.is_nearest:
-                self._warnings.append(f"{word} {name}: {found.sampler} serves it, the nearest that ComfyUI has")
+                self._warnings.append(
+                    f"{word} {brief(name)}: {found.sampler} serves it, the nearest that ComfyUI has"
+                )
             self._put("sampler", word, found.sampler)
             if not self._has("scheduler"):
                 self._put("scheduler", word, found.scheduler)
         elif isinstance(name, str) and words.is_not_here(name):
-            self._ignore(word, f"ComfyUI has nothing like {name}")
+            self._ignore(word, f"ComfyUI has nothing like {brief(name)}")
         else:
             self._put("sampler", word, name)
 
@@ -206,7 +222,9 @@ class _Translation:
         count = 1
         for word, value in given.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidInput(f"{word} must be a whole number of 1 or more, not {value!r}", [{"key": word}])
+                raise InvalidInput(
+                    f"{word} must be a whole number of 1 or more, not {brief(repr(value))}", [{"key": word}]
+                )
             count *= value
         # One is what a template makes, whether or not it has a place for the number.
         if given and (count > 1 or "workflow" in self._left):
@@ -231,12 +249,14 @@ class _Translation:
             if name.casefold() != "controlnet":
                 self._ignore(f"alwayson_scripts.{name}")
                 continue
-            for unit in _object({name: script}, name).get("args") or ():
-                if isinstance(unit, dict) and unit.get("enabled", True):
+            word = f"alwayson_scripts.{name}"
+            args = _of_kind(f"{word}.args", _object({word: script}, word).get("args") or [], list, "a list")
+            for unit in filter(None, args):
+                if _of_kind(f"{word}.args", unit, dict, "a list of objects").get("enabled", True):
                     found, ignored = from_unit(unit, self._get("image"))
                     units.append(found)
-                    for word in ignored:
-                        self._ignore(f"alwayson_scripts.controlnet {word}")
+                    for part in ignored:
+                        self._ignore(f"{word} {part}")
         if units:
             self._put("controlnets", "alwayson_scripts.controlnet", units)
 
@@ -246,11 +266,9 @@ class _Translation:
             for word in asked:
                 self._ignore(word, "only workflow 'sdxl-refiner' has a refiner")
         elif asked:
-            steps = self._get("steps", SDXL_STEPS)
-            refiner_steps = asked.get("refiner_inference_steps", steps)
-            frac = asked.get("high_noise_frac", SDXL_HIGH_NOISE_FRAC)
-            if not all(isinstance(one, (int, float)) for one in (steps, refiner_steps, frac)):
-                raise InvalidInput(f"{' and '.join(asked)} must be numbers", [{"key": word} for word in asked])
+            steps = _number("steps", self._get("steps", SDXL_STEPS))
+            refiner_steps = _number("refiner_inference_steps", asked.get("refiner_inference_steps", steps))
+            frac = _number("high_noise_frac", asked.get("high_noise_frac", SDXL_HIGH_NOISE_FRAC))
             self._put("steps", "num_inference_steps", steps)
             self._put_parameter("base_end", round(steps * frac))
             self._put_parameter("refiner_steps", refiner_steps)
@@ -278,15 +296,15 @@ class _Translation:
 
     def _hires(self, asked: Mapping[str, Any]) -> None:
         for side, word in (("width", "hr_resize_x"), ("height", "hr_resize_y")):
-            size, own = asked.get(word), self._get(side)
-            if isinstance(size, (int, float)) and isinstance(own, (int, float)) and size and own:
+            size, own = _number(word, asked.get(word) or 0), _number(side, self._get(side) or 0)
+            if size and own:
                 self._put_parameter("upscale_by", size / own)
             elif size:
                 self._ignore(word, f"it needs {side} beside it")
         self._put_parameter("upscale_by", asked.get("hr_scale", 2))
         if asked.get("hr_second_pass_steps"):
             self._put_parameter("hires_steps", asked["hr_second_pass_steps"])
-        upscaler = asked.get("hr_upscaler")
+        upscaler = _of_kind("hr_upscaler", asked.get("hr_upscaler") or "", str, "text")
         if upscaler in words.UPSCALERS:
             self._put_parameter("hires_method", words.UPSCALERS[upscaler])
         elif upscaler:

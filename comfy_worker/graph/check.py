@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_worker.errors import InputError, InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled, brief
-from comfy_worker.graph.names import nearest_files
-from comfy_worker.graph.needs import Sources, find_need, is_model
+from comfy_worker.graph.names import is_model, nearest_files
+from comfy_worker.graph.needs import Sources, find_need
 from comfy_worker.graph.nodes import InputSpec, NodeDefs
 from comfy_worker.graph.workflow import Workflow, title_of
 

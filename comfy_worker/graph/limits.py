@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_worker.errors import InvalidInput, InvalidValue, brief
-from comfy_worker.graph.names import match
+from comfy_worker.graph.names import is_model, match
 from comfy_worker.graph.nodes import InputSpec
 from comfy_worker.graph.trace import Graph, literal_place
 from comfy_worker.graph.workflow import Input
@@ -27,7 +27,7 @@ PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
 }
 
-# What kind of model file an input names, in the words of names.FOLDERS; others are plain choices.
+# What kind of model file an input names, in the words of names.FOLDERS.
 MODEL_FILES = {
     "ckpt_name": "checkpoint",
     "unet_name": "diffusion model",
@@ -52,7 +52,7 @@ class Limits:
         maximum: the largest number, or None.
         steps: pairs ``(start, step)``; an integer must lie whole steps from each start.
         choices: all that it takes, or None.
-        files: the kind of model file that the choices are, or None.
+        files: the kind of model file that the choices are, where the input's name tells.
     """
 
     type: str | None = None
@@ -180,8 +180,9 @@ class Limits:
         choices = self.choices or ()
         if value in choices and not isinstance(value, bool) | any(isinstance(one, bool) for one in choices):
             return value
-        if self.files is not None and isinstance(value, str):
-            return match(value, [str(one) for one in choices], self.files)
+        is_file = self.files is not None or any(map(is_model, choices))
+        if is_file and isinstance(value, str):
+            return match(value, [str(one) for one in choices], self.files or "model file")
         near = difflib.get_close_matches(str(value), [str(one) for one in choices], n=3, cutoff=0.4)
         shown = near or [str(one) for one in choices[:8]]
         raise InvalidValue(

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import Any
 
 from comfy_worker.errors import Ambiguous, ModelNotFound, brief
 
-__all__ = ["FOLDERS", "match", "nearest_files"]
+__all__ = ["FOLDERS", "is_model", "match", "nearest_files"]
 
 # The model folder of what a client calls by a word.
 FOLDERS = {
@@ -23,6 +24,12 @@ FOLDERS = {
     "upscaler": "upscale_models",
     "vae": "vae",
 }
+MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf", ".onnx")
+
+
+def is_model(value: Any) -> bool:
+    """Whether a value looks like the name of a model file."""
+    return isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES)
 
 
 def match(name: str, choices: Sequence[str], what: str) -> str:
@@ -33,7 +40,7 @@ def match(name: str, choices: Sequence[str], what: str) -> str:
     Args:
         name: as a client wrote it.
         choices: the installed files, relative to their model folder, as ComfyUI lists them.
-        what: the kind of file, a key of :data:`FOLDERS`.
+        what: the kind of file, of which :data:`FOLDERS` may know where it lies.
 
     Returns:
         The one of ``choices`` that is meant, as it is listed.
@@ -43,22 +50,23 @@ def match(name: str, choices: Sequence[str], what: str) -> str:
         ModelNotFound: none fits; the details name the nearest.
     """
     given = _plain(name)
+    folder, shown = FOLDERS.get(what, ""), brief(name)
+    place = f"the folder models/{folder}" if folder else "its folder"
     for fold in (str, str.casefold):
         for fits in (_is_whole, _is_part):
             found = [choice for choice in choices if fits(fold(given), fold(_plain(choice)))]
             if len(found) > 1:
                 raise Ambiguous(
-                    f"{what} {brief(name)!r} fits several files: {', '.join(found)}; write its folder and "
-                    "extension too",
-                    [{"given": name, "folder": FOLDERS[what], "file": file} for file in found],
+                    f"{what} {shown!r} fits several files: {', '.join(found)}; write its folder and extension too",
+                    [{"given": shown, "folder": folder, "file": file} for file in found],
                 )
             if found:
                 return found[0]
     nearest = nearest_files(given, choices)
     raise ModelNotFound(
-        f"{what} {brief(name)!r} is not installed: put it into the folder models/{FOLDERS[what]}, "
+        f"{what} {shown!r} is not installed: put it into {place}, "
         f"or name a file that is there ({_hint(nearest, choices)})",
-        [{"given": name, "folder": FOLDERS[what], "nearest": nearest}],
+        [{"given": shown, "folder": folder, "nearest": nearest}],
     )
 
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any
 
 from comfy_worker.graph.limits import MODEL_FILES
-from comfy_worker.graph.names import FOLDERS
+from comfy_worker.graph.names import FOLDERS, is_model
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.workflow import Need, Workflow
 
-__all__ = ["Sources", "find_need", "is_model", "model_files"]
+__all__ = ["Sources", "find_need", "model_files"]
 
-MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf", ".onnx")
 # The folder behind an input whose name says less than its class does, or nothing that limits.MODEL_FILES knows.
 MODEL_FOLDERS = {
     "UpscaleModelLoader": "upscale_models",
@@ -65,11 +63,6 @@ def model_files(workflow: Workflow, defs: NodeDefs, sources: Sources) -> tuple[N
         if f"{need.folder}/{need.file}" not in sources.listed:
             named.setdefault(_base(need.file), need)
     return tuple(named.values())
-
-
-def is_model(value: Any) -> bool:
-    """Whether a value looks like the name of a model file."""
-    return isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES)
 
 
 def _base(file: str) -> str:

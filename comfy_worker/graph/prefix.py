@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from comfy_worker.errors import InvalidValue
+from comfy_worker.errors import InvalidValue, brief
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.paths import climbs
-from comfy_worker.graph.workflow import Workflow
+from comfy_worker.graph.trace import Graph, literal_place
+from comfy_worker.graph.workflow import Input, Workflow
 
 __all__ = ["RAW_OUTPUT", "into_folder", "serve_raw"]
 
@@ -26,6 +27,9 @@ NAMES = {
     "SaveTrainingDataset": ("folder_name",),
     "LoadTrainingDataset": ("folder_name",),
 }
+
+# What a file's name may have where a node's counter and extension are to follow, and a whole prefix.
+NAME_BYTES, PREFIX_BYTES = 200, 2000
 
 
 def serve_raw(workflow: Workflow, defs: NodeDefs) -> Workflow:
@@ -60,18 +64,22 @@ def into_folder(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
         defs: the node classes that there are.
 
     Raises:
-        InvalidValue: a prefix that is absolute or climbs with ``..``, or a dataset's folder that is computed.
+        InvalidValue: a prefix that is absolute, climbs with ``..`` or can be no file's name, or a dataset's
+            folder that is computed.
     """
-    moved = dict(workflow)
+    moved, graph = dict(workflow), Graph(workflow, defs)
     for node_id, node in workflow.items():
         names = NAMES.get(node["class_type"], ("filename_prefix",))
         for name in names:
-            prefix = node["inputs"].get(name)
-            is_text = isinstance(prefix, str)
-            if climbs(prefix) if is_text else prefix is not None and node["class_type"] in NAMES:
+            text = node["inputs"].get(name)
+            is_data = text is not None and node["class_type"] in NAMES
+            if not is_data and (literal := literal_place(graph, Input(node_id, name))) is not None:
+                text = graph.value(literal)
+            if not _stays(text) if isinstance(text, str) else is_data:
                 raise InvalidValue(
-                    f"{name} of node {node_id} must be a text that stays in the output folder, not '{prefix}'",
-                    [{"node_id": node_id, "input": name, "given": prefix}],
+                    f"{name} of node {node_id} must be a text that stays in the output folder, with at most "
+                    f"{NAME_BYTES} bytes a name, not '{brief(text)}'",
+                    [{"node_id": node_id, "input": name, "given": brief(text)}],
                 )
         first = node["inputs"].get(names[0])
         if isinstance(first, str):
@@ -82,3 +90,13 @@ def into_folder(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
             continue
         moved[node_id] = {**node, "inputs": {**node["inputs"], **told}}
     return moved
+
+
+def _stays(prefix: str) -> bool:
+    """Whether files can be named so below a folder."""
+    try:
+        name = prefix.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    fits = len(name) <= PREFIX_BYTES and all(len(part) <= NAME_BYTES for part in name.split(b"/"))
+    return fits and b"\0" not in name and not climbs(prefix)

@@ -113,7 +113,7 @@ class Delivery:
         self._limit = limit
         self._streaming = streaming
         self._stop = stop or Stop()
-        self._names: set[str] = set()
+        self._keys: dict[EncodedFile, str] = {}
         self._links: dict[EncodedFile, str] = {}
 
     def deliver(
@@ -136,24 +136,24 @@ class Delivery:
         left = self._limit - self.streamed - ENVELOPE
         room = min(left, STREAM_LIMIT - ENVELOPE) if self._streaming else left
         failures: list[DeliveryFailed] = []
-        too_large: list[str] = []
-        size = 0
+        too_large = ""
         for how, media in self._ways(files, seed, failures):
             size = size_of(media)
-            reasons = [failure.sentence for failure in failures] + too_large[:1]
             if size <= room:
+                reasons = [failure.sentence for failure in failures] + [too_large] * bool(too_large)
                 self.warnings += [f"{' and '.join(reasons)}; so {how}"] if reasons else []
                 return media
-            too_large.append(f"the result takes {_mb(size)} and RunPod takes {_mb(room + ENVELOPE)}")
+            too_large = too_large or f"the result takes {_mb(size)} and RunPod takes {_mb(room + ENVELOPE)}"
         media = _by_base64(files, seed)
-        if self._streaming and size_of(media) <= left:
-            self.warnings.append(f"{too_large[0]} of a stream's value; so only the job's status has it")
+        size = size_of(media)
+        if self._streaming and size <= left:
+            self.warnings.append(f"{too_large} of a stream's value; so only the job's status has it")
             return media
         sizes = [{"filename": file.filename, "size_mb": file.size / MB} for file in files]
         if failures:
-            raise DeliveryFailed(f"{failures[0].sentence}; {too_large[0]}", [*failures[0].details, *sizes])
+            raise DeliveryFailed(f"{failures[0].sentence}; {too_large}", [*failures[0].details, *sizes])
         raise ResultTooLarge(
-            f"{too_large[0]}; configure storage (BUCKET_ENDPOINT_URL), allow output.shrink, or ask for smaller or "
+            f"{too_large}; configure storage (BUCKET_ENDPOINT_URL), allow output.shrink, or ask for smaller or "
             "fewer files",
             [{"size_mb": size / MB, "limit_mb": (room + ENVELOPE) / MB}, *sizes],
         )
@@ -202,11 +202,14 @@ class Delivery:
     def _key(self, file: EncodedFile) -> str:
         """A key of the file's own: those of different folders may be called the same."""
         assert self._storage is not None
-        path = PurePath(file.filename)
-        names = (f"{path.stem}-{count}{path.suffix}" if count > 1 else path.name for count in itertools.count(1))
-        name = next(name for name in names if name not in self._names)
-        self._names.add(name)
-        return self._storage.bucket.key(self._job_id, name)
+        if file not in self._keys:
+            path = PurePath(file.filename)
+            names = (
+                f"{path.stem}-{count}{path.suffix}" if count > 1 else path.name for count in itertools.count(1)
+            )
+            keys = (self._storage.bucket.key(self._job_id, name) for name in names)
+            self._keys[file] = next(key for key in keys if key not in self._keys.values())
+        return self._keys[file]
 
 
 def _by_base64(files: Sequence[EncodedFile], seed: int | None) -> MediaByKind:

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from comfy_worker.job import Output
 from comfy_worker.outputs.collect import OutputFile, sniff
-from comfy_worker.outputs.png import write_png
+from comfy_worker.png import write_png
 
 __all__ = ["EncodedFile", "encode", "warnings_of"]
 

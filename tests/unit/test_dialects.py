@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -430,7 +431,22 @@ def test_the_api_key_goes_beside_the_workflow_and_is_not_shown() -> None:
         ({"alwayson_scripts": "x"}, InvalidInput, "alwayson_scripts must be an object"),
         ({"alwayson_scripts": {"controlnet": []}}, InvalidInput, "controlnet must be an object"),
         ({"enable_hr": True, "parameters": 3}, InvalidInput, "parameters must be an object"),
-        ({"workflow": "sdxl-refiner", "high_noise_frac": "x"}, InvalidInput, "high_noise_frac must be numbers"),
+        ({"workflow": "sdxl-refiner", "high_noise_frac": "x"}, InvalidInput, "high_noise_frac must be a number"),
+        (
+            {"workflow": "sdxl-refiner", "high_noise_frac": math.nan},
+            InvalidInput,
+            "high_noise_frac must be a number",
+        ),
+        ({"enable_hr": True, "hr_resize_x": 10**400}, InvalidInput, "hr_resize_x must be a number, not 1000"),
+        ({"enable_hr": True, "hr_upscaler": {"a": 1}}, InvalidInput, "hr_upscaler must be text, not {'a': 1}"),
+        ({"alwayson_scripts": {"ControlNet": {"args": 5}}}, InvalidInput, "ControlNet.args must be a list, not 5"),
+        (
+            {"alwayson_scripts": {"ControlNet": {"args": ["x"]}}},
+            InvalidInput,
+            "must be a list of objects, not 'x'",
+        ),
+        ({"api_name": "x" * 900}, InvalidValue, f"not '{'x' * 60}...'"),
+        ({"n_iter": "x" * 900}, InvalidInput, f"not '{'x' * 59}..."),
         ({"num_inference_steps": "many"}, InvalidInput, 'num_inference_steps must be a whole number, not "many"'),
         ({"lora": 3}, InvalidInput, "lora.0 must be an object"),
         ({"controlnet": "x"}, InvalidInput, "controlnet.0 must be an object"),

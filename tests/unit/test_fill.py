@@ -10,6 +10,7 @@ import pytest
 
 from comfy_worker.errors import Ambiguous, InputError, InvalidInput, InvalidValue, ModelNotFound, NoPlace
 from comfy_worker.graph.fill import describe, fill, read
+from comfy_worker.graph.limits import Limits
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.roles import find_roles
 from comfy_worker.graph.workflow import Workflow
@@ -322,3 +323,13 @@ def test_a_class_that_is_not_installed_is_filled_by_what_its_parameters_take_any
     }
     with pytest.raises(InvalidInput, match="steps must be of type integer"):
         fill(graph, roles, nothing, {"steps": "many"})
+
+
+def test_a_model_file_of_any_kind_is_meant_without_folder_and_extension() -> None:
+    limits = Limits(choices=("sub/upscaler-2x.pth", "other.pth"))
+    assert limits.checked("upscale_model", "Upscaler-2x") == "sub/upscaler-2x.pth"
+    with pytest.raises(
+        ModelNotFound, match="'upscaler-4x' is not installed: put it into its folder, or name"
+    ) as caught:
+        limits.checked("upscale_model", "upscaler-4x")
+    assert caught.value.details[0]["nearest"] == ["sub/upscaler-2x.pth"]

@@ -45,6 +45,7 @@ ALLOWED = {
         "comfy_worker.bucket",
         "comfy_worker.errors",
         "comfy_worker.job",
+        "comfy_worker.png",
         "comfy_worker.stop",
     ),
     "comfy_setup": (),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import threading
 from pathlib import Path
 from typing import Any
@@ -108,17 +107,22 @@ def test_what_is_no_picture_is_refused(data: bytes, sentence: str) -> None:
             read("image", data, MAX_PIXELS)
 
 
+STREAMED = clips.video(frames=24, movflags="frag_keyframe+empty_moov")
+WEBM = clips.video("webm", "libvpx-vp9", 24)
+
+
 @pytest.mark.parametrize(
     ("data", "suffix"),
     [
         (clips.video(), ".mp4"),
+        (STREAMED, ".mp4"),
         (clips.video("webm", "libvpx-vp9"), ".mkv"),
         (clips.sound(), ".flac"),
         (clips.sound("mp3", "libmp3lame"), ".mp3"),
         (clips.sound("wav", "pcm_s16le"), ".wav"),
         (clips.sound("ipod", "aac"), ".mp4"),
     ],
-    ids=["mp4", "webm", "flac", "mp3", "wav", "m4a"],
+    ids=["mp4", "streamed-mp4", "webm", "flac", "mp3", "wav", "m4a"],
 )
 def test_a_clip_is_told_by_its_content_and_kept_as_it_is(data: bytes, suffix: str) -> None:
     assert media.read_media("clip", data, MAX_PIXELS) == media.Clip(data, suffix)
@@ -129,8 +133,15 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n#
 
 @pytest.mark.parametrize(
     "data",
-    [b"just text", b"", clips.video()[:600], PLAYLIST, b"ffconcat version 1.0\nfile '/etc/passwd'\n"],
-    ids=["text", "empty", "mp4-cut", "playlist", "concat"],
+    [
+        b"just text",
+        b"",
+        clips.video()[:600],
+        *(clip[: len(clip) // 2] for clip in (STREAMED, WEBM, clips.sound(), clips.video("avi", "mpeg4", 24))),
+        PLAYLIST,
+        b"ffconcat version 1.0\nfile '/etc/passwd'\n",
+    ],
+    ids=["text", "empty", "mp4", "streamed-mp4", "webm", "flac", "avi", "playlist", "concat"],
 )
 def test_what_is_no_clip_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidMedia, match="clip is no picture, video or sound that can be read"):
@@ -196,6 +207,11 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
         inputs(tmp_path, max_input_mb=0.001).add_pictures({"image": text(bytes(1001))})
 
 
+def test_pictures_of_too_many_pixels_together_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidMedia, match="the pictures have too many pixels together; send at most 32"):
+        inputs(tmp_path, max_input_pixels=8).add_pictures(dict.fromkeys("abcde", pictures.encoded(RED)))
+
+
 def test_a_failure_leaves_nothing_running(tmp_path: Path) -> None:
     sent = {str(index): pictures.encoded(RED) for index in range(20)}
     with pytest.raises(InvalidMedia, match="bad is no picture"):
@@ -210,8 +226,10 @@ def test_what_stands_in_place_of_a_name_is_told() -> None:
     assert not media.is_in_place(["4", 0])
 
 
-def test_pictures_keep_their_pixels() -> None:
-    for image in (NOISE, Image.new("RGBA", (3, 3), (1, 2, 3, 4)), RED.convert("P"), Image.new("1", (3, 3), 1)):
-        read = media.read_image("image", pictures.file(image), MAX_PIXELS)
-        assert read.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
-        assert Image.open(io.BytesIO(pictures.file(read))).size == image.size
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_pictures_keep_their_pixels(mode: str, tmp_path: Path) -> None:
+    image = NOISE.convert("L" if mode == "LA" else "RGB").convert(mode)
+    files = inputs(tmp_path)
+    files.add_pictures({"image": pictures.encoded(image)})
+    assert (read := stored(files, tmp_path, "image")).mode == mode
+    assert read.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()

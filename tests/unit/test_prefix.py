@@ -9,6 +9,8 @@ import pytest
 from comfy_worker.errors import InvalidValue
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.prefix import RAW_OUTPUT, into_folder, serve_raw
+from tests.core_nodes import DEFS as CORE
+from tests.core_nodes import node
 
 DEFS = NodeDefs(
     {name: {"output_node": name != "Loader"} for name in ("SaveImage", "PreviewAny", "Loader", RAW_OUTPUT)}
@@ -75,12 +77,20 @@ def test_without_our_node_the_graph_stays() -> None:
     assert serve_raw(SERVED, NodeDefs({})) == SERVED
 
 
-@pytest.mark.parametrize("prefix", ["../x", "a/../../x", "/etc/x", "..\\x", "\\x"])
+@pytest.mark.parametrize(
+    "prefix", ["../x", "a/../../x", "/etc/x", "..\\x", "\\x", "x" * 201, "ü" * 101, "x/" * 1001, "a\0b", "\ud800"]
+)
 def test_a_prefix_that_leaves_the_folder_is_refused(prefix: str) -> None:
     with pytest.raises(
         InvalidValue, match="filename_prefix of node 1 must be a text that stays in the output folder"
     ):
         into_folder(graph(prefix), "job", DEFS)
+
+
+def test_a_prefix_that_stands_in_a_primitive_is_looked_at_too() -> None:
+    workflow = {"1": node("SaveImage", filename_prefix=["2", 0]), "2": node("PrimitiveString", value="../x")}
+    with pytest.raises(InvalidValue, match=r"filename_prefix of node 1 must be a text .*, not '\.\./x'"):
+        into_folder(workflow, "job", CORE)
 
 
 @pytest.mark.parametrize(
