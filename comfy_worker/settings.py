@@ -159,8 +159,8 @@ class Settings(BaseModel):
         alias="MAX_INPUT_PIXELS",
         gt=0,
         le=178_956_970,  # Pillow's own
-        description="How many pixels such a picture, or a frame of such a video, may have; all pictures of a job four "
-        "times as many",
+        description="How many pixels such a picture, or a frame of such a video, may have; all pictures of a job "
+        "four times as many",
     )
     max_inputs: int = Field(
         32, alias="MAX_INPUTS", ge=1, description="How many pictures, videos and sounds a job may send"
