@@ -68,7 +68,9 @@ def explain(output: str) -> str:
     """
     for pattern, reason in REASONS:
         if re.search(pattern, output):
-            return reason
+            # uv says which requirements contradict each other.
+            because = re.search(r"Because .*?(?:unsatisfiable|cannot be used)\.", output, re.DOTALL)
+            return f"{reason} ({' '.join(because[0].split())})" if because else reason
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return lines[-1] if lines else "it printed nothing"
 
@@ -94,6 +96,7 @@ class Runner:
         command: Sequence[str | Path],
         on_line: Callable[[str], None] | None = None,
         settings: Mapping[str, str] | None = None,
+        folder: Path | None = None,
     ) -> str:
         """Run a program to its end.
 
@@ -102,6 +105,7 @@ class Runner:
             command: the program and its arguments.
             on_line: gets each line of its output (both streams).
             settings: environment variables on top.
+            folder: where it runs, None for where we do.
 
         Returns:
             The last lines of its output.
@@ -119,6 +123,7 @@ class Runner:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env={**self.environ, **(settings or {})},
+                cwd=folder,
                 preexec_fn=_die_with_parent(),
             )
             try:

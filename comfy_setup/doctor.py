@@ -14,14 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfy_setup import comfyui, models, packages, paths
+from comfy_setup import comfyui, drivers, models, packages, paths
 from comfy_setup.console import SetupError, size
 
 INSTALL = "call `python3 -m comfy_setup install`"
 PORT = 8000
 LOW_DISK_BYTES = 2e9
-# The first driver that runs programs built for CUDA 12, by CUDA's minor version compatibility.
-OLDEST_DRIVER = 525
 READ_SETTINGS = "import os; from comfy_worker.settings import Settings; Settings.from_env(os.environ)"
 
 
@@ -49,12 +47,14 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     Returns:
         The rows of the table.
     """
+    torch, cuda = _torch()
     return [
         Finding("Python", "ok", platform.python_version()),
         _packages(),
-        _torch(),
-        *_gpus(),
+        torch,
+        *_gpus(cuda),
         _comfyui(environ),
+        *_node_packs(),
         *_settings(environ),
         *_models(environ),
         _disk(shutil.disk_usage(paths.REPO).free),
@@ -83,7 +83,7 @@ def _packages() -> Finding:
     if not packages.ready():
         text = f"{paths.VENV} is missing, unfinished or not of these lock files: {INSTALL}"
         return Finding("packages", "bad", text)
-    for record in sorted(paths.VENV.glob("lib/python*/site-packages/*.dist-info/RECORD")):
+    for record in sorted(paths.VENV.glob(f"{packages.SITE_PACKAGES}/*.dist-info/RECORD")):
         # What `import` opens first: NAME/__init__.py or NAME.py.
         for name in re.findall(r"^([^/,]+(?:/__init__)?\.py),", record.read_text(encoding="utf-8"), re.MULTILINE):
             if not (record.parent.parent / name).is_file():
@@ -91,14 +91,16 @@ def _packages() -> Finding:
     return Finding("packages", "ok", f"as locked, in {paths.VENV}")
 
 
-def _torch() -> Finding:
-    for file in paths.VENV.glob("lib/python*/site-packages/torch/version.py"):
+def _torch() -> tuple[Finding, str]:
+    """Look at torch; give its row, and the CUDA version that it was built for."""
+    for file in paths.VENV.glob(f"{packages.SITE_PACKAGES}/torch/version.py"):
         said = dict(re.findall(r"^(\w+).*= '([^']+)'", file.read_text(encoding="utf-8"), re.MULTILINE))
-        return Finding("torch", "ok", f"{said.get('__version__')}, built for CUDA {said.get('cuda', '(none)')}")
-    return Finding("torch", "bad", f"missing: {INSTALL}")
+        cuda = said.get("cuda", "")
+        return Finding("torch", "ok", f"{said.get('__version__')}, built for CUDA {cuda or '(none)'}"), cuda
+    return Finding("torch", "bad", f"missing: {INSTALL}"), ""
 
 
-def _gpus() -> list[Finding]:
+def _gpus(cuda: str) -> list[Finding]:
     ask = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(ask, capture_output=True, text=True, check=True, timeout=20).stdout
@@ -106,14 +108,15 @@ def _gpus() -> list[Finding]:
         return [Finding("GPU", "note", "no NVIDIA driver: ComfyUI runs on the processor, which is slow")]
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return [Finding("GPU", "bad", "nvidia-smi is there but fails: the NVIDIA driver is not working")]
-    return gpu_findings(answer)
+    return gpu_findings(answer, cuda)
 
 
-def gpu_findings(answer: str) -> list[Finding]:
+def gpu_findings(answer: str, cuda: str) -> list[Finding]:
     """Judge what nvidia-smi said.
 
     Args:
         answer: lines "name, total memory, free memory, driver version".
+        cuda: the CUDA version that torch was built for, as "12.8".
 
     Returns:
         A row a GPU.
@@ -122,11 +125,8 @@ def gpu_findings(answer: str) -> list[Finding]:
     for line in answer.strip().splitlines():
         name, total, free, driver = [part.strip() for part in line.rsplit(",", 3)]
         text = f"{name}, {total} ({free} free), driver {driver}"
-        if int(driver.partition(".")[0]) < OLDEST_DRIVER:
-            text += f": too old for CUDA 12.8, install {OLDEST_DRIVER} or newer"
-            findings.append(Finding("GPU", "bad", text))
-        else:
-            findings.append(Finding("GPU", "ok", text))
+        problem = drivers.problem(driver, cuda)
+        findings.append(Finding("GPU", "bad", f"{text}: {problem}") if problem else Finding("GPU", "ok", text))
     return findings or [Finding("GPU", "note", "none found: ComfyUI runs on the processor, which is slow")]
 
 
@@ -135,6 +135,11 @@ def _comfyui(environ: Mapping[str, str]) -> Finding:
         return Finding("ComfyUI", "ok", f"{comfyui.described(environ)}, in {paths.comfyui_dir(environ)}")
     except SetupError as error:
         return Finding("ComfyUI", "bad", f"{error}; {INSTALL}")
+
+
+def _node_packs() -> list[Finding]:
+    found = sorted(folder.name for folder in paths.NODE_PACKS.glob("[!.]*/"))
+    return [Finding("custom nodes", "ok", ", ".join(found))] if found else []
 
 
 def _settings(environ: Mapping[str, str]) -> list[Finding]:
@@ -163,7 +168,7 @@ def _models(environ: Mapping[str, str]) -> list[Finding]:
         text = f"{len(files)} files, {size(sum(path.stat().st_size for path in files))}"
         damaged = [path for path in files if not models.is_whole(path)] if name == "checkpoints" else []
         if damaged:
-            text += f": {damaged[0]} is cut short or damaged, download it again or remove it"
+            text += f": {damaged[0]} is cut short, damaged or not ours to read: download it again or remove it"
             findings.append(Finding(name, "bad" if damaged == files else "note", text))
         elif name == "checkpoints" and all(models.is_placeholder(path) for path in files):
             findings.append(Finding(name, "note", f"{text}: only the placeholder, whose pictures are noise"))

@@ -1,4 +1,4 @@
-"""Getting the machine ready, in order: environment, ComfyUI, packages, bytecode.
+"""Getting the machine ready, in order: environment, ComfyUI, packages, bytecode, custom nodes.
 
 Every step looks first whether it is needed, and can be killed at any point: the next call repairs what it left.
 """
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from comfy_setup import comfyui, packages, paths
+from comfy_setup import comfyui, node_packs, packages, paths
 from comfy_setup.child import Runner
 from comfy_setup.comfyui import Choice
 from comfy_setup.console import Console, SetupError, size
@@ -20,13 +20,17 @@ from comfy_setup.console import Console, SetupError, size
 FIRST_INSTALL_BYTES = 9e9
 
 
-def install(console: Console, environ: Mapping[str, str], choice: Choice, dev: bool = False) -> None:
+def install(
+    console: Console, environ: Mapping[str, str], choice: Choice, cuda: str = "", dev: bool = False
+) -> None:
     """Get the machine ready; what is there already is kept.
 
     Args:
         console: where the story is told.
         environ: the environment; `COMFYUI_DIR` names a ComfyUI to use as it is.
         choice: which ComfyUI.
+        cuda: which CUDA version torch is built for, a key of `packages.WORKER_LOCKS`; empty: as it is, else the
+            default.
         dev: also what tests and checks need.
 
     Raises:
@@ -35,12 +39,14 @@ def install(console: Console, environ: Mapping[str, str], choice: Choice, dev: b
     """
     with install_lock(console) as lock:
         runner = Runner(lock, paths.CACHE / "install.log", environ)
-        if not packages.ready():
+        cuda = cuda or packages.chosen_cuda()
+        if not packages.ready(cuda):
             check_disk(shutil.disk_usage(paths.REPO).free, environ)
             packages.make_environment(console, runner)
         comfyui.install_comfyui(console, runner, choice)
-        packages.install_packages(console, runner, dev, comfyui.extra_requirements(environ))
+        packages.install_packages(console, runner, cuda, dev, comfyui.extra_requirements(environ))
         comfyui.compile_bytecode(console, runner)
+        node_packs.install_packs(console, runner)
     console.say(f"Ready: Python environment {paths.VENV.name}, ComfyUI {comfyui.described(environ)}")
 
 

@@ -20,20 +20,33 @@ from comfy_setup.stamp import file_hash, read_stamp, write_stamp
 
 LOCKS = paths.REPO / "requirements"
 STAMP = paths.VENV / "comfy_setup.json"
+# What the environment held before custom nodes added to it, as lines "name==version".
+INSTALLED = paths.VENV / "installed.txt"
+# The lock of the worker's packages by the CUDA version that torch is built for.
+WORKER_LOCKS = {"12": LOCKS / "worker.lock", "13": LOCKS / "worker-cuda13.lock"}
+DEFAULT_CUDA = "12"
+SITE_PACKAGES = "lib/python*/site-packages"
 # A ComfyUI that is not the pinned one may bring packages of its own, but no other ones of these.
 HELD = ("torch", "torchvision", "torchaudio", "transformers")
 
 
-def ready(dev: bool = False) -> bool:
+def chosen_cuda() -> str:
+    """Say which CUDA version the environment's torch is built for: a key of `WORKER_LOCKS`."""
+    return read_stamp(STAMP).get("cuda", DEFAULT_CUDA)
+
+
+def ready(cuda: str = "", dev: bool = False) -> bool:
     """Tell whether the environment is finished and made from the lock files as they are.
 
     Args:
+        cuda: which CUDA version its torch must be built for, empty if any will do.
         dev: whether the packages for tests and checks must be there too.
     """
     have = read_stamp(STAMP)
     dev_hash = file_hash(LOCKS / "dev.lock")
     return (
-        have.get("worker") == file_hash(LOCKS / "worker.lock")
+        cuda in ("", chosen_cuda())
+        and have.get("worker") == file_hash(WORKER_LOCKS[chosen_cuda()])
         and have.get("dev", "" if dev else dev_hash) == dev_hash
         and have.get("python") == _venv_version()
     )
@@ -79,12 +92,13 @@ def make_environment(console: Console, runner: Runner) -> None:
         runner.run(step, [*pip, "--require-hashes", "-r", LOCKS / "uv.lock"])
 
 
-def install_packages(console: Console, runner: Runner, dev: bool, requirements: Path | None) -> None:
+def install_packages(console: Console, runner: Runner, cuda: str, dev: bool, requirements: Path | None) -> None:
     """Install what is locked, and what a ComfyUI that is not the pinned one needs on top.
 
     Args:
         console: where it is told.
         runner: runs uv.
+        cuda: a key of `WORKER_LOCKS`.
         dev: also the packages for tests and checks.
         requirements: that ComfyUI's requirements.txt, None for the pinned one.
 
@@ -96,17 +110,20 @@ def install_packages(console: Console, runner: Runner, dev: bool, requirements: 
     if have and want.items() <= have.items() and (not dev or "dev" in have):
         return
     STAMP.unlink(missing_ok=True)
-    locks = [LOCKS / "worker.lock"] + ([LOCKS / "dev.lock"] if dev or "dev" in have else [])
+    worker = WORKER_LOCKS[cuda]
+    locks = [worker] + ([LOCKS / "dev.lock"] if dev or "dev" in have else [])
     with console.step("Installing the packages (4 GB to download the first time)") as step:
         from_locks = [part for lock in locks for part in ("-r", lock)]
         uv_install(runner, step, "--require-hashes", "--compile-bytecode", *from_locks)
     if requirements:
         with console.step(f"Installing what {requirements} asks for on top") as step:
             constraints = paths.CACHE / "held.txt"
-            constraints.write_text("".join(f"{line}\n" for line in held()))
+            constraints.write_text("".join(f"{line}\n" for line in held(worker)))
             uv_install(runner, step, "--compile-bytecode", "-r", requirements, "-c", constraints)
-    entries = {lock.stem: file_hash(lock) for lock in locks}
-    write_stamp(STAMP, {**entries, **want, "python": _venv_version()})
+    INSTALLED.write_text("".join(f"{line}\n" for line in installed()))
+    dev_entry = {lock.stem: file_hash(lock) for lock in locks[1:]}
+    entries = {"cuda": cuda, "worker": file_hash(worker), "python": _venv_version()}
+    write_stamp(STAMP, {**entries, **dev_entry, **want})
 
 
 def uv_install(runner: Runner, step: Step, *arguments: str | Path) -> None:
@@ -134,13 +151,26 @@ def uv_install(runner: Runner, step: Step, *arguments: str | Path) -> None:
     runner.run(step, [*install, *arguments], uv.Progress(step).read, settings)
 
 
-def held() -> list[str]:
+def installed() -> list[str]:
+    """Give what the environment holds now.
+
+    Returns:
+        Lines "name==version", sorted.
+    """
+    names = (folder.name.removesuffix(".dist-info") for folder in paths.VENV.glob(f"{SITE_PACKAGES}/*.dist-info"))
+    return sorted("==".join(name.rsplit("-", 1)) for name in names)
+
+
+def held(lock: Path) -> list[str]:
     """Give the packages that no ComfyUI may replace.
+
+    Args:
+        lock: one of `WORKER_LOCKS`.
 
     Returns:
         Lines "name==version", as locked.
     """
-    locked = (LOCKS / "worker.lock").read_text()
+    locked = lock.read_text()
     return [line for name in HELD for line in re.findall(rf"^{name}==[^\s;]+", locked, re.MULTILINE)]
 
 

@@ -15,6 +15,7 @@ VENV_PYTHON = VENV / "bin" / "python"
 CACHE = REPO / ".cache"
 OUTPUT = REPO / "output"
 CUSTOM_NODES = REPO / "comfy_setup" / "custom_nodes"
+NODE_PACKS = REPO / "custom_nodes"
 RUNPOD_VOLUME = Path("/runpod-volume")
 
 
@@ -52,3 +53,12 @@ def model_roots(environ: Mapping[str, str]) -> list[Path]:
 def workflow_folders() -> list[Path]:
     """Say which folders hold named templates, the worker's own first; the network volume's need not be there."""
     return [REPO / "workflows", RUNPOD_VOLUME / "workflows"]
+
+
+def custom_node_folders() -> list[Path]:
+    """Say which folders hold custom nodes, the worker's own first, then those that custom_nodes.txt names.
+
+    Returns:
+        Absolute paths that exist.
+    """
+    return [folder for folder in (CUSTOM_NODES, NODE_PACKS) if folder.is_dir()]

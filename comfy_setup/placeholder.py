@@ -44,6 +44,7 @@ def write_checkpoint(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
     save_file(weights, unfinished)
+    unfinished.chmod(0o644)  # safetensors lets only its own user read a file
     unfinished.replace(path)
 
 

@@ -110,7 +110,9 @@ def _node_defs(settings: Settings, object_info: Path | None) -> NodeDefs:
                 f"--object-info must be a file with the answer of /object_info ({error})"
             ) from error
     comfyui = ComfyUI(
-        LaunchOptions(settings.comfyui_dir, settings.model_roots, (paths.CUSTOM_NODES,), settings.comfy_args)
+        LaunchOptions(
+            settings.comfyui_dir, settings.model_roots, tuple(paths.custom_node_folders()), settings.comfy_args
+        )
     )
     try:
         return comfyui.ready(Stop()).defs

@@ -94,8 +94,8 @@ def identify(path: Path) -> ModelKind:
         path: a file in one of ComfyUI's model folders. Anything but ``.safetensors`` (``.sft``) is unknown.
 
     Raises:
-        InvalidValue: it is named so but is no whole safetensors file.
-        OSError: it cannot be read.
+        InvalidValue: it is named so but is no whole safetensors file, or may not be read.
+        OSError: it is gone.
     """
     if path.suffix.lower() not in {".safetensors", ".sft"}:
         return ModelKind("unknown")

@@ -89,7 +89,7 @@ class JobRunner:
             LaunchOptions(
                 comfyui_dir=settings.comfyui_dir,
                 model_roots=settings.model_roots,
-                custom_nodes=(paths.CUSTOM_NODES,),
+                custom_nodes=tuple(paths.custom_node_folders()),
                 args=settings.comfy_args,
                 log_level=settings.comfy_log_level,
                 api_nodes=settings.api_nodes,

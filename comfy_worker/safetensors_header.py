@@ -26,11 +26,15 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
         ``{name: {"dtype": "F16", "shape": [320, 4, 3, 3], "data_offsets": [0, 23040]}}``, without the metadata.
 
     Raises:
-        InvalidValue: it is no safetensors file (a web page, a pickle), or it is cut short.
-        OSError: it cannot be read.
+        InvalidValue: it is no safetensors file (a web page, a pickle), it is cut short, or it may not be read.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    try:
+        size, file = path.stat().st_size, path.open("rb")
+    except OSError as error:
+        raise InvalidValue(
+            f"{path.name} cannot be read ({error.strerror}); see that the worker's user may read {path}."
+        ) from error
+    with file:
         start = file.read(9)
         length = int.from_bytes(start[:8], "little")
         if start[8:] != b"{" or length > MAX_HEADER_BYTES:

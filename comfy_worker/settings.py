@@ -238,7 +238,8 @@ class Settings(BaseModel):
 
 def _storage_problems(values: Mapping[str, object]) -> list[dict[str, object]]:
     """What is wrong with the ``BUCKET_`` variables together: storage is configured in full, or not at all."""
-    if not any(name.startswith("BUCKET_") for name in values):
+    # How long links are good says nothing of whether there is storage; RunPod's Hub always sets it.
+    if not any(name.startswith("BUCKET_") for name in values.keys() - {"BUCKET_URL_EXPIRY_S"}):
         return []
     needed = ("BUCKET_ENDPOINT_URL", "BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY")
     problem = "is missing, while other BUCKET_ variables are set"

@@ -31,6 +31,7 @@ NOT_COPIED = {
     ".mypy_cache",
     ".pytest_cache",
     ".ruff_cache",
+    "custom_nodes",
     "models",
     "output",
 }

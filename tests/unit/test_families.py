@@ -429,3 +429,11 @@ def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
     with pytest.raises(InvalidValue):
         identify(path)
+
+
+def test_a_file_that_may_not_be_read_is_named_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.mkdir()  # a mode would not keep root out
+    with pytest.raises(InvalidValue, match=r"a\.safetensors cannot be read \(Is a directory\)") as caught:
+        identify(path)
+    assert str(path) in caught.value.sentence

@@ -30,6 +30,11 @@ UV_REFUSED = "error: Failed to fetch: `x`\n  cause: tcp connect error\n  cause: 
 UV_HASH = "error: Failed to download `x==1`\n  cause: Hash mismatch for `x==1`"
 PIP_HASH = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated"
 PIP_REFUSED = "NewConnectionError('<...>: Failed to establish a new connection: [Errno 111] Connection refused')"
+UV_UNFIT = """\
+  × No solution found when resolving dependencies:
+  ╰─▶ Because you require torch==2.10.0 and torch<2.10, we can
+      conclude that your requirements are unsatisfiable.
+"""
 GIT_DNS = "fatal: unable to access 'https://h/x/': Could not resolve host: h"
 
 
@@ -46,6 +51,7 @@ GIT_DNS = "fatal: unable to access 'https://h/x/': Could not resolve host: h"
         ("cause: invalid peer certificate: UnknownIssuer", "SSL_CERT_FILE"),
         ("HTTP status client error (401 Unauthorized) for url (https://h/)", "refuses access"),
         ("ERROR: No matching distribution found for x==1", "has no packages that fit"),
+        (UV_UNFIT, "fit together: check pip's index settings (Because you require torch==2.10.0 and torch<2.10,"),
         ("first\nlast words\n\n", "last words"),
         ("", "it printed nothing"),
     ],

@@ -116,11 +116,21 @@ OUT_OF_RANGE = [
 ]
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["doctor", "--fast"], ["serve", "--port", "x"], *OUT_OF_RANGE])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["fly"], ["doctor", "--fast"], ["serve", "--port", "x"], ["install", "--cuda", "11"], *OUT_OF_RANGE],
+)
 def test_wrong_arguments_are_a_usage_error(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2
+
+
+def test_the_cuda_that_is_asked_for_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(cli, "install", lambda _console, _environ, _choice, cuda, dev: asked.append(cuda))
+    assert cli.main(["install", "--cuda", "13"]) == cli.main(["install"]) == 0
+    assert asked == ["13", ""]
 
 
 def test_a_folder_and_a_source_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:

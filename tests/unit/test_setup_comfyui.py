@@ -217,7 +217,7 @@ def test_only_other_requirements_than_the_pinned_ones_come_on_top(
 
 
 def test_the_packages_that_stay_as_locked_are_torch_and_transformers() -> None:
-    held = packages.held()
+    held = packages.held(packages.WORKER_LOCKS["12"])
     assert [line.partition("==")[0] for line in held] == ["torch", "torchvision", "torchaudio", "transformers"]
     assert held[0] == "torch==2.10.0"
 

@@ -16,14 +16,28 @@ H200 = "NVIDIA H200, 143771 MiB, 143000 MiB, 570.86.15"
 
 
 def test_a_gpu_is_shown_with_memory_and_driver() -> None:
-    [finding] = gpu_findings(f"{H200}\n")
+    [finding] = gpu_findings(f"{H200}\n", "12.8")
     assert finding == Finding("GPU", "ok", "NVIDIA H200, 143771 MiB (143000 MiB free), driver 570.86.15")
 
 
 def test_a_driver_that_is_too_old_is_bad_and_no_gpu_is_a_note() -> None:
-    levels = [finding.level for finding in gpu_findings(f"{H200}\nTesla T4, 15360 MiB, 15000 MiB, 470.57.02\n")]
-    assert levels == ["ok", "bad"]
-    assert [finding.level for finding in gpu_findings("\n")] == ["note"]
+    found = gpu_findings(f"{H200}\nTesla T4, 15360 MiB, 15000 MiB, 470.57.02\n", "12.8")
+    assert [finding.level for finding in found] == ["ok", "bad"]
+    assert found[1].text.endswith(
+        "driver 470.57.02: too old for torch built for CUDA 12.8: it must be 525 or newer"
+    )
+    assert [finding.level for finding in gpu_findings("\n", "12.8")] == ["note"]
+
+
+def test_a_driver_that_runs_cuda_12_does_not_run_cuda_13() -> None:
+    [finding] = gpu_findings(H200, "13.0")
+    assert finding.level == "bad"
+    assert finding.text.endswith("it must be 580 or newer, or install with `--cuda 12`")
+    assert [finding.level for finding in gpu_findings(H200.replace("570", "580"), "13.0")] == ["ok"]
+
+
+def test_a_torch_without_cuda_fits_every_driver() -> None:
+    assert [finding.level for finding in gpu_findings(H200, "")] == ["ok"]
 
 
 def test_nothing_installed_is_a_failure_that_says_what_to_call(
@@ -88,7 +102,9 @@ def test_no_job_could_run_where_every_checkpoint_is_damaged(whole: dict[str, str
     folder.mkdir(parents=True)
     (folder / "a.safetensors").write_bytes(EMPTY_SAFETENSORS[:-1])
     assert rows(whole)["checkpoints"].level == "bad"
-    assert f"{folder / 'a.safetensors'} is cut short or damaged" in rows(whole)["checkpoints"].text
+    assert (
+        f"{folder / 'a.safetensors'} is cut short, damaged or not ours to read" in rows(whole)["checkpoints"].text
+    )
     assert doctor.doctor(whole) == 1
     (folder / "b.safetensors").write_bytes(EMPTY_SAFETENSORS)
     assert rows(whole)["checkpoints"].level == "note"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -51,6 +52,30 @@ def test_the_packages_for_tests_count_only_where_they_are_asked_for(stamp: Path)
     write_stamp(stamp, entries(dev=file_hash(packages.LOCKS / "dev.lock")))
     assert packages.ready(dev=True)
     assert packages.ready()
+
+
+def test_a_torch_for_another_cuda_is_ready_only_where_none_was_asked_for(stamp: Path) -> None:
+    assert not packages.ready("13")
+    write_stamp(stamp, entries(cuda="13", worker=file_hash(packages.WORKER_LOCKS["13"])))
+    assert (packages.ready(), packages.ready("13"), packages.ready("12")) == (True, True, False)
+    assert packages.chosen_cuda() == "13"
+    write_stamp(stamp, entries(cuda="13"))  # made from the lock of the other
+    assert not packages.ready()
+
+
+def locked(cuda: str) -> dict[str, str]:
+    """Versions by package, but for those that a Python's age decides."""
+    lines = re.findall(r"^([\w.-]+)==([\w.+-]+)", packages.WORKER_LOCKS[cuda].read_text(), re.MULTILINE)
+    several = {name for name, _ in lines if [other for other, _ in lines].count(name) > 1}
+    return {name: version for name, version in lines if name not in several}
+
+
+def test_the_two_locks_differ_in_torch_and_what_it_brings_alone() -> None:
+    twelve, thirteen = locked("12"), locked("13")
+    assert (twelve["torch"], thirteen["torch"]) == ("2.10.0", "2.11.0")
+    other = {name for name in twelve.keys() & thirteen.keys() if twelve[name] != thirteen[name]}
+    assert other == {"torch", "torchvision", "torchaudio", "setuptools"}  # torch 2.11 says which setuptools
+    assert {name.partition("-")[0] for name in twelve.keys() ^ thirteen.keys()} == {"nvidia", "cuda"}
 
 
 def test_an_environment_whose_python_is_gone_is_not(stamp: Path, monkeypatch: pytest.MonkeyPatch) -> None:

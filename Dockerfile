@@ -1,0 +1,71 @@
+# syntax=docker/dockerfile:1
+# docs/deploy.md says how to build it and what the arguments do. The layers stand in the order in which they change:
+# packages and ComfyUI (gigabytes), models, custom nodes, the worker's own code (seconds).
+ARG BASE_IMAGE=debian:bookworm-slim
+
+FROM ${BASE_IMAGE} AS packages
+# What custom nodes need of the system, as "libgl1 libglib2.0-0" for those that use opencv-python.
+ARG APT_PACKAGES=""
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates python3 tini ${APT_PACKAGES} \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* \
+    && useradd --create-home --uid 1000 worker
+WORKDIR /worker
+COPY requirements requirements
+COPY comfy_setup/*.py comfy_setup/
+# 12: torch for CUDA 12.8; 13: for CUDA 13, which is smaller and needs driver 580.
+ARG CUDA=12
+ARG COMFYUI_VERSION=0.3.75
+# Git and venv come and go within the layer; so does what is needed only to compile against torch, and the packages'
+# own tests. A stage of their own would mean to copy, and to keep, gigabytes twice.
+RUN --mount=type=cache,target=/root/.cache \
+    apt-get update && apt-get install -y --no-install-recommends git python3-venv \
+    && UV_LINK_MODE=copy python3 -m comfy_setup install --cuda "${CUDA}" --comfyui-version "${COMFYUI_VERSION}" \
+    && apt-get purge -y --auto-remove git python3-venv \
+    && rm -rf .cache comfy_setup/__pycache__ .comfyui/.git .comfyui/tests* \
+        /var/lib/apt/lists/* /var/cache/apt/* /var/log/* \
+    && find .venv -depth \( -path '*/site-packages/*/tests' -o -path '*/site-packages/torch/include' \
+        -o -path '*/site-packages/nvidia/*/include' -o -name '*.a' \) -exec rm -r {} +
+
+FROM packages AS models
+ARG MODELS=""
+COPY models.txt ./
+RUN --mount=type=secret,id=HF_TOKEN --mount=type=secret,id=CIVITAI_TOKEN \
+    mkdir models \
+    && for name in ${MODELS}; do only="${only} --only ${name}"; done \
+    && for token in HF_TOKEN CIVITAI_TOKEN; do \
+        if [ -s "/run/secrets/${token}" ]; then export "${token}=$(cat "/run/secrets/${token}")"; fi; \
+    done \
+    && if [ -n "${MODELS}" ]; then python3 -m comfy_setup models ${only}; fi
+
+FROM packages
+COPY --from=models /worker/models models
+COPY custom_nodes.txt ./
+# The compilers that some custom nodes ask for come and go within the layer.
+RUN --mount=type=cache,target=/root/.cache \
+    if grep -q '^[^#]' custom_nodes.txt; then \
+        apt-get update && apt-get install -y --no-install-recommends git g++ python3-dev \
+        && UV_LINK_MODE=copy python3 -m comfy_setup install \
+        && apt-get purge -y --auto-remove git g++ python3-dev \
+        && rm -rf .cache /var/lib/apt/lists/* /var/cache/apt/* /var/log/*; \
+    fi
+COPY . .
+RUN .venv/bin/python -m compileall -q handler.py comfy_worker comfy_setup \
+    && install -d -o worker -g worker .cache output
+
+ENV PATH=/worker/.venv/bin:${PATH} \
+    PYTHONUNBUFFERED=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER worker
+HEALTHCHECK --interval=30s --timeout=10s --start-period=300s CMD ["python", "-m", "comfy_setup.health"]
+ENTRYPOINT ["tini", "--"]
+CMD ["python", "handler.py"]
+
+ARG VERSION=dev
+ARG REVISION=""
+LABEL org.opencontainers.image.title="comfy-worker" \
+    org.opencontainers.image.description="A RunPod Serverless worker around a headless ComfyUI" \
+    org.opencontainers.image.licenses="GPL-3.0-or-later" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"

@@ -1,0 +1,255 @@
+"""Custom nodes: the packs that custom_nodes.txt names, put beside ComfyUI and into the worker's own environment.
+
+Owns `custom_nodes/`, but for packs that someone else put there, and the stamp that says for which packs the
+environment was made ready.  A pack may add packages; it may not replace one that the environment was made of.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import urlopen
+
+from comfy_setup import comfyui, packages, paths
+from comfy_setup.child import Runner, explain
+from comfy_setup.console import Console, SetupError, Step
+from comfy_setup.stamp import read_stamp, write_stamp
+
+LIST = paths.REPO / "custom_nodes.txt"
+STAMP = paths.VENV / "node_packs.json"
+STAMP_NAME = ".comfy_setup.json"
+REGISTRY = "https://api.comfy.org"
+TIMEOUT_S = 60.0
+# What the registry says of a version that it has not taken back.
+GOOD_STATUS = ("NodeVersionStatusActive", "NodeVersionStatusPending")
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A line of custom_nodes.txt.
+
+    Args:
+        name: its folder.
+        source: its name in the registry, or the URL of a Git repository.
+        version: as the registry numbers it, or all 40 digits of a commit.
+    """
+
+    name: str
+    source: str
+    version: str
+
+    @property
+    def line(self) -> str:
+        """The line that it stands for."""
+        return f"{self.source}@{self.version}"
+
+    @property
+    def folder(self) -> Path:
+        """Where it is put."""
+        return paths.NODE_PACKS / self.name
+
+
+def parse_packs(text: str) -> list[Pack]:
+    """Read custom_nodes.txt.
+
+    Args:
+        text: lines `name@version` or `URL@commit`, and `#` comments.
+
+    Returns:
+        Its packs in order.
+
+    Raises:
+        SetupError: a line is none of these, or two packs have one name.
+    """
+    packs: dict[str, Pack] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        line = re.sub(r"(^|\s)#.*", "", line).strip()
+        if not line:
+            continue
+        source, _, version = line.rpartition("@")
+        git = "://" in source
+        name = source.rstrip("/").rpartition("/")[2].removesuffix(".git")
+        if not (
+            re.fullmatch(r"[\w-][\w.-]*", name)
+            and (" " not in source if git else source == name)
+            and re.fullmatch(r"[0-9a-f]{40}" if git else r"\d[\w.+-]*", version)
+        ):
+            raise SetupError(
+                f"custom_nodes.txt, line {number}: write `name@version` for a pack of the registry, or "
+                "`URL@commit` with all 40 digits of the commit"
+            )
+        if name in packs:
+            raise SetupError(f"custom_nodes.txt, line {number}: {name} stands there twice")
+        packs[name] = Pack(name, source, version)
+    return list(packs.values())
+
+
+def install_packs(console: Console, runner: Runner) -> None:
+    """Bring the packs that custom_nodes.txt names into place, and take away those that it no longer names.
+
+    Args:
+        console: where it is told.
+        runner: runs git, uv, the packs' own install.py, and ComfyUI for a look at whether it can import them; its
+            environment may hold COMFYUI_DIR, and COMFY_REGISTRY_URL for another registry.
+
+    Raises:
+        SetupError: one line for the user.
+    """
+    packs = parse_packs(LIST.read_text(encoding="utf-8")) if LIST.is_file() else []
+    for stamp in paths.NODE_PACKS.glob(f"*/{STAMP_NAME}"):
+        if read_stamp(stamp).get("line") not in {pack.line for pack in packs}:
+            shutil.rmtree(stamp.parent)
+    missing = [pack for pack in packs if not (pack.folder / STAMP_NAME).is_file()]
+    want = {"packs": " ".join(pack.line for pack in packs), "comfyui": comfyui.described(runner.environ)}
+    if not packs or (not missing and read_stamp(STAMP) == want):
+        return
+    STAMP.unlink(missing_ok=True)
+    for pack in missing:
+        _fetch(console, runner, pack)
+    _install_requirements(console, runner, packs)
+    _check_imports(console, runner, packs)
+    write_stamp(STAMP, want)
+
+
+def _fetch(console: Console, runner: Runner, pack: Pack) -> None:
+    """Put a pack into its folder, whole or not at all."""
+    if pack.folder.exists():
+        raise SetupError(f"{pack.folder} is there but was not made by this command: move it away")
+    with (
+        console.step(f"Fetching the custom nodes {pack.line}") as step,
+        tempfile.TemporaryDirectory(dir=paths.CACHE) as part,
+    ):
+        made = Path(part) / pack.name
+        if "://" in pack.source:
+            _from_git(runner, step, pack, made)
+        else:
+            _from_registry(pack, runner.environ.get("COMFY_REGISTRY_URL") or REGISTRY, made)
+        write_stamp(made / STAMP_NAME, {"line": pack.line})
+        paths.NODE_PACKS.mkdir(exist_ok=True)
+        made.rename(pack.folder)
+
+
+def _from_git(runner: Runner, step: Step, pack: Pack, made: Path) -> None:
+    if not shutil.which("git", path=runner.environ.get("PATH")):
+        raise SetupError("git is missing: install it (Debian and Ubuntu: `apt install git`) and call again")
+    made.mkdir()
+    for command in (
+        ["init", "--quiet"],
+        ["fetch", "--quiet", "--depth", "1", pack.source, pack.version],
+        ["-c", "advice.detachedHead=false", "checkout", "--quiet", "FETCH_HEAD"],
+        ["submodule", "update", "--quiet", "--init", "--recursive", "--depth", "1"],
+    ):
+        runner.run(step, ["git", "-C", made, *command], settings={"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"})
+    shutil.rmtree(made / ".git")
+
+
+def _from_registry(pack: Pack, registry: str, made: Path) -> None:
+    url = f"{registry}/nodes/{quote(pack.source)}/install?version={quote(pack.version)}"
+    try:
+        said = json.loads(_read(url))
+        link, status = said["downloadUrl"], said.get("status", GOOD_STATUS[0])
+        if status not in GOOD_STATUS:
+            raise SetupError(
+                f"the registry has taken {pack.line} back ({status}): choose another version, or name its Git "
+                "repository and commit if you have looked at it"
+            )
+        with zipfile.ZipFile(io.BytesIO(_read(link))) as archive:
+            archive.extractall(made)
+    except HTTPError as error:
+        error.close()
+        what = f"has no {pack.line}" if error.code == 404 else f"answers {error.code}"
+        raise SetupError(f"the registry {what} ({error.url})") from error
+    except (OSError, HTTPException) as error:
+        raise SetupError(f"{pack.line} cannot be fetched: {explain(str(error))} ({url})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise SetupError(f"{pack.line} cannot be fetched: {url} answers what is no node pack") from error
+
+
+def _read(url: str) -> bytes:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(url)
+    with urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 (it is one of these two)
+        body: bytes = answer.read()
+    return body
+
+
+def _install_requirements(console: Console, runner: Runner, packs: list[Pack]) -> None:
+    """Install what the packs ask for, all at once so that they fit together, then run their own installers."""
+    lists = [path for pack in packs if (path := pack.folder / "requirements.txt").is_file()]
+    if lists:
+        with console.step("Installing what the custom nodes ask for") as step:
+            asked = [part for path in lists for part in ("-r", path)]
+            packages.uv_install(runner, step, "--compile-bytecode", *asked, "-c", packages.INSTALLED)
+    settings = {
+        # Both are read by whatever pip or uv an installer calls.
+        "PIP_CONSTRAINT": str(packages.INSTALLED),
+        "UV_CONSTRAINT": str(packages.INSTALLED),
+        "PATH": os.pathsep.join([str(paths.VENV / "bin"), runner.environ.get("PATH", os.defpath)]),
+        "COMFYUI_PATH": str(paths.comfyui_dir(runner.environ)),
+    }
+    for pack in packs:
+        if (pack.folder / "install.py").is_file():
+            with console.step(f"Running the installer of the custom nodes {pack.name}") as step:
+                runner.run(step, [paths.VENV_PYTHON, "install.py"], settings=settings, folder=pack.folder)
+    was = set(packages.INSTALLED.read_text(encoding="utf-8").split())
+    if gone := sorted(was - set(packages.installed())):
+        packages.STAMP.unlink()  # so that the next call makes the environment anew
+        raise SetupError(
+            f"an installer of the custom nodes removed or replaced {', '.join(gone)}, which the worker needs as "
+            "it was: leave that pack out, or use another version of it"
+        )
+
+
+def _check_imports(console: Console, runner: Runner, packs: list[Pack]) -> None:
+    """Let ComfyUI itself import the packs, on the processor: where an image is built there is no GPU."""
+    with (
+        console.step("Looking whether ComfyUI can import the custom nodes") as step,
+        tempfile.TemporaryDirectory(dir=paths.CACHE) as scratch,
+    ):
+        config = Path(scratch) / "paths.yaml"
+        config.write_text(json.dumps({"packs": {"custom_nodes": str(paths.NODE_PACKS)}}), encoding="utf-8")
+        command: list[str | Path] = [
+            paths.VENV_PYTHON,
+            "main.py",
+            "--quick-test-for-ci",
+            "--cpu",
+            "--disable-api-nodes",
+        ]
+        for option in ("--user-directory", "--input-directory", "--output-directory", "--temp-directory"):
+            command += [option, scratch]
+        command += ["--database-url", "sqlite:///:memory:", "--extra-model-paths-config", config]
+        lines: list[str] = []
+        runner.run(step, command, lines.append, folder=paths.comfyui_dir(runner.environ))
+    reasons = import_failures(lines)
+    for pack in packs:
+        if reason := reasons.get(str(pack.folder)):
+            raise SetupError(
+                f"ComfyUI does not load the custom nodes {pack.name}: {reason}. Full output: {runner.log}"
+            )
+
+
+def import_failures(lines: list[str]) -> dict[str, str]:
+    """Read from ComfyUI's log which custom nodes it could not import.
+
+    Args:
+        lines: the log.
+
+    Returns:
+        The reason by folder.
+    """
+    failed = {match[1]: "" for line in lines if (match := re.search(r"\(IMPORT FAILED\): (.+)$", line))}
+    for folder in failed:
+        # What is indented is a traceback, or the table of times.
+        said = [line for line in lines if folder in line and not line.startswith(" ")]
+        failed[folder] = said[0] if said else "it does not say why"
+    return failed

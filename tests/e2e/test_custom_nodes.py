@@ -1,0 +1,267 @@
+"""Custom nodes installed for real: from a Git repository on the disk and from a server that speaks the registry's
+protocol, into an environment of their own, imported by the real ComfyUI.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from comfy_setup import node_packs, packages, paths
+from comfy_setup.child import Runner
+from comfy_setup.console import Console, SetupError
+
+pytestmark = pytest.mark.e2e
+
+GOOD = "NODE_CLASS_MAPPINGS = {}\n"
+NOTES = """\
+import os
+from pathlib import Path
+
+Path("notes.txt").write_text("\\n".join(os.environ[name] for name in ("PIP_CONSTRAINT", "UV_CONSTRAINT")))
+"""
+
+
+class Registry(HTTPServer):
+    """Answers `/nodes/NAME/install?version=V` and the links that it gives.
+
+    Attributes:
+        answers: status and body by path.
+        seen: the paths asked for.
+        missing: how many bytes less are sent than announced.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.answers: dict[str, tuple[int, bytes]] = {}
+        self.seen: list[str] = []
+        self.missing = 0
+
+    def publish(self, name: str, version: str, files: Mapping[str, str], **entries: str) -> str:
+        """Put a pack of these files there; gives its line."""
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as made:
+            for path, text in files.items():
+                made.writestr(path, text)
+        self.answers[f"/storage/{name}.zip"] = (200, archive.getvalue())
+        said = {"version": version, "status": "NodeVersionStatusActive", "dependencies": []}
+        said |= {"downloadUrl": f"{self.url}/storage/{name}.zip", **entries}
+        self.answers[f"/nodes/{name}/install?version={version}"] = (200, json.dumps(said).encode())
+        return f"{name}@{version}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Registry
+
+    def do_GET(self) -> None:
+        self.server.seen.append(self.path)
+        status, body = self.server.answers.get(self.path, (404, b'{"message": "Node not found"}'))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) + self.server.missing))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with Registry() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+class Machine:
+    """A machine that is ready but for custom nodes."""
+
+    def __init__(self, folder: Path, registry: Registry) -> None:
+        self.folder = folder
+        self.environ = {**os.environ, "COMFY_REGISTRY_URL": registry.url}
+
+    def install(self, *lines: str) -> str:
+        """Write custom_nodes.txt and install; gives what was said."""
+        said = io.StringIO()
+        node_packs.LIST.write_text("# packs\n" + "".join(f"{line}\n" for line in lines))
+        with (self.folder / "lock").open("a+b") as lock:
+            node_packs.install_packs(Console(said), Runner(lock, self.folder / "install.log", self.environ))
+        return said.getvalue()
+
+    def packs(self) -> list[str]:
+        return sorted(path.name for path in paths.NODE_PACKS.glob("*"))
+
+    def holds(self, package: str) -> bool:
+        return any(line.startswith(f"{package}==") for line in packages.installed())
+
+
+@pytest.fixture
+def machine(tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """One whose environment sees the packages of this one, and says that it was made of torch alone."""
+    venv = tmp_path / ".venv"
+    for module, name, path in (
+        (paths, "VENV", venv),
+        (paths, "VENV_PYTHON", venv / "bin" / "python"),
+        (paths, "CACHE", tmp_path),
+        (paths, "NODE_PACKS", tmp_path / "custom_nodes"),
+        (packages, "STAMP", venv / "comfy_setup.json"),
+        (packages, "INSTALLED", venv / "installed.txt"),
+        (node_packs, "STAMP", venv / "node_packs.json"),
+        (node_packs, "LIST", tmp_path / "custom_nodes.txt"),
+    ):
+        monkeypatch.setattr(module, name, path)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (venv / "bin" / "uv").symlink_to(Path(sys.executable).with_name("uv"))
+    [site_packages] = venv.glob(packages.SITE_PACKAGES)
+    (site_packages / "these.pth").write_text(sysconfig.get_path("purelib"))
+    torch = site_packages / "torch-2.10.0.dist-info"
+    torch.mkdir()
+    (torch / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.10.0\n")
+    packages.INSTALLED.write_text("torch==2.10.0\n")
+    packages.STAMP.write_text("{}")
+    return Machine(tmp_path, registry)
+
+
+def repository(folder: Path) -> str:
+    """Make a Git repository with a pack in it; gives its line."""
+    folder.mkdir()
+    (folder / "__init__.py").write_text(GOOD)
+    git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "1"]):
+        subprocess.run([*git, *arguments], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    (folder / "__init__.py").write_text("raise ValueError('not the commit that was asked for')\n")
+    subprocess.run([*git, "commit", "-qam", "2"], check=True)
+    return f"file://{folder}@{commit}"
+
+
+def test_packs_are_installed_imported_and_kept(machine: Machine, registry: Registry, tmp_path: Path) -> None:
+    files = {
+        "__init__.py": f"import tomli_w\n{GOOD}",
+        "requirements.txt": "tomli-w>=1\ntorch\n",
+        "install.py": NOTES,
+    }
+    lines = [registry.publish("good", "1.2.0", files), repository(tmp_path / "from-git")]
+    broken = registry.publish("broken", "0.1.0", {"__init__.py": "import no_such_package\n"})
+    own = paths.NODE_PACKS / "own"
+    own.mkdir(parents=True)
+
+    with pytest.raises(
+        SetupError, match=r"does not load the custom nodes broken: .*'no_such_package'\. Full output"
+    ):
+        machine.install(*lines, broken)
+    assert machine.packs() == ["broken", "from-git", "good", "own"]
+
+    asked = len(registry.seen)
+    assert "can import the custom nodes" in machine.install(*lines)
+    assert machine.packs() == ["from-git", "good", "own"]
+    assert len(registry.seen) == asked
+    assert machine.holds("tomli_w")
+    assert machine.holds("torch")
+    assert not (paths.NODE_PACKS / "from-git" / ".git").exists()
+    assert (paths.NODE_PACKS / "good" / "notes.txt").read_text().split() == [str(packages.INSTALLED)] * 2
+
+    assert machine.install(*lines) == ""
+    machine.install()
+    assert machine.packs() == ["own"]
+
+
+def test_a_pack_that_wants_another_torch_is_refused(machine: Machine, registry: Registry) -> None:
+    line = registry.publish("old", "1.0.0", {"__init__.py": GOOD, "requirements.txt": "torch<2.10\n"})
+    with pytest.raises(SetupError, match=r"no packages that fit together: .* \(Because .*torch==2\.10\.0.*\)"):
+        machine.install(line)
+    assert machine.holds("torch")
+
+
+def test_an_installer_that_fails_or_takes_torch_away_is_named(machine: Machine, registry: Registry) -> None:
+    failing = registry.publish(
+        "failing", "1.0.0", {"__init__.py": GOOD, "install.py": "raise SystemExit('no GPU')"}
+    )
+    with pytest.raises(SetupError, match=r"installer of the custom nodes failing failed: no GPU\. Full output"):
+        machine.install(failing)
+    taking = f"import shutil\nshutil.rmtree({str(next(paths.VENV.glob('lib/*/*/torch-*')))!r})\n"
+    line = registry.publish("taking", "1.0.0", {"__init__.py": GOOD, "install.py": taking})
+    with pytest.raises(SetupError, match=r"removed or replaced torch==2\.10\.0, which the worker needs"):
+        machine.install(line)
+    assert not packages.STAMP.exists()
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ({}, "the registry has no pack@1.0.0"),
+        ({"/nodes/pack/install?version=1.0.0": (500, b"")}, "the registry answers 500"),
+        ({"/nodes/pack/install?version=1.0.0": (200, b"<html>")}, "answers what is no node pack"),
+        ({"/nodes/pack/install?version=1.0.0": (200, b"[]")}, "answers what is no node pack"),
+        ({"/nodes/pack/install?version=1.0.0": (200, b'{"version": "1.0.0"}')}, "answers what is no node pack"),
+        (
+            {"/nodes/pack/install?version=1.0.0": (200, b'{"downloadUrl": "file:///etc/hostname"}')},
+            "answers what is no node pack",
+        ),
+        (
+            {
+                "/nodes/pack/install?version=1.0.0": (
+                    200,
+                    b'{"downloadUrl": "", "status": "NodeVersionStatusBanned"}',
+                )
+            },
+            r"has taken pack@1.0.0 back \(NodeVersionStatusBanned\)",
+        ),
+        ({"/storage/pack.zip": (404, b"")}, "the registry has no pack@1.0.0"),
+        ({"/storage/pack.zip": (200, b"PK\3\4 cut")}, "answers what is no node pack"),
+    ],
+)
+def test_a_registry_that_does_not_give_the_pack_is_told_in_one_line(
+    machine: Machine, registry: Registry, answers: dict[str, tuple[int, bytes]], words: str
+) -> None:
+    if "/storage/pack.zip" in answers:
+        registry.publish("pack", "1.0.0", {"__init__.py": GOOD})
+    registry.answers |= answers
+    with pytest.raises(SetupError, match=words) as caught:
+        machine.install("pack@1.0.0")
+    assert "\n" not in str(caught.value)
+    assert machine.packs() == []
+
+
+def test_a_registry_that_breaks_off_or_is_out_of_reach_is_told_in_one_line(
+    machine: Machine, registry: Registry
+) -> None:
+    registry.publish("pack", "1.0.0", {"__init__.py": GOOD})
+    registry.missing = 10
+    with pytest.raises(SetupError, match=r"pack@1\.0\.0 cannot be fetched: IncompleteRead"):
+        machine.install("pack@1.0.0")
+    machine.environ["COMFY_REGISTRY_URL"] = "http://127.0.0.1:9"
+    with pytest.raises(SetupError, match=r"pack@1\.0\.0 cannot be fetched: no network"):
+        machine.install("pack@1.0.0")
+
+
+def test_git_says_what_it_cannot_fetch(machine: Machine, tmp_path: Path) -> None:
+    url = repository(tmp_path / "from-git").rpartition("@")[0]
+    with pytest.raises(SetupError, match=r"Fetching the custom nodes .* failed: fatal: "):
+        machine.install(f"{url}@{'0' * 40}")
+    assert machine.packs() == []
+    machine.environ["PATH"] = ""
+    with pytest.raises(SetupError, match="git is missing: install it"):
+        machine.install(f"{url}@{'0' * 40}")
+
+
+def test_a_folder_of_someone_else_is_not_touched(machine: Machine, registry: Registry) -> None:
+    line = registry.publish("pack", "1.0.0", {"__init__.py": GOOD})
+    (paths.NODE_PACKS / "pack").mkdir(parents=True)
+    with pytest.raises(SetupError, match="was not made by this command: move it away"):
+        machine.install(line)
+    assert list((paths.NODE_PACKS / "pack").iterdir()) == []

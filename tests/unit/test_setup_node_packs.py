@@ -1,0 +1,81 @@
+"""Which lines custom_nodes.txt may have, and what ComfyUI's log says of packs that it does not load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from comfy_setup import node_packs, paths
+from comfy_setup.console import SetupError
+from comfy_setup.node_packs import Pack, import_failures, parse_packs
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LOG = """\
+Traceback (most recent call last):
+  File "/worker/custom_nodes/broken/__init__.py", line 1, in <module>
+    import no_such_package
+ModuleNotFoundError: No module named 'no_such_package'
+
+Cannot import /worker/custom_nodes/broken module for custom nodes: No module named 'no_such_package'
+Skip /worker/custom_nodes/empty module for custom nodes due to the lack of NODE_CLASS_MAPPINGS
+
+Import times for custom nodes:
+   0.0 seconds: /worker/custom_nodes/good
+   0.0 seconds (IMPORT FAILED): /worker/custom_nodes/broken
+   0.1 seconds (IMPORT FAILED): /worker/custom_nodes/empty
+   0.1 seconds (IMPORT FAILED): /worker/custom_nodes/silent
+"""
+
+
+def test_packs_come_from_the_registry_or_from_git() -> None:
+    text = f"# packs\n\ncomfyui-kjnodes@1.1.9  # curves\nhttps://user@example.org/o/My_Nodes.git@{COMMIT}\n"
+    assert parse_packs(text) == [
+        Pack("comfyui-kjnodes", "comfyui-kjnodes", "1.1.9"),
+        Pack("My_Nodes", "https://user@example.org/o/My_Nodes.git", COMMIT),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "comfyui-kjnodes",  # no version
+        "comfyui-kjnodes@latest",
+        "two words@1.0.0",
+        "../up@1.0.0",
+        ".hidden@1.0.0",
+        "https://example.org/o/nodes",
+        "https://example.org/o/nodes@main",
+        f"https://example.org/o/nodes@{COMMIT[:12]}",
+        f"https://example.org/..@{COMMIT}",
+    ],
+)
+def test_a_line_without_an_exact_version_is_refused_with_its_number(line: str) -> None:
+    with pytest.raises(SetupError, match=r"custom_nodes\.txt, line 2: write `name@version`"):
+        parse_packs(f"# packs\n{line}\n")
+
+
+def test_two_packs_of_one_name_are_refused() -> None:
+    with pytest.raises(SetupError, match="line 2: nodes stands there twice"):
+        parse_packs(f"nodes@1.0.0\nhttps://example.org/o/nodes@{COMMIT}\n")
+
+
+def test_the_shipped_list_names_no_pack() -> None:
+    assert parse_packs(node_packs.LIST.read_text(encoding="utf-8")) == []
+
+
+def test_each_pack_that_comfyui_does_not_load_is_named_with_its_reason() -> None:
+    failed = import_failures(LOG.splitlines())
+    assert list(failed) == [f"/worker/custom_nodes/{name}" for name in ("broken", "empty", "silent")]
+    assert failed["/worker/custom_nodes/broken"].endswith("No module named 'no_such_package'")
+    assert "lack of NODE_CLASS_MAPPINGS" in failed["/worker/custom_nodes/empty"]
+    assert failed["/worker/custom_nodes/silent"] == "it does not say why"
+
+
+def test_the_worker_gives_comfyui_the_folder_of_the_packs_once_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "NODE_PACKS", tmp_path / "custom_nodes")
+    assert paths.custom_node_folders() == [paths.CUSTOM_NODES]
+    paths.NODE_PACKS.mkdir()
+    assert paths.custom_node_folders() == [paths.CUSTOM_NODES, paths.NODE_PACKS]
