@@ -86,22 +86,22 @@ def make_handler(
     return handler
 
 
-def make_stream_handler(jobs: Jobs, refresh: Callable[[], None]) -> Callable[[Job], AsyncIterator[Any]]:
+def make_stream_handler(jobs: Jobs, config: dict[str, Any]) -> Callable[[Job], AsyncIterator[Any]]:
     """Make the handler that yields what the job tells as it comes, and its result last.
 
     Args:
         jobs: does the work.
-        refresh: asks for a fresh worker, which a value of a stream cannot.
+        config: the SDK's, told where the worker is to be replaced: of a stream's results it reads no such word.
     """
 
     async def handler(job: Job) -> AsyncIterator[Any]:
         async with jobs.running(job) as (result, told):
             while (update := await told.get()) is not None:
                 yield update
-            answer = await result
-            if isinstance(answer, dict) and answer.pop("refresh_worker", False):
-                refresh()
-            yield answer
+            last = await result
+            if isinstance(last, dict) and last.pop("refresh_worker", False):
+                config["refresh_worker"] = True
+            yield last
 
     return handler
 
@@ -188,9 +188,7 @@ def main() -> int:
         }
         # The SDK streams for all jobs or for none: it looks at what kind of function the handler is.
         config["handler"] = (
-            make_stream_handler(jobs, lambda: config.update(refresh_worker=True))
-            if settings.streaming
-            else make_handler(jobs, progress_posting)
+            make_stream_handler(jobs, config) if settings.streaming else make_handler(jobs, progress_posting)
         )
         runpod.serverless.start(config)
     return 0
