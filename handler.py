@@ -32,6 +32,7 @@ Post = Callable[[Job, Update], Awaitable[None]]
 
 CANCEL_WAIT_S = 30.0
 POST_TIMEOUT_S = 5.0
+RESULT_ATTEMPTS = 30  # with three seconds between most of them
 
 
 class Jobs:
@@ -178,8 +179,11 @@ def main() -> int:
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
     with JobRunner.started(settings) as runner:
         import runpod
-        from runpod.serverless.modules import rp_scale
+        from aiohttp_retry import FibonacciRetry
+        from runpod.serverless.modules import rp_http, rp_scale
 
+        # The SDK offers a result three times within seven seconds, and then drops it.
+        rp_http.FibonacciRetry = lambda attempts: FibonacciRetry(attempts=max(attempts, RESULT_ATTEMPTS))
         rp_scale.get_job = Leaving(rp_scale.get_job).fetch
         jobs = Jobs(runner, settings.concurrency)
         config: dict[str, Any] = {
