@@ -32,6 +32,7 @@ Post = Callable[[Job, Update], Awaitable[None]]
 
 CANCEL_WAIT_S = 30.0
 POST_TIMEOUT_S = 5.0
+RESULT_ATTEMPTS = 30  # with three seconds between most of them
 
 
 class Jobs:
@@ -86,22 +87,22 @@ def make_handler(
     return handler
 
 
-def make_stream_handler(jobs: Jobs, refresh: Callable[[], None]) -> Callable[[Job], AsyncIterator[Any]]:
+def make_stream_handler(jobs: Jobs, config: dict[str, Any]) -> Callable[[Job], AsyncIterator[Any]]:
     """Make the handler that yields what the job tells as it comes, and its result last.
 
     Args:
         jobs: does the work.
-        refresh: asks for a fresh worker, which a value of a stream cannot.
+        config: the SDK's, told where the worker is to be replaced: of a stream's results it reads no such word.
     """
 
     async def handler(job: Job) -> AsyncIterator[Any]:
         async with jobs.running(job) as (result, told):
             while (update := await told.get()) is not None:
                 yield update
-            answer = await result
-            if isinstance(answer, dict) and answer.pop("refresh_worker", False):
-                refresh()
-            yield answer
+            last = await result
+            if isinstance(last, dict) and last.pop("refresh_worker", False):
+                config["refresh_worker"] = True
+            yield last
 
     return handler
 
@@ -178,8 +179,11 @@ def main() -> int:
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
     with JobRunner.started(settings) as runner:
         import runpod
-        from runpod.serverless.modules import rp_scale
+        from aiohttp_retry import FibonacciRetry
+        from runpod.serverless.modules import rp_http, rp_scale
 
+        # The SDK offers a result three times within seven seconds, and then drops it.
+        rp_http.FibonacciRetry = lambda attempts: FibonacciRetry(attempts=max(attempts, RESULT_ATTEMPTS))
         rp_scale.get_job = Leaving(rp_scale.get_job).fetch
         jobs = Jobs(runner, settings.concurrency)
         config: dict[str, Any] = {
@@ -188,9 +192,7 @@ def main() -> int:
         }
         # The SDK streams for all jobs or for none: it looks at what kind of function the handler is.
         config["handler"] = (
-            make_stream_handler(jobs, lambda: config.update(refresh_worker=True))
-            if settings.streaming
-            else make_handler(jobs, progress_posting)
+            make_stream_handler(jobs, config) if settings.streaming else make_handler(jobs, progress_posting)
         )
         runpod.serverless.start(config)
     return 0

@@ -64,7 +64,7 @@ log = logging.getLogger(__name__)
 Tell = Callable[[dict[str, Any]], None]
 
 # What is kept of a job's time for its error to arrive before RunPod ends it: this much, at most this share.
-MARGIN_S = 5.0
+MARGIN_S = 10.0
 MARGIN_SHARE = 0.1
 
 

@@ -108,24 +108,21 @@ class ComfyUIClient:
 
         Empty where our nodes are not loaded.
         """
-        response = self._request("GET", "/comfy_worker/folders")
-        return dict(response.json()) if response.ok else {}
+        return self._own("GET", "/comfy_worker/folders") or {}
 
     def validated_inputs(self) -> dict[str, list[str]] | None:
         """``GET /comfy_worker/validated``, of our own nodes: the inputs that each class validates itself.
 
         None where our nodes are not loaded.
         """
-        response = self._request("GET", "/comfy_worker/validated")
-        return dict(response.json()) if response.ok else None
+        return self._own("GET", "/comfy_worker/validated")
 
     def validate(self, workflow: dict[str, Any]) -> list[dict[str, Any]]:
         """``POST /comfy_worker/validate``, of our own nodes: what ComfyUI finds wrong with a workflow.
 
         Queues nothing. Empty where it would accept it, and where our nodes are not loaded.
         """
-        response = self._request("POST", "/comfy_worker/validate", workflow)
-        answer = response.json() if response.ok else {}
+        answer = self._own("POST", "/comfy_worker/validate", workflow) or {}
         return _findings(answer, workflow) if answer.get("error") or answer.get("node_errors") else []
 
     def delete_history(self, prompt_id: str) -> None:
@@ -154,14 +151,12 @@ class ComfyUIClient:
             raise ComfyUIUnavailable(f"ComfyUI answered HTTP {response.status_code} to POST {route}")
 
     def _json(self, method: str, route: str, timeout_s: float | None = None) -> dict[str, Any]:
-        response = self._request(method, route, timeout_s=timeout_s)
-        try:
-            answer = response.json() if response.ok else None
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise ComfyUIUnavailable(f"ComfyUI answered HTTP {response.status_code} to {method} {route}")
-        return answer
+        return _read(self._request(method, route, timeout_s=timeout_s))
+
+    def _own(self, method: str, route: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """What a route of our own nodes answers; None where they are not loaded."""
+        response = self._request(method, route, body)
+        return None if response.status_code in (404, 405) else _read(response)
 
     def _request(
         self, method: str, route: str, body: dict[str, Any] | None = None, timeout_s: float | None = None
@@ -174,6 +169,19 @@ class ComfyUIClient:
             raise ComfyUIUnavailable(
                 f"ComfyUI does not answer {method} {route} ({type(error).__name__}); send the job again"
             ) from error
+
+
+def _read(response: requests.Response) -> dict[str, Any]:
+    try:
+        answer = response.json() if response.ok else None
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        asked = response.request
+        raise ComfyUIUnavailable(
+            f"ComfyUI answered HTTP {response.status_code} to {asked.method} {asked.path_url}"
+        )
+    return answer
 
 
 def _refused(answer: dict[str, Any], workflow: dict[str, Any]) -> WorkflowRefused:

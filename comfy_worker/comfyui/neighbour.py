@@ -74,14 +74,13 @@ class RunningComfyUI:
 
     def watch(self, closed: threading.Event) -> None:
         """Return when it cannot be used any more, or ``closed`` is set; one that is silent is ended."""
-        answered_at = time.monotonic()
-        next_look = answered_at + LOOK_S
+        silent_since: float | None = None
+        next_look = time.monotonic() + LOOK_S
         while self.process.failure() is None and not closed.wait(TICK_S):
-            if time.monotonic() < next_look:
+            if (asked_at := time.monotonic()) < next_look:
                 continue
-            if self.client.answers():
-                answered_at = time.monotonic()
-            elif time.monotonic() - answered_at >= self._limits.silence_s:
+            silent_since = None if self.client.answers() else silent_since or asked_at
+            if silent_since is not None and time.monotonic() - silent_since >= self._limits.silence_s:
                 self.process.condemn(f"left HTTP unanswered for {self._limits.silence_s:g} s")
             next_look = time.monotonic() + LOOK_S
 
@@ -120,6 +119,11 @@ class RunningComfyUI:
         self.events.close()
         self.client.close()
         self.process.stop()
+
+
+def pause_s(failures: int) -> float:
+    """How long to wait before the next boot, in seconds, after so many failures in a row: 0, 2, 4, 8 ..."""
+    return 0.0 if failures == 1 else min(2.0 ** (failures - 1), LONGEST_PAUSE_S)
 
 
 def _final(error: WorkerError) -> WorkerError:
@@ -214,7 +218,7 @@ class ComfyUI:
                 self._running = None
                 running.retire()
             self._failures += 1
-            self._closed.wait(0.0 if self._failures == 1 else min(2.0 ** (self._failures - 1), LONGEST_PAUSE_S))
+            self._closed.wait(pause_s(self._failures))
 
     def _boot(self) -> RunningComfyUI | None:
         began = time.monotonic()

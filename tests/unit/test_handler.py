@@ -62,7 +62,7 @@ def test_updates_are_posted_one_by_one_the_newest_first_in_line_and_all_before_t
 
 def test_a_stream_has_every_update_and_the_result_last() -> None:
     async def run() -> list[Any]:
-        return [value async for value in make_stream_handler(jobs, lambda: None)({"id": "a"})]
+        return [value async for value in make_stream_handler(jobs, {})({"id": "a"})]
 
     with jobs_of(Runner()) as jobs:
         assert asyncio.run(run()) == [*({"number": number} for number in range(5)), {"result": "a"}]
@@ -81,7 +81,7 @@ def test_a_cancel_reaches_the_job_and_is_waited_for(streaming: bool) -> None:
         job = {"id": "a", "forever": True}
         if not streaming:
             await make_handler(jobs, posting)(job)
-        async for _value in make_stream_handler(jobs, lambda: None)(job):
+        async for _value in make_stream_handler(jobs, {})(job):
             pass
 
     async def run() -> None:

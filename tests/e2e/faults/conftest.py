@@ -14,11 +14,49 @@ import psutil
 import pytest
 import requests
 
-from tests.e2e.conftest import Client, serving
+from comfy_setup.endpoint import local
+from tests.e2e.conftest import Client, pictures, serving
 from tests.e2e.faults.proxy import Proxy
 from tests.graphs import node
 
 PACKS = Path(__file__).parent / "packs"
+
+# The limits of the shared worker are short; nothing that these tests run without a fault is silent for as long.
+LIMITS = {
+    "COMFY_SILENCE_LIMIT_S": "4",
+    "COMFY_STALL_LIMIT_S": "8",
+    "INTERRUPT_LIMIT_S": "2",
+    "WORKER_CONCURRENCY": "5",
+    "ALLOW_PRIVATE_URLS": "true",
+}
+
+
+class Mailbox:
+    """RunPod's ear for results, which may refuse some.
+
+    Attributes:
+        refusals: how many of the next results are answered with HTTP 500.
+    """
+
+    def __init__(self) -> None:
+        self.refusals = 0
+
+    def before(self, app: Any) -> Any:
+        """The endpoint's application behind this mailbox."""
+
+        async def serve(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            if "/job-done/" not in scope["path"] or not self.refusals:
+                await app(scope, receive, send)
+                return
+            body = b""
+            while (message := await receive()).get("more_body"):
+                body += message["body"]
+            if b'"IN_PROGRESS"' not in body + message["body"]:
+                self.refusals -= 1
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        return serve
 
 
 class FaultyWorker(Client):
@@ -26,12 +64,14 @@ class FaultyWorker(Client):
 
     Attributes:
         proxy: between the worker and its ComfyUI.
+        mailbox: where its results arrive.
         log_path: everything that the worker and its ComfyUI wrote.
     """
 
-    def __init__(self, client: Client, proxy: Proxy) -> None:
+    def __init__(self, client: Client, proxy: Proxy, mailbox: Mailbox) -> None:
         super().__init__(client.url, client.temp_dir)
         self.proxy = proxy
+        self.mailbox = mailbox
         self.log_path = client.temp_dir / "worker.log"
 
     @property
@@ -69,9 +109,33 @@ class FaultyWorker(Client):
 
         return wait_until(look, timeout_s)
 
-    def runs(self, class_type: str) -> bool:
-        """Whether a workflow with such a node runs now."""
-        return class_type in json.dumps(self.queue()["queue_running"])
+    def failed(self, job_id: str) -> str:
+        """The error of a job that must fail."""
+        job = self.finished(job_id)
+        assert job["status"] == "FAILED", job
+        error: str = job["error"]
+        return error
+
+    def is_red(self, job_id: str) -> bool:
+        """Whether a job ended with the picture of :func:`faulty_graph`."""
+        job = self.finished(job_id)
+        assert job["status"] == "COMPLETED", job
+        (picture,) = pictures(job["output"])
+        return picture.size == (64, 64) and picture.convert("RGB").getcolors() == [(64 * 64, (255, 0, 0))]
+
+    def goes_on(self) -> bool:
+        """Whether the next job is done."""
+        return self.is_red(self.submit({"workflow": faulty_graph("FaultSleep", seconds=0.0, heed=True)}))
+
+    def running(self, class_type: str) -> str:
+        """The id of the prompt with such a node; waits until it runs."""
+
+        def look() -> str | None:
+            rows = self.queue()["queue_running"]
+            return next((row[1] for row in rows if class_type in json.dumps(row[2])), None)
+
+        prompt_id: str = wait_until(look)
+        return prompt_id
 
     def queue(self) -> dict[str, list[Any]]:
         """What ComfyUI's queue holds, asked without the proxy."""
@@ -110,22 +174,24 @@ def faulty_graph(class_type: str, **inputs: Any) -> dict[str, Any]:
 @contextmanager
 def faulty_worker(model_root: Path, folder: Path, **settings: str) -> Iterator[FaultyWorker]:
     """A worker of these settings with the node pack and the proxy, up and ready."""
+    mailbox = Mailbox()
     ports = folder / "ports"
     ports.mkdir()
     packs = folder / "packs.yaml"
     packs.write_text(json.dumps({"faults": {"custom_nodes": str(PACKS)}}))  # JSON is YAML
     args = f"{settings.pop('COMFY_ARGS', '')} --extra-model-paths-config {packs}"
-    with (
-        Proxy(ports) as proxy,
-        serving(model_root, folder, COMFY_ARGS=args, TEST_PROXY_DIR=str(ports), **settings) as client,
-    ):
-        yield FaultyWorker(client, proxy)
+    with pytest.MonkeyPatch.context() as patch, Proxy(ports) as proxy:
+        create_app = local.create_app
+        patch.setattr(local, "create_app", lambda *args: mailbox.before(create_app(*args)))
+        environ = {"COMFY_ARGS": args, "TEST_PROXY_DIR": str(ports), **settings}
+        with serving(model_root, folder, **environ) as client:
+            yield FaultyWorker(client, proxy, mailbox)
 
 
 @pytest.fixture(scope="package")
 def faulty(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyWorker]:
     """The worker that the tests of this folder share."""
-    with faulty_worker(model_root, tmp_path_factory.mktemp("faulty")) as worker:
+    with faulty_worker(model_root, tmp_path_factory.mktemp("faulty"), **LIMITS) as worker:
         yield worker
 
 

@@ -1,0 +1,103 @@
+"""ComfyUI dies, hangs or stalls: what its job gets, what the others get, and that the worker goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.faults.conftest import FaultyWorker, faulty_graph, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
+
+
+def log_of(job: dict[str, Any]) -> str:
+    """ComfyUI's last log lines in the details of an error."""
+    return json.dumps(job["output"]["details"])
+
+
+def test_killed_between_prompts_the_next_job_waits_for_another_and_is_told(faulty: FaultyWorker) -> None:
+    killed = faulty.kill_comfyui()
+    job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=0.0, heed=True)})
+    told = wait_until(lambda: faulty.get(f"status/{job_id}").get("output"))
+    assert told == {"percent": 0, "message": "starting ComfyUI"}
+    assert faulty.is_red(job_id)
+    assert faulty.comfyui().pid != killed
+
+
+def test_killed_under_a_prompt_its_job_fails_and_those_behind_it_are_done(faulty: FaultyWorker) -> None:
+    first = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=60.0, heed=True)})
+    faulty.running("FaultSleep")
+    behind = [
+        faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=0.0, heed=True)}),
+        faulty.submit({"workflow": faulty_graph("FaultPrint", text="behind")}),
+    ]
+    wait_until(lambda: len(faulty.queue()["queue_pending"]) == 2)
+    faulty.kill_comfyui()
+    job = faulty.finished(first)
+    assert job["error"].startswith("COMFYUI_UNAVAILABLE: ComfyUI was killed by SIGKILL while the workflow ran")
+    assert "got prompt" in log_of(job)
+    assert all(map(faulty.is_red, behind))
+
+
+def test_a_dead_prompt_thread_is_noticed_at_once(faulty: FaultyWorker) -> None:
+    error = faulty.failed(
+        faulty.submit({"workflow": faulty_graph("FaultRaise", exception="SystemExit", message="bye")})
+    )
+    assert error.startswith("COMFYUI_UNAVAILABLE: ComfyUI ended with exit status 70")
+    assert "its log says 'SystemExit: bye'" in error
+    assert faulty.goes_on()
+
+
+def test_a_crash_is_told_with_its_cause_and_leaves_no_process(faulty: FaultyWorker) -> None:
+    graph = faulty_graph("FaultFork")
+    graph["sleep"] = {"class_type": "FaultSleep", "inputs": {"image": ["fault", 0], "seconds": 1.0, "heed": True}}
+    last_words = "RuntimeError: CUDA error: an illegal memory access was encountered"
+    inputs = {"image": ["sleep", 0], "status": 1, "last_words": last_words}
+    graph["exit"] = {"class_type": "FaultExit", "inputs": inputs}
+    graph["save"]["inputs"]["images"] = ["exit", 0]
+    error = faulty.failed(faulty.submit({"workflow": graph}))
+    assert error.startswith("COMFYUI_UNAVAILABLE: ComfyUI ended with exit status 1 while the workflow ran")
+    assert last_words in error
+    assert faulty.goes_on()
+    (forked,) = re.findall(r"forked (\d+)", faulty.log)
+    assert not psutil.pid_exists(int(forked))
+
+
+def test_stopped_by_a_signal_it_is_ended_and_the_worker_goes_on(faulty: FaultyWorker) -> None:
+    job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=60.0, heed=True)})
+    faulty.running("FaultSleep")
+    faulty.kill_comfyui(signal.SIGSTOP)
+    assert faulty.failed(job_id).startswith("COMFYUI_UNAVAILABLE: ComfyUI left HTTP unanswered for 4 s")
+    assert faulty.goes_on()
+
+
+def test_a_node_that_never_returns_is_ended_by_the_stall_limit(faulty: FaultyWorker) -> None:
+    killed = faulty.comfyui().pid
+    job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=600.0, heed=False)})
+    error = faulty.failed(job_id)
+    assert error.startswith("COMFYUI_UNAVAILABLE: the workflow showed no sign of life for 8 s in node fault")
+    assert faulty.goes_on()
+    assert faulty.comfyui().pid != killed, "it did not heed the interrupt"
+
+
+def test_a_node_that_is_slow_and_heeds_an_interrupt_costs_no_restart(faulty: FaultyWorker) -> None:
+    kept = faulty.comfyui().pid
+    job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=600.0, heed=True)})
+    assert "no sign of life for 8 s" in faulty.failed(job_id)
+    assert faulty.goes_on()
+    assert faulty.comfyui().pid == kept
+
+
+def test_who_waits_behind_a_slow_prompt_does_not_stall(faulty: FaultyWorker) -> None:
+    steps = faulty_graph("FaultSleep", seconds=5.0, heed=True)
+    steps["second"] = {"class_type": "FaultSleep", "inputs": {**steps["fault"]["inputs"], "image": ["fault", 0]}}
+    steps["save"]["inputs"]["images"] = ["second", 0]
+    slow = faulty.submit({"workflow": steps})
+    faulty.running("FaultSleep")
+    assert faulty.goes_on()
+    assert faulty.is_red(slow)

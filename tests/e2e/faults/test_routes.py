@@ -1,0 +1,68 @@
+"""A route of ComfyUI fails or hangs, one after the other; and RunPod does not take a result."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.faults.conftest import FaultyWorker, faulty_graph, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
+
+
+@pytest.mark.parametrize("action", ["500", "garbage", "cut", "deliver-cut", "hang"])
+def test_a_prompt_that_could_not_be_queued_is_queued_once_more(faulty: FaultyWorker, action: str) -> None:
+    with faulty.proxy.fault("POST", "/prompt", action, times=1) as rule:
+        assert faulty.goes_on()
+        assert rule.seen == 1
+
+
+def test_a_prompt_that_can_never_be_queued_is_told(faulty: FaultyWorker) -> None:
+    with faulty.proxy.fault("POST", "/prompt", "500") as rule:
+        error = faulty.failed(faulty.submit({"workflow": faulty_graph("FaultPrint", text="x")}))
+        assert error == "COMFYUI_UNAVAILABLE: ComfyUI answered HTTP 500 to POST /prompt"
+        assert rule.seen == 2
+
+
+@pytest.mark.parametrize("path", ["/queue", "/history/"])
+@pytest.mark.parametrize("action", ["500", "garbage", "cut", "hang"])
+def test_a_look_for_the_prompt_that_fails_is_repeated(faulty: FaultyWorker, path: str, action: str) -> None:
+    job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=0.5, heed=True)})
+    faulty.running("FaultSleep")
+    with faulty.proxy.fault("GET", path, action, times=1 if action == "hang" else 3) as rule:
+        faulty.proxy.cut_sockets()
+        assert faulty.is_red(job_id)
+        assert rule.seen == rule.times
+
+
+@pytest.mark.parametrize("action", ["500", "cut", "hang"])
+def test_a_history_that_could_not_be_deleted_is_deleted_later(faulty: FaultyWorker, action: str) -> None:
+    with faulty.proxy.fault("POST", "/history", action, times=1 if action == "hang" else 3) as rule:
+        assert faulty.goes_on()
+        assert rule.seen == rule.times  # that none is left is what the fixture looks at
+
+
+@pytest.mark.parametrize("path", ["/interrupt", "/queue"])
+@pytest.mark.parametrize("action", ["500", "hang"])
+def test_a_cancel_gets_through_a_route_that_fails(faulty: FaultyWorker, path: str, action: str) -> None:
+    job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=600.0, heed=True)})
+    prompt_id = faulty.running("FaultSleep")
+    with faulty.proxy.fault("POST", path, action, times=1) as rule:
+        faulty.post(f"cancel/{job_id}")
+        wait_until(lambda: prompt_id not in str(faulty.queue()))
+        assert rule.seen == 1
+
+
+@pytest.mark.parametrize("action", ["500", "cut"])
+def test_a_look_for_life_that_fails_now_and_then_does_no_harm(faulty: FaultyWorker, action: str) -> None:
+    kept = faulty.comfyui().pid
+    with faulty.proxy.fault("GET", "/prompt", action, times=2) as rule:
+        wait_until(lambda: rule.seen == 2)
+        assert faulty.goes_on()
+    assert faulty.comfyui().pid == kept
+
+
+@pytest.mark.parametrize("times", [2, 4])
+def test_a_result_that_runpod_does_not_take_is_offered_again(faulty: FaultyWorker, times: int) -> None:
+    faulty.mailbox.refusals = times
+    assert faulty.goes_on()
+    assert faulty.mailbox.refusals == 0

@@ -1,0 +1,68 @@
+"""The websocket breaks, is refused or goes deaf: ComfyUI's history decides, and nothing is lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.faults.conftest import FaultyWorker, faulty_graph, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
+
+
+def sleeping(faulty: FaultyWorker, seconds: float) -> str:
+    """A job that sleeps in ComfyUI by now."""
+    job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=seconds, heed=True)})
+    faulty.running("FaultSleep")
+    return job_id
+
+
+def test_cut_while_the_prompt_runs_the_picture_still_comes_and_one_socket_is_opened_anew(
+    faulty: FaultyWorker,
+) -> None:
+    before = faulty.proxy.sockets_opened
+    job_id = sleeping(faulty, 2.0)
+    faulty.proxy.cut_sockets()
+    assert faulty.is_red(job_id)
+    assert faulty.proxy.sockets_opened == before + 1
+    assert faulty.goes_on()
+
+
+def test_cut_while_the_prompt_ends_and_refused_for_10_s_no_job_waits_for_it(faulty: FaultyWorker) -> None:
+    job_id = sleeping(faulty, 1.0)
+    with faulty.proxy.refusing_sockets():
+        assert faulty.is_red(job_id)
+        assert faulty.goes_on(), "without a socket at all"
+        before = faulty.proxy.requests["GET /ws"]
+        wait_until(lambda: faulty.proxy.requests["GET /ws"] > before + 5)
+    opened = faulty.proxy.sockets_opened
+    wait_until(lambda: faulty.proxy.sockets_opened == opened + 1)
+    assert faulty.goes_on()
+
+
+def test_deaf_the_prompt_is_found_in_the_history_and_another_socket_is_opened(faulty: FaultyWorker) -> None:
+    before = faulty.proxy.sockets_opened
+    with faulty.proxy.deaf_sockets():
+        assert faulty.goes_on()
+    wait_until(lambda: faulty.proxy.sockets_opened > before)
+
+
+def test_deaf_an_error_is_found_in_the_history(faulty: FaultyWorker) -> None:
+    graph = faulty_graph("FaultRaise", exception="ValueError", message="unheard")
+    with faulty.proxy.deaf_sockets():
+        error = faulty.failed(faulty.submit({"workflow": graph}))
+    assert error.startswith("EXECUTION_FAILED: node fault (FaultRaise) failed with ValueError: unheard")
+
+
+def test_a_history_that_is_late_is_waited_for(faulty: FaultyWorker) -> None:
+    job_id = sleeping(faulty, 1.0)
+    with faulty.proxy.fault("GET", "/history/", "empty") as rule:
+        faulty.proxy.cut_sockets()
+        wait_until(lambda: rule.seen >= 4)
+    assert faulty.is_red(job_id)
+
+
+def test_a_prompt_that_comfyui_knows_no_more_is_told_as_lost(faulty: FaultyWorker) -> None:
+    job_id = sleeping(faulty, 1.0)
+    with faulty.proxy.fault("GET", "/history/", "empty"):
+        faulty.proxy.cut_sockets()
+        assert faulty.failed(job_id) == "COMFYUI_UNAVAILABLE: ComfyUI lost the prompt; send the job again"

@@ -1,0 +1,70 @@
+"""The end of a job that may come early."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+
+import pytest
+
+from comfy_worker.comfyui.neighbour import ComfyUI
+from comfy_worker.comfyui.process import LaunchOptions
+from comfy_worker.errors import JobCancelled, JobTimedOut
+from comfy_worker.run import JobRunner
+from comfy_worker.settings import Settings
+from comfy_worker.stop import Stop
+from comfy_worker.templates import Templates
+
+
+def test_a_stop_by_itself_never_comes() -> None:
+    stop = Stop()
+    stop.check()
+    assert not stop.is_due
+
+
+def test_a_cancel_is_told() -> None:
+    cancelled = threading.Event()
+    stop = Stop(cancelled, 60)
+    cancelled.set()
+    assert stop.is_due
+    with pytest.raises(JobCancelled):
+        stop.check()
+
+
+def test_the_end_of_the_time_is_told_with_what_would_help() -> None:
+    stop = Stop(timeout_s=0.01)
+    time.sleep(0.02)
+    assert stop.is_due
+    with pytest.raises(JobTimedOut, match=r"not done after 0\.01 s.*executionTimeout or JOB_TIMEOUT_S"):
+        stop.check()
+
+
+def test_other_threads_are_waited_for_until_the_stop() -> None:
+    done: Future[int] = Future()
+    done.set_result(7)
+    assert Stop().wait_for(done) == 7
+    failed: Future[int] = Future()
+    failed.set_exception(ValueError("no"))
+    with pytest.raises(ValueError, match="no"):
+        Stop().wait_for(failed)
+    with pytest.raises(JobTimedOut):
+        Stop(timeout_s=0.01).wait_for(Future())
+
+
+@pytest.mark.parametrize(
+    ("policy", "limit_s"),
+    [
+        (None, 50.0),
+        ({}, 50.0),
+        ({"executionTimeout": 600_000}, 590.0),
+        ({"executionTimeout": 10_000}, 9.0),
+        ({"executionTimeout": -1}, 50.0),
+        ({"executionTimeout": "soon"}, 50.0),
+        ("none", 50.0),
+    ],
+)
+def test_a_jobs_time_is_that_of_its_policy_less_a_margin_else_the_settings(policy: object, limit_s: float) -> None:
+    settings = Settings(job_timeout_s=50)
+    runner = JobRunner(settings, ComfyUI(LaunchOptions(settings.comfyui_dir)), Templates([]))
+    assert runner._time_limit_s({"policy": policy}) == pytest.approx(limit_s)

@@ -1,0 +1,222 @@
+"""What becomes of a ComfyUI that fails, seen on a stand-in: a real process that answers the routes of the boot."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from comfy_worker.comfyui import process as process_module
+from comfy_worker.comfyui.cause import oom_kills
+from comfy_worker.comfyui.execution import Limits
+from comfy_worker.comfyui.neighbour import ComfyUI, pause_s
+from comfy_worker.comfyui.process import LaunchOptions
+from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, JobTimedOut, OutOfMemory, WorkerError
+from comfy_worker.stop import Stop
+
+# Answers {} to everything; `--do ROUTE=ACTION` has a route break.
+MAIN = """
+import argparse, os, signal, sys, threading, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--port", type=int)
+parser.add_argument("--do", action="append", default=[])
+parser.add_argument("--die-at-boot", default="")
+args, _ = parser.parse_known_args()
+actions = dict(one.split("=") for one in args.do)
+if args.die_at_boot:
+    exec(args.die_at_boot)
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        action = actions.get(self.path, "404" if self.path.startswith(("/ws", "/comfy_worker")) else "")
+        if action == "hang":
+            time.sleep(60)
+        if action == "exit":
+            print("ValueError: enough", flush=True)
+            os._exit(3)
+        status, body = (int(action), b"no") if action.isdecimal() else (200, b"<>" if action else b"{}")
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+server = ThreadingHTTPServer(("127.0.0.1", args.port), Handler)
+server.daemon_threads = True
+print("listening", flush=True)
+server.serve_forever()
+"""
+
+QUICK = Limits(silence_s=1.0, stall_s=1.0, interrupt_s=0.5)
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Callable[..., Any]:
+    """Makes a :class:`ComfyUI` of these flags that ends with the block."""
+    (tmp_path / "main.py").write_text(MAIN)
+
+    @contextmanager
+    def made(*args: str, **changes: Any) -> Iterator[ComfyUI]:
+        comfyui = ComfyUI(LaunchOptions(tmp_path, args=args, **changes), QUICK)
+        try:
+            yield comfyui
+        finally:
+            comfyui.close()
+
+    return made
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 20.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return holds()
+
+
+def error_of(comfyui: ComfyUI) -> WorkerError:
+    with pytest.raises(WorkerError) as caught:
+        comfyui.ready(Stop(timeout_s=20))
+    return caught.value
+
+
+def test_one_that_was_killed_is_followed_by_another(stand_in: Callable[..., Any]) -> None:
+    with stand_in() as comfyui:
+        first = comfyui.ready(Stop())
+        child = first.process._child
+        os.kill(child.pid, signal.SIGTERM)
+        assert eventually(lambda: first.process.failure() is not None)
+        second = comfyui.ready(Stop())
+        assert second is not first
+        assert not comfyui.is_worn
+
+
+def test_its_folders_stay_until_the_last_who_uses_them_leaves(stand_in: Callable[..., Any]) -> None:
+    with stand_in() as comfyui:
+        first = comfyui.ready(Stop())
+        with first.in_use():
+            first.process.condemn("is to go")
+            second = comfyui.ready(Stop())
+            assert first.process.output_dir.is_dir()
+        assert not first.process.runtime_dir.exists()
+        assert second.process.output_dir.is_dir()
+    assert not second.process.runtime_dir.exists()
+
+
+def test_one_that_answers_no_more_is_ended_and_followed_by_another(stand_in: Callable[..., Any]) -> None:
+    with stand_in("--do", "/prompt=hang") as comfyui:
+        first = comfyui.ready(Stop())
+        assert eventually(lambda: first.process.failure() is not None)
+        assert "left HTTP unanswered for 1 s" in str(first.process.failure())
+        assert comfyui.ready(Stop()) is not first
+
+
+def test_an_answer_is_a_sign_of_life_even_if_it_is_an_error(stand_in: Callable[..., Any]) -> None:
+    with stand_in("--do", "/prompt=500") as comfyui:
+        first = comfyui.ready(Stop())
+        time.sleep(2.5)
+        assert comfyui.ready(Stop()) is first
+
+
+def test_one_that_fails_again_and_again_makes_the_worker_worn_until_a_workflow_ends_well(
+    stand_in: Callable[..., Any],
+) -> None:
+    with stand_in("--do", "/prompt=exit") as comfyui:
+        first = comfyui.ready(Stop())
+        assert eventually(lambda: first.process.failure() is not None)
+        failure = first.process.failure("while it was idle")
+        assert "ended with exit status 3 while it was idle and its log says 'ValueError: enough'" in str(failure)
+        assert eventually(lambda: comfyui.is_worn)
+        last = comfyui.ready(Stop())
+        last.is_proved = True
+        assert not comfyui.is_worn
+
+
+def test_pauses_grow_up_to_half_a_minute() -> None:
+    assert [pause_s(failures) for failures in (1, 2, 3, 4, 5, 6, 20)] == [0, 2, 4, 8, 16, 30, 30]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("--die-at-boot", "import no_such_thing"), "'ModuleNotFoundError: No module named 'no_such_thing''"),
+        (("--die-at-boot", "os.kill(os.getpid(), 11)"), "was killed by SIGSEGV while it was starting"),
+        (("--do", "/system_stats=500"), "was not ready after 2 s while it was starting"),
+        (("--do", "/object_info=500"), "ComfyUI answered HTTP 500 to GET /object_info"),
+        (("--do", "/object_info=garbage"), "ComfyUI answered HTTP 200 to GET /object_info"),
+        (("--do", "/object_info=hang"), "ComfyUI does not answer GET /object_info (ReadTimeout)"),
+        (("--do", "/comfy_worker/validated=500"), "ComfyUI answered HTTP 500 to GET /comfy_worker/validated"),
+    ],
+)
+def test_one_that_does_not_start_is_told_to_who_waits_and_makes_the_worker_worn(
+    stand_in: Callable[..., Any], args: tuple[str, ...], told: str
+) -> None:
+    with stand_in(*args, boot_timeout_s=2.0) as comfyui:
+        error = error_of(comfyui)
+        assert isinstance(error, ComfyUIUnavailable)
+        assert told in str(error)
+        assert not error.try_again
+        assert comfyui.is_worn
+
+
+def test_no_place_for_its_folders_is_told(stand_in: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("comfy_worker.comfyui.process.tempfile.mkdtemp", full)
+    with stand_in() as comfyui:
+        assert "No space left on device" in str(error_of(comfyui))
+
+
+def test_who_waits_may_stop_waiting(stand_in: Callable[..., Any]) -> None:
+    cancelled = threading.Event()
+    threading.Timer(0.2, cancelled.set).start()
+    with stand_in("--do", "/system_stats=500") as comfyui:
+        with pytest.raises(JobCancelled):
+            comfyui.ready(Stop(cancelled))
+        with pytest.raises(JobTimedOut):
+            comfyui.ready(Stop(timeout_s=0.2))
+
+
+@pytest.mark.parametrize("args", [(), ("--do", "/system_stats=hang"), ("--do", "/prompt=hang")])
+def test_the_end_of_the_worker_waits_for_no_answer(stand_in: Callable[..., Any], args: tuple[str, ...]) -> None:
+    began = time.monotonic()
+    with stand_in(*args) as comfyui:
+        comfyui.start()
+        time.sleep(1.0)
+    assert time.monotonic() - began < 30, "an answer would take a minute"
+    with pytest.raises(ComfyUIUnavailable, match="the worker is ending"):
+        comfyui.ready(Stop())
+
+
+def test_a_kill_for_want_of_memory_is_told_as_such(
+    stand_in: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    events = tmp_path / "memory.events"
+    events.write_text("oom_kill 1\n")
+    monkeypatch.setattr(process_module, "oom_kills", lambda: oom_kills(tmp_path))
+    with stand_in("--do", "/system_stats=500") as comfyui:
+        comfyui.start()
+        assert eventually(lambda: bool(main_of(tmp_path)))
+        events.write_text("oom_kill 2\n")
+        main_of(tmp_path)[0].kill()
+        error = error_of(comfyui)
+        assert isinstance(error, OutOfMemory)
+        assert "the machine's memory ran out while it was starting" in str(error)
+
+
+def main_of(cwd: Path) -> list[psutil.Process]:
+    """The stand-ins that run in a folder."""
+    family = psutil.Process().children(recursive=True)
+    return [one for one in family if one.cmdline()[1:2] == ["main.py"] and one.cwd() == str(cwd)]
