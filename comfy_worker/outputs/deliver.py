@@ -131,6 +131,7 @@ class Delivery:
 
         Raises:
             DeliveryFailed: the storage did not take them, and as base64 they do not fit.
+            JobCancelled: ``cancelled`` was set while they were on their way.
             ResultTooLarge: they do not fit, and there is no storage.
         """
         left = self._limit - self.streamed - ENVELOPE
