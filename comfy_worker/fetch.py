@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
-import ipaddress
 import socket
 import ssl
 import threading
@@ -23,17 +22,18 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
+from comfy_worker.addresses import is_public, resolved
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.stop import TICK_S, Stop
 
-__all__ = ["Fetcher", "is_public"]
+__all__ = ["Fetcher"]
 
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 1 << 16
 HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "comfy-worker", "Connection": "close"}
 
-GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")
-IPV4_IN_IPV6 = ipaddress.IPv6Network("2002::/16")  # 6to4: the address behind it may be a private one
+CONNECT_TIMEOUT_S = 10.0
+LONGEST_HOST = 253
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,8 @@ class Fetcher:
             host, port = parts.hostname or "", parts.port
         except (requests.RequestException, ValueError):
             raise InvalidMedia(f"{key} is no URL that can be read; check it, or send base64") from None
+        if len(host) > LONGEST_HOST:
+            raise InvalidMedia(f"{key} is no URL that can be read; check it, or send base64")
         if parts.scheme not in ("http", "https") or not host:
             raise InvalidMedia(f"{key} must be base64, a data URI, or a URL that begins with http:// or https://")
         if self.allowed_hosts and not any(_matches(host, allowed) for allowed in self.allowed_hosts):
@@ -147,10 +149,9 @@ class Fetcher:
 
     def _addresses(self, key: str, target: _Target) -> list[str]:
         try:
-            found = self.resolve(target.host, target.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
+            addresses = resolved(target.host, target.port, self.resolve)
+        except OSError:
             raise InvalidMedia(f"{key}: there is no host {target.host}; check the URL") from None
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if not self.allow_private and not all(map(is_public, addresses)):
             raise InvalidMedia(
                 f"{key}: {target.host} has an address that is not public, which this worker does not fetch from; "
@@ -159,10 +160,16 @@ class Fetcher:
         return addresses
 
     def _connected(self, addresses: list[str], port: int) -> socket.socket:
-        for address in addresses[:-1]:
+        *first, last = addresses
+        for address in first:
             with contextlib.suppress(OSError):
-                return socket.create_connection((address, port), timeout=self._left_s())
-        return socket.create_connection((addresses[-1], port), timeout=self._left_s())
+                return self._connected_to(address, port)
+        return self._connected_to(last, port)
+
+    def _connected_to(self, address: str, port: int) -> socket.socket:
+        sock = socket.create_connection((address, port), timeout=min(self._left_s(), CONNECT_TIMEOUT_S))
+        sock.settimeout(self._left_s())
+        return sock
 
     def _body(self, key: str, target: _Target, response: http.client.HTTPResponse) -> bytes:
         if response.status != 200:
@@ -184,14 +191,6 @@ class Fetcher:
 
     def _left_s(self) -> float:
         return max(self.deadline - time.monotonic(), 0.001)
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, and leads to no other that is not."""
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address) and (ip not in GLOBAL_IPV6 or ip in IPV4_IN_IPV6):
-        return False
-    return ip.is_global and not ip.is_multicast
 
 
 def _matches(host: str, allowed: str) -> bool:

@@ -11,17 +11,15 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_json
-
 from comfy_setup import paths
+from comfy_worker.clock import Clock
 from comfy_worker.comfyui.events import Event, Executed
-from comfy_worker.comfyui.execution import ExecutionResult, Limits
+from comfy_worker.comfyui.execution import Limits
 from comfy_worker.comfyui.neighbour import ComfyUI, RunningComfyUI
 from comfy_worker.comfyui.process import LaunchOptions
 from comfy_worker.dialects.add_ons import without_hash
@@ -33,23 +31,20 @@ from comfy_worker.errors import (
     InputError,
     InternalError,
     InvalidValue,
-    JobTimedOut,
     ModelNotFound,
-    NoOutput,
     WorkerError,
     WorkflowRefused,
 )
 from comfy_worker.graph.check import is_stale, refusal
 from comfy_worker.graph.prefix import into_folder, serve_raw
-from comfy_worker.graph.workflow import Workflow
 from comfy_worker.hub import find_checkpoint
-from comfy_worker.job import JobInput, Media, Output, Result, Timings, Validation
+from comfy_worker.job import JobInput, Output, Result
 from comfy_worker.logs import bound
 from comfy_worker.media import InputFiles
 from comfy_worker.model_list import listed_models
-from comfy_worker.outputs.collect import OutputFile, find_files, find_texts
-from comfy_worker.outputs.deliver import Delivery, bucket_of, result_limit
-from comfy_worker.outputs.encode import EncodedFile, encode, warnings_of
+from comfy_worker.outcome import Outcome, Tell, json_size, validation
+from comfy_worker.outputs.deliver import Delivery, result_limit
+from comfy_worker.outputs.job_storage import job_storage
 from comfy_worker.outputs.storage import Storage
 from comfy_worker.plan import Plan, Planner, choose_template
 from comfy_worker.progress import ProgressReport
@@ -60,8 +55,6 @@ from comfy_worker.templates import Template, Templates
 __all__ = ["JobRunner"]
 
 log = logging.getLogger(__name__)
-
-Tell = Callable[[dict[str, Any]], None]
 
 # What is kept of a job's time for its error to arrive before RunPod ends it: this much, at most this share.
 MARGIN_S = 10.0
@@ -160,7 +153,7 @@ class JobRunner:
                 [{"key": word, "value": request.batch_size, "maximum": most}],
             )
         response = request.response or asked.response or self._settings.response_format
-        clock = _Clock(stop)
+        clock = Clock(stop)
 
         def walk() -> Any:
             return self._walk(
@@ -182,9 +175,11 @@ class JobRunner:
             return model_list(installed)
         if asked.api_name == "getOptions":
             return options_answer(self._options, self._settings.sd_model)
-        told = {name: asked.input[name] for name in OPTIONS if name in asked.input}
+        told = {name: asked.input[name] for name in OPTIONS if asked.input.get(name) is not None}
+        values = {OPTIONS[name]: without_hash(value) for name, value in told.items()}
+        JobInput.read(values, {key: name for name, key in OPTIONS.items()})
         if told.get("sd_model_checkpoint"):
-            find_checkpoint(without_hash(str(told["sd_model_checkpoint"])), installed)
+            find_checkpoint(without_hash(told["sd_model_checkpoint"]), installed)
         self._options = {**self._options, **told}
         return None
 
@@ -194,7 +189,7 @@ class JobRunner:
         asked: Request,
         request: JobInput,
         shaped: Callable[[Result], Any],
-        clock: _Clock,
+        clock: Clock,
         stop: Stop,
         tell: Tell,
     ) -> Any:
@@ -203,7 +198,7 @@ class JobRunner:
 
         def send(update: dict[str, Any]) -> None:
             if self._settings.streaming:
-                delivery.streamed += _json_size(update)
+                delivery.streamed += json_size(update)
             tell(update)
 
         progress = ProgressReport(send if request.output.progress else lambda _update: None)
@@ -217,36 +212,37 @@ class JobRunner:
                 plan = self._plan(asked, request, template, comfyui, files)
                 plan.warnings[:0] = asked.warnings
                 if request.validate_only:
-                    return _validation(plan, into_folder(plan.workflow, name, comfyui.defs), comfyui)
+                    return validation(plan, into_folder(plan.workflow, name, comfyui.defs), comfyui)
                 if plan.findings:
                     raise refusal(plan.findings)
                 workflow = into_folder(serve_raw(plan.workflow, comfyui.defs), name, comfyui.defs)
             # The graph as the client knows it: without the names of this job's folders.
-            text = {"prompt": json.dumps(plan.workflow).replace(f"{name}/", "")}
-            if "--disable-metadata" in self._settings.comfy_args:
-                text = {}
-            outputs = _Outputs(plan, comfyui, delivery, request.output, text, shaped)
+            graph = json.dumps(plan.workflow).replace(f"{name}/", "")
+            text = {} if "--disable-metadata" in self._settings.comfy_args else {"prompt": graph}
+            outcome = Outcome(plan, comfyui.process, delivery, request.output, text, shaped)
             progress.begin(workflow, comfyui.defs)
 
             def follow(event: Event | None) -> None:
                 progress.follow(event)
                 if self._settings.streaming and isinstance(event, Executed):
-                    outputs.tell(event, send)
+                    outcome.tell(event, send)
 
             with clock.stage("execute"):
-                extra_data = dict(asked.extra_data)
+                extra_data = {**asked.extra_data, "comfy_worker_graph": json.loads(graph)}
                 if request.output.preview:
                     extra_data["preview_method"] = "auto"
                 executed = comfyui.execute(workflow, stop, on_event=follow, extra_data=extra_data)
             with clock.stage("collect"):
-                return outputs.result(executed, clock)
+                return outcome.result(executed, clock)
 
     def _delivery(self, job: Mapping[str, Any], asked: Output, stop: Stop) -> Delivery:
         """How the job's files are to reach its client; the job's own storage counts before the worker's."""
         own = job.get("s3Config") or None
         job_id = str(job.get("id"))
         limit = result_limit(job_id, self._settings.result_limit_mb)
-        storage = self._storage if own is None else Storage(bucket_of(own))
+        storage = self._storage
+        if own is not None:
+            storage = job_storage(own, allow_private=self._settings.allow_private_urls)
         return Delivery(job_id, asked, storage, limit, self._settings.streaming, stop)
 
     @contextmanager
@@ -296,121 +292,8 @@ class JobRunner:
         return planner.plan()
 
 
-class _Clock:
-    """How long each stage of a job took; none begins once the job must end."""
-
-    def __init__(self, stop: Stop) -> None:
-        self.stages: dict[str, int] = {}
-        self._stop = stop
-        self._began = time.monotonic()
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        began = time.monotonic()
-        try:
-            self._stop.check()
-            yield
-        except JobTimedOut as error:
-            error.details.append({"stage": name})
-            raise
-        finally:
-            self.stages[name] = round((time.monotonic() - began) * 1000)
-
-    def total_ms(self) -> int:
-        return round((time.monotonic() - self._began) * 1000)
-
-
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _validation(plan: Plan, workflow: Workflow, comfyui: RunningComfyUI) -> dict[str, Any]:
-    """What a job would be; where nothing was found, ComfyUI is asked as well."""
-    needs = [
-        {**asdict(need), "installed": comfyui.model_path(need.folder, need.file) is not None}
-        for need in plan.needs
-    ]
-    return Validation(
-        workflow=workflow,
-        name=plan.name,
-        seed=plan.seed,
-        parameters=plan.parameters,
-        roles=plan.roles.outline(),
-        needs=needs,
-        findings=list(plan.findings) or comfyui.client.validate(workflow),
-        warnings=plan.warnings,
-    ).model_dump(exclude_none=True)
-
-
-class _Outputs:
-    """What a job's workflow makes, on its way to the client."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        comfyui: RunningComfyUI,
-        delivery: Delivery,
-        asked: Output,
-        text: Mapping[str, str],
-        shaped: Callable[[Result], Any],
-    ) -> None:
-        self._plan = plan
-        self._asked = asked
-        self._text = text
-        self._shaped = shaped
-        self._folders = {"output": comfyui.process.output_dir, "temp": comfyui.process.temp_dir}
-        self._delivery = delivery
-        self._told: dict[str, list[EncodedFile]] = {}
-
-    def tell(self, event: Executed, tell: Tell) -> None:
-        """Hand over what one node saved, if it is small enough to be sent twice."""
-        files = find_files({event.node_id: event.output}, self._folders)
-        saved = encode([file for file in files if file.type == "output"], self._asked, self._text)
-        media = self._delivery.early(saved, self._plan.seed) if saved else None
-        if media is not None:
-            self._told[event.node_id] = saved
-            tell({kind: [one.model_dump(exclude_none=True) for one in row] for kind, row in media.items()})
-
-    def result(self, executed: ExecutionResult, clock: _Clock) -> Any:
-        """Collect everything; what the workflow only previewed counts where it made nothing else."""
-        files = find_files(executed.outputs, self._folders)
-        texts = find_texts(executed.outputs)
-        ready: list[EncodedFile] = []
-
-        def answer(media: dict[str, list[Media]]) -> Any:
-            timings = Timings(stages={**clock.stages, "total": clock.total_ms()}, nodes=executed.node_ms)
-            result = Result(
-                **{"images": [], **media},
-                texts=texts or None,
-                workflow=self._plan.name,
-                seed=self._plan.seed,
-                parameters=self._plan.parameters,
-                timings=timings,
-                warnings=[*self._plan.warnings, *warnings_of(ready), *self._delivery.warnings],
-            )
-            return self._shaped(result)
-
-        try:
-            wanted = [file for file in files if file.type == "output" or self._asked.temp] or files
-            if not wanted and not texts:
-                raise NoOutput("the workflow ended well but saved nothing; end it in a node such as SaveImage")
-            ready += self._encoded(wanted)
-            return answer(self._delivery.deliver(ready, self._plan.seed, lambda media: _json_size(answer(media))))
-        finally:
-            for file in files:
-                file.path.unlink(missing_ok=True)
-
-    def _encoded(self, files: Sequence[OutputFile]) -> list[EncodedFile]:
-        """The files, ready to be delivered; those of a node that was told of already are."""
-        fresh = encode([file for file in files if file.node_id not in self._told], self._asked, self._text)
-        order = list(dict.fromkeys(file.node_id for file in files))
-        told = [file for row in self._told.values() for file in row]
-        return sorted([*told, *fresh], key=lambda file: order.index(file.node_id))
-
-
-def _json_size(answer: Any) -> int:
-    """How many bytes the SDK will post for an answer, but for the space behind each comma and colon."""
-    return len(to_json(answer))  # ten times as fast as json.dumps

@@ -179,7 +179,8 @@ class Settings(BaseModel):
     allow_private_urls: bool = Field(
         False,
         alias="ALLOW_PRIVATE_URLS",
-        description="Whether such a URL may lead to addresses that are not public, such as those of your network",
+        description="Whether such a URL, or a job's `s3Config`, may lead to addresses that are not public, such "
+        "as those of your network",
     )
     comfyui_dir: Path = Field(
         default_factory=lambda: paths.comfyui_dir({}),

@@ -16,6 +16,8 @@ __all__ = ["FileServer", "file_server"]
 FILES = {
     "/photo.png": pictures.file(pictures.photo()),
     "/photo": pictures.file(pictures.photo(), "JPEG"),
+    "/input-image.jpg": pictures.file(pictures.photo(), "JPEG"),
+    "/canny-image.jpg": pictures.file(pictures.photo(), "JPEG"),
     "/a b/ö.png": pictures.file(pictures.photo()),
     "/text.png": b"just text",
     "/bomb.png": pictures.bomb(),

@@ -156,7 +156,7 @@ def parse(value: Any) -> Workflow:
 
 
 def _kept(node: Mapping[str, Any]) -> dict[str, Any]:
-    kept = copy.deepcopy({key: node[key] for key in ("inputs", "class_type", "_meta") if key in node})
+    kept = {key: copy.deepcopy(value) for key, value in node.items() if key in ("inputs", "class_type", "_meta")}
     return {**kept, "inputs": kept.get("inputs") or {}}
 
 

@@ -10,9 +10,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 
-from pydantic import SecretStr
-
-from comfy_worker.bucket import Bucket, locate
 from comfy_worker.errors import DeliveryFailed, InvalidValue, ResultTooLarge
 from comfy_worker.job import Media, Output
 from comfy_worker.outputs.encode import EncodedFile
@@ -20,7 +17,7 @@ from comfy_worker.outputs.shrink import shrunk
 from comfy_worker.outputs.storage import Storage
 from comfy_worker.stop import Stop
 
-__all__ = ["MB", "Delivery", "bucket_of", "result_limit"]
+__all__ = ["MB", "Delivery", "result_limit"]
 
 MB = 1_000_000
 # What RunPod documents for the results of /runsync, of /run, and for one value of a stream.
@@ -43,31 +40,6 @@ def result_limit(job_id: str, limit_mb: float | None) -> int:
     if limit_mb is not None:
         return int(limit_mb * MB)
     return SYNC_LIMIT if job_id.startswith("sync-") else RUN_LIMIT
-
-
-def bucket_of(s3_config: object) -> Bucket:
-    """Read the ``s3Config`` of a job.
-
-    Args:
-        s3_config: RunPod's ``{accessId, accessSecret, bucketName, endpointUrl}``.
-
-    Raises:
-        InvalidValue: a key is missing or makes no sense.
-    """
-    given = s3_config if isinstance(s3_config, dict) else {}
-    wanted = ("accessId", "accessSecret", "endpointUrl")
-    missing = [key for key in wanted if not (isinstance(given.get(key), str) and given[key])]
-    if missing or not isinstance(given.get("bucketName", ""), str):
-        raise InvalidValue(
-            f"s3Config must be an object with {', '.join(wanted)} and bucketName, each some text",
-            [{"key": f"s3Config.{key}", "problem": "is missing"} for key in missing],
-        )
-    try:
-        place = locate(given["endpointUrl"], given.get("bucketName", ""))
-    except ValueError as error:
-        raise InvalidValue(f"s3Config.endpointUrl {error}", [{"key": "s3Config.endpointUrl"}]) from None
-    secret = SecretStr(given["accessSecret"])
-    return Bucket(access_key_id=given["accessId"], secret_access_key=secret, **place)
 
 
 class Delivery:
@@ -131,6 +103,8 @@ class Delivery:
 
         Raises:
             DeliveryFailed: the storage did not take them, and as base64 they do not fit.
+            JobCancelled: ``stop`` was due while they were on their way.
+            JobTimedOut: ``stop`` was due while they were on their way.
             ResultTooLarge: they do not fit, and there is no storage.
         """
         left = self._limit - self.streamed - ENVELOPE

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import socket
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,17 @@ from urllib.parse import quote
 
 import boto3
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
+from botocore.awsrequest import (
+    AWSHTTPConnection,
+    AWSHTTPConnectionPool,
+    AWSHTTPSConnection,
+    AWSHTTPSConnectionPool,
+)
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import NewConnectionError
 
+from comfy_worker.addresses import is_public
 from comfy_worker.bucket import Bucket
 from comfy_worker.errors import DeliveryFailed, JobCancelled, JobTimedOut
 from comfy_worker.outputs.encode import EncodedFile
@@ -34,15 +43,43 @@ PARALLEL = 8
 POLL_S = 0.02
 
 
+class _Public:
+    """A connection to the public internet, whatever the host's name leads to by now."""
+
+    def _new_conn(self) -> socket.socket:
+        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+        if is_public(sock.getpeername()[0]):
+            return sock
+        sock.close()
+        raise NewConnectionError(self, "its address is not public")  # type: ignore[arg-type]
+
+
+class _PublicHTTP(_Public, AWSHTTPConnection):  # type: ignore[misc]
+    pass
+
+
+class _PublicHTTPS(_Public, AWSHTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+PUBLIC_POOLS = {
+    "http": type("_HTTPPool", (AWSHTTPConnectionPool,), {"ConnectionCls": _PublicHTTP}),
+    "https": type("_HTTPSPool", (AWSHTTPSConnectionPool,), {"ConnectionCls": _PublicHTTPS}),
+}
+
+
 class Storage:
     """One bucket; may be shared by threads.
 
     Args:
         bucket: which, and who asks.
         read_timeout_s: how long the service may be silent before the request is tried again.
+        public_only: whether only addresses of the public internet may be reached.
     """
 
-    def __init__(self, bucket: Bucket, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+    def __init__(
+        self, bucket: Bucket, read_timeout_s: float = READ_TIMEOUT_S, *, public_only: bool = False
+    ) -> None:
         self.bucket = bucket
         session = boto3.session.Session(
             aws_access_key_id=bucket.access_key_id,
@@ -61,8 +98,12 @@ class Storage:
                 # Services other than AWS know no trailing checksums.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
+                proxies={} if public_only else None,  # they would resolve the name themselves
             ),
         )
+        if public_only:
+            # botocore has no open way to say what a connection may lead to.
+            self._client._endpoint.http_session._manager.pool_classes_by_scheme = PUBLIC_POOLS
 
     def upload(self, files: Mapping[str, EncodedFile], stop: Stop | None = None) -> dict[str, str]:
         """Put files into the bucket, in parallel, streamed from where they lie: all of them, or none.

@@ -82,6 +82,12 @@ def picture(media: dict[str, Any]) -> Image.Image:
     return image
 
 
+def embedded(media: dict[str, Any]) -> Any:
+    """The graph that ComfyUI wrote into a file."""
+    text = data(media).decode("latin-1")
+    return json.JSONDecoder().raw_decode(text, text.index('{"source"'))[0]
+
+
 def saving(source: dict[str, Any], **nodes: dict[str, Any]) -> dict[str, Any]:
     return {"source": source, **nodes}
 
@@ -241,9 +247,11 @@ def test_an_animation(worker: Worker, class_type: str) -> None:
     options = {"lossless": True, "quality": 80, "method": "default"} if class_type == "SaveAnimatedWEBP" else {}
     options = options or {"compress_level": 4}
     saved = node(class_type, images=["source", 0], filename_prefix="a", fps=6.0, **options)
-    result = worker.run(workflow=saving(FRAMES, save=saved), output={"format": "jpeg"})
+    graph = saving(FRAMES, save=saved, still=node("SaveImage", images=["source", 0], filename_prefix="b"))
+    result = worker.run(workflow=graph, output={"format": "jpeg"})
     image = picture(result["images"][0])
     assert image.n_frames == 5  # type: ignore[attr-defined]
+    assert embedded(result["images"][0]) == graph
     assert any("as node save saved it" in warning for warning in result["warnings"])
 
 
@@ -264,7 +272,9 @@ def test_an_animation(worker: Worker, class_type: str) -> None:
     ],
 )
 def test_a_video_plays(worker: Worker, mime_type: str, nodes: dict[str, Any]) -> None:
-    (video,) = worker.run(workflow=saving(FRAMES, **nodes))["videos"]
+    graph = saving(FRAMES, **nodes, still=node("SaveImage", images=["source", 0], filename_prefix="b"))
+    (video,) = worker.run(workflow=graph)["videos"]
+    assert embedded(video) == graph
     assert (video["mime_type"], video["node_id"]) == (mime_type, "save")
     with av.open(io.BytesIO(data(video))) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]

@@ -74,26 +74,27 @@ def worker(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield client
 
 
-def comfyuis() -> dict[str, Path]:
-    """Every ComfyUI that runs below this process, by its URL, and the folder that holds its folders."""
-    commands = [child.cmdline() for child in psutil.Process().children(recursive=True)]
-    return {
-        f"http://127.0.0.1:{command[command.index('--port') + 1]}": Path(
-            command[command.index("--input-directory") + 1]
-        ).parent
-        for command in commands
-        if "--input-directory" in command
-    }
+def comfyuis() -> dict[str, list[Path]]:
+    """Every ComfyUI that runs below this process, by its URL, and the folders that jobs use."""
+    found = {}
+    for child in psutil.Process().children(recursive=True):
+        command = child.cmdline()
+        if "--input-directory" in command:
+            root = Path(command[command.index("--input-directory") + 1]).parent
+            raw_dir = child.environ().get("COMFY_WORKER_RAW_DIR")
+            folders = [root / name for name in ("input", "output", "temp")] + ([Path(raw_dir)] if raw_dir else [])
+            found[f"http://127.0.0.1:{command[command.index('--port') + 1]}"] = folders
+    return found
 
 
 def left_behind() -> list[str]:
     """What ComfyUI still holds of any job: its queue, its history, its folders."""
     found = []
-    for url, root in comfyuis().items():
+    for url, folders in comfyuis().items():
         queue = requests.get(f"{url}/queue", timeout=10).json()
         found += [f"queue: {entry[1]}" for entries in queue.values() for entry in entries]
         found += [f"history: {prompt_id}" for prompt_id in requests.get(f"{url}/history", timeout=10).json()]
-        found += [str(path) for name in ("input", "output", "temp") for path in (root / name).rglob("*")]
+        found += [str(path) for folder in folders for path in folder.rglob("*")]
     return [
         entry for entry in found if not entry.endswith("/input/3d")
     ]  # ComfyUI's own, made whenever it is asked

@@ -96,6 +96,7 @@ def stored(model_root: Path, folder: Path, service: Service, first_progress: lis
         "BUCKET_SECRET_ACCESS_KEY": SECRET,
         "BUCKET_PREFIX": "made",
         "RESULT_LIMIT_MB": "0.05",
+        "ALLOW_PRIVATE_URLS": "true",
     }
     with worker_with(model_root, folder / "stored.log", **settings) as endpoint:
         client = Client(endpoint.url)
@@ -165,17 +166,34 @@ def s3_config(service: Service, **changes: Any) -> dict[str, Any]:
     return {**own, **changes}
 
 
-def test_a_job_may_bring_its_own_storage(worker: Client, s3: Service) -> None:
-    job = worker.post("runsync?wait=60000", {"input": SMALL, "s3Config": s3_config(s3)})
+def test_a_job_may_bring_its_own_storage(stored: Client, s3: Service) -> None:
+    job = stored.post("runsync?wait=60000", {"input": SMALL, "s3Config": s3_config(s3)})
     (image,) = job["output"]["images"]
     assert image["type"] == "s3_url"
     assert f"{job['id']}/{image['filename']}" in s3.stored()
     assert len(requests.get(image["data"], timeout=10).content) == image["bytes"]
 
 
-def test_a_jobs_own_storage_that_makes_no_sense_is_told(worker: Client, s3: Service) -> None:
-    job = worker.post("runsync?wait=60000", {"input": SMALL, "s3Config": s3_config(s3, accessSecret="")})
-    assert job["error"].startswith("INVALID_VALUE: s3Config must be an object with")
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"accessSecret": ""}, "s3Config must be an object with"),
+        ({"endpointUrl": "s3.example"}, "s3Config.endpointUrl should be a URL such as"),
+        ({}, "s3Config.endpointUrl: 127.0.0.1 has an address that is not public"),
+        ({"endpointUrl": "http://169.254.169.254"}, "s3Config.endpointUrl: 169.254.169.254 has an address that"),
+        (
+            {"endpointUrl": "http://s3.nowhere.invalid"},
+            "s3Config.endpointUrl: there is no host s3.nowhere.invalid",
+        ),
+    ],
+)
+def test_a_jobs_own_storage_that_cannot_be_used_is_told(
+    worker: Client, s3: Service, changes: dict[str, str], error: str
+) -> None:
+    before = len(s3.proxy.seen)
+    job = worker.post("runsync?wait=60000", {"input": SMALL, "s3Config": s3_config(s3, **changes)})
+    assert job["error"].startswith(f"INVALID_VALUE: {error}")
+    assert len(s3.proxy.seen) == before
 
 
 @pytest.mark.parametrize(

@@ -150,8 +150,9 @@ def test_a_graph_that_names_a_file_that_was_not_sent(worker: Client, name: Any) 
     refused(worker, {"workflow": from_image(name)}, "INVALID_VALUE: input image of node load (LoadImage) names '")
 
 
-def test_a_graph_that_writes_elsewhere(worker: Client) -> None:
-    graph = txt2img(save={"filename_prefix": "../../x"})
+@pytest.mark.parametrize("prefix", ["../../x", "x" * 300])
+def test_a_graph_that_writes_elsewhere_or_cannot_write(worker: Client, prefix: str) -> None:
+    graph = txt2img(save={"filename_prefix": prefix})
     refused(worker, {"workflow": graph}, "INVALID_VALUE: filename_prefix of node save must be a text that stays")
 
 

@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from PIL import Image
 
 from tests import placeholders
 from tests.e2e.conftest import Client, pictures, serving
+from tests.file_server import file_server
 from tests.graphs import node, txt2img
 from tests.pictures import encoded, photo
 
@@ -190,11 +192,51 @@ generate_image("A photorealistic cat astronaut floating in space, 4k, detailed")
 """
 
 
-def test_output_0_as_bare_base64_with_response_format_base64_list(model_root: Path, tmp_path: Path) -> None:
-    with serving(model_root, tmp_path, RESPONSE_FORMAT="base64_list") as client:
-        said = run([sys.executable, "-c", GENERATE.replace("URL", client.url)], tmp_path)
-        assert "Image generated successfully!" in said
-        assert opened(tmp_path / "generated_image.png").size == (64, 64)
+@pytest.fixture(scope="module")
+def base64_list(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A worker for the clients of that document, whose pictures lie on this machine here."""
+    settings = {"RESPONSE_FORMAT": "base64_list", "ALLOW_PRIVATE_URLS": "true"}
+    with serving(model_root, tmp_path_factory.mktemp("base64_list"), **settings) as client:
+        yield client
+
+
+def test_output_0_as_bare_base64_with_response_format_base64_list(base64_list: Client, tmp_path: Path) -> None:
+    said = run([sys.executable, "-c", GENERATE.replace("URL", base64_list.url)], tmp_path)
+    assert "Image generated successfully!" in said
+    assert opened(tmp_path / "generated_image.png").size == (64, 64)
+
+
+@pytest.fixture(scope="module")
+def pictures_host() -> Iterator[str]:
+    with file_server() as server:
+        yield f"http://localhost:{server.port}"
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda host: {
+            "prompt": "A castle in a magical forest",
+            "negative_prompt": "deformed, ugly, bad anatomy",
+            "image": f"{host}/input-image.jpg",
+            "strength": 0.75,
+            "num_inference_steps": 3,
+            "guidance_scale": 7.5,
+        },
+        lambda host: {
+            "prompt": "A fantasy landscape with mountains",
+            "controlnet": {"type": "canny", "image": f"{host}/canny-image.jpg", "conditioning_scale": 0.8},
+            **SMALL,
+            "num_inference_steps": 2,
+        },
+    ],
+    ids=["image-to-image", "controlnet"],
+)
+def test_pictures_behind_urls_with_response_format_base64_list(
+    base64_list: Client, pictures_host: str, request_of: Callable[[str], dict[str, Any]]
+) -> None:
+    output: Any = base64_list.output(request_of(pictures_host))
+    assert decoded(output[0]).size == (64, 64)
 
 
 DECODE_IMAGE = """\

@@ -6,15 +6,17 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Timer
 
 import pytest
 import requests
 from pydantic import SecretStr
 
 from comfy_worker.bucket import Bucket, locate
-from comfy_worker.errors import DeliveryFailed
+from comfy_worker.errors import DeliveryFailed, JobCancelled
 from comfy_worker.outputs.encode import EncodedFile
 from comfy_worker.outputs.storage import ATTEMPTS, Storage
+from comfy_worker.stop import Stop
 from tests.s3 import BUCKET, Service, s3_service
 
 pytestmark = pytest.mark.e2e
@@ -143,3 +145,28 @@ def test_a_bucket_that_is_not_there_and_a_service_that_is_not_there_are_told(s3:
         with pytest.raises(DeliveryFailed) as caught:
             Storage(type(bucket)(**{**vars(bucket), **changed})).upload(TWO)
         assert caught.value.details[0]["exception_type"] in ("NoSuchBucket", "EndpointConnectionError")
+
+
+def test_a_cancelled_upload_is_left_at_once_and_nothing_stays(s3: Service) -> None:
+    fails(s3, "slow", 100, "lighthouse")
+    cancelled = Event()
+    Timer(0.3, cancelled.set).start()
+    began = time.monotonic()
+    with pytest.raises(JobCancelled):
+        Storage(s3.bucket()).upload(TWO, Stop(cancelled))
+    assert time.monotonic() - began < 1.4, "the service is silent for 1.5 s"
+    deadline_s = time.monotonic() + 20
+    while s3.stored() or not any(method == "DELETE" for method, _path in s3.proxy.seen):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+
+
+def test_a_name_that_leads_to_a_private_address_is_not_uploaded_to(s3: Service) -> None:
+    bucket = s3.bucket()
+    local = type(bucket)(**{**vars(bucket), "endpoint_url": bucket.endpoint_url.replace("127.0.0.1", "localhost")})
+    with pytest.raises(DeliveryFailed) as caught:
+        Storage(local, public_only=True).upload(TWO)
+    assert caught.value.details[0]["exception_type"] == "EndpointConnectionError"
+    assert s3.proxy.seen == []
+    Storage(local).upload(TWO)
+    assert attempts(s3) == 2

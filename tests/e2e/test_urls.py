@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from comfy_worker import fetch
-from comfy_worker.errors import InvalidMedia
+from comfy_worker.errors import InvalidMedia, JobCancelled
 from comfy_worker.fetch import Fetcher
 from comfy_worker.media import InputFiles
 from comfy_worker.settings import Settings
+from comfy_worker.stop import Stop
 from tests.file_server import FILES, FileServer, file_server
 
 pytestmark = pytest.mark.e2e
@@ -117,6 +119,16 @@ def test_who_drips_is_cut_off(server: FileServer, path: str) -> None:
     with pytest.raises(InvalidMedia, match=r"image: 127\.0\.0\.1 took too long to send its file"):
         fetcher(timeout_s=0.7).fetch("image", local(server, path))
     assert 0.6 < time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize("path", ["/drip", "/silent"])
+def test_a_cancelled_job_stops_fetching(server: FileServer, path: str) -> None:
+    cancelled = threading.Event()
+    threading.Timer(0.3, cancelled.set).start()
+    began = time.monotonic()
+    with pytest.raises(JobCancelled):
+        fetcher(timeout_s=20, stop=Stop(cancelled)).fetch("image", local(server, path))
+    assert time.monotonic() - began < 2
 
 
 def test_a_port_where_nobody_listens_is_told() -> None:

@@ -154,9 +154,9 @@ def test_a_job_that_fails_half_way_leaves_nothing(worker: Client) -> None:
 
 
 def test_what_stays_would_be_seen(worker: Client) -> None:
-    (root,) = (root for root in comfyuis().values() if root.is_relative_to(worker.temp_dir))
-    for name in ("input", "output", "temp"):
-        file = root / name / "left.png"
+    (folders,) = (found for found in comfyuis().values() if found[0].is_relative_to(worker.temp_dir))
+    for folder in folders:
+        file = folder / "left.png"
         file.touch()
         assert left_behind() == [str(file)]
         file.unlink()

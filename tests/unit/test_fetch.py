@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from comfy_worker.addresses import is_public
 from comfy_worker.errors import InvalidMedia
-from comfy_worker.fetch import Fetcher, is_public
+from comfy_worker.fetch import Fetcher
 
 PRIVATE = [
     "127.0.0.1",
@@ -99,7 +100,9 @@ def test_other_schemes_are_refused(url: str) -> None:
         fetcher("1.1.1.1").fetch("image", url)
 
 
-@pytest.mark.parametrize("url", ["http://", "http://a:b:c/", "http://[1/", "http://a:99999/", "https:///x"])
+@pytest.mark.parametrize(
+    "url", ["http://", "http://a:b:c/", "http://[1/", "http://a:99999/", "https:///x", f"http://{'a' * 254}/"]
+)
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(InvalidMedia, match="image is no URL that can be read"):
         fetcher("1.1.1.1").fetch("image", url)

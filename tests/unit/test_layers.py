@@ -42,6 +42,7 @@ ALLOWED = {
         "comfy_worker.graph.nodes",
     ),
     "comfy_worker.outputs": (
+        "comfy_worker.addresses",
         "comfy_worker.bucket",
         "comfy_worker.errors",
         "comfy_worker.job",

@@ -9,15 +9,10 @@ from typing import Any
 
 import latent_preview
 from comfy.cli_args import LatentPreviewMethod, args
-from server import PromptServer
+
+from .prompts import told
 
 __all__ = ["take_preview_method"]
-
-
-def _is_asked() -> bool:
-    """Whether the prompt that runs now asks for previews; the queue runs one at a time."""
-    running = PromptServer.instance.prompt_queue.currently_running.values()
-    return any(extra_data.get("preview_method") == "auto" for _number, _id, _prompt, extra_data, *_ in running)
 
 
 def take_preview_method() -> None:
@@ -28,7 +23,7 @@ def take_preview_method() -> None:
 
     def get_previewer(device: Any, latent_format: Any) -> Any:
         at_start = args.preview_method
-        if at_start == LatentPreviewMethod.NoPreviews and _is_asked():
+        if at_start == LatentPreviewMethod.NoPreviews and told("preview_method") == "auto":
             args.preview_method = LatentPreviewMethod.Auto
         try:
             return by_arguments(device, latent_format)

@@ -1,0 +1,25 @@
+"""The graph that saving nodes write into their files: the client's own, not the one that was queued for it.
+
+ComfyUI hands a node the queued graph, as ``PROMPT``. That one has a class of ours where pictures are saved, and
+the names of the job's folders.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_execution.graph import DynamicPrompt
+
+from .prompts import told
+
+__all__ = ["give_clients_graph"]
+
+
+def give_clients_graph() -> None:
+    """Give nodes that ask for the prompt the graph that the worker sent beside it, where it did."""
+    queued = DynamicPrompt.get_original_prompt
+
+    def get_original_prompt(self: Any) -> Any:
+        return told("comfy_worker_graph") or queued(self)
+
+    DynamicPrompt.get_original_prompt = get_original_prompt

@@ -1,0 +1,15 @@
+"""What the worker tells ComfyUI of the prompt that runs, beside its graph: ``extra_data`` with words of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server import PromptServer
+
+__all__ = ["told"]
+
+
+def told(word: str) -> Any:
+    """What stands under a word in the extra data of the prompt that runs; the queue runs one at a time."""
+    running = PromptServer.instance.prompt_queue.currently_running.values()
+    return next((extra_data.get(word) for _number, _id, _prompt, extra_data, *_ in running), None)
