@@ -19,6 +19,7 @@ from comfy_worker.graph.fill import describe
 from comfy_worker.graph.needs import Sources, model_files
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.roles import find_roles
+from comfy_worker.job import JobInput
 from comfy_worker.model_list import listed_models
 from comfy_worker.saved_graph import graph_of_picture
 from comfy_worker.templates import PARAMS
@@ -44,14 +45,13 @@ def run(command: str, file: str, defs: NodeDefs, *, output: Path | None = None, 
         The exit code: 1 where something is wrong with a file.
     """
     reports = {name: _report(command, read, defs) for name, read in _files(file)}
+    if not reports:
+        reports = {file: _failed("there is no workflow in this folder")}
     if output is not None:
         for name, report in reports.items():
             if "workflow" in report:
-                path = output / Path(name).with_suffix(".json").name if Path(file).is_dir() else output
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(
-                    json.dumps(report["workflow"], indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-                )
+                into_folder = Path(file).is_dir() or output.is_dir()
+                _write(report, output / Path(name).with_suffix(".json").name if into_folder else output)
     if as_json:
         print(json.dumps(reports, indent=2, ensure_ascii=False))
     else:
@@ -60,6 +60,18 @@ def run(command: str, file: str, defs: NodeDefs, *, output: Path | None = None, 
                 print(json.dumps(report["workflow"], indent=2, ensure_ascii=False))
             _tell(command, name, report)
     return 1 if any(report["findings"] for report in reports.values()) else 0
+
+
+def _write(report: Report, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report["workflow"], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        report |= _failed(str(error))
+
+
+def _failed(problem: str) -> Report:
+    return {"findings": [{"problem": problem}], "error": problem}
 
 
 def _files(file: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
@@ -76,12 +88,17 @@ def _files(file: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
 
 
 def _parsed(data: bytes) -> Any:
+    """The graph that a file holds, or a request in it."""
     if data[:4] in (b"\x89PNG", b"RIFF"):
         return graph_of_picture(data)
     try:
-        return json.loads(data)
+        value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InvalidWorkflow(f"it is neither JSON nor a picture that ComfyUI saved ({error})") from None
+    asked = value.get("input") if isinstance(value, dict) else None
+    if not isinstance(asked, dict) or "workflow" not in asked:
+        return value
+    return JobInput.read({"workflow": asked["workflow"]}).workflow
 
 
 def _report(command: str, read: Callable[[], bytes], defs: NodeDefs) -> Report:
@@ -91,12 +108,10 @@ def _report(command: str, read: Callable[[], bytes], defs: NodeDefs) -> Report:
         resolve_variants(converted.workflow, converted.variants, seed=0)
         return COMMANDS[command](converted, defs)
     except WorkerError as error:
-        return {
-            "findings": error.details or [{"problem": f"{error.code}: {error}"}],
-            "error": f"{error.code}: {error}",
-        }
+        failed = _failed(f"{error.code}: {error}")
+        return {**failed, "findings": error.details or failed["findings"]}
     except OSError as error:
-        return {"findings": [{"problem": str(error)}], "error": str(error)}
+        return _failed(str(error))
 
 
 def _sources(converted: Converted) -> Sources:

@@ -240,6 +240,26 @@ def _use(node_id: int, source: Source | None, kind: str = PART, radius: Source |
     return node(node_id, kind, inputs, "IMAGE", **{"widgets_values": [], **more})
 
 
+def _sampled_by(widgets: list[Any]) -> dict[str, Any]:
+    """Text to image, with these values in the sampler."""
+    return editor_file(
+        _checkpoint(1),
+        *({**one, "widgets_values": widgets} if one["id"] == 13 else one for one in _sampled((1, 0), (1, 1))),
+    )
+
+
+def _text_part(widgets: list[Any]) -> dict[str, Any]:
+    """A subgraph that shows its text, with these values outside."""
+    inputs = {"clip": (CLIP, (-10, 0)), "=text": (STRING, (-10, 1))}
+    text = node(4, "CLIPTextEncode", inputs, "CONDITIONING", ["{c|c} // d"])
+    return editor_file(
+        _checkpoint(1),
+        node(2, PART, {"clip": (CLIP, (1, 1)), "=text": (STRING, None)}, "CONDITIONING", widgets),
+        node(3, "PreviewAny", {"source": ("*", (2, 0))}, "", []),
+        subgraphs=[subgraph(PART, {"clip": CLIP, "text": STRING}, {"CONDITIONING": (CONDITIONING, (4, 0))}, text)],
+    )
+
+
 FILES: dict[str, dict[str, Any]] = {
     "plain": editor_file(_checkpoint(1), *_sampled((1, 0), (1, 1))),
     "a LoRA bypassed": editor_file(
@@ -512,4 +532,70 @@ FILES: dict[str, dict[str, Any]] = {
     "an input of a class with no widget": editor_file(
         node(1, "RecordAudio", {}, "AUDIO", [""]), node(2, "PreviewAudio", {"audio": ("AUDIO", (1, 0))}, "", [])
     ),
+    "an old file, whose seed is fixed by yes or no": _sampled_by([7, True, 20, 8, "euler", "normal", 1]),
+    "a seed with a way to go on that is not known": _sampled_by([7, "backwards", 20, 8, "euler", "normal", 1]),
+    "an object for a value": _sampled_by([7, "fixed", 20, 8, {"euler": 1}, "normal", 1]),
+    "an object for a button": editor_file(
+        node(1, "LoadImage", {}, "IMAGE MASK", ["other.png", {"name": "upload", "type": "button"}]),
+        _save(2, (1, 0)),
+    ),
+    "an old file, with a value for an input that takes none": editor_file(
+        node(1, "StabilityStableImageUltraNode", {}, "IMAGE", ["p", "1:1", "None", 5, "fixed", "not this", 0.7]),
+        _save(2, (1, 0)),
+    ),
+    "a class by its old name": editor_file(
+        _checkpoint(1),
+        _text(2, (1, 1), "a"),
+        _text(3, (1, 1), "b"),
+        node(
+            4,
+            "ConditioningAverage ",
+            {"conditioning_to": (CONDITIONING, (2, 0)), "conditioning_from": (CONDITIONING, (3, 0))},
+            "CONDITIONING",
+            [0.7],
+        ),
+        node(5, "PreviewAny", {"source": ("*", (4, 0))}, "", []),
+    ),
+    "a primitive behind a reroute": editor_file(
+        _primitive(1, INT, 5, "fixed"),
+        _reroute(5, (1, 0), INT),
+        _load(2),
+        node(3, "ImageBlur", {"image": (IMAGE, (2, 0)), "=blur_radius": (INT, (5, 0))}, "IMAGE", [1, 2.0]),
+        _save(4, (3, 0)),
+    ),
+    "a primitive in a subgraph": editor_file(
+        _load(1),
+        _use(2, (1, 0)),
+        _save(3, (2, 0)),
+        subgraphs=[
+            subgraph(
+                PART,
+                {"image": IMAGE, "blur_radius": INT},
+                {"IMAGE": (IMAGE, (5, 0))},
+                _primitive(4, INT, 5, "fixed"),
+                node(
+                    5, "ImageBlur", {"image": (IMAGE, (-10, 0)), "=blur_radius": (INT, (4, 0))}, "IMAGE", [1, 2.0]
+                ),
+            )
+        ],
+    ),
+    "a subgraph that lists its values": editor_file(
+        _load(1),
+        _use(
+            2,
+            (1, 0),
+            widgets_values=[None, 9],
+            properties={"proxyWidgets": [["5", "sigma"], ["-1", "blur_radius"]]},
+        ),
+        _save(3, (2, 0)),
+        subgraphs=[_blur_part()],
+    ),
+    "a subgraph that lists its values, but has none": editor_file(
+        _load(1),
+        _use(2, (1, 0), widgets_values=[], properties={"proxyWidgets": [["-1", "blur_radius"]]}),
+        _save(3, (2, 0)),
+        subgraphs=[_blur_part()],
+    ),
+    "a text shown outside of a subgraph": _text_part([]),
+    "a text set outside of a subgraph": _text_part(["{a|a} // b"]),
 }

@@ -106,7 +106,8 @@ class _Checker:
 
     def warnings(self) -> Iterator[str]:
         """What is strange."""
-        idle = [node_id for node_id in self._workflow if node_id not in self._live] if self._live else []
+        known = [node_id for node_id, node in self._workflow.items() if node["class_type"] in self._defs]
+        idle = [node_id for node_id in known if node_id not in self._live] if self._live else []
         if idle:
             shown = ", ".join(f"{node_id} ({title_of(self._workflow, node_id)})" for node_id in idle[:5])
             more = f" and {len(idle) - 5} more" if len(idle) > 5 else ""

@@ -17,12 +17,14 @@ from typing import Any
 from comfy_worker.errors import InvalidWorkflow
 from comfy_worker.graph.editor import FlatNode, Value, flatten, is_editor_file
 from comfy_worker.graph.nodes import InputSpec, NodeClass, NodeDefs
-from comfy_worker.graph.workflow import Input, Need, Workflow, parse
+from comfy_worker.graph.workflow import Input, Link, Need, Workflow, parse
 
 __all__ = ["Converted", "read_workflow", "resolve_variants"]
 
 # Widgets of the frontend that comfy-cli does not know; each holds one text.
 TEXT_WIDGETS = frozenset({"AUDIO_RECORD"})
+# The frontend's own widget behind such an input, if nothing says otherwise: what becomes of the seed after a run.
+SEEDS = frozenset({"seed", "noise_seed"})
 # What the frontend gives a class that is none of ComfyUI's.
 SUBGRAPH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 GROUP_NODE = re.compile(r"workflow[>/]")
@@ -74,7 +76,7 @@ def read_workflow(value: Any, defs: NodeDefs) -> Converted:
             for one in flat
             if (declared := defs.get(_class_of(one)))
             for spec in declared.inputs.values()
-            if spec.options.get("dynamicPrompts")
+            if spec.options.get("dynamicPrompts") and not _is_from_outside(one.fed.get(spec.name))
         ),
     )
 
@@ -164,9 +166,13 @@ def _converted(flat: list[FlatNode], defs: NodeDefs) -> Workflow:
     for one in flat:
         node = found[one.node_id]
         node["class_type"] = _class_of(one)
+        node["inputs"] = {
+            name: value[0] if isinstance(value, tuple) else value for name, value in node["inputs"].items()
+        }
         for name, fed in one.fed.items():
             if isinstance(fed, Value):
-                node["inputs"][name] = {"__value__": fed.value} if isinstance(fed.value, list) else fed.value
+                if fed.value is not None:
+                    node["inputs"][name] = {"__value__": fed.value} if isinstance(fed.value, list) else fed.value
             elif fed.node_id in found:
                 node["inputs"][name] = list(fed)
             else:  # linked to a muted node
@@ -181,8 +187,35 @@ def _alone(one: FlatNode, declared: NodeClass | None) -> dict[str, Any]:
         "type": one.node_id,
         "title": one.node.get("title") or (declared.display_name if declared else _class_of(one)),
         "inputs": [{**entry, "link": None} for entry in one.node["inputs"] if entry.get("widget")],
-        "widgets_values": one.node.get("widgets_values"),
+        "widgets_values": _values(one.node.get("widgets_values"), declared),
     }
+
+
+def _values(values: Any, declared: NodeClass | None) -> Any:
+    """The values of a node's widgets, without those that comfy-cli takes for something else.
+
+    Where there is one for each of the frontend's widgets (old files hold one for a forced input too), their places
+    tell what each is. An object, which would stand for other inputs, is wrapped.
+    """
+    places = [place for spec in declared.inputs.values() for place in _places(spec)] if declared else []
+    if not isinstance(values, list) or not places:
+        return values
+    if len(values) != len(places):
+        places = [place for place in places if place != "forced"]
+    if len(values) == len(places):
+        pairs = zip(values, places, strict=True)
+        values = ["fixed" if place == "control" else value for value, place in pairs if place != "forced"]
+    return [(value,) if isinstance(value, dict) else value for value in values]
+
+
+def _places(spec: InputSpec) -> list[str]:
+    """What ``widgets_values`` holds for an input."""
+    if spec.options.get("forceInput"):
+        return ["forced"]
+    is_controlled = spec.type == "INT" and spec.options.get("control_after_generate", spec.name in SEEDS)
+    return (
+        ["value", "control"] if is_controlled else ["value"] if spec.is_widget or spec.type in TEXT_WIDGETS else []
+    )
 
 
 def _as_object_info(declared: NodeClass) -> dict[str, Any]:
@@ -200,6 +233,11 @@ def _as_declared(spec: InputSpec) -> list[Any]:
     options = {key: value for key, value in spec.options.items() if key not in left_out}
     kind = "STRING" if spec.type in TEXT_WIDGETS else spec.type
     return [list(spec.choices) if spec.is_listed and spec.choices is not None else kind, options]
+
+
+def _is_from_outside(fed: Link | Value | None) -> bool:
+    """Whether an input's value is one that a subgraph shows on its host, which the frontend leaves as it is."""
+    return isinstance(fed, Value) and fed.is_outside
 
 
 def _class_of(one: FlatNode) -> str:

@@ -20,15 +20,25 @@ MUTED, BYPASSED = 2, 4
 INPUT_NODE, OUTPUT_NODE = "-10", "-20"
 VIRTUAL = frozenset({"Note", "MarkdownNote", "PrimitiveNode", "Reroute", "GetNode", "SetNode"})
 ANY_TYPE = ("", "*", "0", "None")
+# Classes that were renamed; the frontend does it as it opens a file.
+RENAMED = {
+    "ConditioningAverage ": "ConditioningAverage",
+    "SDV_img2vid_Conditioning": "SVD_img2vid_Conditioning",
+    "T2IAdapterLoader": "ControlNetLoader",
+}
 MAX_DEPTH = 30
 
 Json = dict[str, Any]
 
 
 class Value(NamedTuple):
-    """A literal that comes from another node: a primitive, or the outside of a subgraph."""
+    """A literal that comes from another node: a primitive, or the outside of a subgraph.
+
+    ``is_outside`` tells the second; its ``value`` is None where nothing was set there: the node's own holds.
+    """
 
     value: Any
+    is_outside: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,8 @@ def flatten(file: Json) -> list[FlatNode]:
 class _Step(NamedTuple):
     """A place on the way up from an input: an input of a node, or an output.
 
-    ``kind`` is the type that is wanted in the end; where it is None, the type of the input itself.
+    ``kind`` is the type that is wanted in the end; where it is None, the type of the input itself. ``is_direct``
+    tells that no node has passed anything on so far.
     """
 
     graph: _Graph
@@ -93,6 +104,7 @@ class _Step(NamedTuple):
     slot: int
     kind: str | None = None
     is_output: bool = False
+    is_direct: bool = True
 
 
 _Source = Link | Value | None
@@ -155,25 +167,26 @@ class _Graph:
         if link is None:
             return None
         if link.origin == INPUT_NODE:
-            return self._outside(link.origin_slot)
+            return self._outside(link.origin_slot, step)
         kind = str(entry.get("type")) if step.kind is None else step.kind
-        return _Step(self, link.origin, link.origin_slot, kind, is_output=True)
+        return _Step(self, link.origin, link.origin_slot, kind, is_output=True, is_direct=step.is_direct)
 
     def above_output(self, step: _Step) -> _Step | _Source:
         """What an output stands for: itself, or what its node only passes on."""
         node = self._nodes.get(step.node_id, {})
         kind = node.get("type")
         if kind == "PrimitiveNode":
-            values = _list(node.get("widgets_values"))
+            # The frontend sets widgets to it that are linked to it straight, and from the outermost graph only.
+            values = _list(node.get("widgets_values")) if step.is_direct and self._outer is None else ()
             return Value(values[0]) if values else None
         if node.get("mode") == BYPASSED:
             slot = _passed_on(node, step.slot, step.kind or "")
-            return None if slot is None else _Step(self, step.node_id, slot)
+            return None if slot is None else _Step(self, step.node_id, slot, is_direct=False)
         if kind == "Reroute":
-            return _Step(self, step.node_id, 0, step.kind)
+            return _Step(self, step.node_id, 0, step.kind, is_direct=False)
         if kind == "GetNode":
             setter = self._setters.get(repr(node.get("widgets_values")))
-            return None if setter is None else _Step(self, setter, 0, step.kind)
+            return None if setter is None else _Step(self, setter, 0, step.kind, is_direct=False)
         if not kind or kind in VIRTUAL:
             return None
         if self.is_host(node) and node.get("mode") != MUTED:
@@ -182,28 +195,34 @@ class _Graph:
             if link is None:
                 return None
             if link.origin == INPUT_NODE:
-                return inner._outside(link.origin_slot)
+                return inner._outside(link.origin_slot, step._replace(is_direct=False))
             return _Step(inner, link.origin, link.origin_slot, step.kind, is_output=True)
         return Link(self.prefix + step.node_id, step.slot)
 
-    def _outside(self, slot: int) -> _Step | _Source:
+    def _outside(self, slot: int, step: _Step) -> _Step | _Source:
         """What feeds an input of this subgraph from outside, else the value that its host holds for it."""
         if self._outer is None or self._host is None:
             return None
         name = _entry(self._source["inputs"], slot).get("name")
         for index, entry in enumerate(self._host["inputs"]):
             if entry.get("name") == name and str(entry.get("link")) in self._outer._links:
-                return _Step(self._outer, _id(self._host), index)
-        return self._host_values.get(str(name))
+                return _Step(self._outer, _id(self._host), index, is_direct=step.is_direct)
+        return Value(self._host_values.get(str(name)), is_outside=True)
 
     @cached_property
-    def _host_values(self) -> dict[str, Value]:
+    def _host_values(self) -> dict[str, Any]:
         """The values of the widgets that a subgraph shows on its host, by the name of its input."""
         from comfy_cli.cql import promoted
 
+        host = self._host or {}
+        # Where the host lists what it shows, its values stand in that order; ``-1`` tells an input of its own.
+        listed = [entry for entry in _list(host["properties"].get("proxyWidgets")) if isinstance(entry, list)]
+        if any(entry[:1] == ["-1"] for entry in listed):
+            pairs = zip(listed, _list(host.get("widgets_values")), strict=False)
+            return {str(entry[-1]): value for entry, value in pairs if entry[:1] == ["-1"]}
         shown = promoted.promoted_inputs(self._source, dict(self._subgraphs))
-        values = {one.name: promoted.host_value(self._host or {}, one) for one in shown}
-        return {name: Value(value) for name, value in values.items() if value is not promoted.UNSET}
+        values = {one.name: promoted.host_value(host, one) for one in shown}
+        return {name: value for name, value in values.items() if value is not promoted.UNSET}
 
     def _within(self, host: Json) -> _Graph:
         """The subgraph that a node stands for."""
@@ -279,7 +298,7 @@ def _well_formed(graph: Json) -> Json:
     nodes = [
         {
             **node,
-            "type": str(node.get("type") or ""),
+            "type": RENAMED.get(kind := str(node.get("type") or ""), kind),
             "inputs": _dicts(node.get("inputs")),
             "outputs": _dicts(node.get("outputs")),
             "properties": _dict(node.get("properties")),

@@ -116,8 +116,10 @@ def test_the_newer_form_of_a_list_is_a_warning_but_for_model_files() -> None:
 def test_nodes_that_no_output_needs_are_a_warning() -> None:
     workflow = saved(a=node("LoadImage", image="there.png")) | {"idle": node("Blur", radius="many")}
     checked = found(workflow)
-    assert checked.findings == ()
-    assert checked.warnings == ("no output needs node idle (Blur): ComfyUI will not run what no output needs",)
+    warned = ("no output needs node idle (Blur): ComfyUI will not run what no output needs",)
+    assert (checked.findings, checked.warnings) == ((), warned)
+    checked = found(workflow | {"ghost": node("Ghost")})
+    assert ([finding["node_id"] for finding in checked.findings], checked.warnings) == (["ghost"], warned)
 
 
 def test_no_output_is_a_finding_of_the_whole() -> None:

@@ -95,3 +95,28 @@ def test_a_file_that_is_not_there_is_told(desk: Any, tmp_path: Path) -> None:
     code, out, _ = desk("check", tmp_path / "none.json")
     assert code == 1
     assert "No such file" in out
+
+
+def test_a_request_is_a_workflow_too(desk: Any, tmp_path: Path) -> None:
+    graph = {"1": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}}}
+    file = tmp_path / "request.json"
+    for workflow in (graph, json.dumps(graph)):
+        file.write_text(json.dumps({"input": {"workflow": workflow, "seed": 3}}), encoding="utf-8")
+        code, out, _ = desk("check", file)
+        assert (code, "images is linked to node '2', which is not there" in out) == (1, True)
+
+
+def test_one_file_may_go_into_a_folder(desk: Any, folder: Path, tmp_path: Path) -> None:
+    assert desk("convert", folder / "a.json", "--output", str(tmp_path)) == (0, "", "")
+    assert (tmp_path / "a.json").is_file()
+
+
+def test_what_cannot_be_written_is_told(desk: Any, folder: Path) -> None:
+    code, out, err = desk("convert", folder / "a.json", "--output", str(folder / "b.json" / "a.json"))
+    assert (code, out, "File exists" in err or "Not a directory" in err) == (1, "", True)
+
+
+def test_a_folder_without_a_workflow_is_told(desk: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, out, _ = desk("check", tmp_path / "empty")
+    assert (code, out) == (1, f"{tmp_path / 'empty'}: there is no workflow in this folder\n")
