@@ -90,4 +90,18 @@ run --volume "$work/volume:/runpod-volume:ro" "$container" -- python /tests/insi
 mkdir "$work/volume/ComfyUI"
 mv "$work/volume/models" "$work/volume/ComfyUI/models"
 run --volume "$work/volume:/runpod-volume:ro" "$container" -- python /tests/inside.py
+
+say "third build, with custom nodes"
+pack() { git -C "$work/pack" -c user.name=t -c user.email=t@example.org "$@"; }
+mkdir "$work/pack"
+printf 'import tomli_w\nNODE_CLASS_MAPPINGS = {}\n' >"$work/pack/__init__.py"
+printf 'tomli-w\ntorch\n' >"$work/pack/requirements.txt"
+pack init --quiet && pack add --all && pack commit --quiet --message 1
+printf 'file:///pack@%s\n' "$(pack rev-parse HEAD)" >>"$work/context/custom_nodes.txt"
+SECONDS=0
+build --volume "$work/pack:/pack:ro" --tag localhost/third
+say "third build: $SECONDS s"
+layers localhost/third | tail -n 3
+container=$(buildah from localhost/third)
+run --volume "$work/volume:/runpod-volume:ro" "$container" -- python /tests/inside.py
 say "all is well"

@@ -41,6 +41,8 @@ def main() -> int:
         answer = requests.post(f"{endpoint.url}/runsync?wait=280000", json={"input": JOB}, timeout=300).json()
         assert answer["status"] == "COMPLETED", answer
         assert subprocess.run([sys.executable, "-m", "comfy_setup.health"]).returncode == 0
+    for pack in paths.NODE_PACKS.glob("*"):
+        assert f"seconds: {pack}\n" in log.read_text()
     [picture] = answer["output"]["images"]
     assert Image.open(io.BytesIO(base64.b64decode(picture["data"]))).size == (64, 64)
     model = next(path for path in Path("/runpod-volume").rglob("*.safetensors"))

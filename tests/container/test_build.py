@@ -14,7 +14,7 @@ pytestmark = pytest.mark.container
 
 
 def test_the_container_is_built_and_makes_a_picture() -> None:
-    require("buildah", "debootstrap")
+    require("buildah", "debootstrap", "git")
     if os.getuid():
         pytest.skip("buildah and debootstrap need root here")
     built = subprocess.run(
