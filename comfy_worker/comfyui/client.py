@@ -63,7 +63,7 @@ class ComfyUIClient:
         *,
         prompt_id: str,
         client_id: str,
-        extra_data: Mapping[str, str] | None = None,
+        extra_data: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """``POST /prompt``: queue a workflow.
 
@@ -71,7 +71,7 @@ class ComfyUIClient:
             workflow: a graph in API format.
             prompt_id: an id of our choice.
             client_id: whose websocket hears of it.
-            extra_data: what goes with the graph: ``preview_method``, ``api_key_comfy_org``; secret.
+            extra_data: what goes with the graph: ``preview_method``, ``api_key_comfy_org``, ``comfy_worker_graph``; secret.
 
         Returns:
             ``{prompt_id, number, node_errors}``.

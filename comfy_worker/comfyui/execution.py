@@ -106,7 +106,7 @@ class Execution:
         stop: Stop,
         *,
         on_event: Callable[[Event | None], None] = lambda _event: None,
-        extra_data: Mapping[str, str] | None = None,
+        extra_data: Mapping[str, Any] | None = None,
     ) -> ExecutionResult:
         """Queue a workflow, wait for its end, and forget it.
 

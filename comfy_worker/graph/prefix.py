@@ -83,7 +83,8 @@ def into_folder(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
                 )
         first = node["inputs"].get(names[0])
         if isinstance(first, str):
-            told = {names[0]: f"{folder}/{first}"}
+            # A prefix that names nothing would make the folder itself the name.
+            told = {names[0]: f"{folder}/{first if first.strip('./') else 'ComfyUI'}"}
         elif node["class_type"] in defs and defs[node["class_type"]].is_output:
             told = {"comfy_worker_folder": folder}
         else:

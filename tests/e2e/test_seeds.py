@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -194,8 +195,13 @@ generate_image("A photorealistic cat astronaut floating in space, 4k, detailed")
 
 @pytest.fixture(scope="module")
 def base64_list(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A worker for the clients of that document, whose pictures lie on this machine here."""
-    settings = {"RESPONSE_FORMAT": "base64_list", "ALLOW_PRIVATE_URLS": "true"}
+    """A worker for the clients of that document, with settings that it names; its pictures lie on this machine."""
+    settings = {
+        "RESPONSE_FORMAT": "base64_list",
+        "PRECISION": "fp32",
+        "ENABLE_XFORMERS": "true",
+        "ALLOW_PRIVATE_URLS": "true",
+    }
     with serving(model_root, tmp_path_factory.mktemp("base64_list"), **settings) as client:
         yield client
 
@@ -204,6 +210,12 @@ def test_output_0_as_bare_base64_with_response_format_base64_list(base64_list: C
     said = run([sys.executable, "-c", GENERATE.replace("URL", base64_list.url)], tmp_path)
     assert "Image generated successfully!" in said
     assert opened(tmp_path / "generated_image.png").size == (64, 64)
+
+
+def test_the_settings_of_that_document_reach_comfyui(base64_list: Client) -> None:
+    commands = [set(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    assert any({"--fp32-unet", "--fp32-text-enc", "--fp32-vae"} <= command for command in commands)
+    assert "xformers is asked for and not installed" in (base64_list.temp_dir / "worker.log").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from pydantic import SecretStr
 
 from comfy_worker.bucket import Bucket, locate
 from comfy_worker.errors import DeliveryFailed, JobCancelled
+from comfy_worker.job import Output
+from comfy_worker.outputs.deliver import Delivery
 from comfy_worker.outputs.encode import EncodedFile
 from comfy_worker.outputs.storage import ATTEMPTS, Storage
 from comfy_worker.stop import Stop
@@ -170,3 +172,13 @@ def test_a_name_that_leads_to_a_private_address_is_not_uploaded_to(s3: Service) 
     assert s3.proxy.seen == []
     Storage(local).upload(TWO)
     assert attempts(s3) == 2
+
+
+def test_an_early_upload_that_failed_is_tried_again_under_the_same_key(s3: Service) -> None:
+    delivery = Delivery("job", Output(), Storage(s3.bucket()), 1_000_000, streaming=True)
+    s3.proxy.fate = lambda method, _path: "refuse" if method == "PUT" else ""
+    assert delivery.early([PNG], 7) is None
+    s3.proxy.fate = lambda _method, _path: ""
+    media = delivery.deliver([PNG], 7, lambda _media: 0)
+    assert s3.stored() == ["job/lighthouse.png"]
+    assert requests.get(media["images"][0].data, timeout=10).content == PNG.content

@@ -34,6 +34,11 @@ def test_a_prefix_goes_below_the_folder_and_the_graph_stays() -> None:
     assert given == graph("set/ComfyUI")
 
 
+@pytest.mark.parametrize("prefix", ["", ".", "./"])
+def test_a_prefix_that_names_nothing_does_not_show_the_folder(prefix: str) -> None:
+    assert into_folder(graph(prefix), "job", DEFS) == graph("job/ComfyUI")
+
+
 def test_an_output_node_without_a_prefix_of_its_own_is_told_the_folder() -> None:
     given: dict[str, dict[str, Any]] = {
         **graph(["9", 0]),
