@@ -71,7 +71,7 @@ class ComfyUIClient:
             workflow: a graph in API format.
             prompt_id: an id of our choice.
             client_id: whose websocket hears of it.
-            extra_data: what goes with the graph: ``preview_method``, ``api_key_comfy_org``, ``comfy_worker_graph``; secret.
+            extra_data: what goes with the graph: ``preview_method``, ``comfy_worker_graph``, API keys; secret.
 
         Returns:
             ``{prompt_id, number, node_errors}``.
