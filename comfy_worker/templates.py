@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from comfy_worker.errors import InvalidWorkflow, UnknownWorkflow, brief
-from comfy_worker.graph.editor import is_editor_file
+from comfy_worker.graph.editor_file import is_editor_file
 from comfy_worker.graph.workflow import Need, Workflow, parse
 from comfy_worker.job import JobInput
 

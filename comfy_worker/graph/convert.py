@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_worker.errors import InvalidWorkflow
-from comfy_worker.graph.editor import FlatNode, Value, flatten, is_editor_file
+from comfy_worker.graph.editor import FlatNode, Value, flatten
+from comfy_worker.graph.editor_file import is_editor_file
 from comfy_worker.graph.nodes import InputSpec, NodeClass, NodeDefs
 from comfy_worker.graph.workflow import Input, Link, Need, Workflow, parse
 

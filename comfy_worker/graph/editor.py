@@ -12,23 +12,27 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from comfy_worker.errors import InvalidWorkflow
+from comfy_worker.graph.editor_file import (
+    INPUT_NODE,
+    MAX_DEPTH,
+    OUTPUT_NODE,
+    Json,
+    as_dict,
+    as_list,
+    dicts,
+    entry_at,
+    id_of,
+    link_of,
+    passed_on,
+    shown_outside,
+    well_formed,
+)
 from comfy_worker.graph.workflow import MAX_NODES, Link
 
-__all__ = ["FlatNode", "Value", "flatten", "is_editor_file"]
+__all__ = ["FlatNode", "Value", "flatten"]
 
 MUTED, BYPASSED = 2, 4
-INPUT_NODE, OUTPUT_NODE = "-10", "-20"
 VIRTUAL = frozenset({"Note", "MarkdownNote", "PrimitiveNode", "Reroute", "GetNode", "SetNode"})
-ANY_TYPE = ("", "*", "0", "None")
-# Classes that were renamed; the frontend does it as it opens a file.
-RENAMED = {
-    "ConditioningAverage ": "ConditioningAverage",
-    "SDV_img2vid_Conditioning": "SVD_img2vid_Conditioning",
-    "T2IAdapterLoader": "ControlNetLoader",
-}
-MAX_DEPTH = 30
-
-Json = dict[str, Any]
 
 
 class Value(NamedTuple):
@@ -56,16 +60,11 @@ class FlatNode:
     fed: dict[str, Link | Value] = field(default_factory=dict)
 
 
-def is_editor_file(value: Any) -> bool:
-    """Whether a value is a workflow as the editor's Save writes it, rather than an API-format one."""
-    return isinstance(value, dict) and isinstance(value.get("nodes"), list) and "links" in value
-
-
 def flatten(file: Json) -> list[FlatNode]:
     """Flatten a file.
 
     Args:
-        file: JSON already read, of which :func:`is_editor_file` holds.
+        file: JSON already read, of which :func:`~comfy_worker.graph.editor_file.is_editor_file` holds.
 
     Returns:
         The nodes that run in the order of the file, those of a subgraph where its node stands.
@@ -73,18 +72,18 @@ def flatten(file: Json) -> list[FlatNode]:
     Raises:
         InvalidWorkflow: a subgraph contains itself, links go in a circle, or there are too many nodes.
     """
-    subgraphs = [_well_formed(entry) for entry in _dicts(_dict(file.get("definitions")).get("subgraphs"))]
+    subgraphs = [well_formed(entry) for entry in dicts(as_dict(file.get("definitions")).get("subgraphs"))]
     known: dict[_Step, _Source] = {}
     flat = []
-    everything = _Graph(_well_formed(file), {str(entry.get("id")): entry for entry in subgraphs}).nodes_within()
+    everything = _Graph(well_formed(file), {str(entry.get("id")): entry for entry in subgraphs}).nodes_within()
     for count, (graph, node) in enumerate(everything):
         if count == MAX_NODES:
             raise InvalidWorkflow(f"workflow has more than {MAX_NODES} nodes, those of its subgraphs counted")
         if node.get("type") in VIRTUAL or node.get("mode") in (MUTED, BYPASSED) or graph.is_host(node):
             continue
-        one = FlatNode(graph.prefix + _id(node), node)
+        one = FlatNode(graph.prefix + id_of(node), node)
         for slot, entry in enumerate(node["inputs"]):
-            fed = _feeder(_Step(graph, _id(node), slot), known)
+            fed = _feeder(_Step(graph, id_of(node), slot), known)
             # A literal goes where there is a widget to hold it.
             if isinstance(fed, Link) or (fed is not None and entry.get("widget")):
                 one.fed[str(entry.get("name"))] = fed
@@ -137,9 +136,9 @@ class _Graph:
         self._subgraphs = subgraphs
         self._outer, self._host = outer, host
         self._depth: int = 0 if outer is None else outer._depth + 1
-        self.prefix: str = "" if outer is None or host is None else f"{outer.prefix}{_id(host)}:"
-        self._nodes = {_id(node): node for node in source["nodes"]}
-        links = [link for entry in source["links"] if (link := _link(entry))]
+        self.prefix: str = "" if outer is None or host is None else f"{outer.prefix}{id_of(host)}:"
+        self._nodes = {id_of(node): node for node in source["nodes"]}
+        links = [link for entry in source["links"] if (link := link_of(entry))]
         self._links = {link.link_id: link for link in links}
         self._ends = {link.target_slot: link for link in links if link.target == OUTPUT_NODE}
         self._setters = {
@@ -162,7 +161,7 @@ class _Graph:
 
     def above_input(self, step: _Step) -> _Step | _Source:
         """What an input is linked to."""
-        entry = _entry(self._nodes[step.node_id]["inputs"], step.slot)
+        entry = entry_at(self._nodes[step.node_id]["inputs"], step.slot)
         link = self._links.get(str(entry.get("link")))
         if link is None:
             return None
@@ -177,10 +176,10 @@ class _Graph:
         kind = node.get("type")
         if kind == "PrimitiveNode":
             # The frontend sets widgets to it that are linked to it straight, and from the outermost graph only.
-            values = _list(node.get("widgets_values")) if step.is_direct and self._outer is None else ()
+            values = as_list(node.get("widgets_values")) if step.is_direct and self._outer is None else ()
             return Value(values[0]) if values else None
         if node.get("mode") == BYPASSED:
-            slot = _passed_on(node, step.slot, step.kind or "")
+            slot = passed_on(node, step.slot, step.kind or "")
             return None if slot is None else _Step(self, step.node_id, slot, is_direct=False)
         if kind == "Reroute":
             return _Step(self, step.node_id, 0, step.kind, is_direct=False)
@@ -203,10 +202,10 @@ class _Graph:
         """What feeds an input of this subgraph from outside, else the value that its host holds for it."""
         if self._outer is None or self._host is None:
             return None
-        name = _entry(self._source["inputs"], slot).get("name")
+        name = entry_at(self._source["inputs"], slot).get("name")
         for index, entry in enumerate(self._host["inputs"]):
             if entry.get("name") == name and str(entry.get("link")) in self._outer._links:
-                return _Step(self._outer, _id(self._host), index, is_direct=step.is_direct)
+                return _Step(self._outer, id_of(self._host), index, is_direct=step.is_direct)
         return Value(self._host_values.get(str(name)), is_outside=True)
 
     @cached_property
@@ -216,17 +215,18 @@ class _Graph:
 
         host = self._host or {}
         # Where the host lists what it shows, its values stand in that order; ``-1`` tells an input of its own.
-        listed = [entry for entry in _list(host["properties"].get("proxyWidgets")) if isinstance(entry, list)]
+        listed = [entry for entry in as_list(host["properties"].get("proxyWidgets")) if isinstance(entry, list)]
         if any(entry[:1] == ["-1"] for entry in listed):
-            pairs = zip(listed, _list(host.get("widgets_values")), strict=False)
+            pairs = zip(listed, as_list(host.get("widgets_values")), strict=False)
             return {str(entry[-1]): value for entry, value in pairs if entry[:1] == ["-1"]}
-        shown = promoted.promoted_inputs(self._source, dict(self._subgraphs))
-        values = {one.name: promoted.host_value(host, one) for one in shown}
+        shown = shown_outside(self._source, self._subgraphs, {})
+        inputs = [promoted.PromotedInput(name, "", index, index) for index, name in enumerate(shown)]
+        values = {one.name: promoted.host_value(host, one) for one in inputs}
         return {name: value for name, value in values.items() if value is not promoted.UNSET}
 
     def _within(self, host: Json) -> _Graph:
         """The subgraph that a node stands for."""
-        key = _id(host)
+        key = id_of(host)
         if key not in self._inner:
             definition = self._subgraphs[host["type"]]
             where = [{"node_id": self.prefix + key, "title": host.get("title") or definition.get("name")}]
@@ -244,82 +244,3 @@ class _Graph:
                 )
             self._inner[key] = _Graph(definition, self._subgraphs, self, host)
         return self._inner[key]
-
-
-class _LinkLine(NamedTuple):
-    link_id: str
-    origin: str
-    origin_slot: int
-    target: str
-    target_slot: int
-
-
-def _link(entry: Any) -> _LinkLine | None:
-    """One link in either of its two forms; None for what is no link."""
-    if isinstance(entry, dict):
-        entry = [entry.get(key) for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot")]
-    if not isinstance(entry, list) or len(entry) < 5:
-        return None
-    link_id, origin, origin_slot, target, target_slot = entry[:5]
-    if not isinstance(origin_slot, int) or not isinstance(target_slot, int):
-        return None
-    return _LinkLine(str(link_id), str(origin), origin_slot, str(target), target_slot)
-
-
-def _passed_on(node: Json, slot: int, kind: str) -> int | None:
-    """The input that a bypassed node passes on as one of its outputs: one of the wanted type, linked or not."""
-    inputs = [str(entry.get("type")) for entry in node["inputs"]]
-    given = str(_entry(node["outputs"], slot).get("type"))
-    if kind in ANY_TYPE:
-        return slot if slot < len(inputs) else 0
-    fits = [index for index, one in enumerate(inputs) if _connects(one, given) and _connects(one, kind)]
-    if slot in fits:
-        return slot
-    if kind in inputs:
-        return inputs.index(kind)
-    return fits[0] if fits else None
-
-
-def _connects(one: str, other: str) -> bool:
-    """Whether the editor lets an output of one type into an input of another (``LiteGraph.isValidConnection``)."""
-    if one in ANY_TYPE or other in ANY_TYPE:
-        return True
-    return not {word.strip() for word in one.lower().split(",")}.isdisjoint(
-        word.strip() for word in other.lower().split(",")
-    )
-
-
-def _id(node: Json) -> str:
-    return str(node.get("id"))
-
-
-def _well_formed(graph: Json) -> Json:
-    """A graph of which the lists are lists and their entries objects, whatever the file holds."""
-    nodes = [
-        {
-            **node,
-            "type": RENAMED.get(kind := str(node.get("type") or ""), kind),
-            "inputs": _dicts(node.get("inputs")),
-            "outputs": _dicts(node.get("outputs")),
-            "properties": _dict(node.get("properties")),
-        }
-        for node in _dicts(graph.get("nodes"))
-    ]
-    return {**graph, "nodes": nodes, "links": _list(graph.get("links")), "inputs": _dicts(graph.get("inputs"))}
-
-
-def _dict(value: Any) -> Json:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _dicts(value: Any) -> list[Json]:
-    """The entries of a list, whatever is no object as an empty one, so that positions stay."""
-    return [_dict(entry) for entry in _list(value)]
-
-
-def _entry(entries: list[Json], slot: int) -> Json:
-    return entries[slot] if 0 <= slot < len(entries) else {}

@@ -18,7 +18,7 @@ import pytest
 from comfy_setup.paths import REPO
 from comfy_worker.errors import InvalidWorkflow
 from comfy_worker.graph.convert import read_workflow, resolve_variants
-from comfy_worker.graph.editor import MAX_DEPTH
+from comfy_worker.graph.editor_file import MAX_DEPTH
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.workflow import MAX_NODES, Input, Need, Workflow
 from tests.editor_files import FILES, Node, editor_file, node, subgraph
@@ -157,6 +157,21 @@ def nested(depth: int, width: int = 1) -> dict[str, Any]:
     return editor_file(load, node(2, ids[0]), subgraphs=definitions)
 
 
+def shown_through(depth: int, inputs: int) -> dict[str, Any]:
+    """Subgraphs in subgraphs, which hand their inputs down side by side to a node that has no widget for them."""
+    ids = [f"11111111-2222-3333-4444-{number:012}" for number in range(depth)]
+    names = [f"input {number}" for number in range(inputs)]
+    held = {f"={name}": ("INT", (-10, slot)) for slot, name in enumerate(names)}
+    definitions = [
+        subgraph(graph_id, dict.fromkeys(names, "INT"), {}, node(1, inner, held, "", []))
+        for graph_id, inner in zip(ids, [*ids[1:], PART], strict=True)
+    ]
+    end = subgraph(PART, dict.fromkeys(names, "INT"), {}, node(1, "PreviewAny", {"source": ("INT", (-10, 0))}))
+    return editor_file(
+        node(1, ids[0], {f"={name}": ("INT", None) for name in names}), subgraphs=[*definitions, end]
+    )
+
+
 def circle(*kinds: str) -> dict[str, Any]:
     """Nodes of these kinds that feed each other in a circle, and an output."""
     count = len(kinds)
@@ -210,6 +225,7 @@ def test_what_cannot_be_converted_is_refused_soon(file: dict[str, Any], message:
 
 def test_the_deepest_and_the_longest_that_is_taken_is_converted() -> None:
     assert list(read(nested(MAX_DEPTH))) == ["1"]
+    assert len(read(shown_through(MAX_DEPTH - 1, inputs=6))) == 1
     reroutes = [node(i, "Reroute", {"": ("*", (i - 1, 0))}, "IMAGE") for i in range(2, 2000)]
     saves = [node(i, "SaveImage", {"images": ("IMAGE", (1999, 0))}, "", ["x"]) for i in range(2000, 4000)]
     load = node(1, "LoadImage", {}, "IMAGE MASK", ["a.png", "image"])
