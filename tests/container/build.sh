@@ -46,7 +46,7 @@ build() {
 layers() {
     buildah inspect --type image "$1" | python3 -c '
 import json, sys
-sizes = {layer["diff-digest"]: layer.get("diff-size", 0) for layer in json.load(open(sys.argv[1]))}
+sizes = {layer.get("diff-digest"): layer.get("diff-size", 0) for layer in json.load(open(sys.argv[1]))}
 image = json.load(sys.stdin)["OCIv1"]
 made = [entry["created_by"] for entry in image["history"] if not entry.get("empty_layer")]
 for digest, command in zip(image["rootfs"]["diff_ids"], made):
