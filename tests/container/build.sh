@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the real Dockerfile with buildah, without Docker or a registry, and runs what it built.
-# Usage: tests/container/build.sh [FOLDER]    as root; needs buildah, debootstrap, 45 GB of disk, 10 minutes.
+# Usage: tests/container/build.sh [FOLDER]    as root; needs buildah, debootstrap, git, 45 GB of disk, 8 minutes.
 #
 # The base image is Debian as debootstrap makes it. The host's CA certificates and index are mounted into the
 # build from here, and MIRROR names a Debian mirror; the Dockerfile knows nothing of them.
