@@ -5,6 +5,7 @@ It knows of the worker only that it starts ComfyUI as a process, with its port o
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import closing
 from http import HTTPStatus
@@ -15,7 +16,7 @@ TIMEOUT_S = 5.0
 
 
 def comfyui_port(proc: Path = Path("/proc")) -> int | None:
-    """Find the port that ComfyUI listens on.
+    """Find the port that the ComfyUI of our user listens on.
 
     Args:
         proc: where Linux shows its processes.
@@ -25,7 +26,7 @@ def comfyui_port(proc: Path = Path("/proc")) -> int | None:
     """
     for file in proc.glob("[0-9]*/cmdline"):
         try:
-            words = file.read_bytes().split(b"\0")
+            words = file.read_bytes().split(b"\0") if file.stat().st_uid == os.getuid() else []
         except OSError:
             continue  # it has just ended
         if b"main.py" in words and b"--port" in words:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the real Dockerfile with buildah, without Docker or a registry, and runs what it built.
-# Usage: tests/container/build.sh [FOLDER]    as root; needs buildah, debootstrap, 45 GB of disk, 10 minutes.
+# Usage: tests/container/build.sh [FOLDER]    as root; needs buildah, debootstrap, git, 45 GB of disk, 8 minutes.
 #
 # The base image is Debian as debootstrap makes it. The host's CA certificates and index are mounted into the
 # build from here, and MIRROR names a Debian mirror; the Dockerfile knows nothing of them.
@@ -46,7 +46,7 @@ build() {
 layers() {
     buildah inspect --type image "$1" | python3 -c '
 import json, sys
-sizes = {layer["diff-digest"]: layer.get("diff-size", 0) for layer in json.load(open(sys.argv[1]))}
+sizes = {layer.get("diff-digest"): layer.get("diff-size", 0) for layer in json.load(open(sys.argv[1]))}
 image = json.load(sys.stdin)["OCIv1"]
 made = [entry["created_by"] for entry in image["history"] if not entry.get("empty_layer")]
 for digest, command in zip(image["rootfs"]["diff_ids"], made):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -22,11 +23,13 @@ def proc(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_its_port_stands_on_its_command_line(proc: Path) -> None:
+def test_its_port_stands_on_its_command_line(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert comfyui_port(proc) is None
     (proc / "9").mkdir()
     (proc / "9" / "cmdline").write_bytes(b"python\0main.py\0--listen\x00127.0.0.1\0--port\x008188\0")
     assert comfyui_port(proc) == 8188
+    monkeypatch.setattr(os, "getuid", lambda: -1)  # someone else's is none of ours
+    assert comfyui_port(proc) is None
 
 
 class Stats(BaseHTTPRequestHandler):
