@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from comfy_worker import logs
 from comfy_worker.errors import InvalidSettings
@@ -162,10 +162,15 @@ class Leaving:
             self._asked = number
             log.info("finishing the jobs that run", extra={"action": "worker.leaving"})
             return
-        # ComfyUI's guard sees to ComfyUI.
-        for child in multiprocessing.active_children():
-            child.kill()
-        os._exit(128 + number)
+        end(128 + number)  # ComfyUI's guard sees to ComfyUI
+
+
+def end(status: int) -> NoReturn:
+    """End this process and wait for no thread: an upload that was given up may wait a minute for its storage."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def main() -> int:
@@ -199,4 +204,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

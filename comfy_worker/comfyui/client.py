@@ -17,7 +17,6 @@ from comfy_worker.errors import ComfyUIUnavailable, WorkflowRefused
 __all__ = ["ComfyUIClient"]
 
 TIMEOUT_S = 30.0
-# Those that only look at the queue, or take something out of it.
 QUEUE_TIMEOUT_S = 5.0
 CONNECTIONS = 16
 
@@ -28,12 +27,15 @@ class ComfyUIClient:
     Args:
         base_url: ``http://127.0.0.1:<port>``.
         timeout_s: how long an answer may take.
+        queue_timeout_s: how long it may where a request only looks for a prompt, or takes one out.
     """
 
-    def __init__(self, base_url: str, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, base_url: str, timeout_s: float = TIMEOUT_S, queue_timeout_s: float = QUEUE_TIMEOUT_S
+    ) -> None:
         self._base_url = base_url
         self._timeout_s = timeout_s
-        self._queue_timeout_s = min(timeout_s, QUEUE_TIMEOUT_S)
+        self._queue_timeout_s = queue_timeout_s
         self._session = requests.Session()
         self._session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS))
 
@@ -44,7 +46,7 @@ class ComfyUIClient:
     def answers(self) -> bool:
         """``GET /prompt``, the smallest: whether there is an answer, be it an error."""
         try:
-            self._request("GET", "/prompt", timeout_s=self._queue_timeout_s)
+            self._request("GET", "/prompt", timeout_s=min(self._timeout_s, QUEUE_TIMEOUT_S))
         except ComfyUIUnavailable:
             return False
         return True

@@ -44,7 +44,8 @@ class RunningComfyUI:
 
     def __init__(self, process: ComfyUIProcess, limits: Limits) -> None:
         self.process = process
-        self.client = ComfyUIClient(process.base_url, limits.silence_s)
+        # Two tries to take a prompt out before its time is over.
+        self.client = ComfyUIClient(process.base_url, limits.silence_s, limits.interrupt_s / 2)
         self.is_proved = False
         self._limits = limits
         self._users = 0

@@ -172,7 +172,7 @@ class ComfyUIProcess:
 
     def stop(self) -> None:
         """End ComfyUI and whatever it started, and remove its folders."""
-        if (child := self._child) is not None:
+        if (child := self._child) is not None and child.poll() is None:
             child.terminate()
             try:
                 child.wait(timeout=10)

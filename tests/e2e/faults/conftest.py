@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,9 +89,11 @@ class FaultyWorker(Client):
             if "handler.py" in " ".join(_command(child)) and _environ(child).get("TMPDIR") == str(self.temp_dir)
         )
 
-    def kill_comfyui(self, how: signal.Signals = signal.SIGKILL) -> int:
+    def kill_comfyui(self) -> int:
+        """Kill a ComfyUI that is up; the process id that it had."""
+        assert self.goes_on()
         process = self.comfyui()
-        process.send_signal(how)
+        process.kill()
         return process.pid
 
     def submit(self, job_input: Any, **body: Any) -> str:

@@ -147,7 +147,10 @@ class Proxy:
         route = request.path if request.path.count("/") < 2 else request.path[: request.path.rindex("/")]
         self.requests[f"{request.method} {route}"] += 1
         if request.path == "/ws":
-            return await self._listen(request, base, session)
+            try:
+                return await self._listen(request, base, session)
+            except aiohttp.ClientError:
+                return _abort(request)
         rule = next((rule for rule in self._rules if _meets(rule, request)), None)
         if rule is not None:
             rule.seen += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 from typing import Any
 
 import psutil
@@ -37,7 +36,7 @@ def test_killed_under_a_prompt_its_job_fails_and_those_behind_it_are_done(faulty
         faulty.submit({"workflow": faulty_graph("FaultPrint", text="behind")}),
     ]
     wait_until(lambda: len(faulty.queue()["queue_pending"]) == 2)
-    faulty.kill_comfyui()
+    faulty.comfyui().kill()
     job = faulty.finished(first)
     assert job["error"].startswith("COMFYUI_UNAVAILABLE: ComfyUI was killed by SIGKILL while the workflow ran")
     assert "got prompt" in log_of(job)
@@ -71,7 +70,7 @@ def test_a_crash_is_told_with_its_cause_and_leaves_no_process(faulty: FaultyWork
 def test_stopped_by_a_signal_it_is_ended_and_the_worker_goes_on(faulty: FaultyWorker) -> None:
     job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=60.0, heed=True)})
     faulty.running("FaultSleep")
-    faulty.kill_comfyui(signal.SIGSTOP)
+    faulty.comfyui().suspend()
     assert faulty.failed(job_id).startswith("COMFYUI_UNAVAILABLE: ComfyUI left HTTP unanswered for 4 s")
     assert faulty.goes_on()
 

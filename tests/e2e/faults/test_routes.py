@@ -44,12 +44,13 @@ def test_a_history_that_could_not_be_deleted_is_deleted_later(faulty: FaultyWork
 @pytest.mark.parametrize("path", ["/interrupt", "/queue"])
 @pytest.mark.parametrize("action", ["500", "hang"])
 def test_a_cancel_gets_through_a_route_that_fails(faulty: FaultyWorker, path: str, action: str) -> None:
+    kept = faulty.comfyui().pid
     job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=600.0, heed=True)})
     prompt_id = faulty.running("FaultSleep")
     with faulty.proxy.fault("POST", path, action, times=1) as rule:
         faulty.post(f"cancel/{job_id}")
-        wait_until(lambda: prompt_id not in str(faulty.queue()))
-        assert rule.seen == 1
+        wait_until(lambda: rule.seen == 1 and prompt_id not in str(faulty.queue()))
+    assert faulty.comfyui().pid == kept
 
 
 @pytest.mark.parametrize("action", ["500", "cut"])
@@ -61,8 +62,7 @@ def test_a_look_for_life_that_fails_now_and_then_does_no_harm(faulty: FaultyWork
     assert faulty.comfyui().pid == kept
 
 
-@pytest.mark.parametrize("times", [2, 4])
-def test_a_result_that_runpod_does_not_take_is_offered_again(faulty: FaultyWorker, times: int) -> None:
-    faulty.mailbox.refusals = times
+def test_a_result_that_runpod_does_not_take_is_offered_again(faulty: FaultyWorker) -> None:
+    faulty.mailbox.refusals = 4  # the SDK by itself drops it after the third
     assert faulty.goes_on()
     assert faulty.mailbox.refusals == 0
