@@ -114,7 +114,8 @@ def install_packages(console: Console, runner: Runner, cuda: str, dev: bool, req
     locks = [worker] + ([LOCKS / "dev.lock"] if dev or "dev" in have else [])
     with console.step("Installing the packages (4 GB to download the first time)") as step:
         from_locks = [part for lock in locks for part in ("-r", lock)]
-        uv_install(runner, step, "--require-hashes", "--compile-bytecode", *from_locks)
+        # The locks are complete, but for what comfy-cli asks for in vain.
+        uv_install(runner, step, "--require-hashes", "--no-deps", "--compile-bytecode", *from_locks)
     if requirements:
         with console.step(f"Installing what {requirements} asks for on top") as step:
             constraints = paths.CACHE / "held.txt"
