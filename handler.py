@@ -123,11 +123,14 @@ async def progress_posting() -> AsyncIterator[Post]:
     async with AsyncClientSession() as session:
 
         async def post(job: Job, update: Update) -> None:
-            sent = send_result(session, {"status": "IN_PROGRESS", "output": update}, job)
+            sent = asyncio.ensure_future(send_result(session, {"status": "IN_PROGRESS", "output": update}, job))
             try:
-                await asyncio.wait_for(sent, POST_TIMEOUT_S)
-            except asyncio.TimeoutError:
-                log.warning("a progress update was not taken", extra={"action": "progress.timeout"})
+                # Not `wait_for`: before Python 3.12 it forgets a cancel that comes as the update arrives.
+                done, _ = await asyncio.wait([sent], timeout=POST_TIMEOUT_S)
+                if not done:
+                    log.warning("a progress update was not taken", extra={"action": "progress.timeout"})
+            finally:
+                sent.cancel()
 
         yield post
 

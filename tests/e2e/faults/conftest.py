@@ -25,7 +25,7 @@ LIMITS = {
     "COMFY_SILENCE_LIMIT_S": "4",
     "COMFY_STALL_LIMIT_S": "8",
     "INTERRUPT_LIMIT_S": "2",
-    "WORKER_CONCURRENCY": "5",
+    "WORKER_CONCURRENCY": "8",
     "ALLOW_PRIVATE_URLS": "true",
 }
 

@@ -1,0 +1,18 @@
+"""A short soak; ``python -m benchmarks.soak`` is the long one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.faults.conftest import FaultyWorker
+from tests.e2e.faults.soak import Soak, break_routes, cancel, cut, end_prompt_thread, kill
+
+pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
+
+
+def test_a_hundred_jobs_five_at_a_time_with_a_fault_every_twenty(faulty: FaultyWorker) -> None:
+    soak = Soak(faulty)
+    soak.run(100, 20, (cut, kill, break_routes, end_prompt_thread, cancel))
+    assert soak.problems() == [], soak.report()
+    assert len(soak.outcomes) == 100
+    assert len(soak.faults) == 5
