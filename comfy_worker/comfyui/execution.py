@@ -27,13 +27,7 @@ from comfy_worker.comfyui.events import (
     failed,
 )
 from comfy_worker.comfyui.process import ComfyUIProcess
-from comfy_worker.errors import (
-    ComfyUIUnavailable,
-    ExecutionFailed,
-    JobCancelled,
-    OutOfMemory,
-    WorkerError,
-)
+from comfy_worker.errors import ComfyUIUnavailable, ExecutionFailed, JobCancelled, OutOfMemory, WorkerError
 from comfy_worker.logs import bound
 from comfy_worker.stop import TICK_S, Stop
 
