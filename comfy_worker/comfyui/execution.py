@@ -27,13 +27,7 @@ from comfy_worker.comfyui.events import (
     failed,
 )
 from comfy_worker.comfyui.process import ComfyUIProcess
-from comfy_worker.errors import (
-    ComfyUIUnavailable,
-    ExecutionFailed,
-    JobCancelled,
-    OutOfMemory,
-    WorkerError,
-)
+from comfy_worker.errors import ComfyUIUnavailable, ExecutionFailed, JobCancelled, OutOfMemory, WorkerError
 from comfy_worker.logs import bound
 from comfy_worker.stop import TICK_S, Stop
 
@@ -95,6 +89,7 @@ class Execution:
         self._result = ExecutionResult()
         self._whole = True
         self._may_have_started = False
+        self._is_next = False
         self._running: tuple[str, float] | None = None
         self._seen_at = 0.0
         self._lost_at: float | None = None
@@ -208,7 +203,8 @@ class Execution:
         now = time.monotonic()
         waits = any(item[1] == self.prompt_id for item in queued["queue_pending"])
         runs = any(item[1] == self.prompt_id for item in queued["queue_running"])
-        if waits and queued["queue_running"]:
+        self._is_next = waits and not queued["queue_running"]
+        if waits and not self._is_next:
             self._seen_at = now  # its turn has not come
         self._may_have_started = self._may_have_started or not waits
         if entry is None:
@@ -240,6 +236,9 @@ class Execution:
         # While the socket does not tell of the prompt, progress bars in the log do.
         seen_at = self._seen_at if self._whole else max(self._seen_at, self._process.last_output_at)
         if time.monotonic() - seen_at < self._limits.stall_s:
+            return
+        if self._is_next:
+            self._process.condemn(f"took up no workflow for {self._limits.stall_s:g} s")
             return
         where = "" if self._running is None else f" in node {self._running[0]}"
         raise ComfyUIUnavailable(

@@ -25,6 +25,8 @@ from comfy_worker.comfyui.events import Event, parse, parse_binary
         ("execution_interrupted", {}, events.Interrupted("p")),
         ("progress_state", {"nodes": {}}, None),
         ("of a later version", {}, None),
+        ("progress", {"node": "3", "value": "some"}, None),
+        ("executed", {}, None),
     ],
 )
 def test_a_frame_becomes_its_event(kind: str, data: dict[str, Any], event: Event | None) -> None:

@@ -92,6 +92,12 @@ def test_a_node_that_is_slow_and_heeds_an_interrupt_costs_no_restart(faulty: Fau
     assert faulty.comfyui().pid == kept
 
 
+def test_one_that_takes_up_no_workflow_is_ended_and_who_waits_is_served_by_another(faulty: FaultyWorker) -> None:
+    assert faulty.is_red(faulty.submit({"workflow": faulty_graph("FaultWedge")}))
+    assert faulty.goes_on()
+    assert "ComfyUI took up no workflow for 8 s" in faulty.log
+
+
 def test_who_waits_behind_a_slow_prompt_does_not_stall(faulty: FaultyWorker) -> None:
     steps = faulty_graph("FaultSleep", seconds=5.0, heed=True)
     steps["second"] = {"class_type": "FaultSleep", "inputs": {**steps["fault"]["inputs"], "image": ["fault", 0]}}

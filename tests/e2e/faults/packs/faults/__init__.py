@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import comfy.model_management
 import torch
 from comfy.cli_args import args
+from server import PromptServer
 
 Picture = torch.Tensor
 
@@ -156,6 +157,14 @@ class FaultWrite(Fault):
         path = Path(inputs["path"])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * inputs["bytes"])
+        return (image,)
+
+
+class FaultWedge(Fault):
+    """Has ComfyUI take up no further prompt, although its prompt thread lives."""
+
+    def run(self, image: Picture) -> tuple[Picture]:
+        PromptServer.instance.prompt_queue.get = lambda timeout: time.sleep(3600)
         return (image,)
 
 
