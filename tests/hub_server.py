@@ -134,11 +134,12 @@ class _Handler(BaseHTTPRequestHandler):
         if "cut" in name and (not begin or "endless" in name):
             self.wfile.write(part[:SLOW_BYTES] if "endless" not in name else b"")
             self.close_connection = True
-        elif "slow" in name:
-            self.wfile.write(part[:SLOW_BYTES])
+        elif "slow" in name or "stuck" in name:
+            first = SLOW_BYTES if "slow" in name else len(part) // 2
+            self.wfile.write(part[:first])
             while not (self.server.go_on.wait(0.05) or self.server.closing.is_set()):
                 pass
-            self.wfile.write(part[SLOW_BYTES:])
+            self.wfile.write(part[first:])
         else:
             self.wfile.write(part)
 

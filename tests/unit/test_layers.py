@@ -20,6 +20,7 @@ ALLOWED = {
     "comfy_worker": (
         "comfy_worker",
         "comfy_setup.addresses",
+        "comfy_setup.console",
         "comfy_setup.download",
         "comfy_setup.models_txt",
         "comfy_setup.paths",
@@ -35,6 +36,7 @@ ALLOWED = {
         "comfy_worker.bucket",
         "comfy_worker.job",
         "comfy_setup.paths",
+        "comfy_setup.sources",
     ),
     "comfy_worker.bucket": (),
     "comfy_worker.dialects": ("comfy_worker.errors", "comfy_worker.job"),
