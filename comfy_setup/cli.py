@@ -183,11 +183,11 @@ def _dispatch(
             return models.list_models(environ, options.only)
         if options.check:
             return models.check_models(environ, options.only)
-        models.listed(options.only)  # as for a slip below
+        models.listed(options.only)  # a slip in it should not come to light minutes later
     if options.command == "run":
         if options.real and options.template != "txt2img":
             raise SetupError("--real makes its picture with txt2img: leave --template away")
-        job_input(options.input)  # a slip in it should not come to light minutes later
+        job_input(options.input)  # likewise
         if options.output:
             check_output(options.output)
     if options.comfyui_dir:

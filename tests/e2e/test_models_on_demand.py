@@ -149,7 +149,7 @@ def test_a_job_may_bring_models_of_every_kind_in_every_place(client: Client, hub
     [
         (
             "https://evil.example/x.safetensors",
-            "this worker fetches no models from evil.example, only from hugging",
+            "this worker fetches no models from evil.example, only",
         ),
         ("hf:owner/plain/x.pt", "this worker fetches safetensors files only, and .pt may hold programs"),
         ("hf:owner", "a file of the hub is written hf:owner/repo/file"),
