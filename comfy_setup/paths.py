@@ -95,7 +95,7 @@ def workflow_folders(volume: Path) -> list[Path]:
 
 
 def custom_node_folders(volume: Path) -> list[Path]:
-    """Say which folders hold node packs beside ComfyUI's own: those of custom_nodes.txt, then the network volume's.
+    """Say which folders hold node packs beside ComfyUI's own: of custom_nodes.txt, then of the network volume.
 
     Args:
         volume: where it is mounted; nothing need be there.

@@ -3,8 +3,8 @@
 Answers what ``/object_info`` leaves out: which folders are searched for models, which inputs a class validates
 itself, and what ComfyUI's own validation finds wrong with a workflow, of which nothing is queued.
 
-Makes the worker's model roots known. Lets a prompt ask for previews and say what graph is its client's, and ComfyUI
-end with its prompt thread.
+Makes the worker's model roots known. Lets a prompt ask for previews and say what graph is its client's, and
+ComfyUI end with its prompt thread.
 """
 
 from __future__ import annotations
