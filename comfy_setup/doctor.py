@@ -12,9 +12,10 @@ import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from comfy_setup import comfyui, drivers, models, packages, paths
+from comfy_setup import comfyui, drivers, models, packages, paths, places
 from comfy_setup.console import SetupError, size
 
 INSTALL = "call `python3 -m comfy_setup install`"
@@ -56,6 +57,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
         _comfyui(environ),
         *_node_packs(),
         *_settings(environ),
+        _volume(environ),
         *_models(environ),
         _disk(shutil.disk_usage(paths.REPO).free),
         _port(PORT),
@@ -159,22 +161,42 @@ def _models(environ: Mapping[str, str]) -> list[Finding]:
     root = paths.model_roots(environ)[0]
     if root.exists() and not root.is_dir():
         return [Finding("models", "bad", f"{root} is no folder: set MODELS_DIR to one, or unset it")]
-    found = models.model_files(environ)
+    found = places.model_files(models.folders(environ))
     findings = []
-    if not found.get("checkpoints"):
+    if "checkpoints" not in found:
         text = f"none: put one into {root / 'checkpoints'}; `run` and `serve` make a placeholder"
         findings.append(Finding("checkpoints", "note", text))
-    for name, files in found.items():
-        text = f"{len(files)} files, {size(sum(path.stat().st_size for path in files))}"
-        damaged = [path for path in files if not models.is_whole(path)] if name == "checkpoints" else []
+    for name, by_folder in found.items():
+        files = list(chain(*by_folder.values()))
+        text = f"{len(files)} files, {size(sum(path.stat().st_size for path in files))}: {places.where(by_folder)}"
+        damaged = [path for path in files if models.damage(path)]
         if damaged:
-            text += f": {damaged[0]} is cut short, damaged or not ours to read: download it again or remove it"
-            findings.append(Finding(name, "bad" if damaged == files else "note", text))
+            text += f"; {damaged[0]} {models.damage(damaged[0])}: download it again or remove it"
+            none_whole = name == "checkpoints" and damaged == files
+            findings.append(Finding(name, "bad" if none_whole else "note", text))
         elif name == "checkpoints" and all(models.is_placeholder(path) for path in files):
-            findings.append(Finding(name, "note", f"{text}: only the placeholder, whose pictures are noise"))
+            findings.append(Finding(name, "note", f"{text}; only the placeholder, whose pictures are noise"))
         else:
             findings.append(Finding(name, "ok", text))
     return findings
+
+
+def _volume(environ: Mapping[str, str]) -> Finding:
+    volume = paths.volume_dir(environ)
+    if not volume.is_dir():
+        return Finding("volume", "ok", f"none at {volume}")
+    here = {
+        kind: [folder for folder in folders if volume in folder.parents and folder.is_dir()]
+        for kind, folders in (
+            ("models", list(chain(*models.folders(environ).values()))),
+            ("workflows", paths.workflow_folders(volume)),
+            ("node packs", paths.custom_node_folders(volume)),
+        )
+    }
+    text = "; ".join(f"{kind} in {', '.join(map(str, folders))}" for kind, folders in here.items() if folders)
+    if not here["models"]:
+        text = f"{text or 'nothing that a job could use'}; put models into {volume / 'models'}/checkpoints ..."
+    return Finding("volume", "ok" if here["models"] else "note", f"{volume}: {text}")
 
 
 def _disk(free: int) -> Finding:

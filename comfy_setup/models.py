@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
-from comfy_setup import paths
+from comfy_setup import paths, places
 from comfy_setup.console import Console, SetupError, size
-from comfy_setup.models_txt import MODELS_TXT, parse_models
+from comfy_setup.download import digest_of
+from comfy_setup.models_txt import MODELS_TXT, Entry, parse_models
+from comfy_setup.safetensors_header import DamagedModel, check_whole
 
-# What ComfyUI takes for a model file.
-SUFFIXES = {".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf"}
-SAFETENSORS = {".safetensors", ".sft"}
 PLACEHOLDER = Path("checkpoints") / "placeholder-sd15.safetensors"
 
 
-def search_roots(environ: Mapping[str, str]) -> list[Path]:
-    """Say where models are looked for: the model roots, and ComfyUI's own folder.
+def folders(environ: Mapping[str, str]) -> dict[str, list[Path]]:
+    """Say where models are looked for, by kind.
 
     Args:
-        environ: may hold MODELS_DIR and COMFYUI_DIR.
+        environ: may hold MODELS_DIR, COMFYUI_DIR, VOLUME_DIR and MODELS_CACHE_DIR.
     """
-    return [*paths.model_roots(environ), paths.comfyui_dir(environ) / "models"]
-
-
-def model_files(environ: Mapping[str, str]) -> dict[str, list[Path]]:
-    """Find the model files.
-
-    Args:
-        environ: may hold MODELS_DIR and COMFYUI_DIR.
-
-    Returns:
-        Files by folder (`checkpoints`, `loras`, ...), folders without any left out.
-    """
-    found: dict[str, list[Path]] = {}
-    for root in search_roots(environ):
-        for path in sorted(root.rglob("*")):
-            folder = path.relative_to(root).parts[0]
-            if path.suffix in SUFFIXES and folder != path.name and path.is_file():
-                found.setdefault(folder, []).append(path)
-    return dict(sorted(found.items()))
+    return places.model_folders(paths.comfyui_dir(environ), paths.model_roots(environ))
 
 
 def is_placeholder(path: Path) -> bool:
@@ -52,28 +33,19 @@ def is_placeholder(path: Path) -> bool:
     return path.name.startswith("placeholder")
 
 
-def is_whole(path: Path) -> bool:
-    """Tell whether a model file has all its bytes, as far as its format says.
+def damage(path: Path) -> str:
+    """Say what is wrong with a model file, as far as its format tells; empty for nothing.
 
     Args:
         path: a model file.
-
-    Returns:
-        False if it is empty or cannot be read; for safetensors also if the header is damaged, or names data beyond
-        the file's end.
     """
     try:
-        total = path.stat().st_size
-        if path.suffix not in SAFETENSORS:
-            return total > 0
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, total)))
-        header.pop("__metadata__", None)
-        end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError):
-        return False
-    return total >= 8 + length + end
+        check_whole(path, path.suffix)
+    except DamagedModel as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return ""
 
 
 def ensure_checkpoint(console: Console, environ: Mapping[str, str]) -> bool:
@@ -86,7 +58,7 @@ def ensure_checkpoint(console: Console, environ: Mapping[str, str]) -> bool:
     Returns:
         Whether there is nothing but placeholders.
     """
-    checkpoints = model_files(environ).get("checkpoints", [])
+    checkpoints = list(chain(*places.model_files(folders(environ)).get("checkpoints", {}).values()))
     if any(not is_placeholder(path) for path in checkpoints):
         return False
     root = paths.model_roots(environ)[0]
@@ -98,45 +70,86 @@ def ensure_checkpoint(console: Console, environ: Mapping[str, str]) -> bool:
     console.say(
         "The only checkpoint here is a placeholder with random weights: its pictures are noise that proves"
     )
-    console.say(f"the pipeline. For real ones put a .safetensors file into {root / 'checkpoints'};")
-    console.say("models.txt says where the usual ones come from.")
+    console.say("the pipeline. `run --real` fetches a small real one, `models --only txt2img` the usual one;")
+    console.say(f"or put a .safetensors file into {root / 'checkpoints'}.")
     return True
 
 
-def list_models(environ: Mapping[str, str], only: list[str]) -> int:
-    """Print which model files are there and which of models.txt are missing.
+def listed(only: Sequence[str]) -> list[Entry]:
+    """Read models.txt.
 
     Args:
-        environ: may hold MODELS_DIR and COMFYUI_DIR.
+        only: sections, empty for all.
+
+    Returns:
+        Its lines, each file once.
+
+    Raises:
+        SetupError: it cannot be read, or has no such section.
+    """
+    entries = parse_models(MODELS_TXT.read_text(encoding="utf-8")) if MODELS_TXT.is_file() else []
+    sections = dict.fromkeys(entry.section for entry in entries)
+    if unknown := [name for name in only if name not in sections]:
+        raise SetupError(f"models.txt has no section {unknown[0]}: it has {', '.join(sections) or 'none'}")
+    return list({entry.path: entry for entry in entries if not only or entry.section in only}.values())
+
+
+def find(entry: Entry, searched: Mapping[str, Sequence[Path]]) -> Path | None:
+    """Say where a file of models.txt lies; None where it does not.
+
+    Args:
+        entry: its line.
+        searched: the folders by kind.
+    """
+    kind, _, file = entry.path.partition("/")
+    return next((folder / file for folder in searched.get(kind, ()) if (folder / file).is_file()), None)
+
+
+def list_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
+    """Print which model files are there, and which of models.txt are missing.
+
+    Args:
+        environ: as for :func:`folders`.
         only: sections of models.txt to look at, empty for all.
 
     Returns:
-        1 if a file of a section in `only` is missing, else 0.
+        0.
 
     Raises:
         SetupError: models.txt cannot be read, or has no such section.
     """
-    found = model_files(environ)
-    for folder, files in found.items():
-        print(f"{folder}: {len(files)} files, {size(sum(path.stat().st_size for path in files))}")
-        for path in files:
+    searched = folders(environ)
+    for kind, found in places.model_files(searched).items():
+        print(f"{kind}:")
+        for path in chain(*found.values()):
             print(f"  {size(path.stat().st_size):>8}  {path}")
-    if not found:
-        print(f"No model files in {', '.join(str(root) for root in search_roots(environ))}.")
-    entries = parse_models(MODELS_TXT.read_text(encoding="utf-8")) if MODELS_TXT.is_file() else []
-    sections = {entry.section for entry in entries}
-    if unknown := [name for name in only if name not in sections]:
-        raise SetupError(f"models.txt has no section {unknown[0]}: it has {', '.join(sorted(sections)) or 'none'}")
-    missing = 0
-    for entry in entries:
-        if only and entry.section not in only:
-            continue
-        if any((root / entry.path).is_file() for root in search_roots(environ)):
-            print(f"present  [{entry.section}] {entry.path}")
-        else:
-            missing += 1
-            print(f"missing  [{entry.section}] {entry.path}  {entry.url}")
-    if missing:
-        print(f"{missing} missing. This command does not download yet: fetch them into the named folders by hand,")
-        print(f"under {paths.model_roots(environ)[0]}.")
-    return 1 if only and missing else 0
+    for entry in listed(only):
+        there = find(entry, searched)
+        print(f"present  {there}" if there else f"missing  {entry.path}  {entry.url}")
+    return 0
+
+
+def check_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
+    """Look at the files that models.txt names as far as that goes without the network, and print what is wrong.
+
+    Args:
+        environ: as for :func:`folders`.
+        only: sections of models.txt to look at, empty for all.
+
+    Returns:
+        1 if a file is missing or is not what it should be, else 0.
+
+    Raises:
+        SetupError: models.txt cannot be read, or has no such section.
+    """
+    searched = folders(environ)
+    wrong = 0
+    for entry in listed(only):
+        path = find(entry, searched)
+        problem = "" if path is None else damage(path)
+        if path and not problem and entry.sha256 and digest_of(path) != entry.sha256:
+            problem = "is not the file that models.txt means: its sha256 differs"
+        wrong += path is None or bool(problem)
+        word = "damaged" if problem else "right" if path else "missing"
+        print(f"{word:<8} {path or entry.path}  {problem}".rstrip())
+    return 1 if wrong else 0

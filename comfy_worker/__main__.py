@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     logs.configure("WARNING")
     try:
         settings = Settings.from_env(os.environ)
-        templates = Templates(paths.workflow_folders())
+        templates = Templates(paths.workflow_folders(settings.volume))
         if options.command == "schema":
             template = templates.load(options.name)
             print(json.dumps(template_schema(template, _node_defs(settings, options.object_info)), indent=2))
@@ -111,7 +111,10 @@ def _node_defs(settings: Settings, object_info: Path | None) -> NodeDefs:
             ) from error
     comfyui = ComfyUI(
         LaunchOptions(
-            settings.comfyui_dir, settings.model_roots, tuple(paths.custom_node_folders()), settings.comfy_args
+            settings.comfyui_dir,
+            settings.model_roots,
+            tuple(paths.custom_node_folders(settings.volume)),
+            settings.comfy_args,
         )
     )
     try:

@@ -13,6 +13,7 @@ of JSON objects, one a finding. ``docs/errors.md`` documents each code, and a te
     │   ├── NoPlace               NO_PLACE               a parameter that this graph has no place for
     │   ├── Ambiguous             AMBIGUOUS              several places or files fit, and they do not mean the same
     │   ├── ModelNotFound         MODEL_NOT_FOUND        a model file that this machine lacks
+    │   ├── ModelNotFetched       MODEL_NOT_FETCHED      a model given by URL that cannot be had, or may not be
     │   ├── ModelMismatch         MODEL_MISMATCH         a LoRA or ControlNet of another family than the checkpoint
     │   ├── NodeNotInstalled      NODE_NOT_INSTALLED     a node class, or its pack, that this ComfyUI lacks
     │   └── InvalidMedia          INVALID_MEDIA          a file that cannot be had or read
@@ -53,6 +54,7 @@ __all__ = [
     "JobCancelled",
     "JobTimedOut",
     "ModelMismatch",
+    "ModelNotFetched",
     "ModelNotFound",
     "NoOutput",
     "NoPlace",
@@ -143,6 +145,12 @@ class ModelNotFound(InputError):
     """A model file that this machine lacks."""
 
     code = "MODEL_NOT_FOUND"
+
+
+class ModelNotFetched(InputError):
+    """A model given by URL that cannot be had, or may not be."""
+
+    code = "MODEL_NOT_FETCHED"
 
 
 class ModelMismatch(InputError):

@@ -22,11 +22,11 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from comfy_worker.addresses import is_public, resolved
+from comfy_setup.addresses import is_public, resolved
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.stop import TICK_S, Stop
 
-__all__ = ["Fetcher"]
+__all__ = ["Fetcher", "matches"]
 
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 1 << 16
@@ -108,7 +108,7 @@ class Fetcher:
             raise InvalidMedia(f"{key} is no URL that can be read; check it, or send base64")
         if parts.scheme not in ("http", "https") or not host:
             raise InvalidMedia(f"{key} must be base64, a data URI, or a URL that begins with http:// or https://")
-        if self.allowed_hosts and not any(_matches(host, allowed) for allowed in self.allowed_hosts):
+        if self.allowed_hosts and not any(matches(host, allowed) for allowed in self.allowed_hosts):
             raise InvalidMedia(
                 f"{key}: this worker fetches nothing from {host}; use {' or '.join(self.allowed_hosts)}, "
                 "or send base64"
@@ -193,7 +193,8 @@ class Fetcher:
         return max(self.deadline - time.monotonic(), 0.001)
 
 
-def _matches(host: str, allowed: str) -> bool:
+def matches(host: str, allowed: str) -> bool:
+    """Whether a host is the one that is allowed, or for ``.example.com`` one below it."""
     return host.endswith(allowed) if allowed.startswith(".") else host == allowed
 
 

@@ -76,7 +76,10 @@ class _Strict(BaseModel):
 class Lora(_Strict):
     """One LoRA, spliced after the model and CLIP loaders."""
 
-    name: str = Field(min_length=1, description="file in `loras`, with or without folder and extension")
+    name: str = Field(
+        min_length=1,
+        description="file in `loras`, with or without folder and extension; or a URL, see [models](models.md)",
+    )
     strength: FiniteFloat = Field(1.0, ge=-100, le=100, description="how strongly it changes the diffusion model")
     strength_clip: FiniteFloat | None = Field(
         None, ge=-100, le=100, description="how strongly it changes the text encoder; `strength` if absent"
@@ -89,7 +92,9 @@ class ControlNet(_Strict):
     type: str | None = Field(
         None, description="canny, depth, openpose, lineart ...; finds the model file by name and family"
     )
-    model: str | None = Field(None, description="file in `controlnet`, with or without folder and extension")
+    model: str | None = Field(
+        None, description="file in `controlnet`, with or without folder and extension; or a URL"
+    )
     image: str = Field(min_length=1, description="the control map, or the picture to make it from")
     strength: FiniteFloat = Field(1.0, ge=0, le=10, description="how strongly it acts")
     start: FiniteFloat = Field(0.0, ge=0, le=1, description="where in the sampling it begins")
@@ -157,8 +162,8 @@ class Parameters(_Strict):
     length: int | None = Field(None, ge=1, description="frames of a video")
     fps: FiniteFloat | None = Field(None, gt=0, description="frames a second of a video")
     batch_size: int | None = Field(None, ge=1, description="pictures at once")
-    checkpoint: str | None = Field(None, description="model file, with or without folder and extension")
-    vae: str | None = Field(None, description="VAE file, with or without folder and extension")
+    checkpoint: str | None = Field(None, description="model file, with or without folder and extension; or a URL")
+    vae: str | None = Field(None, description="VAE file, with or without folder and extension; or a URL")
 
 
 class JobInput(Parameters):

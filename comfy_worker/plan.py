@@ -7,7 +7,7 @@ Owns the order of the edits. Each edit is a function of ``graph/``; what they ne
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +31,7 @@ from comfy_worker.graph.workflow import Editor, Input, Need, Workflow
 from comfy_worker.hub import find_checkpoint
 from comfy_worker.job import SEED_LIMIT, ControlNet, JobInput, Parameters
 from comfy_worker.media import InputFiles, is_in_place
+from comfy_worker.model_words import with_files
 from comfy_worker.templates import Template, Templates
 
 __all__ = ["Installed", "Plan", "Planner", "choose_template"]
@@ -48,6 +49,19 @@ class Installed(Protocol):
 
     def explain(self, class_type: str) -> Absence | None:
         """Why it lacks a class that something here has."""
+
+    def searched(self, folder: str) -> Sequence[str]:
+        """Which folders it searches for a kind of model."""
+
+    def refresh(self) -> None:
+        """Read the node classes anew: a file has arrived."""
+
+
+class Models(Protocol):
+    """What fetches models."""
+
+    def fetch(self, asked: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+        """The names of files, by their folder and the word that a client has for them."""
 
 
 @dataclass
@@ -109,6 +123,8 @@ class Planner:
         files: what the client sent, and where it goes.
         said: by key, the client's word of another dialect; a warning where the graph has no place for it.
         listed: the model files of models.txt.
+        models: fetches what is given by URL; None: such a word is taken for a file's name.
+        on_demand: whether a template's own checkpoint will be fetched where it is absent.
     """
 
     def __init__(
@@ -121,6 +137,8 @@ class Planner:
         files: InputFiles,
         said: Mapping[str, str] | None = None,
         listed: Sequence[Need] = (),
+        models: Models | None = None,
+        on_demand: bool = False,
     ) -> None:
         self._request = request
         self._template = template
@@ -130,6 +148,8 @@ class Planner:
         self._files = files
         self._said = said or {}
         self._listed = listed
+        self._models = models
+        self._on_demand = on_demand
         self._warnings: list[str] = []
 
     def plan(self) -> Plan:
@@ -138,14 +158,25 @@ class Planner:
         Raises:
             InputError: whatever of the request cannot be done, by its own code.
         """
-        request, template = self._request, self._template
+        try:
+            return self._plan()
+        except ModelNotFound as error:
+            raise self._with_folders(error) from error
+
+    def _plan(self) -> Plan:
+        template = self._template
         # Read anew each time: between two tries a file may have arrived.
         self._defs, self._warnings = self._installed.defs, []
-        converted = read_workflow(request.workflow if template is None else template.workflow, self._defs)
+        given = self._request.workflow if template is None else template.workflow
+        converted = read_workflow(given, self._defs)
         workflow, sources = converted.workflow, self._sources(converted)
-        if not request.validate_only and any(node["class_type"] not in self._defs for node in workflow.values()):
+        known = all(node["class_type"] in self._defs for node in workflow.values())
+        if not known and not self._request.validate_only:
             # What else the client asked for may lean on the classes that are not there.
             raise refusal(check(workflow, self._defs, sources).findings)
+        declared = {} if template is None else template.params.parameters
+        workflow = self._fetch_models(workflow, declared)
+        request = self._request
         workflow = apply_overrides(workflow, self._defs, request.overrides)
         roles = find_roles(workflow, self._defs)
         values = {key: value for key in Parameters.model_fields if (value := getattr(request, key)) is not None}
@@ -159,7 +190,6 @@ class Planner:
             values |= self._stand_in_checkpoint(template, workflow, roles, values)
         values |= self._seed(workflow, roles)
         resolve_variants(workflow, converted.variants, values.get("seed", 0))
-        declared = {} if template is None else template.params.parameters
         defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
         values = defaults | self._placed(values, roles, declared) | request.parameters
         self._warn_of_left(roles, values.keys() - declared.keys())
@@ -190,7 +220,28 @@ class Planner:
             packs=converted.packs,
             has_input=self._has_input,
             explain=self._installed.explain,
+            searched=self._installed.searched,
         )
+
+    def _fetch_models(self, workflow: Workflow, declared: Mapping[str, Declared]) -> Workflow:
+        """Have what the request gives by URL, and let request and graph name the files."""
+        if self._models is None:
+            return workflow
+        asked: dict[tuple[str, str], str] = {}
+        place = (self._request, workflow, self._defs, declared)
+        with_files(*place, lambda folder, word: asked.setdefault((folder, word), word))
+        if asked:
+            files = self._models.fetch(asked)
+            self._request, workflow = with_files(*place, lambda folder, word: files[folder, word])
+            self._installed.refresh()
+            self._defs = self._installed.defs
+        return workflow
+
+    def _with_folders(self, error: ModelNotFound) -> ModelNotFound:
+        """The same error, with the folders that were searched."""
+        details = [{**one, "looked_in": list(self._installed.searched(one["folder"]))} for one in error.details]
+        searched = ", ".join(details[0]["looked_in"]) if details else ""
+        return ModelNotFound(f"{error.sentence}; looked in {searched}" if searched else error.sentence, details)
 
     def _has_input(self, name: str) -> bool:
         """Whether an input file of that name came with the job: a job reads no other."""
@@ -255,7 +306,8 @@ class Planner:
         installed = [str(choice) for choice in self._defs[loader["class_type"]].inputs["ckpt_name"].choices or ()]
         own = str(loader["inputs"]["ckpt_name"])
         wanted = values.get("checkpoint")
-        if wanted is None and own in installed:
+        is_coming = self._on_demand and not self._sd_model and self._is_needed("checkpoints", own)
+        if wanted is None and (own in installed or is_coming):
             return {}
         if wanted is not None:
             chosen = find_checkpoint(str(wanted), installed)
@@ -273,6 +325,11 @@ class Planner:
         native = {} if family is None or chosen == own else {"width": family.width, "height": family.height}
         size = {} if "width" in values or "height" in values else native
         return {"checkpoint": chosen, **{key: value for key, value in size.items() if key in roles.places}}
+
+    def _is_needed(self, folder: str, file: str) -> bool:
+        """Whether the template's params or models.txt say where a file comes from."""
+        own = () if self._template is None else self._template.params.needs
+        return any((need.folder, need.file) == (folder, file) and need.url for need in (*own, *self._listed))
 
     def _seed(self, workflow: Workflow, roles: Roles) -> dict[str, int]:
         """The seed: the client's, else a drawn one if the graph has a place for it."""

@@ -37,7 +37,8 @@ from comfy_worker.job import JobInput, Output, Result
 from comfy_worker.job_folders import JobFolders
 from comfy_worker.logs import bound, conceal
 from comfy_worker.media import InputFiles
-from comfy_worker.model_list import listed_models
+from comfy_worker.model_list import listed_models, missing_needs, tell_places
+from comfy_worker.on_demand import JobModels, ModelsOnDemand
 from comfy_worker.outcome import Outcome, Tell, json_size, validation
 from comfy_worker.outputs.deliver import Delivery, result_limit
 from comfy_worker.outputs.job_storage import job_storage
@@ -73,6 +74,7 @@ class JobRunner:
         self._storage = Storage(settings.bucket) if settings.bucket else None
         self._folders = JobFolders()
         self._listed = listed_models()
+        self._models = ModelsOnDemand(settings)
 
     @classmethod
     @contextmanager
@@ -82,7 +84,7 @@ class JobRunner:
             LaunchOptions(
                 comfyui_dir=settings.comfyui_dir,
                 model_roots=settings.model_roots,
-                custom_nodes=tuple(paths.custom_node_folders()),
+                custom_nodes=tuple(paths.custom_node_folders(settings.volume)),
                 args=settings.comfy_args,
                 log_level=settings.comfy_log_level,
                 api_nodes=settings.api_nodes,
@@ -93,8 +95,10 @@ class JobRunner:
             Limits(settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s),
         )
         comfyui.start()
+        where = (settings.comfyui_dir, settings.model_roots, settings.volume)
+        threading.Thread(target=tell_places, args=where, name="places", daemon=True).start()
         try:
-            yield cls(settings, comfyui, Templates(paths.workflow_folders()))
+            yield cls(settings, comfyui, Templates(paths.workflow_folders(settings.volume)))
         finally:
             comfyui.close()
 
@@ -197,12 +201,14 @@ class JobRunner:
             if not self._comfyui.is_up:
                 progress.say("starting ComfyUI")
             comfyui = self._comfyui.ready(stop)
-        with comfyui.in_use(), self._folders.opened(comfyui.process.job_parents) as name:
+        brought = self._models.job(progress.say, stop)
+        opened = self._folders.opened(comfyui.process.job_parents)
+        with comfyui.in_use(), opened as name, brought as models:
             conceal(name)
             self._make_room(comfyui)
             with clock.stage("prepare"):
                 files = InputFiles(comfyui.process.input_dir / name, self._settings, stop)
-                plan = self._plan(asked, request, template, comfyui, files)
+                plan = self._plan(asked, request, template, comfyui, files, models)
                 plan.warnings[:0] = asked.warnings
                 if request.validate_only:
                     return validation(plan, into_folder(plan.workflow, name, comfyui.defs), comfyui)
@@ -239,8 +245,13 @@ class JobRunner:
 
     def _make_room(self, comfyui: RunningComfyUI) -> None:
         """Start no job that would fail for want of disk or memory half way."""
-        # Downloads that are kept for later are to go here first: `reclaim` of ensure_disk.
-        ensure_disk(comfyui.process.runtime_dir, self._settings.min_free_disk_mb)
+        floor_mb = self._settings.min_free_disk_mb
+        kept = self._models.cache
+        ensure_disk(
+            comfyui.process.runtime_dir,
+            floor_mb,
+            lambda _missing_mb: kept.drop_oldest_until_free(int(floor_mb * 1e6)),
+        )
         if self._folders.are_alone:  # what another job needs comes back by itself
             ensure_memory(self._settings.min_free_memory_mb, comfyui.client.free)
 
@@ -270,7 +281,9 @@ class JobRunner:
         template: Template | None,
         comfyui: RunningComfyUI,
         files: InputFiles,
+        models: JobModels,
     ) -> Plan:
+        on_demand = self._settings.models_on_demand and not request.validate_only
         planner = Planner(
             request,
             template,
@@ -279,6 +292,8 @@ class JobRunner:
             files=files,
             said=asked.said,
             listed=self._listed,
+            models=models,
+            on_demand=on_demand,
         )
         try:
             plan = planner.plan()
@@ -287,4 +302,9 @@ class JobRunner:
         except ModelNotFound:
             pass
         comfyui.refresh()  # the file may have just arrived
-        return planner.plan()
+        plan = planner.plan()
+        if on_demand and (needs := missing_needs(plan.findings, template, self._listed)):
+            models.fetch_needs(needs)
+            comfyui.refresh()
+            plan = planner.plan()
+        return plan

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from pydantic_core import PydanticCustomError
 
 from comfy_setup import paths
+from comfy_setup.sources import HUB
 from comfy_worker.bucket import EXPIRY_LIMIT_S, Bucket, locate
 from comfy_worker.errors import InvalidSettings
 from comfy_worker.job import Response
@@ -226,6 +227,49 @@ class Settings(BaseModel):
         description="A folder with `checkpoints`, `loras` ... of its own; the network volume's are found anyway",
     )
 
+    volume: Path = Field(
+        default_factory=lambda: paths.volume_dir({}),
+        alias="VOLUME_DIR",
+        description="Where the network volume is mounted; otherwise RunPod's `/runpod-volume`",
+    )
+    models_cache_dir: Path = Field(
+        default_factory=lambda: paths.models_cache_dir({}),
+        alias="MODELS_CACHE_DIR",
+        description="Where models are kept that were fetched because a job asked; otherwise `.cache/models`",
+    )
+    models_cache_gb: float = Field(
+        20,
+        alias="MODELS_CACHE_GB",
+        gt=0,
+        description="How many gigabytes of them are kept; the least recently used go first",
+    )
+    models_on_demand: bool = Field(
+        False,
+        alias="MODELS_ON_DEMAND",
+        description="Whether models are fetched that a template lacks and that its params or `models.txt` name",
+    )
+    models_allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = Field(
+        ("huggingface.co", "civitai.com"),
+        alias="MODELS_ALLOWED_HOSTS",
+        description="The hosts a job may bring models from, `.example.com` for all below it; `none` for none",
+    )
+    models_safetensors_only: bool = Field(
+        True,
+        alias="MODELS_SAFETENSORS_ONLY",
+        description="Whether a job may bring no other formats; a `.ckpt` or `.pt` file may hold programs",
+    )
+    civitai_token: SecretStr | None = Field(
+        None,
+        alias="CIVITAI_TOKEN",
+        description="Token for what civitai.com gives only to those who have one",
+    )
+    hf_endpoint: str = Field(
+        HUB,
+        alias="HF_ENDPOINT",
+        pattern="^https?://",
+        description="Where the Hugging Face hub is, for a mirror",
+    )
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Read the settings.
@@ -242,6 +286,8 @@ class Settings(BaseModel):
         }
         values["COMFYUI_DIR"] = paths.comfyui_dir(environ)
         values["MODELS_DIR"] = tuple(paths.model_roots(environ))
+        values["VOLUME_DIR"] = paths.volume_dir(environ)
+        values["MODELS_CACHE_DIR"] = paths.models_cache_dir(environ)
         details = _storage_problems(values)
         try:
             settings = cls.model_validate(values)

@@ -133,12 +133,16 @@ class RunningComfyUI:
             folder: ``checkpoints``, ``loras`` ... as ComfyUI names it.
             name: as it stands in the folder's list, with its subfolder.
         """
-        candidates = (Path(root) / name for root in self._folders.get(folder, ()))
+        candidates = (Path(root) / name for root in self.searched(folder))
         return next((path for path in candidates if path.is_file()), None)
 
     def explain(self, class_type: str) -> Absence | None:
         """Why it lacks a class that something here has; None where nothing has it."""
         return self.process.packs.explain(class_type)
+
+    def searched(self, folder: str) -> list[str]:
+        """The folders that are searched for a kind of model, first to last; they need not be there."""
+        return self._folders.get(folder, [])
 
     def close(self) -> None:
         """Close the connections and end the process."""

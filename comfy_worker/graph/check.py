@@ -34,8 +34,8 @@ class Checked:
 
     Attributes:
         findings: each with ``node_id``, ``title``, ``class_type``, ``input``, ``given``, ``type`` (ComfyUI's word
-            where it has one), ``problem`` and ``would_do``; for a model file ``folder``, ``nearest``, ``url`` and
-            ``in_models_txt`` too, for an unknown class ``nearest`` and ``pack``.
+            where it has one), ``problem`` and ``would_do``; for a model file ``folder``, ``nearest``, ``url``,
+            ``in_models_txt`` and ``looked_in`` too, for an unknown class ``nearest`` and ``pack``.
         warnings: sentences on what is strange and is no reason to refuse.
     """
 
@@ -245,8 +245,11 @@ class _Checker:
         ways = [f"put it into {where}" + (f", from {need.url}" if need.url else "")]
         ways += ["run `python3 -m comfy_setup models`, since models.txt lists it"] if listed else []
         ways += [f"name one that is there, such as {', '.join(near)}"] if near else []
+        searched = list(self._sources.searched(need.folder))
         problem = f"{spec.name} {_shown(value)} is not installed"
+        problem += f" (looked in {', '.join(searched)})" if searched else ""
         facts = {"folder": need.folder, "nearest": near, "url": need.url, "in_models_txt": listed}
+        facts["looked_in"] = searched
         return _Problem("missing_model", problem, " or ".join(ways), **facts)
 
     def _unknown_class(self, class_type: str) -> _Problem:

@@ -21,7 +21,7 @@ from comfy_worker.graph.titles import TEXTS
 from comfy_worker.graph.trace import Graph
 from comfy_worker.graph.workflow import Input, Workflow
 
-__all__ = ["Declared", "apply_overrides", "describe", "fill", "has_place", "read"]
+__all__ = ["Declared", "apply_overrides", "describe", "fill", "has_place", "places_of", "read"]
 
 # Where a graph has only one of the two, either word means it.
 TWINS = {"cfg": "guidance", "guidance": "cfg"}
@@ -87,7 +87,7 @@ def fill(
     limits = limits_by_place(Graph(workflow, defs))
     filled = copy.deepcopy(workflow)
     for name, value in values.items():
-        places = _places(workflow, roles, name, declared or {})
+        places = places_of(workflow, roles, name, declared or {})
         for place in places:
             taken = _limits(name, place, limits, declared or {}).checked(name, value)
             if name == "steps":
@@ -142,7 +142,7 @@ def describe(
     defaults |= {name: entry.default for name, entry in declared.items() if entry.default is not None}
     described = {}
     for name in dict.fromkeys([*roles.places, *declared]):
-        places = _places(workflow, roles, name, declared)
+        places = places_of(workflow, roles, name, declared)
         schema = _limits(name, places[0], limits, declared).to_schema()
         for place in places[1:]:
             schema = _stricter(schema, _limits(name, place, limits, declared).to_schema())
@@ -151,7 +151,7 @@ def describe(
     return described
 
 
-def _places(workflow: Workflow, roles: Roles, name: str, declared: Mapping[str, Declared]) -> tuple[Input, ...]:
+def places_of(workflow: Workflow, roles: Roles, name: str, declared: Mapping[str, Declared]) -> tuple[Input, ...]:
     """The places of a parameter, at least one."""
     if name in declared and declared[name].node in workflow:
         return (Input(declared[name].node, declared[name].input),)

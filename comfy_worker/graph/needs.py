@@ -5,7 +5,7 @@ Owns how an input's value is known for a model file, and the folder that it lies
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -40,6 +40,7 @@ class Sources:
         packs: by class, the node pack that brings it.
         has_input: whether ComfyUI finds an input file of a name.
         explain: why ComfyUI lacks a class that something here has.
+        searched: the folders that are searched for a kind of model.
     """
 
     needs: tuple[Need, ...] = ()
@@ -47,6 +48,7 @@ class Sources:
     packs: Mapping[str, str] = field(default_factory=dict)
     has_input: Callable[[str], bool] = lambda _name: False
     explain: Callable[[str], Absence | None] = lambda _class_type: None
+    searched: Callable[[str], Sequence[str]] = lambda _folder: ()
 
 
 def model_files(workflow: Workflow, defs: NodeDefs, sources: Sources) -> tuple[Need, ...]:

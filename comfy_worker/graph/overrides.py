@@ -16,7 +16,7 @@ from comfy_worker.graph.nodes import WIDGET_TYPES, NodeDefs
 from comfy_worker.graph.trace import Graph
 from comfy_worker.graph.workflow import Input, Workflow, as_link, title_of
 
-__all__ = ["apply_overrides"]
+__all__ = ["apply_overrides", "place_of"]
 
 
 def apply_overrides(workflow: Workflow, defs: NodeDefs, overrides: Mapping[str, Any]) -> Workflow:
@@ -41,12 +41,13 @@ def apply_overrides(workflow: Workflow, defs: NodeDefs, overrides: Mapping[str, 
     graph = Graph(workflow, defs)
     changed = copy.deepcopy(workflow)
     for key, value in overrides.items():
-        place = _place(graph, key)
+        place = place_of(graph, key)
         changed[place.node_id]["inputs"][place.name] = _checked(graph, key, place, value)
     return changed
 
 
-def _place(graph: Graph, key: str) -> Input:
+def place_of(graph: Graph, key: str) -> Input:
+    """The input that an override's key means."""
     node, dot, name = key.rpartition(".")
     if not dot:
         raise InvalidInput(f"overrides key '{key}' must be written 'node.input', by id or title", [{"key": key}])

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from comfy_worker.addresses import is_public, resolved
+from comfy_setup.addresses import is_public, resolved
 from comfy_worker.bucket import Bucket, locate
 from comfy_worker.errors import InvalidValue
 from comfy_worker.outputs.storage import Storage

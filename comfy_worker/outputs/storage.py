@@ -26,7 +26,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import NewConnectionError
 
-from comfy_worker.addresses import is_public
+from comfy_setup.addresses import is_public
 from comfy_worker.bucket import Bucket
 from comfy_worker.errors import DeliveryFailed, JobCancelled, JobTimedOut
 from comfy_worker.outputs.encode import EncodedFile

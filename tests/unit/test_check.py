@@ -45,7 +45,11 @@ def found(workflow: Workflow, **known: Any) -> Checked:
 def test_a_missing_model_says_where_it_belongs_where_it_is_got_and_what_is_near() -> None:
     workflow = saved(a=node("Loader", lora_name="sub/faces.safetensors"))
     needs = (Need("loras", "faces.safetensors", URL),)
-    (finding,) = found(workflow, needs=needs, listed={"loras/sub/faces.safetensors"}).findings
+
+    def searched(folder: str) -> list[str]:
+        return [f"/a/{folder}", f"/b/{folder}"]
+
+    (finding,) = found(workflow, needs=needs, listed={"loras/sub/faces.safetensors"}, searched=searched).findings
     assert finding == {
         "node_id": "a",
         "title": "Loader",
@@ -53,13 +57,14 @@ def test_a_missing_model_says_where_it_belongs_where_it_is_got_and_what_is_near(
         "input": "lora_name",
         "given": "sub/faces.safetensors",
         "type": "missing_model",
-        "problem": "lora_name 'sub/faces.safetensors' is not installed",
+        "problem": "lora_name 'sub/faces.safetensors' is not installed (looked in /a/loras, /b/loras)",
         "would_do": f"put it into models/loras, from {URL} or run `python3 -m comfy_setup models`, since "
         "models.txt lists it or name one that is there, such as sub/face.safetensors",
         "folder": "loras",
         "nearest": ["sub/face.safetensors"],
         "url": URL,
         "in_models_txt": True,
+        "looked_in": ["/a/loras", "/b/loras"],
     }
     assert isinstance(refusal([finding]), ModelNotFound)
     assert is_stale([finding])

@@ -66,6 +66,7 @@ def settings_table() -> str:
     rows = [row("variable", "default", "meaning"), row("---", "---", "---")]
     for field in Settings.model_fields.values():
         default = "-" if field.default_factory or field.default in (None, "", ()) else str(field.default).lower()
+        default = " ".join(field.default) if isinstance(field.default, tuple) and field.default else default
         rows.append(row(f"`{field.alias}`", default, field.description))
     return "\n".join(rows)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.addresses import is_public
+from comfy_setup.addresses import is_public
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.fetch import Fetcher
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from comfy_setup.fetch_models import REAL
 from tests import shipped
 
 FOLDER_OF_INPUT = {
@@ -32,7 +33,7 @@ def sections() -> dict[str, list[list[str]]]:
 
 def test_each_template_has_one_section_and_no_section_is_left_over() -> None:
     headings = [line for line in MODELS_TXT.splitlines() if line.startswith("[")]
-    assert sorted(headings) == sorted(f"[{name}]" for name in shipped.NAMES)
+    assert sorted(headings) == sorted(f"[{name}]" for name in (*shipped.NAMES, REAL))
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup import __main__, cli, models, paths
+from comfy_setup import __main__, cli, fetch_models, models, paths
 from comfy_setup.console import SetupError
 
 
@@ -86,6 +86,35 @@ def test_trying_an_output_leaves_no_file_and_keeps_one_that_is_there(tmp_path: P
     (tmp_path / "old.png").write_bytes(b"old")
     cli.check_output(tmp_path / "old.png")
     assert (tmp_path / "old.png").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--real", "--template", "upscale"], "--real makes its picture with txt2img"),
+        (["models", "--only", "txt2img", "nope"], "models.txt has no section nope"),
+    ],
+)
+def test_a_slip_is_told_before_anything_is_set_up(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_models_are_fetched_once_the_machine_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
+    monkeypatch.setenv(cli.READY, str(os.getpid()))
+    asked: list[list[str]] = []
+
+    def fetch(_console: object, _environ: object, only: list[str]) -> int:
+        asked.append(only)
+        return 1
+
+    monkeypatch.setattr(fetch_models, "fetch_models", fetch)
+    assert cli.main(["models", "--only", "txt2img", "--only", "upscale"]) == 1
+    assert asked == [["txt2img", "upscale"]]
 
 
 def test_a_checkpoint_is_made_under_the_lock(

@@ -94,7 +94,7 @@ def test_checkpoints_are_counted_and_a_lone_placeholder_is_told_of(whole: dict[s
     (folder / "placeholder-sd15.safetensors").write_bytes(EMPTY_SAFETENSORS)
     assert "only the placeholder" in rows(whole)["checkpoints"].text
     (folder / "real.ckpt").write_bytes(bytes(2_000_000))
-    assert rows(whole)["checkpoints"] == Finding("checkpoints", "ok", "2 files, 2 MB")
+    assert rows(whole)["checkpoints"] == Finding("checkpoints", "ok", f"2 files, 2 MB: {folder} (2)")
 
 
 def test_no_job_could_run_where_every_checkpoint_is_damaged(whole: dict[str, str]) -> None:
@@ -102,9 +102,7 @@ def test_no_job_could_run_where_every_checkpoint_is_damaged(whole: dict[str, str
     folder.mkdir(parents=True)
     (folder / "a.safetensors").write_bytes(EMPTY_SAFETENSORS[:-1])
     assert rows(whole)["checkpoints"].level == "bad"
-    assert (
-        f"{folder / 'a.safetensors'} is cut short, damaged or not ours to read" in rows(whole)["checkpoints"].text
-    )
+    assert f"{folder / 'a.safetensors'} is cut short" in rows(whole)["checkpoints"].text
     assert doctor.doctor(whole) == 1
     (folder / "b.safetensors").write_bytes(EMPTY_SAFETENSORS)
     assert rows(whole)["checkpoints"].level == "note"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 
 import pytest
 
-from comfy_setup import models, paths
+from comfy_setup import models, places
 from comfy_setup.console import Console, SetupError
 from comfy_setup.models_txt import Entry, parse_models
 
@@ -22,7 +23,12 @@ checkpoints/x.safetensors  https://h.example/x  sha256:00ff  # base
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "ComfyUI" / "models").mkdir(parents=True)
-    return {"MODELS_DIR": str(tmp_path / "models"), "COMFYUI_DIR": str(tmp_path / "ComfyUI")}
+    return {
+        "MODELS_DIR": str(tmp_path / "models"),
+        "COMFYUI_DIR": str(tmp_path / "ComfyUI"),
+        "VOLUME_DIR": str(tmp_path / "volume"),
+        "MODELS_CACHE_DIR": str(tmp_path / "cache"),
+    }
 
 
 def add(environ: dict[str, str], *names: str) -> None:
@@ -58,26 +64,15 @@ def test_a_line_that_is_none_is_named(line: str) -> None:
 
 def test_model_files_are_found_by_folder_in_every_root(environ: dict[str, str]) -> None:
     add(environ, "checkpoints/sub/a.safetensors", "loras/b.pt", "loras/readme.txt", "stray.safetensors")
+    add(environ, ".parts/loras/half.safetensors")
     own = Path(environ["COMFYUI_DIR"]) / "models" / "loras"
     own.mkdir()
     (own / "c.ckpt").touch()
     (own / "put_loras_here").touch()
-    found = models.model_files(environ)
-    assert {folder: [path.name for path in files] for folder, files in found.items()} == {
-        "checkpoints": ["a.safetensors"],
-        "loras": ["b.pt", "c.ckpt"],
-    }
-
-
-def test_a_network_volume_is_a_model_root_only_where_it_is(
-    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paths, "RUNPOD_VOLUME", tmp_path / "volume")
-    own = Path(environ["MODELS_DIR"])
-    assert paths.model_roots(environ) == [own]
-    (tmp_path / "volume" / "ComfyUI" / "models").mkdir(parents=True)
-    assert paths.model_roots(environ) == [own, tmp_path / "volume" / "ComfyUI" / "models"]
-    assert paths.model_roots({})[0] == paths.REPO / "models"
+    found = places.model_files(models.folders(environ))
+    names = {kind: [path.name for paths in by.values() for path in paths] for kind, by in found.items()}
+    assert names == {"checkpoints": ["a.safetensors"], "loras": ["c.ckpt", "b.pt"]}
+    assert places.where(found["loras"]) == f"{own} (1), {environ['MODELS_DIR']}/loras (1)"
 
 
 def test_a_real_checkpoint_needs_no_placeholder(environ: dict[str, str]) -> None:
@@ -92,27 +87,22 @@ WHOLE = len(HEADER).to_bytes(8, "little") + HEADER + b"xyz"
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "whole"),
+    ("name", "content", "problem"),
     [
-        ("a.safetensors", WHOLE, True),
-        ("a.sft", WHOLE[:-1], False),
-        ("a.safetensors", WHOLE[:20], False),
-        ("a.safetensors", WHOLE[:5], False),
-        ("a.safetensors", b"", False),
-        ("a.safetensors", b"<html>a web page</html>", False),
-        ("a.safetensors", (2).to_bytes(8, "little") + b"[]", False),
-        ("a.safetensors", (2).to_bytes(8, "little") + b"{}", True),
-        ("a.safetensors", (200_000).to_bytes(8, "little") + b"[" * 200_000, False),
-        ("a.ckpt", b"", False),
-        ("a.ckpt", b"a pickle", True),
+        ("a.safetensors", WHOLE, ""),
+        ("a.sft", WHOLE[:-1], "is cut short: 88 of 89 bytes"),
+        ("a.SFT", WHOLE[:20], "is cut short in its header"),
+        ("a.safetensors", b"<html>a web page</html>", "is no safetensors file but a web page"),
+        ("a.ckpt", b"", "is empty"),
+        ("a.ckpt", b"a pickle", ""),
     ],
 )
-def test_a_file_that_is_cut_short_or_damaged_is_not_whole(
-    tmp_path: Path, name: str, content: bytes, whole: bool
+def test_a_file_that_is_cut_short_or_damaged_is_told(
+    tmp_path: Path, name: str, content: bytes, problem: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    assert models.is_whole(tmp_path / name) is whole
-    assert not models.is_whole(tmp_path / "none.safetensors")
+    assert models.damage(tmp_path / name) == problem
+    assert models.damage(tmp_path / "none.safetensors") == "cannot be read: No such file or directory"
 
 
 def test_a_lone_placeholder_is_kept_and_told_of(environ: dict[str, str]) -> None:
@@ -120,7 +110,7 @@ def test_a_lone_placeholder_is_kept_and_told_of(environ: dict[str, str]) -> None
     stream = io.StringIO()
     assert models.ensure_checkpoint(Console(stream), environ) is True
     assert "noise" in stream.getvalue()
-    assert f"put a .safetensors file into {environ['MODELS_DIR']}/checkpoints" in stream.getvalue()
+    assert f"or put a .safetensors file into {environ['MODELS_DIR']}/checkpoints" in stream.getvalue()
     assert "Making" not in stream.getvalue()
 
 
@@ -131,19 +121,33 @@ def listed(environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return environ
 
 
-def test_a_missing_file_is_listed_and_fails_only_where_its_section_is_asked_for(
+def test_what_is_there_and_what_is_missing_is_listed(
     listed: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     add(listed, "loras/a.safetensors")
     assert models.list_models(listed, []) == 0
     said = capsys.readouterr().out
-    assert "present  [] loras/a.safetensors" in said
-    assert "missing  [sdxl] checkpoints/x.safetensors  https://h.example/x" in said
-    assert "does not download yet" in said
-    assert models.list_models(listed, ["sdxl"]) == 1
-    assert "[] loras" not in capsys.readouterr().out
-    add(listed, "checkpoints/x.safetensors")
+    assert f"present  {listed['MODELS_DIR']}/loras/a.safetensors" in said
+    assert "missing  checkpoints/x.safetensors  https://h.example/x" in said
     assert models.list_models(listed, ["sdxl"]) == 0
+    assert "present" not in capsys.readouterr().out
+
+
+def test_a_check_fails_for_what_is_missing_damaged_or_another_file(
+    listed: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def check(only: str = "sdxl") -> tuple[int, str]:
+        return models.check_models(listed, [only]), capsys.readouterr().out
+
+    assert check() == (1, "missing  checkpoints/x.safetensors\n")
+    path = Path(listed["MODELS_DIR"]) / "checkpoints" / "x.safetensors"
+    add(listed, "checkpoints/x.safetensors")
+    assert check() == (1, f"damaged  {path}  is no safetensors file but something else\n")
+    path.write_bytes(WHOLE)
+    assert check() == (1, f"damaged  {path}  is not the file that models.txt means: its sha256 differs\n")
+    text = TEXT.replace("00ff", hashlib.sha256(WHOLE).hexdigest())
+    models.MODELS_TXT.write_text(text)
+    assert check() == (0, f"right    {path}\n")
 
 
 def test_an_unknown_section_is_named_with_those_there_are(listed: dict[str, str]) -> None:
@@ -156,4 +160,4 @@ def test_no_models_txt_and_no_models_is_no_failure(
 ) -> None:
     monkeypatch.setattr(models, "MODELS_TXT", tmp_path / "none.txt")
     assert models.list_models(environ, []) == 0
-    assert "No model files in" in capsys.readouterr().out
+    assert capsys.readouterr().out == ""

@@ -76,6 +76,6 @@ def test_the_worker_gives_comfyui_the_folder_of_the_packs_once_it_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paths, "NODE_PACKS", tmp_path / "custom_nodes")
-    assert paths.custom_node_folders() == [paths.CUSTOM_NODES]
+    assert paths.custom_node_folders(tmp_path / "volume") == [paths.CUSTOM_NODES]
     paths.NODE_PACKS.mkdir()
-    assert paths.custom_node_folders() == [paths.CUSTOM_NODES, paths.NODE_PACKS]
+    assert paths.custom_node_folders(tmp_path / "volume") == [paths.NODE_PACKS, paths.CUSTOM_NODES]

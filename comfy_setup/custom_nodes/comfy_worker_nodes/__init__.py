@@ -3,17 +3,13 @@
 Answers what ``/object_info`` leaves out: which folders are searched for models, which inputs a class validates
 itself, and what ComfyUI's own validation finds wrong with a workflow, of which nothing is queued.
 
-Makes the worker's model roots known: every folder that this ComfyUI keeps under its own ``models`` (``loras``,
-``unet`` and ``diffusion_models`` ...) is looked for under each root of ``COMFY_WORKER_MODEL_ROOTS`` too, in order.
-Which folders there are is asked of ComfyUI, not listed here. Lets a prompt ask for previews and say what
-graph is its client's, keeps prompts apart, and has ComfyUI end with its prompt thread.
+Makes the worker's model roots known. Lets a prompt ask for previews and say what graph is its client's, keeps
+prompts apart, and has ComfyUI end with its prompt thread.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
-from pathlib import Path
 
 import execution
 import folder_paths
@@ -26,21 +22,12 @@ from .isolation import keep_prompts_apart
 from .output import ComfyWorkerOutput
 from .previews import take_preview_method
 from .prompt_thread import end_with_prompt_thread
+from .roots import add_model_roots, roots_given
 
 NODE_CLASS_MAPPINGS = {"ComfyWorkerOutput": ComfyWorkerOutput}
 
 
-def add_model_roots(roots: list[str]) -> None:
-    """Add each root's folders to those that ComfyUI searches."""
-    own = Path(folder_paths.models_dir)
-    for name, (folders, _extensions) in list(folder_paths.folder_names_and_paths.items()):
-        kept_in_models = [Path(folder).name for folder in folders if Path(folder).parent == own]
-        for root in roots:
-            for folder in kept_in_models:
-                folder_paths.add_model_folder_path(name, str(Path(root) / folder))
-
-
-add_model_roots([root for root in os.environ.get("COMFY_WORKER_MODEL_ROOTS", "").split(os.pathsep) if root])
+add_model_roots(roots_given())
 take_preview_method()
 give_clients_graph()
 end_with_prompt_thread()

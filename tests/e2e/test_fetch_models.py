@@ -1,0 +1,141 @@
+"""`comfy_setup models`: what models.txt names, fetched from a server that speaks the hub's protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from comfy_setup import fetch_models as module
+from comfy_setup import models
+from comfy_setup.console import Console, SetupError
+from comfy_setup.fetch_models import fetch_models, fetch_real
+from tests.hub_server import HubServer, hub_server, weights
+
+pytestmark = pytest.mark.e2e
+
+DATA = weights()
+HUB = "https://huggingface.co"
+TEXT = f"""
+[sd]
+checkpoints/a.safetensors  {HUB}/owner/plain/resolve/main/a.safetensors  sha256:{hashlib.sha256(DATA).hexdigest()}
+loras/b.safetensors        {HUB}/owner/plain/resolve/main/sub/b.safetensors
+[gated]
+checkpoints/a.safetensors  {HUB}/owner/plain/resolve/main/a.safetensors
+vae/c.safetensors          {HUB}/owner/gated/resolve/main/c.safetensors
+[sd-turbo]
+checkpoints/sd_turbo.safetensors  {HUB}/owner/plain/resolve/main/a.safetensors
+"""
+
+
+class Command:
+    """The command, and what it said."""
+
+    def __init__(self, hub: HubServer, folder: Path) -> None:
+        self.environ = {
+            "MODELS_DIR": str(folder / "models"),
+            "COMFYUI_DIR": str(folder / "ComfyUI"),
+            "VOLUME_DIR": str(folder / "volume"),
+            "MODELS_CACHE_DIR": str(folder / "cache"),
+            "HF_ENDPOINT": hub.url,
+        }
+        self.root = folder / "models"
+        self.said = ""
+
+    def __call__(self, *only: str) -> int:
+        stream = io.StringIO()
+        code = fetch_models(Console(stream), self.environ, only)
+        self.said = stream.getvalue()
+        return code
+
+    def files(self) -> list[str]:
+        return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with hub_server() as server:
+        for name in ("plain/a", "plain/sub/b", "gated/c"):
+            server.files[f"owner/{name}.safetensors"] = DATA
+        yield server
+
+
+@pytest.fixture
+def command(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    (tmp_path / "models.txt").write_text(TEXT)
+    monkeypatch.setattr(models, "MODELS_TXT", tmp_path / "models.txt")
+    return Command(hub, tmp_path)
+
+
+def test_the_files_of_a_section_are_fetched_once(command: Command, hub: HubServer) -> None:
+    assert command("sd") == 0
+    assert command.files() == ["checkpoints/a.safetensors", "loras/b.safetensors"]
+    assert "2 of 2 files fetched." in command.said
+    hub.seen.clear()
+    assert command("sd") == 0
+    assert command.said == "All files are there.\n"
+    assert hub.seen == []
+
+
+def test_a_damaged_file_is_told_of_and_fetched_anew(command: Command) -> None:
+    path = command.root / "checkpoints" / "a.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(DATA[:-1])
+    assert command("sd") == 0
+    assert f"{path} is cut short: {len(DATA) - 1} of {len(DATA)} bytes: it is fetched anew" in command.said
+    assert path.read_bytes() == DATA
+
+
+def test_one_that_cannot_be_had_does_not_keep_the_others(command: Command) -> None:
+    assert command() == 1
+    assert (
+        "Error: hf:owner/gated/c.safetensors: it is given only to those who accepted its licence" in command.said
+    )
+    assert "3 of 4 files fetched." in command.said
+    assert command.files() == [
+        "checkpoints/a.safetensors",
+        "checkpoints/sd_turbo.safetensors",
+        "loras/b.safetensors",
+    ]
+
+
+def test_what_does_not_fit_on_the_disk_is_refused_before_it_comes(
+    command: Command, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _folder: type("Usage", (), {"free": 10_000}))
+    assert command("sd") == 1
+    assert "b.safetensors needs 100 kB, its disk has 10 kB free: make room" in command.said
+    assert command.files() == []
+    assert hub.served() == []
+
+
+def test_a_slip_in_models_txt_is_told_before_anything_is_fetched(command: Command, hub: HubServer) -> None:
+    models.MODELS_TXT.write_text(TEXT + "loras/d.safetensors  ftp://h.example/d.safetensors\n")
+    with pytest.raises(SetupError, match="given by a URL that begins with https://"):
+        command()
+    assert hub.seen == []
+
+
+def test_the_real_checkpoint_is_fetched_or_the_placeholder_stands_in(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    assert not fetch_real(Console(stream), {**command.environ, "HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert "The hub is out of reach (hf:owner/plain/a.safetensors: could not be reached" in stream.getvalue()
+    assert "the placeholder stands in" in stream.getvalue()
+    assert fetch_real(Console(stream), command.environ)
+    assert fetch_real(Console(stream), {**command.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}), "it is there"
+
+
+def test_a_terminal_sees_a_bar_each_and_one_in_total(command: Command) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    assert fetch_models(Console(stream), command.environ, ["sd"]) == 0
+    for title in ("2 files", "checkpoints/a.safetensors", "loras/b.safetensors"):
+        assert f"{title}: " in stream.getvalue()
