@@ -114,6 +114,9 @@ class _Fetching:
             self._cancelled.set()
             pool.shutdown(cancel_futures=True)
             total.close()
+            for parts in (root / ".parts" for root in self._roots):
+                if not any(path.is_file() for path in parts.rglob("*")):
+                    shutil.rmtree(parts, ignore_errors=True)
 
     def _fetch(self, target: Path, entry: Entry, row: int) -> DownloadError | None:
         def tell(done: int, total: int | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,9 @@ def command(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_files_of_a_section_are_fetched_once(command: Command, hub: HubServer) -> None:
     assert command("sd") == 0
     assert command.files() == ["checkpoints/a.safetensors", "loras/b.safetensors"]
+    assert sorted(path.name for path in command.root.iterdir()) == ["checkpoints", "loras"]
+    (mode,) = {stat.S_IMODE((command.root / name).stat().st_mode) for name in command.files()}
+    assert mode & 0o044, "an image may run it as another user"
     assert "2 of 2 files fetched." in command.said
     hub.seen.clear()
     assert command("sd") == 0
