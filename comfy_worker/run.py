@@ -253,7 +253,7 @@ class JobRunner:
             lambda _missing_mb: kept.drop_oldest_until_free(int(floor_mb * 1e6)),
         )
         if self._folders.are_alone:  # what another job needs comes back by itself
-            ensure_memory(self._settings.min_free_memory_mb, comfyui.client.free)
+            ensure_memory(self._settings.min_free_memory_mb, comfyui.free)
 
     def _extra_data(
         self, asked: Request, request: JobInput, plan: Plan, comfyui: RunningComfyUI

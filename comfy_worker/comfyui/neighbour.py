@@ -66,7 +66,7 @@ class RunningComfyUI:
             if self.process.failure() is not None:
                 raise
             log.warning("out of memory; trying again without other models", extra={"action": "memory.free"})
-            self.client.free()
+            self.free()
             time.sleep(FREE_S)  # the prompt thread frees when it wakes, unless a prompt is there first
             try:
                 result = self._execute(workflow, stop, options)
@@ -74,6 +74,13 @@ class RunningComfyUI:
                 raise OutOfMemory(f"{error}; it had all memory to itself", error.details) from None
         self.is_proved = True
         return result
+
+    def free(self) -> None:
+        """Have models and cached results given up before the next prompt; that it fails is only logged."""
+        try:
+            self.client.free()
+        except ComfyUIUnavailable as error:
+            log.warning("could not free memory: %s", error, extra={"action": "memory.free_failed"})
 
     def _execute(self, workflow: dict[str, Any], stop: Stop, options: Mapping[str, Any]) -> ExecutionResult:
         try:

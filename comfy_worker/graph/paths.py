@@ -29,9 +29,8 @@ JOB_FOLDER = re.compile(r"[0-9a-f]{32}(/|$)")
 
 
 def climbs(path: str) -> bool:
-    """Whether a path is absolute, leads out of its folder with ``..``, or is that folder itself (``.``)."""
-    parts = path.replace("\\", "/").split("/")
-    return path.startswith(("/", "\\")) or ".." in parts or (path != "" and {".", ""}.issuperset(parts))
+    """Whether a path is absolute, or leads out of its folder with ``..``."""
+    return path.startswith(("/", "\\")) or ".." in path.replace("\\", "/").split("/")
 
 
 def file_places(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> list[Input]:
@@ -79,7 +78,8 @@ def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours
         if literal is None and not defs[workflow[place.node_id]["class_type"]].is_output:
             raise _computed(place)
         for path in _texts(graph.value(literal or place)):
-            if climbs(path):
+            # `.` is the folder that holds every job's.
+            if climbs(path) or (path and not path.strip("./\\")):
                 raise _refused(graph, place, path, "which leads out of its folder; name one below it")
 
 

@@ -167,6 +167,14 @@ def test_a_key_is_in_no_picture(faulty: FaultyWorker) -> None:
     assert "comfyui-in-no-picture" not in json.dumps(result) + str(picture.info)
 
 
+def test_what_comfyui_refuses_stands_in_the_answer_and_not_in_the_log(faulty: FaultyWorker) -> None:
+    text = f"words-{uuid.uuid4().hex}-of-a-client"
+    job = faulty.runsync({"workflow": shown("MeddleRefuse", text)})
+    assert job["error"].startswith("WORKFLOW_REFUSED: "), job
+    assert f"not {text}" in job["error"]
+    assert text not in faulty.log
+
+
 def test_comfyui_has_none_of_the_workers_keys(faulty: FaultyWorker) -> None:
     environ = json.loads(text_of(faulty, shown("MeddleEnviron")))
     assert "COMFY_WORKER_MODEL_ROOTS" in environ

@@ -38,6 +38,16 @@ def test_out_of_memory_is_tried_again_with_all_memory_freed(faulty: FaultyWorker
     assert text_of(faulty, graph) == f"{word} 2"
 
 
+@pytest.mark.parametrize("action", ["500", "cut", "hang"])
+def test_memory_that_could_not_be_freed_does_not_keep_a_job_from_its_second_try(
+    faulty: FaultyWorker, action: str
+) -> None:
+    text = uuid.uuid4().hex
+    with faulty.proxy.fault("POST", "/free", action) as rule:
+        assert text_of(faulty, shown("MeddleMemory", text)) == text
+    assert rule.seen == 1
+
+
 def test_out_of_memory_twice_is_told_with_what_would_help(faulty: FaultyWorker) -> None:
     job_id = faulty.submit(
         {"workflow": faulty_graph("FaultRaise", exception="OutOfMemoryError", message="by CUDA")}

@@ -84,7 +84,7 @@ def test_a_comfyui_that_does_not_start_fails_the_job_and_asks_for_a_fresh_worker
         jobs = [Client(endpoint.url).runsync({"prompt": "a fox"}) for _ in range(2)]
     for job in jobs:
         assert job["error"].startswith(
-            "COMFYUI_UNAVAILABLE: ComfyUI ended while it was starting with exit status 2"
+            "COMFYUI_UNAVAILABLE: ComfyUI ended with exit status 2 while it was starting and its log says"
         )
         assert any("--no-such-flag" in line for line in job["output"]["details"][0]["log"])
     assert jobs[0]["workerId"] != jobs[1]["workerId"]

@@ -96,4 +96,16 @@ class MeddleMemory(Meddler):
         return (text,)
 
 
+class MeddleRefuse(Meddler):
+    """Refuses every text, and says which."""
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, text: str) -> str:  # noqa: N802 - ComfyUI's own name
+        """Never good."""
+        return f"not {text}"
+
+    def run(self, text: str) -> tuple[str]:
+        return (text,)
+
+
 NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in Meddler.__subclasses__()}
