@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from comfy_worker import logs
 from comfy_worker.errors import InvalidSettings
+from comfy_worker.fitness import fitness_checks
 from comfy_worker.run import JobRunner
 from comfy_worker.settings import Settings
 
@@ -193,10 +194,15 @@ def main() -> int:
         # The SDK offers a result three times within seven seconds, and then drops it.
         rp_http.FibonacciRetry = lambda attempts: FibonacciRetry(attempts=max(attempts, RESULT_ATTEMPTS))
         rp_scale.get_job = Leaving(rp_scale.get_job).fetch
-        jobs = Jobs(runner, settings.concurrency)
+        for check in fitness_checks(settings, os.environ):
+            runpod.serverless.register_fitness_check(check)
+        # A job that ran beside the last one would be lost with the worker.
+        concurrency = 1 if settings.refresh_worker else settings.concurrency
+        jobs = Jobs(runner, concurrency)
         config: dict[str, Any] = {
             "return_aggregate_stream": True,
-            "concurrency_modifier": lambda _current: settings.concurrency,
+            "concurrency_modifier": lambda _current: concurrency,
+            "refresh_worker": settings.refresh_worker,
         }
         # The SDK streams for all jobs or for none: it looks at what kind of function the handler is.
         config["handler"] = (

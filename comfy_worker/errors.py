@@ -19,6 +19,8 @@ of JSON objects, one a finding. ``docs/errors.md`` documents each code, and a te
     ├── WorkflowRefused           WORKFLOW_REFUSED       ComfyUI's own validation refused the graph
     ├── ExecutionFailed           EXECUTION_FAILED       a node raised
     ├── OutOfMemory               OUT_OF_MEMORY          the GPU's or the host's memory did not suffice
+    ├── DiskFull                  DISK_FULL              the worker's disk has no room for the job
+    ├── GpuFault                  GPU_FAULT              an error after which the GPU works no more for ComfyUI
     ├── ComfyUIUnavailable        COMFYUI_UNAVAILABLE    ComfyUI did not start, died, or does not answer
     ├── NoOutput                  NO_OUTPUT              the workflow ended well and left nothing to return
     ├── DeliveryFailed            DELIVERY_FAILED        the storage did not take the files
@@ -38,7 +40,9 @@ __all__ = [
     "Ambiguous",
     "ComfyUIUnavailable",
     "DeliveryFailed",
+    "DiskFull",
     "ExecutionFailed",
+    "GpuFault",
     "InputError",
     "InternalError",
     "InvalidInput",
@@ -175,6 +179,18 @@ class OutOfMemory(WorkerError):
     """The GPU's or the host's memory did not suffice."""
 
     code = "OUT_OF_MEMORY"
+
+
+class DiskFull(WorkerError):
+    """The worker's disk has no room for the job."""
+
+    code = "DISK_FULL"
+
+
+class GpuFault(WorkerError):
+    """An error after which the GPU works no more for this ComfyUI."""
+
+    code = "GPU_FAULT"
 
 
 class ComfyUIUnavailable(WorkerError):

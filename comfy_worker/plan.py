@@ -23,7 +23,7 @@ from comfy_worker.graph.loaders import Fits, loader_files
 from comfy_worker.graph.lora import LoraSpec, parse_tags, splice_loras
 from comfy_worker.graph.names import match
 from comfy_worker.graph.needs import Sources, model_files
-from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.graph.nodes import Absence, NodeDefs
 from comfy_worker.graph.paths import check_paths, file_places
 from comfy_worker.graph.pictures import name_stored
 from comfy_worker.graph.roles import Roles, find_roles
@@ -45,6 +45,9 @@ class Installed(Protocol):
 
     def model_path(self, folder: str, name: str) -> Path | None:
         """Where a model file lies."""
+
+    def explain(self, class_type: str) -> Absence | None:
+        """Why it lacks a class that something here has."""
 
 
 @dataclass
@@ -186,6 +189,7 @@ class Planner:
             listed={f"{need.folder}/{need.file}" for need in self._listed},
             packs=converted.packs,
             has_input=self._has_input,
+            explain=self._installed.explain,
         )
 
     def _has_input(self, name: str) -> bool:

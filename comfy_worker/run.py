@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from comfy_setup import paths
@@ -28,18 +25,17 @@ from comfy_worker.dialects.request import KNOWN_WORDS, Request, translate
 from comfy_worker.dialects.words import OPTIONS
 from comfy_worker.errors import (
     ComfyUIUnavailable,
-    InputError,
-    InternalError,
+    InvalidInput,
     InvalidValue,
     ModelNotFound,
-    WorkerError,
-    WorkflowRefused,
 )
+from comfy_worker.failure import secrets_of, tell_failure
 from comfy_worker.graph.check import is_stale, refusal
 from comfy_worker.graph.prefix import into_folder, serve_raw
 from comfy_worker.hub import find_checkpoint
 from comfy_worker.job import JobInput, Output, Result
-from comfy_worker.logs import bound
+from comfy_worker.job_folders import JobFolders
+from comfy_worker.logs import bound, conceal
 from comfy_worker.media import InputFiles
 from comfy_worker.model_list import listed_models
 from comfy_worker.outcome import Outcome, Tell, json_size, validation
@@ -48,6 +44,7 @@ from comfy_worker.outputs.job_storage import job_storage
 from comfy_worker.outputs.storage import Storage
 from comfy_worker.plan import Plan, Planner, choose_template
 from comfy_worker.progress import ProgressReport
+from comfy_worker.room import ensure_disk, ensure_memory
 from comfy_worker.settings import Settings
 from comfy_worker.stop import Stop
 from comfy_worker.templates import Template, Templates
@@ -56,6 +53,11 @@ __all__ = ["JobRunner"]
 
 log = logging.getLogger(__name__)
 
+OPTIONS_DO_NOT_STAY = (
+    "setOptions sets nothing for later requests, which may be other clients'; send override_settings with each"
+)
+# Where ComfyUI looks for the key to paid services.
+KEY = "api_key_comfy_org"
 # What is kept of a job's time for its error to arrive before RunPod ends it: this much, at most this share.
 MARGIN_S = 10.0
 MARGIN_SHARE = 0.1
@@ -69,9 +71,7 @@ class JobRunner:
         self._comfyui = comfyui
         self._templates = templates
         self._storage = Storage(settings.bucket) if settings.bucket else None
-        self._options: dict[str, Any] = {}
-        self._lock = threading.Lock()
-        self._jobs = 0
+        self._folders = JobFolders()
         self._listed = listed_models()
 
     @classmethod
@@ -110,22 +110,14 @@ class JobRunner:
             The result in the shape that was asked for, or ``{"error": "CODE: sentence", "details": [...]}``; with
             ``refresh_worker`` where RunPod should start another worker.
         """
+        conceal(*self._settings.secrets, *secrets_of(job))
         with bound(job_id=str(job.get("id"))):
             began = time.monotonic()
             try:
                 answer = self._answer(job, Stop(cancelled, self._time_limit_s(job)), tell)
                 log.info("done in %d ms", (time.monotonic() - began) * 1000, extra={"action": "job.done"})
-            except WorkerError as error:
-                # What a client wrote may be in the sentence of an input error.
-                told = error.code if isinstance(error, (InputError, WorkflowRefused)) else f"{error.code}: {error}"
-                log.warning("%s", told, extra={"action": "job.failed"})
-                log.debug("%s", error, extra={"action": "job.error"})
-                answer = error.to_result()
-            except (
-                Exception
-            ):  # the outermost place: whatever it is, the client gets an answer and the worker goes on
-                log.exception("fault of the worker", extra={"action": "job.fault"})
-                answer = InternalError("the worker made a mistake; its log has the traceback").to_result()
+            except Exception as error:  # the outermost place: the client gets an answer and the worker goes on
+                answer = tell_failure(error)
             if self._comfyui.is_worn and isinstance(answer, dict):
                 log.warning("asking for a fresh worker", extra={"action": "worker.refresh"})
                 answer["refresh_worker"] = True
@@ -141,7 +133,7 @@ class JobRunner:
         return limit_s - min(MARGIN_S, limit_s * MARGIN_SHARE)
 
     def _answer(self, job: Mapping[str, Any], stop: Stop, tell: Tell) -> Any:
-        asked = translate(job.get("input"), self._options)
+        asked = translate(job.get("input"))
         if asked.api_name in ("getModels", "getOptions", "setOptions"):
             return self._a1111_options(asked, stop)
         request = JobInput.read(asked.input, asked.said, KNOWN_WORDS)
@@ -169,19 +161,18 @@ class JobRunner:
             return walk()
 
     def _a1111_options(self, asked: Request, stop: Stop) -> Any:
-        """What A1111's clients ask beside pictures; options hold for later requests of theirs to this worker."""
+        """What A1111's clients ask beside pictures."""
         installed = self._comfyui.ready(stop).defs["CheckpointLoaderSimple"].inputs["ckpt_name"].choices or ()
         if asked.api_name == "getModels":
             return model_list(installed)
         if asked.api_name == "getOptions":
-            return options_answer(self._options, self._settings.sd_model)
+            return options_answer(self._settings.sd_model)
         told = {name: asked.input[name] for name in OPTIONS if asked.input.get(name) is not None}
         values = {OPTIONS[name]: without_hash(value) for name, value in told.items()}
         JobInput.read(values, {key: name for name, key in OPTIONS.items()})
         if told.get("sd_model_checkpoint"):
             find_checkpoint(without_hash(told["sd_model_checkpoint"]), installed)
-        self._options = {**self._options, **told}
-        return None
+        return {"warnings": [OPTIONS_DO_NOT_STAY]}
 
     def _walk(
         self,
@@ -206,7 +197,9 @@ class JobRunner:
             if not self._comfyui.is_up:
                 progress.say("starting ComfyUI")
             comfyui = self._comfyui.ready(stop)
-        with comfyui.in_use(), self._job_folders(comfyui) as name:
+        with comfyui.in_use(), self._folders.opened(comfyui.process.job_parents) as name:
+            conceal(name)
+            self._make_room(comfyui)
             with clock.stage("prepare"):
                 files = InputFiles(comfyui.process.input_dir / name, self._settings, stop)
                 plan = self._plan(asked, request, template, comfyui, files)
@@ -228,9 +221,8 @@ class JobRunner:
                     outcome.tell(event, send)
 
             with clock.stage("execute"):
-                extra_data = {**asked.extra_data, "comfy_worker_graph": json.loads(graph)}
-                if request.output.preview:
-                    extra_data["preview_method"] = "auto"
+                extra_data = self._extra_data(asked, request, plan, comfyui)
+                extra_data["comfy_worker_graph"] = json.loads(graph)
                 executed = comfyui.execute(workflow, stop, on_event=follow, extra_data=extra_data)
             with clock.stage("collect"):
                 return outcome.result(executed, clock)
@@ -245,25 +237,31 @@ class JobRunner:
             storage = job_storage(own, allow_private=self._settings.allow_private_urls)
         return Delivery(job_id, asked, storage, limit, self._settings.streaming, stop)
 
-    @contextmanager
-    def _job_folders(self, comfyui: RunningComfyUI) -> Iterator[str]:
-        """A name, not to be guessed, for the job's own folders; they are removed with all that is in them.
+    def _make_room(self, comfyui: RunningComfyUI) -> None:
+        """Start no job that would fail for want of disk or memory half way."""
+        # Downloads that are kept for later are to go here first: `reclaim` of ensure_disk.
+        ensure_disk(comfyui.process.runtime_dir, self._settings.min_free_disk_mb)
+        if self._folders.are_alone:  # what another job needs comes back by itself
+            ensure_memory(self._settings.min_free_memory_mb, comfyui.free)
 
-        Where no other job is left, so is whatever nodes wrote elsewhere and did not report, as one that failed.
-        """
-        name = uuid.uuid4().hex
-        with self._lock:
-            self._jobs += 1
-        try:
-            yield name
-        finally:
-            with self._lock:
-                self._jobs -= 1
-                process = comfyui.process
-                folders = (process.input_dir, process.output_dir, process.temp_dir, process.raw_dir)
-                for folder in filter(None, folders):
-                    for path in folder.glob(name if self._jobs else "*"):
-                        _remove(path)
+    def _extra_data(
+        self, asked: Request, request: JobInput, plan: Plan, comfyui: RunningComfyUI
+    ) -> dict[str, Any]:
+        """What goes with the prompt beside its graph."""
+        extra_data: dict[str, Any] = dict(asked.extra_data)
+        if request.output.preview:
+            extra_data["preview_method"] = "auto"
+        paid = [node_id for node_id, node in plan.workflow.items() if comfyui.defs[node["class_type"]].is_api]
+        if paid and KEY not in extra_data:
+            if self._settings.comfy_org_api_key is None:
+                class_type = plan.workflow[paid[0]]["class_type"]
+                raise InvalidInput(
+                    f"node {paid[0]} ({class_type}) calls a paid service of comfy.org; send a key for it as "
+                    "comfy_org_api_key, or set COMFY_ORG_API_KEY on the endpoint",
+                    [{"node_id": node_id, "key": "comfy_org_api_key", "problem": "missing"} for node_id in paid],
+                )
+            extra_data[KEY] = self._settings.comfy_org_api_key.get_secret_value()
+        return extra_data
 
     def _plan(
         self,
@@ -290,10 +288,3 @@ class JobRunner:
             pass
         comfyui.refresh()  # the file may have just arrived
         return planner.plan()
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
 
 from comfy_setup import paths
 from comfy_worker.bucket import EXPIRY_LIMIT_S, Bucket, locate
@@ -22,8 +23,18 @@ __all__ = ["Settings"]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda v: str(v).upper())]
 
 
-def _words(text: object) -> object:
-    return tuple(shlex.split(text)) if isinstance(text, str) else text
+# ComfyUI listens on loopback, on another port at each start, and all files of jobs lie in the worker's folders.
+OURS = ("--listen", "--port", "--input-directory", "--output-directory", "--temp-directory", "--user-directory")
+
+
+def _flags(text: object) -> object:
+    words = tuple(shlex.split(text)) if isinstance(text, str) else text
+    for word in words if isinstance(words, tuple) else ():
+        # ComfyUI takes a flag's beginning for the flag.
+        flag = str(word).partition("=")[0]
+        if len(flag) > 3 and any(one.startswith(flag) for one in OURS):
+            raise PydanticCustomError("flag", "{flag} is the worker's own to set", {"flag": flag})
+    return words
 
 
 def _lower(text: object) -> object:
@@ -39,7 +50,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    comfy_args: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+    comfy_args: Annotated[tuple[str, ...], BeforeValidator(_flags)] = Field(
         (), alias="COMFY_ARGS", description="Further command line flags for ComfyUI, quoted as in a shell"
     )
     comfy_log_level: LogLevel = Field(
@@ -76,6 +87,28 @@ class Settings(BaseModel):
         False,
         alias="API_NODES",
         description="Whether ComfyUI loads nodes that call the paid services of comfy.org",
+    )
+    comfy_org_api_key: SecretStr | None = Field(
+        None,
+        alias="COMFY_ORG_API_KEY",
+        description="Key that pays for such nodes where a request brings none; the bill is yours",
+    )
+    refresh_worker: bool = Field(
+        False,
+        alias="REFRESH_WORKER",
+        description="Whether RunPod is to replace the worker after every job; it then takes one job at a time",
+    )
+    min_free_disk_mb: float = Field(
+        500,
+        alias="MIN_FREE_DISK_MB",
+        ge=0,
+        description="How much disk must be free before a job starts, in megabytes",
+    )
+    min_free_memory_mb: float = Field(
+        250,
+        alias="MIN_FREE_MEMORY_MB",
+        ge=0,
+        description="How much host memory must be free before a job starts, in megabytes; models go first",
     )
     concurrency: int = Field(
         2,
@@ -221,6 +254,12 @@ class Settings(BaseModel):
             ]
         listed = "; ".join(f"{detail['setting']}: {detail['problem']}" for detail in details)
         raise InvalidSettings(f"set these environment variables right, or unset them: {listed}", details)
+
+    @property
+    def secrets(self) -> list[str]:
+        """The values that nobody may see."""
+        given = (getattr(self, name) for name in type(self).model_fields)
+        return [value.get_secret_value() for value in given if isinstance(value, SecretStr)]
 
     @property
     def bucket(self) -> Bucket | None:

@@ -147,6 +147,10 @@ class ComfyUIClient:
         """``POST /interrupt``: stop a prompt if it is the one that runs."""
         self._order("/interrupt", {"prompt_id": prompt_id})
 
+    def free(self) -> None:
+        """``POST /free``: give up models and cached results, before the next prompt."""
+        self._order("/free", {"unload_models": True, "free_memory": True})
+
     def _order(self, route: str, body: dict[str, Any]) -> None:
         response = self._request("POST", route, body, self._queue_timeout_s)
         if not response.ok:

@@ -26,8 +26,9 @@ from comfy_worker.comfyui.events import (
     Interrupted,
     failed,
 )
+from comfy_worker.comfyui.node_errors import node_error
 from comfy_worker.comfyui.process import ComfyUIProcess
-from comfy_worker.errors import ComfyUIUnavailable, ExecutionFailed, JobCancelled, OutOfMemory, WorkerError
+from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, WorkerError
 from comfy_worker.logs import bound
 from comfy_worker.stop import TICK_S, Stop
 
@@ -114,7 +115,9 @@ class Execution:
         Raises:
             WorkflowRefused: ComfyUI's validation found errors; nothing ran.
             ExecutionFailed: a node raised.
-            OutOfMemory: a node ran out of GPU memory, or ComfyUI was killed for want of the machine's.
+            OutOfMemory: a node ran out of memory, or ComfyUI was killed for want of the machine's.
+            DiskFull: a node found no room on the disk.
+            GpuFault: a node met an error after which the GPU works no more for this ComfyUI.
             JobCancelled: ``stop`` was due, or somebody interrupted the prompt.
             JobTimedOut: ``stop`` was due.
             ComfyUIUnavailable: ComfyUI died, lost the prompt, or shows no sign of life.
@@ -161,7 +164,7 @@ class Execution:
             self._note(event, now)
             match event:
                 case Failed():
-                    error = _error(event)
+                    error = node_error(event)
                 case Interrupted():
                     error = _interrupted()
                 case Disconnected():
@@ -217,14 +220,14 @@ class Execution:
             return False
         for kind, data in (entry.get("status") or {}).get("messages") or ():
             if kind == "execution_error":
-                raise _error(failed(self.prompt_id, data))
+                raise node_error(failed(self.prompt_id, data))
             if kind == "execution_interrupted":
                 raise _interrupted()
         self._result.outputs = dict(entry.get("outputs") or {})
         return True
 
     def _check_process(self) -> None:
-        failure = self._process.failure("while the workflow ran")
+        failure = self._process.failure("while the workflow ran", self.prompt_id)
         if failure is None:
             return
         if self._may_have_started:
@@ -275,22 +278,3 @@ class Execution:
 
 def _interrupted() -> JobCancelled:
     return JobCancelled("the prompt was interrupted before its end; send the job again")
-
-
-def _error(event: Failed) -> ExecutionFailed | OutOfMemory:
-    detail = {
-        "node_id": event.node_id,
-        "class_type": event.class_type,
-        "exception_type": event.exception_type,
-        "message": event.message,
-    }
-    log.warning("node failed: %s", "".join(event.traceback), extra={"action": "prompt.failed"})
-    if event.exception_type.endswith("OutOfMemoryError"):
-        return OutOfMemory(
-            f"node {event.node_id} ({event.class_type}) ran out of GPU memory; ask for a smaller size, a smaller "
-            "batch or an fp8 model",
-            [detail],
-        )
-    return ExecutionFailed(
-        f"node {event.node_id} ({event.class_type}) failed with {event.exception_type}: {event.message}", [detail]
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,8 @@ from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.events import EventStream
 from comfy_worker.comfyui.execution import Execution, ExecutionResult, Limits
 from comfy_worker.comfyui.process import ComfyUIProcess, LaunchOptions
-from comfy_worker.errors import ComfyUIUnavailable, WorkerError
-from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.errors import ComfyUIUnavailable, GpuFault, OutOfMemory, WorkerError
+from comfy_worker.graph.nodes import Absence, NodeDefs
 from comfy_worker.stop import TICK_S, Stop
 
 __all__ = ["ComfyUI", "RunningComfyUI"]
@@ -27,6 +27,7 @@ __all__ = ["ComfyUI", "RunningComfyUI"]
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
+FREE_S = 0.2
 FAILURES_UNTIL_WORN = 3
 LONGEST_PAUSE_S = 30.0
 
@@ -55,11 +56,38 @@ class RunningComfyUI:
         self.events = EventStream(process.base_url)
 
     def execute(self, workflow: dict[str, Any], stop: Stop, **options: Any) -> ExecutionResult:
-        """Queue a workflow and wait for its end; arguments as :meth:`Execution.run` takes them."""
-        execution = Execution(self.client, self.events, self.process, self._limits)
-        result = execution.run(workflow, stop, **options)
+        """Queue a workflow and wait for its end; arguments as :meth:`Execution.run` takes them.
+
+        Where memory does not suffice it is tried once more with nothing else in it.
+        """
+        try:
+            result = self._execute(workflow, stop, options)
+        except OutOfMemory:
+            if self.process.failure() is not None:
+                raise
+            log.warning("out of memory; trying again without other models", extra={"action": "memory.free"})
+            self.free()
+            time.sleep(FREE_S)  # the prompt thread frees when it wakes, unless a prompt is there first
+            try:
+                result = self._execute(workflow, stop, options)
+            except OutOfMemory as error:
+                raise OutOfMemory(f"{error}; it had all memory to itself", error.details) from None
         self.is_proved = True
         return result
+
+    def free(self) -> None:
+        """Have models and cached results given up before the next prompt; that it fails is only logged."""
+        try:
+            self.client.free()
+        except ComfyUIUnavailable as error:
+            log.warning("could not free memory: %s", error, extra={"action": "memory.free_failed"})
+
+    def _execute(self, workflow: dict[str, Any], stop: Stop, options: Mapping[str, Any]) -> ExecutionResult:
+        try:
+            return Execution(self.client, self.events, self.process, self._limits).run(workflow, stop, **options)
+        except GpuFault:
+            self.process.condemn("met an error of the GPU")
+            raise
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -114,6 +142,10 @@ class RunningComfyUI:
         """
         candidates = (Path(root) / name for root in self._folders.get(folder, ()))
         return next((path for path in candidates if path.is_file()), None)
+
+    def explain(self, class_type: str) -> Absence | None:
+        """Why it lacks a class that something here has; None where nothing has it."""
+        return self.process.packs.explain(class_type)
 
     def close(self) -> None:
         """Close the connections and end the process."""

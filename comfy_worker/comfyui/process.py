@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,7 +22,10 @@ from pathlib import Path
 import requests
 
 from comfy_worker.comfyui.cause import ending, log_cause, oom_kills
+from comfy_worker.comfyui.own_folder import OwnFolder
+from comfy_worker.comfyui.packs import NodePacks
 from comfy_worker.errors import ComfyUIUnavailable, OutOfMemory
+from comfy_worker.logs import without_secrets
 
 __all__ = ["PRECISIONS", "ComfyUIProcess", "LaunchOptions", "has_accelerator", "launch_flags"]
 
@@ -32,6 +34,13 @@ comfyui_log = logging.getLogger("comfy_worker.comfyui.log")
 
 GUARD = Path(__file__).with_name("guard.py")
 TAIL_LINES = 40
+# Written by our nodes before a prompt, with its id, and behind it.
+PROMPT_MARK = "comfy_worker: prompt"
+# What the worker needs and no node does.
+NOT_FOR_COMFYUI = {
+    *("RUNPOD_AI_API_KEY", "RUNPOD_API_KEY", "COMFY_ORG_API_KEY"),
+    *("BUCKET_ENDPOINT_URL", "BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY"),
+}
 
 
 # The VAE is left to ComfyUI, but for fp32: in fp16 that of SDXL gives black pictures.
@@ -83,22 +92,27 @@ class ComfyUIProcess:
         temp_dir: where previews go.
         raw_dir: where raw pictures go while it has room; None where there is no ``raw_root``.
         last_output_at: when it last wrote to its log, as ``time.monotonic()`` counts.
+        packs: its node packs, and those that did not load.
     """
 
     def __init__(self, options: LaunchOptions) -> None:
         self.options = options
-        self.runtime_dir = Path(tempfile.mkdtemp(prefix="comfy-worker-"))
+        own, raw = OwnFolder(Path(tempfile.gettempdir())), _folder_in(options.raw_root)
+        self._own_folders = [own] if raw is None else [own, raw]
+        self.runtime_dir, self.raw_dir = own.path, None if raw is None else raw.path
         self.input_dir, self.output_dir = self.runtime_dir / "input", self.runtime_dir / "output"
         self.temp_dir, self.user_dir = self.runtime_dir / "temp", self.runtime_dir / "user"
         for folder in (self.input_dir, self.output_dir, self.temp_dir, self.user_dir):
             folder.mkdir()
-        self.raw_dir = _folder_in(options.raw_root)
         self._port = _free_port()
         self.base_url = f"http://127.0.0.1:{self._port}"
         self.last_output_at = time.monotonic()
         self._condemned = ""
         self._oom_kills = oom_kills()
+        self.packs = NodePacks(options.comfyui_dir, options.custom_nodes, api_nodes=options.api_nodes)
+        self._booted = False
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._prompt_id = ""
         self._spawned = threading.Event()
         self._child: subprocess.Popen[str] | None = None
         # The guard ends with the thread that started it; this one lives as long, reading its log.
@@ -123,23 +137,27 @@ class ComfyUIProcess:
             log.error("ComfyUI %s; ending it", fault, extra={"action": "comfyui.condemned"})
             self._child.terminate()
 
-    def failure(self, when: str = "") -> ComfyUIUnavailable | OutOfMemory | None:
+    def failure(self, when: str = "", prompt_id: str = "") -> ComfyUIUnavailable | OutOfMemory | None:
         """Why it cannot be used any more, with its last log lines; None while it can be.
 
         Args:
             when: what goes on meanwhile, in words that follow what it did.
+            prompt_id: the prompt whose client is to hear it; lines that another prompt wrote are left out.
         """
         status = None if self._child is None else self._child.poll()
         if self._condemned:
-            return self._failed(self._condemned, when)
+            return self._failed(self._condemned, when, prompt_id)
         if self._child is not None and status is None:
             return None
         self._thread.join(timeout=1)  # has read the log to its end
         out_of_memory = oom_kills() > self._oom_kills
-        return self._failed(ending(status, out_of_memory=out_of_memory), when, out_of_memory=out_of_memory)
+        how = ending(status, out_of_memory=out_of_memory)
+        return self._failed(how, when, prompt_id, out_of_memory=out_of_memory)
 
-    def _failed(self, fault: str, when: str, *, out_of_memory: bool = False) -> ComfyUIUnavailable | OutOfMemory:
-        tail = list(self._tail)
+    def _failed(
+        self, fault: str, when: str, prompt_id: str, *, out_of_memory: bool = False
+    ) -> ComfyUIUnavailable | OutOfMemory:
+        tail = list(self._tail) if self._prompt_id in ("", prompt_id) else []
         cause = log_cause(tail)
         details = [{"log": tail, "cause": cause or fault}]
         told = " ".join(filter(None, ["ComfyUI", fault, when, cause and f"and its log says '{cause}'"]))
@@ -165,10 +183,17 @@ class ComfyUIProcess:
                 raise failure
             try:
                 if requests.get(f"{self.base_url}/system_stats", timeout=5).ok:
+                    self._booted = True
+                    self.packs.report_missing()
                     return
             except requests.RequestException:
                 pass
             time.sleep(0.05)
+
+    @property
+    def job_parents(self) -> list[Path]:
+        """The folders below which each job has its own."""
+        return [folder for folder in (self.input_dir, self.output_dir, self.temp_dir, self.raw_dir) if folder]
 
     def stop(self) -> None:
         """End ComfyUI and whatever it started, and remove its folders."""
@@ -181,11 +206,8 @@ class ComfyUIProcess:
                 child.wait()
             self._thread.join(timeout=5)
             log.info("ComfyUI ended", extra={"action": "comfyui.stop"})
-        for folder in self._folders():
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _folders(self) -> list[Path]:
-        return [self.runtime_dir] if self.raw_dir is None else [self.runtime_dir, self.raw_dir]
+        for folder in self._own_folders:
+            folder.remove()
 
     def _run(self) -> None:
         try:
@@ -196,7 +218,7 @@ class ComfyUIProcess:
                     "-E",
                     str(GUARD),
                     str(os.getpid()),
-                    os.pathsep.join(map(str, self._folders())),
+                    os.pathsep.join(str(folder.path) for folder in self._own_folders),
                     *self._command(),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -218,9 +240,18 @@ class ComfyUIProcess:
             for line in child.stdout:
                 self.last_output_at = time.monotonic()
                 if text := line.rstrip():
-                    self._tail.append(text)
-                    # tqdm redraws its bar many times a second.
-                    comfyui_log.log(logging.DEBUG if "%|" in text else logging.INFO, "%s", text)
+                    self._hear(without_secrets(text))
+
+    def _hear(self, line: str) -> None:
+        if line.startswith(PROMPT_MARK):
+            self._tail.clear()
+            self._prompt_id = line.removeprefix(PROMPT_MARK).strip()
+            return
+        self._tail.append(line)
+        if not self._booted:
+            self.packs.hear(line)
+        # tqdm redraws its bar many times a second.
+        comfyui_log.log(logging.DEBUG if "%|" in line else logging.INFO, "%s", line)
 
     def _command(self) -> list[str]:
         config = self.runtime_dir / "extra_model_paths.yaml"
@@ -246,7 +277,7 @@ class ComfyUIProcess:
     def _environ(self) -> dict[str, str]:
         roots = os.pathsep.join(str(root) for root in self.options.model_roots)
         return {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in NOT_FOR_COMFYUI},
             "COMFY_WORKER_MODEL_ROOTS": roots,
             "COMFY_WORKER_RAW_DIR": str(self.raw_dir or ""),
             "PYTHONUNBUFFERED": "1",
@@ -283,9 +314,9 @@ def has_accelerator(dev: Path = Path("/dev")) -> bool:
     return any(any(dev.glob(pattern)) for pattern in ("nvidia[0-9]*", "dxg", "kfd"))
 
 
-def _folder_in(root: Path) -> Path | None:
+def _folder_in(root: Path) -> OwnFolder | None:
     try:
-        return Path(tempfile.mkdtemp(prefix="comfy-worker-", dir=root))
+        return OwnFolder(root)
     except OSError:
         return None
 

@@ -142,11 +142,10 @@ def model_list(checkpoints: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def options_answer(options: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
+def options_answer(checkpoint: str) -> dict[str, Any]:
     """As ``/sdapi/v1/options`` answers, with the options that count here.
 
     Args:
-        options: what ``setOptions`` has set.
         checkpoint: the one that holds where nothing is set; empty for the templates' own.
     """
-    return {"sd_model_checkpoint": checkpoint, "sd_vae": "Automatic", "CLIP_stop_at_last_layers": 1, **options}
+    return {"sd_model_checkpoint": checkpoint, "sd_vae": "Automatic", "CLIP_stop_at_last_layers": 1}

@@ -53,12 +53,11 @@ class Request:
     extra_data: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def translate(value: object, options: Mapping[str, Any] | None = None) -> Request:
+def translate(value: object) -> Request:
     """Read a request of any known dialect.
 
     Args:
         value: ``job["input"]`` as it came.
-        options: what A1111's ``setOptions`` has set; holds for requests with ``api_name`` only.
 
     Raises:
         InvalidValue: an ``api_name`` that is not known.
@@ -79,8 +78,9 @@ def translate(value: object, options: Mapping[str, Any] | None = None) -> Reques
         return Request(value, rest, api_name=api_name)
     if api_name == "img2img" and not rest.get("init_images") and not rest.get("image"):
         raise InvalidInput("init_images is missing: img2img needs a list with a picture", [{"key": "init_images"}])
-    settings = {**(options or {}), **_object(rest, "override_settings")}
-    return _Translation(value, {**rest, "override_settings": settings}, a1111=True).read(api_name)
+    return _Translation(value, {**rest, "override_settings": _object(rest, "override_settings")}, a1111=True).read(
+        api_name
+    )
 
 
 def _object(given: Mapping[str, Any], word: str) -> dict[str, Any]:

@@ -163,7 +163,7 @@ UPSCALERS = {
 """A1111's ``hr_upscaler`` -> ``hires_method``; another one is a warning."""
 
 OPTIONS = {"sd_model_checkpoint": "checkpoint", "sd_vae": "vae", "CLIP_stop_at_last_layers": "clip_skip"}
-"""A1111's options that are honoured, in ``override_settings`` and by ``setOptions`` -> the key of the contract."""
+"""A1111's options that are honoured in ``override_settings`` -> the key of the contract."""
 
 IGNORED: dict[str, object] = {
     **dict.fromkeys(("prompt_2", "negative_prompt_2", "nsfw", "cross_attention_kwargs", "lora_scale")),

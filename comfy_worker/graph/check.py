@@ -16,11 +16,13 @@ from typing import Any
 from comfy_worker.errors import InputError, InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled, brief
 from comfy_worker.graph.names import is_model, nearest_files
 from comfy_worker.graph.needs import Sources, find_need
-from comfy_worker.graph.nodes import InputSpec, NodeDefs
+from comfy_worker.graph.nodes import Absence, InputSpec, NodeDefs
 from comfy_worker.graph.workflow import Workflow, title_of
 
 __all__ = ["Checked", "Finding", "check", "is_stale", "refusal"]
 
+# Looking a class up reads the sources of packs.
+MAX_EXPLAINED = 10
 CONVERSIONS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 Finding = dict[str, Any]
@@ -90,6 +92,7 @@ class _Checker:
         self._defs = defs
         self._sources = sources
         self._live, self._circles = self._walk()
+        self._explained: dict[str, Absence | None] = {}
 
     def findings(self) -> Iterator[Finding]:
         """All that is a reason to refuse."""
@@ -249,6 +252,11 @@ class _Checker:
     def _unknown_class(self, class_type: str) -> _Problem:
         near = difflib.get_close_matches(class_type, self._defs, n=3, cutoff=0.7)
         pack = self._sources.packs.get(class_type)
+        if class_type not in self._explained and len(self._explained) < MAX_EXPLAINED:
+            self._explained[class_type] = self._sources.explain(class_type)
+        if absence := self._explained.get(class_type):
+            problem = f"this ComfyUI has no {class_type}: {absence.why}"
+            return _Problem("unknown_class", problem, absence.would_do, nearest=near, pack=absence.pack or pack)
         would_do = f"install the node pack {pack}" if pack else "install the node pack that brings it"
         would_do += f", or use {' or '.join(near)}" if near else ""
         return _Problem("unknown_class", f"this ComfyUI has no {class_type}", would_do, nearest=near, pack=pack)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from comfy_worker.graph.limits import MODEL_FILES
 from comfy_worker.graph.names import FOLDERS, is_model
-from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.graph.nodes import Absence, NodeDefs
 from comfy_worker.graph.workflow import Need, Workflow
 
 __all__ = ["Sources", "find_need", "model_files"]
@@ -39,12 +39,14 @@ class Sources:
         listed: those that models.txt names, written ``folder/file``.
         packs: by class, the node pack that brings it.
         has_input: whether ComfyUI finds an input file of a name.
+        explain: why ComfyUI lacks a class that something here has.
     """
 
     needs: tuple[Need, ...] = ()
     listed: AbstractSet[str] = frozenset()
     packs: Mapping[str, str] = field(default_factory=dict)
     has_input: Callable[[str], bool] = lambda _name: False
+    explain: Callable[[str], Absence | None] = lambda _class_type: None
 
 
 def model_files(workflow: Workflow, defs: NodeDefs, sources: Sources) -> tuple[Need, ...]:

@@ -11,8 +11,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["InputSpec", "NodeClass", "NodeDefs"]
+__all__ = ["Absence", "InputSpec", "NodeClass", "NodeDefs"]
 
+# Hidden inputs that hold more of a job than the node's own inputs do.
+OF_THE_JOB = frozenset({"PROMPT", "DYNPROMPT", "EXTRA_PNGINFO", "AUTH_TOKEN_COMFY_ORG", "API_KEY_COMFY_ORG"})
 WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 
 
@@ -86,6 +88,7 @@ class NodeClass:
         display_name: what the editor shows as its title.
         python_module: where it comes from: ``nodes``, ``comfy_extras...``, ``custom_nodes.<pack>``.
         takes_any_link: whether the class itself says which types may be linked to it.
+        sees_job: whether it is handed more than its inputs: the whole graph, or a key.
     """
 
     name: str
@@ -97,10 +100,12 @@ class NodeClass:
     display_name: str = ""
     python_module: str = ""
     takes_any_link: bool = False
+    sees_job: bool = False
 
     @classmethod
     def read(cls, name: str, declared: Mapping[str, Any], validated: AbstractSet[str] | None = None) -> NodeClass:
         """Read one value of ``/object_info``; for ``validated`` see :meth:`InputSpec.read`."""
+        hidden = (declared.get("input", {}).get("hidden") or {}).values()
         inputs: dict[str, InputSpec] = {}
         order = declared.get("input_order", {})
         for group in ("required", "optional"):
@@ -117,7 +122,23 @@ class NodeClass:
             display_name=declared.get("display_name") or name,
             python_module=declared.get("python_module") or "",
             takes_any_link="input_types" in (validated or ()),
+            sees_job=any((kind[0] if isinstance(kind, list) and kind else kind) in OF_THE_JOB for kind in hidden),
         )
+
+
+@dataclass(frozen=True)
+class Absence:
+    """Why a class is not there although something on this machine has it.
+
+    Attributes:
+        why: what became of it.
+        would_do: what would bring it.
+        pack: the node pack that it belongs to; None for ComfyUI's own.
+    """
+
+    why: str
+    would_do: str
+    pack: str | None = None
 
 
 class NodeDefs(Mapping[str, NodeClass]):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any
 
 from comfy_worker.errors import InvalidValue
+from comfy_worker.graph.names import is_model
 from comfy_worker.graph.nodes import InputSpec, NodeDefs
 from comfy_worker.graph.trace import Graph, literal_place
 from comfy_worker.graph.workflow import Input, Workflow, ancestors
@@ -23,6 +24,8 @@ RECORDED = {"LOAD_3D", "WEBCAM", "AUDIO_RECORD"}
 LATENT = ("LoadLatent", "latent")
 PATH_NAME = re.compile(r"(^|_)(file|filename|path|folder|dir|directory)(_|$)", re.IGNORECASE)
 OUTPUT_NAMES = {"filename_prefix", "folder_name"}
+# What the folders of jobs are called.
+JOB_FOLDER = re.compile(r"[0-9a-f]{32}(/|$)")
 
 
 def climbs(path: str) -> bool:
@@ -46,11 +49,7 @@ def file_places(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> l
     for place in _inputs(graph, outputs, _names_a_file):
         literal = literal_place(graph, place)
         if literal is None:
-            raise InvalidValue(
-                f"input {place.name} of node {place.node_id} names a file and is computed; "
-                "write the name into the node itself",
-                [{"node_id": place.node_id, "input": place.name}],
-            )
+            raise _computed(place)
         found.append(literal)
     return found
 
@@ -72,10 +71,29 @@ def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours
         for name in _texts(graph.value(place)):
             if name not in ours:
                 raise _refused(graph, place, name, "a file that was not sent; send it as `image` or in `images`")
+    for place in _inputs(graph, outputs, _is_a_choice):
+        _check_choice(graph, place, ours)
     for place in _inputs(graph, outputs, _names_a_path):
-        for path in _texts(graph.value(literal_place(graph, place) or place)):
-            if climbs(path):
+        literal = literal_place(graph, place)
+        if literal is None and not defs[workflow[place.node_id]["class_type"]].is_output:
+            raise _computed(place)
+        for path in _texts(graph.value(literal or place)):
+            # `.` is the folder that holds every job's.
+            if climbs(path) or (path and not path.strip("./\\")):
                 raise _refused(graph, place, path, "which leads out of its folder; name one below it")
+
+
+def _check_choice(graph: Graph, place: Input, ours: Set[str]) -> None:
+    """A list may hold the folders of other jobs, and ComfyUI takes what is in none of its newer kind of lists."""
+    spec, literal = graph.spec(place), literal_place(graph, place)
+    is_path = bool(PATH_NAME.search(place.name))
+    if literal is None and is_path:
+        raise _computed(place)
+    choices = (spec and spec.choices) or ()
+    for name in _texts(graph.value(literal or place)):
+        is_listed = name in choices or (is_model(name) and not climbs(name))
+        if name not in ours and (JOB_FOLDER.match(name) or (is_path and not is_listed)):
+            raise _refused(graph, place, name, "which is none of its choices")
 
 
 def _inputs(graph: Graph, outputs: Iterable[str], wanted: Callable[[str, InputSpec], bool]) -> Iterator[Input]:
@@ -91,9 +109,14 @@ def _names_a_file(class_type: str, spec: InputSpec) -> bool:
     return is_upload or spec.type in RECORDED or (class_type, spec.name) == LATENT
 
 
+def _is_a_choice(class_type: str, spec: InputSpec) -> bool:
+    return spec.choices is not None and not _names_a_file(class_type, spec)
+
+
 def _names_a_path(_class_type: str, spec: InputSpec) -> bool:
     is_text = spec.type == "STRING" and not spec.options.get("multiline")
-    return is_text and spec.name not in OUTPUT_NAMES and bool(PATH_NAME.search(spec.name))
+    is_path = bool(PATH_NAME.search(spec.name)) or any("path" in word for word in spec.options)
+    return is_text and is_path and spec.name not in OUTPUT_NAMES
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -103,6 +126,14 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, (dict, list)):
         for part in value.values() if isinstance(value, dict) else value:
             yield from _texts(part)
+
+
+def _computed(place: Input) -> InvalidValue:
+    return InvalidValue(
+        f"input {place.name} of node {place.node_id} names a file and is computed; "
+        "write the name into the node itself",
+        [{"node_id": place.node_id, "input": place.name}],
+    )
 
 
 def _refused(graph: Graph, place: Input, name: str, why: str) -> InvalidValue:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from comfy_worker.errors import InvalidValue, brief
-from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.graph.nodes import NodeClass, NodeDefs
 from comfy_worker.graph.paths import climbs
 from comfy_worker.graph.trace import Graph, literal_place
 from comfy_worker.graph.workflow import Input, Workflow
@@ -57,6 +57,8 @@ def into_folder(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
 
     That keeps jobs apart, and a saving node from being taken for cached while its file is gone. An output node
     without such a prefix is told the folder by an input that ComfyUI minds only where it looks for cached results.
+    So is a node that sees more of its job than its inputs, or that calls a paid service: what it made of one job
+    must not be taken for what it would make of another.
 
     Args:
         workflow: stays as it is.
@@ -85,7 +87,7 @@ def into_folder(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
         if isinstance(first, str):
             # A prefix that names nothing would make the folder itself the name.
             told = {names[0]: f"{folder}/{first if first.strip('./') else 'ComfyUI'}"}
-        elif node["class_type"] in defs and defs[node["class_type"]].is_output:
+        elif node["class_type"] in defs and _is_own(defs[node["class_type"]]):
             told = {"comfy_worker_folder": folder}
         else:
             continue
@@ -101,3 +103,8 @@ def _stays(prefix: str) -> bool:
         return False
     fits = len(name) <= PREFIX_BYTES and all(len(part) <= NAME_BYTES for part in name.split(b"/"))
     return fits and b"\0" not in name and not climbs(prefix)
+
+
+def _is_own(declared: NodeClass) -> bool:
+    """Whether what a node of this class did is good for its own job only."""
+    return declared.is_output or declared.is_api or declared.sees_job

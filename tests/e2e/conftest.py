@@ -99,7 +99,9 @@ def left_behind() -> list[str]:
             continue
         found += [f"queue: {entry[1]}" for entries in queue.values() for entry in entries]
         found += [f"history: {prompt_id}" for prompt_id in history]
-        found += [str(path) for folder in folders for path in folder.rglob("*")]
+        # os.walk passes over what is removed meanwhile.
+        walked = (entry for folder in folders for entry in os.walk(folder))
+        found += [f"{root}/{name}" for root, *names in walked for row in names for name in row]
     return [
         entry for entry in found if not entry.endswith("/input/3d")
     ]  # ComfyUI's own, made whenever it is asked

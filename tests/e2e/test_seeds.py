@@ -391,14 +391,12 @@ def test_a1111s_models_and_options(worker: Client) -> None:
     assert wrong["error"].startswith("MODEL_NOT_FOUND")
     body = {"api_name": "txt2img", "prompt": "a fox", **SMALL, "steps": 2, "seed": 1}
     before = a1111_pixels(worker, body)
-    try:
-        done = worker.runsync({"api_name": "setOptions", "CLIP_stop_at_last_layers": 2})
-        assert (done["status"], done.get("output")) == ("COMPLETED", None)
-        assert worker.output({"api_name": "getOptions"})["CLIP_stop_at_last_layers"] == 2
-        assert a1111_pixels(worker, body) != before
-    finally:
-        worker.runsync({"api_name": "setOptions", "CLIP_stop_at_last_layers": 1})
+    (warning,) = worker.output({"api_name": "setOptions", "CLIP_stop_at_last_layers": 2})["warnings"]
+    assert warning.startswith("setOptions sets nothing for later requests")
+    assert worker.output({"api_name": "getOptions"})["CLIP_stop_at_last_layers"] == 1
     assert a1111_pixels(worker, body) == before
+    own = {"override_settings": {"CLIP_stop_at_last_layers": 2}}
+    assert a1111_pixels(worker, {**body, **own}) != before
 
 
 def test_worker_comfyuis_workflow_and_images(worker: Client) -> None:

@@ -120,8 +120,8 @@ def test_a_job_without_a_picture_says_so_where_the_shape_has_nothing_else(respon
 def test_a1111s_lists_of_models_and_options() -> None:
     (model,) = model_list(["sub/model.safetensors"])
     assert (model["title"], model["model_name"]) == ("sub/model.safetensors", "sub/model")
-    assert options_answer({"sd_vae": "v"}, "m") == {
+    assert options_answer("m") == {
         "sd_model_checkpoint": "m",
-        "sd_vae": "v",
+        "sd_vae": "Automatic",
         "CLIP_stop_at_last_layers": 1,
     }

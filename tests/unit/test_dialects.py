@@ -397,13 +397,6 @@ def test_a_controlnet_unit_without_an_image_takes_the_start_image() -> None:
     assert contract(translate(given))["controlnets"] == [{"model": "m", "image": "start", "preprocess": False}]
 
 
-def test_options_that_were_set_hold_for_a1111s_requests_and_the_request_wins() -> None:
-    options = {"sd_model_checkpoint": "a", "CLIP_stop_at_last_layers": 2}
-    own = {"api_name": "txt2img", "override_settings": {"sd_model_checkpoint": "b"}}
-    assert contract(translate(own, options)) == {"checkpoint": "b", "clip_skip": 2}
-    assert contract(translate({"prompt": "x"}, options)) == {"prompt": "x"}
-
-
 @pytest.mark.parametrize("api_name", ["getModels", "getOptions", "setOptions"])
 def test_questions_of_a1111_are_told_apart(api_name: str) -> None:
     request = translate({"api_name": api_name, "sd_model_checkpoint": "m"})

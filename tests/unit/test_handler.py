@@ -95,3 +95,17 @@ def test_a_cancel_reaches_the_job_and_is_waited_for(streaming: bool) -> None:
     with jobs_of(runner) as jobs:
         asyncio.run(run())
     assert runner.cancelled
+
+
+def test_a_streams_last_word_may_ask_for_a_fresh_worker() -> None:
+    class Broken(Runner):
+        def run(self, job: dict[str, Any], cancelled: threading.Event, tell: Tell) -> dict[str, Any]:
+            return {"error": "X", "refresh_worker": True}
+
+    async def run() -> list[Any]:
+        return [value async for value in make_stream_handler(jobs, config)({"id": "a"})]
+
+    config: dict[str, Any] = {}
+    with jobs_of(Broken()) as jobs:
+        assert asyncio.run(run()) == [{"error": "X"}]
+    assert config == {"refresh_worker": True}

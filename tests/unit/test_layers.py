@@ -28,6 +28,7 @@ ALLOWED = {
         "comfy_setup.paths",
     ),
     "comfy_worker.bucket": (),
+    "comfy_worker.fitness": ("comfy_worker", "comfy_setup.comfyui", "comfy_setup.console"),
     "comfy_worker.dialects": ("comfy_worker.errors", "comfy_worker.job"),
     "comfy_worker.families": (
         "comfy_worker.errors",

@@ -31,6 +31,10 @@ DEFS = NodeDefs(
             "output": ["STRING"],
             "output_name": ["STRING"],
         },
+        "LoadFolder": {"input": {"required": {"folder": ["COMBO", {"options": ["f" * 32, "set"]}]}}},
+        "LoadModel": {"input": {"required": {"model_path": [["a"]], "mode": ["COMBO", {"options": ["x"]}]}}},
+        "LoadClip": {"input": {"required": {"video": ["STRING", {"vhs_path_extensions": ["mp4"]}]}}},
+        "WriteText": {"input": {"required": {"path": ["STRING", {}]}}, "output_node": True},
         "Out": {"input": {"required": {"any": ["*", {}]}}, "output_node": True},
     }
 )
@@ -106,16 +110,53 @@ def test_a_name_that_is_computed_is_refused() -> None:
         check_paths(graph, DEFS, ["2"], OURS)
 
 
-@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a/../../b", "..\\b", "\\b"])
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a/../../b", "..\\b", "\\b", ".", "./", "./."])
 def test_a_path_in_a_text_must_stay_below_its_folder(path: str) -> None:
-    assert climbs(path)
+    assert climbs(path) == (path not in (".", "./", "./."))
     linked = reading("ReadText", {"3": node("PrimitiveString", value=path)}, file_path=["3", 0])
     for graph in (reading("ReadText", file_path=path), linked):
         with pytest.raises(InvalidValue, match="which leads out of its folder"):
             check_paths(graph, DEFS, ["2"], OURS)
 
 
-def test_a_text_that_is_no_path_may_say_what_it_likes() -> None:
+def test_a_path_that_is_computed_is_refused_where_something_is_read() -> None:
     computed = {"3": node("Concatenate", a="../", b="x")}
-    check_paths(reading("ReadText", computed, file_path=["3", 0], note="/.. and so on"), DEFS, ["2"], OURS)
+    with pytest.raises(InvalidValue, match="input file_path of node 1 names a file and is computed"):
+        check_paths(reading("ReadText", computed, file_path=["3", 0]), DEFS, ["2"], OURS)
+    check_paths({"1": node("WriteText", path=["3", 0]), **computed}, DEFS, ["1"], OURS)
+
+
+def test_a_text_that_is_declared_a_path_is_looked_at() -> None:
+    with pytest.raises(InvalidValue, match="which leads out of its folder"):
+        check_paths(reading("LoadClip", video="/etc/passwd"), DEFS, ["2"], OURS)
+
+
+def test_a_text_that_is_no_path_may_say_what_it_likes() -> None:
+    check_paths(reading("ReadText", file_path="", note="/.. and so on"), DEFS, ["2"], OURS)
     check_paths(reading("ReadText", file_path="a..b/c", note=""), DEFS, ["2"], OURS)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/etc", "other", "f" * 32, "f" * 32 + "/0_image.png", "../x.pt"])
+def test_a_folder_that_is_none_of_the_choices_is_refused(name: str) -> None:
+    with pytest.raises(InvalidValue, match="which is none of its choices"):
+        check_paths(reading("LoadFolder", folder=name), DEFS, ["2"], OURS)
+
+
+def test_another_jobs_folder_is_no_choice_whatever_the_input_is_called() -> None:
+    with pytest.raises(InvalidValue, match="which is none of its choices"):
+        check_paths(reading("LoadModel", model_path="a", mode="f" * 32), DEFS, ["2"], OURS)
+
+
+def test_a_folder_that_is_computed_is_refused() -> None:
+    graph = reading("LoadFolder", {"3": node("Concatenate", a="f", b="f")}, folder=["3", 0])
+    with pytest.raises(InvalidValue, match="input folder of node 1 names a file and is computed"):
+        check_paths(graph, DEFS, ["2"], OURS)
+
+
+def test_what_is_listed_and_models_that_may_be_missing_are_left_to_the_check() -> None:
+    for graph in (
+        reading("LoadFolder", folder="set"),
+        reading("LoadModel", model_path="ghost.safetensors", mode="strange"),
+        reading("LoadFolder", folder="job/0_image.png"),
+    ):
+        check_paths(graph, DEFS, ["2"], OURS)

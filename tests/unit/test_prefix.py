@@ -50,6 +50,22 @@ def test_an_output_node_without_a_prefix_of_its_own_is_told_the_folder() -> None
     assert moved["2"] == given["2"]
 
 
+@pytest.mark.parametrize(
+    ("declared", "own"),
+    [
+        ({"input": {"hidden": {"p": "PROMPT"}}}, True),
+        ({"input": {"hidden": {"i": ["EXTRA_PNGINFO"]}}}, True),
+        ({"input": {"hidden": {"k": "API_KEY_COMFY_ORG"}}}, True),
+        ({"api_node": True}, True),
+        ({"input": {"hidden": {"id": "UNIQUE_ID"}}}, False),
+        ({}, False),
+    ],
+)
+def test_what_a_node_made_of_more_than_its_inputs_is_its_own_jobs(declared: dict[str, Any], own: bool) -> None:
+    moved = into_folder(saving("Odd"), "job", NodeDefs({"Odd": declared}))
+    assert moved == saving("Odd", **({"comfy_worker_folder": "job"} if own else {}))
+
+
 SERVED = {
     "1": {
         "class_type": "SaveImage",

@@ -65,3 +65,14 @@ def test_all_bad_values_are_named_together() -> None:
         Settings.from_env(bad)
     assert {detail["setting"] for detail in caught.value.details} == set(bad)
     assert all(name in str(caught.value) for name in bad)
+
+
+@pytest.mark.parametrize("args", ["--listen 0.0.0.0", "--lowvram --port=8188", "--input-dir /x", "--out /x"])
+def test_flags_that_are_the_workers_own_are_refused(args: str) -> None:
+    with pytest.raises(InvalidSettings, match=r"COMFY_ARGS: --[a-z-]+ is the worker's own to set"):
+        Settings.from_env({"COMFY_ARGS": args})
+
+
+def test_what_nobody_may_see_is_known() -> None:
+    given = {"HF_TOKEN": "hf-token", "COMFY_ORG_API_KEY": "comfyui-key"}
+    assert sorted(Settings.from_env(given).secrets) == ["comfyui-key", "hf-token"]

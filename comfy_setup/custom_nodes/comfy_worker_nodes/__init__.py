@@ -6,7 +6,7 @@ itself, and what ComfyUI's own validation finds wrong with a workflow, of which 
 Makes the worker's model roots known: every folder that this ComfyUI keeps under its own ``models`` (``loras``,
 ``unet`` and ``diffusion_models`` ...) is looked for under each root of ``COMFY_WORKER_MODEL_ROOTS`` too, in order.
 Which folders there are is asked of ComfyUI, not listed here. Lets a prompt ask for previews and say what
-graph is its client's, and ComfyUI end with its prompt thread.
+graph is its client's, keeps prompts apart, and has ComfyUI end with its prompt thread.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from aiohttp import web
 from server import PromptServer
 
 from .client_graph import give_clients_graph
+from .isolation import keep_prompts_apart
 from .output import ComfyWorkerOutput
 from .previews import take_preview_method
 from .prompt_thread import end_with_prompt_thread
@@ -43,6 +44,7 @@ add_model_roots([root for root in os.environ.get("COMFY_WORKER_MODEL_ROOTS", "")
 take_preview_method()
 give_clients_graph()
 end_with_prompt_thread()
+keep_prompts_apart()
 
 
 @PromptServer.instance.routes.get("/comfy_worker/folders")

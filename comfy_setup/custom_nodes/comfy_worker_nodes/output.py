@@ -77,9 +77,9 @@ def write(pixels: npt.NDArray[np.uint8], path: Path, raw_name: Path) -> None:
         try:
             if shutil.disk_usage(raw_dir).free > pixels.nbytes:
                 raw.parent.mkdir(parents=True, exist_ok=True)
-                pixels.tofile(raw)
+                raw.write_bytes(pixels.data)
                 path.symlink_to(raw)
                 return
         except OSError:  # full all the same, or a system without links
             raw.unlink(missing_ok=True)
-    pixels.tofile(path)
+    path.write_bytes(pixels.data)  # tofile does not say that the disk is full

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.e2e.faults.conftest import FaultyWorker, faulty_graph, wait_until
+from tests.graphs import node
 
 pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
 
@@ -29,7 +30,10 @@ def test_killed_between_prompts_the_next_job_waits_for_another_and_is_told(fault
 
 
 def test_killed_under_a_prompt_its_job_fails_and_those_behind_it_are_done(faulty: FaultyWorker) -> None:
-    first = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=60.0, heed=True)})
+    graph = faulty_graph("FaultSleep", seconds=60.0, heed=True)
+    graph["word"] = node("FaultPrint", image=["image", 0], text="its last words")
+    graph["fault"]["inputs"]["image"] = ["word", 0]
+    first = faulty.submit({"workflow": graph})
     faulty.running("FaultSleep")
     behind = [
         faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=0.0, heed=True)}),
@@ -39,7 +43,7 @@ def test_killed_under_a_prompt_its_job_fails_and_those_behind_it_are_done(faulty
     faulty.comfyui().kill()
     job = faulty.finished(first)
     assert job["error"].startswith("COMFYUI_UNAVAILABLE: ComfyUI was killed by SIGKILL while the workflow ran")
-    assert "got prompt" in log_of(job)
+    assert "its last words" in log_of(job)
     assert all(map(faulty.is_red, behind))
 
 

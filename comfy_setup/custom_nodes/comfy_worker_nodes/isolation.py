@@ -1,0 +1,50 @@
+"""Keeps prompts apart where ComfyUI itself, made for one user, lets them meet.
+
+A node of a custom pack is made anew for every prompt: ComfyUI would hand a prompt the very object that worked for
+another, with all that it remembers. In the log a line stands before and behind what a prompt writes, so that the
+worker can tell whose last words they are; and what ComfyUI's validation says of one prompt, which is in its answer
+as well, stays out of the log, where it would stand among the words of another.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+import execution
+
+__all__ = ["keep_prompts_apart"]
+
+# Known to comfy_worker/comfyui/process.py.
+MARK = "comfy_worker: prompt"
+OF_VALIDATION = {"validate_prompt", "post_prompt"}
+
+
+def keep_prompts_apart() -> None:
+    """Take effect for every prompt from now on."""
+    run = execution.PromptExecutor.execute_async
+
+    @functools.wraps(run)
+    async def execute_async(executor: Any, prompt: Any, prompt_id: str, *args: Any, **options: Any) -> Any:
+        forget_instances(executor.caches.objects)
+        print(MARK, prompt_id, flush=True)
+        try:
+            return await run(executor, prompt, prompt_id, *args, **options)
+        finally:
+            print(MARK, flush=True)
+
+    execution.PromptExecutor.execute_async = execute_async
+    logging.getLogger().addFilter(lambda record: record.funcName not in OF_VALIDATION)
+
+
+def forget_instances(cache: Any) -> None:
+    """Drop the objects of nodes, but for those of ComfyUI's own classes, which hold no more than a loaded LoRA."""
+    objects = getattr(cache, "cache", {})  # ComfyUI's own null cache has none
+    for key in [key for key, node in objects.items() if _is_custom(type(node))]:
+        del objects[key]
+    getattr(cache, "subcaches", {}).clear()
+
+
+def _is_custom(node_class: type) -> bool:
+    return str(getattr(node_class, "RELATIVE_PYTHON_MODULE", "")).startswith("custom_nodes.")

@@ -1,0 +1,206 @@
+"""Job B is written to find what job A sent, made, said and paid with, and gets nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from PIL import Image
+
+from tests.e2e.conftest import Client, pictures
+from tests.e2e.faults.conftest import FaultyWorker, wait_until
+from tests.graphs import node
+from tests.pictures import encoded
+
+pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
+
+SECRET = "the-secret-of-a"
+RED = "data:image/png;base64," + encoded(Image.new("RGB", (64, 64), "red"))
+
+
+@contextmanager
+def victim(faulty: FaultyWorker) -> Iterator[tuple[str, str]]:
+    """A job that runs meanwhile, with a picture that was sent and one that was saved: its id and its folder."""
+    # One long sleep would be taken for a stall.
+    sleeps = {
+        f"sleep{i}": node("FaultSleep", image=[f"sleep{i - 1}" if i else "load", 0], seconds=2.0, heed=True)
+        for i in range(60)
+    }
+    graph = {
+        "load": node("LoadImage", image=RED),
+        "early": node("SaveImage", images=["load", 0], filename_prefix="secret"),
+        **sleeps,
+        "save": node("SaveImage", images=["sleep59", 0], filename_prefix="secret"),
+    }
+    job_id = faulty.submit({"workflow": graph})
+    try:
+        faulty.running("FaultSleep")
+        (file,) = input_dir(faulty).glob("*/*.png")
+        yield job_id, file.parent.name
+    finally:
+        faulty.post(f"cancel/{job_id}")
+
+
+def input_dir(faulty: FaultyWorker) -> Path:
+    command = faulty.comfyui().cmdline()
+    return Path(command[command.index("--input-directory") + 1])
+
+
+def shown(class_type: str, text: str = "x", **inputs: Any) -> dict[str, Any]:
+    """A graph that shows what a node tells of a text."""
+    return {"node": node(class_type, text=text, **inputs), "show": node("PreviewAny", source=["node", 0])}
+
+
+def text_of(worker: Client, graph: dict[str, Any], **asked: Any) -> str:
+    texts = worker.output({"workflow": graph, **asked})["texts"]
+    return str(next(text["data"] for text in texts if text["node_id"] == "show"))
+
+
+def reading(class_type: str, key: str, value: Any) -> dict[str, Any]:
+    """A graph that shows what a node reads."""
+    return {"read": node(class_type, **{key: value}), "show": node("PreviewAny", source=["read", 0])}
+
+
+FILES = ["{name}/0_image.png", "../input/{name}/0_image.png", "{root}/input/{name}/0_image.png", "{name}"]
+FOLDERS = ["{name}", ".", "", "..", "{root}/input", "{root}/input/{name}", "../output/{name}", "./{name}"]
+ATTACKS = [
+    *(
+        (class_type, key, path)
+        for class_type, key in (("LoadImage", "image"), ("LoadAudio", "audio"))
+        for path in FILES
+    ),
+    ("LoadImage", "image", "{name}/secret_00001_.png [output]"),
+    ("LoadImage", "image", {"__value__": "{name}/0_image.png"}),
+    ("LoadImageMask", "image", "{name}/0_image.png"),
+    ("LoadImageOutput", "image", "{name}/secret_00001_.png [output]"),
+    ("LoadVideo", "file", "{name}/0_image.png"),
+    ("LoadLatent", "latent", "{name}/0_image.png"),
+    ("Load3D", "model_file", "{name}/0_image.png"),
+    *(("LoadImageDataSetFromFolder", "folder", path) for path in FOLDERS),
+    *(("LoadImageTextDataSetFromFolder", "folder", path) for path in FOLDERS),
+    ("LoadTrainingDataset", "folder_name", "../{name}"),
+    ("LoadTrainingDataset", "folder_name", "{root}/output/{name}"),
+]
+
+
+def filled(value: Any, **names: str) -> Any:
+    if isinstance(value, dict):
+        return {key: filled(one, **names) for key, one in value.items()}
+    return value.format(**names)
+
+
+def test_no_node_reads_what_another_job_sent_or_saved(faulty: FaultyWorker) -> None:
+    with victim(faulty) as (job_id, name):
+        for class_type, key, value in ATTACKS:
+            given = filled(value, name=name, root=str(input_dir(faulty).parent))
+            job = faulty.runsync({"workflow": reading(class_type, key, given)})
+            assert job["error"].startswith(("INVALID_VALUE: ", "INVALID_MEDIA: ")), job
+            assert name not in str(job), "what ComfyUI lists is not told"
+        for class_type, key in (("LoadImage", "image"), ("LoadImageDataSetFromFolder", "folder")):
+            joined = node("StringConcatenate", string_a=name[:5], string_b=name[5:], delimiter="")
+            graph = {"joined": joined, **reading(class_type, key, ["joined", 0])}
+            job = faulty.runsync({"workflow": graph})
+            sentence = f"INVALID_VALUE: input {key} of node read names a file and is computed"
+            assert job["error"].startswith(sentence), job
+        image = node("EmptyImage", width=64, height=64, batch_size=1, color=0)
+        save = node("SaveImage", images=["image", 0], filename_prefix=f"../{name}/x")
+        job = faulty.runsync({"workflow": {"image": image, "save": save}})
+        assert job["error"].startswith("INVALID_VALUE: filename_prefix of node save must be a text that stays"), (
+            job
+        )
+        assert faulty.get(f"status/{job_id}")["status"] == "IN_PROGRESS", "job A was there all the time"
+
+
+def test_a_node_that_sees_the_whole_graph_tells_no_other_jobs(faulty: FaultyWorker) -> None:
+    assert SECRET in text_of(faulty, {**shown("MeddleSee"), "a": node("PreviewAny", source=SECRET)})
+    seen = text_of(faulty, shown("MeddleSee"))
+    assert "MeddleSee" in seen
+    assert SECRET not in seen
+
+
+def test_a_node_remembers_no_other_job(faulty: FaultyWorker) -> None:
+    assert text_of(faulty, shown("MeddleRemember", SECRET)) == SECRET
+    assert text_of(faulty, shown("MeddleRemember", "of b")) == "of b"
+
+
+def test_what_a_node_made_of_its_inputs_alone_is_kept(faulty: FaultyWorker) -> None:
+    text = uuid.uuid4().hex
+    assert [text_of(faulty, shown("MeddleCount", text)) for _ in range(2)] == [f"{text} 1"] * 2
+
+
+def test_a_paid_result_is_its_own_jobs_and_its_key_is_nowhere(faulty: FaultyWorker) -> None:
+    key = f"comfyui-{uuid.uuid4().hex}"
+    assert text_of(faulty, shown("MeddlePay", "a fox"), comfy_org_api_key=key) == f"a fox costs {len(key)}"
+    other = faulty.runsync({"workflow": shown("MeddlePay", "a fox")})
+    assert other["error"] == (
+        "INVALID_INPUT: node node (MeddlePay) calls a paid service of comfy.org; send a key for it as "
+        "comfy_org_api_key, or set COMFY_ORG_API_KEY on the endpoint"
+    )
+    assert text_of(faulty, shown("MeddlePay", "a fox"), comfy_org_api_key="another-key") == "a fox costs 11"
+    failed = faulty.runsync({"workflow": shown("MeddlePay", "fail"), "comfy_org_api_key": key})
+    assert (
+        failed["error"]
+        == "EXECUTION_FAILED: node node (MeddlePay) failed with ValueError: 401: [hidden] has no credits"
+    )
+    assert key not in json.dumps(failed["output"])
+    assert "the key is [hidden]" in faulty.log
+    assert key not in faulty.log
+
+
+def test_a_key_is_in_no_picture(faulty: FaultyWorker) -> None:
+    graph = {
+        "pay": node("MeddlePay", text="a fox"),
+        "show": node("PreviewAny", source=["pay", 0]),
+        "image": node("EmptyImage", width=64, height=64, batch_size=1, color=0),
+        "save": node("SaveImage", images=["image", 0], filename_prefix="x"),
+    }
+    result = faulty.output({"workflow": graph, "comfy_org_api_key": "comfyui-in-no-picture"})
+    (picture,) = pictures(result)
+    assert "MeddlePay" in picture.info["prompt"]
+    assert "comfyui-in-no-picture" not in json.dumps(result) + str(picture.info)
+
+
+def test_what_comfyui_refuses_stands_in_the_answer_and_not_in_the_log(faulty: FaultyWorker) -> None:
+    text = f"words-{uuid.uuid4().hex}-of-a-client"
+    job = faulty.runsync({"workflow": shown("MeddleRefuse", text)})
+    assert job["error"].startswith("WORKFLOW_REFUSED: "), job
+    assert f"not {text}" in job["error"]
+    assert text not in faulty.log
+
+
+def test_comfyui_has_none_of_the_workers_keys(faulty: FaultyWorker) -> None:
+    environ = json.loads(text_of(faulty, shown("MeddleEnviron")))
+    assert "COMFY_WORKER_MODEL_ROOTS" in environ
+    assert "RUNPOD_AI_API_KEY" not in environ
+
+
+def test_what_a_job_leaves_where_it_should_not_goes_with_it(faulty: FaultyWorker) -> None:
+    job = faulty.runsync({"workflow": shown("MeddleStray")})
+    assert "nothing to tell" in job["error"]
+    parent = input_dir(faulty).parent
+    wait_until(lambda: not list(parent.glob("*/stray.txt")))
+
+
+def test_after_a_crash_of_everything_nothing_of_a_job_is_left_and_comfyui_listens_elsewhere(
+    faulty: FaultyWorker,
+) -> None:
+    before = faulty.comfyui()
+    root, raw = input_dir(faulty).parent, Path(before.environ()["COMFY_WORKER_RAW_DIR"])
+    url = before.cmdline()[before.cmdline().index("--port") + 1]
+    assert {at.laddr.ip for at in before.net_connections() if at.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+    faulty.submit({"workflow": {**shown("MeddleCount"), "load": node("LoadImage", image=RED)}})
+    guard = before.parent()
+    assert guard is not None
+    for process in (guard, faulty.handler(), before):
+        process.send_signal(signal.SIGKILL)
+    after = wait_until(lambda: (found := faulty.comfyui()).pid != before.pid and found)
+    wait_until(lambda: not root.exists() and not raw.exists())
+    assert after.cmdline()[after.cmdline().index("--port") + 1] != url
+    assert text_of(faulty, shown("MeddleCount", "again")) == "again 1"

@@ -1,0 +1,179 @@
+"""No memory, a GPU that works no more, and a disk without room: tried again, or told in a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.e2e.conftest import Client, pictures, serving
+from tests.e2e.faults.conftest import PACKS, FaultyWorker, faulty_graph
+from tests.e2e.faults.test_isolation import shown, text_of
+from tests.graphs import node
+from tests.pictures import encoded
+from tests.tools import require
+
+pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
+
+DISK_MB = 48
+KEY = "comfyui-of-the-operator"
+
+
+def test_out_of_memory_is_tried_again_with_all_memory_freed(faulty: FaultyWorker) -> None:
+    word = uuid.uuid4().hex
+    graph = {
+        "count": node("MeddleCount", text=word),
+        "node": node("MeddleMemory", text=["count", 0]),
+        "show": node("PreviewAny", source=["node", 0]),
+    }
+    # The first node ran again: what ComfyUI kept of it was given up as well.
+    assert text_of(faulty, graph) == f"{word} 2"
+
+
+@pytest.mark.parametrize("action", ["500", "cut", "hang"])
+def test_memory_that_could_not_be_freed_does_not_keep_a_job_from_its_second_try(
+    faulty: FaultyWorker, action: str
+) -> None:
+    text = uuid.uuid4().hex
+    with faulty.proxy.fault("POST", "/free", action) as rule:
+        assert text_of(faulty, shown("MeddleMemory", text)) == text
+    assert rule.seen == 1
+
+
+def test_out_of_memory_twice_is_told_with_what_would_help(faulty: FaultyWorker) -> None:
+    job_id = faulty.submit(
+        {"workflow": faulty_graph("FaultRaise", exception="OutOfMemoryError", message="by CUDA")}
+    )
+    assert faulty.failed(job_id) == (
+        "OUT_OF_MEMORY: node fault (FaultRaise) ran out of GPU memory; ask for a smaller size, a smaller batch "
+        "or an fp8 model; it had all memory to itself"
+    )
+    assert faulty.proxy.requests["POST /free"] >= 1
+    assert faulty.goes_on()
+
+
+def test_an_error_of_the_gpu_that_stays_starts_comfyui_anew(faulty: FaultyWorker) -> None:
+    before = faulty.comfyui().pid
+    message = "CUDA error: an illegal memory access was encountered"
+    job_id = faulty.submit({"workflow": faulty_graph("FaultRaise", exception="RuntimeError", message=message)})
+    assert faulty.failed(job_id).startswith("GPU_FAULT: node fault (FaultRaise) met an error after which the GPU")
+    assert faulty.goes_on()
+    assert faulty.comfyui().pid != before
+
+
+class TightWorker(Client):
+    """A worker on a small disk, with the operator's key for paid services."""
+
+    def __init__(self, client: Client, disk: Path) -> None:
+        super().__init__(client.url, client.temp_dir)
+        self.disk = disk
+
+    @contextmanager
+    def room(self, free_mb: float) -> Iterator[None]:
+        """So much is left of the disk while the block lasts."""
+        ballast = self.disk / "ballast"
+        left = os.statvfs(self.disk)
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, int(left.f_bavail * left.f_frsize - free_mb * 1e6))
+        try:
+            yield
+        finally:
+            ballast.unlink()
+
+
+@pytest.fixture(scope="module")
+def tight(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TightWorker]:
+    require("mount")
+    folder = tmp_path_factory.mktemp("tight")
+    disk = folder / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", disk], capture_output=True
+    )
+    if mounted.returncode:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"a small disk wants root: {mounted.stderr!r}")
+    packs = folder / "packs.yaml"
+    packs.write_text(json.dumps({"faults": {"custom_nodes": str(PACKS)}}))
+    settings = {
+        "TMPDIR": str(disk),
+        "MIN_FREE_DISK_MB": "4",
+        "COMFY_ARGS": f"--extra-model-paths-config {packs}",
+        "API_NODES": "true",
+        "COMFY_ORG_API_KEY": KEY,
+    }
+    try:
+        with serving(model_root, folder, **settings) as client:
+            yield TightWorker(client, disk)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def fails_for_room(worker: TightWorker, free_mb: float, asked: dict[str, Any], sentence: str) -> None:
+    """With so much room left a job fails with that sentence, and with more the next one is done."""
+    with worker.room(free_mb):
+        job = worker.runsync(asked)
+    assert job["error"].startswith(f"DISK_FULL: {sentence}"), job
+    assert text_of(worker, shown("MeddleCount", uuid.uuid4().hex)).endswith(" 1")
+
+
+def test_a_disk_without_room_is_told_before_the_job_starts(tight: TightWorker) -> None:
+    sentence = "the worker's disk has 2 MB free where 4 MB are needed; give the endpoint a larger container disk"
+    fails_for_room(tight, 2, {"workflow": shown("MeddleCount")}, sentence)
+
+
+def test_a_disk_that_fills_while_files_arrive_is_told(tight: TightWorker) -> None:
+    asked = {"workflow": "img2img", "image": encoded(Image.effect_noise((2800, 2800), 100))}
+    fails_for_room(tight, 6, asked, "the worker's disk is full; send less at once")
+
+
+@pytest.mark.parametrize(
+    ("class_type", "inputs"),
+    [
+        ("SaveLatent", {"samples": ["latents", 0], "filename_prefix": "x"}),
+        ("SaveAnimatedPNG", {"images": ["noise", 0], "filename_prefix": "x", "fps": 6.0, "compress_level": 0}),
+    ],
+)
+def test_a_disk_that_fills_while_a_node_saves_is_told(
+    tight: TightWorker, class_type: str, inputs: dict[str, Any]
+) -> None:
+    graph = {
+        "latents": node("EmptyLatentImage", width=2048, height=2048, batch_size=16),
+        "image": node("EmptyImage", width=1024, height=1024, batch_size=4, color=0x808080),
+        "noise": node("ImageAddNoise", image=["image", 0], seed=1, strength=1.0),
+        "save": node(class_type, **inputs),
+    }
+    fails_for_room(tight, 6, {"workflow": graph}, f"node save ({class_type}) found no room on the worker's disk")
+
+
+def test_a_picture_needs_no_disk(tight: TightWorker) -> None:
+    graph = {
+        "image": node("EmptyImage", width=2048, height=2048, batch_size=1, color=0x808080),
+        "noise": node("ImageAddNoise", image=["image", 0], seed=1, strength=1.0),
+        "save": node("SaveImage", images=["noise", 0], filename_prefix="x"),
+    }
+    with tight.room(5):
+        assert pictures(tight.output({"workflow": graph}))[0].size == (2048, 2048)
+
+
+def test_the_operators_key_pays_where_a_job_brings_none_and_is_nowhere(tight: TightWorker) -> None:
+    assert text_of(tight, shown("MeddlePay", "a fox")) == f"a fox costs {len(KEY)}"
+    assert text_of(tight, shown("MeddlePay", "a fox"), comfy_org_api_key="the-jobs-own") == "a fox costs 12"
+    failed = tight.runsync({"workflow": shown("MeddlePay", "fail")})
+    environ = text_of(tight, shown("MeddleEnviron"))
+    log = (tight.temp_dir / "worker.log").read_text(errors="replace")
+    assert "the key is [hidden]" in log
+    assert KEY not in json.dumps(failed) + environ + log
+
+
+def test_nodes_of_paid_services_are_there_where_they_are_on(tight: TightWorker) -> None:
+    graph = {"paid": node("OpenAIDalle3", prompt="a fox"), "show": node("PreviewAny", source=["paid", 0])}
+    answer = tight.output({"workflow": graph, "validate_only": True})
+    assert answer["findings"] == []

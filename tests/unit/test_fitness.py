@@ -1,0 +1,98 @@
+"""A container that cannot work says why before it takes a job."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from comfy_worker import fitness
+from comfy_worker.fitness import Unfit, check_gpu, check_model_folders, fitness_checks
+from comfy_worker.settings import Settings
+
+
+def checks(**settings: object) -> dict[str, Callable[[], None]]:
+    made = fitness_checks(Settings.model_validate(settings), {"RUNPOD_GPU_COUNT": "2"})
+    return {check.__name__: check for check in made}
+
+
+def test_a_gpu_that_runpod_gave_and_nobody_sees_is_told() -> None:
+    with pytest.raises(Unfit, match="RunPod gave this worker 2 GPU, and none is seen; have it replaced"):
+        check_gpu("2", present=False)
+    for expected in ("", "0", "many"):
+        check_gpu(expected, present=False)
+    checks(comfy_args=("--cpu",))["gpu"]()
+
+
+def test_a_gpu_without_a_driver_is_told() -> None:
+    with pytest.raises(Unfit, match="there is a GPU and no driver for it: libnothing"):
+        check_gpu("1", present=True, driver="libnothing.so.1")
+
+
+@pytest.mark.parametrize(
+    ("driver", "torch", "fits"),
+    [
+        (12080, "12.8", True),
+        (12020, "12.8", True),
+        (13000, "12.8", True),
+        (12080, "13.0", False),
+        (11080, "12.8", False),
+    ],
+)
+def test_a_driver_must_know_torchs_cuda(
+    monkeypatch: pytest.MonkeyPatch, driver: int, torch: str, fits: bool
+) -> None:
+    monkeypatch.setattr(fitness, "_driver_cuda", lambda _library: driver)
+    if fits:
+        check_gpu("1", present=True, torch_cuda=torch)
+        return
+    with pytest.raises(Unfit, match=rf"driver runs CUDA up to 1[12]\.8, and torch is built for {torch}"):
+        check_gpu("1", present=True, torch_cuda=torch)
+
+
+def test_what_torch_is_built_for_is_read_without_importing_it() -> None:
+    assert fitness._torch_cuda().split(".")[0] in ("12", "13")
+
+
+def test_comfyui_must_be_whole(tmp_path: Path) -> None:
+    with pytest.raises(Unfit, match=r"holds no ComfyUI: it lacks comfyui_version\.py, main\.py.*set COMFYUI_DIR"):
+        checks(comfyui_dir=tmp_path)["comfyui_files"]()
+
+
+def test_there_must_be_a_folder_of_models(tmp_path: Path) -> None:
+    check_model_folders([tmp_path / "nowhere", tmp_path])
+    with pytest.raises(Unfit, match=r"there is no folder of models: .*nowhere; set MODELS_DIR to one"):
+        check_model_folders([tmp_path / "nowhere"])
+    (tmp_path / "file").touch()
+    with pytest.raises(Unfit, match="file cannot be read: Not a directory; set MODELS_DIR right"):
+        check_model_folders([tmp_path, tmp_path / "file"])
+
+
+def test_a_volume_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    over = threading.Event()
+
+    class Dead(type(tmp_path)):  # type: ignore[misc]
+        def iterdir(self) -> Iterator[Path]:
+            over.wait(10)
+            return iter(())
+
+    monkeypatch.setattr(fitness, "ANSWER_S", 0.1)
+    try:
+        with pytest.raises(Unfit, match=r"does not answer within 0\.1 s"):
+            check_model_folders([tmp_path, Dead("/volume")])
+    finally:
+        over.set()
+
+
+def test_the_disk_must_have_room() -> None:
+    checks(min_free_disk_mb=0)["free_disk"]()
+    with pytest.raises(Unfit, match="MB free where 1000000000000 MB are needed"):
+        checks(min_free_disk_mb=1e12)["free_disk"]()
+
+
+def test_this_machine_is_fit() -> None:
+    for check in fitness_checks(Settings.from_env(os.environ), {}):
+        check()

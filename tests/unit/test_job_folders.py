@@ -1,0 +1,56 @@
+"""A job's folders end with it, and so does what its nodes wrote elsewhere; those of others stay."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from comfy_worker import job_folders
+from comfy_worker.job_folders import JobFolders
+
+
+@pytest.fixture(autouse=True)
+def sharp_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_folders, "CLOCK_S", 0.0)
+
+
+def write(path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("x")
+    time.sleep(0.05)  # the file system's clock ticks a few times a second at worst
+    return path
+
+
+def test_a_job_takes_its_own_with_it_and_what_lay_there_before_the_oldest_that_runs(tmp_path: Path) -> None:
+    folders = JobFolders()
+    with folders.opened([tmp_path]) as first:
+        early = write(tmp_path / "early" / "stray.png")
+        link = tmp_path / "link"
+        link.symlink_to(early)
+        time.sleep(0.05)
+        with folders.opened([tmp_path]) as second:
+            assert not folders.are_alone
+            files = [write(tmp_path / name / "x.png") for name in (first, second)]
+            late = write(tmp_path / "late.png")
+            mixed = [write(tmp_path / "early" / "new.png"), early]
+        assert folders.are_alone
+        assert [file.exists() for file in files] == [True, False]
+        assert late.exists()
+        assert all(file.exists() for file in mixed), "it may be the first job's"
+        assert link.is_symlink()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_strays_go_while_other_jobs_run(tmp_path: Path) -> None:
+    folders = JobFolders()
+    with folders.opened([tmp_path]):
+        stray = write(tmp_path / "stray.png")
+        with folders.opened([tmp_path]):
+            pass
+        assert stray.exists(), "the first job may have written it"
+        running = folders.opened([tmp_path])
+        running.__enter__()
+    assert not stray.exists(), "no job that runs can have written it"
+    running.__exit__(None, None, None)

@@ -1,0 +1,60 @@
+"""Whose last words a dead ComfyUI's are: an error holds what its own prompt wrote, and nothing of another's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from comfy_worker import logs
+from comfy_worker.comfyui.process import ComfyUIProcess, LaunchOptions
+from comfy_worker.errors import ComfyUIUnavailable
+
+MARK = "comfy_worker: prompt"
+
+
+@contextmanager
+def died(folder: Path, *lines: str) -> Iterator[ComfyUIProcess]:
+    """A ComfyUI that wrote these lines and ended; a script stands in for it."""
+    (folder / "main.py").write_text(f"print({chr(10).join(lines)!r}); raise SystemExit(3)")
+    process = ComfyUIProcess(LaunchOptions(folder))
+    try:
+        process.start()
+        with pytest.raises(ComfyUIUnavailable, match="ended with exit status 3 while it was starting"):
+            process.wait_ready(threading.Event())
+        yield process
+    finally:
+        process.stop()
+
+
+def told(process: ComfyUIProcess, prompt_id: str) -> tuple[list[str], str]:
+    failure = process.failure("while the workflow ran", prompt_id)
+    assert failure is not None
+    return failure.details[0]["log"], failure.sentence
+
+
+def test_a_prompts_last_words_go_to_its_own_client(tmp_path: Path) -> None:
+    lines = ["boot", f"{MARK} a", "of a", MARK, f"{MARK} b", "ValueError: of b"]
+    with died(tmp_path, *lines) as process:
+        assert told(process, "b") == (
+            ["ValueError: of b"],
+            "ComfyUI ended with exit status 3 while the workflow ran and its log says 'ValueError: of b'; "
+            "its last log lines are in the details",
+        )
+        log, sentence = told(process, "a")
+        assert log == []
+        assert "of b" not in sentence
+
+
+def test_what_was_written_between_prompts_is_nobodys_secret(tmp_path: Path) -> None:
+    with died(tmp_path, f"{MARK} a", "of a", MARK, "idle") as process:
+        assert told(process, "b")[0] == ["idle"]
+
+
+def test_a_key_is_not_among_the_last_words(tmp_path: Path) -> None:
+    logs.conceal("comfyui-0123456789")
+    with died(tmp_path, "the key is comfyui-0123456789") as process:
+        assert told(process, "")[0] == ["the key is [hidden]"]

@@ -1,0 +1,40 @@
+"""What a worker that is gone has left behind goes when the next one starts; what a living one holds stays."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from comfy_setup.paths import REPO
+from comfy_worker.comfyui.own_folder import OwnFolder
+
+HOLD = "import sys; from pathlib import Path; from comfy_worker.comfyui.own_folder import OwnFolder; " + (
+    "print(OwnFolder(Path(sys.argv[1])).path, flush=True); sys.stdin.read()"
+)
+
+
+def test_a_folder_whose_worker_was_killed_goes_with_the_next_start(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        theirs = Path(worker.stdout.readline().strip())
+        (theirs / "picture.png").touch()
+        ours = OwnFolder(tmp_path)
+        assert theirs.is_dir(), "its worker lives"
+        worker.kill()
+        worker.wait()
+        next_one = OwnFolder(tmp_path)
+        assert not theirs.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([ours.path, next_one.path, tmp_path / "other"])
+    for folder in (ours, next_one, ours):
+        folder.remove()
+    assert list(tmp_path.iterdir()) == [tmp_path / "other"]
+
+
+def test_a_root_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        OwnFolder(tmp_path / "nowhere")
