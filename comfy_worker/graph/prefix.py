@@ -102,7 +102,7 @@ def _stays(prefix: str) -> bool:
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
     fits = len(name) <= PREFIX_BYTES and all(len(part) <= NAME_BYTES for part in name.split(b"/"))
-    return fits and b"\0" not in name and (prefix.rstrip("/") == "." or not climbs(prefix))
+    return fits and b"\0" not in name and not climbs(prefix)
 
 
 def _is_own(declared: NodeClass) -> bool:
