@@ -6,12 +6,13 @@ ARG BASE_IMAGE=debian:bookworm-slim
 FROM ${BASE_IMAGE} AS packages
 # What custom nodes need of the system, as "libgl1 libglib2.0-0" for those that use opencv-python.
 ARG APT_PACKAGES=""
-# What goes again takes all with it that came along.
+# What goes again takes all with it that came along. Links on a volume that a pod made lead below /workspace.
 RUN printf 'APT::AutoRemove::%sImportant "false";\n' Recommends Suggests > /etc/apt/apt.conf.d/autoremove \
     && apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 tini ${APT_PACKAGES} \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* \
-    && useradd --create-home --uid 1000 worker
+    && useradd --create-home --uid 1000 worker \
+    && ln -s /runpod-volume /workspace
 WORKDIR /worker
 COPY requirements requirements
 COPY comfy_setup/*.py comfy_setup/
