@@ -89,7 +89,7 @@ class Execution:
         self._limits = limits
         self._result = ExecutionResult()
         self._whole = True
-        self._may_have_started = False
+        self._started = False
         self._is_next = False
         self._running: tuple[str, float] | None = None
         self._seen_at = 0.0
@@ -134,7 +134,7 @@ class Execution:
                 is_over = True
                 return self._result
             except ComfyUIUnavailable as error:
-                error.try_again = not self._may_have_started
+                error.try_again = not self._may_have_started()
                 raise
             finally:
                 if not is_over:
@@ -190,7 +190,7 @@ class Execution:
             self._result.node_ms[node_id] = self._result.node_ms.get(node_id, 0) + round((now - since) * 1000)
         match event:
             case Executing(node_id=node_id):
-                self._running, self._may_have_started = (node_id, now), True
+                self._running, self._started = (node_id, now), True
             case Executed(node_id=node_id, output=output):
                 self._result.outputs[node_id] = dict(output)
 
@@ -209,7 +209,7 @@ class Execution:
         self._is_next = waits and not queued["queue_running"]
         if waits and not self._is_next:
             self._seen_at = now  # its turn has not come
-        self._may_have_started = self._may_have_started or not waits
+        self._started = self._started or not waits
         if entry is None:
             if waits or runs:
                 self._lost_at = None
@@ -226,11 +226,15 @@ class Execution:
         self._result.outputs = dict(entry.get("outputs") or {})
         return True
 
+    def _may_have_started(self) -> bool:
+        # A node may end ComfyUI before the socket tells of it; the log then has the prompt.
+        return self._started or self._process.last_prompt_id == self.prompt_id
+
     def _check_process(self) -> None:
         failure = self._process.failure("while the workflow ran", self.prompt_id)
         if failure is None:
             return
-        if self._may_have_started:
+        if self._may_have_started():
             raise failure
         # Whatever it was, it was not this workflow.
         raise ComfyUIUnavailable(failure.sentence, failure.details)

@@ -92,6 +92,7 @@ class ComfyUIProcess:
         temp_dir: where previews go.
         raw_dir: where raw pictures go while it has room; None where there is no ``raw_root``.
         last_output_at: when it last wrote to its log, as ``time.monotonic()`` counts.
+        last_prompt_id: the prompt that it began last, as our own nodes say in its log.
         packs: its node packs, and those that did not load.
     """
 
@@ -112,7 +113,7 @@ class ComfyUIProcess:
         self.packs = NodePacks(options.comfyui_dir, options.custom_nodes, api_nodes=options.api_nodes)
         self._booted = False
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._prompt_id = ""
+        self.last_prompt_id = ""
         self._spawned = threading.Event()
         self._child: subprocess.Popen[str] | None = None
         # The guard ends with the thread that started it; this one lives as long, reading its log.
@@ -157,7 +158,7 @@ class ComfyUIProcess:
     def _failed(
         self, fault: str, when: str, prompt_id: str, *, out_of_memory: bool = False
     ) -> ComfyUIUnavailable | OutOfMemory:
-        tail = list(self._tail) if self._prompt_id in ("", prompt_id) else []
+        tail = list(self._tail) if self.last_prompt_id in ("", prompt_id) else []
         cause = log_cause(tail)
         details = [{"log": tail, "cause": cause or fault}]
         told = " ".join(filter(None, ["ComfyUI", fault, when, cause and f"and its log says '{cause}'"]))
@@ -245,7 +246,7 @@ class ComfyUIProcess:
     def _hear(self, line: str) -> None:
         if line.startswith(PROMPT_MARK):
             self._tail.clear()
-            self._prompt_id = line.removeprefix(PROMPT_MARK).strip()
+            self.last_prompt_id = line.removeprefix(PROMPT_MARK).strip()
             return
         self._tail.append(line)
         if not self._booted:

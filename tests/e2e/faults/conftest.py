@@ -13,7 +13,7 @@ import psutil
 import pytest
 import requests
 
-from comfy_setup.endpoint import local
+from comfy_setup.endpoint import app, local
 from tests.e2e.conftest import Client, pictures, serving
 from tests.e2e.faults.proxy import Proxy
 from tests.graphs import node
@@ -22,8 +22,8 @@ PACKS = Path(__file__).parent / "packs"
 
 # The limits of the shared worker are short; nothing that these tests run without a fault is silent for as long.
 LIMITS = {
-    "COMFY_SILENCE_LIMIT_S": "4",
-    "COMFY_STALL_LIMIT_S": "8",
+    "COMFY_SILENCE_LIMIT_S": "3",
+    "COMFY_STALL_LIMIT_S": "6",
     "INTERRUPT_LIMIT_S": "2",
     "WORKER_CONCURRENCY": "8",
     "ALLOW_PRIVATE_URLS": "true",
@@ -184,6 +184,7 @@ def faulty_worker(model_root: Path, folder: Path, **settings: str) -> Iterator[F
     with pytest.MonkeyPatch.context() as patch, Proxy(ports) as proxy:
         create_app = local.create_app
         patch.setattr(local, "create_app", lambda *args: mailbox.before(create_app(*args)))
+        patch.setattr(app, "POLL_HOLD_S", 1.0)
         environ = {"COMFY_ARGS": args, "TEST_PROXY_DIR": str(ports), **settings}
         with serving(model_root, folder, **environ) as client:
             yield FaultyWorker(client, proxy, mailbox)

@@ -47,12 +47,13 @@ def test_killed_under_a_prompt_its_job_fails_and_those_behind_it_are_done(faulty
     assert all(map(faulty.is_red, behind))
 
 
-def test_a_dead_prompt_thread_is_noticed_at_once(faulty: FaultyWorker) -> None:
-    error = faulty.failed(
-        faulty.submit({"workflow": faulty_graph("FaultRaise", exception="SystemExit", message="bye")})
-    )
+def test_a_dead_prompt_thread_is_noticed_at_once_and_its_job_not_tried_again(faulty: FaultyWorker) -> None:
+    graph = faulty_graph("FaultRaise", exception="SystemExit", message="bye")
+    job_id = faulty.submit({"workflow": graph})
+    error = faulty.failed(job_id)
     assert error.startswith("COMFYUI_UNAVAILABLE: ComfyUI ended with exit status 70")
     assert "its log says 'SystemExit: bye'" in error
+    assert f"action=job.again job_id={job_id}" not in faulty.log
     assert faulty.goes_on()
 
 
@@ -75,7 +76,7 @@ def test_stopped_by_a_signal_it_is_ended_and_the_worker_goes_on(faulty: FaultyWo
     job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=60.0, heed=True)})
     faulty.running("FaultSleep")
     faulty.comfyui().suspend()
-    assert faulty.failed(job_id).startswith("COMFYUI_UNAVAILABLE: ComfyUI left HTTP unanswered for 4 s")
+    assert faulty.failed(job_id).startswith("COMFYUI_UNAVAILABLE: ComfyUI left HTTP unanswered for 3 s")
     assert faulty.goes_on()
 
 
@@ -83,27 +84,19 @@ def test_a_node_that_never_returns_is_ended_by_the_stall_limit(faulty: FaultyWor
     killed = faulty.comfyui().pid
     job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=600.0, heed=False)})
     error = faulty.failed(job_id)
-    assert error.startswith("COMFYUI_UNAVAILABLE: the workflow showed no sign of life for 8 s in node fault")
+    assert error.startswith("COMFYUI_UNAVAILABLE: the workflow showed no sign of life for 6 s in node fault")
     assert faulty.goes_on()
     assert faulty.comfyui().pid != killed, "it did not heed the interrupt"
-
-
-def test_a_node_that_is_slow_and_heeds_an_interrupt_costs_no_restart(faulty: FaultyWorker) -> None:
-    kept = faulty.comfyui().pid
-    job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=600.0, heed=True)})
-    assert "no sign of life for 8 s" in faulty.failed(job_id)
-    assert faulty.goes_on()
-    assert faulty.comfyui().pid == kept
 
 
 def test_one_that_takes_up_no_workflow_is_ended_and_who_waits_is_served_by_another(faulty: FaultyWorker) -> None:
     assert faulty.is_red(faulty.submit({"workflow": faulty_graph("FaultWedge")}))
     assert faulty.goes_on()
-    assert "ComfyUI took up no workflow for 8 s" in faulty.log
+    assert "ComfyUI took up no workflow for 6 s" in faulty.log
 
 
 def test_who_waits_behind_a_slow_prompt_does_not_stall(faulty: FaultyWorker) -> None:
-    steps = faulty_graph("FaultSleep", seconds=5.0, heed=True)
+    steps = faulty_graph("FaultSleep", seconds=4.0, heed=True)
     steps["second"] = {"class_type": "FaultSleep", "inputs": {**steps["fault"]["inputs"], "image": ["fault", 0]}}
     steps["save"]["inputs"]["images"] = ["second", 0]
     slow = faulty.submit({"workflow": steps})

@@ -53,14 +53,6 @@ def cancel(faulty: FaultyWorker, job_id: str) -> None:
     wait_until(lambda: says(faulty, job_id, "JOB_CANCELLED"), 15)
 
 
-def test_cancelled_while_comfyui_starts(faulty: FaultyWorker) -> None:
-    faulty.kill_comfyui()
-    job_id = faulty.submit(sleep(0.0))
-    wait_until(lambda: faulty.get(f"status/{job_id}").get("output"))
-    cancel(faulty, job_id)
-    assert faulty.goes_on()
-
-
 @pytest.mark.parametrize("path", ["/drip", "/silent", "/drip-headers"])
 def test_cancelled_while_it_downloads(faulty: FaultyWorker, files: FileServer, path: str) -> None:
     files.seen.clear()
@@ -126,22 +118,25 @@ def test_out_of_time_in_each_stage(
     assert faulty.goes_on()
 
 
-def test_out_of_time_while_comfyui_starts(faulty: FaultyWorker) -> None:
+def test_cancelled_and_out_of_time_while_comfyui_starts(faulty: FaultyWorker) -> None:
     faulty.kill_comfyui()
-    job = faulty.finished(faulty.submit(sleep(0.0), policy={"executionTimeout": 5000}))
+    late = faulty.submit(sleep(0.0), policy={"executionTimeout": 5000})
+    unwanted = faulty.submit(sleep(0.0))
+    wait_until(lambda: faulty.get(f"status/{unwanted}").get("output"))
+    cancel(faulty, unwanted)
+    job = faulty.finished(late)
     assert job["error"].startswith("JOB_TIMED_OUT: the job was not done after 4.5 s")
     assert job["output"]["details"] == [{"stage": "wait"}]
     assert faulty.goes_on()
 
 
 def test_sigterm_lets_a_job_finish_and_takes_no_other_by_a_new_request(faulty: FaultyWorker) -> None:
-    job_id = faulty.submit(sleep(7.0))
+    job_id = faulty.submit(sleep(3.0))
     faulty.running("FaultSleep")
     family = [faulty.handler(), *faulty.handler().children(recursive=True)]
     folders = list(faulty.temp_dir.glob("comfy-worker-*"))
-    time.sleep(1)
     faulty.handler().send_signal(signal.SIGTERM)
-    time.sleep(5.5)  # the endpoint holds the request that was open for as long
+    time.sleep(1.5)  # the endpoint holds the request that was open for a second
     later = faulty.submit(sleep(0.0))
     assert faulty.is_red(job_id)
     assert faulty.is_red(later)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.faults.conftest import FaultyWorker
-from tests.e2e.faults.soak import Soak, break_routes, cancel, cut, end_prompt_thread, kill
+from tests.e2e.faults.soak import Soak, break_routes, cancel, cut, kill, raise_in_node
 
 pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
 
 
 def test_a_hundred_jobs_five_at_a_time_with_a_fault_every_twenty(faulty: FaultyWorker) -> None:
     soak = Soak(faulty)
-    soak.run(100, 20, (cut, kill, break_routes, end_prompt_thread, cancel))
+    soak.run(100, 20, (cut, kill, break_routes, raise_in_node, cancel))
     assert soak.problems() == [], soak.report()
     assert len(soak.outcomes) == 100
     assert len(soak.faults) == 5
