@@ -109,7 +109,7 @@ def test_out_of_time_in_each_stage(
     }
     wait_until(lambda: says(faulty, jobs["collect"], "queued 3 nodes"))
     jobs["execute"] = faulty.submit(sleep(600.0), policy=policy)
-    jobs["pending"] = faulty.submit(sleep(0.0), policy=policy)
+    jobs["pending"] = faulty.submit(sleep(600.0), policy=policy)
     for stage, job_id in jobs.items():
         job = faulty.finished(job_id)
         assert job["status"] == "FAILED", (stage, job)
