@@ -7,6 +7,7 @@ Standard library only; the child needs the virtual environment.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -87,7 +88,7 @@ def download(
     """
     watch = watch or Watch()
     parts.mkdir(parents=True, exist_ok=True)
-    failures, have = 0, _bytes_in(parts)
+    failures, have = 0, bytes_in(parts)
     while True:
         child = _Child(source, access, parts, watch, xet=failures < ATTEMPTS // 2)
         told = child.run()
@@ -98,7 +99,7 @@ def download(
         if "refused" in told:
             shutil.rmtree(parts)
             raise DownloadError(f"{source.shown}: {told['refused']}")
-        grew, have = _bytes_in(parts) > have, _bytes_in(parts)
+        grew, have = bytes_in(parts) > have, bytes_in(parts)
         failures, unreached = 1 if grew else failures + 1, bool(told.get("unreached"))
         if failures >= (UNREACHED_ATTEMPTS if unreached else ATTEMPTS):
             sentence = f"{source.shown}: {told['again']}, {failures} times; try again later"
@@ -140,10 +141,19 @@ def digest_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _bytes_in(folder: Path) -> int:
-    """How much of a file has come; holes, which hf_xet leaves for what is still to come, do not count."""
-    stats = [path.lstat() for path in folder.rglob("*") if path.is_file()]
-    return sum(min(stat.st_size, 512 * stat.st_blocks or stat.st_size) for stat in stats)
+def bytes_in(folder: Path) -> int:
+    """How much of a file has come; holes, which hf_xet leaves for what is still to come, do not count.
+
+    Args:
+        folder: where it comes; files in it may go while they are counted.
+    """
+    total = 0
+    for top, _folders, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                stat = Path(top, name).lstat()
+                total += min(stat.st_size, 512 * stat.st_blocks or stat.st_size)
+    return total
 
 
 class _Child:
@@ -192,7 +202,7 @@ class _Child:
                 line = process.stdout.readline()
                 told: dict[str, Any] = json.loads(line) if line else {"again": "broke off (its process ended)"}
                 if "size" not in told:
-                    self._tell(_bytes_in(self._parts))
+                    self._tell(bytes_in(self._parts))
                     return told
                 self._size, self.sha256 = told["size"], told["sha256"]
                 self._watch.admit(self._size)
@@ -200,7 +210,7 @@ class _Child:
                 process.stdin.flush()
             now = time.monotonic()
             if now - told_at >= TELL_EVERY_S:
-                told_at, before, have = now, have, _bytes_in(self._parts)
+                told_at, before, have = now, have, bytes_in(self._parts)
                 moved_at = now if have != before else moved_at
                 self._tell(have)
                 if now - moved_at > STALLED_S:

@@ -143,16 +143,17 @@ def _from_web(source: Source, access: Access, folder: Path) -> Path:
 
 
 def _opened(source: Source, access: Access, have: int, etag: str) -> requests.Response:
-    """The answer to a GET, redirects followed; the token is shown to the source's own host alone."""
+    """The answer to a GET, redirects followed; the token is shown to the source's own host alone, by https."""
     session = requests.Session()
     session.trust_env = access.private  # neither proxies nor passwords of this machine for what clients ask for
     url, token = source.url, source.token(access)
     for _ in range(MAX_REDIRECTS):
+        url = requests.Request("GET", url).prepare().url or ""  # or another host is looked at than is asked
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not (access.private or _leads_out(parts.hostname or "")):
             raise Ended(refused="it leads to an address that is not public, which this worker does not fetch from")
         headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "comfy-worker"}
-        if token and parts.hostname == source.host:
+        if token and (parts.scheme, parts.hostname) == ("https", source.host):
             headers["Authorization"] = f"Bearer {token}"
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": etag}

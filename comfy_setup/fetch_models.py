@@ -75,7 +75,7 @@ def _wanted(console: Console, environ: Mapping[str, str], only: Sequence[str]) -
     wanted = {}
     for entry in models.listed(only):
         path = models.find(entry, searched)
-        problem = models.damage(path) if path else ""
+        problem = models.damage(path, entry.sha256) if path else ""
         if path and problem:
             console.say(f"{path} {problem}: it is fetched anew")
         if problem or path is None:
@@ -90,7 +90,8 @@ class _Fetching:
         self._console = console
         self._access = Access.from_env(environ)
         self._wanted = wanted
-        self._roots = [*paths.model_roots(environ), paths.comfyui_dir(environ) / "models"]
+        # Beside the folder of the kind: what lies below that one ComfyUI would list.
+        self._parts = {path: path.parents[len(Path(e.path).parts) - 1] / ".parts" for path, e in wanted.items()}
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._done: dict[Path, int] = {}
@@ -114,7 +115,7 @@ class _Fetching:
             self._cancelled.set()
             pool.shutdown(cancel_futures=True)
             total.close()
-            for parts in (root / ".parts" for root in self._roots):
+            for parts in set(self._parts.values()):
                 if not any(path.is_file() for path in parts.rglob("*")):
                     shutil.rmtree(parts, ignore_errors=True)
 
@@ -126,14 +127,14 @@ class _Fetching:
                 self._bars[target].n = done
                 self._bars[target].refresh()
 
-        root = next((root for root in self._roots if root in target.parents), target.parent)
-        parts = root / ".parts" / entry.path
         with self._lock:
             self._bars[target] = self._bar(entry.path, row)
         try:
             source = read_source(entry.url, self._access.endpoint)
             watch = Watch(tell, lambda size: self._admit(target, size), self._cancelled)
-            download(source, target, self._access, parts, sha256=entry.sha256, watch=watch)
+            download(
+                source, target, self._access, self._parts[target] / entry.path, sha256=entry.sha256, watch=watch
+            )
             self._console.say(f"fetched  {target}")
         except DownloadError as error:
             return error

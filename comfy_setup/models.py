@@ -33,14 +33,17 @@ def is_placeholder(path: Path) -> bool:
     return path.name.startswith("placeholder")
 
 
-def damage(path: Path) -> str:
-    """Say what is wrong with a model file, as far as its format tells; empty for nothing.
+def damage(path: Path, sha256: str = "") -> str:
+    """Say what is wrong with a model file, as far as its format and its hash tell; empty for nothing.
 
     Args:
         path: a model file.
+        sha256: that it must have, in hex; empty if that is not known.
     """
     try:
         check_whole(path, path.suffix)
+        if sha256 and digest_of(path) != sha256:
+            return "is not the file that models.txt means: its sha256 differs"
     except DamagedModel as error:
         return str(error)
     except OSError as error:
@@ -87,7 +90,10 @@ def listed(only: Sequence[str]) -> list[Entry]:
     Raises:
         SetupError: it cannot be read, or has no such section.
     """
-    entries = parse_models(MODELS_TXT.read_text(encoding="utf-8")) if MODELS_TXT.is_file() else []
+    try:
+        entries = parse_models(MODELS_TXT.read_text(encoding="utf-8")) if MODELS_TXT.is_file() else []
+    except UnicodeDecodeError as error:
+        raise SetupError(f"models.txt is no UTF-8 text: {error}") from error
     sections = dict.fromkeys(entry.section for entry in entries)
     if unknown := [name for name in only if name not in sections]:
         raise SetupError(f"models.txt has no section {unknown[0]}: it has {', '.join(sections) or 'none'}")
@@ -146,9 +152,7 @@ def check_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
     wrong = 0
     for entry in listed(only):
         path = find(entry, searched)
-        problem = "" if path is None else damage(path)
-        if path and not problem and entry.sha256 and digest_of(path) != entry.sha256:
-            problem = "is not the file that models.txt means: its sha256 differs"
+        problem = damage(path, entry.sha256) if path else ""
         wrong += path is None or bool(problem)
         word = "damaged" if problem else "right" if path else "missing"
         print(f"{word:<8} {path or entry.path}  {problem}".rstrip())

@@ -14,6 +14,7 @@ from comfy_setup import paths
 from comfy_setup.console import SetupError
 
 MODELS_TXT = paths.REPO / "models.txt"
+SHA256 = r"(sha256:[0-9a-fA-F]{64})?"
 
 
 class ModelsTxtError(SetupError):
@@ -28,7 +29,7 @@ class Entry:
         section: the `[name]` that it stands under, empty above the first.
         path: folder and file under a model root, as "checkpoints/x.safetensors".
         url: where it comes from.
-        sha256: of the file in hex, empty if not given.
+        sha256: of the file in lower-case hex, empty if not given.
     """
 
     section: str
@@ -59,10 +60,10 @@ def parse_models(text: str) -> list[Entry]:
             section = name[1]
             continue
         path, url, digest = [*words, "", ""][:3]
-        relative = "/" in path and not path.startswith("/") and ".." not in Path(path).parts
-        if len(words) > 3 or not relative or "://" not in url or (digest and not digest.startswith("sha256:")):
+        relative = re.fullmatch(r"[^/]+/.*[^/]", path) and ".." not in Path(path).parts
+        if len(words) > 3 or not relative or "://" not in url or not re.fullmatch(SHA256, digest):
             raise ModelsTxtError(
                 f"models.txt, line {number}: write `folder/file  URL  [sha256:...]`, a `[name]` or a `# comment`"
             )
-        entries.append(Entry(section, path, url, digest.removeprefix("sha256:")))
+        entries.append(Entry(section, path, url, digest.removeprefix("sha256:").lower()))
     return entries

@@ -124,7 +124,7 @@ def read_source(text: str, endpoint: str = HUB) -> Source:
         hub = urlsplit(endpoint)
     except ValueError:
         host = ""
-    if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f]", text):
+    if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f\\]", text):
         raise SourceError("a model is given by a URL that begins with https://, or as hf:owner/repo/file")
     page = FILE_PAGE.fullmatch(unquote(parts.path))
     if page and ".." not in page["file"].split("/") and (host in HUB_HOSTS or parts.netloc == hub.netloc):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from comfy_setup.console import size
-from comfy_setup.download import DownloadCancelled, DownloadError, Watch, download
+from comfy_setup.download import DownloadCancelled, DownloadError, Watch, bytes_in, download
 from comfy_setup.sources import Access, Source
 
 __all__ = ["ModelCache"]
@@ -58,11 +58,13 @@ class ModelCache:
             there = path.is_file()
             lock = self._locked(name, fcntl.LOCK_SH if there else fcntl.LOCK_EX)
             if lock is None:
-                watch.tell(_bytes_below(parts), None)
+                watch.tell(bytes_in(parts), None)
                 watch.cancelled.wait(WAIT_S)
-            elif there and path.is_file():
-                os.utime(lock.name)
-                return lock
+            elif there:
+                if path.is_file():
+                    os.utime(lock.name)
+                    return lock
+                lock.close()  # dropped meanwhile; to fetch it wants the other lock
             else:
                 with lock:
                     if not path.is_file():
@@ -100,7 +102,7 @@ class ModelCache:
             raise DownloadError(
                 f"{source.shown} is {size(total)}, and MODELS_CACHE_GB keeps {size(self._budget)} of such files"
             )
-        to_come = max(0, total - _bytes_below(self._root / ".parts" / name))
+        to_come = max(0, total - bytes_in(self._root / ".parts" / name))
         with (self._root / ".locks" / "all").open("w") as all_of_them:
             fcntl.flock(all_of_them, fcntl.LOCK_EX)  # or two would take the same room
             lock.truncate(0)
@@ -115,7 +117,7 @@ class ModelCache:
 
     def _drop_until(self, enough: Callable[[], bool]) -> bool:
         """Remove files until it is enough; False where all that are left are in use."""
-        for lock_path in sorted(self._locks(), key=lambda path: path.stat().st_mtime):
+        for lock_path in self._oldest_first():
             if enough():
                 return True
             name = str(lock_path.relative_to(self._root / ".locks").with_suffix(""))
@@ -133,13 +135,20 @@ class ModelCache:
         total = 0
         for lock_path in self._locks():
             name = lock_path.relative_to(self._root / ".locks").with_suffix("")
-            here = _bytes_below(self._root / ".parts" / name)
+            here = bytes_in(self._root / ".parts" / name)
             with contextlib.suppress(FileNotFoundError):
                 here += (self._root / name).stat().st_size
             with contextlib.suppress(FileNotFoundError, ValueError):
                 here = max(here, int(lock_path.read_text(encoding="utf-8")))
             total += here
         return total
+
+    def _oldest_first(self) -> list[Path]:
+        used = []
+        for path in self._locks():
+            with contextlib.suppress(FileNotFoundError):  # another worker has just dropped it
+                used.append((path.stat().st_mtime, path))
+        return [path for _, path in sorted(used)]
 
     def _locks(self) -> Iterator[Path]:
         return (self._root / ".locks").rglob("*.lock")
@@ -157,11 +166,3 @@ class ModelCache:
             pass
         lock.close()  # taken, or removed meanwhile
         return None
-
-
-def _bytes_below(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_size if path.is_file() else 0
-    return total

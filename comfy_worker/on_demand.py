@@ -106,14 +106,17 @@ class JobModels:
 
     def fetch_needs(self, needs: Collection[Need]) -> None:
         """Have files that the operator's own lists name, under their own names; errors as above."""
-        sources = {f"{need.folder}/{need.file}": read_source(need.url or "") for need in needs}
+        sources = {f"{need.folder}/{need.file}": self._read(need.url or "") for need in needs}
         self._have(sources, replace(self._access, private=True))
 
-    def _allowed(self, text: str) -> Source:
+    def _read(self, text: str) -> Source:
         try:
-            source = read_source(text, self._access.endpoint)
+            return read_source(text, self._access.endpoint)
         except SourceError as error:
             raise ModelNotFetched(f"{error}; mend the word for the model") from None
+
+    def _allowed(self, text: str) -> Source:
+        source = self._read(text)
         hosts = self._settings.models_allowed_hosts
         if not any(matches(source.host, host) for host in hosts):
             raise ModelNotFetched(

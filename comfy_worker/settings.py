@@ -123,7 +123,7 @@ class Settings(BaseModel):
         "",
         alias="SD_MODEL",
         description="Checkpoint that stands in where a template's own is not installed: a file in `checkpoints`, "
-        "or a hub id, see below",
+        "or a hub id that docs/settings.md lists",
     )
     response_format: Response = Field(
         "images",

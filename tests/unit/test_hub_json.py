@@ -15,6 +15,7 @@ from comfy_worker.settings import Settings
 
 ACRONYMS = {
     "api": "API",
+    "gb": "(GB)",
     "hf": "HF",
     "s": "(seconds)",
     "mb": "(MB)",

@@ -12,11 +12,11 @@ from comfy_setup import models, places
 from comfy_setup.console import Console, SetupError
 from comfy_setup.models_txt import Entry, parse_models
 
-TEXT = """
+TEXT = f"""
 # weights
 loras/a.safetensors  https://h.example/a#part
 [sdxl]   # big
-checkpoints/x.safetensors  https://h.example/x  sha256:00ff  # base
+checkpoints/x.safetensors  https://h.example/x  sha256:{"00FF" * 16}  # base
 """
 
 
@@ -41,7 +41,7 @@ def add(environ: dict[str, str], *names: str) -> None:
 def test_models_txt_is_read_with_sections_comments_and_hashes() -> None:
     assert parse_models(TEXT) == [
         Entry("", "loras/a.safetensors", "https://h.example/a#part", ""),
-        Entry("sdxl", "checkpoints/x.safetensors", "https://h.example/x", "00ff"),
+        Entry("sdxl", "checkpoints/x.safetensors", "https://h.example/x", "00ff" * 16),
     ]
 
 
@@ -54,7 +54,9 @@ def test_models_txt_is_read_with_sections_comments_and_hashes() -> None:
         "/loras/x https://h/x",
         "loras/../../x https://h/x",
         "loras/x https://h/x md5:00",
-        "loras/x https://h/x sha256:00 more",
+        f"loras/x https://h/x sha256:{'00' * 32} more",
+        "loras/x https://h/x sha256:00",
+        "loras/ https://h/x",
     ],
 )
 def test_a_line_that_is_none_is_named(line: str) -> None:
@@ -145,9 +147,21 @@ def test_a_check_fails_for_what_is_missing_damaged_or_another_file(
     assert check() == (1, f"damaged  {path}  is no safetensors file but something else\n")
     path.write_bytes(WHOLE)
     assert check() == (1, f"damaged  {path}  is not the file that models.txt means: its sha256 differs\n")
-    text = TEXT.replace("00ff", hashlib.sha256(WHOLE).hexdigest())
-    models.MODELS_TXT.write_text(text)
+    text = TEXT.replace("00FF" * 16, hashlib.sha256(WHOLE).hexdigest())
+    (Path(listed["MODELS_DIR"]).parent / "models.txt").write_text(text)
     assert check() == (0, f"right    {path}\n")
+
+
+def test_a_file_of_another_hash_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "a.ckpt").write_bytes(WHOLE)
+    assert models.damage(tmp_path / "a.ckpt", hashlib.sha256(WHOLE).hexdigest()) == ""
+    assert models.damage(tmp_path / "a.ckpt", "00" * 32).endswith("its sha256 differs")
+
+
+def test_a_models_txt_that_is_no_text_is_told(listed: dict[str, str]) -> None:
+    (Path(listed["MODELS_DIR"]).parent / "models.txt").write_bytes(b"loras/\xff https://h.example/a")
+    with pytest.raises(SetupError, match=r"models\.txt is no UTF-8 text"):
+        models.listed([])
 
 
 def test_an_unknown_section_is_named_with_those_there_are(listed: dict[str, str]) -> None:
