@@ -114,8 +114,9 @@ def read_source(text: str, endpoint: str = HUB) -> Source:
     Raises:
         SourceError: it is none.
     """
+    control = re.search(r"[\x00-\x1f\x7f]", unquote(text))  # it would stand in logs
     if text.startswith("hf:"):
-        if (short := SHORT.fullmatch(text)) and ".." not in PurePosixPath(short["file"]).parts:
+        if not control and (short := SHORT.fullmatch(text)) and ".." not in PurePosixPath(short["file"]).parts:
             return Source("huggingface.co", short["file"], "", short["repo"], short["revision"] or "main")
         raise SourceError("a file of the hub is written hf:owner/repo/file")
     try:
@@ -124,9 +125,11 @@ def read_source(text: str, endpoint: str = HUB) -> Source:
         hub = urlsplit(endpoint)
     except ValueError:
         host = ""
-    if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f\\]", text):
+    if not host or parts.scheme not in ("http", "https") or control or re.search(r"[\s\\]", text):
         raise SourceError("a model is given by a URL that begins with https://, or as hf:owner/repo/file")
-    page = FILE_PAGE.fullmatch(unquote(parts.path))
-    if page and ".." not in page["file"].split("/") and (host in HUB_HOSTS or parts.netloc == hub.netloc):
-        return Source("huggingface.co", page["file"], "", page["repo"], page["revision"])
+    page = FILE_PAGE.fullmatch(parts.path)
+    if page and (host in HUB_HOSTS or parts.netloc == hub.netloc):
+        file = unquote(page["file"])
+        if ".." not in file.split("/"):
+            return Source("huggingface.co", file, "", page["repo"], unquote(page["revision"]))
     return Source(host, unquote(parts.path), text)

@@ -26,6 +26,8 @@ ACCESS = Access(hf_token="hf_hush", civitai_token="hush", private=True)
         "https:///x.safetensors",
         "https://[civitai.com/x.safetensors",
         "https://civitai.com/a b.safetensors",
+        "https://civitai.com/a%0ab.safetensors",
+        "hf:owner/repo/a\x1bb.safetensors",
         # A browser, and requests, would ask evil.example for it.
         r"https://evil.example\@civitai.com/x.safetensors",
     ],
@@ -33,6 +35,22 @@ ACCESS = Access(hf_token="hf_hush", civitai_token="hush", private=True)
 def test_a_word_that_is_no_source_is_refused(text: str) -> None:
     with pytest.raises(SourceError, match="hf:owner/repo/file"):
         read_source(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "revision", "file"),
+    [
+        ("blob/main/sub/a%20b.safetensors?download=true", "main", "sub/a b.safetensors"),
+        ("resolve/refs%2Fpr%2F1/x.safetensors", "refs/pr/1", "x.safetensors"),
+    ],
+)
+def test_the_page_of_a_file_means_the_file(path: str, revision: str, file: str) -> None:
+    found = read_source(f"https://huggingface.co/owner/repo/{path}")
+    assert (found.repo, found.revision, found.file) == ("owner/repo", revision, file)
+
+
+def test_a_page_whose_file_leads_up_is_no_file_of_a_repository() -> None:
+    assert read_source("https://huggingface.co/owner/repo/resolve/main/%2e%2e/x").repo == ""
 
 
 def asked_of(
