@@ -113,7 +113,7 @@ class ComfyUIProcess:
         self.packs = NodePacks(options.comfyui_dir, options.custom_nodes, api_nodes=options.api_nodes)
         self._booted = False
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self.last_prompt_id = ""
+        self._prompt_id = self.last_prompt_id = ""
         self._spawned = threading.Event()
         self._child: subprocess.Popen[str] | None = None
         # The guard ends with the thread that started it; this one lives as long, reading its log.
@@ -158,7 +158,7 @@ class ComfyUIProcess:
     def _failed(
         self, fault: str, when: str, prompt_id: str, *, out_of_memory: bool = False
     ) -> ComfyUIUnavailable | OutOfMemory:
-        tail = list(self._tail) if self.last_prompt_id in ("", prompt_id) else []
+        tail = list(self._tail) if self._prompt_id in ("", prompt_id) else []
         cause = log_cause(tail)
         details = [{"log": tail, "cause": cause or fault}]
         told = " ".join(filter(None, ["ComfyUI", fault, when, cause and f"and its log says '{cause}'"]))
@@ -246,7 +246,8 @@ class ComfyUIProcess:
     def _hear(self, line: str) -> None:
         if line.startswith(PROMPT_MARK):
             self._tail.clear()
-            self.last_prompt_id = line.removeprefix(PROMPT_MARK).strip()
+            self._prompt_id = line.removeprefix(PROMPT_MARK).strip()
+            self.last_prompt_id = self._prompt_id or self.last_prompt_id
             return
         self._tail.append(line)
         if not self._booted:
