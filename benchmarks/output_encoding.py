@@ -25,8 +25,9 @@ import requests
 import websocket
 
 from comfy_setup import paths
+from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.neighbour import ComfyUI
-from comfy_worker.comfyui.process import ComfyUIProcess, LaunchOptions
+from comfy_worker.comfyui.process import ComfyUIProcess
 from comfy_worker.run import JobRunner
 from comfy_worker.settings import Settings
 from comfy_worker.stop import Stop

@@ -12,8 +12,8 @@ from typing import Any
 
 from comfy_setup import paths
 from comfy_worker import desk, logs
+from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.neighbour import ComfyUI
-from comfy_worker.comfyui.process import LaunchOptions
 from comfy_worker.errors import InvalidInput, WorkerError
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.schema import template_schema

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from comfy_setup import comfyui
 from comfy_setup.console import SetupError
-from comfy_worker.comfyui.process import has_accelerator
+from comfy_worker.comfyui.launch import has_accelerator
 from comfy_worker.errors import DiskFull
 from comfy_worker.room import ensure_disk
 from comfy_worker.settings import Settings

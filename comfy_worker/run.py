@@ -17,8 +17,8 @@ from comfy_setup import paths
 from comfy_worker.clock import Clock
 from comfy_worker.comfyui.events import Event, Executed
 from comfy_worker.comfyui.execution import Limits
+from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.neighbour import ComfyUI, RunningComfyUI
-from comfy_worker.comfyui.process import LaunchOptions
 from comfy_worker.dialects.add_ons import without_hash
 from comfy_worker.dialects.answer import model_list, options_answer, shape
 from comfy_worker.dialects.request import KNOWN_WORDS, Request, translate

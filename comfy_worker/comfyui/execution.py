@@ -28,7 +28,7 @@ from comfy_worker.comfyui.events import (
 )
 from comfy_worker.comfyui.node_errors import node_error
 from comfy_worker.comfyui.process import ComfyUIProcess
-from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, WorkerError
+from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, OutOfMemory, WorkerError
 from comfy_worker.logs import bound
 from comfy_worker.stop import TICK_S, Stop
 
@@ -118,24 +118,30 @@ class Execution:
             OutOfMemory: a node ran out of memory, or ComfyUI was killed for want of the machine's.
             DiskFull: a node found no room on the disk.
             GpuFault: a node met an error after which the GPU works no more for this ComfyUI.
-            JobCancelled: ``stop`` was due, or somebody interrupted the prompt.
-            JobTimedOut: ``stop`` was due.
+            JobCancelled, JobTimedOut: ``stop`` was due, or somebody interrupted the prompt.
             ComfyUIUnavailable: ComfyUI died, lost the prompt, or shows no sign of life.
         """
         with bound(prompt_id=self.prompt_id), self._events.subscribed(self.prompt_id) as inbox:
             client_id = self._events.client_id()
             is_over = False
             try:
-                self._client.queue_prompt(
-                    workflow, prompt_id=self.prompt_id, client_id=client_id, extra_data=extra_data
-                )
+                try:
+                    self._client.queue_prompt(
+                        workflow, prompt_id=self.prompt_id, client_id=client_id, extra_data=extra_data
+                    )
+                except ComfyUIUnavailable:
+                    if not self._is_known():  # only the answer may have been lost
+                        raise
                 log.info("queued %d nodes", len(workflow), extra={"action": "prompt.queued"})
                 self._watch(inbox, stop, on_event)
                 is_over = True
                 return self._result
             except ComfyUIUnavailable as error:
-                error.try_again = not self._may_have_started()
-                raise
+                told = (self._failure() if self._abandon() else None) or error  # one that died says why by now
+                is_over = True
+                if isinstance(told, ComfyUIUnavailable):
+                    told.try_again = not self._may_have_started()
+                raise told from error
             finally:
                 if not is_over:
                     self._abandon()
@@ -173,7 +179,8 @@ class Execution:
                     if error is not None:
                         raise error
                     return
-            self._check_process()
+            if (failure := self._failure()) is not None:
+                raise failure
             if now >= next_look:
                 next_look = now + HISTORY_POLL_S
                 if self._is_over():
@@ -193,6 +200,12 @@ class Execution:
                 self._running, self._started = (node_id, now), True
             case Executed(node_id=node_id, output=output):
                 self._result.outputs[node_id] = dict(output)
+
+    def _is_known(self) -> bool:
+        try:
+            return self._client.is_queued(self.prompt_id) or self._client.get_history(self.prompt_id) is not None
+        except ComfyUIUnavailable:
+            return False
 
     def _is_over(self) -> bool:
         """Ask ``/history`` whether the prompt ended, and if so take its outputs from there."""
@@ -230,14 +243,11 @@ class Execution:
         # A node may end ComfyUI before the socket tells of it; the log then has the prompt.
         return self._started or self._process.last_prompt_id == self.prompt_id
 
-    def _check_process(self) -> None:
+    def _failure(self) -> ComfyUIUnavailable | OutOfMemory | None:
         failure = self._process.failure("while the workflow ran", self.prompt_id)
-        if failure is None:
-            return
-        if self._may_have_started():
-            raise failure
-        # Whatever it was, it was not this workflow.
-        raise ComfyUIUnavailable(failure.sentence, failure.details)
+        if failure is None or self._may_have_started():
+            return failure
+        return ComfyUIUnavailable(failure.sentence, failure.details)  # whatever it was, it was not this workflow
 
     def _check_stall(self) -> None:
         # While the socket does not tell of the prompt, progress bars in the log do.
@@ -253,20 +263,26 @@ class Execution:
             "job again, or allow for longer silence by COMFY_STALL_LIMIT_S"
         )
 
-    def _abandon(self) -> None:
-        """Take the prompt out of the queue and off the GPU; a ComfyUI that does not let go of it is ended."""
+    def _abandon(self) -> bool:
+        """Take the prompt out of the queue and off the GPU; a ComfyUI that does not let go of it is ended.
+
+        Returns:
+            Whether it let go of it, or had ended by itself.
+        """
         deadline = time.monotonic() + self._limits.interrupt_s
         while self._process.failure() is None:
             try:
                 if not self._client.is_queued(self.prompt_id):
-                    return
+                    return True
                 self._client.delete_queue_item(self.prompt_id)
                 self._client.interrupt(self.prompt_id)
             except ComfyUIUnavailable as error:
                 log.warning("could not take the prompt out: %s", error, extra={"action": "prompt.abandon_failed"})
             if time.monotonic() >= deadline:
                 self._process.condemn(f"did not stop a workflow within {self._limits.interrupt_s:g} s")
+                return False
             time.sleep(TICK_S)
+        return True
 
     def _forget(self) -> None:
         for _ in range(FORGET_TRIES):

@@ -17,7 +17,8 @@ from typing import Any
 from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.events import EventStream
 from comfy_worker.comfyui.execution import Execution, ExecutionResult, Limits
-from comfy_worker.comfyui.process import ComfyUIProcess, LaunchOptions
+from comfy_worker.comfyui.launch import LaunchOptions
+from comfy_worker.comfyui.process import ComfyUIProcess
 from comfy_worker.errors import ComfyUIUnavailable, GpuFault, OutOfMemory, WorkerError
 from comfy_worker.graph.nodes import Absence, NodeDefs
 from comfy_worker.stop import TICK_S, Stop

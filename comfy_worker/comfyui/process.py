@@ -15,19 +15,19 @@ import tempfile
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import requests
 
 from comfy_worker.comfyui.cause import ending, log_cause, oom_kills
+from comfy_worker.comfyui.launch import LaunchOptions, has_accelerator, launch_flags
 from comfy_worker.comfyui.own_folder import OwnFolder
 from comfy_worker.comfyui.packs import NodePacks
 from comfy_worker.errors import ComfyUIUnavailable, OutOfMemory
 from comfy_worker.logs import without_secrets
 
-__all__ = ["PRECISIONS", "ComfyUIProcess", "LaunchOptions", "has_accelerator", "launch_flags"]
+__all__ = ["ComfyUIProcess"]
 
 log = logging.getLogger(__name__)
 comfyui_log = logging.getLogger("comfy_worker.comfyui.log")
@@ -41,45 +41,6 @@ NOT_FOR_COMFYUI = {
     *("RUNPOD_AI_API_KEY", "RUNPOD_API_KEY", "COMFY_ORG_API_KEY"),
     *("BUCKET_ENDPOINT_URL", "BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY"),
 }
-
-
-# The VAE is left to ComfyUI, but for fp32: in fp16 that of SDXL gives black pictures.
-PRECISIONS = {
-    "": (),
-    "fp16": ("--fp16-unet", "--fp16-text-enc"),
-    "bf16": ("--bf16-unet", "--bf16-text-enc"),
-    "fp32": ("--fp32-unet", "--fp32-text-enc", "--fp32-vae"),
-    "fp8": ("--fp8_e4m3fn-unet", "--fp8_e4m3fn-text-enc"),
-}
-
-
-@dataclass(frozen=True)
-class LaunchOptions:
-    """How ComfyUI is to be started.
-
-    Attributes:
-        comfyui_dir: the folder with its ``main.py``.
-        model_roots: folders that hold ``checkpoints/``, ``loras/`` ..., searched in order after ComfyUI's own.
-        custom_nodes: folders of node packs beside ComfyUI's own.
-        args: further command line flags (``COMFY_ARGS``); the last word is theirs.
-        log_level: DEBUG, INFO, WARNING or ERROR, for ComfyUI's own log.
-        api_nodes: whether nodes that call paid services are loaded.
-        boot_timeout_s: how long it may take until ``/system_stats`` answers.
-        raw_root: a folder in memory, through which pictures leave ComfyUI raw; need not be there.
-        precision: fp16, bf16, fp32 or fp8, see :data:`PRECISIONS`; empty: ComfyUI chooses by model and GPU.
-        xformers: whether ComfyUI may use xformers; None: it does where it is installed.
-    """
-
-    comfyui_dir: Path
-    model_roots: tuple[Path, ...] = ()
-    custom_nodes: tuple[Path, ...] = ()
-    args: tuple[str, ...] = ()
-    log_level: str = "INFO"
-    api_nodes: bool = False
-    boot_timeout_s: float = 300.0
-    raw_root: Path = Path("/dev/shm")  # noqa: S108
-    precision: str = ""
-    xformers: bool | None = None
 
 
 class ComfyUIProcess:
@@ -113,7 +74,7 @@ class ComfyUIProcess:
         self.packs = NodePacks(options.comfyui_dir, options.custom_nodes, api_nodes=options.api_nodes)
         self._booted = False
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self.last_prompt_id = ""
+        self._prompt_id = self.last_prompt_id = ""
         self._spawned = threading.Event()
         self._child: subprocess.Popen[str] | None = None
         # The guard ends with the thread that started it; this one lives as long, reading its log.
@@ -158,7 +119,7 @@ class ComfyUIProcess:
     def _failed(
         self, fault: str, when: str, prompt_id: str, *, out_of_memory: bool = False
     ) -> ComfyUIUnavailable | OutOfMemory:
-        tail = list(self._tail) if self.last_prompt_id in ("", prompt_id) else []
+        tail = list(self._tail) if self._prompt_id in ("", prompt_id) else []
         cause = log_cause(tail)
         details = [{"log": tail, "cause": cause or fault}]
         told = " ".join(filter(None, ["ComfyUI", fault, when, cause and f"and its log says '{cause}'"]))
@@ -246,7 +207,8 @@ class ComfyUIProcess:
     def _hear(self, line: str) -> None:
         if line.startswith(PROMPT_MARK):
             self._tail.clear()
-            self.last_prompt_id = line.removeprefix(PROMPT_MARK).strip()
+            self._prompt_id = line.removeprefix(PROMPT_MARK).strip()
+            self.last_prompt_id = self._prompt_id or self.last_prompt_id
             return
         self._tail.append(line)
         if not self._booted:
@@ -283,36 +245,6 @@ class ComfyUIProcess:
             "COMFY_WORKER_RAW_DIR": str(self.raw_dir or ""),
             "PYTHONUNBUFFERED": "1",
         }
-
-
-def launch_flags(options: LaunchOptions, *, accelerator: bool) -> list[str]:
-    """The flags that follow from the options, those of ``args`` last.
-
-    Args:
-        options: how ComfyUI is to be started.
-        accelerator: whether there is a GPU.
-    """
-    flags = [] if options.api_nodes else ["--disable-api-nodes"]
-    # ComfyUI refuses two flags for the precision of one part; those of `args` hold.
-    parts = {flag.rpartition("-")[2] for flag in options.args}
-    if not {"--force-fp16", "--force-fp32"} & set(options.args):
-        flags += [flag for flag in PRECISIONS[options.precision] if flag.rpartition("-")[2] not in parts]
-    if options.xformers is False:
-        flags.append("--disable-xformers")
-    if not accelerator and "--cpu" not in options.args:
-        flags.append("--cpu")
-    return [*flags, *options.args]
-
-
-def has_accelerator(dev: Path = Path("/dev")) -> bool:
-    """Whether this machine shows a GPU that ComfyUI can use; where none is, it has to be told ``--cpu``.
-
-    Looks at device files (NVIDIA, WSL, ROCm), since importing torch to ask takes seconds; on systems other than
-    Linux ComfyUI finds out by itself.
-    """
-    if sys.platform != "linux":
-        return True
-    return any(any(dev.glob(pattern)) for pattern in ("nvidia[0-9]*", "dxg", "kfd"))
 
 
 def _folder_in(root: Path) -> OwnFolder | None:

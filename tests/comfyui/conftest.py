@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from comfy_setup import paths
+from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.neighbour import ComfyUI, RunningComfyUI
-from comfy_worker.comfyui.process import LaunchOptions
 from comfy_worker.graph.nodes import NodeDefs
 from comfy_worker.graph.prefix import into_folder
 from comfy_worker.job import JobInput

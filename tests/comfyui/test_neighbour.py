@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from comfy_worker.comfyui.launch import LaunchOptions, has_accelerator
 from comfy_worker.comfyui.neighbour import ComfyUI
-from comfy_worker.comfyui.process import LaunchOptions, has_accelerator
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled
 from comfy_worker.stop import Stop
 from tests.comfyui.conftest import launch_options, real_comfyui

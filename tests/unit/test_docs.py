@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from comfy_setup.paths import REPO
-from comfy_worker.comfyui.process import PRECISIONS
+from comfy_worker.comfyui.launch import PRECISIONS
 from comfy_worker.dialects import words
 from comfy_worker.hub import HUB_FILES
 from comfy_worker.job import (

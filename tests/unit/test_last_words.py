@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from comfy_worker import logs
-from comfy_worker.comfyui.process import ComfyUIProcess, LaunchOptions
+from comfy_worker.comfyui.launch import LaunchOptions
+from comfy_worker.comfyui.process import ComfyUIProcess
 from comfy_worker.errors import ComfyUIUnavailable
 
 MARK = "comfy_worker: prompt"

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.comfyui.process import PRECISIONS, ComfyUIProcess, LaunchOptions, launch_flags
+from comfy_worker.comfyui.launch import PRECISIONS, LaunchOptions, launch_flags
+from comfy_worker.comfyui.process import ComfyUIProcess
 
 
 def flags(**options: Any) -> list[str]:

@@ -8,8 +8,8 @@ from concurrent.futures import Future
 
 import pytest
 
+from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.neighbour import ComfyUI
-from comfy_worker.comfyui.process import LaunchOptions
 from comfy_worker.errors import JobCancelled, JobTimedOut
 from comfy_worker.run import JobRunner
 from comfy_worker.settings import Settings

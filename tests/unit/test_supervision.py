@@ -17,8 +17,8 @@ import pytest
 from comfy_worker.comfyui import process as process_module
 from comfy_worker.comfyui.cause import oom_kills
 from comfy_worker.comfyui.execution import Limits
+from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.neighbour import ComfyUI, pause_s
-from comfy_worker.comfyui.process import LaunchOptions
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, JobTimedOut, OutOfMemory, WorkerError
 from comfy_worker.stop import Stop
 

@@ -102,7 +102,7 @@ def test_cancelled_while_it_uploads(faulty: FaultyWorker, silent_storage: dict[s
 def test_out_of_time_in_each_stage(
     faulty: FaultyWorker, files: FileServer, silent_storage: dict[str, Any]
 ) -> None:
-    policy = {"executionTimeout": 8000}
+    policy = {"executionTimeout": 5000}
     jobs = {
         "prepare": faulty.submit(download(files, "/drip"), policy=policy),
         "collect": faulty.submit(sleep(0.0), policy=policy, s3Config=silent_storage),
@@ -113,7 +113,7 @@ def test_out_of_time_in_each_stage(
     for stage, job_id in jobs.items():
         job = faulty.finished(job_id)
         assert job["status"] == "FAILED", (stage, job)
-        assert job["error"].startswith("JOB_TIMED_OUT: the job was not done after 7.2 s"), (stage, job)
+        assert job["error"].startswith("JOB_TIMED_OUT: the job was not done after 4.5 s"), (stage, job)
         assert job["output"]["details"][-1] == {"stage": "execute" if stage == "pending" else stage}
     assert faulty.goes_on()
 

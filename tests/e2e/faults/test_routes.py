@@ -9,7 +9,14 @@ from tests.e2e.faults.conftest import FaultyWorker, faulty_graph, wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
 
 
-@pytest.mark.parametrize("action", ["500", "garbage", "cut", "deliver-cut", "hang"])
+def test_a_prompt_whose_answer_was_lost_is_not_queued_twice(faulty: FaultyWorker) -> None:
+    before = faulty.proxy.requests["POST /prompt"]
+    with faulty.proxy.fault("POST", "/prompt", "deliver-cut", times=1):
+        assert faulty.goes_on()
+    assert faulty.proxy.requests["POST /prompt"] == before + 1
+
+
+@pytest.mark.parametrize("action", ["500", "garbage", "cut", "hang"])
 def test_a_prompt_that_could_not_be_queued_is_queued_once_more(faulty: FaultyWorker, action: str) -> None:
     with faulty.proxy.fault("POST", "/prompt", action, times=1) as rule:
         assert faulty.goes_on()
