@@ -129,10 +129,9 @@ class Execution:
                     self._client.queue_prompt(
                         workflow, prompt_id=self.prompt_id, client_id=client_id, extra_data=extra_data
                     )
-                except ComfyUIUnavailable as error:
-                    if not self._was_taken():
+                except ComfyUIUnavailable:
+                    if not self._is_known():  # only the answer may have been lost
                         raise
-                    log.warning("%s; it was queued all the same", error, extra={"action": "prompt.unanswered"})
                 log.info("queued %d nodes", len(workflow), extra={"action": "prompt.queued"})
                 self._watch(inbox, stop, on_event)
                 is_over = True
@@ -202,6 +201,12 @@ class Execution:
             case Executed(node_id=node_id, output=output):
                 self._result.outputs[node_id] = dict(output)
 
+    def _is_known(self) -> bool:
+        try:
+            return self._client.is_queued(self.prompt_id) or self._client.get_history(self.prompt_id) is not None
+        except ComfyUIUnavailable:
+            return False
+
     def _is_over(self) -> bool:
         """Ask ``/history`` whether the prompt ended, and if so take its outputs from there."""
         try:
@@ -234,20 +239,9 @@ class Execution:
         self._result.outputs = dict(entry.get("outputs") or {})
         return True
 
-    def _was_taken(self) -> bool:
-        """Whether ComfyUI has the prompt although its answer did not come."""
-        try:
-            return (
-                self._process.has_begun(self.prompt_id)
-                or self._client.is_queued(self.prompt_id)
-                or self._client.get_history(self.prompt_id) is not None
-            )
-        except ComfyUIUnavailable:
-            return False
-
     def _may_have_started(self) -> bool:
         # A node may end ComfyUI before the socket tells of it; the log then has the prompt.
-        return self._started or self._process.has_begun(self.prompt_id)
+        return self._started or self._process.last_prompt_id == self.prompt_id
 
     def _failure(self) -> ComfyUIUnavailable | OutOfMemory | None:
         failure = self._process.failure("while the workflow ran", self.prompt_id)

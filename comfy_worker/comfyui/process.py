@@ -34,7 +34,6 @@ comfyui_log = logging.getLogger("comfy_worker.comfyui.log")
 
 GUARD = Path(__file__).with_name("guard.py")
 TAIL_LINES = 40
-BEGUN_PROMPTS = 200
 # Written by our nodes before a prompt, with its id, and behind it.
 PROMPT_MARK = "comfy_worker: prompt"
 # What the worker needs and no node does.
@@ -54,6 +53,7 @@ class ComfyUIProcess:
         temp_dir: where previews go.
         raw_dir: where raw pictures go while it has room; None where there is no ``raw_root``.
         last_output_at: when it last wrote to its log, as ``time.monotonic()`` counts.
+        last_prompt_id: the prompt that it began last, as our own nodes say in its log.
         packs: its node packs, and those that did not load.
     """
 
@@ -74,8 +74,7 @@ class ComfyUIProcess:
         self.packs = NodePacks(options.comfyui_dir, options.custom_nodes, api_nodes=options.api_nodes)
         self._booted = False
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._prompt_id = ""
-        self._begun: deque[str] = deque(maxlen=BEGUN_PROMPTS)
+        self._prompt_id = self.last_prompt_id = ""
         self._spawned = threading.Event()
         self._child: subprocess.Popen[str] | None = None
         # The guard ends with the thread that started it; this one lives as long, reading its log.
@@ -99,10 +98,6 @@ class ComfyUIProcess:
             self._condemned = fault
             log.error("ComfyUI %s; ending it", fault, extra={"action": "comfyui.condemned"})
             self._child.terminate()
-
-    def has_begun(self, prompt_id: str) -> bool:
-        """Whether its log says that it took up a prompt, be that over or not."""
-        return prompt_id in self._begun.copy()
 
     def failure(self, when: str = "", prompt_id: str = "") -> ComfyUIUnavailable | OutOfMemory | None:
         """Why it cannot be used any more, with its last log lines; None while it can be.
@@ -213,7 +208,7 @@ class ComfyUIProcess:
         if line.startswith(PROMPT_MARK):
             self._tail.clear()
             self._prompt_id = line.removeprefix(PROMPT_MARK).strip()
-            self._begun.append(self._prompt_id)
+            self.last_prompt_id = self._prompt_id or self.last_prompt_id
             return
         self._tail.append(line)
         if not self._booted:

@@ -50,11 +50,6 @@ def test_a_prompts_last_words_go_to_its_own_client(tmp_path: Path) -> None:
         assert "of b" not in sentence
 
 
-def test_a_prompt_that_is_over_has_begun_as_well(tmp_path: Path) -> None:
-    with died(tmp_path, f"{MARK} a", MARK, f"{MARK} b", MARK) as process:
-        assert [process.has_begun(prompt_id) for prompt_id in "abc"] == [True, True, False]
-
-
 def test_what_was_written_between_prompts_is_nobodys_secret(tmp_path: Path) -> None:
     with died(tmp_path, f"{MARK} a", "of a", MARK, "idle") as process:
         assert told(process, "b")[0] == ["idle"]

@@ -42,8 +42,9 @@ def keep_prompts_apart() -> None:
 
 
 def _mark(prompt_id: str = "") -> None:
-    # On a line of its own, also where a bar or a node has left one unended.
-    print(f"\n{MARK} {prompt_id}", flush=True)
+    # A line of its own, also where a bar or a node has left one unended; written at once, or words of
+    # another thread may come between.
+    print(f"\n{MARK} {prompt_id}\n", end="", flush=True)
 
 
 def forget_instances(cache: Any) -> None:
