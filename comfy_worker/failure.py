@@ -40,7 +40,7 @@ def secrets_of(job: Mapping[str, Any]) -> list[str]:
     given, own = job.get("input"), job.get("s3Config")
     keys = [given.get("comfy_org_api_key") if isinstance(given, dict) else None]
     keys += [own.get("accessSecret") if isinstance(own, dict) else None]
-    return [key for key in keys if isinstance(key, str)]
+    return [str(key) for key in keys if key is not None]
 
 
 def _without_secrets(value: Any) -> Any:

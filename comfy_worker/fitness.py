@@ -79,7 +79,7 @@ def check_gpu(expected: str, *, present: bool | None = None, driver: str = DRIVE
     torch_cuda = torch_cuda or _torch_cuda()
     if not torch_cuda:  # built for another maker's GPUs
         return
-    runs = _driver_cuda(driver)
+    runs = _answer_of(driver)
     # A driver runs every minor version of the major version that it knows.
     if runs // 1000 < int(torch_cuda.partition(".")[0]):
         raise Unfit(
@@ -98,15 +98,38 @@ def check_model_folders(roots: list[Path]) -> None:
         Unfit: one cannot be listed, or none is there.
     """
     found: dict[Path, str] = {}
-    listing = threading.Thread(target=lambda: found.update((root, _listed(root)) for root in roots), daemon=True)
-    listing.start()
-    listing.join(ANSWER_S)
+    _for_a_while(lambda: found.update((root, _listed(root)) for root in roots))
     for root in roots:
         problem = found.get(root, f"does not answer within {ANSWER_S:g} s")
         if problem not in ("", "is missing"):
             raise Unfit(f"the folder of models {root} {problem}; set MODELS_DIR right, or mend the volume")
     if set(found.values()) == {"is missing"}:
         raise Unfit(f"there is no folder of models: {', '.join(map(str, roots))}; set MODELS_DIR to one")
+
+
+def _for_a_while(work: Callable[[], None]) -> None:
+    """Do something that may never return; it is then left to itself."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(ANSWER_S)
+
+
+def _answer_of(driver: str) -> int:
+    """What :func:`_driver_cuda` says, where the driver answers."""
+    answers: list[int | Unfit] = []
+
+    def ask() -> None:
+        try:
+            answers.append(_driver_cuda(driver))
+        except Unfit as error:
+            answers.append(error)
+
+    _for_a_while(ask)
+    if not answers:
+        raise Unfit(f"the GPU's driver does not answer within {ANSWER_S:g} s; have the worker replaced")
+    if isinstance(answers[0], Unfit):
+        raise answers[0]
+    return answers[0]
 
 
 def _listed(root: Path) -> str:

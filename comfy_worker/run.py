@@ -62,6 +62,8 @@ KEY = "api_key_comfy_org"
 # What is kept of a job's time for its error to arrive before RunPod ends it: this much, at most this share.
 MARGIN_S = 10.0
 MARGIN_SHARE = 0.1
+# RunPod allows seven days.
+LONGEST_MS = 1e12
 
 
 class JobRunner:
@@ -131,7 +133,9 @@ class JobRunner:
         """How long a job may take: RunPod's own limit for it less some margin, else the setting."""
         policy = job.get("policy")
         limit_ms = policy.get("executionTimeout") if isinstance(policy, Mapping) else None
-        if not isinstance(limit_ms, (int, float)) or limit_ms <= 0:
+        if isinstance(limit_ms, bool) or not isinstance(limit_ms, (int, float)):
+            return self._settings.job_timeout_s
+        if not 0 < limit_ms <= LONGEST_MS:  # nor is NaN
             return self._settings.job_timeout_s
         limit_s = limit_ms / 1000
         return limit_s - min(MARGIN_S, limit_s * MARGIN_SHARE)

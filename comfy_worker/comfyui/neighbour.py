@@ -73,6 +73,8 @@ class RunningComfyUI:
                 result = self._execute(workflow, stop, options)
             except OutOfMemory as error:
                 raise OutOfMemory(f"{error}; it had all memory to itself", error.details) from None
+            except ComfyUIUnavailable as error:
+                raise _final(error) from None  # the first try had started nodes
         self.is_proved = True
         return result
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["OwnFolder"]
+__all__ = ["PREFIX", "OwnFolder"]
 
 PREFIX = "comfy_worker-"
 

@@ -87,6 +87,17 @@ def test_a_volume_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch, 
         over.set()
 
 
+def test_a_driver_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(fitness, "ANSWER_S", 0.1)
+    monkeypatch.setattr(fitness, "_driver_cuda", lambda _library: over.wait(10))
+    try:
+        with pytest.raises(Unfit, match=r"driver does not answer within 0\.1 s; have the worker replaced"):
+            check_gpu("1", present=True, torch_cuda="12.8")
+    finally:
+        over.set()
+
+
 def test_the_disk_must_have_room() -> None:
     checks(min_free_disk_mb=0)["free_disk"]()
     with pytest.raises(Unfit, match="MB free where 1000000000000 MB are needed"):

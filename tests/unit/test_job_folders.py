@@ -54,3 +54,14 @@ def test_strays_go_while_other_jobs_run(tmp_path: Path) -> None:
         running.__enter__()
     assert not stray.exists(), "no job that runs can have written it"
     running.__exit__(None, None, None)
+
+
+def test_what_cannot_be_removed_loses_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unlink(_path: Path) -> None:
+        raise PermissionError
+
+    with JobFolders().opened([tmp_path]):
+        write(tmp_path / "stray.png")
+        monkeypatch.setattr(Path, "unlink", unlink)
+    monkeypatch.undo()
+    assert (tmp_path / "stray.png").exists()

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from comfy_worker import logs
+from comfy_worker.failure import secrets_of
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,12 @@ def test_a_key_is_blotted_out_of_every_line_whoever_wrote_it() -> None:
     with logs.bound(job_id="comfyui-0123"):
         told = logs._Formatter("%(message)s").format(line)
     assert told == "key [hidden], short job_id=[hidden]"
+
+
+def test_the_keys_of_a_job_are_found_whatever_their_type() -> None:
+    job = {"input": {"comfy_org_api_key": 1234567890}, "s3Config": {"accessSecret": "abc"}}
+    assert secrets_of(job) == ["1234567890", "abc"]
+    assert secrets_of({"input": [], "s3Config": None}) == []
 
 
 def test_the_newest_secrets_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from concurrent.futures import Future
@@ -61,6 +62,10 @@ def test_other_threads_are_waited_for_until_the_stop() -> None:
         ({"executionTimeout": 10_000}, 9.0),
         ({"executionTimeout": -1}, 50.0),
         ({"executionTimeout": "soon"}, 50.0),
+        ({"executionTimeout": True}, 50.0),
+        ({"executionTimeout": math.nan}, 50.0),
+        ({"executionTimeout": math.inf}, 50.0),
+        ({"executionTimeout": 10**400}, 50.0),
         ("none", 50.0),
     ],
 )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,7 +19,7 @@ from comfy_worker.comfyui import process as process_module
 from comfy_worker.comfyui.cause import oom_kills
 from comfy_worker.comfyui.execution import Limits
 from comfy_worker.comfyui.launch import LaunchOptions
-from comfy_worker.comfyui.neighbour import ComfyUI, pause_s
+from comfy_worker.comfyui.neighbour import ComfyUI, RunningComfyUI, pause_s
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, JobTimedOut, OutOfMemory, WorkerError
 from comfy_worker.stop import Stop
 
@@ -220,3 +221,20 @@ def main_of(cwd: Path) -> list[psutil.Process]:
     """The stand-ins that run in a folder."""
     family = psutil.Process().children(recursive=True)
     return [one for one in family if one.cmdline()[1:2] == ["main.py"] and one.cwd() == str(cwd)]
+
+
+def test_a_second_try_for_want_of_memory_that_comfyui_does_not_survive_is_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends = [OutOfMemory("no memory"), ComfyUIUnavailable("ComfyUI does not answer")]
+
+    def execute(*_: object) -> None:
+        raise ends.pop(0)
+
+    monkeypatch.setattr(RunningComfyUI, "_execute", execute)
+    running = object.__new__(RunningComfyUI)
+    running.process = SimpleNamespace(failure=lambda: None)  # type: ignore[assignment]
+    running.client = SimpleNamespace(free=lambda: None)  # type: ignore[assignment]
+    with pytest.raises(ComfyUIUnavailable) as caught:
+        running.execute({}, Stop())
+    assert not caught.value.try_again

@@ -4,12 +4,15 @@ Answers what ``/object_info`` leaves out: which folders are searched for models,
 itself, and what ComfyUI's own validation finds wrong with a workflow, of which nothing is queued.
 
 Makes the worker's model roots known. Lets a prompt ask for previews and say what graph is its client's, keeps
-prompts apart, and has ComfyUI end with its prompt thread.
+prompts apart, and has ComfyUI end with its prompt thread. A ComfyUI whose inside is another goes without what does
+not fit it, and says so in its log.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
+from collections.abc import Callable
 
 import execution
 import folder_paths
@@ -27,11 +30,22 @@ from .roots import add_model_roots, roots_given
 NODE_CLASS_MAPPINGS = {"ComfyWorkerOutput": ComfyWorkerOutput}
 
 
-add_model_roots(roots_given())
-take_preview_method()
-give_clients_graph()
-end_with_prompt_thread()
-keep_prompts_apart()
+def apply(change: Callable[[], None]) -> None:
+    """Change something in ComfyUI; a change that does not fit this one is logged and left out."""
+    try:
+        change()
+    except Exception as error:  # whatever it is, the nodes and the other changes count
+        said = f"{type(error).__name__}: {error}"
+        logging.warning("comfy_worker_nodes: %s does not fit this ComfyUI: %s", change.__name__, said)
+
+
+def model_roots() -> None:
+    """Add the worker's."""
+    add_model_roots(roots_given())
+
+
+for change in (model_roots, take_preview_method, give_clients_graph, end_with_prompt_thread, keep_prompts_apart):
+    apply(change)
 
 
 @PromptServer.instance.routes.get("/comfy_worker/folders")
@@ -43,8 +57,9 @@ async def folders(_request: web.Request) -> web.Response:
 def validated_inputs(node_class: type) -> list[str]:
     """The inputs that a class validates itself, ``*`` for all of them; ``input_types`` for the types of links."""
     function = getattr(node_class, "VALIDATE_INPUTS", None)
-    if issubclass(node_class, execution._ComfyNodeInternal):
-        function = execution.first_real_override(node_class, "validate_inputs")
+    real_override = getattr(execution, "first_real_override", None)
+    if real_override and issubclass(node_class, getattr(execution, "_ComfyNodeInternal", ())):
+        function = real_override(node_class, "validate_inputs")
     if function is None:
         return []
     found = inspect.getfullargspec(function)

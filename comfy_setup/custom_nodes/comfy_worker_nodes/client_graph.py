@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_execution.graph import DynamicPrompt
-
 from .prompts import told
 
 __all__ = ["give_clients_graph"]
@@ -17,6 +15,8 @@ __all__ = ["give_clients_graph"]
 
 def give_clients_graph() -> None:
     """Give nodes that ask for the prompt the graph that the worker sent beside it, where it did."""
+    from comfy_execution.graph import DynamicPrompt
+
     queued = DynamicPrompt.get_original_prompt
 
     def get_original_prompt(self: Any) -> Any:

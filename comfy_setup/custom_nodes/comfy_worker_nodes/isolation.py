@@ -27,15 +27,24 @@ def keep_prompts_apart() -> None:
 
     @functools.wraps(run)
     async def execute_async(executor: Any, prompt: Any, prompt_id: str, *args: Any, **options: Any) -> Any:
-        forget_instances(executor.caches.objects)
-        print(MARK, prompt_id, flush=True)
+        try:
+            forget_instances(executor.caches.objects)
+        except AttributeError as error:
+            logging.warning("comfy_worker_nodes: this ComfyUI keeps its nodes elsewhere: %s", error)
+        _mark(prompt_id)
         try:
             return await run(executor, prompt, prompt_id, *args, **options)
         finally:
-            print(MARK, flush=True)
+            _mark()
 
     execution.PromptExecutor.execute_async = execute_async
     logging.getLogger().addFilter(lambda record: record.funcName not in OF_VALIDATION)
+
+
+def _mark(prompt_id: str = "") -> None:
+    # A line of its own, also where a bar or a node has left one unended; written at once, or words of
+    # another thread may come between.
+    print(f"\n{MARK} {prompt_id}\n", end="", flush=True)
 
 
 def forget_instances(cache: Any) -> None:

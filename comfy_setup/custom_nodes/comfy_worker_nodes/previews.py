@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import latent_preview
-from comfy.cli_args import LatentPreviewMethod, args
-
 from .prompts import told
 
 __all__ = ["take_preview_method"]
@@ -17,8 +14,12 @@ __all__ = ["take_preview_method"]
 
 def take_preview_method() -> None:
     """Ask the prompt before ComfyUI chooses its previewer; does nothing where ComfyUI does so itself."""
+    import latent_preview
+
     if hasattr(latent_preview, "set_preview_method"):
         return
+    from comfy.cli_args import LatentPreviewMethod, args
+
     by_arguments = latent_preview.get_previewer
 
     def get_previewer(device: Any, latent_format: Any) -> Any:

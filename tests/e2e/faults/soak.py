@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from comfy_worker.comfyui.own_folder import PREFIX
 from tests.e2e.conftest import pictures
 from tests.e2e.faults.conftest import FaultyWorker, faulty_graph, wait_until
 from tests.graphs import node
@@ -233,7 +234,9 @@ class Soak:
         time.sleep(2)
         handler = self.faulty.handler()
         with handler.oneshot():
-            folders = [*self.faulty.temp_dir.glob("comfy-worker-*"), *Path("/dev/shm").glob("comfy-worker-*")]
+            raw = self.faulty.comfyui().environ()["COMFY_WORKER_RAW_DIR"]
+            folders = [*self.faulty.temp_dir.glob(f"{PREFIX}*"), Path(raw)]
+            assert len(folders) >= 2
             return Usage(
                 memory_mb=round(handler.memory_info().rss / 1e6, 1),
                 open_files=handler.num_fds(),

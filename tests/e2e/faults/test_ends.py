@@ -6,11 +6,13 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from comfy_worker.comfyui.own_folder import PREFIX
 from tests.e2e.faults.conftest import FaultyWorker, faulty_graph, wait_until
 from tests.file_server import FileServer, file_server
 from tests.graphs import node
@@ -45,6 +47,13 @@ def download(files: FileServer, path: str) -> dict[str, Any]:
 def says(faulty: FaultyWorker, job_id: str, text: str) -> bool:
     """Whether the worker's log has a line of a job with this text."""
     return any(f"job_id={job_id}" in line and text in line for line in faulty.log.splitlines())
+
+
+def own_folders(faulty: FaultyWorker) -> list[Path]:
+    """The folders of the ComfyUI that runs, on disk and in memory."""
+    found = [*faulty.temp_dir.glob(f"{PREFIX}*"), Path(faulty.comfyui().environ()["COMFY_WORKER_RAW_DIR"])]
+    assert len(found) >= 2
+    return found
 
 
 def cancel(faulty: FaultyWorker, job_id: str) -> None:
@@ -134,7 +143,7 @@ def test_sigterm_lets_a_job_finish_and_takes_no_other_by_a_new_request(faulty: F
     job_id = faulty.submit(sleep(3.0))
     faulty.running("FaultSleep")
     family = [faulty.handler(), *faulty.handler().children(recursive=True)]
-    folders = list(faulty.temp_dir.glob("comfy-worker-*"))
+    folders = own_folders(faulty)
     faulty.handler().send_signal(signal.SIGTERM)
     time.sleep(1.5)  # the endpoint holds the request that was open for a second
     later = faulty.submit(sleep(0.0))
@@ -151,7 +160,7 @@ def test_a_second_sigterm_ends_the_worker_at_once(faulty: FaultyWorker) -> None:
     faulty.running("FaultSleep")
     handler = faulty.handler()
     family = [handler, *handler.children(recursive=True)]
-    folders, told = list(faulty.temp_dir.glob("comfy-worker-*")), faulty.log.count("action=worker.leaving")
+    folders, told = own_folders(faulty), faulty.log.count("action=worker.leaving")
     handler.send_signal(signal.SIGTERM)
     wait_until(lambda: faulty.log.count("action=worker.leaving") > told)
     handler.send_signal(signal.SIGTERM)

@@ -1,0 +1,111 @@
+"""Our nodes load in a ComfyUI whose inside is another and say what they go without; a bare one stands in."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from comfy_setup.paths import REPO
+
+NODES = REPO / "comfy_setup" / "custom_nodes" / "comfy_worker_nodes"
+
+
+@pytest.fixture
+def comfyui(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The modules of a ComfyUI that has what every node pack needs, and nothing that only ours looks for."""
+    queue = SimpleNamespace(currently_running={})
+    server = SimpleNamespace(PromptServer=SimpleNamespace(instance=SimpleNamespace(prompt_queue=queue)))
+    server.PromptServer.instance.routes = web.RouteTableDef()
+    inside: dict[str, dict[str, Any]] = {
+        "execution": {},
+        "latent_preview": {},
+        "comfy": {},
+        "comfy_execution": {},
+        "nodes": {"NODE_CLASS_MAPPINGS": {}},
+        "folder_paths": {"models_dir": "/models", "folder_names_and_paths": {}},
+        "server": vars(server),
+    }
+    for name, values in inside.items():
+        module = ModuleType(name)
+        vars(module).update(values)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    return SimpleNamespace(queue=queue, execution=sys.modules["execution"])
+
+
+@pytest.fixture
+def ours(comfyui: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Our node pack, loaded as ComfyUI loads one."""
+    where = {"submodule_search_locations": [str(NODES)]}
+    spec = importlib.util.spec_from_file_location("ours", NODES / "__init__.py", **where)  # type: ignore[arg-type]
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "ours", module)
+    spec.loader.exec_module(module)
+    yield module
+    for name in [name for name in sys.modules if name.startswith("ours.")]:
+        del sys.modules[name]
+
+
+def test_they_load_where_comfyui_is_another_and_say_what_they_go_without(
+    caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        ours = request.getfixturevalue("ours")
+    assert list(ours.NODE_CLASS_MAPPINGS) == ["ComfyWorkerOutput"]
+    told = [record.getMessage() for record in caplog.records]
+    assert [text.split(" does not fit this ComfyUI: ")[0] for text in told] == [
+        "comfy_worker_nodes: take_preview_method",
+        "comfy_worker_nodes: give_clients_graph",
+        "comfy_worker_nodes: keep_prompts_apart",
+    ]
+    assert ours.validated_inputs(type("Node", (), {"VALIDATE_INPUTS": lambda ckpt_name: True})) == ["ckpt_name"]
+
+
+def test_a_queue_that_holds_something_else_tells_nothing_of_the_prompt(
+    ours: Any, comfyui: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = sys.modules["ours.prompts"].told
+    comfyui.queue.currently_running = {0: (1, "id", {}, {"word": "x"}, [])}
+    assert told("word") == "x"
+    comfyui.queue.currently_running = {0: SimpleNamespace(prompt_id="id")}
+    assert told("word") is None
+    del comfyui.queue.currently_running
+    assert told("word") is None
+    assert caplog.text.count("does not tell which prompt runs") == 2
+
+
+def test_prompts_run_where_nodes_are_kept_elsewhere_and_are_marked_on_lines_of_their_own(
+    ours: Any, comfyui: SimpleNamespace, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    class PromptExecutor:
+        async def execute_async(self, _prompt: Any, _prompt_id: str) -> str:
+            sys.stdout.write("half a line")
+            return "done"
+
+    comfyui.execution.PromptExecutor = PromptExecutor
+    root = logging.getLogger()
+    before = root.filters[:]
+    try:
+        ours.keep_prompts_apart()
+        run = PromptExecutor().execute_async({}, "a")
+        with pytest.raises(StopIteration, match="done"):
+            run.send(None)
+    finally:
+        root.filters[:] = before
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        "",
+        "comfy_worker: prompt a",
+        "half a line",
+        "comfy_worker: prompt",
+    ]
+    assert "keeps its nodes elsewhere" in caplog.text
