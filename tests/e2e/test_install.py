@@ -202,6 +202,7 @@ def test_another_comfyui_brings_its_packages_but_no_other_torch(tree: Path, tmp_
 
 def test_ctrl_c_ends_it_with_one_line(tmp_path: Path) -> None:
     tree = copy_checkout(tmp_path / "tree")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell ignore it
     process = start(tree, "install")
     said = kill_when(process, logged(tree, "-m venv"), signal.SIGINT)
     assert process.returncode == 130

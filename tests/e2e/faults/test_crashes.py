@@ -103,3 +103,9 @@ def test_who_waits_behind_a_slow_prompt_does_not_stall(faulty: FaultyWorker) -> 
     faulty.running("FaultSleep")
     assert faulty.goes_on()
     assert faulty.is_red(slow)
+
+
+def test_a_segmentation_fault_is_told_as_such(faulty: FaultyWorker) -> None:
+    error = faulty.failed(faulty.submit({"workflow": faulty_graph("FaultSegfault")}))
+    assert error.startswith("COMFYUI_UNAVAILABLE: ComfyUI was killed by SIGSEGV while the workflow ran")
+    assert faulty.goes_on()

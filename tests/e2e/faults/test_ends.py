@@ -128,12 +128,17 @@ def test_out_of_time_in_each_stage(
 
 
 def test_cancelled_and_out_of_time_while_comfyui_starts(faulty: FaultyWorker) -> None:
-    faulty.kill_comfyui()
-    late = faulty.submit(sleep(0.0), policy={"executionTimeout": 5000})
-    unwanted = faulty.submit(sleep(0.0))
-    wait_until(lambda: faulty.get(f"status/{unwanted}").get("output"))
-    cancel(faulty, unwanted)
-    job = faulty.finished(late)
+    killed = faulty.kill_comfyui()
+    booting = wait_until(lambda: found if (found := faulty.comfyui()).pid != killed else None)
+    booting.suspend()
+    try:
+        late = faulty.submit(sleep(0.0), policy={"executionTimeout": 5000})
+        unwanted = faulty.submit(sleep(0.0))
+        wait_until(lambda: faulty.get(f"status/{unwanted}").get("output"))
+        cancel(faulty, unwanted)
+        job = faulty.finished(late)
+    finally:
+        booting.resume()
     assert job["error"].startswith("JOB_TIMED_OUT: the job was not done after 4.5 s")
     assert job["output"]["details"] == [{"stage": "wait"}]
     assert faulty.goes_on()

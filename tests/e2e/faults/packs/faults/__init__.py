@@ -10,7 +10,6 @@ import ctypes
 import json
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -85,16 +84,6 @@ class FaultRaise(Fault):
         raise kind(message)
 
 
-class FaultSignal(Fault):
-    """Sends a signal to ComfyUI."""
-
-    INPUTS: ClassVar = {"signal": ("STRING", {"default": "SIGKILL"})}
-
-    def run(self, image: Picture, **inputs: str) -> tuple[Picture]:
-        os.kill(os.getpid(), getattr(signal, inputs["signal"]))
-        return (image,)
-
-
 class FaultExit(Fault):
     """Writes its last words and ends ComfyUI without a word to anybody."""
 
@@ -125,17 +114,6 @@ class FaultFork(Fault):
         return (image,)
 
 
-class FaultAllocate(Fault):
-    """Takes host memory and touches it, up to a limit, or until it is killed."""
-
-    INPUTS: ClassVar = {"megabytes": ("INT", {"max": 1 << 20})}
-
-    def run(self, image: Picture, megabytes: int) -> tuple[Picture]:
-        held = [bytearray(b"x") * (1 << 20) for _ in range(megabytes)]
-        del held
-        return (image,)
-
-
 class FaultPrint(Fault):
     """Prints a text, logs it, and writes it to the other stream."""
 
@@ -148,33 +126,11 @@ class FaultPrint(Fault):
         return (image,)
 
 
-class FaultWrite(Fault):
-    """Writes a file of so many bytes at a path of its own."""
-
-    INPUTS: ClassVar = {"path": ("STRING", {}), "bytes": ("INT", {"default": 1, "max": 1 << 40})}
-
-    def run(self, image: Picture, **inputs: Any) -> tuple[Picture]:
-        path = Path(inputs["path"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x" * inputs["bytes"])
-        return (image,)
-
-
 class FaultWedge(Fault):
     """Has ComfyUI take up no further prompt, although its prompt thread lives."""
 
     def run(self, image: Picture) -> tuple[Picture]:
         PromptServer.instance.prompt_queue.get = lambda timeout: time.sleep(3600)
-        return (image,)
-
-
-class FaultHoldGil(Fault):
-    """Computes without letting any other thread of ComfyUI run, as a bad extension does."""
-
-    INPUTS: ClassVar = {"seconds": ("FLOAT", {"max": 3600.0})}
-
-    def run(self, image: Picture, seconds: float) -> tuple[Picture]:
-        ctypes.PyDLL(None).usleep(int(seconds * 1e6))  # PyDLL keeps the lock
         return (image,)
 
 
