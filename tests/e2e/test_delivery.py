@@ -254,7 +254,7 @@ def test_progress_rises_at_most_twice_a_second_and_none_comes_late(
 
 
 def test_a_preview_comes_only_where_it_is_asked_for(worker: Client) -> None:
-    _job, shown = followed(worker, {**SMALL, "seed": 32, "steps": 100, "output": {"preview": True}})
+    _job, shown = followed(worker, {**SMALL, "seed": 32, "steps": 60, "output": {"preview": True}})
     previews = [update["preview"] for update in shown if "preview" in update]
     assert previews
     for preview in previews:
