@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests import clips, pictures
 
-__all__ = ["FileServer", "file_server"]
+__all__ = ["ClosingServer", "FileServer", "file_server", "serving"]
 
 FILES = {
     "/photo.png": pictures.file(pictures.photo()),
@@ -28,7 +29,18 @@ FILES = {
 CHUNK = bytes(1 << 16)
 
 
-class FileServer(ThreadingHTTPServer):
+class ClosingServer(ThreadingHTTPServer):
+    """A server whose answers that never end see that it is to end."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.closing = threading.Event()
+
+
+Server = TypeVar("Server", bound=ClosingServer)
+
+
+class FileServer(ClosingServer):
     """The server; ``seen`` are the paths that were asked for, with their queries."""
 
     daemon_threads = True
@@ -36,7 +48,6 @@ class FileServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.seen: list[str] = []
-        self.closing = threading.Event()
 
     @property
     def port(self) -> int:
@@ -108,9 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def file_server() -> Iterator[FileServer]:
+def serving(server: Server) -> Iterator[Server]:
     """A server that ends with the block, whatever it is in the middle of."""
-    with FileServer() as server:
+    with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
@@ -119,3 +130,8 @@ def file_server() -> Iterator[FileServer]:
             server.closing.set()
             server.shutdown()
             thread.join()
+
+
+def file_server() -> AbstractContextManager[FileServer]:
+    """A server of files, until its block ends."""
+    return serving(FileServer())

@@ -10,11 +10,12 @@ import json
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
+
+from tests.file_server import ClosingServer, serving
 
 __all__ = ["TOKEN", "HubServer", "Seen", "hub_server", "weights"]
 
@@ -39,7 +40,7 @@ class Seen:
     authorization: str
 
 
-class HubServer(ThreadingHTTPServer):
+class HubServer(ClosingServer):
     """The server; ``files`` are by ``owner/repo/file``, all other paths are served from ``pages``."""
 
     daemon_threads = True
@@ -51,7 +52,6 @@ class HubServer(ThreadingHTTPServer):
         self.seen: list[Seen] = []
         self.times: Counter[str] = Counter()
         self.go_on = threading.Event()  # what is slow waits for it, after its first bytes
-        self.closing = threading.Event()
 
     @property
     def url(self) -> str:
@@ -154,15 +154,6 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def hub_server() -> Iterator[HubServer]:
-    """A server that ends with the block, whatever it is in the middle of."""
-    with HubServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.closing.set()
-            server.shutdown()
-            thread.join()
+def hub_server() -> AbstractContextManager[HubServer]:
+    """A server that speaks the hub's protocol, until its block ends."""
+    return serving(HubServer())
