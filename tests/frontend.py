@@ -28,7 +28,7 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
-from comfy_setup.paths import comfyui_dir
+from comfy_common.paths import comfyui_dir
 
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_ARGS = [

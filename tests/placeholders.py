@@ -14,7 +14,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfy_setup import paths, placeholder
+from comfy_common import paths
+from comfy_local import placeholder
 from tests import comfyui_shapes
 from tests.comfyui_shapes import Shapes
 from tests.standins import write_sparse

@@ -20,7 +20,7 @@ import requests
 from botocore.config import Config
 from pydantic import SecretStr
 
-from comfy_worker.bucket import Bucket
+from comfy_worker.s3_location import Bucket
 
 BUCKET = "pictures"
 SECRET = "s3cret"

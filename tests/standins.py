@@ -11,7 +11,7 @@ import struct
 from math import prod
 from pathlib import Path
 
-from comfy_setup import paths
+from comfy_common import paths
 from tests import comfyui_shapes
 from tests.comfyui_shapes import Shapes
 

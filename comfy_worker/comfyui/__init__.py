@@ -1,1 +1,1 @@
-"""The neighbour: a ComfyUI of our own, started, spoken to and ended. Knows no jobs."""
+"""The ComfyUI process that the worker owns: started, watched, spoken to and ended."""

@@ -202,7 +202,7 @@ def _refused(answer: dict[str, Any], workflow: dict[str, Any]) -> WorkflowRefuse
 
 
 def _findings(answer: dict[str, Any], workflow: dict[str, Any]) -> list[dict[str, Any]]:
-    """ComfyUI's refusal, one finding a bad input, in the form of :mod:`comfy_worker.graph.check`; at least one."""
+    """What ComfyUI refused: one finding a bad input, in the form of ``workflow.check.preflight``; at least one."""
     found = []
     for node_id, entry in (answer.get("node_errors") or {}).items():
         title = (workflow.get(node_id, {}).get("_meta") or {}).get("title") or entry.get("class_type")

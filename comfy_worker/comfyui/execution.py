@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from comfy_worker.comfyui.cause import node_error
 from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.events import (
     Disconnected,
@@ -26,11 +27,10 @@ from comfy_worker.comfyui.events import (
     Interrupted,
     failed,
 )
-from comfy_worker.comfyui.node_errors import node_error
 from comfy_worker.comfyui.process import ComfyUIProcess
+from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, OutOfMemory, WorkerError
 from comfy_worker.logs import bound
-from comfy_worker.stop import TICK_S, Stop
 
 __all__ = ["Execution", "ExecutionResult", "Limits"]
 

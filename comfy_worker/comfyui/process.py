@@ -22,8 +22,8 @@ import requests
 
 from comfy_worker.comfyui.cause import ending, log_cause, oom_kills
 from comfy_worker.comfyui.launch import LaunchOptions, has_accelerator, launch_flags
-from comfy_worker.comfyui.own_folder import OwnFolder
-from comfy_worker.comfyui.packs import NodePacks
+from comfy_worker.comfyui.node_packs import NodePacks
+from comfy_worker.comfyui.workdirs import OwnFolder
 from comfy_worker.errors import ComfyUIUnavailable, OutOfMemory
 from comfy_worker.logs import without_secrets
 
@@ -32,7 +32,7 @@ __all__ = ["ComfyUIProcess"]
 log = logging.getLogger(__name__)
 comfyui_log = logging.getLogger("comfy_worker.comfyui.log")
 
-GUARD = Path(__file__).with_name("guard.py")
+GUARD = Path(__file__).with_name("reaper.py")
 TAIL_LINES = 40
 # Written by our nodes before a prompt, with its id, and behind it.
 PROMPT_MARK = "comfy_worker: prompt"

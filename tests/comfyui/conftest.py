@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from comfy_setup import paths
+from comfy_common import paths
 from comfy_worker.comfyui.launch import LaunchOptions
-from comfy_worker.comfyui.neighbour import ComfyUI, RunningComfyUI
-from comfy_worker.graph.nodes import NodeDefs
-from comfy_worker.graph.prefix import into_folder
-from comfy_worker.job import JobInput
-from comfy_worker.media import InputFiles
-from comfy_worker.plan import Plan, Planner, choose_template
+from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
+from comfy_worker.deadline import Stop
+from comfy_worker.inputs.files import InputFiles
+from comfy_worker.planning.planner import Plan, Planner, choose_template
+from comfy_worker.planning.templates import Templates
+from comfy_worker.request.schema import JobInput
 from comfy_worker.settings import Settings
-from comfy_worker.stop import Stop
-from comfy_worker.templates import Templates
+from comfy_worker.workflow.isolate import into_folder
+from comfy_worker.workflow.node_defs import NodeDefs
 
 TEMPLATES = Templates([paths.REPO / "workflows"])
 NODE_PACKS = Path(__file__).parent / "node_packs"

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from comfy_setup.paths import REPO, comfyui_dir
+from comfy_common.paths import REPO, comfyui_dir
 from tests.editor_files import FILES
 from tests.frontend import open_frontend, running_comfyui
 from tests.tools import require

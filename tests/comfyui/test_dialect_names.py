@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from comfy_worker.dialects import words
-from comfy_worker.dialects.request import translate
+from comfy_worker.request import dialect_names as words
+from comfy_worker.request.dialects import translate
 from tests.comfyui.conftest import RealComfyUI
 
 pytestmark = pytest.mark.comfyui

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from comfy_worker.comfyui.execution import Execution, Limits
+from comfy_worker.deadline import Stop
 from comfy_worker.errors import ExecutionFailed, JobCancelled, WorkflowRefused
-from comfy_worker.stop import Stop
 from tests.comfyui.conftest import RealComfyUI
 from tests.graphs import txt2img
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from comfy_worker import room
-from comfy_worker.run import JobRunner
+from comfy_worker.comfyui import resources as room
+from comfy_worker.runner import JobRunner
 from comfy_worker.settings import Settings
 from tests.comfyui.conftest import TEMPLATES, RealComfyUI
 from tests.graphs import txt2img

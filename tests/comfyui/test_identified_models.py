@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_worker.families import FAMILIES, Kind, ModelKind, identify
+from comfy_worker.models.detect import FAMILIES, Kind, ModelKind, identify
 from tests import comfyui_shapes, placeholders, standins
 
 pytestmark = pytest.mark.comfyui

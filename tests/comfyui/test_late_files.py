@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_worker.run import JobRunner
+from comfy_worker.runner import JobRunner
 from comfy_worker.settings import Settings
 from tests import placeholders
 from tests.comfyui.conftest import TEMPLATES, RealComfyUI

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from comfy_worker.comfyui.launch import LaunchOptions, has_accelerator
-from comfy_worker.comfyui.neighbour import ComfyUI
+from comfy_worker.comfyui.supervisor import ComfyUI
+from comfy_worker.deadline import Stop
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled
-from comfy_worker.stop import Stop
 from tests.comfyui.conftest import launch_options, real_comfyui
 from tests.graphs import txt2img
 

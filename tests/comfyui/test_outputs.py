@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfy_worker.run import JobRunner
+from comfy_worker.deadline import Stop
+from comfy_worker.runner import JobRunner
 from comfy_worker.settings import Settings
-from comfy_worker.stop import Stop
 from tests.comfyui.conftest import NODE_PACKS, TEMPLATES, RealComfyUI, launch_options, real_comfyui
 from tests.graphs import node
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import pytest
 from PIL import Image, ImageDraw
 
-from comfy_worker.graph.controlnet import ControlNetSpec, splice_controlnets
-from comfy_worker.graph.lora import LoraSpec, splice_loras
-from comfy_worker.graph.roles import find_roles
-from comfy_worker.graph.workflow import Workflow
+from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.roles.find import find_roles
 from tests.base_graphs import GRAPHS, Wire, base_graph, node
 from tests.comfyui.conftest import RealComfyUI
 from tests.placeholders import CHECKPOINT, CONTROLNET, CONTROLNET_B, CONTROLNET_UNION, LORA

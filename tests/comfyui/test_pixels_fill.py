@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import ImageOps
 
-from comfy_worker.graph.workflow import Workflow
+from comfy_worker.workflow.graph import Workflow
 from tests import pictures
 from tests.base_graphs import GRAPHS, base_graph, node
 from tests.comfyui.conftest import RealComfyUI

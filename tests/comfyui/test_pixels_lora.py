@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from comfy_worker.graph.clip_skip import splice_clip_skip
-from comfy_worker.graph.lora import LoraSpec, parse_tags, splice_loras
-from comfy_worker.graph.roles import find_roles
-from comfy_worker.graph.workflow import Workflow
+from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
+from comfy_worker.workflow.edit.lora import LoraSpec, parse_tags, splice_loras
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.roles.find import find_roles
 from tests.base_graphs import GRAPHS, Wire, base_graph, node
 from tests.comfyui.conftest import RealComfyUI
 from tests.placeholders import CHECKPOINT, LORA, LORA_B, LORA_MODEL_ONLY

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from comfy_setup import placeholder
+from comfy_local import placeholder
 from tests import placeholders
 from tests.comfyui.conftest import RealComfyUI
 

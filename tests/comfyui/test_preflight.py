@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 import requests
 
-from comfy_setup.paths import REPO
+from comfy_common.paths import REPO
 from comfy_worker.errors import ModelNotFound, NodeNotInstalled
-from comfy_worker.graph.check import Finding, check, refusal
-from comfy_worker.graph.convert import read_workflow
-from comfy_worker.graph.needs import Sources
-from comfy_worker.graph.workflow import Need, Workflow
+from comfy_worker.workflow.check.preflight import Finding, check, refusal
+from comfy_worker.workflow.convert.to_api import read_workflow
+from comfy_worker.workflow.graph import Need, Workflow
+from comfy_worker.workflow.model_files import Sources
 from tests import pictures, shipped
 from tests.base_graphs import node
 from tests.broken_graphs import ACCEPTED, REFUSED

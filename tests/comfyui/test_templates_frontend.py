@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup.paths import comfyui_dir
+from comfy_common.paths import comfyui_dir
 from tests import shipped
 from tests.frontend import Frontend, open_frontend, running_comfyui
 from tests.tools import require

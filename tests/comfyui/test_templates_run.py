@@ -12,7 +12,7 @@ import av
 import pytest
 from PIL import Image
 
-from comfy_worker.run import JobRunner
+from comfy_worker.runner import JobRunner
 from comfy_worker.settings import Settings
 from tests import pictures, placeholders, shipped
 from tests.base_graphs import node

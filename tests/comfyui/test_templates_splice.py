@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import requests
 
-from comfy_worker.comfyui.neighbour import RunningComfyUI
+from comfy_worker.comfyui.supervisor import RunningComfyUI
+from comfy_worker.deadline import Stop
 from comfy_worker.errors import ModelMismatch
-from comfy_worker.families import FAMILIES
-from comfy_worker.graph.fill import describe
-from comfy_worker.graph.roles import find_roles
-from comfy_worker.graph.workflow import Workflow, ancestors
-from comfy_worker.job import JobInput
-from comfy_worker.run import JobRunner
+from comfy_worker.models.detect import FAMILIES
+from comfy_worker.request.schema import JobInput
+from comfy_worker.runner import JobRunner
 from comfy_worker.settings import Settings
-from comfy_worker.stop import Stop
+from comfy_worker.workflow.edit.parameters import describe
+from comfy_worker.workflow.graph import Workflow, ancestors
+from comfy_worker.workflow.roles.find import find_roles
 from tests import pictures, shipped, standins
 from tests.comfyui.conftest import NODE_PACKS, TEMPLATES, RealComfyUI, launch_options, real_comfyui
 

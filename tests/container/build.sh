@@ -35,7 +35,7 @@ cp /etc/ssl/certs/ca-certificates.crt "$work/host/ca.crt"
 printf 'hf_in_no_layer' >"$work/token"
 
 cd "$repo"
-cp -a Dockerfile .dockerignore handler.py comfy_worker comfy_setup workflows requirements models.txt custom_nodes.txt \
+cp -a Dockerfile .dockerignore handler.py comfy_common comfy_local comfy_setup comfy_worker workflows requirements models.txt custom_nodes.txt \
     LICENSE "$work/context"
 build() {
     buildah build --layers --network host --format docker --build-arg BASE_IMAGE=localhost/base \
@@ -84,7 +84,7 @@ container=$(buildah from localhost/second)
 run() { buildah run --network host --env PYTHONPATH=/worker --volume "$repo/tests/container:/tests:ro" "$@"; }
 run --user root --volume "$work/volume:/volume" "$container" -- python -c '
 from pathlib import Path
-from comfy_setup.placeholder import write_checkpoint
+from comfy_local.placeholder import write_checkpoint
 write_checkpoint(Path("/volume/models/checkpoints/placeholder.safetensors"))'
 run --volume "$work/volume:/runpod-volume:ro" "$container" -- python /tests/inside.py
 mkdir "$work/volume/ComfyUI"

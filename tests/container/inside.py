@@ -13,8 +13,8 @@ from pathlib import Path
 import requests
 from PIL import Image
 
-from comfy_setup import paths
-from comfy_setup.endpoint import LocalEndpoint
+from comfy_common import paths
+from comfy_local.endpoint import LocalEndpoint
 
 JOB = {"workflow": "txt2img", "prompt": "a lighthouse", "width": 64, "height": 64, "steps": 2, "seed": 1}
 
@@ -27,7 +27,7 @@ def check_what_is_there() -> None:
     assert [path for path in site_packages.rglob("tests") if path.is_dir()] == []
     caches = [Path("/root/.cache"), Path.home() / ".cache", Path("/var/lib/apt/lists")]
     assert [path for cache in caches if os.access(cache, os.R_OK) for path in cache.glob("**/*.*")] == []
-    for module in (paths.REPO / "comfy_worker" / "run.py", paths.comfyui_dir({}) / "nodes.py"):
+    for module in (paths.REPO / "comfy_worker" / "runner.py", paths.comfyui_dir({}) / "nodes.py"):
         [compiled] = (module.parent / "__pycache__").glob(f"{module.stem}.*.pyc")
         # The compiled file names the time of its source; another one would be compiled at each start.
         assert int.from_bytes(compiled.read_bytes()[8:12], "little") == int(module.stat().st_mtime)

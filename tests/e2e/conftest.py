@@ -16,7 +16,7 @@ import pytest
 import requests
 from PIL import Image
 
-from comfy_setup.endpoint import LocalEndpoint
+from comfy_local.endpoint import LocalEndpoint
 from tests import placeholders
 
 

@@ -18,9 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup import node_packs, packages, paths
+from comfy_common import paths
+from comfy_common.errors import SetupError
+from comfy_setup import node_packs, packages
 from comfy_setup.child import Runner
-from comfy_setup.console import Console, SetupError
+from comfy_setup.console import Console
 
 pytestmark = pytest.mark.e2e
 

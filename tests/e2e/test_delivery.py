@@ -16,9 +16,9 @@ import pytest
 import requests
 from PIL import Image
 
-from comfy_setup.endpoint import LocalEndpoint
-from comfy_setup.endpoint.jobs import Jobs
-from comfy_setup.first_picture import write_files
+from comfy_local.endpoint import LocalEndpoint
+from comfy_local.endpoint.jobs import Jobs
+from comfy_local.first_picture import write_files
 from tests import placeholders
 from tests.e2e.conftest import Client, pictures
 from tests.graphs import node

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup import download as module
-from comfy_setup.download import DownloadCancelled, DownloadError, Watch, download
-from comfy_setup.sources import Access, read_source
+from comfy_common import download as module
+from comfy_common.download import DownloadCancelled, DownloadError, Watch, download
+from comfy_common.sources import Access, read_source
 from tests.hub_server import SLOW_BYTES, TOKEN, HubServer, hub_server, weights
 
 pytestmark = pytest.mark.e2e

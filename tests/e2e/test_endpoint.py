@@ -21,7 +21,7 @@ import psutil
 import pytest
 import requests
 
-from comfy_setup.endpoint import LocalEndpoint
+from comfy_local.endpoint import LocalEndpoint
 from tests.tools import require
 
 pytestmark = pytest.mark.e2e
@@ -90,7 +90,7 @@ print(json.dumps(seen))
 HOLDER = """
 import sys, time
 from pathlib import Path
-from comfy_setup.endpoint import LocalEndpoint
+from comfy_local.endpoint import LocalEndpoint
 
 endpoint = LocalEndpoint(handler=Path(sys.argv[1]), log_path=Path(sys.argv[2]))
 endpoint.start()
@@ -109,7 +109,7 @@ time.sleep(600)
 SERVE = """
 import sys
 from pathlib import Path
-from comfy_setup.endpoint import serve
+from comfy_local.endpoint import serve
 
 sys.exit(serve(int(sys.argv[1]), 1, handler=Path(sys.argv[2])))
 """
@@ -502,7 +502,7 @@ def test_close_stops_running_jobs_and_leaves_no_process(handler: Path, tmp_path:
 def test_a_worker_that_does_not_end_is_killed(
     handler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comfy_setup.endpoint.workers.STOP_GRACE_S", 0.5)
+    monkeypatch.setattr("comfy_local.endpoint.workers.STOP_GRACE_S", 0.5)
     with LocalEndpoint(handler=handler, log_path=tmp_path / "log") as endpoint:
         job_id = Client(endpoint).run({"block_s": 60})
         Client(endpoint).wait_for(job_id, "IN_PROGRESS")

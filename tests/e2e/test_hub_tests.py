@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from comfy_setup.paths import REPO
+from comfy_common.paths import REPO
 from tests.e2e.conftest import Client, pictures
 
 pytestmark = pytest.mark.e2e

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup import paths
+from comfy_common import paths
 
 pytestmark = pytest.mark.e2e
 

@@ -13,10 +13,10 @@ from typing import IO
 
 import pytest
 
-from comfy_setup.download import DownloadCancelled, DownloadError, Watch
-from comfy_setup.sources import Access, read_source
-from comfy_worker import model_cache
-from comfy_worker.model_cache import ModelCache
+from comfy_common.download import DownloadCancelled, DownloadError, Watch
+from comfy_common.sources import Access, read_source
+from comfy_worker.models import cache as model_cache
+from comfy_worker.models.cache import ModelCache
 from tests.hub_server import HubServer, hub_server, weights
 
 pytestmark = pytest.mark.e2e

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from comfy_setup.paths import REPO
+from comfy_common.paths import REPO
 from tests.e2e.conftest import Client
 from tests.tools import require
 
@@ -62,7 +62,7 @@ def test_the_commands_of_the_desk_run() -> None:
 
 
 def test_the_readme_names_every_key_and_every_command() -> None:
-    from comfy_worker.job import JobInput
+    from comfy_worker.request.schema import JobInput
 
     assert [key for key in JobInput.model_fields if f"`{key}`" not in README] == []
     for command in ("run", "test", "serve", "install", "models", "doctor"):

@@ -12,13 +12,13 @@ import pytest
 import requests
 from pydantic import SecretStr
 
-from comfy_worker.bucket import Bucket, locate
+from comfy_worker.deadline import Stop
 from comfy_worker.errors import DeliveryFailed, JobCancelled
-from comfy_worker.job import Output
-from comfy_worker.outputs.deliver import Delivery
-from comfy_worker.outputs.encode import EncodedFile
-from comfy_worker.outputs.storage import ATTEMPTS, Storage
-from comfy_worker.stop import Stop
+from comfy_worker.request.schema import Output
+from comfy_worker.response.deliver import Delivery
+from comfy_worker.response.encode import EncodedFile
+from comfy_worker.response.s3 import ATTEMPTS, Storage
+from comfy_worker.s3_location import Bucket, locate
 from tests.s3 import BUCKET, Service, s3_service
 
 pytestmark = pytest.mark.e2e

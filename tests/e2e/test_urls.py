@@ -17,12 +17,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from comfy_worker import fetch
+from comfy_worker.deadline import Stop
 from comfy_worker.errors import InvalidMedia, JobCancelled
-from comfy_worker.fetch import Fetcher
-from comfy_worker.media import InputFiles
+from comfy_worker.inputs import fetch
+from comfy_worker.inputs.fetch import Fetcher
+from comfy_worker.inputs.files import InputFiles
 from comfy_worker.settings import Settings
-from comfy_worker.stop import Stop
 from tests.file_server import FILES, FileServer, file_server
 
 pytestmark = pytest.mark.e2e

@@ -7,9 +7,10 @@ from typing import Any, get_args
 
 import pytest
 
-from comfy_worker.dialects.answer import model_list, options_answer, shape
 from comfy_worker.errors import NoOutput
-from comfy_worker.job import Media, Response, Result, Timings
+from comfy_worker.request.schema import Response
+from comfy_worker.response.schema import Media, Result, Timings
+from comfy_worker.response.shapes import model_list, options_answer, shape
 
 
 def picture(data: str, **changes: Any) -> Media:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.bucket import locate
 from comfy_worker.errors import InvalidSettings, InvalidValue
-from comfy_worker.outputs.job_storage import bucket_of
+from comfy_worker.response.s3 import bucket_of
+from comfy_worker.s3_location import locate
 from comfy_worker.settings import Settings
 
 R2 = "0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com"

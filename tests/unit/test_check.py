@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled
-from comfy_worker.graph.check import Checked, check, is_stale, refusal
-from comfy_worker.graph.needs import Sources, model_files
-from comfy_worker.graph.nodes import NodeDefs
-from comfy_worker.graph.workflow import MAX_NODES, Need, Workflow
+from comfy_worker.workflow.check.preflight import Checked, check, is_stale, refusal
+from comfy_worker.workflow.graph import MAX_NODES, Need, Workflow
+from comfy_worker.workflow.model_files import Sources, model_files
+from comfy_worker.workflow.node_defs import NodeDefs
 from tests.base_graphs import node
 
 

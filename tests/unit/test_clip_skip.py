@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from comfy_worker.errors import InvalidValue, NoPlace
-from comfy_worker.graph.clip_skip import splice_clip_skip
-from comfy_worker.graph.lora import LoraSpec, splice_loras
+from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
+from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
 from tests.base_graphs import GRAPHS, base_graph, node, roles_of, small_defs
 
 DEFS = small_defs(loras=["a.safetensors"])

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from comfy_worker.errors import NoOutput
-from comfy_worker.job import Output, Text
-from comfy_worker.outputs.collect import OutputFile, find_files, find_texts, sniff
-from comfy_worker.outputs.encode import encode
+from comfy_worker.request.schema import Output
+from comfy_worker.response.collect import OutputFile, find_files, find_texts, sniff
+from comfy_worker.response.encode import encode
+from comfy_worker.response.schema import Text
 
 
 def png() -> bytes:

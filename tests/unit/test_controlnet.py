@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import Ambiguous, InvalidValue, ModelMismatch, ModelNotFound, NodeNotInstalled, NoPlace
-from comfy_worker.graph.control_types import ControlNetFile, choose_model
-from comfy_worker.graph.controlnet import ControlNetSpec, splice_controlnets
-from comfy_worker.graph.roles import Roles
-from comfy_worker.graph.workflow import Workflow
+from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.controlnet_types import ControlNetFile, choose_model
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.roles.find import Roles
 from tests.base_graphs import GRAPHS, base_graph, node, roles_of, small_defs
 
 DEFS = small_defs(controlnets=["sd15/canny.safetensors", "depth.safetensors", "union.safetensors"])

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from comfy_setup.paths import REPO
+from comfy_common.paths import REPO
 from comfy_worker.errors import InvalidWorkflow
-from comfy_worker.graph.convert import read_workflow, resolve_variants
-from comfy_worker.graph.editor_file import MAX_DEPTH
-from comfy_worker.graph.nodes import NodeDefs
-from comfy_worker.graph.workflow import MAX_NODES, Input, Need, Workflow
+from comfy_worker.workflow.convert.to_api import read_workflow, resolve_variants
+from comfy_worker.workflow.convert.ui_format import MAX_DEPTH
+from comfy_worker.workflow.graph import MAX_NODES, Input, Need, Workflow
+from comfy_worker.workflow.node_defs import NodeDefs
 from tests.editor_files import FILES, Node, editor_file, node, subgraph
 
 MADE_BY_THE_FRONTEND = json.loads(Path(__file__).with_name("editor_files.json").read_text(encoding="utf-8"))
@@ -246,8 +246,8 @@ def test_a_malformed_file_never_raises_anything_else(broken: str, with_what: Any
 
 def test_nothing_is_told_to_anybody() -> None:
     script = (
-        "import json, sys; from comfy_worker.graph.convert import read_workflow; "
-        "from comfy_worker.graph.nodes import NodeDefs; before = 'comfy_cli' in sys.modules; "
+        "import json, sys; from comfy_worker.workflow.convert.to_api import read_workflow; "
+        "from comfy_worker.workflow.node_defs import NodeDefs; before = 'comfy_cli' in sys.modules; "
         "read_workflow(json.loads(sys.argv[1]), NodeDefs({})); "
         "print(before, [m for m in sys.modules if 'tracking' in m or m in ('posthog', 'mixpanel')])"
     )

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from comfy_worker.errors import InvalidValue, ResultTooLarge
-from comfy_worker.job import Media, Output
-from comfy_worker.outputs.deliver import ENVELOPE, MB, Delivery, result_limit
-from comfy_worker.outputs.encode import EncodedFile
+from comfy_worker.request.schema import Output
+from comfy_worker.response.deliver import ENVELOPE, MB, Delivery, result_limit
+from comfy_worker.response.encode import EncodedFile
+from comfy_worker.response.schema import Media
 
 SIDE = 400
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.graph.fill import describe, fill, read
-from comfy_worker.graph.roles import find_roles
+from comfy_worker.workflow.edit.parameters import describe, fill, read
+from comfy_worker.workflow.roles.find import find_roles
 from tests.core_nodes import DEFS, ksampler, node, txt2img
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.dialects import words
-from comfy_worker.dialects.request import KNOWN_WORDS, Request, translate
 from comfy_worker.errors import InputError, InvalidInput, InvalidValue, UnknownKey
-from comfy_worker.job import JobInput
+from comfy_worker.request import dialect_names as words
+from comfy_worker.request.dialects import KNOWN_WORDS, Request, translate
+from comfy_worker.request.schema import JobInput
 
 
 def contract(request: Request) -> dict[str, Any]:

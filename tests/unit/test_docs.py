@@ -8,23 +8,12 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from comfy_setup.paths import REPO
+from comfy_common.paths import REPO
 from comfy_worker.comfyui.launch import PRECISIONS
-from comfy_worker.dialects import words
-from comfy_worker.hub import HUB_FILES
-from comfy_worker.job import (
-    ControlNet,
-    JobInput,
-    Lora,
-    Media,
-    NamedImage,
-    Output,
-    Response,
-    Result,
-    Text,
-    Timings,
-    Validation,
-)
+from comfy_worker.models.hub_aliases import HUB_FILES
+from comfy_worker.request import dialect_names as words
+from comfy_worker.request.schema import ControlNet, JobInput, Lora, NamedImage, Output, Response
+from comfy_worker.response.schema import Media, Result, Text, Timings, Validation
 from comfy_worker.settings import Settings
 
 WORDS = {

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from comfy_worker.errors import InputError
-from comfy_worker.job import JobInput, Output
-from comfy_worker.outputs.collect import OutputFile
-from comfy_worker.outputs.encode import EncodedFile, encode, warnings_of
+from comfy_worker.request.schema import JobInput, Output
+from comfy_worker.response.collect import OutputFile
+from comfy_worker.response.encode import EncodedFile, encode, warnings_of
 
 Pixels = npt.NDArray[np.uint8]
 TEXT = {"prompt": json.dumps({"1": {"class_type": "SaveImage", "inputs": {}}}), "workflow": "{}", "more": "[1]"}

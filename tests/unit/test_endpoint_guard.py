@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from comfy_setup.endpoint import guard
+from comfy_local.endpoint import guard
 
 GENTLE = "print(flush=True); import time; time.sleep(60)"
 STUBBORN = """

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from comfy_setup.endpoint.job import (
+from comfy_local.endpoint.job import (
     EXECUTION_TIMEOUT_MS,
     KEEP_RUN_S,
     KEEP_RUNSYNC_S,
     TTL_MS,
     BadRequest,
 )
-from comfy_setup.endpoint.jobs import KEEP_FINISHED, STOP_NOT_BEFORE_S, Jobs, QueueFull, UnknownJob
+from comfy_local.endpoint.jobs import KEEP_FINISHED, STOP_NOT_BEFORE_S, Jobs, QueueFull, UnknownJob
 
 
 class Clock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comfy_setup.endpoint.workers import worker_environ
+from comfy_local.endpoint.workers import worker_environ
 
 BASE_URL = "http://127.0.0.1:8000/v2/local"
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from comfy_setup.paths import REPO
+from comfy_common.paths import REPO
 from comfy_worker import errors
 from comfy_worker.errors import InvalidValue, WorkerError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.families import FAMILIES, Kind, ModelKind, compatible, family_of_header, identify
-from comfy_worker.safetensors_header import read_header
+from comfy_worker.models.detect import FAMILIES, Kind, ModelKind, compatible, family_of_header, identify
+from comfy_worker.models.safetensors import read_header
 
 
 def kind_of(**shapes: list[int]) -> ModelKind:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from comfy_setup.addresses import is_public
+from comfy_common.addresses import is_public
 from comfy_worker.errors import InvalidMedia
-from comfy_worker.fetch import Fetcher
+from comfy_worker.inputs.fetch import Fetcher
 
 PRIVATE = [
     "127.0.0.1",

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import Ambiguous, InputError, InvalidInput, InvalidValue, ModelNotFound, NoPlace
-from comfy_worker.graph.fill import describe, fill, read
-from comfy_worker.graph.limits import Limits
-from comfy_worker.graph.nodes import NodeDefs
-from comfy_worker.graph.roles import find_roles
-from comfy_worker.graph.workflow import Workflow
+from comfy_worker.workflow.constraints import Limits
+from comfy_worker.workflow.edit.parameters import describe, fill, read
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.roles.find import find_roles
 from tests.core_nodes import DEFS, changes, ksampler, node, txt2img
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_worker.errors import InputError
-from comfy_worker.graph.fill import describe, fill, read
-from comfy_worker.graph.nodes import NodeDefs
-from comfy_worker.graph.roles import Roles, find_roles
-from comfy_worker.graph.workflow import Workflow, as_link, links_of
+from comfy_worker.workflow.edit.parameters import describe, fill, read
+from comfy_worker.workflow.graph import Workflow, as_link, links_of
+from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.roles.find import Roles, find_roles
 from tests import shipped
 from tests.core_nodes import DEFS, OBJECT_INFO
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from comfy_worker import fitness
-from comfy_worker.fitness import Unfit, check_gpu, check_model_folders, fitness_checks
+from comfy_worker.runpod_worker import fitness
+from comfy_worker.runpod_worker.fitness import Unfit, check_gpu, check_model_folders, fitness_checks
 from comfy_worker.settings import Settings
 
 

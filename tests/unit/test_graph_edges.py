@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InvalidWorkflow
-from comfy_worker.graph.control_types import ControlNetFile, choose_model
-from comfy_worker.graph.controlnet import ControlNetSpec, splice_controlnets
-from comfy_worker.graph.fill import fill
-from comfy_worker.graph.lora import LoraSpec, splice_loras
-from comfy_worker.graph.nodes import NodeDefs
-from comfy_worker.graph.roles import find_roles
-from comfy_worker.graph.workflow import parse
+from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.controlnet_types import ControlNetFile, choose_model
+from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
+from comfy_worker.workflow.edit.parameters import fill
+from comfy_worker.workflow.graph import parse
+from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.roles.find import find_roles
 from tests.base_graphs import small_defs
 from tests.core_nodes import DEFS, OBJECT_INFO, found, ksampler, node, places, second_stage, txt2img
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from comfy_worker.run import JobRunner
+from comfy_worker.runner import JobRunner
 from handler import Jobs, Post, make_handler, make_stream_handler
 
 Tell = Callable[[dict[str, Any]], None]

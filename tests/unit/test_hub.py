@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from comfy_worker.errors import ModelNotFound
-from comfy_worker.hub import HUB_FILES, find_checkpoint
+from comfy_worker.models.hub_aliases import HUB_FILES, find_checkpoint
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
+from comfy_common.paths import REPO
 from comfy_setup import packages
 from comfy_setup.models import parse_models
-from comfy_setup.paths import REPO
 from comfy_worker.settings import Settings
 
 ACRONYMS = {

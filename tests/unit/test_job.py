@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InputError, InvalidInput, UnknownKey
-from comfy_worker.job import JobInput
+from comfy_worker.request.schema import JobInput
 
 
 def test_everything_is_optional() -> None:

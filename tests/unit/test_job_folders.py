@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from comfy_worker import job_folders
-from comfy_worker.job_folders import JobFolders
+from comfy_worker.comfyui import workdirs as job_folders
+from comfy_worker.comfyui.workdirs import JobFolders
 
 
 @pytest.fixture(autouse=True)

@@ -54,7 +54,7 @@ def comfyui_arguments(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The parser of the ComfyUI that the tests run."""
     import os
 
-    from comfy_setup import paths
+    from comfy_common import paths
 
     monkeypatch.syspath_prepend(str(paths.comfyui_dir(os.environ)))
     return importlib.import_module("comfy.cli_args").parser

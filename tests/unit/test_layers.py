@@ -8,60 +8,86 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup.paths import REPO
+from comfy_common.paths import REPO
 
-SOURCES = sorted(
-    [REPO / "handler.py", *(REPO / "comfy_worker").rglob("*.py"), *(REPO / "comfy_setup").rglob("*.py")]
-)
+PACKAGE_NAMES = ("comfy_common", "comfy_local", "comfy_setup", "comfy_worker")
+SOURCES = sorted([REPO / "handler.py", *(path for name in PACKAGE_NAMES for path in (REPO / name).rglob("*.py"))])
 
-# What a module may import of ours, by the longest prefix of its own name; it may always import its own package.
-ALLOWED = {
+# Which rooms a room may import from beside its own. A room: the longest prefix of a module's name in this table.
+ROOMS = {
     "handler": ("comfy_worker",),
-    "comfy_worker": (
-        "comfy_worker",
-        "comfy_setup.addresses",
-        "comfy_setup.console",
-        "comfy_setup.download",
-        "comfy_setup.models_txt",
-        "comfy_setup.paths",
-        "comfy_setup.places",
-        "comfy_setup.safetensors_header",
-        "comfy_setup.sources",
-    ),
+    # the ground of all packages
+    "comfy_common": (),
+    # the worker's own ground
     "comfy_worker.errors": (),
     "comfy_worker.logs": (),
-    "comfy_worker.stop": ("comfy_worker.errors",),
+    "comfy_worker.deadline": ("comfy_worker.errors",),
+    "comfy_worker.error_response": ("comfy_worker.errors", "comfy_worker.logs"),
+    "comfy_worker.imaging": (),
+    "comfy_worker.s3_location": (),
     "comfy_worker.settings": (
+        "comfy_common",
         "comfy_worker.errors",
-        "comfy_worker.bucket",
-        "comfy_worker.job",
-        "comfy_setup.paths",
-        "comfy_setup.sources",
+        "comfy_worker.request.schema",
+        "comfy_worker.s3_location",
     ),
-    "comfy_worker.bucket": (),
-    "comfy_worker.fitness": ("comfy_worker", "comfy_setup.comfyui", "comfy_setup.console"),
-    "comfy_worker.dialects": ("comfy_worker.errors", "comfy_worker.job"),
-    "comfy_worker.families": (
+    # the stages of a job
+    "comfy_worker.request": ("comfy_worker.errors", "comfy_worker.inputs.embedded_workflow"),
+    "comfy_worker.inputs": (
+        "comfy_common",
+        "comfy_worker.deadline",
         "comfy_worker.errors",
-        "comfy_worker.family_table",
-        "comfy_worker.safetensors_header",
+        "comfy_worker.imaging",
+        "comfy_worker.request",
+        "comfy_worker.settings",
     ),
-    "comfy_worker.graph": ("comfy_worker.errors",),
+    "comfy_worker.models": (
+        "comfy_common",
+        "comfy_worker.comfyui",
+        "comfy_worker.deadline",
+        "comfy_worker.errors",
+        "comfy_worker.inputs",
+        "comfy_worker.planning.templates",
+        "comfy_worker.request",
+        "comfy_worker.settings",
+        "comfy_worker.workflow",
+    ),
+    "comfy_worker.workflow": ("comfy_worker.errors",),
+    "comfy_worker.planning": (
+        "comfy_worker.errors",
+        "comfy_worker.comfyui",
+        "comfy_worker.inputs",
+        "comfy_worker.models",
+        "comfy_worker.request",
+        "comfy_worker.settings",
+        "comfy_worker.workflow",
+    ),
     "comfy_worker.comfyui": (
+        "comfy_worker.deadline",
         "comfy_worker.errors",
         "comfy_worker.logs",
-        "comfy_worker.stop",
-        "comfy_worker.graph.nodes",
+        "comfy_worker.workflow",
     ),
-    "comfy_worker.outputs": (
-        "comfy_setup.addresses",
-        "comfy_worker.bucket",
+    "comfy_worker.response": (
+        "comfy_common",
+        "comfy_worker.comfyui",
+        "comfy_worker.deadline",
         "comfy_worker.errors",
-        "comfy_worker.job",
-        "comfy_worker.png",
-        "comfy_worker.stop",
+        "comfy_worker.imaging",
+        "comfy_worker.inputs",
+        "comfy_worker.models",
+        "comfy_worker.planning",
+        "comfy_worker.request",
+        "comfy_worker.s3_location",
+        "comfy_worker.settings",
+        "comfy_worker.workflow",
     ),
-    "comfy_setup": (),
+    # RunPod, and the walk of a job
+    "comfy_worker.runpod_worker": ("comfy_common", "comfy_worker"),
+    "comfy_worker": ("comfy_common", "comfy_worker"),
+    # around the worker
+    "comfy_local": ("comfy_common", "comfy_setup.console"),
+    "comfy_setup": ("comfy_common", "comfy_local"),
 }
 # Packages that the pure core must not touch.
 SOCKETS_AND_FILES = {
@@ -108,9 +134,9 @@ def within(module: str, prefix: str) -> bool:
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
     name = module_name(path)
-    layer = max((prefix for prefix in ALLOWED if within(name, prefix)), key=len)
-    ours = {found for found in imports(path) if found.split(".")[0] in {"comfy_worker", "comfy_setup", "handler"}}
-    allowed = (*ALLOWED[layer], layer)
+    layer = max((prefix for prefix in ROOMS if within(name, prefix)), key=len)
+    ours = {found for found in imports(path) if found.split(".")[0] in {*PACKAGE_NAMES, "handler"}}
+    allowed = (*ROOMS[layer], layer)
     assert {found for found in ours if not any(within(found, prefix) for prefix in allowed)} == set()
 
 
@@ -119,18 +145,18 @@ def test_only_the_handler_imports_runpod(path: Path) -> None:
     assert ("runpod" in {found.split(".")[0] for found in imports(path)}) == (path.name == "handler.py")
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if "graph" in p.parts], ids=module_name)
-def test_the_graph_knows_no_sockets_and_no_files(path: Path) -> None:
+@pytest.mark.parametrize("path", [p for p in SOURCES if "workflow" in p.parts], ids=module_name)
+def test_workflow_imports_no_sockets_or_files(path: Path) -> None:
     assert {found.split(".")[0] for found in imports(path)} & SOCKETS_AND_FILES == set()
 
 
-INSIDE_THE_VENV = {"download_child", "fetch_models", "first_picture", "placeholder"}
+INSIDE_THE_VENV = {"fetch_models"}
 SETUP_BEFORE_THE_VENV = [p for p in (REPO / "comfy_setup").glob("*.py") if p.stem not in INSIDE_THE_VENV]
 
 
 @pytest.mark.parametrize("path", SETUP_BEFORE_THE_VENV, ids=module_name)
 def test_setup_starts_on_the_standard_library(path: Path) -> None:
-    top = {found.split(".")[0] for found in imports(path, top_level_only=True)} - {"comfy_setup"}
+    top = {found.split(".")[0] for found in imports(path, top_level_only=True)} - set(PACKAGE_NAMES)
     assert top - sys.stdlib_module_names == set()
 
 

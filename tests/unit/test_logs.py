@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from comfy_worker import logs
-from comfy_worker.failure import secrets_of
+from comfy_worker.error_response import secrets_of
 
 
 @pytest.fixture(autouse=True)

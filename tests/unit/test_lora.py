@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InvalidValue, ModelMismatch, ModelNotFound, NoPlace
-from comfy_worker.graph.loaders import LoaderFile, loader_files
-from comfy_worker.graph.lora import LoraSpec, parse_tags, splice_loras
-from comfy_worker.graph.roles import Roles, Sampler
-from comfy_worker.graph.workflow import Workflow
+from comfy_worker.workflow.edit.lora import LoraSpec, parse_tags, splice_loras
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.loaders import LoaderFile, loader_files
+from comfy_worker.workflow.roles.find import Roles, Sampler
 from tests.base_graphs import GRAPHS, base_graph, node, roles_of, small_defs
 
 DEFS = small_defs(loras=["a.safetensors", "style/b.safetensors"])

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfy_worker import media
 from comfy_worker.errors import InvalidMedia
+from comfy_worker.inputs import files as media
 from comfy_worker.settings import Settings
 from tests import clips, pictures
 

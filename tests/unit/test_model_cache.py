@@ -9,10 +9,10 @@ from typing import IO
 
 import pytest
 
-from comfy_setup.download import Watch, bytes_in
-from comfy_setup.sources import Access, Source, read_source
-from comfy_worker import model_cache
-from comfy_worker.model_cache import ModelCache
+from comfy_common.download import Watch, bytes_in
+from comfy_common.sources import Access, Source, read_source
+from comfy_worker.models import cache as model_cache
+from comfy_worker.models.cache import ModelCache
 
 NAME = "loras/a.safetensors"
 

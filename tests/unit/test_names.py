@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_worker.errors import Ambiguous, ModelNotFound
-from comfy_worker.graph.names import match
+from comfy_worker.workflow.model_names import match
 
 INSTALLED = [
     "detail.safetensors",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from comfy_worker.comfyui.cause import node_error
 from comfy_worker.comfyui.events import Failed
-from comfy_worker.comfyui.node_errors import node_error
 from comfy_worker.errors import DiskFull, ExecutionFailed, GpuFault, OutOfMemory, WorkerError
 
 SAID = {

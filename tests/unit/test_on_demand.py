@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from comfy_worker.deadline import Stop
 from comfy_worker.errors import ModelNotFetched
-from comfy_worker.graph.workflow import Need
-from comfy_worker.model_cache import ModelCache
-from comfy_worker.on_demand import JobModels
+from comfy_worker.models.cache import ModelCache
+from comfy_worker.models.downloads import JobModels
 from comfy_worker.settings import Settings
-from comfy_worker.stop import Stop
+from comfy_worker.workflow.graph import Need
 
 
 def models(folder: Path) -> JobModels:

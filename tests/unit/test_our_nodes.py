@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from comfy_setup.paths import REPO
+from comfy_common.paths import REPO
 
-NODES = REPO / "comfy_setup" / "custom_nodes" / "comfy_worker_nodes"
+NODES = REPO / "comfy_worker" / "comfyui" / "custom_nodes" / "comfy_worker_nodes"
 
 
 @pytest.fixture

@@ -14,15 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfy_worker.clock import Clock
 from comfy_worker.comfyui.events import Executed
 from comfy_worker.comfyui.execution import ExecutionResult
-from comfy_worker.graph.roles import find_roles
-from comfy_worker.job import Output
-from comfy_worker.outcome import Outcome
-from comfy_worker.outputs.deliver import MB, Delivery
-from comfy_worker.plan import Plan
-from comfy_worker.stop import Stop
+from comfy_worker.deadline import Clock, Stop
+from comfy_worker.planning.planner import Plan
+from comfy_worker.request.schema import Output
+from comfy_worker.response.builder import Outcome
+from comfy_worker.response.deliver import MB, Delivery
+from comfy_worker.workflow.roles.find import find_roles
 from tests.core_nodes import DEFS, txt2img
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
@@ -55,6 +54,6 @@ def test_warnings_are_logged_for_the_shapes_that_have_no_place_for_them(
 ) -> None:
     PIXELS.tofile(tmp_path / "a.png")
     made = outcome(tmp_path, Delivery("job", Output(), None, 2 * MB, streaming=False))
-    with caplog.at_level(logging.DEBUG, "comfy_worker.outcome"):
+    with caplog.at_level(logging.DEBUG, "comfy_worker.response.builder"):
         made.result(ExecutionResult({"save": REPORTED}), Clock(Stop()))
     assert caplog.messages == ["strength is ignored"]

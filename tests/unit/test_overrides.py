@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import Ambiguous, InputError, InvalidInput, InvalidValue, ModelNotFound, NoPlace
-from comfy_worker.graph.overrides import apply_overrides
+from comfy_worker.workflow.edit.overrides import apply_overrides
 from tests.core_nodes import DEFS, changes, ksampler, node, txt2img
 
 OVERRIDDEN = {

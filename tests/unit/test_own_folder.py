@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup.paths import REPO
-from comfy_worker.comfyui.own_folder import OwnFolder
+from comfy_common.paths import REPO
+from comfy_worker.comfyui.workdirs import OwnFolder
 
-HOLD = "import sys; from pathlib import Path; from comfy_worker.comfyui.own_folder import OwnFolder; " + (
+HOLD = "import sys; from pathlib import Path; from comfy_worker.comfyui.workdirs import OwnFolder; " + (
     "print(OwnFolder(Path(sys.argv[1])).path, flush=True); sys.stdin.read()"
 )
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from comfy_worker.comfyui.packs import NodePacks
-from comfy_worker.graph.nodes import Absence
+from comfy_worker.comfyui.node_packs import NodePacks
+from comfy_worker.workflow.node_defs import Absence
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.graph.nodes import NodeDefs
-from comfy_worker.graph.paths import check_paths, climbs, file_places
-from comfy_worker.graph.workflow import Input, Workflow
+from comfy_worker.workflow.check.file_access import check_paths, climbs, file_places
+from comfy_worker.workflow.graph import Input, Workflow
+from comfy_worker.workflow.node_defs import NodeDefs
 from tests.core_nodes import OBJECT_INFO, node
 
 DEFS = NodeDefs(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from comfy_worker.graph.nodes import NodeDefs
-from comfy_worker.graph.pictures import name_stored
+from comfy_worker.workflow.edit.input_files import name_stored
+from comfy_worker.workflow.node_defs import NodeDefs
 
 DEFS = NodeDefs(
     {

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.graph.nodes import NodeDefs
-from comfy_worker.graph.prefix import RAW_OUTPUT, into_folder, serve_raw
+from comfy_worker.workflow.isolate import RAW_OUTPUT, into_folder, serve_raw
+from comfy_worker.workflow.node_defs import NodeDefs
 from tests.core_nodes import DEFS as CORE
 from tests.core_nodes import node
 

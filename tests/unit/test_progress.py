@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_worker.comfyui.events import Cached, Executing, Preview, Progress
-from comfy_worker.progress import INTERVAL_S, ProgressReport
+from comfy_worker.comfyui.progress import INTERVAL_S, ProgressReport
 from tests.core_nodes import DEFS, node, txt2img
 
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from comfy_setup.paths import REPO
+from comfy_common.paths import REPO
 
 PAGE = (REPO / "docs" / "reliability.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (.+) \| (.+) \| `(.+)::(.+)` \|$", PAGE, re.MULTILINE)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from comfy_setup.paths import REPO
-from comfy_worker.graph.nodes import NodeDefs
-from comfy_worker.graph.roles import find_roles
-from comfy_worker.graph.workflow import Workflow
+from comfy_common.paths import REPO
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.roles.find import find_roles
 from tests.core_nodes import found
 
 TABLE: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("roles.json").read_text(encoding="utf-8"))

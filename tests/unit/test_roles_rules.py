@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.graph.nodes import NodeDefs
-from comfy_worker.graph.roles import find_roles
-from comfy_worker.graph.workflow import Input, Workflow
+from comfy_worker.workflow.graph import Input, Workflow
+from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.roles.find import find_roles
 from tests.core_nodes import DEFS, OBJECT_INFO, found, ksampler, node, places, second_stage, txt2img
 
 

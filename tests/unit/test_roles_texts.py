@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.graph.roles import find_roles
-from comfy_worker.graph.workflow import Input
+from comfy_worker.workflow.graph import Input
+from comfy_worker.workflow.roles.find import find_roles
 from tests.core_nodes import DEFS, found, ksampler, node, places, second_stage, txt2img
 
 

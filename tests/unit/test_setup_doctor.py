@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup import comfyui, doctor, packages, paths
+from comfy_common import paths
+from comfy_common.comfyui_version import PARTS
+from comfy_setup import doctor, packages
 from comfy_setup.doctor import Finding, gpu_findings
 
 EMPTY_SAFETENSORS = b"\x02\0\0\0\0\0\0\0{}"
@@ -64,7 +66,7 @@ def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     record.parent.mkdir()
     record.write_text("torch/__init__.py,sha256=00,0\ntorch/version.py,sha256=00,0\ntorch/lib/gone.py,,\n")
     (torch / "version.py").write_text("__version__ = '2.10.0+cu128'\ncuda: Optional[str] = '12.8'\n")
-    for part in comfyui.PARTS:
+    for part in PARTS:
         (tmp_path / part).parent.mkdir(exist_ok=True)
         (tmp_path / part).touch()
     (tmp_path / "comfyui_version.py").write_text('__version__ = "0.3.75"\n')

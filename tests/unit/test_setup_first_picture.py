@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from comfy_setup import paths
-from comfy_setup.console import Console, SetupError
-from comfy_setup.first_picture import tell_failure, tell_result, write_files
+from comfy_common import paths
+from comfy_common.errors import SetupError
+from comfy_local.first_picture import tell_failure, tell_result, write_files
+from comfy_setup.console import Console
 
 
 def media(name: str, content: bytes = b"bytes") -> dict[str, Any]:

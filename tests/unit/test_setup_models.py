@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup import models, places
-from comfy_setup.console import Console, SetupError
-from comfy_setup.models_txt import Entry, parse_models
+from comfy_common import model_folders as places
+from comfy_common.errors import SetupError
+from comfy_common.models_txt import Entry, parse_models
+from comfy_setup import models
+from comfy_setup.console import Console
 
 TEXT = f"""
 # weights

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup import node_packs, paths
-from comfy_setup.console import SetupError
+from comfy_common import paths
+from comfy_common.errors import SetupError
+from comfy_setup import node_packs
 from comfy_setup.node_packs import Pack, import_failures, parse_packs
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup import install, packages, paths
-from comfy_setup.console import SetupError
-from comfy_setup.stamp import file_hash, read_stamp, write_stamp
+from comfy_common import paths
+from comfy_common.errors import SetupError
+from comfy_setup import install, packages
+from comfy_setup.marker import file_hash, read_stamp, write_stamp
 
 
 @pytest.fixture

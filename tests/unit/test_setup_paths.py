@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from comfy_setup import doctor, paths, places
+from comfy_common import model_folders as places
+from comfy_common import paths
+from comfy_setup import doctor
 
 # A file in each layout, and the kind of model that ComfyUI must find it as.
 LAYOUTS = {

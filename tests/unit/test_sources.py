@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import requests
 
-from comfy_setup import download_child, fetch_models
+from comfy_common import download_child
+from comfy_common.models_txt import Entry
+from comfy_common.sources import Access, Source, SourceError, read_source
+from comfy_setup import fetch_models
 from comfy_setup.console import Console
-from comfy_setup.models_txt import Entry
-from comfy_setup.sources import Access, Source, SourceError, read_source
 
 ACCESS = Access(hf_token="hf_hush", civitai_token="hush", private=True)
 

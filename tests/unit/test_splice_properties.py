@@ -8,11 +8,11 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfy_worker.graph.clip_skip import splice_clip_skip
-from comfy_worker.graph.controlnet import ControlNetSpec, splice_controlnets
-from comfy_worker.graph.lora import LoraSpec, splice_loras
-from comfy_worker.graph.roles import Roles, Sampler
-from comfy_worker.graph.workflow import Input, Link, Workflow, links_of
+from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
+from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
+from comfy_worker.workflow.graph import Input, Link, Workflow, links_of
+from comfy_worker.workflow.roles.find import Roles, Sampler
 from tests.base_graphs import node, small_defs
 
 DEFS = small_defs(loras=["a.safetensors", "b.safetensors"], controlnets=["canny.pth", "depth.pth"])

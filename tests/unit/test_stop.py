@@ -10,12 +10,12 @@ from concurrent.futures import Future
 import pytest
 
 from comfy_worker.comfyui.launch import LaunchOptions
-from comfy_worker.comfyui.neighbour import ComfyUI
+from comfy_worker.comfyui.supervisor import ComfyUI
+from comfy_worker.deadline import Stop
 from comfy_worker.errors import JobCancelled, JobTimedOut
-from comfy_worker.run import JobRunner
+from comfy_worker.planning.templates import Templates
+from comfy_worker.runner import JobRunner
 from comfy_worker.settings import Settings
-from comfy_worker.stop import Stop
-from comfy_worker.templates import Templates
 
 
 def test_a_stop_by_itself_never_comes() -> None:

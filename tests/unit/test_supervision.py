@@ -19,9 +19,9 @@ from comfy_worker.comfyui import process as process_module
 from comfy_worker.comfyui.cause import oom_kills
 from comfy_worker.comfyui.execution import Limits
 from comfy_worker.comfyui.launch import LaunchOptions
-from comfy_worker.comfyui.neighbour import ComfyUI, RunningComfyUI, pause_s
+from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI, pause_s
+from comfy_worker.deadline import Stop
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, JobTimedOut, OutOfMemory, WorkerError
-from comfy_worker.stop import Stop
 
 # Answers {} to everything; `--do ROUTE=ACTION` has a route break.
 MAIN = """

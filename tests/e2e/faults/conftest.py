@@ -13,7 +13,7 @@ import psutil
 import pytest
 import requests
 
-from comfy_setup.endpoint import app, local
+from comfy_local.endpoint import app, local
 from tests.e2e.conftest import Client, pictures, serving
 from tests.e2e.faults.proxy import Proxy
 from tests.graphs import node

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comfy_worker.comfyui.own_folder import PREFIX
+from comfy_worker.comfyui.workdirs import PREFIX
 from tests.e2e.conftest import pictures
 from tests.e2e.faults.conftest import FaultyWorker, faulty_graph, wait_until
 from tests.graphs import node

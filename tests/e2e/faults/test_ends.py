@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from comfy_worker.comfyui.own_folder import PREFIX
+from comfy_worker.comfyui.workdirs import PREFIX
 from tests.e2e.faults.conftest import FaultyWorker, faulty_graph, wait_until
 from tests.file_server import FileServer, file_server
 from tests.graphs import node

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from comfy_setup.endpoint import LocalEndpoint
-from comfy_setup.endpoint.workers import worker_environ
-from comfy_setup.paths import REPO
+from comfy_common.paths import REPO
+from comfy_local.endpoint import LocalEndpoint
+from comfy_local.endpoint.workers import worker_environ
 from tests.e2e.conftest import Client
 from tests.e2e.faults.conftest import FaultyWorker, wait_until
 from tests.graphs import node

@@ -1,0 +1,1 @@
+"""What every other package may use: paths, sources, downloads, models.txt. Standard library only."""

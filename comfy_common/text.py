@@ -1,0 +1,33 @@
+"""Writes sizes and durations as people say them."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as people say it.
+
+    Args:
+        seconds: 0 or more.
+
+    Returns:
+        "0.4 s", "12 s" or "3 min 05 s".
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+
+
+def size(count: float) -> str:
+    """Write a number of bytes as people say it.
+
+    Args:
+        count: bytes, 0 or more.
+
+    Returns:
+        "9 kB", "12 MB" or "7.4 GB" (powers of 1000).
+    """
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

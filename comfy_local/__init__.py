@@ -1,0 +1,1 @@
+"""RunPod's API on this machine, and the first picture."""

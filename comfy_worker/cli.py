@@ -1,0 +1,202 @@
+"""The desk's commands on workflow files: ``convert``, ``check`` and ``inspect``.
+
+Owns how files are found, read and told of. What is told comes from ``graph/``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from comfy_worker.errors import InvalidWorkflow, WorkerError
+from comfy_worker.inputs.embedded_workflow import graph_of_picture
+from comfy_worker.models.catalog import listed_models
+from comfy_worker.planning.templates import PARAMS
+from comfy_worker.request.schema import JobInput
+from comfy_worker.workflow.check.preflight import check
+from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
+from comfy_worker.workflow.edit.parameters import describe
+from comfy_worker.workflow.model_files import Sources, model_files
+from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.roles.find import find_roles
+
+__all__ = ["COMMANDS", "run"]
+
+PICTURES = (".png", ".webp")
+
+Report = dict[str, Any]
+
+
+def run(command: str, file: str, defs: NodeDefs, *, output: Path | None = None, as_json: bool = False) -> int:
+    """Run one command on one file, on each of a folder, or on what stdin holds.
+
+    Args:
+        command: one of :data:`COMMANDS`.
+        file: a path, or ``-`` for stdin.
+        defs: the node classes to go by.
+        output: where ``convert`` writes: a file, or for a folder a folder; stdout if None.
+        as_json: tell everything as one JSON object by file.
+
+    Returns:
+        The exit code: 1 where something is wrong with a file.
+    """
+    reports = {name: _report(command, read, defs) for name, read in _files(file)}
+    if not reports:
+        reports = {file: _failed("there is no workflow in this folder")}
+    if output is not None:
+        for name, report in reports.items():
+            if "workflow" in report:
+                into_folder = Path(file).is_dir() or output.is_dir()
+                _write(report, output / Path(name).with_suffix(".json").name if into_folder else output)
+    if as_json:
+        print(json.dumps(reports, indent=2, ensure_ascii=False))
+    else:
+        for name, report in reports.items():
+            if command == "convert" and output is None and "workflow" in report:
+                print(json.dumps(report["workflow"], indent=2, ensure_ascii=False))
+            _tell(command, name, report)
+    return 1 if any(report["findings"] for report in reports.values()) else 0
+
+
+def _write(report: Report, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report["workflow"], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        report |= _failed(str(error))
+
+
+def _failed(problem: str) -> Report:
+    return {"findings": [{"problem": problem}], "error": problem}
+
+
+def _files(file: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """The files that are meant, each with how it is read."""
+    path = Path(file)
+    if file == "-":
+        yield "stdin", sys.stdin.buffer.read
+    elif path.is_dir():
+        for one in sorted(path.iterdir()):
+            if one.suffix in (".json", *PICTURES) and not one.name.endswith(PARAMS):
+                yield str(one), one.read_bytes
+    else:
+        yield file, path.read_bytes
+
+
+def _parsed(data: bytes) -> Any:
+    """The graph that a file holds, or a request in it."""
+    if data[:4] in (b"\x89PNG", b"RIFF"):
+        return graph_of_picture(data)
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidWorkflow(f"it is neither JSON nor a picture that ComfyUI saved ({error})") from None
+    asked = value.get("input") if isinstance(value, dict) else None
+    if not isinstance(asked, dict) or "workflow" not in asked:
+        return value
+    return JobInput.read({"workflow": asked["workflow"]}).workflow
+
+
+def _report(command: str, read: Callable[[], bytes], defs: NodeDefs) -> Report:
+    """What a command says of one file; an error of it is a finding too."""
+    try:
+        converted = read_workflow(_parsed(read()), defs)
+        resolve_variants(converted.workflow, converted.variants, seed=0)
+        return COMMANDS[command](converted, defs)
+    except WorkerError as error:
+        failed = _failed(f"{error.code}: {error}")
+        return {**failed, "findings": error.details or failed["findings"]}
+    except OSError as error:
+        return _failed(str(error))
+
+
+def _sources(converted: Converted) -> Sources:
+    listed = listed_models()
+    names = frozenset(f"{need.folder}/{need.file}" for need in listed)
+    # Pictures come with a job; here none is.
+    return Sources((*converted.needs, *listed), names, converted.packs, has_input=lambda _name: True)
+
+
+def _convert(converted: Converted, defs: NodeDefs) -> Report:
+    """The graph in API format; a finding is a node that could not be converted for want of its class."""
+    findings = check(converted.workflow, defs, _sources(converted)).findings
+    return {
+        "workflow": converted.workflow,
+        "findings": [finding for finding in findings if finding["type"] == "unknown_class"],
+    }
+
+
+def _check(converted: Converted, defs: NodeDefs) -> Report:
+    checked = check(converted.workflow, defs, _sources(converted))
+    return {"findings": list(checked.findings), "warnings": list(checked.warnings)}
+
+
+def _inspect(converted: Converted, defs: NodeDefs) -> Report:
+    roles = find_roles(converted.workflow, defs)
+    return {
+        "parameters": describe(converted.workflow, roles, defs),
+        "roles": roles.outline(),
+        "needs": [asdict(need) for need in model_files(converted.workflow, defs, _sources(converted))],
+        "findings": [],
+    }
+
+
+COMMANDS: dict[str, Callable[[Converted, NodeDefs], Report]] = {
+    "convert": _convert,
+    "check": _check,
+    "inspect": _inspect,
+}
+
+
+def _tell(command: str, name: str, report: Report) -> None:
+    """A report for a person: what was asked for to stdout, what is wrong with a conversion to stderr."""
+    stream = sys.stderr if command == "convert" else sys.stdout
+    if "error" in report:
+        print(f"{name}: {report['error']}", file=stream)
+        return
+    for finding in report["findings"]:
+        where = f"node {finding['node_id']} ({finding['title']}): " if finding["node_id"] else ""
+        print(f"{name}: {where}{finding['problem']}; {finding['would_do']}", file=stream)
+    for warning in report.get("warnings", ()):
+        print(f"{name}: warning: {warning}", file=stream)
+    if command == "check" and not report["findings"]:
+        print(f"{name}: nothing is wrong")
+    if command == "inspect":
+        print(f"{name}:")
+        _print_table(_rows(report))
+
+
+def _rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
+    """Parameters, then what is not one: the columns are name, value now, what it takes, where."""
+    yield "parameter", "now", "takes", "in"
+    for name, entry in report["parameters"].items():
+        low, high = entry.get("minimum"), entry.get("maximum")
+        span = (
+            f"{'' if low is None else low}..{'' if high is None else high}" if (low, high) != (None, None) else ""
+        )
+        takes = f"one of {len(entry['enum'])}" if "enum" in entry else f"{entry.get('type', '')} {span}".strip()
+        yield name, _short(entry.get("default", "")), takes, " ".join(entry["places"])
+    for word in ("ambiguous", "left"):
+        for name, places in report["roles"][word].items():
+            yield name, "", word, " ".join(places)
+    for role in ("samplers", "outputs"):
+        yield role, "", "", " ".join(report["roles"][role])
+    for need in report["needs"]:
+        yield "needs", "", need["folder"], need["file"] + (f"  {need['url']}" if need["url"] else "")
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _print_table(rows: Iterator[tuple[str, str, str, str]]) -> None:
+    table = list(rows)
+    widths = [max(len(row[column]) for row in table) for column in range(3)]
+    for row in table:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        print(f"  {'  '.join(cells)}  {row[3]}".rstrip())

@@ -1,0 +1,283 @@
+"""The ComfyUI that this worker runs: booted once, shared by all jobs, watched, and booted again when it fails.
+
+Owns the order of process, client and websocket, and one ComfyUI's successor. Knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from comfy_worker.comfyui.client import ComfyUIClient
+from comfy_worker.comfyui.events import EventStream
+from comfy_worker.comfyui.execution import Execution, ExecutionResult, Limits
+from comfy_worker.comfyui.launch import LaunchOptions
+from comfy_worker.comfyui.process import ComfyUIProcess
+from comfy_worker.deadline import TICK_S, Stop
+from comfy_worker.errors import ComfyUIUnavailable, GpuFault, OutOfMemory, WorkerError
+from comfy_worker.workflow.node_defs import Absence, NodeDefs
+
+__all__ = ["ComfyUI", "RunningComfyUI"]
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+FREE_S = 0.2
+FAILURES_UNTIL_WORN = 3
+LONGEST_PAUSE_S = 30.0
+
+
+class RunningComfyUI:
+    """A ComfyUI that answers.
+
+    Attributes:
+        process: its process and folders.
+        client: its routes.
+        events: its websocket.
+        defs: the node classes that it has, with the model files found when they were last read.
+        is_proved: whether a workflow has ended well.
+    """
+
+    def __init__(self, process: ComfyUIProcess, limits: Limits) -> None:
+        self.process = process
+        # Two tries to take a prompt out before its time is over.
+        self.client = ComfyUIClient(process.base_url, limits.silence_s, limits.interrupt_s / 2)
+        self.is_proved = False
+        self._limits = limits
+        self._users = 0
+        self._retired = False
+        self._lock = threading.Lock()
+        self.refresh()
+        self.events = EventStream(process.base_url)
+
+    def execute(self, workflow: dict[str, Any], stop: Stop, **options: Any) -> ExecutionResult:
+        """Queue a workflow and wait for its end; arguments as :meth:`Execution.run` takes them.
+
+        Where memory does not suffice it is tried once more with nothing else in it.
+        """
+        try:
+            result = self._execute(workflow, stop, options)
+        except OutOfMemory:
+            if self.process.failure() is not None:
+                raise
+            log.warning("out of memory; trying again without other models", extra={"action": "memory.free"})
+            self.free()
+            time.sleep(FREE_S)  # the prompt thread frees when it wakes, unless a prompt is there first
+            try:
+                result = self._execute(workflow, stop, options)
+            except OutOfMemory as error:
+                raise OutOfMemory(f"{error}; it had all memory to itself", error.details) from None
+            except ComfyUIUnavailable as error:
+                raise _final(error) from None  # the first try had started nodes
+        self.is_proved = True
+        return result
+
+    def free(self) -> None:
+        """Have models and cached results given up before the next prompt; that it fails is only logged."""
+        try:
+            self.client.free()
+        except ComfyUIUnavailable as error:
+            log.warning("could not free memory: %s", error, extra={"action": "memory.free_failed"})
+
+    def _execute(self, workflow: dict[str, Any], stop: Stop, options: Mapping[str, Any]) -> ExecutionResult:
+        try:
+            return Execution(self.client, self.events, self.process, self._limits).run(workflow, stop, **options)
+        except GpuFault:
+            self.process.condemn("met an error of the GPU")
+            raise
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Its folders stay for as long as the block lasts, also where it ends meanwhile."""
+        with self._lock:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+            self._close_if_unused()
+
+    def watch(self, closed: threading.Event) -> None:
+        """Return when it cannot be used any more, or ``closed`` is set; one that is silent is ended."""
+        silent_since: float | None = None
+        next_look = time.monotonic() + LOOK_S
+        while self.process.failure() is None and not closed.wait(TICK_S):
+            if (asked_at := time.monotonic()) < next_look:
+                continue
+            silent_since = None if self.client.answers() else silent_since or asked_at
+            if silent_since is not None and time.monotonic() - silent_since >= self._limits.silence_s:
+                self.process.condemn(f"left HTTP unanswered for {self._limits.silence_s:g} s")
+            next_look = time.monotonic() + LOOK_S
+
+    def retire(self) -> None:
+        """Close it as soon as nobody uses it any more."""
+        self._retired = True
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        with self._lock:
+            if self._users or not self._retired:
+                return
+            self._retired = False
+        self.close()
+
+    def refresh(self) -> None:
+        """Read the node classes anew, so that model files which have just arrived count."""
+        self.defs = NodeDefs(self.client.object_info(), self.client.validated_inputs())
+
+    @cached_property
+    def _folders(self) -> dict[str, list[str]]:
+        return self.client.model_folders()
+
+    def model_path(self, folder: str, name: str) -> Path | None:
+        """Where a model file lies.
+
+        Args:
+            folder: ``checkpoints``, ``loras`` ... as ComfyUI names it.
+            name: as it stands in the folder's list, with its subfolder.
+        """
+        candidates = (Path(root) / name for root in self.searched(folder))
+        return next((path for path in candidates if path.is_file()), None)
+
+    def explain(self, class_type: str) -> Absence | None:
+        """Why it lacks a class that something here has; None where nothing has it."""
+        return self.process.packs.explain(class_type)
+
+    def searched(self, folder: str) -> list[str]:
+        """The folders that are searched for a kind of model, first to last; they need not be there."""
+        return self._folders.get(folder, [])
+
+    def close(self) -> None:
+        """Close the connections and end the process."""
+        self.events.close()
+        self.client.close()
+        self.process.stop()
+
+
+def pause_s(failures: int) -> float:
+    """How long to wait before the next boot, in seconds, after so many failures in a row: 0, 2, 4, 8 ..."""
+    return 0.0 if failures == 1 else min(2.0 ** (failures - 1), LONGEST_PAUSE_S)
+
+
+def _final(error: WorkerError) -> WorkerError:
+    """An error of which to try again makes no sense."""
+    if isinstance(error, ComfyUIUnavailable):
+        error.try_again = False
+    return error
+
+
+class ComfyUI:
+    """Keeps one ComfyUI running, by a thread of its own, and hands it out while it answers.
+
+        booting ── answers ──> up ── fails ──> pausing ──> booting ...
+           └────── fails: whoever waits is told ──^
+
+    The first pause is none; each failure that follows with no workflow done between makes it longer.
+    """
+
+    def __init__(self, options: LaunchOptions, limits: Limits | None = None) -> None:
+        self._options = options
+        self._limits = limits or Limits()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._running: RunningComfyUI | None = None
+        self._boot_error: WorkerError | None = None
+        self._failures = 0
+        self._boots = 0
+        self._closed = threading.Event()
+
+    def start(self) -> None:
+        """Begin to boot and return at once; a second call does nothing."""
+        with self._lock:
+            if self._thread is None and not self._closed.is_set():
+                self._thread = threading.Thread(target=self._keep, name="comfyui-keeper", daemon=True)
+                self._thread.start()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether ComfyUI can be used now."""
+        return self._usable() is not None
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether it failed so often, or while it started, that a fresh worker may do better."""
+        running = self._usable()
+        crashes = self._failures >= FAILURES_UNTIL_WORN and not (running and running.is_proved)
+        return crashes or self._boot_error is not None
+
+    def ready(self, stop: Stop) -> RunningComfyUI:
+        """Wait until ComfyUI answers, through one boot at most.
+
+        Args:
+            stop: when to give up waiting.
+
+        Raises:
+            ComfyUIUnavailable: it could not be started, with its last log lines.
+            OutOfMemory: it was killed for want of memory while it started.
+            JobCancelled: ``stop`` was due.
+            JobTimedOut: ``stop`` was due.
+        """
+        self.start()
+        boots = self._boots
+        while (running := self._usable()) is None:
+            stop.check()
+            if self._closed.wait(TICK_S):
+                raise _final(ComfyUIUnavailable("the worker is ending; send the job again"))
+            if self._boots > boots and self._boot_error is not None:
+                raise _final(self._boot_error)
+        return running
+
+    def close(self) -> None:
+        """End ComfyUI for good."""
+        self._closed.set()
+        if self._running is not None:
+            self._running.process.stop()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _usable(self) -> RunningComfyUI | None:
+        running = self._running
+        return running if running is not None and running.process.failure() is None else None
+
+    def _keep(self) -> None:
+        while not self._closed.is_set():
+            running = self._running = self._boot()
+            self._boots += 1
+            if running is not None:
+                running.watch(self._closed)
+                self._failures = 0 if running.is_proved else self._failures
+                if (failure := running.process.failure()) is not None and not self._closed.is_set():
+                    log.warning("%s", failure, extra={"action": "comfyui.died"})
+                self._running = None
+                running.retire()
+            self._failures += 1
+            self._closed.wait(pause_s(self._failures))
+
+    def _boot(self) -> RunningComfyUI | None:
+        began = time.monotonic()
+        process: ComfyUIProcess | None = None
+        try:
+            process = ComfyUIProcess(self._options)
+            process.start()
+            process.wait_ready(self._closed)
+            if not self._closed.is_set():
+                running = RunningComfyUI(process, self._limits)
+                log.info("ComfyUI ready after %.1f s", time.monotonic() - began, extra={"action": "comfyui.ready"})
+                self._boot_error = None
+                return running
+        except WorkerError as error:
+            log.error("%s: %s", error, error.details, extra={"action": "comfyui.boot_failed"})
+            self._boot_error = error
+        except Exception as error:  # the outermost place of this thread: whatever it is, ComfyUI is booted again
+            log.exception("ComfyUI could not be started", extra={"action": "comfyui.boot_failed"})
+            self._boot_error = ComfyUIUnavailable(f"ComfyUI could not be started: {error}; run comfy_setup doctor")
+        if process is not None:
+            process.stop()
+        return None

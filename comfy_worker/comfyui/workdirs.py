@@ -1,0 +1,124 @@
+"""The folders of the jobs that run now, below those that ComfyUI reads and writes.
+
+Owns their names and their end. Knows nothing of what is in them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["PREFIX", "JobFolders", "OwnFolder"]
+
+# A file's time may lie a little before the clock's.
+CLOCK_S = 1.0
+
+
+class JobFolders:
+    """May be shared by threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: dict[str, float] = {}
+
+    @property
+    def are_alone(self) -> bool:
+        """Whether there is one job at most."""
+        return len(self._live) <= 1
+
+    @contextmanager
+    def opened(self, parents: Iterable[Path]) -> Iterator[str]:
+        """A name, not to be guessed, for a job's own folders; they are removed with all that is in them.
+
+        So is whatever nodes wrote elsewhere before the oldest job that still runs had begun.
+
+        Args:
+            parents: the folders that hold such folders.
+        """
+        name = uuid.uuid4().hex
+        with self._lock:
+            self._live[name] = time.time() - CLOCK_S
+        try:
+            yield name
+        finally:
+            with self._lock:
+                del self._live[name]
+                oldest = min(self._live.values(), default=math.inf)
+                for path in (path for parent in parents for path in parent.glob("*")):
+                    if path.name == name or (path.name not in self._live and _changed(path) < oldest):
+                        _remove(path)
+
+
+def _changed(path: Path) -> float:
+    """When a file, or the last one in a folder, was changed, as ``time.time()`` counts."""
+    try:
+        within = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
+        return max(one.lstat().st_ctime for one in within)
+    except OSError:  # it is being removed
+        return math.inf
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):  # what cannot be removed is no reason to lose a result
+            path.unlink()
+
+
+PREFIX = "comfy_worker-"
+
+
+class OwnFolder:
+    """A new folder.
+
+    Args:
+        root: where it lies; must be there.
+
+    Attributes:
+        path: the folder.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+
+    def __init__(self, root: Path) -> None:
+        # Who makes one must have locked it before another may look.
+        with _locked(root):
+            for path in root.glob(f"{PREFIX}*"):
+                _remove_if_left(path)
+            self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+            self._held = [os.open(self.path, os.O_RDONLY)]
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(self._held[0], fcntl.LOCK_EX)
+
+    def remove(self) -> None:
+        """Remove it with all that is in it; any thread may call this, and more than once."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(IndexError):
+            os.close(self._held.pop())
+
+
+@contextmanager
+def _locked(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, how)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _remove_if_left(path: Path) -> None:
+    # A folder that is held, another user's, or on a file system without locks stays.
+    with suppress(OSError), _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        shutil.rmtree(path, ignore_errors=True)

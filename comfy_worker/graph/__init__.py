@@ -1,1 +1,0 @@
-"""Pure functions on an API-format workflow: no sockets, no files, no clock in here."""

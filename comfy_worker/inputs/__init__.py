@@ -1,0 +1,1 @@
+"""Files that came with a job: decoded, verified, fetched by URL."""

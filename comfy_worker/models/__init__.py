@@ -1,0 +1,1 @@
+"""Model files: families, names and aliases, downloads, the cache, and where files are."""

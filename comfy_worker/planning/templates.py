@@ -1,0 +1,144 @@
+"""Named templates: a graph, and what the graph cannot say of itself.
+
+Owns the files ``<name>.json`` (as ComfyUI exports or saves it) and ``<name>.params.json``. A file dropped into
+one of the folders is a template from then on: they are listed anew each time.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from comfy_worker.errors import InvalidWorkflow, UnknownWorkflow, brief
+from comfy_worker.request.schema import JobInput
+from comfy_worker.workflow.convert.ui_format import is_editor_file
+from comfy_worker.workflow.graph import Need, Workflow, parse
+
+__all__ = ["Need", "Parameter", "Params", "Template", "Templates"]
+
+PARAMS = ".params.json"
+
+
+class Parameter(BaseModel):
+    """A further parameter of a template: an input of a node under a name of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: str
+    input: str
+    description: str = ""
+    default: Any = None
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Parameter:
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise PydanticCustomError("range", "minimum should be at most maximum")
+        return self
+
+
+class Params(BaseModel):
+    """The content of ``<name>.params.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str = ""
+    needs: tuple[Need, ...] = ()
+    parameters: dict[str, Parameter] = {}
+    required: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Template:
+    """A named workflow, in either of ComfyUI's formats, with what its ``params.json`` adds."""
+
+    name: str
+    workflow: dict[str, Any]
+    params: Params
+
+
+class Templates:
+    """The templates of a list of folders.
+
+    Args:
+        folders: searched in order, the first file of a name counts; a folder need not exist.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = tuple(folders)
+
+    def names(self) -> list[str]:
+        """The names of all templates, sorted."""
+        return sorted(self._files())
+
+    def load(self, name: str) -> Template:
+        """Read one template.
+
+        Raises:
+            UnknownWorkflow: there is none of that name; the nearest ones are named.
+            InvalidWorkflow: one of its files is no JSON or lacks its form.
+        """
+        files = self._files()
+        if name not in files:
+            near = difflib.get_close_matches(name, files, n=3, cutoff=0.5)
+            hint = (
+                f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(files)) or 'none'}"
+            )
+            raise UnknownWorkflow(
+                f"no workflow is named '{brief(name)}'; {hint}", [{"given": brief(name), "known": sorted(files)}]
+            )
+        path = files[name]
+        params_path = path.with_name(name + PARAMS)
+        params = _read(params_path, Params) if params_path.is_file() else Params()
+        workflow = _read(path, None)
+        if not is_editor_file(workflow):
+            workflow = parse(workflow)
+            _check(params, workflow, params_path.name)
+        return Template(name, workflow, params)
+
+    def _files(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for folder in self._folders:
+            for path in sorted(folder.glob("*.json")):
+                if not path.name.endswith(PARAMS):
+                    found.setdefault(path.stem, path)
+        return found
+
+
+def _check(params: Params, workflow: Workflow, file: str) -> None:
+    """Refuse a ``params.json`` that names what its graph or a request does not have."""
+    wrong = [
+        f"parameter {name} is {entry.node}.{entry.input}, which the graph has not"
+        for name, entry in params.parameters.items()
+        if entry.input not in workflow.get(entry.node, {}).get("inputs", {})
+    ]
+    known = {*JobInput.model_fields, *params.parameters}
+    wrong += [f"{key} is required and no key of a request" for key in params.required if key not in known]
+    if wrong:
+        raise InvalidWorkflow(f"the template file {file} must be mended: {'; '.join(wrong)}")
+
+
+Form = TypeVar("Form", bound=BaseModel)
+
+
+def _read(path: Path, form: type[Form] | None) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return json.loads(text) if form is None else form.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise InvalidWorkflow(f"the template file {path.name} must be mended: {why}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        first_line = str(error).splitlines()[0]
+        raise InvalidWorkflow(
+            f"the template file {path.name} cannot be read ({first_line}); mend or remove it"
+        ) from error

@@ -1,0 +1,1 @@
+"""What clients send: the schema of the input, and the translation of other workers' dialects into it."""

@@ -1,0 +1,313 @@
+"""The walk of a job, in order: what is asked, which graph, filled, queued, watched, collected, encoded, delivered.
+
+Read it top to bottom; each step lives in a module of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from comfy_common import paths
+from comfy_worker.comfyui.events import Event, Executed
+from comfy_worker.comfyui.execution import Limits
+from comfy_worker.comfyui.launch import LaunchOptions
+from comfy_worker.comfyui.progress import ProgressReport
+from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
+from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
+from comfy_worker.comfyui.workdirs import JobFolders
+from comfy_worker.deadline import Clock, Stop
+from comfy_worker.error_response import secrets_of, tell_failure
+from comfy_worker.errors import (
+    ComfyUIUnavailable,
+    InvalidInput,
+    InvalidValue,
+    ModelNotFound,
+)
+from comfy_worker.inputs.files import InputFiles
+from comfy_worker.logs import bound, conceal
+from comfy_worker.models.catalog import listed_models, missing_needs, tell_places
+from comfy_worker.models.downloads import JobModels, ModelsOnDemand
+from comfy_worker.models.hub_aliases import find_checkpoint
+from comfy_worker.planning.planner import Plan, Planner, choose_template
+from comfy_worker.planning.templates import Template, Templates
+from comfy_worker.request.dialect_addons import without_hash
+from comfy_worker.request.dialect_names import OPTIONS
+from comfy_worker.request.dialects import KNOWN_WORDS, Request, translate
+from comfy_worker.request.schema import JobInput, Output
+from comfy_worker.response.builder import Outcome, Tell, json_size, validation
+from comfy_worker.response.deliver import Delivery, result_limit
+from comfy_worker.response.s3 import Storage, job_storage
+from comfy_worker.response.schema import Result
+from comfy_worker.response.shapes import model_list, options_answer, shape
+from comfy_worker.settings import Settings
+from comfy_worker.workflow.check.preflight import is_stale, refusal
+from comfy_worker.workflow.isolate import into_folder, serve_raw
+
+__all__ = ["JobRunner"]
+
+log = logging.getLogger(__name__)
+
+OPTIONS_DO_NOT_STAY = (
+    "setOptions sets nothing for later requests, which may be other clients'; send override_settings with each"
+)
+# Where ComfyUI looks for the key to paid services.
+KEY = "api_key_comfy_org"
+# What is kept of a job's time for its error to arrive before RunPod ends it: this much, at most this share.
+MARGIN_S = 10.0
+MARGIN_SHARE = 0.1
+# RunPod allows seven days.
+LONGEST_MS = 1e12
+
+
+class JobRunner:
+    """Runs jobs, each in the thread that calls; may be shared by threads."""
+
+    def __init__(self, settings: Settings, comfyui: ComfyUI, templates: Templates) -> None:
+        self._settings = settings
+        self._comfyui = comfyui
+        self._templates = templates
+        self._storage = Storage(settings.bucket) if settings.bucket else None
+        self._folders = JobFolders()
+        self._listed = listed_models()
+        self._models = ModelsOnDemand(settings)
+
+    @classmethod
+    @contextmanager
+    def started(cls, settings: Settings) -> Iterator[JobRunner]:
+        """A runner whose ComfyUI boots in the background and ends with the block."""
+        comfyui = ComfyUI(
+            LaunchOptions(
+                comfyui_dir=settings.comfyui_dir,
+                model_roots=settings.model_roots,
+                custom_nodes=tuple(paths.custom_node_folders(settings.volume)),
+                args=settings.comfy_args,
+                log_level=settings.comfy_log_level,
+                api_nodes=settings.api_nodes,
+                boot_timeout_s=settings.comfy_boot_timeout_s,
+                precision=settings.precision,
+                xformers=settings.enable_xformers,
+            ),
+            Limits(settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s),
+        )
+        comfyui.start()
+        where = (settings.comfyui_dir, settings.model_roots, settings.volume)
+        threading.Thread(target=tell_places, args=where, name="places", daemon=True).start()
+        try:
+            yield cls(settings, comfyui, Templates(paths.workflow_folders(settings.volume)))
+        finally:
+            comfyui.close()
+
+    def run(self, job: Mapping[str, Any], cancelled: threading.Event, tell: Tell = lambda _update: None) -> Any:
+        """Run one job to its result or its error; never raises.
+
+        Args:
+            job: RunPod's ``{"id", "input", ...}``.
+            cancelled: set by another thread to stop it.
+            tell: gets its progress and, where the settings have it stream, its finished outputs.
+
+        Returns:
+            The result in the shape that was asked for, or ``{"error": "CODE: sentence", "details": [...]}``; with
+            ``refresh_worker`` where RunPod should start another worker.
+        """
+        conceal(*self._settings.secrets, *secrets_of(job))
+        with bound(job_id=str(job.get("id"))):
+            began = time.monotonic()
+            try:
+                answer = self._answer(job, Stop(cancelled, self._time_limit_s(job)), tell)
+                log.info("done in %d ms", (time.monotonic() - began) * 1000, extra={"action": "job.done"})
+            except Exception as error:  # the outermost place: the client gets an answer and the worker goes on
+                answer = tell_failure(error)
+            if self._comfyui.is_worn and isinstance(answer, dict):
+                log.warning("asking for a fresh worker", extra={"action": "worker.refresh"})
+                answer["refresh_worker"] = True
+        return answer
+
+    def _time_limit_s(self, job: Mapping[str, Any]) -> float:
+        """How long a job may take: RunPod's own limit for it less some margin, else the setting."""
+        policy = job.get("policy")
+        limit_ms = policy.get("executionTimeout") if isinstance(policy, Mapping) else None
+        if isinstance(limit_ms, bool) or not isinstance(limit_ms, (int, float)):
+            return self._settings.job_timeout_s
+        if not 0 < limit_ms <= LONGEST_MS:  # nor is NaN
+            return self._settings.job_timeout_s
+        limit_s = limit_ms / 1000
+        return limit_s - min(MARGIN_S, limit_s * MARGIN_SHARE)
+
+    def _answer(self, job: Mapping[str, Any], stop: Stop, tell: Tell) -> Any:
+        asked = translate(job.get("input"))
+        if asked.api_name in ("getModels", "getOptions", "setOptions"):
+            return self._a1111_options(asked, stop)
+        request = JobInput.read(asked.input, asked.said, KNOWN_WORDS)
+        most = self._settings.max_batch_size
+        if request.batch_size is not None and request.batch_size > most:
+            word = asked.said.get("batch_size", "batch_size")
+            raise InvalidValue(
+                f"{word} must be at most {most}, not {request.batch_size}: the endpoint's setting MAX_BATCH_SIZE",
+                [{"key": word, "value": request.batch_size, "maximum": most}],
+            )
+        response = request.response or asked.response or self._settings.response_format
+        clock = Clock(stop)
+
+        def walk() -> Any:
+            return self._walk(
+                job, asked, request, lambda result: shape(result, response, asked.given), clock, stop, tell
+            )
+
+        try:
+            return walk()
+        except ComfyUIUnavailable as error:
+            if not error.try_again:
+                raise
+            log.warning("%s; the job is tried once more", error, extra={"action": "job.again"})
+            return walk()
+
+    def _a1111_options(self, asked: Request, stop: Stop) -> Any:
+        """What A1111's clients ask beside pictures."""
+        installed = self._comfyui.ready(stop).defs["CheckpointLoaderSimple"].inputs["ckpt_name"].choices or ()
+        if asked.api_name == "getModels":
+            return model_list(installed)
+        if asked.api_name == "getOptions":
+            return options_answer(self._settings.sd_model)
+        told = {name: asked.input[name] for name in OPTIONS if asked.input.get(name) is not None}
+        values = {OPTIONS[name]: without_hash(value) for name, value in told.items()}
+        JobInput.read(values, {key: name for name, key in OPTIONS.items()})
+        if told.get("sd_model_checkpoint"):
+            find_checkpoint(without_hash(told["sd_model_checkpoint"]), installed)
+        return {"warnings": [OPTIONS_DO_NOT_STAY]}
+
+    def _walk(
+        self,
+        job: Mapping[str, Any],
+        asked: Request,
+        request: JobInput,
+        shaped: Callable[[Result], Any],
+        clock: Clock,
+        stop: Stop,
+        tell: Tell,
+    ) -> Any:
+        delivery = self._delivery(job, request.output, stop)
+        template = choose_template(request, self._templates)
+
+        def send(update: dict[str, Any]) -> None:
+            if self._settings.streaming:
+                delivery.streamed += json_size(update)
+            tell(update)
+
+        progress = ProgressReport(send if request.output.progress else lambda _update: None)
+        with clock.stage("wait"):
+            if not self._comfyui.is_up:
+                progress.say("starting ComfyUI")
+            comfyui = self._comfyui.ready(stop)
+        brought = self._models.job(progress.say, stop)
+        opened = self._folders.opened(comfyui.process.job_parents)
+        with comfyui.in_use(), opened as name, brought as models:
+            conceal(name)
+            self._make_room(comfyui)
+            with clock.stage("prepare"):
+                files = InputFiles(comfyui.process.input_dir / name, self._settings, stop)
+                plan = self._plan(asked, request, template, comfyui, files, models)
+                plan.warnings[:0] = asked.warnings
+                if request.validate_only:
+                    return validation(plan, into_folder(plan.workflow, name, comfyui.defs), comfyui)
+                if plan.findings:
+                    raise refusal(plan.findings)
+                workflow = into_folder(serve_raw(plan.workflow, comfyui.defs), name, comfyui.defs)
+            # The graph as the client knows it: without the names of this job's folders.
+            graph = json.dumps(plan.workflow).replace(f"{name}/", "")
+            text = {} if "--disable-metadata" in self._settings.comfy_args else {"prompt": graph}
+            outcome = Outcome(plan, comfyui.process, delivery, request.output, text, shaped)
+            progress.begin(workflow, comfyui.defs)
+
+            def follow(event: Event | None) -> None:
+                progress.follow(event)
+                if self._settings.streaming and isinstance(event, Executed):
+                    outcome.tell(event, send)
+
+            with clock.stage("execute"):
+                extra_data = self._extra_data(asked, request, plan, comfyui)
+                extra_data["comfy_worker_graph"] = json.loads(graph)
+                executed = comfyui.execute(workflow, stop, on_event=follow, extra_data=extra_data)
+            with clock.stage("collect"):
+                return outcome.result(executed, clock)
+
+    def _delivery(self, job: Mapping[str, Any], asked: Output, stop: Stop) -> Delivery:
+        """How the job's files are to reach its client; the job's own storage counts before the worker's."""
+        own = job.get("s3Config") or None
+        job_id = str(job.get("id"))
+        limit = result_limit(job_id, self._settings.result_limit_mb)
+        storage = self._storage
+        if own is not None:
+            storage = job_storage(own, allow_private=self._settings.allow_private_urls)
+        return Delivery(job_id, asked, storage, limit, self._settings.streaming, stop)
+
+    def _make_room(self, comfyui: RunningComfyUI) -> None:
+        """Start no job that would fail for want of disk or memory half way."""
+        floor_mb = self._settings.min_free_disk_mb
+        kept = self._models.cache
+        ensure_disk(
+            comfyui.process.runtime_dir,
+            floor_mb,
+            lambda _missing_mb: kept.drop_oldest_until_free(int(floor_mb * 1e6)),
+        )
+        if self._folders.are_alone:  # what another job needs comes back by itself
+            ensure_memory(self._settings.min_free_memory_mb, comfyui.free)
+
+    def _extra_data(
+        self, asked: Request, request: JobInput, plan: Plan, comfyui: RunningComfyUI
+    ) -> dict[str, Any]:
+        """What goes with the prompt beside its graph."""
+        extra_data: dict[str, Any] = dict(asked.extra_data)
+        if request.output.preview:
+            extra_data["preview_method"] = "auto"
+        paid = [node_id for node_id, node in plan.workflow.items() if comfyui.defs[node["class_type"]].is_api]
+        if paid and KEY not in extra_data:
+            if self._settings.comfy_org_api_key is None:
+                class_type = plan.workflow[paid[0]]["class_type"]
+                raise InvalidInput(
+                    f"node {paid[0]} ({class_type}) calls a paid service of comfy.org; send a key for it as "
+                    "comfy_org_api_key, or set COMFY_ORG_API_KEY on the endpoint",
+                    [{"node_id": node_id, "key": "comfy_org_api_key", "problem": "missing"} for node_id in paid],
+                )
+            extra_data[KEY] = self._settings.comfy_org_api_key.get_secret_value()
+        return extra_data
+
+    def _plan(
+        self,
+        asked: Request,
+        request: JobInput,
+        template: Template | None,
+        comfyui: RunningComfyUI,
+        files: InputFiles,
+        models: JobModels,
+    ) -> Plan:
+        on_demand = self._settings.models_on_demand and not request.validate_only
+        planner = Planner(
+            request,
+            template,
+            installed=comfyui,
+            sd_model=self._settings.sd_model,
+            files=files,
+            said=asked.said,
+            listed=self._listed,
+            models=models,
+            on_demand=on_demand,
+        )
+        try:
+            plan = planner.plan()
+            if not is_stale(plan.findings):
+                return plan
+        except ModelNotFound:
+            pass
+        comfyui.refresh()  # the file may have just arrived
+        plan = planner.plan()
+        if on_demand and (needs := missing_needs(plan.findings, template, self._listed)):
+            models.fetch_needs(needs)
+            comfyui.refresh()
+            plan = planner.plan()
+        return plan

@@ -1,0 +1,1 @@
+"""Everything that knows RunPod: the job loop, answers, progress, shutdown, fitness checks."""

@@ -1,0 +1,172 @@
+"""What must hold before a worker takes its first job; the SDK runs these checks, and ends the worker if one fails.
+
+Owns what counts as a container that cannot work. Takes seconds at most, while ComfyUI boots; imports no torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from comfy_common.comfyui_version import version_in
+from comfy_common.errors import SetupError
+from comfy_worker.comfyui.launch import has_accelerator
+from comfy_worker.comfyui.resources import ensure_disk
+from comfy_worker.errors import DiskFull
+from comfy_worker.settings import Settings
+
+__all__ = ["Unfit", "fitness_checks"]
+
+ANSWER_S = 10.0
+DRIVER = "libcuda.so.1"
+
+
+class Unfit(Exception):
+    """This container cannot work; its text says why and what to do."""
+
+
+def fitness_checks(settings: Settings, environ: Mapping[str, str]) -> list[Callable[[], None]]:
+    """The checks, each raising :class:`Unfit`; they are told by their names.
+
+    Args:
+        settings: the worker's.
+        environ: what RunPod set: ``RUNPOD_GPU_COUNT``.
+    """
+
+    def gpu() -> None:
+        if "--cpu" not in settings.comfy_args:
+            check_gpu(environ.get("RUNPOD_GPU_COUNT", ""))
+
+    def comfyui_files() -> None:
+        try:
+            version_in(settings.comfyui_dir)
+        except SetupError as error:
+            raise Unfit(f"{error}; set COMFYUI_DIR to a whole ComfyUI, or build the image anew") from None
+
+    def model_folders() -> None:
+        check_model_folders([*settings.model_roots, settings.comfyui_dir / "models"])
+
+    def free_disk() -> None:
+        try:
+            ensure_disk(Path(tempfile.gettempdir()), settings.min_free_disk_mb)
+        except DiskFull as error:
+            raise Unfit(str(error)) from None
+
+    return [gpu, comfyui_files, model_folders, free_disk]
+
+
+def check_gpu(expected: str, *, present: bool | None = None, driver: str = DRIVER, torch_cuda: str = "") -> None:
+    """Check that the GPU is there and that its driver runs torch's CUDA.
+
+    Args:
+        expected: how many GPUs RunPod says there are; empty where it does not say.
+        present: whether this machine shows a GPU; looked up if absent.
+        driver: NVIDIA's driver library.
+        torch_cuda: the CUDA version that torch is built for, such as 12.8; looked up if empty.
+
+    Raises:
+        Unfit: it is missing, does not start, or its driver is too old.
+    """
+    if not (has_accelerator() if present is None else present):
+        if expected.isdecimal() and int(expected) > 0:
+            raise Unfit(f"RunPod gave this worker {expected} GPU, and none is seen; have it replaced")
+        return
+    torch_cuda = torch_cuda or _torch_cuda()
+    if not torch_cuda:  # built for another maker's GPUs
+        return
+    runs = _answer_of(driver)
+    # A driver runs every minor version of the major version that it knows.
+    if runs // 1000 < int(torch_cuda.partition(".")[0]):
+        raise Unfit(
+            f"the GPU's driver runs CUDA up to {runs // 1000}.{runs % 1000 // 10}, and torch is built for "
+            f"{torch_cuda}; let the endpoint use hosts with a newer driver (its setting for CUDA versions)"
+        )
+
+
+def check_model_folders(roots: list[Path]) -> None:
+    """Check that the folders of models can be listed; a network volume that has gone away hangs or fails.
+
+    Args:
+        roots: those that are not there do not count, but one must be.
+
+    Raises:
+        Unfit: one cannot be listed, or none is there.
+    """
+    found: dict[Path, str] = {}
+    _for_a_while(lambda: found.update((root, _listed(root)) for root in roots))
+    for root in roots:
+        problem = found.get(root, f"does not answer within {ANSWER_S:g} s")
+        if problem not in ("", "is missing"):
+            raise Unfit(f"the folder of models {root} {problem}; set MODELS_DIR right, or mend the volume")
+    if set(found.values()) == {"is missing"}:
+        raise Unfit(f"there is no folder of models: {', '.join(map(str, roots))}; set MODELS_DIR to one")
+
+
+def _for_a_while(work: Callable[[], None]) -> None:
+    """Do something that may never return; it is then left to itself."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(ANSWER_S)
+
+
+def _answer_of(driver: str) -> int:
+    """What :func:`_driver_cuda` says, where the driver answers."""
+    answers: list[int | Unfit] = []
+
+    def ask() -> None:
+        try:
+            answers.append(_driver_cuda(driver))
+        except Unfit as error:
+            answers.append(error)
+
+    _for_a_while(ask)
+    if not answers:
+        raise Unfit(f"the GPU's driver does not answer within {ANSWER_S:g} s; have the worker replaced")
+    if isinstance(answers[0], Unfit):
+        raise answers[0]
+    return answers[0]
+
+
+def _listed(root: Path) -> str:
+    """What is wrong with a folder; empty where nothing is."""
+    try:
+        next(iter(root.iterdir()), None)
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return ""
+
+
+def _torch_cuda() -> str:
+    """The CUDA version that torch is built for, read without importing it; empty where it needs none."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise Unfit("torch is not installed; build the image anew")
+    said = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    found = re.search(r"^cuda\b.*= '([\d.]+)'", said, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _driver_cuda(library: str) -> int:
+    """The newest CUDA that the driver runs, as ``12080`` for 12.8."""
+    try:
+        cuda = ctypes.CDLL(library)
+    except OSError as error:
+        raise Unfit(f"there is a GPU and no driver for it: {error}; have the worker replaced") from None
+    version, count = ctypes.c_int(), ctypes.c_int()
+    for call, argument in (
+        (cuda.cuDriverGetVersion, ctypes.byref(version)),
+        (cuda.cuInit, 0),
+        (cuda.cuDeviceGetCount, ctypes.byref(count)),
+    ):
+        if code := call(argument):
+            raise Unfit(f"the GPU's driver does not work: CUDA error {code}; have the worker replaced")
+    if not count.value:
+        raise Unfit("the GPU's driver knows no GPU; have the worker replaced")
+    return version.value

@@ -1,0 +1,1 @@
+"""Pure functions on an API-format workflow. No sockets, files or clocks."""

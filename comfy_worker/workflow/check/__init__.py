@@ -1,0 +1,1 @@
+"""Findings that ComfyUI's own validation cannot give."""

@@ -1,0 +1,145 @@
+"""Files that a workflow reads: none but those that came with the job.
+
+ComfyUI itself takes ``../``, absolute paths and the files of other jobs. Which input names a file is asked of its
+declaration. Where a workflow writes is the matter of :mod:`~comfy_worker.workflow.isolate`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Set
+from typing import Any
+
+from comfy_worker.errors import InvalidValue
+from comfy_worker.workflow.graph import Input, Workflow, ancestors
+from comfy_worker.workflow.model_names import is_model
+from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
+from comfy_worker.workflow.tracing import Graph, literal_place
+
+__all__ = ["check_paths", "climbs", "file_places"]
+
+# What the editor's own recorders hold: the names of files that it uploaded.
+RECORDED = {"LOAD_3D", "WEBCAM", "AUDIO_RECORD"}
+# An input that its declaration does not tell apart from others of its kind.
+LATENT = ("LoadLatent", "latent")
+PATH_NAME = re.compile(r"(^|_)(file|filename|path|folder|dir|directory)(_|$)", re.IGNORECASE)
+OUTPUT_NAMES = {"filename_prefix", "folder_name"}
+# What the folders of jobs are called.
+JOB_FOLDER = re.compile(r"[0-9a-f]{32}(/|$)")
+
+
+def climbs(path: str) -> bool:
+    """Whether a path is absolute, or leads out of its folder with ``..``."""
+    return path.startswith(("/", "\\")) or ".." in path.replace("\\", "/").split("/")
+
+
+def file_places(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> list[Input]:
+    """Where the names of input files are written: in LoadImage and its like, or in a primitive before them.
+
+    Args:
+        workflow: API format.
+        defs: the classes that this ComfyUI has.
+        outputs: the output nodes; only what feeds them is looked at, as ComfyUI runs nothing else.
+
+    Raises:
+        InvalidValue: such a name is computed, so that it cannot be looked at.
+    """
+    graph = Graph(workflow, defs)
+    found = []
+    for place in _inputs(graph, outputs, _names_a_file):
+        literal = literal_place(graph, place)
+        if literal is None:
+            raise _computed(place)
+        found.append(literal)
+    return found
+
+
+def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours: Set[str]) -> None:
+    """Check that a workflow reads only files that came with the job, and names no path that leads elsewhere.
+
+    Args:
+        workflow: API format, filled.
+        defs: the classes that this ComfyUI has.
+        outputs: the output nodes.
+        ours: the job's files, as ``LoadImage`` names them.
+
+    Raises:
+        InvalidValue: a file that was not sent, an absolute path, or one that climbs with ``..``.
+    """
+    graph, outputs = Graph(workflow, defs), list(outputs)
+    for place in file_places(workflow, defs, outputs):
+        for name in _texts(graph.value(place)):
+            if name not in ours:
+                raise _refused(graph, place, name, "a file that was not sent; send it as `image` or in `images`")
+    for place in _inputs(graph, outputs, _is_a_choice):
+        _check_choice(graph, place, ours)
+    for place in _inputs(graph, outputs, _names_a_path):
+        literal = literal_place(graph, place)
+        if literal is None and not defs[workflow[place.node_id]["class_type"]].is_output:
+            raise _computed(place)
+        for path in _texts(graph.value(literal or place)):
+            # `.` is the folder that holds every job's.
+            if climbs(path) or (path and not path.strip("./\\")):
+                raise _refused(graph, place, path, "which leads out of its folder; name one below it")
+
+
+def _check_choice(graph: Graph, place: Input, ours: Set[str]) -> None:
+    """A list may hold the folders of other jobs, and ComfyUI takes what is in none of its newer kind of lists."""
+    spec, literal = graph.spec(place), literal_place(graph, place)
+    is_path = bool(PATH_NAME.search(place.name))
+    if literal is None and is_path:
+        raise _computed(place)
+    choices = (spec and spec.choices) or ()
+    for name in _texts(graph.value(literal or place)):
+        is_listed = name in choices or (is_model(name) and not climbs(name))
+        if name not in ours and (JOB_FOLDER.match(name) or (is_path and not is_listed)):
+            raise _refused(graph, place, name, "which is none of its choices")
+
+
+def _inputs(graph: Graph, outputs: Iterable[str], wanted: Callable[[str, InputSpec], bool]) -> Iterator[Input]:
+    for node_id in dict.fromkeys(one for out in outputs for one in (out, *ancestors(graph.workflow, out))):
+        for place in graph.inputs(node_id):
+            spec = graph.spec(place)
+            if spec is not None and wanted(graph.workflow[node_id]["class_type"], spec):
+                yield place
+
+
+def _names_a_file(class_type: str, spec: InputSpec) -> bool:
+    is_upload = any(word.endswith("_upload") for word in spec.options)
+    return is_upload or spec.type in RECORDED or (class_type, spec.name) == LATENT
+
+
+def _is_a_choice(class_type: str, spec: InputSpec) -> bool:
+    return spec.choices is not None and not _names_a_file(class_type, spec)
+
+
+def _names_a_path(_class_type: str, spec: InputSpec) -> bool:
+    is_text = spec.type == "STRING" and not spec.options.get("multiline")
+    is_path = bool(PATH_NAME.search(spec.name)) or any("path" in word for word in spec.options)
+    return is_text and is_path and spec.name not in OUTPUT_NAMES
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value; ComfyUI unwraps ``{"__value__": ...}``, and a recorder holds an object of names."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+
+
+def _computed(place: Input) -> InvalidValue:
+    return InvalidValue(
+        f"input {place.name} of node {place.node_id} names a file and is computed; "
+        "write the name into the node itself",
+        [{"node_id": place.node_id, "input": place.name}],
+    )
+
+
+def _refused(graph: Graph, place: Input, name: str, why: str) -> InvalidValue:
+    shown = name if len(name) <= 60 else name[:57] + "..."
+    class_type = graph.workflow[place.node_id]["class_type"]
+    return InvalidValue(
+        f"input {place.name} of node {place.node_id} ({class_type}) names '{shown}', {why}",
+        [{"node_id": place.node_id, "input": place.name, "given": shown}],
+    )

@@ -1,0 +1,291 @@
+"""A workflow against what this ComfyUI has: every reason for which it would be refused, found beforehand.
+
+Owns ComfyUI's rules (``validate_prompt`` in its ``execution.py``) and what would do instead. Looks at no file:
+which input files are there, and where models can be got, is handed in. It is stricter than ComfyUI where that
+would queue a workflow only to fail: a model file that is missing is an error even where its list is of the newer
+form, which ComfyUI does not hold values against; and so is an output that ComfyUI would drop.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_worker.errors import InputError, InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled, brief
+from comfy_worker.workflow.graph import Workflow, title_of
+from comfy_worker.workflow.model_files import Sources, find_need
+from comfy_worker.workflow.model_names import is_model, nearest_files
+from comfy_worker.workflow.node_defs import Absence, InputSpec, NodeDefs
+
+__all__ = ["Checked", "Finding", "check", "is_stale", "refusal"]
+
+# Looking a class up reads the sources of packs.
+MAX_EXPLAINED = 10
+CONVERSIONS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+
+Finding = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found.
+
+    Attributes:
+        findings: each with ``node_id``, ``title``, ``class_type``, ``input``, ``given``, ``type`` (ComfyUI's word
+            where it has one), ``problem`` and ``would_do``; for a model file ``folder``, ``nearest``, ``url``,
+            ``in_models_txt`` and ``looked_in`` too, for an unknown class ``nearest`` and ``pack``.
+        warnings: sentences on what is strange and is no reason to refuse.
+    """
+
+    findings: tuple[Finding, ...]
+    warnings: tuple[str, ...]
+
+
+def check(workflow: Workflow, defs: NodeDefs, sources: Sources) -> Checked:
+    """Check a workflow.
+
+    Args:
+        workflow: as it would be queued.
+        defs: the classes that this ComfyUI has, with the files that they list.
+        sources: what else is known.
+    """
+    checker = _Checker(workflow, defs, sources)
+    return Checked(tuple(checker.findings()), tuple(checker.warnings()))
+
+
+def is_stale(findings: Iterable[Finding]) -> bool:
+    """Whether one of the findings may be gone once the lists of files are read anew."""
+    return any(finding["type"] in ("missing_model", "value_not_in_list") for finding in findings)
+
+
+def refusal(findings: Iterable[Finding]) -> InputError:
+    """The error for findings, at least one: its code is that of the gravest kind, its details are all of them."""
+    details = list(findings)
+    kinds = {finding["type"] for finding in details}
+    gravest: str = details[0]["type"]
+    error: type[InputError] = InvalidWorkflow
+    if "unknown_class" in kinds:
+        gravest, error = "unknown_class", NodeNotInstalled
+    elif kinds == {"missing_input_file"}:
+        error = InvalidMedia
+    elif kinds <= {"missing_model", "missing_input_file"}:
+        gravest, error = "missing_model", ModelNotFound
+    first = next(finding for finding in details if finding["type"] == gravest)
+    where = "" if first["node_id"] is None else f"node {first['node_id']} ({first['title']}): "
+    more = f" ({len(details) - 1} more in the details)" if len(details) > 1 else ""
+    return error(f"{where}{first['problem']}; {first['would_do']}{more}", details)
+
+
+class _Problem(Exception):
+    """What is wrong with one input."""
+
+    def __init__(self, kind: str, problem: str, would_do: str, **facts: Any) -> None:
+        super().__init__(problem)
+        self.finding = {"type": kind, "problem": problem, "would_do": would_do, **facts}
+
+
+class _Checker:
+    def __init__(self, workflow: Workflow, defs: NodeDefs, sources: Sources) -> None:
+        self._workflow = workflow
+        self._defs = defs
+        self._sources = sources
+        self._live, self._circles = self._walk()
+        self._explained: dict[str, Absence | None] = {}
+
+    def findings(self) -> Iterator[Finding]:
+        """All that is a reason to refuse."""
+        unknown = [node_id for node_id, node in self._workflow.items() if node["class_type"] not in self._defs]
+        for node_id in unknown:
+            yield self._finding(node_id, None, None, self._unknown_class(self._workflow[node_id]["class_type"]))
+        if not unknown and not self._live:
+            would_do = "end it in a node such as SaveImage"
+            nothing = dict.fromkeys(("node_id", "title", "class_type", "input", "given"))
+            yield {**nothing, **_Problem("no_output", "the workflow has no output node", would_do).finding}
+        for node_id in self._live:
+            for spec in self._specs(node_id):
+                yield from self._findings_at(node_id, spec)
+
+    def warnings(self) -> Iterator[str]:
+        """What is strange."""
+        known = [node_id for node_id, node in self._workflow.items() if node["class_type"] in self._defs]
+        idle = [node_id for node_id in known if node_id not in self._live] if self._live else []
+        if idle:
+            shown = ", ".join(f"{node_id} ({title_of(self._workflow, node_id)})" for node_id in idle[:5])
+            more = f" and {len(idle) - 5} more" if len(idle) > 5 else ""
+            yield f"no output needs node {shown}{more}: ComfyUI will not run what no output needs"
+        for node_id in self._live:
+            for spec in self._specs(node_id):
+                value = self._workflow[node_id]["inputs"].get(spec.name)
+                is_free = spec.choices is None or spec.is_listed or spec.is_validated or not isinstance(value, str)
+                if not is_free and value not in (spec.choices or ()) and not is_model(value):
+                    title = title_of(self._workflow, node_id)
+                    yield f"{spec.name} of node {node_id} ({title}) is {_shown(value)}, none of its choices"
+
+    def _findings_at(self, node_id: str, spec: InputSpec) -> Iterator[Finding]:
+        try:
+            self._look_at(node_id, spec)
+        except _Problem as problem:
+            yield self._finding(node_id, spec.name, self._workflow[node_id]["inputs"].get(spec.name), problem)
+
+    def _finding(self, node_id: str, name: str | None, given: Any, problem: _Problem) -> Finding:
+        title, class_type = title_of(self._workflow, node_id), self._workflow[node_id]["class_type"]
+        where = {"node_id": node_id, "title": title, "class_type": class_type, "input": name, "given": given}
+        return {**where, **problem.finding}
+
+    def _specs(self, node_id: str) -> list[InputSpec]:
+        declared = self._defs.get(self._workflow[node_id]["class_type"])
+        return list(declared.inputs.values()) if declared else []
+
+    def _links(self, node_id: str) -> Iterator[tuple[str, str]]:
+        """The inputs of a node that are linked to a node that is there, and that node."""
+        for spec in self._specs(node_id):
+            value = self._workflow[node_id]["inputs"].get(spec.name)
+            if isinstance(value, list) and len(value) == 2 and self._is_there(value[0]):
+                yield spec.name, value[0]
+
+    def _is_there(self, node_id: Any) -> bool:
+        return isinstance(node_id, str) and node_id in self._workflow
+
+    def _walk(self) -> tuple[dict[str, None], set[tuple[str, str]]]:
+        """The nodes that an output needs, and the inputs at which links close a circle."""
+        done: set[str] = set()
+        circles: set[tuple[str, str]] = set()
+        for output, node in self._workflow.items():
+            declared = self._defs.get(node["class_type"])
+            way = {output: self._links(output)} if declared and declared.is_output and output not in done else {}
+            while way:
+                node_id = next(reversed(way))
+                name, above = next(way[node_id], ("", ""))
+                if not name:
+                    done.add(node_id)
+                    del way[node_id]
+                elif above in way:
+                    circles.add((node_id, name))
+                elif above not in done:
+                    way[above] = self._links(above)
+        return {node_id: None for node_id in self._workflow if node_id in done}, circles
+
+    def _look_at(self, node_id: str, spec: InputSpec) -> None:
+        node = self._workflow[node_id]
+        if spec.name in node["inputs"]:
+            value = node["inputs"][spec.name]
+            if isinstance(value, list):
+                self._look_at_link(node_id, spec, value)
+            else:
+                self._look_at_value(node["class_type"], spec, value)
+        elif spec.required:
+            would_do = f"give it a {spec.type}" if spec.is_widget else f"link a {spec.type} to it"
+            raise _Problem("required_input_missing", f"{spec.name} is missing", would_do)
+
+    def _look_at_link(self, node_id: str, spec: InputSpec, value: list[Any]) -> None:
+        would_do = f"link it to an output of type {spec.type}"
+        if len(value) != 2:
+            problem = f"{spec.name} is a list that is no link"
+            raise _Problem("bad_linked_input", problem, "write a link as [node_id, slot]")
+        above, slot = value
+        if not self._is_there(above):
+            raise _Problem(
+                "dangling_link",
+                f"{spec.name} is linked to node {_shown(above)}, which is not there",
+                would_do,
+            )
+        if (node_id, spec.name) in self._circles:
+            raise _Problem("cycle", f"{spec.name} closes a circle of links", "cut one of them")
+        source = self._defs.get(self._workflow[above]["class_type"])
+        if source is None:
+            return  # a finding of its own
+        if not isinstance(slot, int) or not -len(source.outputs) <= slot < len(source.outputs):
+            has = ", ".join(f"{number} ({kind})" for number, kind in enumerate(source.outputs)) or "none"
+            problem = f"{spec.name} is linked to output {_shown(slot)} of node {above}, which it lacks"
+            raise _Problem("bad_output_slot", problem, f"the outputs of {source.name} are {has}")
+        given, wanted = source.outputs[slot], str(list(spec.choices or ())) if spec.is_listed else spec.type
+        if not self._defs[self._workflow[node_id]["class_type"]].takes_any_link and not _fits(given, wanted):
+            problem = (
+                f"{spec.name} is linked to output {slot} of node {above} ({source.name}), which gives {given}"
+            )
+            raise _Problem("return_type_mismatch", problem, would_do)
+
+    def _look_at_value(self, class_type: str, spec: InputSpec, value: Any) -> None:
+        if isinstance(value, dict) and "__value__" in value:
+            value = value["__value__"]
+        try:
+            value = CONVERSIONS[spec.type](value) if spec.type in CONVERSIONS else value
+            outside = None if spec.is_validated else _outside(spec, value)
+        except (TypeError, ValueError, OverflowError):
+            problem = f"{spec.name} must be of type {spec.type}, not {_shown(value)}"
+            raise _Problem("invalid_input_type", problem, f"give it a {spec.type}") from None
+        if outside is not None:
+            raise outside
+        if spec.is_validated:
+            # What the class says of other inputs only ComfyUI can ask it.
+            if spec.is_upload or class_type == "LoadLatent":
+                self._look_at_input_file(spec, value)
+        elif spec.choices is not None and value not in spec.choices:
+            if is_model(value):
+                raise self._missing_model(class_type, spec, value)
+            if spec.is_listed:
+                near = difflib.get_close_matches(str(value), map(str, spec.choices), n=3, cutoff=0.4)
+                use = " or ".join(near or [str(choice) for choice in spec.choices[:8]])
+                problem = f"{spec.name} {_shown(value)} is none of its choices"
+                raise _Problem("value_not_in_list", problem, f"use {use or 'another node'}")
+
+    def _look_at_input_file(self, spec: InputSpec, value: Any) -> None:
+        if not isinstance(value, str) or not (value in (spec.choices or ()) or self._sources.has_input(value)):
+            problem = f"{spec.name} names the input file {_shown(value)}, which is not there"
+            raise _Problem("missing_input_file", problem, "send it with the job")
+
+    def _missing_model(self, class_type: str, spec: InputSpec, value: str) -> _Problem:
+        file = value.replace("\\", "/")
+        need = find_need(class_type, spec.name, file, self._sources)
+        near = nearest_files(value, [str(choice) for choice in spec.choices or ()])
+        listed = f"{need.folder}/{file}" in self._sources.listed
+        where = f"models/{need.folder}" if need.folder else "its folder under models"
+        ways = [f"put it into {where}" + (f", from {need.url}" if need.url else "")]
+        ways += ["run `python3 -m comfy_setup models`, since models.txt lists it"] if listed else []
+        ways += [f"name one that is there, such as {', '.join(near)}"] if near else []
+        searched = list(self._sources.searched(need.folder))
+        problem = f"{spec.name} {_shown(value)} is not installed"
+        problem += f" (looked in {', '.join(searched)})" if searched else ""
+        facts = {"folder": need.folder, "nearest": near, "url": need.url, "in_models_txt": listed}
+        facts["looked_in"] = searched
+        return _Problem("missing_model", problem, " or ".join(ways), **facts)
+
+    def _unknown_class(self, class_type: str) -> _Problem:
+        near = difflib.get_close_matches(class_type, self._defs, n=3, cutoff=0.7)
+        pack = self._sources.packs.get(class_type)
+        if class_type not in self._explained and len(self._explained) < MAX_EXPLAINED:
+            self._explained[class_type] = self._sources.explain(class_type)
+        if absence := self._explained.get(class_type):
+            problem = f"this ComfyUI has no {class_type}: {absence.why}"
+            return _Problem("unknown_class", problem, absence.would_do, nearest=near, pack=absence.pack or pack)
+        would_do = f"install the node pack {pack}" if pack else "install the node pack that brings it"
+        would_do += f", or use {' or '.join(near)}" if near else ""
+        return _Problem("unknown_class", f"this ComfyUI has no {class_type}", would_do, nearest=near, pack=pack)
+
+
+def _fits(given: str, wanted: str) -> bool:
+    """Whether ComfyUI lets an output of one type into an input of another (``validate_node_input``)."""
+    if given == wanted or "*" in (given, wanted):
+        return True
+    if given.startswith("[") or wanted.startswith("["):
+        return False  # a list of choices fits none but the same
+    return not {word.strip() for word in given.split(",")}.isdisjoint(word.strip() for word in wanted.split(","))
+
+
+def _outside(spec: InputSpec, value: Any) -> _Problem | None:
+    low, high = spec.options.get("min"), spec.options.get("max")
+    if low is not None and value < low:
+        return _Problem(
+            "value_smaller_than_min", f"{spec.name} {_shown(value)} is too small", f"use {low} or more"
+        )
+    if high is not None and value > high:
+        return _Problem(
+            "value_bigger_than_max", f"{spec.name} {_shown(value)} is too large", f"use {high} or less"
+        )
+    return None
+
+
+def _shown(value: Any) -> str:
+    return brief(repr(value), 120)

@@ -1,0 +1,1 @@
+"""Converts a workflow from the UI format to the API format."""

@@ -1,0 +1,1 @@
+"""Edits a workflow: parameters, LoRAs, ControlNets, overrides, clip skip, input files."""

@@ -1,0 +1,61 @@
+"""Clip skip, put into any graph: CLIPSetLastLayer before its text encoders."""
+
+from __future__ import annotations
+
+from comfy_worker.errors import NoPlace
+from comfy_worker.workflow.constraints import Limits
+from comfy_worker.workflow.graph import Editor, Input, Link, Workflow
+from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.tracing import Graph
+
+__all__ = ["splice_clip_skip"]
+
+
+def splice_clip_skip(workflow: Workflow, defs: NodeDefs, clip_skip: int) -> Workflow:
+    """Stop the text encoders of a graph some layers before their end.
+
+    The CLIPSetLastLayer nodes of the graph are set; an encoder without one gets one right before it, so after all
+    LoRA loaders. 1 is what an encoder does by itself, and adds none.
+
+    Args:
+        workflow: an API-format graph; stays as it is.
+        defs: the node classes of this ComfyUI.
+        clip_skip: 1..24, the layer counted from the end.
+
+    Returns:
+        A new graph.
+
+    Raises:
+        InvalidValue: out of range.
+        NoPlace: no text encoder of the graph has a CLIP.
+    """
+    layer = defs["CLIPSetLastLayer"].inputs["stop_at_clip_layer"]
+    Limits.of([layer]).negated().checked("clip_skip", clip_skip)
+    graph = Graph(workflow, defs)
+    encoders = _encoders(graph)
+    if not encoders:
+        raise NoPlace("clip_skip has no place in this graph: no text encoder of it has a CLIP")
+    editor = Editor(workflow)
+    for link, places in encoders.items():
+        above = graph.upstream(places, "CLIP")
+        there = [node_id for node_id in above if workflow[node_id]["class_type"] == "CLIPSetLastLayer"]
+        for node_id in there:
+            editor.set(Input(node_id, "stop_at_clip_layer"), -clip_skip)
+        if not there and clip_skip > 1:
+            new = editor.add("CLIPSetLastLayer", "clip skip", clip=link, stop_at_clip_layer=-clip_skip)
+            for place in places:
+                editor.set(place, Link(new, 0))
+    return editor.workflow
+
+
+def _encoders(graph: Graph) -> dict[Link, list[Input]]:
+    """By CLIP output, the inputs of the text encoders that it feeds."""
+    encoders: dict[Link, list[Input]] = {}
+    for node_id, node in graph.workflow.items():
+        node_class = graph.defs.get(node["class_type"])
+        if node_class is not None and "CONDITIONING" in node_class.outputs:
+            for place in graph.typed(node_id, "CLIP"):
+                link = graph.link(place)
+                if link is not None:
+                    encoders.setdefault(link, []).append(place)
+    return encoders

@@ -1,0 +1,110 @@
+"""What saving nodes are told in the graph that is queued: where they write, and which class serves them."""
+
+from __future__ import annotations
+
+from comfy_worker.errors import InvalidValue, brief
+from comfy_worker.workflow.check.file_access import climbs
+from comfy_worker.workflow.graph import Input, Workflow
+from comfy_worker.workflow.node_defs import NodeClass, NodeDefs
+from comfy_worker.workflow.tracing import Graph, literal_place
+
+__all__ = ["RAW_OUTPUT", "into_folder", "serve_raw"]
+
+RAW_OUTPUT = "ComfyWorkerOutput"
+# By the class that it serves: the folder it writes to, and the prefix where the class takes none.
+SERVED = {
+    "SaveImage": ("output", "ComfyUI"),
+    "PreviewImage": ("temp", "ComfyUI_temp"),
+    "SaveImageWebsocket": ("output", "ComfyUI"),
+}
+
+# Classes that hold their prefix elsewhere, first the input that is to be told the folder. ComfyUI does not keep
+# datasets below its output folder, so that all of these must be texts that can be looked at.
+NAMES = {
+    "SaveLoRA": ("prefix",),
+    "SaveImageDataSetToFolder": ("folder_name", "filename_prefix"),
+    "SaveImageTextDataSetToFolder": ("folder_name", "filename_prefix"),
+    "SaveTrainingDataset": ("folder_name",),
+    "LoadTrainingDataset": ("folder_name",),
+}
+
+# What a file's name may have where a node's counter and extension are to follow, and a whole prefix.
+NAME_BYTES, PREFIX_BYTES = 200, 2000
+
+
+def serve_raw(workflow: Workflow, defs: NodeDefs) -> Workflow:
+    """The workflow with the nodes that would encode pictures replaced by the one of ours that does not.
+
+    Ids, titles and links stay. Where this ComfyUI lacks our node, so does the workflow.
+
+    Args:
+        workflow: stays as it is.
+        defs: the node classes that there are.
+    """
+    if RAW_OUTPUT not in defs:
+        return workflow
+    served = dict(workflow)
+    for node_id, node in workflow.items():
+        if node["class_type"] in SERVED:
+            kind, prefix = SERVED[node["class_type"]]
+            inputs = {"filename_prefix": prefix, **node["inputs"], "kind": kind}
+            served[node_id] = {**node, "class_type": RAW_OUTPUT, "inputs": inputs}
+    return served
+
+
+def into_folder(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
+    """The workflow with every ``filename_prefix`` below the job's own folder.
+
+    That keeps jobs apart, and a saving node from being taken for cached while its file is gone. An output node
+    without such a prefix is told the folder by an input that ComfyUI minds only where it looks for cached results.
+    So is a node that sees more of its job than its inputs, or that calls a paid service: what it made of one job
+    must not be taken for what it would make of another.
+
+    Args:
+        workflow: stays as it is.
+        folder: a name, without slashes.
+        defs: the node classes that there are.
+
+    Raises:
+        InvalidValue: a prefix that is absolute, climbs with ``..`` or can be no file's name, or a dataset's
+            folder that is computed.
+    """
+    moved, graph = dict(workflow), Graph(workflow, defs)
+    for node_id, node in workflow.items():
+        names = NAMES.get(node["class_type"], ("filename_prefix",))
+        for name in names:
+            text = node["inputs"].get(name)
+            is_data = text is not None and node["class_type"] in NAMES
+            if not is_data and (literal := literal_place(graph, Input(node_id, name))) is not None:
+                text = graph.value(literal)
+            if not _stays(text) if isinstance(text, str) else is_data:
+                raise InvalidValue(
+                    f"{name} of node {node_id} must be a text that stays in the output folder, with at most "
+                    f"{NAME_BYTES} bytes a name, not '{brief(text)}'",
+                    [{"node_id": node_id, "input": name, "given": brief(text)}],
+                )
+        first = node["inputs"].get(names[0])
+        if isinstance(first, str):
+            # A prefix that names nothing would make the folder itself the name.
+            told = {names[0]: f"{folder}/{first if first.strip('./') else 'ComfyUI'}"}
+        elif node["class_type"] in defs and _is_own(defs[node["class_type"]]):
+            told = {"comfy_worker_folder": folder}
+        else:
+            continue
+        moved[node_id] = {**node, "inputs": {**node["inputs"], **told}}
+    return moved
+
+
+def _stays(prefix: str) -> bool:
+    """Whether files can be named so below a folder."""
+    try:
+        name = prefix.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    fits = len(name) <= PREFIX_BYTES and all(len(part) <= NAME_BYTES for part in name.split(b"/"))
+    return fits and b"\0" not in name and not climbs(prefix)
+
+
+def _is_own(declared: NodeClass) -> bool:
+    """Whether what a node of this class did is good for its own job only."""
+    return declared.is_output or declared.is_api or declared.sees_job

@@ -1,0 +1,71 @@
+"""What the titles of nodes decide: a node titled ``prompt``, ``seed`` or ``input:NAME`` takes that parameter.
+
+Owns how a title is read. Knows nothing of what the graph itself says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from comfy_worker.workflow.graph import Input, title_of
+from comfy_worker.workflow.roles.stages import NAMES, named
+from comfy_worker.workflow.roles.texts import text_inputs, written
+from comfy_worker.workflow.tracing import Graph, literal_place
+
+__all__ = ["TEXTS", "titled_places"]
+
+# The parameters that are texts, and the side of the sampler that each is for.
+TEXTS = {"prompt": "positive", "negative_prompt": "negative"}
+ALIASES = {"positive": "prompt", "positive_prompt": "prompt", "negative": "negative_prompt"}
+
+
+def titled_places(graph: Graph, live: Iterable[str]) -> dict[str, list[Input]]:
+    """The places that titles claim.
+
+    Args:
+        graph: the workflow.
+        live: the nodes that feed an output.
+
+    Returns:
+        By parameter name the inputs of the nodes so titled; a title that no input of its node fits claims nothing.
+    """
+    found: dict[str, list[Input]] = {}
+    for node_id in live:
+        name, is_explicit = _parameter(title_of(graph.workflow, node_id))
+        if is_explicit or name in NAMES or name in TEXTS or name in {"image", "mask"}:
+            places = _fitting(graph, node_id, name, is_explicit)
+            found.setdefault(name, []).extend(place for place in places if place not in found.get(name, ()))
+    return {name: places for name, places in found.items() if places}
+
+
+def _parameter(title: str) -> tuple[str, bool]:
+    """The parameter that a title means, and whether it says so by ``input:``."""
+    prefix, colon, rest = title.strip().partition(":")
+    is_explicit = bool(colon) and prefix.strip().lower() == "input"
+    word = rest.strip() if is_explicit else re.sub(r"[\s-]+", "_", title.strip().lower())
+    return ALIASES.get(word.lower(), word), is_explicit
+
+
+def _fitting(graph: Graph, node_id: str, name: str, is_explicit: bool) -> list[Input]:
+    """The inputs of a node that a parameter fits: by its name, by its role, else the only one of its type."""
+    own = [place for place in graph.widgets(node_id) if place.name == name]
+    if own and is_explicit:
+        return [place for place in (literal_place(graph, own[0]),) if place]
+    if name in TEXTS:
+        side = TEXTS[name]
+        return [place for one in text_inputs(graph, node_id, side) for place in written(graph, one, side)]
+    if name in {"image", "mask"}:
+        uploads = [
+            p for p in graph.inputs(node_id) if (spec := graph.spec(p)) and spec.options.get("image_upload")
+        ]
+        return [place for place in (literal_place(graph, one) for one in uploads) if place]
+    if name in NAMES and (places := named(graph, node_id, name)):
+        return places
+    declared = graph.defs.get(graph.workflow[node_id]["class_type"])
+    if declared is not None and declared.is_output and not is_explicit:
+        return []
+    types = NAMES[name][1] if name in NAMES else None
+    widgets = [place for place in graph.widgets(node_id) if types is None or graph.type_of(place) in types]
+    places = [place for place in (literal_place(graph, one) for one in widgets) if place]
+    return places if len(places) == 1 else places[:1] if is_explicit else []
