@@ -1,6 +1,6 @@
-"""What a job's client, and the log, get to hear of an error.
+"""Turns an error into a job's answer and a line of the log.
 
-Owns what of it is nobody else's business: keys, and what a client wrote.
+Keys, and in the log what a client wrote, are nobody else's business and are taken out here.
 """
 
 from __future__ import annotations
@@ -10,12 +10,22 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from comfy_worker.errors import DiskFull, InputError, InternalError, WorkerError, WorkflowRefused
+from comfy_worker.errors import (
+    DiskFull,
+    InputError,
+    InternalError,
+    WorkerError,
+    WorkflowRefused,
+    error_result,
+)
 from comfy_worker.logs import without_secrets
+from comfy_worker.outgoing import safe, shortened, within
 
 __all__ = ["secrets_of", "tell_failure"]
 
 log = logging.getLogger(__name__)
+
+SENTENCE_LENGTH = 2_000
 
 
 def tell_failure(error: Exception) -> dict[str, Any]:
@@ -23,16 +33,24 @@ def tell_failure(error: Exception) -> dict[str, Any]:
 
     Args:
         error: whatever ended the job; one that is no :class:`WorkerError` is a fault of the worker or its disk.
+
+    Returns:
+        ``{"error", "code", "message", "details"}``, however much the error had to say: long texts are cut, and
+        the last of many details counts those that are left out.
     """
     if not isinstance(error, WorkerError):
         log.error("fault of the worker", exc_info=error, extra={"action": "job.fault"})
         error = _fault(error)
-    else:
-        # What a client wrote may be in the sentence of an input error.
-        told = error.code if isinstance(error, (InputError, WorkflowRefused)) else f"{error.code}: {error}"
-        log.warning("%s", told, extra={"action": "job.failed"})
-        log.debug("%s", error, extra={"action": "job.error"})
-    return dict(_without_secrets(error.to_result()))
+    sentence = shortened(error.sentence, SENTENCE_LENGTH, without_secrets)
+    # What a client wrote may be in the sentence of an input error.
+    is_clients_own = isinstance(error, (InputError, WorkflowRefused))
+    log.warning(
+        "%s", error.code if is_clients_own else f"{error.code}: {sentence}", extra={"action": "job.failed"}
+    )
+    log.debug("%s", sentence, extra={"action": "job.error"})
+    details = within(error.details, without_secrets)
+    answer: dict[str, Any] = safe(error_result(error.code, sentence, details))
+    return answer
 
 
 def secrets_of(job: Mapping[str, Any]) -> list[str]:
@@ -41,15 +59,6 @@ def secrets_of(job: Mapping[str, Any]) -> list[str]:
     keys = [given.get("comfy_org_api_key") if isinstance(given, dict) else None]
     keys += [own.get("accessSecret") if isinstance(own, dict) else None]
     return [str(key) for key in keys if key is not None]
-
-
-def _without_secrets(value: Any) -> Any:
-    """JSON, with what is concealed blotted out."""
-    if isinstance(value, dict):
-        return {key: _without_secrets(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without_secrets(one) for one in value]
-    return without_secrets(value) if isinstance(value, str) else value
 
 
 def _fault(error: Exception) -> WorkerError:
