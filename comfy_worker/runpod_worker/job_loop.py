@@ -27,6 +27,7 @@ from comfy_worker.outgoing import to_json_bytes
 from comfy_worker.response.deliver import result_limit
 from comfy_worker.runpod_worker.entries import USABLE_ID
 from comfy_worker.runpod_worker.job_threads import Job, JobThreads
+from comfy_worker.runpod_worker.pauses import limited
 from comfy_worker.runpod_worker.results import ResultPoster, envelope, with_stop_pod, within_limit
 from comfy_worker.runpod_worker.shutdown import GracefulShutdown
 from comfy_worker.runpod_worker.take import JobTaker
@@ -133,12 +134,16 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
             pause_s = 0.0
             job_ids: list[str] = []
             try:
-                job_ids = await asyncio.wait_for(self.stop_signals_fetcher(session), STOP_TIMEOUT_S)
+                job_ids = await limited(self.stop_signals_fetcher(session), STOP_TIMEOUT_S) or []
             except TooManyRequests:
                 pause_s = TOO_MANY_PAUSE_S
-            except asyncio.TimeoutError:
-                continue
-            except (ClientError, OSError, RuntimeError, ValueError) as error:
+            except (
+                asyncio.TimeoutError,
+                ClientError,
+                OSError,
+                RuntimeError,
+                ValueError,
+            ) as error:
                 log.warning("cannot ask for stop signals: %s", error, extra={"action": "stop.failed"})
                 pause_s = STOP_ERROR_PAUSE_S
             for job_id in job_ids:
@@ -153,18 +158,16 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
             log.info("took a job", extra={"action": "job.taken"})
             updates = JobUpdates(self._poster, job["id"], self._options.streaming)
             try:
-                body, wants_refresh = await self._answer(job, updates)
+                body = await self._answer(job, updates)
             except Exception as error:  # the outermost place of this task: the client gets an answer
                 updates.cancel()
-                body, wants_refresh = to_json_bytes(envelope(tell_failure(error))), False
+                body = to_json_bytes(envelope(tell_failure(error)))
             finally:
-                self._release(job["id"])
                 self._leave_thread(job["id"])
-            self._wants_refresh |= wants_refresh
             await self._post(job["id"], body)
 
-    async def _answer(self, job: Job, updates: JobUpdates) -> tuple[bytes, bool]:
-        """The body that answers a job, and whether the worker should be replaced."""
+    async def _answer(self, job: Job, updates: JobUpdates) -> bytes:
+        """Run a job; the body that answers it."""
         job_id = job["id"]
         on_release = partial(self._release, job_id)
         try:
@@ -173,6 +176,8 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
         except asyncio.CancelledError:
             updates.cancel()
             raise
+        # Before its slot is free: what is taken from now on would be taken by a worker that is to go.
+        self._wants_refresh |= isinstance(answer, dict) and bool(answer.get("refresh_worker"))
         self._leave_thread(job_id)
         posted = envelope(answer)
         if self._options.streaming and "error" not in posted:
@@ -181,8 +186,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
         else:
             await updates.finish()
         limit = result_limit(job_id, self._options.limit_mb)
-        body = await asyncio.to_thread(within_limit, posted, limit)
-        return body, isinstance(answer, dict) and bool(answer.get("refresh_worker"))
+        return await asyncio.to_thread(within_limit, posted, limit)
 
     async def _refuse(self, job_id: str, error: WorkerError) -> None:
         """Answer an entry that is not a job."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from aiohttp import ClientError
@@ -13,13 +13,13 @@ from runpod.http_client import TooManyRequests
 
 from comfy_worker.errors import InvalidInput
 from comfy_worker.runpod_worker.entries import Batch, ids_in, parse, read_batch
-from comfy_worker.runpod_worker.pauses import pause
+from comfy_worker.runpod_worker.pauses import limited, pause
 
 __all__ = ["JobTaker"]
 
 log = logging.getLogger(__name__)
 
-GetJob = Callable[[Any, int], Awaitable[Any]]
+GetJob = Callable[[Any, int], Coroutine[Any, Any, Any]]
 
 POLL_TIMEOUT_S = 90.0  # as the SDK's
 TOO_MANY_PAUSE_S = 5.0  # as the SDK's
@@ -102,13 +102,11 @@ class JobTaker:
         session = _Session(self._session)
         began = time.monotonic()
         try:
-            entries = await asyncio.wait_for(self._get_job(session, count), POLL_TIMEOUT_S)
+            entries = await limited(self._get_job(session, count), POLL_TIMEOUT_S)
         except TooManyRequests:
             await pause(self._ending, TOO_MANY_PAUSE_S)
             return Batch()
-        except asyncio.TimeoutError:
-            return Batch()
-        except (ClientError, OSError, ValueError) as error:
+        except (asyncio.TimeoutError, ClientError, OSError, ValueError) as error:
             self._failures += 1
             pause_s = min(FIRST_PAUSE_S * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
             reason = f"{type(error).__name__}: {error}"
