@@ -34,7 +34,7 @@ def test_whole_numbers_may_come_as_text() -> None:
         ([], InvalidInput, 'input must be an object such as {"prompt": "a lighthouse"}, not a list'),
         ({"steps": "many"}, InvalidInput, 'steps must be a whole number, not "many"'),
         ({"steps": 0}, InvalidInput, "steps must be greater than or equal to 1, not 0"),
-        ({"steps": True}, InvalidInput, "steps must be a number, text, a list or an object, not true"),
+        ({"steps": True}, InvalidInput, "steps must be a whole number, not true"),
         ({"width": 7.5}, InvalidInput, "width must be a whole number, not 7.5"),
         ({"cfg": "nan"}, InvalidInput, 'cfg must be a finite number, not "nan"'),
         ({"seed": -2}, InvalidInput, "seed must be greater than or equal to -1, not -2"),
