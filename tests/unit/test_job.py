@@ -92,14 +92,14 @@ def test_null_within_means_absent_too(value: Any, same_as: Any) -> None:
 
 
 def test_null_under_an_unknown_key_is_a_mistake() -> None:
-    with pytest.raises(UnknownKey, match="did you mean strength?"):
+    with pytest.raises(UnknownKey, match=r"did you mean strength\?"):
         JobInput.read({"loras": [{"name": "a", "strenght": None}]})
 
 
 @pytest.mark.parametrize("key", ["seed", "steps", "width", "batch_size"])
 @pytest.mark.parametrize("value", ["many", "9" * 400, "9" * 5000, [1], True, int("9" * 400), -int("9" * 400), 1.5])
 def test_what_is_no_whole_number_is_told_so(key: str, value: Any) -> None:
-    with pytest.raises(InvalidInput, match=f"^{key} must be a whole number") as caught:
+    with pytest.raises(InvalidInput, match=rf"^{key} must be a whole number") as caught:
         JobInput.read({key: value})
     assert len(str(caught.value)) < 100
 
