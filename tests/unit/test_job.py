@@ -106,7 +106,7 @@ def test_what_is_no_whole_number_is_told_so(key: str, value: Any) -> None:
 
 @pytest.mark.parametrize("value", [int("9" * 400), "9" * 400, "9" * 5000, False, [1.0]])
 def test_what_is_no_number_is_told_so(value: Any) -> None:
-    with pytest.raises(InvalidInput, match="^cfg must be a number"):
+    with pytest.raises(InvalidInput, match=r"^cfg must be a number"):
         JobInput.read({"cfg": value})
 
 
