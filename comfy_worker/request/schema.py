@@ -5,7 +5,6 @@ One declaration a key: reading, errors, ``python -m comfy_worker schema`` and ``
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, get_args
@@ -25,6 +24,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from comfy_worker.errors import InputError, InvalidInput, UnknownKey, brief
 from comfy_worker.inputs.embedded_workflow import is_picture, read_saved_graph
+from comfy_worker.nearest import MAX_HINTS, nearest
 
 __all__ = [
     "SEED_LIMIT",
@@ -223,7 +223,9 @@ def _json_kind(value: object) -> str:
 def _input_error(error: ValidationError, said: Mapping[str, str], further: Iterable[str]) -> InputError:
     """Pydantic's findings as one error: an unknown key is named with the nearest known one."""
     findings = error.errors(include_url=False)
-    details = [_finding(finding, said, further) for finding in findings]
+    details = [
+        _finding(finding, said, further, with_hint=number < MAX_HINTS) for number, finding in enumerate(findings)
+    ]
     unknown = [d for d, finding in zip(details, findings, strict=True) if finding["type"] == "extra_forbidden"]
     first = (unknown or details)[0]
     more = f" ({len(details) - 1} more in the details)" if len(details) > 1 else ""
@@ -248,7 +250,9 @@ _PLAIN = {
 }
 
 
-def _finding(finding: ErrorDetails, said: Mapping[str, str], further: Iterable[str]) -> dict[str, Any]:
+def _finding(
+    finding: ErrorDetails, said: Mapping[str, str], further: Iterable[str], *, with_hint: bool = True
+) -> dict[str, Any]:
     *parents, last = finding["loc"]
     first, *rest = map(str, finding["loc"])
     key = brief(".".join([said.get(first, first), *rest]), 200)
@@ -261,7 +265,7 @@ def _finding(finding: ErrorDetails, said: Mapping[str, str], further: Iterable[s
         }
         form = nested[parents[0]] if parents else JobInput
         known = [*form.model_fields, *(() if parents else further)]
-        near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
+        near = nearest(str(last), known, 1) if with_hint else []
         hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(form.model_fields)}"
         return {
             "key": key,

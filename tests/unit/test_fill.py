@@ -222,7 +222,7 @@ def test_a_picture_and_a_mask_are_put_in_by_file_name() -> None:
             "width must be at least 16 and at most 16384, in steps of 8, not 16385; use 16384",
         ),
         ({"width": 7}, InvalidValue, "width must be at least 16 and at most 16384, in steps of 8, not 7; use 16"),
-        ({"sampler": "eular"}, InvalidValue, "sampler 'eular' is none of the choices here; use euler or"),
+        ({"sampler": "eular"}, InvalidValue, "sampler 'eular' is none of the choices here; use euler"),
         ({"scheduler": "zzz"}, InvalidValue, "scheduler 'zzz' is none of the choices here; use simple or"),
         ({"sampler": 3}, InvalidValue, "sampler 3 is none of the choices here"),
         ({"checkpoint": "nothing"}, ModelNotFound, "checkpoint 'nothing' is not installed"),

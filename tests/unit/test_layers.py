@@ -21,6 +21,7 @@ ROOMS = {
     # the worker's own ground
     "comfy_worker.errors": (),
     "comfy_worker.logs": (),
+    "comfy_worker.nearest": (),
     "comfy_worker.deadline": ("comfy_worker.errors",),
     "comfy_worker.error_response": ("comfy_worker.errors", "comfy_worker.logs"),
     "comfy_worker.imaging": (),
@@ -32,7 +33,11 @@ ROOMS = {
         "comfy_worker.s3_location",
     ),
     # the stages of a job
-    "comfy_worker.request": ("comfy_worker.errors", "comfy_worker.inputs.embedded_workflow"),
+    "comfy_worker.request": (
+        "comfy_worker.errors",
+        "comfy_worker.nearest",
+        "comfy_worker.inputs.embedded_workflow",
+    ),
     "comfy_worker.inputs": (
         "comfy_common",
         "comfy_worker.deadline",
@@ -52,9 +57,10 @@ ROOMS = {
         "comfy_worker.settings",
         "comfy_worker.workflow",
     ),
-    "comfy_worker.workflow": ("comfy_worker.errors",),
+    "comfy_worker.workflow": ("comfy_worker.errors", "comfy_worker.nearest"),
     "comfy_worker.planning": (
         "comfy_worker.errors",
+        "comfy_worker.nearest",
         "comfy_worker.comfyui",
         "comfy_worker.inputs",
         "comfy_worker.models",

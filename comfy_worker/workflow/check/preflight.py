@@ -8,12 +8,12 @@ form, which ComfyUI does not hold values against; and so is an output that Comfy
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from comfy_worker.errors import InputError, InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled, brief
+from comfy_worker.nearest import MAX_HINTS, nearest
 from comfy_worker.workflow.graph import Workflow, title_of
 from comfy_worker.workflow.model_files import Sources, find_need
 from comfy_worker.workflow.model_names import is_model, nearest_files
@@ -93,6 +93,7 @@ class _Checker:
         self._sources = sources
         self._live, self._circles = self._walk()
         self._explained: dict[str, Absence | None] = {}
+        self._hints = 0
 
     def findings(self) -> Iterator[Finding]:
         """All that is a reason to refuse."""
@@ -226,7 +227,7 @@ class _Checker:
             if is_model(value):
                 raise self._missing_model(class_type, spec, value)
             if spec.is_listed:
-                near = difflib.get_close_matches(str(value), map(str, spec.choices), n=3, cutoff=0.4)
+                near = self._near(value, map(str, spec.choices))
                 use = " or ".join(near or [str(choice) for choice in spec.choices[:8]])
                 problem = f"{spec.name} {_shown(value)} is none of its choices"
                 raise _Problem("value_not_in_list", problem, f"use {use or 'another node'}")
@@ -239,7 +240,9 @@ class _Checker:
     def _missing_model(self, class_type: str, spec: InputSpec, value: str) -> _Problem:
         file = value.replace("\\", "/")
         need = find_need(class_type, spec.name, file, self._sources)
-        near = nearest_files(value, [str(choice) for choice in spec.choices or ()])
+        self._hints += 1
+        choices = [str(choice) for choice in spec.choices or ()] if self._hints <= MAX_HINTS else []
+        near = nearest_files(value, choices)
         listed = f"{need.folder}/{file}" in self._sources.listed
         where = f"models/{need.folder}" if need.folder else "its folder under models"
         ways = [f"put it into {where}" + (f", from {need.url}" if need.url else "")]
@@ -252,8 +255,13 @@ class _Checker:
         facts["looked_in"] = searched
         return _Problem("missing_model", problem, " or ".join(ways), **facts)
 
+    def _near(self, value: Any, names: Iterable[str]) -> list[str]:
+        """The names that are near a value; of many findings only the first get them."""
+        self._hints += 1
+        return nearest(str(value), names) if self._hints <= MAX_HINTS else []
+
     def _unknown_class(self, class_type: str) -> _Problem:
-        near = difflib.get_close_matches(class_type, self._defs, n=3, cutoff=0.7)
+        near = self._near(class_type, self._defs)
         pack = self._sources.packs.get(class_type)
         if class_type not in self._explained and len(self._explained) < MAX_EXPLAINED:
             self._explained[class_type] = self._sources.explain(class_type)
