@@ -34,6 +34,8 @@ from comfy_worker.workflow.graph import Need
 __all__ = ["JobModels", "ModelsOnDemand"]
 
 AT_ONCE = 4
+# In MODELS_ALLOWED_HOSTS: models come from nowhere.
+NO_HOST = "none"
 TELL_EVERY_S = 0.5
 
 # A model folder, and the word for a file that belongs there.
@@ -87,6 +89,11 @@ class JobModels:
             settings.hf_endpoint.rstrip("/"),
             settings.allow_private_urls,
         )
+
+    @property
+    def accepts_urls(self) -> bool:
+        """Whether a client may give a model by its URL."""
+        return any(host != NO_HOST for host in self._settings.models_allowed_hosts)
 
     def fetch(self, asked: Collection[Asked]) -> Mapping[Asked, str]:
         """Have what a client asked for, and keep it; several files at once.

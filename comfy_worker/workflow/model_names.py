@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from comfy_common.placeholder_names import real_files
 from comfy_worker.errors import Ambiguous, ModelNotFound, brief
 from comfy_worker.nearest import nearest
 
@@ -63,9 +64,11 @@ def match(name: str, choices: Sequence[str], what: str) -> str:
             if found:
                 return found[0]
     near = nearest_files(given, choices)
+    ways = f"ask the operator to put it into {place}, which is empty"
+    if choices:
+        ways = f"name a file that is there ({_hint(near, choices)}), or ask the operator to put it into {place}"
     raise ModelNotFound(
-        f"{what} {shown!r} is not installed: put it into {place}, "
-        f"or name a file that is there ({_hint(near, choices)})",
+        f"{what} {shown!r} is not installed: {ways}",
         [{"given": shown, "folder": folder, "nearest": near}],
     )
 
@@ -104,6 +107,4 @@ def _file_stem(name: str) -> str:
 def _hint(near: Sequence[str], choices: Sequence[str]) -> str:
     if near:
         return f"nearest: {', '.join(near)}"
-    if choices:
-        return f"{len(choices)} there, such as {', '.join(choices[:3])}"
-    return "now it is empty"
+    return f"{len(choices)} there, such as {', '.join(real_files(choices)[:3])}"

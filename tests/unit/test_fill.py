@@ -328,8 +328,6 @@ def test_a_class_that_is_not_installed_is_filled_by_what_its_parameters_take_any
 def test_a_model_file_of_any_kind_is_meant_without_folder_and_extension() -> None:
     limits = Limits(choices=("sub/upscaler-2x.pth", "other.pth"))
     assert limits.checked("upscale_model", "Upscaler-2x") == "sub/upscaler-2x.pth"
-    with pytest.raises(
-        ModelNotFound, match="'upscaler-4x' is not installed: put it into its folder, or name"
-    ) as caught:
+    with pytest.raises(ModelNotFound, match="'upscaler-4x' is not installed: name a file that is there") as caught:
         limits.checked("upscale_model", "upscaler-4x")
     assert caught.value.details[0]["nearest"] == ["sub/upscaler-2x.pth"]

@@ -57,8 +57,9 @@ ROOMS = {
         "comfy_worker.settings",
         "comfy_worker.workflow",
     ),
-    "comfy_worker.workflow": ("comfy_worker.errors", "comfy_worker.nearest"),
+    "comfy_worker.workflow": ("comfy_common.placeholder_names", "comfy_worker.errors", "comfy_worker.nearest"),
     "comfy_worker.planning": (
+        "comfy_common.placeholder_names",
         "comfy_worker.errors",
         "comfy_worker.nearest",
         "comfy_worker.comfyui",

@@ -12,17 +12,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from comfy_common.placeholder_names import real_files
 from comfy_worker.errors import InputError, InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled, brief
 from comfy_worker.nearest import MAX_HINTS, nearest
-from comfy_worker.workflow.graph import Workflow, title_of
+from comfy_worker.workflow.graph import Need, Workflow, title_of
 from comfy_worker.workflow.model_files import Sources, find_need
-from comfy_worker.workflow.model_names import is_model, nearest_files
+from comfy_worker.workflow.model_names import FOLDERS, is_model, nearest_files
 from comfy_worker.workflow.node_defs import Absence, InputSpec, NodeDefs
 
 __all__ = ["Checked", "Finding", "check", "is_stale", "refusal"]
 
 # Looking a class up reads the sources of packs.
 MAX_EXPLAINED = 10
+# How many of the installed files an error names.
+MAX_SHOWN = 8
 CONVERSIONS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 Finding = dict[str, Any]
@@ -244,16 +247,38 @@ class _Checker:
         choices = [str(choice) for choice in spec.choices or ()] if self._hints <= MAX_HINTS else []
         near = nearest_files(value, choices)
         listed = f"{need.folder}/{file}" in self._sources.listed
-        where = f"models/{need.folder}" if need.folder else "its folder under models"
-        ways = [f"put it into {where}" + (f", from {need.url}" if need.url else "")]
-        ways += ["run `python3 -m comfy_setup models`, since models.txt lists it"] if listed else []
-        ways += [f"name one that is there, such as {', '.join(near)}"] if near else []
+        ways = [*self._ways_of_client(need, near, spec), self._way_of_operator(need)]
         searched = list(self._sources.searched(need.folder))
         problem = f"{spec.name} {_shown(value)} is not installed"
         problem += f" (looked in {', '.join(searched)})" if searched else ""
         facts = {"folder": need.folder, "nearest": near, "url": need.url, "in_models_txt": listed}
         facts["looked_in"] = searched
-        return _Problem("missing_model", problem, " or ".join(ways), **facts)
+        return _Problem("missing_model", problem, ", or ".join(ways), **facts)
+
+    def _ways_of_client(self, need: Need, near: list[str], spec: InputSpec) -> Iterator[str]:
+        """What a client can do about a missing model file."""
+        is_checkpoint = need.folder == FOLDERS["checkpoint"]
+        installed = real_files(str(choice) for choice in spec.choices or ())
+        if near:
+            yield f"name one that is there, such as {', '.join(near)}"
+        elif installed:
+            more = f" and {len(installed) - MAX_SHOWN} more" if len(installed) > MAX_SHOWN else ""
+            by_key = " as `checkpoint`" if is_checkpoint else ""
+            yield f"name an installed one{by_key}: {', '.join(installed[:MAX_SHOWN])}{more}"
+        if self._sources.accepts_urls:
+            yield "give its URL"
+
+    def _way_of_operator(self, need: Need) -> str:
+        """What the operator can do about it."""
+        where = f"models/{need.folder}" if need.folder else "its folder under models"
+        name = self._sources.commands.get(f"{need.folder}/{need.file}")
+        source = f", from {need.url}" if need.url else ""
+        way = f"put it into {where}{source}"
+        if name:
+            way = f"run `python3 -m comfy_setup models --only {name}`"
+        if self._sources.has_default and need.folder == FOLDERS["checkpoint"]:
+            way += " or to set SD_MODEL to an installed one"
+        return f"ask the operator to {way}"
 
     def _near(self, value: Any, names: Iterable[str]) -> list[str]:
         """The names that are near a value; of many findings only the first get them."""
