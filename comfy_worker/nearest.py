@@ -21,13 +21,14 @@ LONGEST_WORD = 64
 MAX_NAMES = 5_000
 MAX_COMPARED = 100
 SHORTEST_PART = 3
+SHORTEST_BEGINNING = 4
 
 
 def nearest(word: str, names: Iterable[str], count: int = 3) -> list[str]:
     """The names that are near a word, best first, without regard to case.
 
-    Near is a name with nearly the same letters, or one that has all parts of the word (`seed` and `noise_seed`)
-    or the other way round.
+    Near is a name with nearly the same letters, one that begins with the word, and one that has all parts of the
+    word (`seed` and `noise_seed`) or the other way round.
 
     Args:
         word: as a client wrote it; of a long one the beginning counts.
@@ -40,7 +41,7 @@ def nearest(word: str, names: Iterable[str], count: int = 3) -> list[str]:
     candidates = []
     for position, name in enumerate(dict.fromkeys(islice(names, MAX_NAMES))):
         known = name[:LONGEST_WORD].casefold()
-        if _has_parts_of(wanted, known):
+        if _is_beginning(wanted, known) or _has_parts_of(wanted, known):
             candidates.append((1.0, position, name, known))
             continue
         matcher.set_seq1(known)
@@ -51,7 +52,7 @@ def nearest(word: str, names: Iterable[str], count: int = 3) -> list[str]:
     for _bound, position, name, known in candidates[:MAX_COMPARED]:
         matcher.set_seq1(known)
         likeness = matcher.ratio()
-        if likeness >= LIKENESS or _has_parts_of(wanted, known) or _has_same_letters(wanted, known):
+        if likeness >= LIKENESS or _is_related(wanted, known):
             near.append((likeness, position, name))
     near.sort(key=lambda found: (-found[0], found[1]))
     return [name for _likeness, _position, name in near[:count]]
@@ -68,6 +69,14 @@ def did_you_mean(word: str, names: Iterable[str], otherwise: str, count: int = 3
     """
     near = nearest(word, names, count)
     return f"did you mean {' or '.join(near)}?" if near else otherwise
+
+
+def _is_related(word: str, name: str) -> bool:
+    return _is_beginning(word, name) or _has_parts_of(word, name) or _has_same_letters(word, name)
+
+
+def _is_beginning(word: str, name: str) -> bool:
+    return len(word) >= SHORTEST_BEGINNING and name.startswith(word)
 
 
 def _parts(name: str) -> set[str]:

@@ -7,7 +7,7 @@ Owns the order of the edits. Each edit is a function of ``graph/``; what they ne
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -134,6 +134,7 @@ class Planner:
         listed: the model files of models.txt.
         models: fetches what is given by URL; None: such a word is taken for a file's name.
         on_demand: whether a template's own checkpoint will be fetched where it is absent.
+        check: raises where the job must end; called now and then.
     """
 
     def __init__(
@@ -148,7 +149,9 @@ class Planner:
         listed: Sequence[Need] = (),
         models: Models | None = None,
         on_demand: bool = False,
+        check: Callable[[], None] | None = None,
     ) -> None:
+        self._check = check
         self._request = request
         self._template = template
         self._installed = installed
@@ -182,7 +185,7 @@ class Planner:
         # Read anew each time: between two tries a file may have arrived.
         self._defs, self._warnings = self._installed.defs, []
         given = self._request.workflow if template is None else template.workflow
-        converted = read_workflow(given, self._defs)
+        converted = read_workflow(given, self._defs, self._check)
         workflow, sources = converted.workflow, self._sources(converted)
         known = all(node["class_type"] in self._defs for node in workflow.values())
         if not known and not self._request.validate_only:
@@ -206,7 +209,7 @@ class Planner:
         if template is not None:
             values |= self._stand_in_checkpoint(template, workflow, roles, values)
         values |= self._seed(workflow, roles)
-        resolve_variants(workflow, converted.variants, values.get("seed", 0))
+        resolve_variants(workflow, converted.variants, values.get("seed", 0), self._check)
         defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
         values = defaults | self._placed(values, roles, declared) | request.parameters
         self._warn_of_left(roles, values.keys() - declared.keys())

@@ -25,6 +25,7 @@ ROOMS = {
     "comfy_worker.deadline": ("comfy_worker.errors",),
     "comfy_worker.error_response": ("comfy_worker.errors", "comfy_worker.logs"),
     "comfy_worker.imaging": (),
+    "comfy_worker.json_values": (),
     "comfy_worker.s3_location": (),
     "comfy_worker.settings": (
         "comfy_common",
@@ -35,14 +36,16 @@ ROOMS = {
     # the stages of a job
     "comfy_worker.request": (
         "comfy_worker.errors",
-        "comfy_worker.nearest",
         "comfy_worker.inputs.embedded_workflow",
+        "comfy_worker.json_values",
+        "comfy_worker.nearest",
     ),
     "comfy_worker.inputs": (
         "comfy_common",
         "comfy_worker.deadline",
         "comfy_worker.errors",
         "comfy_worker.imaging",
+        "comfy_worker.json_values",
         "comfy_worker.request",
         "comfy_worker.settings",
     ),

@@ -23,6 +23,8 @@ KEYS = list(JobInput.model_fields)
         ("wdith", "width"),
         ("heigth", "height"),
         ("lora", "loras"),
+        ("neg_prompt", "negative_prompt"),
+        ("valid", "validate_only"),
         ("negative", "negative_prompt"),
         ("sampler_name", "sampler"),
         ("noise_seed", "seed"),
