@@ -5,7 +5,6 @@ One declaration a key: reading, errors, ``python -m comfy_worker schema`` and ``
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -27,6 +26,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from comfy_worker.errors import InputError, InvalidInput, UnknownKey, brief
 from comfy_worker.inputs.embedded_workflow import is_picture, read_saved_graph
 from comfy_worker.json_values import find_problem
+from comfy_worker.nearest import nearest
 from comfy_worker.request.graph_wrappers import looks_like_json, parse_graph_text, unwrap_graph
 
 __all__ = [
@@ -308,15 +308,6 @@ def _input_error(error: ValidationError, said: Mapping[str, str], further: Itera
     return UnknownKey(sentence, details) if unknown else InvalidInput(sentence, details)
 
 
-def _nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that a client may have meant; None where none is near."""
-    if not 3 <= len(word) <= 60:
-        return None
-    begun = [name for name in known if name.startswith(word) and len(word) >= 4]
-    near = begun or difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-    return near[0] if near else None
-
-
 # What pydantic says in its own words, in those of a client who knows JSON.
 _PLAIN = {
     "int_type": "a whole number",
@@ -348,12 +339,12 @@ def _finding(finding: ErrorDetails, said: Mapping[str, str], further: Iterable[s
         }
         form = nested[parents[0]] if parents else JobInput
         known = [*form.model_fields, *(() if parents else further)]
-        nearest = _nearest(str(last), known)
-        hint = f"did you mean {nearest}?" if nearest else f"the keys are {', '.join(form.model_fields)}"
+        near = nearest(str(last), known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(form.model_fields)}"
         return {
             "key": key,
             "problem": f"{brief(key) or 'an empty name'} is not a key of the input; {hint}",
-            "nearest": nearest,
+            "nearest": near[0] if near else None,
         }
     if finding["type"] == "missing":
         return {"key": key, "problem": f"{key} is missing"}

@@ -21,6 +21,7 @@ ROOMS = {
     # the worker's own ground
     "comfy_worker.errors": (),
     "comfy_worker.logs": (),
+    "comfy_worker.nearest": (),
     "comfy_worker.deadline": ("comfy_worker.errors",),
     "comfy_worker.error_response": ("comfy_worker.errors", "comfy_worker.logs"),
     "comfy_worker.imaging": (),
@@ -37,6 +38,7 @@ ROOMS = {
         "comfy_worker.errors",
         "comfy_worker.inputs.embedded_workflow",
         "comfy_worker.json_values",
+        "comfy_worker.nearest",
     ),
     "comfy_worker.inputs": (
         "comfy_common",
@@ -58,9 +60,11 @@ ROOMS = {
         "comfy_worker.settings",
         "comfy_worker.workflow",
     ),
-    "comfy_worker.workflow": ("comfy_worker.errors",),
+    "comfy_worker.workflow": ("comfy_common.placeholder_names", "comfy_worker.errors", "comfy_worker.nearest"),
     "comfy_worker.planning": (
+        "comfy_common.placeholder_names",
         "comfy_worker.errors",
+        "comfy_worker.nearest",
         "comfy_worker.comfyui",
         "comfy_worker.inputs",
         "comfy_worker.models",
