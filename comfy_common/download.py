@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_common import paths
+from comfy_common.environment import public_variables
 from comfy_common.errors import SetupError
 from comfy_common.safetensors_header import DamagedModel, check_whole
 from comfy_common.sources import Access, Source
@@ -167,7 +168,7 @@ class _Child:
         self._watch = watch
         self._size: int | None = None
         self._environ = {
-            **os.environ,
+            **public_variables(os.environ),  # the tokens go through the pipe
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_XET": "0" if xet else "1",

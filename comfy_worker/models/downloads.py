@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -26,6 +26,7 @@ from comfy_common.text import size
 from comfy_worker.deadline import Stop
 from comfy_worker.errors import ModelNotFetched
 from comfy_worker.inputs.fetch import matches
+from comfy_worker.logs import ContextThreadPool
 from comfy_worker.models.cache import ModelCache
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.graph import Need
@@ -140,7 +141,7 @@ class JobModels:
             watch = Watch(lambda have, total: done.__setitem__(name, (have, total)), cancelled=ended)
             return self._cache.hold(source, name, access, watch)
 
-        pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="models")
+        pool = ContextThreadPool(AT_ONCE, thread_name_prefix="models")
         work = {pool.submit(hold, name, source): name for name, source in new.items()}
         try:
             self._wait(work, done)
