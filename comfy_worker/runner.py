@@ -47,6 +47,7 @@ from comfy_worker.response.schema import Result
 from comfy_worker.response.shapes import model_list, options_answer, shape
 from comfy_worker.server_paths import ServerPaths
 from comfy_worker.settings import Settings
+from comfy_worker.workflow.check.links import without_idle
 from comfy_worker.workflow.check.preflight import is_stale, refusal
 from comfy_worker.workflow.isolate import into_folder, serve_raw
 
@@ -244,7 +245,8 @@ class JobRunner:
                     return validation(plan, into_folder(plan.workflow, name, comfyui.defs), comfyui)
                 if plan.findings:
                     raise refusal(plan.findings)
-                workflow = into_folder(serve_raw(plan.workflow, comfyui.defs), name, comfyui.defs)
+                needed = without_idle(plan.workflow, comfyui.defs)
+                workflow = into_folder(serve_raw(needed, comfyui.defs), name, comfyui.defs)
             # The graph as the client knows it: without the names of this job's folders.
             graph = json.dumps(plan.workflow).replace(f"{name}/", "")
             text = {} if "--disable-metadata" in self._settings.comfy_args else {"prompt": graph}

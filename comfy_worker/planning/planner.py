@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from comfy_worker.errors import InvalidInput, InvalidValue, ModelMismatch, ModelNotFound, brief
+from comfy_worker.errors import InputError, InvalidInput, InvalidValue, ModelMismatch, ModelNotFound, brief
 from comfy_worker.inputs.files import InputFiles, is_in_place
 from comfy_worker.models.detect import Family, ModelKind, compatible, identify
 from comfy_worker.models.hub_aliases import find_checkpoint
@@ -20,7 +20,8 @@ from comfy_worker.models.references import with_files
 from comfy_worker.planning.templates import Template, Templates
 from comfy_worker.request.schema import SEED_LIMIT, ControlNet, JobInput, Parameters
 from comfy_worker.workflow.check.file_access import check_paths, file_places
-from comfy_worker.workflow.check.preflight import Finding, check, refusal
+from comfy_worker.workflow.check.links import with_plain_links
+from comfy_worker.workflow.check.preflight import Finding, broken_links, check, refusal
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
 from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
 from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
@@ -151,6 +152,7 @@ class Planner:
         self._models = models
         self._on_demand = on_demand
         self._warnings: list[str] = []
+        self._broken_links: list[Finding] = []
 
     def plan(self) -> Plan:
         """Fill the graph, splice what was asked for into it, and check what came of it.
@@ -158,10 +160,14 @@ class Planner:
         Raises:
             InputError: whatever of the request cannot be done, by its own code.
         """
+        self._broken_links = []
         try:
             return self._plan()
         except ModelNotFound as error:
             raise self._with_folders(error) from error
+        except InputError as error:
+            # With `validate_only` the edits are tried on a graph with broken links too, and fail because of those.
+            raise (refusal(self._broken_links) if self._broken_links else error) from error
 
     def _plan(self) -> Plan:
         template = self._template
@@ -177,7 +183,10 @@ class Planner:
         declared = {} if template is None else template.params.parameters
         workflow = self._fetch_models(workflow, declared)
         request = self._request
-        workflow = apply_overrides(workflow, self._defs, request.overrides)
+        workflow = with_plain_links(apply_overrides(workflow, self._defs, request.overrides))
+        self._broken_links = broken_links(workflow, self._defs, sources)
+        if self._broken_links and not request.validate_only:
+            raise refusal(self._broken_links)
         roles = find_roles(workflow, self._defs)
         values = {key: value for key in Parameters.model_fields if (value := getattr(request, key)) is not None}
         tagged: list[LoraSpec] = []
@@ -195,10 +204,12 @@ class Planner:
         self._warn_of_left(roles, values.keys() - declared.keys())
         workflow = fill(workflow, roles, self._defs, values, declared)
         workflow = apply_overrides(workflow, self._defs, request.overrides)
-        workflow = self._take_in_place(self._named_images(workflow), roles)
+        workflow = self._take_in_place(self._named_images(with_plain_links(workflow)), roles)
         parameters = read(workflow, roles, declared)
         loras = [LoraSpec(lora.name, lora.strength, lora.strength_clip) for lora in request.loras]
         workflow = self._splice(workflow, roles, [*loras, *tagged])
+        # After the last edit, so that what is looked at is what ComfyUI will see.
+        check_paths(workflow, self._defs, roles.outputs, set(self._files.names.values()))
         checked = check(workflow, self._defs, sources)
         return Plan(
             workflow,
@@ -291,7 +302,6 @@ class Planner:
         self._files.add_any(sent)
         for key in sent:
             editor.set(places[key], self._files.names[key])
-        check_paths(editor.workflow, self._defs, roles.outputs, set(self._files.names.values()))
         return editor.workflow
 
     def _stand_in_checkpoint(

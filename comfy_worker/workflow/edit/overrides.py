@@ -95,7 +95,7 @@ def _checked(graph: Graph, key: str, place: Input, value: Any) -> Any:
             raise InvalidValue(
                 f"overrides '{key}' links to node {link.node_id}, which this graph lacks", [{"key": key}]
             )
-        return list(link)
+        return list(value)
     if spec is None or spec.type == "*":
         return value
     if WIDGET_TYPES.isdisjoint(spec.type.split(",")):
