@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from comfy_common.environment import hide_own_secrets
 from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.events import EventStream
@@ -30,6 +32,7 @@ FREE_S = 0.2
 FAILURES_UNTIL_WORN = 3
 LONGEST_PAUSE_S = 30.0
 CLOSE_S = 30.0
+LAST_WORDS_S = 3.0
 
 
 class RunningComfyUI:
@@ -334,8 +337,12 @@ class ComfyUI:
     def _instance(self, process: ComfyUIProcess) -> RunningComfyUI:
         try:
             return RunningComfyUI(process, self._limits)
-        except ComfyUIUnavailable:
-            # One that died says why; one that is still silent took too long.
+        except ComfyUIUnavailable as error:
+            # One that died says why, though a moment later than its connection breaks.
+            has_broken = isinstance(error.__cause__, requests.ConnectionError)
+            deadline = time.monotonic() + (LAST_WORDS_S if has_broken else 0.0)
+            while process.failure() is None and time.monotonic() < deadline:
+                time.sleep(TICK_S)
             if process.boot_time_left_s() <= MIN_TIMEOUT_S:
                 process.condemn_slow_boot()
             if (failure := process.failure("while it was starting")) is not None:
