@@ -168,10 +168,10 @@ class JobRunner:
         return limit_s - min(MARGIN_S, limit_s * MARGIN_SHARE)
 
     def _answer(self, job: Mapping[str, Any], stop: Stop, tell: Tell) -> Any:
-        asked = translate(job.get("input"))
+        asked = translate(job.get("input"), stop.check)
         if asked.api_name in ("getModels", "getOptions", "setOptions"):
             return self._a1111_options(asked, stop)
-        request = JobInput.read(asked.input, asked.said, KNOWN_WORDS)
+        request = JobInput.read(asked.input, asked.said, KNOWN_WORDS, stop.check)
         most = self._settings.max_batch_size
         if request.batch_size is not None and request.batch_size > most:
             word = asked.said.get("batch_size", "batch_size")
@@ -239,7 +239,7 @@ class JobRunner:
             self._make_room(comfyui)
             with clock.stage("prepare"):
                 files = InputFiles(comfyui.process.input_dir / name, self._settings, stop)
-                plan = self._plan(asked, request, template, comfyui, files, models)
+                plan = self._plan(asked, request, template, comfyui, files, models, stop)
                 plan.warnings[:0] = asked.warnings
                 if request.validate_only:
                     return validation(plan, into_folder(plan.workflow, name, comfyui.defs), comfyui)
@@ -314,6 +314,7 @@ class JobRunner:
         comfyui: RunningComfyUI,
         files: InputFiles,
         models: JobModels,
+        stop: Stop,
     ) -> Plan:
         on_demand = self._settings.models_on_demand and not request.validate_only
         planner = Planner(
@@ -326,6 +327,7 @@ class JobRunner:
             listed=self._listed,
             models=models,
             on_demand=on_demand,
+            check=stop.check,
         )
         try:
             plan = planner.plan()
