@@ -316,7 +316,7 @@ class JobRunner:
         models: JobModels,
         stop: Stop,
     ) -> Plan:
-        on_demand = self._settings.models_on_demand and not request.validate_only
+        on_demand = self._settings.models_on_demand
         planner = Planner(
             request,
             template,
@@ -337,7 +337,11 @@ class JobRunner:
             pass
         comfyui.refresh()  # the file may have just arrived
         plan = planner.plan()
-        if on_demand and (needs := missing_needs(plan.findings, template, self._listed)):
+        if (
+            on_demand
+            and not request.validate_only
+            and (needs := missing_needs(plan.findings, template, self._listed))
+        ):
             models.fetch_needs(needs)
             comfyui.refresh()
             plan = planner.plan()
