@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from aiohttp import ClientError
 from runpod.http_client import AsyncClientSession, TooManyRequests
 from runpod.serverless.modules import rp_job, rp_logger, rp_scale
 
@@ -137,13 +136,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
                 job_ids = await limited(self.stop_signals_fetcher(session), STOP_TIMEOUT_S) or []
             except TooManyRequests:
                 pause_s = TOO_MANY_PAUSE_S
-            except (
-                asyncio.TimeoutError,
-                ClientError,
-                OSError,
-                RuntimeError,
-                ValueError,
-            ) as error:
+            except Exception as error:  # the outermost place of this task: the next signal may be heard
                 log.warning("cannot ask for stop signals: %s", error, extra={"action": "stop.failed"})
                 pause_s = STOP_ERROR_PAUSE_S
             for job_id in job_ids:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from aiohttp import ClientError
 from runpod.http_client import TooManyRequests
 
 from comfy_worker.errors import InvalidInput
@@ -106,7 +105,7 @@ class JobTaker:
         except TooManyRequests:
             await pause(self._ending, TOO_MANY_PAUSE_S)
             return Batch()
-        except (asyncio.TimeoutError, ClientError, OSError, ValueError) as error:
+        except Exception as error:  # the outermost place of taking: whatever it is, the worker goes on
             self._failures += 1
             pause_s = min(FIRST_PAUSE_S * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
             reason = f"{type(error).__name__}: {error}"
