@@ -25,6 +25,11 @@ TAIL_LINES = 60
 END_WITHIN_S = 5.0
 PR_SET_PDEATHSIG = 1
 
+NO_ANSWER = (
+    "no network, or the server does not answer: check the connection, the proxy and pip's index settings, "
+    "and call again; what is already downloaded is kept"
+)
+NO_ACCESS = "the server refuses access: check the address, the user and the password"
 FULL_DISK = "the disk is full: make room (doctor shows what is free) and call again"
 # What a failing program says, and what that means for the user.  The first that fits wins.
 REASONS = [
@@ -41,21 +46,39 @@ REASONS = [
     (
         r"\b(401 Unauthorized|403 Forbidden|407 Proxy Auth)|status code: 40[137]|Authentication failed"
         r"|could not read Username",
-        "the server refuses access: check the address, the user and the password",
+        NO_ACCESS,
     ),
     (
         r"dns error|Connection refused|failed to lookup address|Failed to establish a new connection"
         r"|NewConnectionError|Name or service not known|name resolution|Network is unreachable|No route to host"
         r"|Could not resolve host|[Cc]ould not connect|Failed to connect|timed out|tcp connect error"
-        r"|ConnectionResetError|Connection reset|network connectivity is disabled|error sending request",
-        "no network, or the server does not answer: check the connection, the proxy and pip's index settings, "
-        "and call again; what is already downloaded is kept",
+        r"|ConnectionResetError|Connection reset|network connectivity is disabled|error sending request"
+        r"|Operation too slow|early EOF|RPC failed",
+        NO_ANSWER,
+    ),
+    (
+        r"detected dubious ownership",
+        "Git does not trust that repository, as it belongs to another user: call `git config --global --add "
+        "safe.directory FOLDER` with its folder",
+    ),
+    (
+        r"does not appear to be a git repository|not a git repository|repository '.*' not found",
+        "there is no Git repository at that address: name one with --comfyui-source, or use a folder of files as "
+        "it is with --comfyui-dir",
+    ),
+    (
+        r"unable to read [0-9a-f]{40}|missing blob|promisor remote|bad object|did not receive expected object",
+        "that repository lacks some of the files of this version: name a complete one",
     ),
     (
         r"No matching distribution|No solution found|was not found in the package registry",
         "the package index cannot be reached or has no packages that fit together: check pip's index settings",
     ),
 ]
+
+
+class Unreachable(SetupError):
+    """A server that does not answer, or lets nobody in."""
 
 
 def explain(output: str) -> str:
@@ -138,7 +161,9 @@ class Runner:
                 _end(child)
         output = "\n".join(tail)
         if code:
-            raise SetupError(f"{step.title} failed: {explain(output)}. Full output: {self.log}")
+            reason = explain(output)
+            failure = Unreachable if reason in (NO_ANSWER, NO_ACCESS) else SetupError
+            raise failure(f"{step.title} failed: {reason}. Full output: {self.log}")
         return output
 
 

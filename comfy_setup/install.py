@@ -47,7 +47,7 @@ def install(
             check_disk(shutil.disk_usage(paths.REPO).free, environ)
             packages.make_environment(console, runner)
         comfyui.install_comfyui(console, runner, choice)
-        packages.install_packages(console, runner, cuda, dev, comfyui.extra_requirements(environ))
+        packages.install_packages(console, runner, cuda, dev, comfyui.requirements(environ))
         comfyui.compile_bytecode(console, runner)
         node_packs.install_packs(console, runner)
     console.say(f"Ready: Python environment {paths.VENV.name}, ComfyUI {comfyui.described(environ)}")

@@ -56,11 +56,11 @@ def test_the_packages_for_tests_count_only_where_they_are_asked_for(stamp: Path)
 
 
 def test_a_torch_for_another_cuda_is_ready_only_where_none_was_asked_for(stamp: Path) -> None:
-    assert not packages.ready("13")
-    write_stamp(stamp, entries(cuda="13", worker=file_hash(packages.WORKER_LOCKS["13"])))
-    assert (packages.ready(), packages.ready("13"), packages.ready("12")) == (True, True, False)
     assert packages.chosen_cuda() == "13"
-    write_stamp(stamp, entries(cuda="13"))  # made from the lock of the other
+    write_stamp(stamp, entries(cuda="12", worker=file_hash(packages.WORKER_LOCKS["12"])))
+    assert (packages.ready(), packages.ready("12"), packages.ready("13")) == (True, True, False)
+    assert packages.chosen_cuda() == "12"
+    write_stamp(stamp, entries(cuda="12"))  # made from the lock of the other
     assert not packages.ready()
 
 
@@ -113,3 +113,9 @@ def test_what_uv_has_cached_need_not_fit_again(tmp_path: Path, monkeypatch: pyte
         sparse.truncate(8_000_000_000)
     install.check_disk(2e9, {"UV_CACHE_DIR": str(cache)})
     install.check_disk(2e9, {"XDG_CACHE_HOME": str(tmp_path / "cache")})
+
+
+def test_the_lock_meets_the_default_comfyuis_requirements() -> None:
+    names = {name for cuda in ("12", "13") for name in locked(cuda)}
+    assert {"comfy-kitchen", "comfy-aimdo", "comfy-angle", "simpleeval", "pyopengl"} <= names
+    assert [locked(cuda)["transformers"].partition(".")[0] for cuda in ("12", "13")] == ["4", "4"]
