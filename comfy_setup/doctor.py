@@ -19,6 +19,7 @@ from comfy_common import model_folders as places
 from comfy_common import paths, requirements
 from comfy_common.comfyui_version import DEFAULT
 from comfy_common.errors import SetupError
+from comfy_common.placeholder_names import is_placeholder
 from comfy_common.text import size
 from comfy_setup import comfyui, drivers, models, packages
 
@@ -190,7 +191,7 @@ def _models(environ: Mapping[str, str]) -> list[Finding]:
             text += f"; {damaged[0]} {models.damage(damaged[0])}: download it again or remove it"
             none_whole = name == "checkpoints" and damaged == files
             findings.append(Finding(name, "bad" if none_whole else "note", text))
-        elif name == "checkpoints" and all(models.is_placeholder(path) for path in files):
+        elif name == "checkpoints" and all(is_placeholder(path.name) for path in files):
             findings.append(Finding(name, "note", f"{text}; only the placeholder, whose pictures are noise"))
         else:
             findings.append(Finding(name, "ok", text))

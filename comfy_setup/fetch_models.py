@@ -75,7 +75,7 @@ def _wanted(console: Console, environ: Mapping[str, str], only: Sequence[str]) -
     """The files to fetch, by where each belongs: one that is damaged to where it lies."""
     searched = models.folders(environ)
     wanted = {}
-    for entry in models.listed(only):
+    for entry in models.listed(only, environ):
         path = models.find(entry, searched)
         problem = models.damage(path, entry.sha256) if path else ""
         if path and problem:

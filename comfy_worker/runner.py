@@ -46,6 +46,7 @@ from comfy_worker.response.s3 import Storage, job_storage
 from comfy_worker.response.schema import Result
 from comfy_worker.response.shapes import model_list, options_answer, shape
 from comfy_worker.settings import Settings
+from comfy_worker.workflow.check.links import without_idle
 from comfy_worker.workflow.check.preflight import is_stale, refusal
 from comfy_worker.workflow.isolate import into_folder, serve_raw
 
@@ -140,10 +141,10 @@ class JobRunner:
         return limit_s - min(MARGIN_S, limit_s * MARGIN_SHARE)
 
     def _answer(self, job: Mapping[str, Any], stop: Stop, tell: Tell) -> Any:
-        asked = translate(job.get("input"))
+        asked = translate(job.get("input"), stop.check)
         if asked.api_name in ("getModels", "getOptions", "setOptions"):
             return self._a1111_options(asked, stop)
-        request = JobInput.read(asked.input, asked.said, KNOWN_WORDS)
+        request = JobInput.read(asked.input, asked.said, KNOWN_WORDS, stop.check)
         most = self._settings.max_batch_size
         if request.batch_size is not None and request.batch_size > most:
             word = asked.said.get("batch_size", "batch_size")
@@ -211,13 +212,14 @@ class JobRunner:
             self._make_room(comfyui)
             with clock.stage("prepare"):
                 files = InputFiles(comfyui.process.input_dir / name, self._settings, stop)
-                plan = self._plan(asked, request, template, comfyui, files, models)
+                plan = self._plan(asked, request, template, comfyui, files, models, stop)
                 plan.warnings[:0] = asked.warnings
                 if request.validate_only:
                     return validation(plan, into_folder(plan.workflow, name, comfyui.defs), comfyui)
                 if plan.findings:
                     raise refusal(plan.findings)
-                workflow = into_folder(serve_raw(plan.workflow, comfyui.defs), name, comfyui.defs)
+                needed = without_idle(plan.workflow, comfyui.defs)
+                workflow = into_folder(serve_raw(needed, comfyui.defs), name, comfyui.defs)
             # The graph as the client knows it: without the names of this job's folders.
             graph = json.dumps(plan.workflow).replace(f"{name}/", "")
             text = {} if "--disable-metadata" in self._settings.comfy_args else {"prompt": graph}
@@ -285,6 +287,7 @@ class JobRunner:
         comfyui: RunningComfyUI,
         files: InputFiles,
         models: JobModels,
+        stop: Stop,
     ) -> Plan:
         on_demand = self._settings.models_on_demand and not request.validate_only
         planner = Planner(
@@ -297,6 +300,7 @@ class JobRunner:
             listed=self._listed,
             models=models,
             on_demand=on_demand,
+            check=stop.check,
         )
         try:
             plan = planner.plan()

@@ -126,7 +126,7 @@ def upstream(tmp_path: Path) -> Path:
         git(folder, "add", ".")
         git(folder, "commit", "-m", version)
         git(folder, "tag", "--annotate", "--message", version, f"v{version}")
-    git(folder, "checkout", "-b", "next")
+    git(folder, "checkout", "-b", "to/next")
     commit(folder, "0.5.0")
     git(folder, "checkout", "master")
     return folder
@@ -188,14 +188,15 @@ def test_a_branch_or_latest_follows_its_repository(
     repo: Path, runner: Runner, console: Console, upstream: Path
 ) -> None:
     source = f"git+file://{upstream}"
-    assert installed_version(repo, runner, console, Choice(source, "next")) == "0.5.0"
-    git(upstream, "checkout", "next")
+    assert installed_version(repo, runner, console, Choice(source, "to/next")) == "0.5.0"
+    git(upstream, "checkout", "to/next")
     commit(upstream, "0.5.1")
     assert installed_version(repo, runner, console, Choice()) == "0.5.0"
-    assert installed_version(repo, runner, console, Choice(source, "next")) == "0.5.1"
+    assert installed_version(repo, runner, console, Choice(source, "to/next")) == "0.5.1"
     assert installed_version(repo, runner, console, Choice(source, "latest")) == "0.4.0"
     git(upstream, "tag", "v0.10.0-rc1")
     git(upstream, "tag", "v0.10")
+    assert (repo / ".comfyui-to-next").is_dir()
     assert installed_version(repo, runner, console, Choice(source, "latest")) == "0.5.1"
     (repo / ".comfyui" / "mine").touch()
     assert installed_version(repo, runner, console, Choice(source, "latest")) == "0.5.1"

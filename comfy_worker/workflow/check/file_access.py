@@ -92,7 +92,8 @@ def _check_choice(graph: Graph, place: Input, ours: Set[str]) -> None:
     choices = (spec and spec.choices) or ()
     for name in _texts(graph.value(literal or place)):
         is_listed = name in choices or (is_model(name) and not climbs(name))
-        if name not in ours and (JOB_FOLDER.match(name) or (is_path and not is_listed)):
+        is_elsewhere = name not in choices and climbs(name)
+        if name not in ours and (JOB_FOLDER.match(name) or is_elsewhere or (is_path and not is_listed)):
             raise _refused(graph, place, name, "which is none of its choices")
 
 
