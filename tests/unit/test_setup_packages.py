@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from comfy_common import paths
 from comfy_common.errors import SetupError
 from comfy_setup import install, packages
+from comfy_setup.comfyui import Choice
+from comfy_setup.console import Console
 from comfy_setup.marker import file_hash, read_stamp, write_stamp
 
 
@@ -119,3 +122,22 @@ def test_the_lock_meets_the_default_comfyuis_requirements() -> None:
     names = {name for cuda in ("12", "13") for name in locked(cuda)}
     assert {"comfy-kitchen", "comfy-aimdo", "comfy-angle", "simpleeval", "pyopengl"} <= names
     assert [locked(cuda)["transformers"].partition(".")[0] for cuda in ("12", "13")] == ["4", "4"]
+
+
+def test_a_linked_environment_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = tmp_path / "other" / ".venv"
+    shared.mkdir(parents=True)
+    (tmp_path / ".venv").symlink_to(shared)
+    monkeypatch.setattr(paths, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(packages, "STAMP", tmp_path / ".venv" / "comfy_setup.json")
+    write_stamp(packages.STAMP, entries(worker="of other lock files"))
+    before = {path: path.read_bytes() for path in shared.iterdir()}
+    for name in ("install_comfyui", "compile_bytecode", "described"):
+        monkeypatch.setattr(install.comfyui, name, lambda *_: "")
+    monkeypatch.setattr(install.node_packs, "install_packs", lambda *_: None)
+    console = Console(io.StringIO())
+    install.install(console, {}, Choice())
+    assert {path: path.read_bytes() for path in shared.iterdir()} == before
+    said = console.stream.getvalue()  # type: ignore[attr-defined]
+    assert said.startswith(f".venv is a link to {shared}: used as it is, though not made from these locks\n")
