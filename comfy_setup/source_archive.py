@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 
+from comfy_common import offline
 from comfy_common.errors import SetupError
 from comfy_common.text import size
 from comfy_setup.child import Unreachable
@@ -72,7 +73,7 @@ def check_archives(environ: Mapping[str, str]) -> None:
         Unreachable: they cannot.
     """
     if reason := why_unreachable(ARCHIVES, proxy_for(ARCHIVES, environ)):
-        raise Unreachable(f"{ARCHIVES} cannot be reached: {reason}")
+        raise Unreachable(f"{ARCHIVES} cannot be reached: {reason}; {offline.advice('github.com', environ)}")
 
 
 def tree_id(folder: Path) -> bytes:
