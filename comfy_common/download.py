@@ -36,6 +36,7 @@ from comfy_common.pinned_http import (
     Target,
     TooManyRedirects,
     UnknownHost,
+    UnsupportedProxy,
     UnsupportedScheme,
     basic_authorization,
     parse_target,
@@ -619,6 +620,7 @@ _REFUSALS: Mapping[type[RequestRefused], str] = {
     UnsupportedScheme: "it leads to a URL that begins neither with http:// nor with https://",
     PrivateAddress: "it leads to an address that is not public, which this worker does not fetch from",
     TooManyRedirects: "it redirects too often",
+    UnsupportedProxy: "the environment names a SOCKS proxy: set HTTPS_PROXY to one that begins with http://",
 }
 
 
