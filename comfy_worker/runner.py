@@ -234,6 +234,7 @@ class JobRunner:
             with clock.stage("execute"):
                 extra_data = self._extra_data(asked, request, plan, comfyui)
                 extra_data["comfy_worker_graph"] = json.loads(graph)
+                extra_data["comfy_worker_folders"] = [name]
                 executed = comfyui.execute(workflow, stop, on_event=follow, extra_data=extra_data)
             with clock.stage("collect"):
                 return outcome.result(executed, clock)
