@@ -221,8 +221,8 @@ class Settings(BaseModel):
         alias="COMFYUI_DIR",
         description="A ComfyUI that is already there, used as it is; otherwise `.comfyui`",
     )
-    model_roots: tuple[Path, ...] = Field(
-        default_factory=lambda: tuple(paths.model_roots({})),
+    models_dir: Path = Field(
+        default_factory=lambda: paths.models_dir({}),
         alias="MODELS_DIR",
         description="A folder with `checkpoints`, `loras` ... of its own; the network volume's are found anyway",
     )
@@ -285,7 +285,7 @@ class Settings(BaseModel):
             key: value for key, value in environ.items() if key in known and value.strip()
         }
         values["COMFYUI_DIR"] = paths.comfyui_dir(environ)
-        values["MODELS_DIR"] = tuple(paths.model_roots(environ))
+        values["MODELS_DIR"] = paths.models_dir(environ)
         values["VOLUME_DIR"] = paths.volume_dir(environ)
         values["MODELS_CACHE_DIR"] = paths.models_cache_dir(environ)
         details = _storage_problems(values)
@@ -300,6 +300,15 @@ class Settings(BaseModel):
             ]
         listed = "; ".join(f"{detail['setting']}: {detail['problem']}" for detail in details)
         raise InvalidSettings(f"set these environment variables right, or unset them: {listed}", details)
+
+    @property
+    def model_roots(self) -> tuple[Path, ...]:
+        """The folders that hold models, searched in order after ComfyUI's own.
+
+        Looks at the network volume, which may hang: the main thread must not ask for it at start.
+        """
+        volume = paths.volume_model_roots(self.volume)
+        return (self.models_dir, *volume, self.models_cache_dir)
 
     @property
     def secrets(self) -> list[str]:

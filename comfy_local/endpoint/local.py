@@ -217,13 +217,15 @@ def serve(port: int, workers: int, environ: Mapping[str, str] | None = None, *, 
         reason = f"port {port} is taken; choose another with --port" if taken else str(error)
         print(f"The endpoint could not start: {reason}.", file=sys.stderr)
         return 1
-    print(f"starting {workers} worker(s); their log follows on standard error", flush=True)
-    while not signals and not endpoint.wait_ready(SIGNAL_POLL_S):
-        pass
-    if not signals:
-        print(f"ready: {endpoint.url} (Ctrl-C ends it)", flush=True)
-    while not signals:
-        time.sleep(SIGNAL_POLL_S)
-    print("ending the workers", flush=True)
-    endpoint.close()
+    try:
+        print(f"starting {workers} worker(s); their log follows on standard error", flush=True)
+        while not signals and not endpoint.wait_ready(SIGNAL_POLL_S):
+            pass
+        if not signals:
+            print(f"ready: {endpoint.url} (Ctrl-C ends it)", flush=True)
+        while not signals:
+            time.sleep(SIGNAL_POLL_S)
+        print("ending the workers", flush=True)
+    finally:  # whoever read the lines may have gone
+        endpoint.close()
     return 0

@@ -7,11 +7,12 @@ Owns the order of the edits. Each edit is a function of ``graph/``; what they ne
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from comfy_common.placeholder_names import real_files
 from comfy_worker.errors import InputError, InvalidInput, InvalidValue, ModelMismatch, ModelNotFound, brief
 from comfy_worker.inputs.files import InputFiles, is_in_place
 from comfy_worker.models.detect import Family, ModelKind, compatible, identify
@@ -37,6 +38,9 @@ from comfy_worker.workflow.roles.find import Roles, find_roles
 
 __all__ = ["Installed", "Plan", "Planner", "choose_template"]
 
+# The checkpoints that are missing, and what stood in, of which a client of this worker has been warned.
+_STAND_INS_TOLD: set[tuple[str, str]] = set()
+
 
 class Installed(Protocol):
     """What the ComfyUI that will run the job has."""
@@ -60,6 +64,10 @@ class Installed(Protocol):
 
 class Models(Protocol):
     """What fetches models."""
+
+    @property
+    def accepts_urls(self) -> bool:
+        """Whether a client may give a model by its URL."""
 
     def fetch(self, asked: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
         """The names of files, by their folder and the word that a client has for them."""
@@ -126,6 +134,7 @@ class Planner:
         listed: the model files of models.txt.
         models: fetches what is given by URL; None: such a word is taken for a file's name.
         on_demand: whether a template's own checkpoint will be fetched where it is absent.
+        check: raises where the job must end; called now and then.
     """
 
     def __init__(
@@ -140,7 +149,9 @@ class Planner:
         listed: Sequence[Need] = (),
         models: Models | None = None,
         on_demand: bool = False,
+        check: Callable[[], None] | None = None,
     ) -> None:
+        self._check = check
         self._request = request
         self._template = template
         self._installed = installed
@@ -174,7 +185,7 @@ class Planner:
         # Read anew each time: between two tries a file may have arrived.
         self._defs, self._warnings = self._installed.defs, []
         given = self._request.workflow if template is None else template.workflow
-        converted = read_workflow(given, self._defs)
+        converted = read_workflow(given, self._defs, self._check)
         workflow, sources = converted.workflow, self._sources(converted)
         known = all(node["class_type"] in self._defs for node in workflow.values())
         if not known and not self._request.validate_only:
@@ -198,7 +209,7 @@ class Planner:
         if template is not None:
             values |= self._stand_in_checkpoint(template, workflow, roles, values)
         values |= self._seed(workflow, roles)
-        resolve_variants(workflow, converted.variants, values.get("seed", 0))
+        resolve_variants(workflow, converted.variants, values.get("seed", 0), self._check)
         defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
         values = defaults | self._placed(values, roles, declared) | request.parameters
         self._warn_of_left(roles, values.keys() - declared.keys())
@@ -232,7 +243,19 @@ class Planner:
             has_input=self._has_input,
             explain=self._installed.explain,
             searched=self._installed.searched,
+            commands=self._commands(),
+            accepts_urls=self._models is not None and self._models.accepts_urls,
+            has_default=self._template is not None and not self._sd_model,
         )
+
+    def _commands(self) -> dict[str, str]:
+        """By model file, what `comfy_setup models --only` takes: the template, else the file of models.txt."""
+        commands = {f"{need.folder}/{need.file}": f"{need.folder}/{need.file}" for need in self._listed}
+        if self._template is not None:
+            for need in self._template.params.needs:
+                if need.url:
+                    commands[f"{need.folder}/{need.file}"] = self._template.name
+        return commands
 
     def _fetch_models(self, workflow: Workflow, declared: Mapping[str, Declared]) -> Workflow:
         """Have what the request gives by URL, and let request and graph name the files."""
@@ -323,9 +346,9 @@ class Planner:
             chosen = find_checkpoint(str(wanted), installed)
         elif self._sd_model:
             chosen = find_checkpoint(self._sd_model, installed)
-        elif len(installed) == 1:
-            chosen = installed[0]
-            self._warnings.append(f"checkpoint {own} is not installed; {chosen}, the only one there is, stood in")
+        elif len(candidates := real_files(installed)) == 1:
+            chosen = candidates[0]
+            self._warn_of_stand_in(own, chosen)
         else:
             try:
                 chosen = match(own, installed, "checkpoint")
@@ -335,6 +358,12 @@ class Planner:
         native = {} if family is None or chosen == own else {"width": family.width, "height": family.height}
         size = {} if "width" in values or "height" in values else native
         return {"checkpoint": chosen, **{key: value for key, value in size.items() if key in roles.places}}
+
+    def _warn_of_stand_in(self, own: str, chosen: str) -> None:
+        """Say that another checkpoint stands in; once, since it is the same for every job of this worker."""
+        if (own, chosen) not in _STAND_INS_TOLD:
+            _STAND_INS_TOLD.add((own, chosen))
+            self._warnings.append(f"checkpoint {own} is not installed; {chosen}, the only one there is, stood in")
 
     def _is_needed(self, folder: str, file: str) -> bool:
         """Whether the template's params or models.txt say where a file comes from."""

@@ -150,7 +150,7 @@ def parse(value: Any) -> Workflow:
             details.append({"node_id": node_id, "problem": "class_type is missing"})
         elif not all(isinstance(node.get(part), (dict, type(None))) for part in ("inputs", "_meta")):
             details.append({"node_id": node_id, "problem": "inputs or _meta is no object"})
-        elif not _is_plain(node):
+        elif not _is_plain({part: node.get(part) for part in ("inputs", "_meta")}):
             details.append({"node_id": node_id, "problem": "it holds NaN or Infinity, or is nested too deep"})
     if details:
         first = details[0]

@@ -8,26 +8,26 @@ ComfyUI would drop, and for a broken link in an input that its class does not de
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from comfy_common.placeholder_names import real_files
 from comfy_worker.errors import InputError, InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled, brief
+from comfy_worker.nearest import MAX_HINTS, nearest
 from comfy_worker.workflow.check.links import LinkFault, LinkWalk, link_faults, unwrapped
-from comfy_worker.workflow.graph import Input, Workflow, title_of
+from comfy_worker.workflow.graph import Input, Need, Workflow, title_of
 from comfy_worker.workflow.model_files import Sources, find_need
-from comfy_worker.workflow.model_names import is_model, nearest_files
+from comfy_worker.workflow.model_names import FOLDERS, is_model, nearest_files
 from comfy_worker.workflow.node_defs import Absence, InputSpec, NodeDefs
 
 __all__ = ["Checked", "Finding", "broken_links", "check", "is_stale", "refusal"]
 
 # Looking a class up reads the sources of packs.
 MAX_EXPLAINED = 10
-# A search for near names compares with every name that there is.
-MAX_NEAR_SEARCHES = 20
-NEAR_LENGTH = 100
+# How many of the installed files an error names.
+MAX_SHOWN = 8
 # A client reads the first few; what is sent has to stay small.
 MAX_FINDINGS = 100
 MAX_WARNINGS = 50
@@ -263,7 +263,7 @@ class _Checker:
             if is_model(value):
                 raise self._missing_model(class_type, spec, value)
             if spec.is_listed:
-                near = self._near_to(str(value), spec.name, spec.choices, 0.4)
+                near = self._near_to(str(value), spec.name, spec.choices)
                 use = " or ".join(near or [str(choice) for choice in spec.choices[:8]])
                 problem = f"{spec.name} {_shown(value)} is none of its choices"
                 raise _Problem("value_not_in_list", problem, f"use {use or 'another node'}")
@@ -276,32 +276,53 @@ class _Checker:
     def _missing_model(self, class_type: str, spec: InputSpec, value: str) -> _Problem:
         file = value.replace("\\", "/")
         need = find_need(class_type, spec.name, file, self._sources)
-        near = []
-        if len(self._near) < MAX_NEAR_SEARCHES:
-            near = nearest_files(value[-NEAR_LENGTH:], [str(choice) for choice in spec.choices or ()])
+        near = self._near.get((spec.name, value), [])
+        if not near and len(self._near) < MAX_HINTS:
+            near = nearest_files(value, [str(choice) for choice in spec.choices or ()])
             self._near[spec.name, value] = near
         listed = f"{need.folder}/{file}" in self._sources.listed
-        where = f"models/{need.folder}" if need.folder else "its folder under models"
-        ways = [f"put it into {where}" + (f", from {need.url}" if need.url else "")]
-        ways += ["run `python3 -m comfy_setup models`, since models.txt lists it"] if listed else []
-        ways += [f"name one that is there, such as {', '.join(near)}"] if near else []
+        ways = [*self._ways_of_client(need, near, spec), self._way_of_operator(need)]
         searched = list(self._sources.searched(need.folder))
         problem = f"{spec.name} {_shown(value)} is not installed"
         problem += f" (looked in {', '.join(searched)})" if searched else ""
         facts = {"folder": need.folder, "nearest": near, "url": need.url, "in_models_txt": listed}
         facts["looked_in"] = searched
-        return _Problem("missing_model", problem, " or ".join(ways), **facts)
+        return _Problem("missing_model", problem, ", or ".join(ways), **facts)
 
-    def _near_to(self, name: str, where: str, known: Iterable[Any], cutoff: float) -> list[str]:
-        """Up to three of the known names that look like one; none after many searches."""
-        key = (where, name[:NEAR_LENGTH])
-        if key not in self._near and len(self._near) < MAX_NEAR_SEARCHES:
-            words = [str(word) for word in known]
-            self._near[key] = difflib.get_close_matches(key[1], words, n=3, cutoff=cutoff)
+    def _ways_of_client(self, need: Need, near: list[str], spec: InputSpec) -> Iterator[str]:
+        """What a client can do about a missing model file."""
+        is_checkpoint = need.folder == FOLDERS["checkpoint"]
+        installed = real_files(str(choice) for choice in spec.choices or ())
+        if near:
+            yield f"name one that is there, such as {', '.join(near)}"
+        elif installed:
+            more = f" and {len(installed) - MAX_SHOWN} more" if len(installed) > MAX_SHOWN else ""
+            by_key = " as `checkpoint`" if is_checkpoint else ""
+            yield f"name an installed one{by_key}: {', '.join(installed[:MAX_SHOWN])}{more}"
+        if self._sources.accepts_urls:
+            yield "give its URL"
+
+    def _way_of_operator(self, need: Need) -> str:
+        """What the operator can do about it."""
+        where = f"models/{need.folder}" if need.folder else "its folder under models"
+        name = self._sources.commands.get(f"{need.folder}/{need.file}")
+        source = f", from {need.url}" if need.url else ""
+        way = f"put it into {where}{source}"
+        if name:
+            way = f"run `python3 -m comfy_setup models --only {name}`"
+        if self._sources.has_default and need.folder == FOLDERS["checkpoint"]:
+            way += " or to set SD_MODEL to an installed one"
+        return f"ask the operator to {way}"
+
+    def _near_to(self, name: str, where: str, known: Iterable[Any]) -> list[str]:
+        """The known names that are near one; none after many searches."""
+        key = (where, name)
+        if key not in self._near and len(self._near) < MAX_HINTS:
+            self._near[key] = nearest(name, map(str, known))
         return self._near.get(key, [])
 
     def _unknown_class(self, class_type: str) -> _Problem:
-        near = self._near_to(class_type, "", self._defs, 0.7)
+        near = self._near_to(class_type, "", self._defs)
         pack = self._sources.packs.get(class_type)
         if class_type not in self._explained and len(self._explained) < MAX_EXPLAINED:
             self._explained[class_type] = self._sources.explain(class_type)
