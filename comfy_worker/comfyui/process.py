@@ -115,6 +115,11 @@ class ComfyUIProcess:
             log.error("ComfyUI %s; ending it", fault, extra={"action": "comfyui.condemned"})
             self._child.terminate()
 
+    @property
+    def was_condemned(self) -> bool:
+        """Whether the worker ended it."""
+        return bool(self._condemned)
+
     def failure(self, when: str = "", prompt_id: str = "") -> ComfyUIUnavailable | OutOfMemory | None:
         """Why it cannot be used any more, with its last log lines; None while it can be.
 
