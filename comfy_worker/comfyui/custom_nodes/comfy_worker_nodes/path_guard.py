@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -38,6 +39,9 @@ OPENERS = (
     ("torchaudio", "load"),
     ("torchaudio", "info"),
 )
+# What FFmpeg takes for an address rather than for a path.
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)[,:]")
+REMOTE = {"http", "https", "rtmp", "rtmps", "rtsp", "rtp", "srt", "tcp", "tls", "udp", "data"}
 LISTINGS = frozenset({"os.listdir", "os.scandir"})
 MOVES = frozenset({"os.rename", "os.link", "os.symlink"})
 WATCHED = LISTINGS | MOVES | {"open", "os.mkdir", "os.remove", "subprocess.Popen", "sqlite3.connect"}
@@ -87,13 +91,20 @@ class PathGuard:
             raise self.refusal(refused)
 
     def check(self, path: Any) -> None:
-        """Refuse to read a path, where that is not allowed."""
+        """Refuse to read a path or an address of FFmpeg's, where that is not allowed."""
         name = _text(path)
-        if self.is_on and name is not None:
-            with self.lifted():
-                is_allowed = self.readable.allows(name)
-            if not is_allowed:
-                raise self.refusal(name)
+        if not self.is_on or name is None:
+            return
+        address = ADDRESS.match(name)
+        if address is not None and address[1].lower() in REMOTE:
+            return
+        if address is not None and not address[1].lower().startswith("file"):
+            raise self.refusal(name)  # such as `concat:` and `subfile:`, which name files within
+        name = name if address is None else name[address.end() :]
+        with self.lifted():
+            is_allowed = self.readable.allows(name)
+        if not is_allowed:
+            raise self.refusal(name)
 
     def refusal(self, path: str) -> PermissionError:
         """The error for a path."""

@@ -48,6 +48,7 @@ HOME_CACHES = (
         ".config/fontconfig",
     ),
 )
+KERNEL = ("/proc", "/dev", "/sys")
 # Of another process only what psutil looks at; its environment may hold keys.
 PROCESS_FILE = re.compile(r"/proc/(\d+)/(.*)")
 OF_ANY_PROCESS = {"stat", "statm", "status", "cmdline", "comm", "io", "limits", "cgroup", "smaps", "smaps_rollup"}
@@ -67,7 +68,15 @@ def system_roots(environ: dict[str, str]) -> list[str]:
 def _with_real(roots: Iterable[str]) -> tuple[str, ...]:
     """The folders as they are written and as they lie on the disk."""
     absolute = [os.path.abspath(root) for root in roots]
-    return tuple(dict.fromkeys([*absolute, *map(os.path.realpath, absolute)]))
+    return tuple(dict.fromkeys([*absolute, *map(_real, absolute)]))
+
+
+def _real(path: str) -> str:
+    """Where a path leads; the path itself where that may not be known."""
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return os.path.abspath(path)
 
 
 def _is_in(path: str, roots: Iterable[str]) -> bool:
@@ -129,9 +138,15 @@ class Readable:
         return bool(JOB_NAME.fullmatch(name)) and name not in self.own
 
     def _forms(self, path: str) -> list[str]:
-        """A path as it is written, unless ``..`` makes that mean little, and as it lies on the disk."""
-        real = os.path.realpath(path)
-        return [real] if ".." in path.split(os.sep) else list(dict.fromkeys([os.path.abspath(path), real]))
+        """A path as it is written, and as it lies on the disk.
+
+        What is written counts since operators link models and packs from elsewhere. It means nothing where it
+        has ``..``, or leads through the links that the kernel makes (``/proc/self/root``).
+        """
+        written, real = os.path.abspath(path), _real(path)
+        if ".." in path.split(os.sep) or _is_in(written, KERNEL):
+            return [real]
+        return list(dict.fromkeys([written, real]))
 
     def _is_foreign_job(self, path: str) -> bool:
         for root in self.job_roots:
