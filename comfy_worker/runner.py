@@ -20,7 +20,7 @@ from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.progress import ProgressReport
 from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
 from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
-from comfy_worker.comfyui.workdirs import JobFolders
+from comfy_worker.comfyui.workdirs import JobFolders, make_folders
 from comfy_worker.deadline import Clock, Stop
 from comfy_worker.error_response import secrets_of, tell_failure
 from comfy_worker.errors import (
@@ -49,7 +49,7 @@ from comfy_worker.server_paths import ServerPaths
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.check.links import without_idle
 from comfy_worker.workflow.check.preflight import is_stale, refusal
-from comfy_worker.workflow.isolate import into_folder, serve_raw
+from comfy_worker.workflow.isolate import into_folder, output_folders, serve_raw
 
 __all__ = ["JobRunner"]
 
@@ -247,6 +247,7 @@ class JobRunner:
                     raise refusal(plan.findings)
                 needed = without_idle(plan.workflow, comfyui.defs)
                 workflow = into_folder(serve_raw(needed, comfyui.defs), name, comfyui.defs)
+                make_folders(comfyui.process.output_dir, output_folders(workflow, name))
             # The graph as the client knows it: without the names of this job's folders.
             graph = json.dumps(plan.workflow).replace(f"{name}/", "")
             text = {} if "--disable-metadata" in self._settings.comfy_args else {"prompt": graph}
@@ -264,7 +265,7 @@ class JobRunner:
                 extra_data["comfy_worker_folders"] = [name]
                 executed = comfyui.execute(workflow, stop, on_event=follow, extra_data=extra_data)
             with clock.stage("collect"):
-                return outcome.result(executed, clock)
+                return outcome.result(executed, clock, name)
 
     def _delivery(self, job: Mapping[str, Any], asked: Output, stop: Stop) -> Delivery:
         """How the job's files are to reach its client; the job's own storage counts before the worker's."""

@@ -41,6 +41,9 @@ __all__ = [
 ]
 
 SEED_LIMIT = 2**53
+# Names, of a file or of a node's input: a URL is the longest. Prompts, pictures and graphs may be longer.
+MAX_NAME = 4000
+LONG_TEXTS = ("prompt", "negative_prompt", "image", "mask", "workflow")
 # Whatever a number means here, it is not longer.
 MAX_DIGITS = 40
 # How many findings an error lists.
@@ -48,11 +51,12 @@ MAX_FINDINGS = 20
 # Keys that hold an object of a client's own names.
 OPEN_KEYS = ("overrides", "parameters")
 
-_WORDS = {
+_WORDS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     str: "text",
+    Literal: "text",
     tuple: "a list",
     dict: "an object",
 }
@@ -102,6 +106,18 @@ class _Strict(BaseModel):
         words = _words_of(cls.model_fields[info.field_name or ""].annotation)
         if isinstance(value, bool) and "true or false" not in words:
             raise PydanticCustomError("bool", "Input should be {words}", {"words": words})
+        if (
+            words == "text"
+            and isinstance(value, str)
+            and info.field_name not in LONG_TEXTS
+            and len(value) > MAX_NAME
+        ):
+            raise PydanticCustomError(
+                "long", "Input should be text of at most {most} characters", {"most": MAX_NAME}
+            )
+        if info.field_name in OPEN_KEYS and isinstance(value, dict) and max(map(len, value), default=0) > MAX_NAME:
+            problem = "Input should be an object whose keys have at most {most} characters each"
+            raise PydanticCustomError("long", problem, {"most": MAX_NAME})
         if words in NUMBERS and _is_too_long(value):
             problem = "Input should be {words} of at most {digits} digits"
             raise PydanticCustomError("digits", problem, {"words": words, "digits": MAX_DIGITS})
