@@ -19,7 +19,9 @@ from collections import OrderedDict, deque
 from importlib.util import find_spec
 from pathlib import Path
 
+from comfy_common import paths
 from comfy_common.environment import loopback_variables, public_variables
+from comfy_common.requirements import install_command, summary, unmet_requirements
 from comfy_worker.comfyui.cause import ending, log_cause, oom_kills
 from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.launch import LaunchOptions, has_accelerator, launch_flags
@@ -102,6 +104,8 @@ class ComfyUIProcess:
             log.warning("xformers is asked for and not installed", extra={"action": "comfyui.no_xformers"})
         self._thread.start()
         self._spawned.wait()
+        if hint := self._requirements_hint():
+            log.warning("ComfyUI: %s", hint, extra={"action": "comfyui.unmet_requirements"})
 
     def condemn(self, fault: str) -> None:
         """End a ComfyUI that cannot be used any more; returns at once, and only the first fault counts.
@@ -131,6 +135,15 @@ class ComfyUIProcess:
         how = ending(status, out_of_memory=out_of_memory)
         return self._failed(how, when, prompt_id, out_of_memory=out_of_memory)
 
+    def _requirements_hint(self) -> str:
+        """Say which packages this ComfyUI asks for in vain; empty if it has all."""
+        folder = self.options.comfyui_dir
+        unmet = unmet_requirements(folder / "requirements.txt")
+        if not unmet:
+            return ""
+        command = install_command(None if folder == paths.comfyui_dir({}) else folder)
+        return f"packages that it requires are missing or of another version: {summary(unmet)}: call `{command}`"
+
     def _failed(
         self, fault: str, when: str, prompt_id: str, *, out_of_memory: bool = False
     ) -> ComfyUIUnavailable | OutOfMemory:
@@ -138,6 +151,8 @@ class ComfyUIProcess:
         cause = log_cause(tail)
         details = [{"log": tail, "cause": cause or fault}]
         told = " ".join(filter(None, ["ComfyUI", fault, when, cause and f"and its log says '{cause}'"]))
+        if not self._booted and (hint := self._requirements_hint()):
+            told += f"; {hint}"
         error: ComfyUIUnavailable | OutOfMemory
         if out_of_memory:
             error = OutOfMemory(f"{told}; ask for a smaller size, a smaller batch or an fp8 model", details)
