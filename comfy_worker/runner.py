@@ -39,6 +39,7 @@ from comfy_worker.planning.templates import Template, Templates
 from comfy_worker.request.dialect_addons import without_hash
 from comfy_worker.request.dialect_names import OPTIONS
 from comfy_worker.request.dialects import KNOWN_WORDS, Request, translate
+from comfy_worker.request.graph_wrappers import secrets_within
 from comfy_worker.request.schema import JobInput, Output
 from comfy_worker.response.builder import Outcome, Tell, json_size, validation
 from comfy_worker.response.deliver import Delivery, result_limit
@@ -151,7 +152,7 @@ class JobRunner:
             The result in the shape that was asked for, or ``{"error": "CODE: sentence", "code", "message",
             "details"}``; with ``refresh_worker`` where RunPod should start another worker.
         """
-        with bound(job_id=str(job.get("id"))), job_secrets(*secrets_of(job)):
+        with bound(job_id=str(job.get("id"))), job_secrets(*secrets_of(job), *secrets_within(job.get("input"))):
             began = time.monotonic()
             try:
                 answer = self._answer(job, Stop(cancelled, self._time_limit_s(job)), tell, release)
@@ -282,6 +283,7 @@ class JobRunner:
             with clock.stage("execute"):
                 extra_data = self._extra_data(asked, request, plan, comfyui)
                 extra_data["comfy_worker_graph"] = json.loads(graph)
+                extra_data["comfy_worker_folders"] = [name]
                 executed = comfyui.execute(workflow, stop, on_event=follow, extra_data=extra_data)
             release()
             with clock.stage("collect"):
