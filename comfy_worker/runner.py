@@ -211,7 +211,7 @@ class JobRunner:
             self._make_room(comfyui)
             with clock.stage("prepare"):
                 files = InputFiles(comfyui.process.input_dir / name, self._settings, stop)
-                plan = self._plan(asked, request, template, comfyui, files, models)
+                plan = self._plan(asked, request, template, comfyui, files, models, stop)
                 plan.warnings[:0] = asked.warnings
                 if request.validate_only:
                     return validation(plan, into_folder(plan.workflow, name, comfyui.defs), comfyui)
@@ -285,6 +285,7 @@ class JobRunner:
         comfyui: RunningComfyUI,
         files: InputFiles,
         models: JobModels,
+        stop: Stop,
     ) -> Plan:
         on_demand = self._settings.models_on_demand and not request.validate_only
         planner = Planner(
@@ -297,6 +298,8 @@ class JobRunner:
             listed=self._listed,
             models=models,
             on_demand=on_demand,
+            max_batch_size=self._settings.max_batch_size,
+            check=stop.check,
         )
         try:
             plan = planner.plan()

@@ -19,6 +19,7 @@ from comfy_worker.workflow.convert.flatten import FlatNode, Value, flatten
 from comfy_worker.workflow.convert.ui_format import is_editor_file
 from comfy_worker.workflow.graph import Input, Link, Need, Workflow, parse
 from comfy_worker.workflow.node_defs import InputSpec, NodeClass, NodeDefs
+from comfy_worker.workflow.tracing import with_text_ids
 
 __all__ = ["Converted", "read_workflow", "resolve_variants"]
 
@@ -62,7 +63,7 @@ def read_workflow(value: Any, defs: NodeDefs) -> Converted:
         InvalidWorkflow: it is neither; or what it holds cannot become a graph.
     """
     if not is_editor_file(value):
-        return Converted(parse(value))
+        return Converted(with_text_ids(parse(value), defs))
     flat = flatten(value)
     _refuse_unreadable(flat)
     workflow = parse(_converted(flat, defs))
