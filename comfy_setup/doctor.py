@@ -18,6 +18,7 @@ from pathlib import Path
 from comfy_common import model_folders as places
 from comfy_common import paths
 from comfy_common.errors import SetupError
+from comfy_common.placeholder_names import is_placeholder
 from comfy_common.text import size
 from comfy_setup import comfyui, drivers, models, packages
 
@@ -148,16 +149,32 @@ def _node_packs() -> list[Finding]:
 
 
 def _settings(environ: Mapping[str, str]) -> list[Finding]:
-    """Let the worker read its settings: its own code alone knows them, and needs the environment's packages."""
+    problem = settings_problem(environ)
+    if problem is None:
+        return []  # the row of the packages says so
+    if not problem:
+        return [Finding("settings", "ok", "the worker's environment variables make sense")]
+    return [Finding("settings", "bad", problem)]
+
+
+def settings_problem(environ: Mapping[str, str]) -> str | None:
+    """Let the worker read its settings: its own code alone knows them, and needs the environment's packages.
+
+    Args:
+        environ: the worker's environment.
+
+    Returns:
+        What is wrong with them, empty for nothing, None where the packages are missing.
+    """
     try:
         ask: list[str | Path] = [paths.VENV_PYTHON, "-B", "-c", READ_SETTINGS]
         asked = subprocess.run(ask, capture_output=True, text=True, env=environ, cwd=paths.REPO)
     except FileNotFoundError:
-        return []  # the row of the packages says so
+        return None
     if not asked.returncode:
-        return [Finding("settings", "ok", "the worker's environment variables make sense")]
+        return ""
     said = asked.stderr.strip().splitlines() or [f"reading them ended with exit code {asked.returncode}"]
-    return [Finding("settings", "bad", said[-1].rpartition("InvalidSettings: ")[2])]
+    return said[-1].rpartition("InvalidSettings: ")[2]
 
 
 def _models(environ: Mapping[str, str]) -> list[Finding]:
@@ -177,7 +194,7 @@ def _models(environ: Mapping[str, str]) -> list[Finding]:
             text += f"; {damaged[0]} {models.damage(damaged[0])}: download it again or remove it"
             none_whole = name == "checkpoints" and damaged == files
             findings.append(Finding(name, "bad" if none_whole else "note", text))
-        elif name == "checkpoints" and all(models.is_placeholder(path) for path in files):
+        elif name == "checkpoints" and all(is_placeholder(path.name) for path in files):
             findings.append(Finding(name, "note", f"{text}; only the placeholder, whose pictures are noise"))
         else:
             findings.append(Finding(name, "ok", text))

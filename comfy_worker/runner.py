@@ -46,6 +46,7 @@ from comfy_worker.response.s3 import Storage, job_storage
 from comfy_worker.response.schema import Result
 from comfy_worker.response.shapes import model_list, options_answer, shape
 from comfy_worker.settings import Settings
+from comfy_worker.workflow.check.links import without_idle
 from comfy_worker.workflow.check.preflight import is_stale, refusal
 from comfy_worker.workflow.isolate import into_folder, serve_raw
 
@@ -140,10 +141,10 @@ class JobRunner:
         return limit_s - min(MARGIN_S, limit_s * MARGIN_SHARE)
 
     def _answer(self, job: Mapping[str, Any], stop: Stop, tell: Tell) -> Any:
-        asked = translate(job.get("input"))
+        asked = translate(job.get("input"), stop.check)
         if asked.api_name in ("getModels", "getOptions", "setOptions"):
             return self._a1111_options(asked, stop)
-        request = JobInput.read(asked.input, asked.said, KNOWN_WORDS)
+        request = JobInput.read(asked.input, asked.said, KNOWN_WORDS, stop.check)
         most = self._settings.max_batch_size
         if request.batch_size is not None and request.batch_size > most:
             word = asked.said.get("batch_size", "batch_size")
@@ -217,7 +218,8 @@ class JobRunner:
                     return validation(plan, into_folder(plan.workflow, name, comfyui.defs), comfyui)
                 if plan.findings:
                     raise refusal(plan.findings)
-                workflow = into_folder(serve_raw(plan.workflow, comfyui.defs), name, comfyui.defs)
+                needed = without_idle(plan.workflow, comfyui.defs)
+                workflow = into_folder(serve_raw(needed, comfyui.defs), name, comfyui.defs)
             # The graph as the client knows it: without the names of this job's folders.
             graph = json.dumps(plan.workflow).replace(f"{name}/", "")
             text = {} if "--disable-metadata" in self._settings.comfy_args else {"prompt": graph}
@@ -287,7 +289,7 @@ class JobRunner:
         models: JobModels,
         stop: Stop,
     ) -> Plan:
-        on_demand = self._settings.models_on_demand and not request.validate_only
+        on_demand = self._settings.models_on_demand
         planner = Planner(
             request,
             template,
@@ -309,7 +311,11 @@ class JobRunner:
             pass
         comfyui.refresh()  # the file may have just arrived
         plan = planner.plan()
-        if on_demand and (needs := missing_needs(plan.findings, template, self._listed)):
+        if (
+            on_demand
+            and not request.validate_only
+            and (needs := missing_needs(plan.findings, template, self._listed))
+        ):
             models.fetch_needs(needs)
             comfyui.refresh()
             plan = planner.plan()

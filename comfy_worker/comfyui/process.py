@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import requests
 from comfy_worker.comfyui.cause import ending, log_cause, oom_kills
 from comfy_worker.comfyui.launch import LaunchOptions, has_accelerator, launch_flags
 from comfy_worker.comfyui.node_packs import NodePacks
+from comfy_worker.comfyui.reaper import END_SIGNALS
 from comfy_worker.comfyui.workdirs import OwnFolder
 from comfy_worker.errors import ComfyUIUnavailable, OutOfMemory
 from comfy_worker.logs import without_secrets
@@ -32,7 +34,7 @@ __all__ = ["ComfyUIProcess"]
 log = logging.getLogger(__name__)
 comfyui_log = logging.getLogger("comfy_worker.comfyui.log")
 
-GUARD = Path(__file__).with_name("reaper.py")
+REAPER = Path(__file__).with_name("reaper.py")
 TAIL_LINES = 40
 # Written by our nodes before a prompt, with its id, and behind it.
 PROMPT_MARK = "comfy_worker: prompt"
@@ -77,7 +79,7 @@ class ComfyUIProcess:
         self._prompt_id = self.last_prompt_id = ""
         self._spawned = threading.Event()
         self._child: subprocess.Popen[str] | None = None
-        # The guard ends with the thread that started it; this one lives as long, reading its log.
+        # The reaper ends with the thread that started it. This thread lives as long: it reads the log.
         self._thread = threading.Thread(target=self._run, name="comfyui", daemon=True)
 
     def start(self) -> None:
@@ -172,13 +174,15 @@ class ComfyUIProcess:
             folder.remove()
 
     def _run(self) -> None:
+        # The reaper is born with these signals blocked, so that none ends it before it has begun its work.
+        signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
         try:
             child = self._child = subprocess.Popen(
                 [
                     sys.executable,
                     "-S",
                     "-E",
-                    str(GUARD),
+                    str(REAPER),
                     str(os.getpid()),
                     os.pathsep.join(str(folder.path) for folder in self._own_folders),
                     *self._command(),

@@ -6,7 +6,6 @@ one of the folders is a template from then on: they are listed anew each time.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from comfy_worker.errors import InvalidWorkflow, UnknownWorkflow, brief
+from comfy_worker.nearest import did_you_mean
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.convert.ui_format import is_editor_file
 from comfy_worker.workflow.graph import Need, Workflow, parse
@@ -88,10 +88,7 @@ class Templates:
         """
         files = self._files()
         if name not in files:
-            near = difflib.get_close_matches(name, files, n=3, cutoff=0.5)
-            hint = (
-                f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(files)) or 'none'}"
-            )
+            hint = did_you_mean(name, files, f"there are {', '.join(sorted(files)) or 'none'}")
             raise UnknownWorkflow(
                 f"no workflow is named '{brief(name)}'; {hint}", [{"given": brief(name), "known": sorted(files)}]
             )

@@ -6,13 +6,15 @@ a warning; a word of nobody stays in the input, and reading the contract refuses
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from comfy_worker.errors import InvalidInput, InvalidValue, brief
+from comfy_worker.json_values import find_problem
 from comfy_worker.request import dialect_names as words
 from comfy_worker.request.dialect_addons import CONTROLNET, LORA, entries, from_unit, without_hash
+from comfy_worker.request.graph_wrappers import unwrap_input
 from comfy_worker.request.schema import JobInput, Response
 
 __all__ = ["API_NAMES", "KNOWN_WORDS", "Request", "translate"]
@@ -53,18 +55,22 @@ class Request:
     extra_data: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def translate(value: object) -> Request:
+def translate(value: object, check: Callable[[], None] | None = None) -> Request:
     """Read a request of any known dialect.
 
     Args:
         value: ``job["input"]`` as it came.
+        check: raises where the job must end; called now and then.
 
     Raises:
         InvalidValue: an ``api_name`` that is not known.
-        InvalidInput: a word whose value has the wrong form.
+        InvalidInput: a word whose value has the wrong form, or holds what no JSON should.
+        UnknownKey: a word that other workers have for a graph, without one.
     """
+    value = unwrap_input(value)
     if not isinstance(value, dict):
         return Request(value, value)
+    _refuse_unusable(value, check)
     api_name = value.get("api_name")
     if api_name is None:
         return _Translation(value, value, a1111=False).read()
@@ -81,6 +87,20 @@ def translate(value: object) -> Request:
     return _Translation(value, {**rest, "override_settings": _object(rest, "override_settings")}, a1111=True).read(
         api_name
     )
+
+
+def _refuse_unusable(value: Mapping[str, Any], check: Callable[[], None] | None) -> None:
+    """Refuse what Python's JSON reader takes and nothing behind it could handle."""
+    problem = find_problem(list(value), check=check)
+    if problem is not None:
+        raise InvalidInput(f"a key of the input holds {problem}", [{"key": None, "problem": problem}])
+    for key, entry in value.items():
+        if isinstance(entry, (int, float)):  # whoever reads the key says which numbers it takes
+            continue
+        # A graph is looked at where its nodes are read: it may hold such numbers where nobody reads them.
+        problem = find_problem(entry, finite=key != "workflow", check=check)
+        if problem is not None:
+            raise InvalidInput(f"{brief(key)} holds {problem}", [{"key": brief(key), "problem": problem}])
 
 
 def _object(given: Mapping[str, Any], word: str) -> dict[str, Any]:
@@ -175,6 +195,8 @@ class _Translation:
         found = self._left.pop("init_images", None)
         if found is None:
             return
+        if isinstance(found, list):
+            found = [image for image in found if image is not None]
         if not isinstance(found, list) or not found:
             raise InvalidInput("init_images must be a list with a picture", [{"key": "init_images"}])
         if len(found) > 1:

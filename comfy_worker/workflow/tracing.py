@@ -17,13 +17,12 @@ from comfy_worker.workflow.graph import (
     Workflow,
     as_link,
     consumers,
-    copied,
     never_ends,
     walk,
 )
 from comfy_worker.workflow.node_defs import WIDGET_TYPES, InputSpec, NodeClass, NodeDefs
 
-__all__ = ["CARRIERS", "SIZE_CHOICE", "Graph", "literal_place", "with_text_ids"]
+__all__ = ["CARRIERS", "SIZE_CHOICE", "Graph", "literal_place"]
 
 # What the inputs of a class that is not installed take, by the names that nearly all packs use.
 TYPES_BY_NAME = {
@@ -62,8 +61,6 @@ SHAPE_CHOICE = re.compile(r"(?<!\d)\d{1,2}\s*:\s*\d{1,2}(?!\d)|square|portrait|l
 FREE_CHOICE = re.compile(r"custom|manual|free", re.IGNORECASE)
 
 Kinds = frozenset[str]
-
-MAX_ID = 10**18
 
 
 class Graph:
@@ -308,22 +305,3 @@ def _type_of_literal(value: Any) -> str:
     if isinstance(value, bool):
         return "BOOLEAN"
     return {int: "INT", float: "FLOAT", str: "STRING"}.get(type(value), "*")
-
-
-def with_text_ids(workflow: Workflow, defs: NodeDefs) -> Workflow:
-    """The workflow with links whose node ids are numbers turned into links that ComfyUI takes.
-
-    Two numbers in an input that takes a literal stay the list that they are.
-    """
-    changed = copied(workflow)
-    for node_id, node in workflow.items():
-        declared = defs.get(node["class_type"])
-        for name, value in node["inputs"].items():
-            if not (isinstance(value, list) and len(value) == 2 and all(type(part) is int for part in value)):
-                continue
-            spec = declared.inputs.get(name) if declared else None
-            if spec is not None and (spec.type == "*" or not WIDGET_TYPES.isdisjoint(spec.type.split(","))):
-                continue
-            if abs(value[0]) < MAX_ID and str(value[0]) in workflow:
-                changed[node_id]["inputs"][name] = [str(value[0]), value[1]]
-    return changed

@@ -21,9 +21,11 @@ ROOMS = {
     # the worker's own ground
     "comfy_worker.errors": (),
     "comfy_worker.logs": (),
+    "comfy_worker.nearest": (),
     "comfy_worker.deadline": ("comfy_worker.errors",),
     "comfy_worker.error_response": ("comfy_worker.errors", "comfy_worker.logs"),
     "comfy_worker.imaging": (),
+    "comfy_worker.json_values": (),
     "comfy_worker.s3_location": (),
     "comfy_worker.settings": (
         "comfy_common",
@@ -32,12 +34,18 @@ ROOMS = {
         "comfy_worker.s3_location",
     ),
     # the stages of a job
-    "comfy_worker.request": ("comfy_worker.errors", "comfy_worker.inputs.embedded_workflow"),
+    "comfy_worker.request": (
+        "comfy_worker.errors",
+        "comfy_worker.inputs.embedded_workflow",
+        "comfy_worker.json_values",
+        "comfy_worker.nearest",
+    ),
     "comfy_worker.inputs": (
         "comfy_common",
         "comfy_worker.deadline",
         "comfy_worker.errors",
         "comfy_worker.imaging",
+        "comfy_worker.json_values",
         "comfy_worker.request",
         "comfy_worker.settings",
     ),
@@ -52,9 +60,11 @@ ROOMS = {
         "comfy_worker.settings",
         "comfy_worker.workflow",
     ),
-    "comfy_worker.workflow": ("comfy_worker.errors",),
+    "comfy_worker.workflow": ("comfy_common.placeholder_names", "comfy_worker.errors", "comfy_worker.nearest"),
     "comfy_worker.planning": (
+        "comfy_common.placeholder_names",
         "comfy_worker.errors",
+        "comfy_worker.nearest",
         "comfy_worker.comfyui",
         "comfy_worker.inputs",
         "comfy_worker.models",

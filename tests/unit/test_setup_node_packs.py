@@ -9,6 +9,7 @@ import pytest
 from comfy_common import paths
 from comfy_common.errors import SetupError
 from comfy_setup import node_packs
+from comfy_setup.child import ProgramFailed
 from comfy_setup.node_packs import Pack, import_failures, parse_packs
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -80,3 +81,38 @@ def test_the_worker_gives_comfyui_the_folder_of_the_packs_once_it_is_there(
     assert paths.custom_node_folders(tmp_path / "volume") == [paths.CUSTOM_NODES]
     paths.NODE_PACKS.mkdir()
     assert paths.custom_node_folders(tmp_path / "volume") == [paths.NODE_PACKS, paths.CUSTOM_NODES]
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        (
+            "Because you require numpy>=3 and numpy==1.26.4, your requirements are unsatisfiable.",
+            ["one asks for NumPy>=3  ; python_version>'3'", "and the worker needs NumPy 1.26.4"],
+        ),
+        (
+            "Because you require foo-bar>=2 and foo-bar<2, your requirements are unsatisfiable.",
+            ["one asks for foo_bar>=2", "two asks for foo.bar<2"],
+        ),
+    ],
+)
+def test_a_conflict_names_packs_and_requirements(
+    output: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "NODE_PACKS", tmp_path)
+    monkeypatch.setattr(node_packs.packages, "INSTALLED", tmp_path / "installed.txt")
+    (tmp_path / "installed.txt").write_text("numpy==1.26.4\ntorch==2.10.0\n")
+    for name, text in (
+        ("one", "# big\nNumPy>=3  ; python_version>'3'\nfoo_bar>=2 # new\n-e .\n"),
+        ("two", "foo.bar<2\n"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "requirements.txt").write_text(text)
+    error = ProgramFailed("Installing failed.", output)
+    said = str(node_packs._conflict([Pack("one", "one", "1"), Pack("two", "two", "1")], error))
+    for word in words:
+        assert word in said
+    assert said.endswith("Installing failed.")
+    assert node_packs._conflict([Pack("two", "two", "1")], ProgramFailed("No network.", "no")).args == (
+        "No network.",
+    )

@@ -92,12 +92,14 @@ def _check_choice(graph: Graph, place: Input, ours: Set[str]) -> None:
     choices = (spec and spec.choices) or ()
     for name in _texts(graph.value(literal or place)):
         is_listed = name in choices or (is_model(name) and not climbs(name))
-        if name not in ours and (JOB_FOLDER.match(name) or (is_path and not is_listed)):
+        is_elsewhere = name not in choices and climbs(name)
+        if name not in ours and (JOB_FOLDER.match(name) or is_elsewhere or (is_path and not is_listed)):
             raise _refused(graph, place, name, "which is none of its choices")
 
 
 def _inputs(graph: Graph, outputs: Iterable[str], wanted: Callable[[str, InputSpec], bool]) -> Iterator[Input]:
-    for node_id in dict.fromkeys(one for out in outputs for one in (out, *ancestors(graph.workflow, out))):
+    ends = list(outputs)
+    for node_id in dict.fromkeys([*ends, *ancestors(graph.workflow, *ends)]):
         for place in graph.inputs(node_id):
             spec = graph.spec(place)
             if spec is not None and wanted(graph.workflow[node_id]["class_type"], spec):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from comfy_worker.errors import Ambiguous, InvalidInput, InvalidValue, NoPlace, brief
+from comfy_worker.nearest import did_you_mean
 from comfy_worker.workflow.constraints import Limits
 from comfy_worker.workflow.graph import Input, Workflow, as_link, copied, title_of
 from comfy_worker.workflow.node_defs import WIDGET_TYPES, NodeDefs
@@ -14,10 +14,8 @@ from comfy_worker.workflow.tracing import Graph
 
 __all__ = ["OverrideKeys", "apply_overrides"]
 
-# Names longer than this are no slips of the pen, and comparing them takes the square of their length.
-MAX_HINTED = 100
-# So many names of a graph are looked through for one that was meant, and so many go into an error's details.
-MAX_COMPARED = 500
+# So many names go into an error's details.
+MAX_LISTED = 500
 
 
 def apply_overrides(workflow: Workflow, defs: NodeDefs, overrides: Mapping[str, Any]) -> Workflow:
@@ -79,7 +77,7 @@ class OverrideKeys:
         raise NoPlace(
             f"overrides '{shown}': node {node_id} ({declared.name}) has no input '{brief(name)}'; "
             f"{_hint(name, known)}",
-            [{"key": shown, "node_id": node_id, "inputs": list(known)[:MAX_COMPARED]}],
+            [{"key": shown, "node_id": node_id, "inputs": list(known)[:MAX_LISTED]}],
         )
 
     def _node_id(self, key: str, node: str) -> str:
@@ -89,7 +87,7 @@ class OverrideKeys:
         by_title = self._nodes_by_title()
         titled, shown = by_title.get(node, []), brief(key)
         if len(titled) > 1:
-            first = titled[:MAX_COMPARED]
+            first = titled[:MAX_LISTED]
             raise Ambiguous(
                 f"overrides '{shown}': nodes {', '.join(first[:12])} all have the title '{brief(node)}'; "
                 "write the id",
@@ -100,7 +98,7 @@ class OverrideKeys:
             raise NoPlace(
                 f"overrides '{shown}': this graph has no node with the id or title '{brief(node)}'; "
                 f"{_hint(node, known)}",
-                [{"key": shown, "nodes": list(self._workflow)[:MAX_COMPARED]}],
+                [{"key": shown, "nodes": list(self._workflow)[:MAX_LISTED]}],
             )
         return titled[0]
 
@@ -113,9 +111,9 @@ class OverrideKeys:
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
-    names = [other for other in known if len(other) <= MAX_HINTED][:MAX_COMPARED]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) if len(name) <= MAX_HINTED else []
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names[:12])}"
+    names = list(known)
+    first = ", ".join(brief(other) for other in names[:12])
+    return did_you_mean(name, names, f"there are {first}")
 
 
 def _checked(graph: Graph, key: str, place: Input, value: Any) -> Any:
@@ -125,7 +123,7 @@ def _checked(graph: Graph, key: str, place: Input, value: Any) -> Any:
             raise InvalidValue(
                 f"overrides '{key}' links to node {link.node_id}, which this graph lacks", [{"key": key}]
             )
-        return list(link)
+        return list(value)
     if spec is None or spec.type == "*":
         return value
     if WIDGET_TYPES.isdisjoint(spec.type.split(",")):
