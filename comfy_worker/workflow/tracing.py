@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 from comfy_worker.workflow.graph import (
@@ -16,7 +17,6 @@ from comfy_worker.workflow.graph import (
     Link,
     Workflow,
     as_link,
-    consumers,
     never_ends,
     walk,
 )
@@ -78,6 +78,8 @@ class Graph:
         self.check = check
         self.literals = Fold(self._passed_from, self._literal, check)
         self._inputs: dict[str, list[Input]] = {}
+        self._links: dict[str, dict[Input, Link]] = {}
+        self._widgets: dict[str, list[Input]] = {}
         self._types: dict[Input, str] = {}
         self._linked: dict[tuple[str, tuple[str, ...]], list[Input]] = {}
         self._sources: dict[tuple[str, str], Input | None] = {}
@@ -91,8 +93,17 @@ class Graph:
 
     def link(self, place: Input) -> Link | None:
         """The link in an input, where it leads to a node of this workflow."""
-        link = as_link(self.value(place))
-        return link if link is not None and link.node_id in self.workflow else None
+        return self.links(place.node_id).get(place)
+
+    def links(self, node_id: str) -> dict[Input, Link]:
+        """The linked inputs of a node in the order of its inputs; those that lead nowhere are left out."""
+        if node_id not in self._links:
+            values = self.workflow[node_id]["inputs"]
+            found = ((place, as_link(values[place.name])) for place in self.inputs(node_id))
+            self._links[node_id] = {
+                place: link for place, link in found if link is not None and link.node_id in self.workflow
+            }
+        return self._links[node_id]
 
     def declared(self, node_id: str) -> NodeClass | None:
         """The class of a node, if it is installed."""
@@ -116,7 +127,10 @@ class Graph:
     def readers(self) -> dict[Link, list[Input]]:
         """By output, the inputs that are linked to it."""
         if self._readers is None:
-            self._readers = consumers(self.workflow)
+            self._readers = {}
+            for node_id in self.workflow:
+                for place, link in self.links(node_id).items():
+                    self._readers.setdefault(link, []).append(place)
         return self._readers
 
     def output_name(self, link: Link) -> str:
@@ -149,16 +163,14 @@ class Graph:
 
     def typed(self, node_id: str, *types: str) -> list[Input]:
         """The linked inputs of a node that take one of the types."""
-        linked = [place for place in self.inputs(node_id) if self.link(place)]
-        return [place for place in linked if not set(self.type_of(place).split(",")).isdisjoint(types)]
+        return [place for place in self.links(node_id) if not types_in(self.type_of(place)).isdisjoint(types)]
 
     def linked(self, node_id: str, *types: str) -> list[Input]:
         """The same; where none takes one, the linked inputs that may carry it (pipes, contexts)."""
         key = (node_id, types)
         if key not in self._linked:
-            carriers = (place for place in self.inputs(node_id) if self.link(place))
             self._linked[key] = self.typed(node_id, *types) or [
-                place for place in carriers if CARRIERS.search(self.type_of(place))
+                place for place in self.links(node_id) if CARRIERS.search(self.type_of(place))
             ]
         return self._linked[key]
 
@@ -169,14 +181,18 @@ class Graph:
 
     def widgets(self, node_id: str) -> list[Input]:
         """The inputs of a node that hold a literal, or could."""
-        return [
-            place for place in self.inputs(node_id) if not WIDGET_TYPES.isdisjoint(self.type_of(place).split(","))
-        ]
+        if node_id not in self._widgets:
+            self._widgets[node_id] = [
+                place
+                for place in self.inputs(node_id)
+                if not WIDGET_TYPES.isdisjoint(types_in(self.type_of(place)))
+            ]
+        return self._widgets[node_id]
 
     def above(self, node_id: str, *types: str) -> list[str]:
         """The nodes that feed a node along links of the given types."""
-        links = (self.link(place) for place in self.linked(node_id, *types))
-        return [link.node_id for link in links if link]
+        links = self.links(node_id)
+        return [links[place].node_id for place in self.linked(node_id, *types)]
 
     def upstream(self, places: Iterable[Input], *types: str) -> Iterator[str]:
         """Every node above the given inputs along links of the given types, nearest first, each once."""
@@ -192,7 +208,7 @@ class Graph:
         order: list[str] = []
 
         def above(node_id: str) -> list[str]:
-            return [link.node_id for link in map(self.link, self.inputs(node_id)) if link]
+            return [link.node_id for link in self.links(node_id).values()]
 
         def note(node_id: str, _above: list[None]) -> None:
             order.append(node_id)
@@ -294,6 +310,12 @@ def literal_place(graph: Graph, place: Input) -> Input | None:
     kind = _kind(graph.type_of(place))
     literal, kinds = graph.literals(place)
     return literal if kind == "*" or kinds <= {kind} else None
+
+
+@cache
+def types_in(declared: str) -> Kinds:
+    """The types that a declaration such as ``FLOAT,INT`` names."""
+    return frozenset(declared.split(","))
 
 
 def _kind(declared: str) -> str:

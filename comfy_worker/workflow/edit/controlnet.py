@@ -255,8 +255,7 @@ class _Vaes:
             yield from map(self._graph.link, self._graph.typed(other, "VAE"))
 
     def _feeding(self, node_id: str) -> list[str]:
-        links = map(self._graph.link, self._graph.inputs(node_id))
-        return [link.node_id for link in links if link]
+        return [link.node_id for link in self._graph.links(node_id).values()]
 
     def _first(self, node_id: str, near: list[Link | None]) -> Link | None:
         own = map(self._graph.link, self._graph.typed(node_id, "VAE"))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_worker.workflow.graph import Check, Fold, Input, Workflow, ancestors, as_link, never_ends, title_of
+from comfy_worker.workflow.graph import Check, Fold, Input, Workflow, as_link, never_ends, title_of, walk
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.stages import NAMES, Sampler, Stage, Stages, has_size, named, slots_read
 from comfy_worker.workflow.roles.texts import MAX_TEXTS, Text, conflicting
@@ -432,7 +432,11 @@ def _outputs(graph: Graph) -> tuple[str, ...]:
 
 def _live(graph: Graph, outputs: Sequence[str]) -> list[str]:
     """The nodes that ComfyUI would run, in the order of the workflow; all of them where there is no output."""
-    ids = {*outputs, *ancestors(graph.workflow, *outputs, check=graph.check)}
+
+    def above(node_id: str) -> list[str]:
+        return [link.node_id for link in graph.links(node_id).values()]
+
+    ids = set(walk(outputs, above, graph.check))
     return [node_id for node_id in graph.workflow if node_id in ids or not ids]
 
 

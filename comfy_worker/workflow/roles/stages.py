@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from comfy_worker.workflow.graph import Fold, Input, Link, links_of, walk
+from comfy_worker.workflow.graph import Fold, Input, Link, walk
 from comfy_worker.workflow.roles.texts import TEXTUAL, Text, TextReader, polarity, text_inputs
-from comfy_worker.workflow.tracing import CARRIERS, Graph, literal_place
+from comfy_worker.workflow.tracing import CARRIERS, Graph, literal_place, types_in
 
 __all__ = ["NAMES", "Sampler", "Stage", "Stages", "has_size", "named", "slots_read"]
 
@@ -306,11 +306,10 @@ class Stages:
 
     def _in_order(self, stages: list[Stage]) -> list[Stage]:
         """The stages, each behind those that it is made from by whatever links."""
-        workflow = self.graph.workflow
         own = {stage.node_id: 1 << self.numbers[stage.node_id] for stage in stages}
 
         def above(node_id: str) -> list[str]:
-            return [link.node_id for link in links_of(workflow[node_id]).values() if link.node_id in workflow]
+            return [link.node_id for link in self.graph.links(node_id).values()]
 
         def joined(node_id: str, bits_above: list[int]) -> int:
             bits = own.get(node_id, 0)
@@ -359,7 +358,7 @@ def has_size(graph: Graph, node_id: str) -> bool:
 
 def _is_sampler(graph: Graph, node_id: str) -> bool:
     """By socket types: it is driven by a model and its conditioning, runs over steps, and gives a result."""
-    takes = {kind for place in graph.inputs(node_id) for kind in graph.type_of(place).split(",")}
+    takes = frozenset().union(*(types_in(graph.type_of(place)) for place in graph.inputs(node_id)))
     if not (_gives(graph, node_id, "LATENT") or _gives(graph, node_id, "IMAGE")):
         return False
     has_numbers = any(_by_name(graph, node_id, word) for word in ("steps", "seed"))
