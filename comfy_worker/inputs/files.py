@@ -15,7 +15,6 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -27,6 +26,7 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.imaging import write_png
 from comfy_worker.inputs.fetch import Fetcher
+from comfy_worker.logs import ContextThreadPool
 
 if TYPE_CHECKING:  # the settings import the contract, which imports this
     from comfy_worker.settings import Settings
@@ -137,7 +137,7 @@ class InputFiles:
             raise InvalidMedia(
                 f"the input holds {len(self.names) + len(new)} files; send at most {self._settings.max_inputs}"
             )
-        pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="input")
+        pool = ContextThreadPool(PARALLEL, thread_name_prefix="input")
         try:
             taken = {key: pool.submit(lambda key: work(key, self._bytes(key, new[key])), key) for key in new}
             return {key: self._stop.wait_for(one) for key, one in taken.items()}

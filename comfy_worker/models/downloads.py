@@ -10,7 +10,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -27,6 +27,7 @@ from comfy_common.text import size
 from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import ModelNotFetched
 from comfy_worker.inputs.fetch import matches
+from comfy_worker.logs import ContextThreadPool
 from comfy_worker.models.cache import ModelCache
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.graph import Need
@@ -148,7 +149,7 @@ class JobModels:
             watch = Watch(lambda have, total: done.__setitem__(name, (have, total)), cancelled=ended)
             return self._cache.hold(source, name, access, watch)
 
-        pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="models")
+        pool = ContextThreadPool(AT_ONCE, thread_name_prefix="models")
         work = {pool.submit(hold, name, source): name for name, source in new.items()}
         try:
             self._wait(work, done)

@@ -7,7 +7,7 @@ one of the folders is a template from then on: they are listed anew each time.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,11 +69,12 @@ class Templates:
     """The templates of a list of folders.
 
     Args:
-        folders: searched in order, the first file of a name counts; a folder need not exist.
+        folders: searched in order, the first file of a name counts; a folder need not exist. Or what finds
+            them, asked each time anew: it may look at a network volume that hangs.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self._folders = tuple(folders)
+    def __init__(self, folders: Sequence[Path] | Callable[[], Sequence[Path]]) -> None:
+        self._folders = folders
 
     def names(self) -> list[str]:
         """The names of all templates, sorted."""
@@ -103,7 +104,7 @@ class Templates:
 
     def _files(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
-        for folder in self._folders:
+        for folder in self._folders() if callable(self._folders) else self._folders:
             for path in sorted(folder.glob("*.json")):
                 if not path.name.endswith(PARAMS):
                     found.setdefault(path.stem, path)

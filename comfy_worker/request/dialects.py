@@ -6,6 +6,7 @@ a warning; a word of nobody stays in the input, and reading the contract refuses
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ KNOWN_WORDS = (*words.RENAMED, *words.STRUCTURED, *words.HIRES, *words.IGNORED, 
 """The words that are known and are, but for a few, no keys of the contract."""
 
 T = TypeVar("T")
+API_KEY = re.compile(r"[!-~]{8,512}")
+MAX_WARNINGS = 100
 LARGEST = 1e9  # of the numbers that are reckoned with here
 
 # What RunPod's SDXL worker takes where a request does not say.
@@ -89,6 +92,13 @@ def translate(value: object, check: Callable[[], None] | None = None) -> Request
     )
 
 
+def _at_most(warnings: list[str]) -> list[str]:
+    """The first warnings, and how many there are more: a client may send any number of words."""
+    if len(warnings) <= MAX_WARNINGS:
+        return warnings
+    return [*warnings[:MAX_WARNINGS], f"{len(warnings) - MAX_WARNINGS:,} more words are ignored"]
+
+
 def _refuse_unusable(value: Mapping[str, Any], check: Callable[[], None] | None) -> None:
     """Refuse what Python's JSON reader takes and nothing behind it could handle."""
     problem = find_problem(list(value), check=check)
@@ -121,6 +131,17 @@ def _number(word: str, value: Any) -> float:
     return value
 
 
+def _api_key(value: Any) -> str | None:
+    """Check the form of a key for comfy.org; the error does not repeat it."""
+    if value is None or (isinstance(value, str) and API_KEY.fullmatch(value)):
+        return value
+    raise InvalidInput(
+        "comfy_org_api_key must be a key of 8 to 512 letters, digits and signs without blanks; send the key "
+        "as platform.comfy.org shows it",
+        [{"key": "comfy_org_api_key", "problem": "does not have the form of a key"}],
+    )
+
+
 class _Translation:
     """One request on its way.
 
@@ -140,7 +161,7 @@ class _Translation:
         self._a1111 = a1111
 
     def read(self, api_name: str | None = None) -> Request:
-        key = self._left.pop("comfy_org_api_key", None)
+        key = _api_key(self._left.pop("comfy_org_api_key", None))
         self._rename()
         self._init_images()
         self._sampling()
@@ -153,11 +174,11 @@ class _Translation:
         return Request(
             self._given,
             {**self._out, **self._left},
-            self._warnings,
+            _at_most(self._warnings),
             self._said,
             "a1111" if self._a1111 else None,
             api_name,
-            {} if key is None else {"api_key_comfy_org": str(key)},
+            {} if key is None else {"api_key_comfy_org": key},
         )
 
     def _has(self, key: str) -> bool:

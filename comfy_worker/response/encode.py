@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from comfy_worker.imaging import write_png
+from comfy_worker.logs import ContextThreadPool
 from comfy_worker.request.schema import Output
 from comfy_worker.response.collect import OutputFile, sniff
 
@@ -71,7 +71,7 @@ def encode(files: Sequence[OutputFile], output: Output, text: Mapping[str, str])
     Returns:
         One for each, in the order given.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ContextThreadPool(os.cpu_count()) as pool:
         return list(pool.map(lambda file: _encode(file, output, text if output.metadata else {}), files))
 
 

@@ -23,7 +23,7 @@ RECORDED = {"LOAD_3D", "WEBCAM", "AUDIO_RECORD"}
 # An input that its declaration does not tell apart from others of its kind.
 LATENT = ("LoadLatent", "latent")
 PATH_NAME = re.compile(r"(^|_)(file|filename|path|folder|dir|directory)(_|$)", re.IGNORECASE)
-OUTPUT_NAMES = {"filename_prefix", "folder_name"}
+OUTPUT_NAMES = {"filename_prefix", "folder_name", "output_path"}
 # What the folders of jobs are called.
 JOB_FOLDER = re.compile(r"[0-9a-f]{32}(/|$)")
 
