@@ -28,6 +28,7 @@ PR_SET_PDEATHSIG = 1
 
 # Said in front of what to check; `explain` adds the host, the proxy and how a mirror is set.
 NO_NETWORK = "no network, or the server does not answer"
+NO_ACCESS = "the server refuses access: check the address, the user and the password"
 FULL_DISK = "the disk is full: make room (doctor shows what is free) and call again"
 # What a failing program says, and what that means for the user.  The first that fits wins.
 REASONS = [
@@ -44,14 +45,29 @@ REASONS = [
     (
         r"\b(401 Unauthorized|403 Forbidden|407 Proxy Auth)|status code: 40[137]|Authentication failed"
         r"|could not read Username",
-        "the server refuses access: check the address, the user and the password",
+        NO_ACCESS,
     ),
     (
         r"dns error|Connection refused|failed to lookup address|Failed to establish a new connection"
         r"|NewConnectionError|Name or service not known|name resolution|Network is unreachable|No route to host"
         r"|Could not resolve host|[Cc]ould not connect|Failed to connect|timed out|tcp connect error"
-        r"|ConnectionResetError|Connection reset|network connectivity is disabled|error sending request",
+        r"|ConnectionResetError|Connection reset|network connectivity is disabled|error sending request"
+        r"|Operation too slow|early EOF|RPC failed",
         NO_NETWORK,
+    ),
+    (
+        r"detected dubious ownership",
+        "Git does not trust that repository, as it belongs to another user: call `git config --global --add "
+        "safe.directory FOLDER` with its folder",
+    ),
+    (
+        r"does not appear to be a git repository|not a git repository|repository '.*' not found",
+        "there is no Git repository at that address: name one with --comfyui-source, or use a folder of files as "
+        "it is with --comfyui-dir",
+    ),
+    (
+        r"unable to read [0-9a-f]{40}|missing blob|promisor remote|bad object|did not receive expected object",
+        "that repository lacks some of the files of this version: name a complete one",
     ),
     (
         r"No matching distribution|No solution found|was not found in the package registry",
@@ -71,6 +87,13 @@ class ProgramFailed(SetupError):
     def __init__(self, sentence: str, output: str) -> None:
         super().__init__(sentence)
         self.output = output
+
+
+class Unreachable(ProgramFailed):
+    """A server does not answer, or refuses access."""
+
+    def __init__(self, sentence: str, output: str = "") -> None:
+        super().__init__(sentence, output)
 
 
 def explain(output: str, environ: Mapping[str, str] | None = None) -> str:
@@ -114,7 +137,7 @@ class Runner:
         self,
         step: Step,
         command: Sequence[str | Path],
-        on_line: Callable[[str], None] | None = None,
+        on_line: Callable[[str], object] | None = None,
         settings: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> str:
@@ -131,7 +154,7 @@ class Runner:
             The last lines of its output.
 
         Raises:
-            ProgramFailed: it failed; the line says why and names the log.
+            ProgramFailed: it failed; the line says why and names the log. `Unreachable` where a server is why.
         """
         tail: deque[str] = deque(maxlen=TAIL_LINES)
         with self.log.open("a", encoding="utf-8") as log:
@@ -158,7 +181,8 @@ class Runner:
         output = "\n".join(tail)
         if code:
             why = explain(output, self.environ)
-            raise ProgramFailed(f"{step.title} failed: {why}. Full output: {self.log}", output)
+            failure = Unreachable if why.startswith((NO_NETWORK, NO_ACCESS)) else ProgramFailed
+            raise failure(f"{step.title} failed: {why}. Full output: {self.log}", output)
         return output
 
 

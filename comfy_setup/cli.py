@@ -137,10 +137,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     ready = argparse.ArgumentParser(add_help=False)
-    ready.add_argument("--comfyui-source", default="", metavar="SOURCE", help="wheel, git or git+URL")
-    ready.add_argument("--comfyui-version", default="", metavar="TAG", help="a version or Git tag of ComfyUI")
     ready.add_argument(
-        "--cuda", choices=list(packages.WORKER_LOCKS), default="", help="what torch is built for (default: 12)"
+        "--comfyui-source",
+        default="",
+        metavar="SOURCE",
+        help="git, wheel, or the URL or folder of another Git repository",
+    )
+    ready.add_argument(
+        "--comfyui-version", default="", metavar="VERSION", help="a tag, a branch, a commit or latest"
+    )
+    ready.add_argument(
+        "--cuda",
+        choices=list(packages.WORKER_LOCKS),
+        default="",
+        help="what torch is built for (default: as it is, else 13)",
     )
     ready.add_argument("--comfyui-dir", type=Path, metavar="PATH", help="use the ComfyUI there, as it is")
 

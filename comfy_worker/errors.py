@@ -180,7 +180,7 @@ class InvalidMedia(InputError):
 
 
 class WorkflowRefused(WorkerError):
-    """ComfyUI's own validation refused the graph."""
+    """ComfyUI's own validation refused the graph, or the graph had made ComfyUI end before."""
 
     code = "WORKFLOW_REFUSED"
     holds_client_text = True

@@ -20,7 +20,7 @@ from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.progress import ProgressReport
 from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
 from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
-from comfy_worker.comfyui.workdirs import JobFolders
+from comfy_worker.comfyui.workdirs import JobFolders, make_folders
 from comfy_worker.deadline import Clock, Stop
 from comfy_worker.error_response import secrets_of, tell_failure
 from comfy_worker.errors import (
@@ -39,6 +39,7 @@ from comfy_worker.planning.templates import Template, Templates
 from comfy_worker.request.dialect_addons import without_hash
 from comfy_worker.request.dialect_names import OPTIONS
 from comfy_worker.request.dialects import KNOWN_WORDS, Request, translate
+from comfy_worker.request.graph_wrappers import secrets_within
 from comfy_worker.request.schema import JobInput, Output
 from comfy_worker.response.builder import Outcome, Tell, json_size, validation
 from comfy_worker.response.deliver import Delivery, result_limit
@@ -49,7 +50,7 @@ from comfy_worker.server_paths import ServerPaths
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.check.links import without_idle
 from comfy_worker.workflow.check.preflight import is_stale, refusal
-from comfy_worker.workflow.isolate import into_folder, serve_raw
+from comfy_worker.workflow.isolate import into_folder, output_folders, serve_raw
 
 __all__ = ["JobRunner"]
 
@@ -144,7 +145,7 @@ class JobRunner:
             The result in the shape that was asked for, or ``{"error": "CODE: sentence", "details": [...]}``; with
             ``refresh_worker`` where RunPod should start another worker.
         """
-        with bound(job_id=str(job.get("id"))), job_secrets(*secrets_of(job)):
+        with bound(job_id=str(job.get("id"))), job_secrets(*secrets_of(job), *secrets_within(job.get("input"))):
             began = time.monotonic()
             try:
                 answer = self._answer(job, Stop(cancelled, self._time_limit_s(job)), tell)
@@ -247,6 +248,7 @@ class JobRunner:
                     raise refusal(plan.findings)
                 needed = without_idle(plan.workflow, comfyui.defs)
                 workflow = into_folder(serve_raw(needed, comfyui.defs), name, comfyui.defs)
+                make_folders(comfyui.process.output_dir, output_folders(workflow, name))
             # The graph as the client knows it: without the names of this job's folders.
             graph = json.dumps(plan.workflow).replace(f"{name}/", "")
             text = {} if "--disable-metadata" in self._settings.comfy_args else {"prompt": graph}
@@ -261,9 +263,10 @@ class JobRunner:
             with clock.stage("execute"):
                 extra_data = self._extra_data(asked, request, plan, comfyui)
                 extra_data["comfy_worker_graph"] = json.loads(graph)
+                extra_data["comfy_worker_folders"] = [name]
                 executed = comfyui.execute(workflow, stop, on_event=follow, extra_data=extra_data)
             with clock.stage("collect"):
-                return outcome.result(executed, clock)
+                return outcome.result(executed, clock, name)
 
     def _delivery(self, job: Mapping[str, Any], asked: Output, stop: Stop) -> Delivery:
         """How the job's files are to reach its client; the job's own storage counts before the worker's."""
@@ -327,6 +330,7 @@ class JobRunner:
             listed=self._listed,
             models=models,
             on_demand=on_demand,
+            max_batch_size=self._settings.max_batch_size,
             check=stop.check,
         )
         try:

@@ -14,6 +14,8 @@ from pydantic import SecretStr
 
 __all__ = ["EXPIRY_LIMIT_S", "Bucket", "Place", "locate"]
 
+# A host has at most 253 characters.
+MAX_URL = 1000
 EXPIRY_LIMIT_S = 7 * 24 * 3600  # the longest that a signature (version 4) may hold
 
 # Hosts that begin with the bucket: AWS and whoever calls its hosts alike, DigitalOcean, Cloudflare.
@@ -78,6 +80,8 @@ def locate(endpoint_url: str, name: str) -> Place:
     Raises:
         ValueError: the URL is none, or no bucket is named.
     """
+    if len(endpoint_url) > MAX_URL or len(name) > MAX_URL:
+        raise ValueError(f"and the bucket's name should have at most {MAX_URL} characters each")
     url = urlsplit(endpoint_url)
     if url.scheme not in ("http", "https") or not re.fullmatch(r"[\w.-]+(:\d+)?", url.netloc):
         raise ValueError("should be a URL such as https://s3.eu-central-1.amazonaws.com")

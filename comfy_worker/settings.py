@@ -57,6 +57,12 @@ class Settings(BaseModel):
     comfy_log_level: LogLevel = Field(
         "INFO", alias="COMFY_LOG_LEVEL", description="How much of ComfyUI's own log is written"
     )
+    comfy_readable_dirs: str = Field(
+        "",
+        alias="COMFY_READABLE_DIRS",
+        description="Folders that nodes may read beside those of ComfyUI, its packs, models and libraries, "
+        "parted by `:`",
+    )
     comfy_boot_timeout_s: float = Field(
         300.0, alias="COMFY_BOOT_TIMEOUT_S", gt=0, description="How long ComfyUI may take to start, in seconds"
     )

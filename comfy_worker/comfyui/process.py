@@ -19,7 +19,9 @@ from collections import OrderedDict, deque
 from importlib.util import find_spec
 from pathlib import Path
 
+from comfy_common import paths
 from comfy_common.environment import loopback_variables, public_variables
+from comfy_common.requirements import install_command, summary, unmet_requirements
 from comfy_worker.comfyui.cause import ending, log_cause, oom_kills
 from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.launch import LaunchOptions, has_accelerator, launch_flags
@@ -73,7 +75,8 @@ class ComfyUIProcess:
         self.runtime_dir, self.raw_dir = own.path, None if raw is None else raw.path
         self.input_dir, self.output_dir = self.runtime_dir / "input", self.runtime_dir / "output"
         self.temp_dir, self.user_dir = self.runtime_dir / "temp", self.runtime_dir / "user"
-        for folder in (self.input_dir, self.output_dir, self.temp_dir, self.user_dir):
+        self.tmp_dir = self.runtime_dir / "tmp"
+        for folder in (self.input_dir, self.output_dir, self.temp_dir, self.user_dir, self.tmp_dir):
             folder.mkdir()
         self._port = _free_port()
         self.base_url = f"http://127.0.0.1:{self._port}"
@@ -102,6 +105,8 @@ class ComfyUIProcess:
             log.warning("xformers is asked for and not installed", extra={"action": "comfyui.no_xformers"})
         self._thread.start()
         self._spawned.wait()
+        if hint := self._requirements_hint():
+            log.warning("ComfyUI: %s", hint, extra={"action": "comfyui.unmet_requirements"})
 
     def condemn(self, fault: str) -> None:
         """End a ComfyUI that cannot be used any more; returns at once, and only the first fault counts.
@@ -113,6 +118,11 @@ class ComfyUIProcess:
             self._condemned = fault
             log.error("ComfyUI %s; ending it", fault, extra={"action": "comfyui.condemned"})
             self._child.terminate()
+
+    @property
+    def was_condemned(self) -> bool:
+        """Whether the worker ended it."""
+        return bool(self._condemned)
 
     def failure(self, when: str = "", prompt_id: str = "") -> ComfyUIUnavailable | OutOfMemory | None:
         """Why it cannot be used any more, with its last log lines; None while it can be.
@@ -131,6 +141,15 @@ class ComfyUIProcess:
         how = ending(status, out_of_memory=out_of_memory)
         return self._failed(how, when, prompt_id, out_of_memory=out_of_memory)
 
+    def _requirements_hint(self) -> str:
+        """Say which packages this ComfyUI asks for in vain; empty if it has all."""
+        folder = self.options.comfyui_dir
+        unmet = unmet_requirements(folder / "requirements.txt")
+        if not unmet:
+            return ""
+        command = install_command(None if folder == paths.comfyui_dir({}) else folder)
+        return f"packages that it requires are missing or of another version: {summary(unmet)}: call `{command}`"
+
     def _failed(
         self, fault: str, when: str, prompt_id: str, *, out_of_memory: bool = False
     ) -> ComfyUIUnavailable | OutOfMemory:
@@ -138,6 +157,8 @@ class ComfyUIProcess:
         cause = log_cause(tail)
         details = [{"log": tail, "cause": cause or fault}]
         told = " ".join(filter(None, ["ComfyUI", fault, when, cause and f"and its log says '{cause}'"]))
+        if not self._booted and (hint := self._requirements_hint()):
+            told += f"; {hint}"
         error: ComfyUIUnavailable | OutOfMemory
         if out_of_memory:
             error = OutOfMemory(f"{told}; ask for a smaller size, a smaller batch or an fp8 model", details)
@@ -292,6 +313,9 @@ class ComfyUIProcess:
             "COMFY_WORKER_LOG_MARK": self._mark,
             "COMFY_WORKER_MODEL_ROOTS": roots,
             "COMFY_WORKER_RAW_DIR": str(self.raw_dir or ""),
+            "COMFY_WORKER_RUNTIME_DIR": str(self.runtime_dir),
+            # Nodes may read their own temporary files, and nobody else's.
+            "TMPDIR": str(self.tmp_dir),
             "PYTHONUNBUFFERED": "1",
         }
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["PREFIX", "JobFolders", "OwnFolder"]
+__all__ = ["PREFIX", "JobFolders", "OwnFolder", "make_folders"]
 
 # A file's time may lie a little before the clock's.
 CLOCK_S = 1.0
@@ -96,6 +96,13 @@ def _remove(path: Path) -> None:
     else:
         with suppress(OSError):  # what cannot be removed is no reason to lose a result
             path.unlink()
+
+
+def make_folders(parent: Path, names: Iterable[str]) -> None:
+    """Make folders below a folder; one that cannot be made is left to the node that needs it."""
+    for name in names:
+        with suppress(OSError):
+            (parent / name).mkdir(parents=True, exist_ok=True)
 
 
 PREFIX = "comfy_worker-"

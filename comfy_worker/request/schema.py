@@ -41,18 +41,24 @@ __all__ = [
 ]
 
 SEED_LIMIT = 2**53
+# Names, of a file or of a node's input: a URL is the longest. Prompts, pictures and graphs may be longer.
+MAX_NAME = 4000
+LONG_TEXTS = ("prompt", "negative_prompt", "image", "mask", "workflow")
 # Whatever a number means here, it is not longer.
 MAX_DIGITS = 40
+# Of a list. Each LoRA becomes a node, and each picture is decoded.
+MAX_ENTRIES = 200
 # How many findings an error lists.
 MAX_FINDINGS = 20
 # Keys that hold an object of a client's own names.
 OPEN_KEYS = ("overrides", "parameters")
 
-_WORDS = {
+_WORDS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     str: "text",
+    Literal: "text",
     tuple: "a list",
     dict: "an object",
 }
@@ -102,6 +108,18 @@ class _Strict(BaseModel):
         words = _words_of(cls.model_fields[info.field_name or ""].annotation)
         if isinstance(value, bool) and "true or false" not in words:
             raise PydanticCustomError("bool", "Input should be {words}", {"words": words})
+        if (
+            words == "text"
+            and isinstance(value, str)
+            and info.field_name not in LONG_TEXTS
+            and len(value) > MAX_NAME
+        ):
+            raise PydanticCustomError(
+                "long", "Input should be text of at most {most} characters", {"most": MAX_NAME}
+            )
+        if info.field_name in OPEN_KEYS and isinstance(value, dict) and max(map(len, value), default=0) > MAX_NAME:
+            problem = "Input should be an object whose keys have at most {most} characters each"
+            raise PydanticCustomError("long", problem, {"most": MAX_NAME})
         if words in NUMBERS and _is_too_long(value):
             problem = "Input should be {words} of at most {digits} digits"
             raise PydanticCustomError("digits", problem, {"words": words, "digits": MAX_DIGITS})
@@ -238,12 +256,18 @@ class JobInput(Parameters):
     )
     image: str | None = Field(None, description="start image: base64, data URI or URL")
     mask: str | None = Field(None, description="white, or opaque, is made anew: base64, data URI or URL")
-    images: tuple[NamedImage, ...] = Field((), description="the pictures that a custom graph names")
+    images: tuple[NamedImage, ...] = Field(
+        (), max_length=MAX_ENTRIES, description="the pictures that a custom graph names"
+    )
     clip_skip: int | None = Field(
         None, ge=1, le=24, description="1: the text encoder's last layer, 2: the one before"
     )
-    loras: tuple[Lora, ...] = Field((), description="LoRAs, spliced into any graph in order")
-    controlnets: tuple[ControlNet, ...] = Field((), description="ControlNets, spliced into any graph in order")
+    loras: tuple[Lora, ...] = Field(
+        (), max_length=MAX_ENTRIES, description="LoRAs, spliced into any graph in order"
+    )
+    controlnets: tuple[ControlNet, ...] = Field(
+        (), max_length=MAX_ENTRIES, description="ControlNets, spliced into any graph in order"
+    )
     parameters: dict[str, Any] = Field({}, description="values for further parameters that a template declares")
     overrides: dict[str, Any] = Field(
         {}, description='any input of any node, by id or title: `{"12.scale_by": 2}`, split at the last dot'
@@ -323,6 +347,7 @@ _PLAIN = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "string_too_short": "some text",
+    "too_long": f"a list of at most {MAX_ENTRIES} entries",
 }
 
 

@@ -17,7 +17,7 @@ from comfy_worker.deadline import Clock
 from comfy_worker.errors import NoOutput
 from comfy_worker.planning.planner import Plan
 from comfy_worker.request.schema import Output
-from comfy_worker.response.collect import OutputFile, find_files, find_texts
+from comfy_worker.response.collect import OutputFile, find_files, find_texts, find_unreported
 from comfy_worker.response.deliver import Delivery
 from comfy_worker.response.encode import EncodedFile, encode, warnings_of
 from comfy_worker.response.schema import Media, Result, Timings, Validation
@@ -68,14 +68,16 @@ class Outcome:
         self._told[event.node_id] = saved
         media = self._delivery.early(saved, self._plan.seed)
         if media is not None:
+            media = self._with_own_seeds(media)
             tell({kind: [one.model_dump(exclude_none=True) for one in row] for kind, row in media.items()})
 
-    def result(self, executed: ExecutionResult, clock: Clock) -> Any:
+    def result(self, executed: ExecutionResult, clock: Clock, folder: str) -> Any:
         """Collect everything; what the workflow only previewed counts where it made nothing else.
 
         Args:
             executed: what the workflow left behind.
             clock: what the job's time went into.
+            folder: the name of the job's own folder; what lies there unreported counts where nothing else is.
 
         Returns:
             The result in its shape.
@@ -95,7 +97,7 @@ class Outcome:
         def answer(media: dict[str, list[Media]]) -> Any:
             timings = Timings(stages={**clock.stages, "total": clock.total_ms()}, nodes=executed.node_ms)
             result = Result(
-                **{"images": [], **media},
+                **{"images": [], **self._with_own_seeds(media)},
                 texts=texts or None,
                 workflow=self._plan.name,
                 seed=self._plan.seed,
@@ -108,6 +110,8 @@ class Outcome:
         try:
             wanted = [file for file in files if file.type == "output" or self._asked.temp] or files
             if not wanted and not texts:
+                wanted = files = self._unreported(folder)
+            if not wanted and not texts:
                 raise NoOutput("the workflow ended well but saved nothing; end it in a node such as SaveImage")
             ready += self._encoded(wanted)
             media = self._delivery.deliver(ready, self._plan.seed, lambda media: json_size(answer(media)))
@@ -117,6 +121,19 @@ class Outcome:
         finally:
             for file in files:
                 file.path.unlink(missing_ok=True)
+
+    def _with_own_seeds(self, media: dict[str, list[Media]]) -> dict[str, list[Media]]:
+        """The media, each with the seed of its own sampler: samplers beside each other may have different ones."""
+        seeds = self._plan.seeds
+        return {
+            kind: [one.model_copy(update={"seed": seeds.get(one.node_id, one.seed)}) for one in row]
+            for kind, row in media.items()
+        }
+
+    def _unreported(self, folder: str) -> list[OutputFile]:
+        """What nodes wrote into the job's folder and did not report."""
+        outputs = self._plan.roles.outputs
+        return find_unreported(self._folders["output"] / folder, outputs[0] if outputs else "")
 
     def _encoded(self, files: Sequence[OutputFile]) -> list[EncodedFile]:
         """The files, ready to be delivered; those of a node that was told of already are."""

@@ -129,6 +129,49 @@ def test_only_a_near_word_is_a_hint(word: str, nearest: str | None) -> None:
     assert caught.value.details[0]["nearest"] == nearest
 
 
+LONG = "a" * 10**6
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"checkpoint": LONG},
+        {"vae": LONG},
+        {"sampler": LONG},
+        {"scheduler": LONG},
+        {"response": LONG},
+        {"loras": [{"name": LONG}]},
+        {"controlnets": [{"type": LONG, "image": "x"}]},
+        {"images": [{"name": LONG, "image": "x"}]},
+        {"overrides": {LONG: 1}},
+        {"overrides": {f"1.{LONG}": 1}},
+        {"parameters": {LONG: 1}},
+        {"output": {"format": LONG}},
+        {"output": {LONG: 1}},
+        {"seed": LONG},
+        {"width": "1" * 10**6},
+        {LONG: 1},
+    ],
+)
+def test_long_words_are_refused_in_a_short_error(value: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        JobInput.read(value)
+    assert len(json.dumps(caught.value.to_result())) < 3000
+
+
+@pytest.mark.parametrize(
+    ("key", "entry"),
+    [
+        ("loras", {"name": "a"}),
+        ("images", {"name": "a", "image": "x"}),
+        ("controlnets", {"type": "a", "image": "x"}),
+    ],
+)
+def test_lists_have_a_longest_length(key: str, entry: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput, match=f"^{key} must be a list of at most 200 entries$"):
+        JobInput.read({key: [entry] * 100_000})
+
+
 def test_a_name_may_carry_its_folder() -> None:
     read = JobInput.read({"images": [{"name": "clipspace/a.png [input]", "image": "x"}]})
     assert read.images[0].name == "clipspace/a.png"

@@ -33,6 +33,15 @@ def died(folder: Path, *lines: str) -> Iterator[ComfyUIProcess]:
         process.stop()
 
 
+def test_a_boot_that_lacks_packages_names_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("packaging\nnot-there>=1\n")
+    with died(tmp_path, "ModuleNotFoundError: No module named 'not_there'") as process:
+        failure = process.failure("while it was starting")
+    assert failure is not None
+    assert "missing or of another version: not-there>=1 (not installed): call " in failure.sentence
+    assert f"`python3 -m comfy_setup install --comfyui-dir {tmp_path}`" in failure.sentence
+
+
 def told(process: ComfyUIProcess, prompt_id: str) -> tuple[list[str], str]:
     failure = process.failure("while the workflow ran", prompt_id)
     assert failure is not None

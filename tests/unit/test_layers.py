@@ -80,7 +80,7 @@ ROOMS = {
         "comfy_worker.workflow",
     ),
     "comfy_worker.comfyui": (
-        "comfy_common.environment",
+        "comfy_common",
         "comfy_worker.deadline",
         "comfy_worker.errors",
         "comfy_worker.logs",
