@@ -18,6 +18,7 @@ from comfy_worker.comfyui.events import Event, Executed
 from comfy_worker.comfyui.execution import Limits
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.progress import ProgressReport
+from comfy_worker.comfyui.remaining import DurationMemory, RemainingTime
 from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
 from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
 from comfy_worker.comfyui.workdirs import JobFolders, make_folders
@@ -112,6 +113,7 @@ class JobRunner:
         self._folders = JobFolders()
         self._listed = listed_models()
         self._models = ModelsOnDemand(settings)
+        self._durations = DurationMemory()
         self._paths = server_paths(settings)
         conceal(*settings.secrets)
 
@@ -274,9 +276,13 @@ class JobRunner:
             text = {} if "--disable-metadata" in self._settings.comfy_args else {"prompt": graph}
             outcome = Outcome(plan, comfyui.process, delivery, request.output, text, shaped)
             progress.begin(workflow, comfyui.defs)
+            remaining = RemainingTime(workflow, self._durations)
 
             def follow(event: Event | None) -> None:
                 progress.follow(event)
+                remaining.follow(event)
+                if remaining.seconds() < self._settings.prefetch_s:
+                    release()
                 if self._settings.streaming and isinstance(event, Executed):
                     outcome.tell(event, send)
 
