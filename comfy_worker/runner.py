@@ -18,7 +18,7 @@ from comfy_worker.comfyui.events import Event, Executed
 from comfy_worker.comfyui.execution import Limits
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.progress import ProgressReport
-from comfy_worker.comfyui.remaining import DurationMemory, RemainingTime
+from comfy_worker.comfyui.remaining import DurationMemory, GpuQueue, RemainingTime
 from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
 from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
 from comfy_worker.comfyui.workdirs import JobFolders, make_folders
@@ -114,6 +114,7 @@ class JobRunner:
         self._listed = listed_models()
         self._models = ModelsOnDemand(settings)
         self._durations = DurationMemory()
+        self._gpu_queue = GpuQueue()
         self._paths = server_paths(settings)
         conceal(*settings.secrets)
 
@@ -286,7 +287,9 @@ class JobRunner:
                 if self._settings.streaming and isinstance(event, Executed):
                     outcome.tell(event, send)
 
-            with clock.stage("execute"):
+            with clock.stage("execute"), self._gpu_queue.entered() as is_first:
+                if is_first and remaining.whole_s < self._settings.prefetch_s:
+                    release()
                 extra_data = self._extra_data(asked, request, plan, comfyui)
                 extra_data["comfy_worker_graph"] = json.loads(graph)
                 extra_data["comfy_worker_folders"] = [name]

@@ -11,7 +11,8 @@ import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from comfy_worker.comfyui.events import (
@@ -24,7 +25,7 @@ from comfy_worker.comfyui.events import (
     Progress,
 )
 
-__all__ = ["DurationMemory", "RemainingTime"]
+__all__ = ["DurationMemory", "GpuQueue", "RemainingTime"]
 
 KEPT_WORKFLOWS = 500
 KEPT_RUNS = 3
@@ -67,6 +68,26 @@ class DurationMemory:
             return self._classes.get(class_type, math.inf)
 
 
+class GpuQueue:
+    """Counts the jobs of this worker that are in ComfyUI's queue; may be shared by threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    @contextmanager
+    def entered(self) -> Iterator[bool]:
+        """Count a job for as long as the block lasts; yields whether no other was there before."""
+        with self._lock:
+            self._count += 1
+            is_first = self._count == 1
+        try:
+            yield is_first
+        finally:
+            with self._lock:
+                self._count -= 1
+
+
 class RemainingTime:
     """The estimate for one prompt, from its events and from what earlier ones took.
 
@@ -93,6 +114,11 @@ class RemainingTime:
         self._first_step: tuple[int, float] | None = None
         self._steps_left = 0
         self._step_s = math.inf
+
+    @property
+    def whole_s(self) -> float:
+        """How long the whole prompt took before, in seconds; ``inf`` where it never ran."""
+        return self._memory.of_workflow(self._key)
 
     def follow(self, event: Event | None) -> None:
         """Take note of an event of the prompt."""
