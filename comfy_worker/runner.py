@@ -29,6 +29,7 @@ from comfy_worker.errors import (
     InvalidValue,
     ModelNotFound,
 )
+from comfy_worker.image_processes import image_processes
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.logs import bound, conceal
 from comfy_worker.models.catalog import listed_models, missing_needs, tell_places
@@ -96,12 +97,14 @@ class JobRunner:
             Limits(settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s),
         )
         comfyui.start()
+        image_processes().start()
         where = (settings.comfyui_dir, settings.model_roots, settings.volume)
         threading.Thread(target=tell_places, args=where, name="places", daemon=True).start()
         try:
             yield cls(settings, comfyui, Templates(paths.workflow_folders(settings.volume)))
         finally:
             comfyui.close()
+            image_processes().close()
 
     def run(self, job: Mapping[str, Any], cancelled: threading.Event, tell: Tell = lambda _update: None) -> Any:
         """Run one job to its result or its error; never raises.

@@ -179,6 +179,6 @@ def test_an_early_upload_that_failed_is_tried_again_under_the_same_key(s3: Servi
     s3.proxy.fate = lambda method, _path: "refuse" if method == "PUT" else ""
     assert delivery.early([PNG], 7) is None
     s3.proxy.fate = lambda _method, _path: ""
-    media = delivery.deliver([PNG], 7, lambda _media: 0)
+    media = delivery.deliver([PNG], 7, lambda _media: b"{}")
     assert s3.stored() == ["job/lighthouse.png"]
     assert requests.get(media["images"][0].data, timeout=10).content == PNG.content

@@ -30,13 +30,17 @@ def noise(mode: str = "RGB", form: str = "PNG") -> EncodedFile:
     return EncodedFile(name, f"image/{form.lower()}", "images", "9", target.getvalue(), SIDE, SIDE)
 
 
+def json_of(media: dict[str, list[Media]]) -> bytes:
+    return json.dumps({kind: [one.model_dump() for one in row] for kind, row in media.items()}).encode()
+
+
 def size_of(media: dict[str, list[Media]]) -> int:
-    return len(json.dumps({kind: [one.model_dump() for one in row] for kind, row in media.items()}))
+    return len(json_of(media))
 
 
 def deliver(files: list[EncodedFile], limit: int, streaming: bool = False, **asked: Any) -> tuple[Any, list[str]]:
     delivery = Delivery("job", Output(**asked), None, limit, streaming)
-    return delivery.deliver(files, 7, size_of), delivery.warnings
+    return delivery.deliver(files, 7, json_of), delivery.warnings
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,7 @@ def test_what_was_streamed_already_counts() -> None:
     delivery = Delivery("job", Output(), None, MB, streaming=True)
     delivery.streamed = 500_000
     with pytest.raises(ResultTooLarge):
-        delivery.deliver([noise()], 7, size_of)
+        delivery.deliver([noise()], 7, json_of)
 
 
 def test_files_are_streamed_early_while_they_are_small_beside_the_limit() -> None:

@@ -24,6 +24,7 @@ ROOMS = {
     "comfy_worker.deadline": ("comfy_worker.errors",),
     "comfy_worker.error_response": ("comfy_worker.errors", "comfy_worker.logs"),
     "comfy_worker.imaging": (),
+    "comfy_worker.image_processes": ("comfy_common", "comfy_worker.deadline", "comfy_worker.errors"),
     "comfy_worker.s3_location": (),
     "comfy_worker.settings": (
         "comfy_common",
@@ -37,6 +38,7 @@ ROOMS = {
         "comfy_common",
         "comfy_worker.deadline",
         "comfy_worker.errors",
+        "comfy_worker.image_processes",
         "comfy_worker.imaging",
         "comfy_worker.request",
         "comfy_worker.settings",
@@ -73,6 +75,7 @@ ROOMS = {
         "comfy_worker.comfyui",
         "comfy_worker.deadline",
         "comfy_worker.errors",
+        "comfy_worker.image_processes",
         "comfy_worker.imaging",
         "comfy_worker.inputs",
         "comfy_worker.models",
