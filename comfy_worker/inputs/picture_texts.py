@@ -10,8 +10,9 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
+from typing import Literal
 
-from PIL import ExifTags, Image
+from PIL import Image
 
 from comfy_worker.errors import InvalidWorkflow
 
@@ -26,15 +27,16 @@ EXIF = b"Exif\0\0"
 # Parts of a JPEG up to its first scan; behind it there is no metadata.
 JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff])")
 APP1, SOS = 0xE1, 0xDA
-# Where the formats below may keep a text: all of the first folder of tags, and comments.
-READ_BY_PILLOW = ("AVIF", "GIF", "TIFF")
+TIFF = (b"II*\0", b"MM\0*")
+# Of a tag: its bytes in all, and the number of the type that is text.
+TAG_BYTES, ASCII = 12, 2
 
 
 def picture_texts(data: bytes) -> list[tuple[str, str]]:
     """The texts in a picture, by keyword, in the order of the file.
 
     Args:
-        data: a PNG, WebP or JPEG; an AVIF, GIF or TIFF too.
+        data: a PNG, WebP, JPEG, TIFF or AVIF.
 
     Raises:
         InvalidWorkflow: it is no picture that can be read, is cut short, or holds too much text.
@@ -46,8 +48,10 @@ def picture_texts(data: bytes) -> list[tuple[str, str]]:
             return list(_exif_texts(_riff_chunk(data, b"EXIF")))
         if data.startswith(b"\xff\xd8"):
             return list(_exif_texts(_jpeg_exif(data)))
-        with Image.open(io.BytesIO(data), formats=READ_BY_PILLOW) as opened:  # its header
-            return list(_tagged(opened.getexif()))
+        if data[:4] in TIFF:
+            return list(_exif_texts(data))
+        with Image.open(io.BytesIO(data), formats=["AVIF"]) as opened:  # its header
+            return list(_exif_texts(opened.info.get("exif", b"")))
     except (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError, zlib.error):
         raise InvalidWorkflow(
             "workflow is no picture that can be read; send the PNG or WebP as ComfyUI saved it"
@@ -134,22 +138,33 @@ def _unpacked(data: bytes, limit: int) -> bytes:
     return text
 
 
-def _exif_texts(body: bytes) -> Iterator[tuple[str, str]]:
-    """Texts as ComfyUI keeps them in a WebP file: `prompt:{...}`."""
-    if not body:
-        return
-    exif = Image.Exif()
-    exif.load(body if body.startswith(EXIF) else EXIF + body)
-    yield from _tagged(exif)
+def _exif_texts(body: bytes, start: int = 0) -> Iterator[tuple[str, str]]:
+    """Texts as ComfyUI keeps them in a WebP file, `prompt:{...}`: those of the first folder of tags.
 
+    Args:
+        body: empty, or EXIF, which is laid out as a TIFF file is.
+        start: where it begins.
+    """
+    if body.startswith(EXIF, start):
+        start += len(EXIF)
+    order: Literal["big", "little"] = "big" if body.startswith(b"MM", start) else "little"
 
-def _tagged(exif: Image.Exif) -> Iterator[tuple[str, str]]:
-    for tag, value in exif.items():
-        if tag in (ExifTags.Base.ExifOffset, ExifTags.Base.GPSInfo):
+    def number(position: int, size: int) -> int:
+        return int.from_bytes(body[start + position : start + position + size], order)
+
+    folder, left = number(4, 4), MAX_TEXT_BYTES
+    for entry in range(folder + 2, folder + 2 + TAG_BYTES * number(folder, 2), TAG_BYTES):
+        length = number(entry + 4, 4)
+        if number(entry + 2, 2) != ASCII or length <= 4:  # so short a text is no graph
             continue
-        keyword, colon, text = str(value).partition(":")
+        first = start + number(entry + 8, 4)
+        text = body[first : first + length].rstrip(b"\0")
+        left -= len(text)
+        if left < 0:
+            raise _too_much_text()
+        keyword, colon, value = text.partition(b":")
         if colon:
-            yield keyword, text
+            yield keyword.decode("latin-1"), value.decode("utf-8", "replace")
 
 
 def _too_much_text() -> InvalidWorkflow:

@@ -68,10 +68,12 @@ class _Watched:
     Attributes:
         sock: its socket, as a duplicate: TLS takes the original one away.
         waits_since: when its last byte was sent, as ``time.monotonic()`` counts; None while it is sending.
+        is_cut: whether it was cut.
     """
 
     sock: socket.socket
     waits_since: float | None
+    is_cut: bool = False
 
 
 class _Watch:
@@ -90,6 +92,7 @@ class _Watch:
         self._lock = threading.Lock()
         self._watched: list[_Watched] = []
         self._over = threading.Event()
+        self._asked = threading.local()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -121,6 +124,20 @@ class _Watch:
             raise NewConnectionError(connection, problem)
         return watched
 
+    def asked(self, watched: _Watched | None) -> None:
+        """Note the connection by which this thread sends a request."""
+        self._asked.connection = watched
+
+    def check_whole(self) -> None:
+        """Make sure that the answer that this thread read did not end where its connection was cut.
+
+        Raises:
+            TimeoutError: it did.
+        """
+        watched: _Watched | None = self._asked.connection
+        if watched is not None and watched.is_cut:
+            raise TimeoutError("its answer took too long")
+
     def _run(self) -> None:
         while not self._over.wait(TICK_S) and not self._stop.is_due:
             self._cut(time.monotonic() - self._answer_limit_s)
@@ -141,6 +158,7 @@ class _Watch:
             ]
             self._watched = [one for one in self._watched if one not in late]
         for one in late:
+            one.is_cut = True
             with one.sock, contextlib.suppress(OSError):  # it has ended by itself
                 one.sock.shutdown(socket.SHUT_RDWR)
 
@@ -160,9 +178,11 @@ class _WatchedConnection:
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
         # With this header botocore waits for an interim answer, and reads one that is cut short for ever.
         kept = {key: value for key, value in (headers or {}).items() if key.lower() != "expect"}
+        self.watch.asked(None)
         super().request(method, url, body, kept, **options)  # type: ignore[misc]
 
     def send(self, data: Any) -> None:
+        self.watch.asked(self._watched)
         if self._watched is not None:
             self._watched.waits_since = None
         super().send(data)  # type: ignore[misc]
@@ -189,6 +209,7 @@ class _BoundedSession:
         # botocore has no open way to say how a connection is made; those by a proxy take it from the session.
         session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = pools
         self._session = session
+        self._watch = watch
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
         """Send a request and read its answer."""
@@ -196,6 +217,7 @@ class _BoundedSession:
         response = self._session.send(request)
         try:
             content = _bounded(response.raw)
+            self._watch.check_whole()
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise HTTPClientError(error=error) from error
         return _ReadResponse(response, content)
@@ -222,11 +244,16 @@ def _bounded(raw: Any) -> bytes:
     # urllib3's own reader takes a line of any length where a chunk begins; that of Python has a limit.
     response: http.client.HTTPResponse = raw._original_response
     body = bytearray()
-    while chunk := response.read1(CHUNK_BYTES):
-        body += chunk
-        if len(body) > ANSWER_LIMIT_BYTES:
-            raw.close()
-            raise ValueError(f"its answer has more than {ANSWER_LIMIT_BYTES:,} bytes")
+    try:
+        while chunk := response.read1(CHUNK_BYTES):
+            body += chunk
+            if len(body) > ANSWER_LIMIT_BYTES:
+                raise ValueError(f"its answer has more than {ANSWER_LIMIT_BYTES:,} bytes")
+        if response.length:
+            raise http.client.IncompleteRead(bytes(body), response.length)
+    except BaseException:
+        raw.close()
+        raise
     raw.release_conn()
     return bytes(body)
 
