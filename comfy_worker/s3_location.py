@@ -12,6 +12,8 @@ from pydantic import SecretStr
 __all__ = ["EXPIRY_LIMIT_S", "Bucket", "Place", "locate"]
 
 LAST_PORT = 65_535
+# A host has at most 253 characters.
+MAX_URL = 1000
 EXPIRY_LIMIT_S = 7 * 24 * 3600  # the longest that a signature (version 4) may hold
 
 # Hosts that begin with the bucket: AWS and whoever calls its hosts alike, DigitalOcean, Cloudflare.
@@ -76,6 +78,8 @@ def locate(endpoint_url: str, name: str) -> Place:
     Raises:
         ValueError: the URL is none, or no bucket is named.
     """
+    if len(endpoint_url) > MAX_URL or len(name) > MAX_URL:
+        raise ValueError(f"and the bucket's name should have at most {MAX_URL} characters each")
     url = urlsplit(endpoint_url)
     port = url.netloc.partition(":")[2]
     if (

@@ -57,6 +57,12 @@ class Settings(BaseModel):
     comfy_log_level: LogLevel = Field(
         "INFO", alias="COMFY_LOG_LEVEL", description="How much of ComfyUI's own log is written"
     )
+    comfy_readable_dirs: str = Field(
+        "",
+        alias="COMFY_READABLE_DIRS",
+        description="Folders that nodes may read beside those of ComfyUI, its packs, models and libraries, "
+        "parted by `:`",
+    )
     comfy_boot_timeout_s: float = Field(
         300.0, alias="COMFY_BOOT_TIMEOUT_S", gt=0, description="How long ComfyUI may take to start, in seconds"
     )
@@ -221,8 +227,8 @@ class Settings(BaseModel):
         alias="COMFYUI_DIR",
         description="A ComfyUI that is already there, used as it is; otherwise `.comfyui`",
     )
-    model_roots: tuple[Path, ...] = Field(
-        default_factory=lambda: tuple(paths.model_roots({})),
+    models_dir: Path = Field(
+        default_factory=lambda: paths.models_dir({}),
         alias="MODELS_DIR",
         description="A folder with `checkpoints`, `loras` ... of its own; the network volume's are found anyway",
     )
@@ -285,7 +291,7 @@ class Settings(BaseModel):
             key: value for key, value in environ.items() if key in known and value.strip()
         }
         values["COMFYUI_DIR"] = paths.comfyui_dir(environ)
-        values["MODELS_DIR"] = tuple(paths.model_roots(environ))
+        values["MODELS_DIR"] = paths.models_dir(environ)
         values["VOLUME_DIR"] = paths.volume_dir(environ)
         values["MODELS_CACHE_DIR"] = paths.models_cache_dir(environ)
         details = _storage_problems(values)
@@ -300,6 +306,15 @@ class Settings(BaseModel):
             ]
         listed = "; ".join(f"{detail['setting']}: {detail['problem']}" for detail in details)
         raise InvalidSettings(f"set these environment variables right, or unset them: {listed}", details)
+
+    @property
+    def model_roots(self) -> tuple[Path, ...]:
+        """The folders that hold models, searched in order after ComfyUI's own.
+
+        Looks at the network volume, which may hang: the main thread must not ask for it at start.
+        """
+        volume = paths.volume_model_roots(self.volume)
+        return (self.models_dir, *volume, self.models_cache_dir)
 
     @property
     def secrets(self) -> list[str]:

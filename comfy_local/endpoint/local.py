@@ -32,6 +32,7 @@ __all__ = ["HOST", "LocalEndpoint", "serve"]
 HOST = "127.0.0.1"
 HANDLER = Path(__file__).resolve().parents[2] / "handler.py"
 TICK_S = 0.1
+SIGNAL_POLL_S = 0.2
 STDERR_FD = 2
 
 
@@ -198,10 +199,11 @@ def serve(port: int, workers: int, environ: Mapping[str, str] | None = None, *, 
     Returns:
         The exit code: 0, or 1 when the port is taken or a worker cannot be started.
     """
-    stop = threading.Event()
+    signals: list[int] = []
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        # Nothing that takes a lock: a second Ctrl-C may interrupt this very line.
+        signals.append(number)
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
@@ -215,12 +217,15 @@ def serve(port: int, workers: int, environ: Mapping[str, str] | None = None, *, 
         reason = f"port {port} is taken; choose another with --port" if taken else str(error)
         print(f"The endpoint could not start: {reason}.", file=sys.stderr)
         return 1
-    print(f"starting {workers} worker(s); their log follows on standard error", flush=True)
-    while not stop.is_set() and not endpoint.wait_ready(0.2):
-        pass
-    if not stop.is_set():
-        print(f"ready: {endpoint.url} (Ctrl-C ends it)", flush=True)
-    stop.wait()
-    print("ending the workers", flush=True)
-    endpoint.close()
+    try:
+        print(f"starting {workers} worker(s); their log follows on standard error", flush=True)
+        while not signals and not endpoint.wait_ready(SIGNAL_POLL_S):
+            pass
+        if not signals:
+            print(f"ready: {endpoint.url} (Ctrl-C ends it)", flush=True)
+        while not signals:
+            time.sleep(SIGNAL_POLL_S)
+        print("ending the workers", flush=True)
+    finally:  # whoever read the lines may have gone
+        endpoint.close()
     return 0

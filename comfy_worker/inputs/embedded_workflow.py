@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from comfy_worker.errors import InvalidWorkflow
 from comfy_worker.inputs import files as media
 from comfy_worker.inputs.picture_texts import picture_texts
+from comfy_worker.json_values import find_problem, parse_json
 
 __all__ = ["graph_of_picture", "is_picture", "read_saved_graph"]
 
@@ -48,13 +48,45 @@ def graph_of_picture(data: bytes) -> dict[str, Any]:
     for keyword, text in picture_texts(data):
         if keyword.lower() in KEYS:
             found[keyword.lower()] = text
+    return _first_usable(found)
+
+
+def _first_usable(texts: dict[str, str]) -> dict[str, Any]:
+    """The first graph that can be used: a picture whose ``prompt`` is broken may hold a whole ``workflow``.
+
+    Raises:
+        InvalidWorkflow: there is none.
+    """
+    problems = []
     for key in KEYS:
-        try:
-            graph = json.loads(found.get(key, "null"))
-        except (ValueError, RecursionError):
+        if key not in texts:
             continue
-        if isinstance(graph, dict):
+        try:
+            graph = _as_read_by_comfyui(parse_json(texts[key]))
+        except ValueError:
+            problems.append(f"its {key} is not JSON")
+            continue
+        problem = find_problem(graph, finite=key == "prompt")
+        if isinstance(graph, dict) and graph and problem is None:
             return graph
+        problems.append(f"its {key} holds {problem or 'no graph'}")
+    why = f" ({', '.join(problems)})" if problems else ""
     raise InvalidWorkflow(
-        "workflow is a picture without a graph in it; send one as ComfyUI saved it, not edited since"
+        f"workflow is a picture without a graph that can be used{why}; send one as ComfyUI saved it, "
+        "not edited since"
     )
+
+
+def _as_read_by_comfyui(graph: Any) -> Any:
+    """A graph in API format with the parts of its nodes that ComfyUI reads; anything else as it is.
+
+    ComfyUI writes what it noted while it ran as well, such as ``is_changed: [NaN]``.
+    """
+    if not isinstance(graph, dict):
+        return graph
+    if not all(isinstance(node, dict) and "class_type" in node for node in graph.values()):
+        return graph
+    return {
+        node_id: {part: node[part] for part in ("inputs", "class_type", "_meta") if part in node}
+        for node_id, node in graph.items()
+    }

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.image_processes import ImageTask, TaskFault, image_processes, split
 from comfy_worker.inputs.fetch import Fetcher
+from comfy_worker.logs import ContextThreadPool
 
 if TYPE_CHECKING:  # the settings import the contract, which imports this
     from comfy_worker.settings import Settings
@@ -95,7 +96,7 @@ class _Attempt(Stop):
         """Have ``work`` done with each thing, several at once; a failure ends the work on the others."""
         if len(things) == 1:
             return [work(things[0])]
-        pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="input")
+        pool = ContextThreadPool(PARALLEL, thread_name_prefix="input")
         try:
             futures = [pool.submit(work, thing) for thing in things]
             while wait(futures, timeout=TICK_S, return_when=FIRST_EXCEPTION).not_done:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -23,9 +24,10 @@ from comfy_common.model_folders import SUFFIXES
 from comfy_common.safetensors_header import SUFFIXES as SAFETENSORS
 from comfy_common.sources import Access, Source, SourceError, read_source
 from comfy_common.text import size
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import ModelNotFetched
 from comfy_worker.inputs.fetch import matches
+from comfy_worker.logs import ContextThreadPool
 from comfy_worker.models.cache import ModelCache
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.graph import Need
@@ -33,6 +35,8 @@ from comfy_worker.workflow.graph import Need
 __all__ = ["JobModels", "ModelsOnDemand"]
 
 AT_ONCE = 4
+# In MODELS_ALLOWED_HOSTS: models come from nowhere.
+NO_HOST = "none"
 TELL_EVERY_S = 0.5
 
 # A model folder, and the word for a file that belongs there.
@@ -87,6 +91,11 @@ class JobModels:
             settings.allow_private_urls,
         )
 
+    @property
+    def accepts_urls(self) -> bool:
+        """Whether a client may give a model by its URL."""
+        return any(host != NO_HOST for host in self._settings.models_allowed_hosts)
+
     def fetch(self, asked: Collection[Asked]) -> Mapping[Asked, str]:
         """Have what a client asked for, and keep it; several files at once.
 
@@ -140,7 +149,7 @@ class JobModels:
             watch = Watch(lambda have, total: done.__setitem__(name, (have, total)), cancelled=ended)
             return self._cache.hold(source, name, access, watch)
 
-        pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="models")
+        pool = ContextThreadPool(AT_ONCE, thread_name_prefix="models")
         work = {pool.submit(hold, name, source): name for name, source in new.items()}
         try:
             self._wait(work, done)
@@ -158,16 +167,19 @@ class JobModels:
 
     def _wait(self, work: Mapping[Future[IO[str]], str], done: Mapping[str, tuple[int, int | None]]) -> None:
         """Wait for the downloads, and tell how far they are; until one fails."""
-        told = ""
+        last_message, told_at = "", 0.0
         left = set(work)
         while left:
-            ended, left = wait(left, timeout=TELL_EVERY_S)
-            for one in ended:
-                one.result()
+            ended, left = wait(left, timeout=TICK_S)
+            for future in ended:
+                future.result()
             self._stop.check()
+            if time.monotonic() - told_at < TELL_EVERY_S:
+                continue
+            told_at = time.monotonic()
             message = "fetching " + ", ".join(_how_far(name, *done.get(name, (0, None))) for name in work.values())
-            if left and message != told:
-                told = message
+            if left and message != last_message:
+                last_message = message
                 self._say(message)
 
 

@@ -7,12 +7,13 @@ Owns the order of the edits. Each edit is a function of ``graph/``; what they ne
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from comfy_worker.errors import InvalidInput, InvalidValue, ModelMismatch, ModelNotFound, brief
+from comfy_common.placeholder_names import real_files
+from comfy_worker.errors import InputError, InvalidInput, InvalidValue, ModelMismatch, ModelNotFound, brief
 from comfy_worker.inputs.files import InputFiles, is_in_place
 from comfy_worker.models.detect import Family, ModelKind, compatible, identify
 from comfy_worker.models.hub_aliases import find_checkpoint
@@ -20,7 +21,8 @@ from comfy_worker.models.references import with_files
 from comfy_worker.planning.templates import Template, Templates
 from comfy_worker.request.schema import SEED_LIMIT, ControlNet, JobInput, Parameters
 from comfy_worker.workflow.check.file_access import check_paths, file_places
-from comfy_worker.workflow.check.preflight import Finding, check, refusal
+from comfy_worker.workflow.check.links import with_plain_links
+from comfy_worker.workflow.check.preflight import Finding, broken_links, check, refusal
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
 from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
 from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
@@ -35,6 +37,9 @@ from comfy_worker.workflow.node_defs import Absence, NodeDefs
 from comfy_worker.workflow.roles.find import Roles, find_roles
 
 __all__ = ["Installed", "Plan", "Planner", "choose_template"]
+
+# The checkpoints that are missing, and what stood in, of which a client of this worker has been warned.
+_STAND_INS_TOLD: set[tuple[str, str]] = set()
 
 
 class Installed(Protocol):
@@ -59,6 +64,10 @@ class Installed(Protocol):
 
 class Models(Protocol):
     """What fetches models."""
+
+    @property
+    def accepts_urls(self) -> bool:
+        """Whether a client may give a model by its URL."""
 
     def fetch(self, asked: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
         """The names of files, by their folder and the word that a client has for them."""
@@ -125,6 +134,7 @@ class Planner:
         listed: the model files of models.txt.
         models: fetches what is given by URL; None: such a word is taken for a file's name.
         on_demand: whether a template's own checkpoint will be fetched where it is absent.
+        check: raises where the job must end; called now and then.
     """
 
     def __init__(
@@ -139,7 +149,9 @@ class Planner:
         listed: Sequence[Need] = (),
         models: Models | None = None,
         on_demand: bool = False,
+        check: Callable[[], None] | None = None,
     ) -> None:
+        self._check = check
         self._request = request
         self._template = template
         self._installed = installed
@@ -151,6 +163,7 @@ class Planner:
         self._models = models
         self._on_demand = on_demand
         self._warnings: list[str] = []
+        self._broken_links: list[Finding] = []
 
     def plan(self) -> Plan:
         """Fill the graph, splice what was asked for into it, and check what came of it.
@@ -158,17 +171,21 @@ class Planner:
         Raises:
             InputError: whatever of the request cannot be done, by its own code.
         """
+        self._broken_links = []
         try:
             return self._plan()
         except ModelNotFound as error:
             raise self._with_folders(error) from error
+        except InputError as error:
+            # With `validate_only` the edits are tried on a graph with broken links too, and fail because of those.
+            raise (refusal(self._broken_links) if self._broken_links else error) from error
 
     def _plan(self) -> Plan:
         template = self._template
         # Read anew each time: between two tries a file may have arrived.
         self._defs, self._warnings = self._installed.defs, []
         given = self._request.workflow if template is None else template.workflow
-        converted = read_workflow(given, self._defs)
+        converted = read_workflow(given, self._defs, self._check)
         workflow, sources = converted.workflow, self._sources(converted)
         known = all(node["class_type"] in self._defs for node in workflow.values())
         if not known and not self._request.validate_only:
@@ -177,7 +194,10 @@ class Planner:
         declared = {} if template is None else template.params.parameters
         workflow = self._fetch_models(workflow, declared)
         request = self._request
-        workflow = apply_overrides(workflow, self._defs, request.overrides)
+        workflow = with_plain_links(apply_overrides(workflow, self._defs, request.overrides))
+        self._broken_links = broken_links(workflow, self._defs, sources)
+        if self._broken_links and not request.validate_only:
+            raise refusal(self._broken_links)
         roles = find_roles(workflow, self._defs)
         values = {key: value for key in Parameters.model_fields if (value := getattr(request, key)) is not None}
         tagged: list[LoraSpec] = []
@@ -189,16 +209,18 @@ class Planner:
         if template is not None:
             values |= self._stand_in_checkpoint(template, workflow, roles, values)
         values |= self._seed(workflow, roles)
-        resolve_variants(workflow, converted.variants, values.get("seed", 0))
+        resolve_variants(workflow, converted.variants, values.get("seed", 0), self._check)
         defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
         values = defaults | self._placed(values, roles, declared) | request.parameters
         self._warn_of_left(roles, values.keys() - declared.keys())
         workflow = fill(workflow, roles, self._defs, values, declared)
         workflow = apply_overrides(workflow, self._defs, request.overrides)
-        workflow = self._take_in_place(self._named_images(workflow), roles)
+        workflow = self._take_in_place(self._named_images(with_plain_links(workflow)), roles)
         parameters = read(workflow, roles, declared)
         loras = [LoraSpec(lora.name, lora.strength, lora.strength_clip) for lora in request.loras]
         workflow = self._splice(workflow, roles, [*loras, *tagged])
+        # After the last edit, so that what is looked at is what ComfyUI will see.
+        check_paths(workflow, self._defs, roles.outputs, set(self._files.names.values()))
         checked = check(workflow, self._defs, sources)
         return Plan(
             workflow,
@@ -221,7 +243,19 @@ class Planner:
             has_input=self._has_input,
             explain=self._installed.explain,
             searched=self._installed.searched,
+            commands=self._commands(),
+            accepts_urls=self._models is not None and self._models.accepts_urls,
+            has_default=self._template is not None and not self._sd_model,
         )
+
+    def _commands(self) -> dict[str, str]:
+        """By model file, what `comfy_setup models --only` takes: the template, else the file of models.txt."""
+        commands = {f"{need.folder}/{need.file}": f"{need.folder}/{need.file}" for need in self._listed}
+        if self._template is not None:
+            for need in self._template.params.needs:
+                if need.url:
+                    commands[f"{need.folder}/{need.file}"] = self._template.name
+        return commands
 
     def _fetch_models(self, workflow: Workflow, declared: Mapping[str, Declared]) -> Workflow:
         """Have what the request gives by URL, and let request and graph name the files."""
@@ -291,7 +325,6 @@ class Planner:
         self._files.add_any(sent)
         for key in sent:
             editor.set(places[key], self._files.names[key])
-        check_paths(editor.workflow, self._defs, roles.outputs, set(self._files.names.values()))
         return editor.workflow
 
     def _stand_in_checkpoint(
@@ -313,9 +346,9 @@ class Planner:
             chosen = find_checkpoint(str(wanted), installed)
         elif self._sd_model:
             chosen = find_checkpoint(self._sd_model, installed)
-        elif len(installed) == 1:
-            chosen = installed[0]
-            self._warnings.append(f"checkpoint {own} is not installed; {chosen}, the only one there is, stood in")
+        elif len(candidates := real_files(installed)) == 1:
+            chosen = candidates[0]
+            self._warn_of_stand_in(own, chosen)
         else:
             try:
                 chosen = match(own, installed, "checkpoint")
@@ -325,6 +358,12 @@ class Planner:
         native = {} if family is None or chosen == own else {"width": family.width, "height": family.height}
         size = {} if "width" in values or "height" in values else native
         return {"checkpoint": chosen, **{key: value for key, value in size.items() if key in roles.places}}
+
+    def _warn_of_stand_in(self, own: str, chosen: str) -> None:
+        """Say that another checkpoint stands in; once, since it is the same for every job of this worker."""
+        if (own, chosen) not in _STAND_INS_TOLD:
+            _STAND_INS_TOLD.add((own, chosen))
+            self._warnings.append(f"checkpoint {own} is not installed; {chosen}, the only one there is, stood in")
 
     def _is_needed(self, folder: str, file: str) -> bool:
         """Whether the template's params or models.txt say where a file comes from."""

@@ -17,7 +17,7 @@ from comfy_worker.deadline import Clock
 from comfy_worker.errors import NoOutput
 from comfy_worker.planning.planner import Plan
 from comfy_worker.request.schema import Output
-from comfy_worker.response.collect import OutputFile, find_files, find_texts
+from comfy_worker.response.collect import OutputFile, find_files, find_texts, find_unreported
 from comfy_worker.response.deliver import Delivery
 from comfy_worker.response.encode import EncodedFile, encode, warnings_of
 from comfy_worker.response.schema import Media, Result, Timings, Validation
@@ -71,12 +71,13 @@ class Outcome:
         if media is not None:
             tell({kind: [one.model_dump(exclude_none=True) for one in row] for kind, row in media.items()})
 
-    def result(self, executed: ExecutionResult, clock: Clock) -> Any:
+    def result(self, executed: ExecutionResult, clock: Clock, folder: str) -> Any:
         """Collect everything; what the workflow only previewed counts where it made nothing else.
 
         Args:
             executed: what the workflow left behind.
             clock: what the job's time went into.
+            folder: the name of the job's own folder; what lies there unreported counts where nothing else is.
 
         Returns:
             The result in its shape.
@@ -109,6 +110,8 @@ class Outcome:
         try:
             wanted = [file for file in files if file.type == "output" or self._asked.temp] or files
             if not wanted and not texts:
+                wanted = files = self._unreported(folder)
+            if not wanted and not texts:
                 raise NoOutput("the workflow ended well but saved nothing; end it in a node such as SaveImage")
             ready += self._encoded(wanted)
             media = self._delivery.deliver(ready, self._plan.seed, lambda media: json_bytes(answer(media)))
@@ -119,6 +122,11 @@ class Outcome:
             made = [encoded.content for encoded in ready if isinstance(encoded.content, Path)]
             for path in (*made, *(file.path for file in files)):
                 path.unlink(missing_ok=True)
+
+    def _unreported(self, folder: str) -> list[OutputFile]:
+        """What nodes wrote into the job's folder and did not report."""
+        outputs = self._plan.roles.outputs
+        return find_unreported(self._folders["output"] / folder, outputs[0] if outputs else "")
 
     def _encoded(self, files: Sequence[OutputFile]) -> list[EncodedFile]:
         """The files, ready to be delivered; those of a node that was told of already are."""

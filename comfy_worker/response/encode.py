@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from comfy_worker.deadline import Stop
 from comfy_worker.errors import OutOfMemory
 from comfy_worker.image_processes import ImageTask, TaskFault, image_processes, split
+from comfy_worker.logs import ContextThreadPool
 from comfy_worker.request.schema import Output
 from comfy_worker.response.collect import OutputFile, sniff
 
@@ -93,7 +93,7 @@ def encode(
     if len(shares) == 1:
         share(shares[0])
     else:
-        pool = ThreadPoolExecutor(len(shares), thread_name_prefix="encode")
+        pool = ContextThreadPool(len(shares), thread_name_prefix="encode")
         try:
             for future in [pool.submit(share, positions) for positions in shares]:
                 stop.wait_for(future)

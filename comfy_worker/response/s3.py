@@ -10,11 +10,11 @@ import contextlib
 import http.client
 import io
 import logging
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +38,7 @@ from urllib3.exceptions import NewConnectionError
 from comfy_common.addresses import is_public, resolved
 from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import DeliveryFailed, InvalidValue, JobCancelled, JobTimedOut, brief
+from comfy_worker.logs import ContextThreadPool
 from comfy_worker.response.encode import EncodedFile
 from comfy_worker.s3_location import Bucket, locate
 
@@ -331,7 +332,7 @@ class Storage:
             JobTimedOut: ``stop`` was due.
         """
         stop = stop or Stop()
-        pool = ThreadPoolExecutor(1, thread_name_prefix="upload")
+        pool = ContextThreadPool(1, thread_name_prefix="upload")
         work = pool.submit(self._put, files, stop)
         pool.shutdown(wait=False)
         stop.wait_for(work)
@@ -397,6 +398,8 @@ def _headers(file: EncodedFile) -> dict[str, str]:
 
 
 ENDPOINT = "s3Config.endpointUrl"
+# Every storage's keys have this form; a longer text is a mistake, or an attack on the worker's memory.
+CREDENTIAL = re.compile(r"[!-~]{1,512}")
 
 
 def job_storage(s3_config: object, *, allow_private: bool) -> Storage:
@@ -429,6 +432,13 @@ def bucket_of(s3_config: object) -> Bucket:
         raise InvalidValue(
             f"s3Config must be an object with {', '.join(wanted)} and bucketName, each some text",
             [{"key": f"s3Config.{key}", "problem": "is missing"} for key in missing],
+        )
+    wrong = [key for key in ("accessId", "accessSecret") if not CREDENTIAL.fullmatch(given[key])]
+    if wrong:
+        raise InvalidValue(
+            f"s3Config.{wrong[0]} must be at most 512 letters, digits and signs without blanks; copy it anew "
+            "from your storage's settings",
+            [{"key": f"s3Config.{key}", "problem": "does not have the form of a key"} for key in wrong],
         )
     try:
         place = locate(given["endpointUrl"], given.get("bucketName", ""))

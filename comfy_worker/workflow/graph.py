@@ -35,6 +35,8 @@ Workflow = dict[str, dict[str, Any]]
 DECIMAL = re.compile(r"[0-9]{1,18}")
 MAX_NODES = 5000
 MAX_NESTING = 50
+# Stands for a slot that no output can have, such as 0.5.
+NO_SLOT = -(2**63)
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,16 @@ class Input(NamedTuple):
 
 
 def as_link(value: Any) -> Link | None:
-    """The link that an input's value is, or None for a literal."""
+    """The link that an input's value is, or None for a literal.
+
+    ComfyUI decides by the same rule (``is_link`` in its ``graph_utils.py``), which takes a boolean or a fraction
+    for a slot too. A node behind such a link runs, so it has to be looked at like any other.
+    """
     if isinstance(value, (list, tuple)) and len(value) == 2:
         node_id, slot = value
-        if isinstance(node_id, str) and isinstance(slot, int) and not isinstance(slot, bool):
-            return Link(node_id, slot)
+        if isinstance(node_id, str) and isinstance(slot, (int, float)):
+            is_whole = math.isfinite(slot) and slot == int(slot)
+            return Link(node_id, int(slot) if is_whole else NO_SLOT)
     return None
 
 
@@ -143,7 +150,7 @@ def parse(value: Any) -> Workflow:
             details.append({"node_id": node_id, "problem": "class_type is missing"})
         elif not all(isinstance(node.get(part), (dict, type(None))) for part in ("inputs", "_meta")):
             details.append({"node_id": node_id, "problem": "inputs or _meta is no object"})
-        elif not _is_plain(node):
+        elif not _is_plain({part: node.get(part) for part in ("inputs", "_meta")}):
             details.append({"node_id": node_id, "problem": "it holds NaN or Infinity, or is nested too deep"})
     if details:
         first = details[0]

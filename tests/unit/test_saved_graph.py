@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import struct
 import zlib
 
@@ -49,12 +50,22 @@ def webp() -> str:
     return encoded("WEBP", exif=exif)
 
 
+def with_notes() -> dict[str, object]:
+    """A graph with what ComfyUI notes in it as it runs."""
+    return {"1": {**API["1"], "is_changed": [math.nan], "_cached": {"a": math.inf}}}
+
+
 @pytest.mark.parametrize(
     ("text", "graph"),
     [
         (png(prompt=API, workflow=EDITOR), API),
         (png(workflow=EDITOR), EDITOR),
         (png(prompt="{cut", workflow=EDITOR), EDITOR),
+        (png(prompt=[1], workflow=EDITOR), EDITOR),
+        (png(prompt={}, workflow=EDITOR), EDITOR),
+        (png(prompt={"1": {"class_type": "A", "inputs": {"a": math.nan}}}, workflow=EDITOR), EDITOR),
+        (png(prompt={"1": {"class_type": "\ud800", "inputs": {}}}, workflow=EDITOR), EDITOR),
+        (png(prompt=with_notes()), API),
         (animated_png(), API),
         (webp(), API),
     ],
@@ -138,6 +149,9 @@ def test_metadata_that_means_harm_is_refused(data: bytes, sentence: str) -> None
         (encoded("JPEG"), InvalidWorkflow),
         (png(), InvalidWorkflow),
         (png(prompt="[1]"), InvalidWorkflow),
+        (png(prompt={"\udc00": {"class_type": "A", "inputs": {}}}), InvalidWorkflow),
+        (png(prompt='{"1": {"class_type": "A", "inputs": {"a": ' + "9" * 5000 + "}}}"), InvalidWorkflow),
+        (png(prompt="[" * 5000), InvalidWorkflow),
         (png(prompt=API)[:60], InvalidWorkflow),
     ],
 )

@@ -6,11 +6,11 @@ Owns how an override's key is read. What an input takes is asked of its declarat
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from comfy_worker.errors import Ambiguous, InvalidInput, InvalidValue, NoPlace
+from comfy_worker.nearest import did_you_mean
 from comfy_worker.workflow.constraints import Limits
 from comfy_worker.workflow.graph import Input, Workflow, as_link, title_of
 from comfy_worker.workflow.node_defs import WIDGET_TYPES, NodeDefs
@@ -84,8 +84,7 @@ def _node_id(workflow: Workflow, key: str, node: str) -> str:
 
 def _hint(name: str, known: Iterable[str]) -> str:
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names[:12])}"
+    return did_you_mean(name, names, f"there are {', '.join(names[:12])}")
 
 
 def _checked(graph: Graph, key: str, place: Input, value: Any) -> Any:
@@ -95,7 +94,7 @@ def _checked(graph: Graph, key: str, place: Input, value: Any) -> Any:
             raise InvalidValue(
                 f"overrides '{key}' links to node {link.node_id}, which this graph lacks", [{"key": key}]
             )
-        return list(link)
+        return list(value)
     if spec is None or spec.type == "*":
         return value
     if WIDGET_TYPES.isdisjoint(spec.type.split(",")):
