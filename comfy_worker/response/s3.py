@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import itertools
 import logging
 import re
 import socket
@@ -59,7 +60,9 @@ REMOVE_LIMIT_S = 10.0
 PARALLEL = 8
 POLL_S = 0.02
 # What an answer that makes no sense can lead to in boto3: a part without an ETag, an upload without an id.
-FAILURES = (BotoCoreError, ClientError, OSError, LookupError, TypeError, ValueError)
+FAILURES = (BotoCoreError, ClientError, OSError, LookupError, RuntimeError, TypeError, ValueError)
+# boto3 asks where a bucket is each time that it is redirected, without an end.
+MAX_LOOK_UPS = 2 * PARALLEL
 
 
 @dataclass
@@ -211,9 +214,12 @@ class _BoundedSession:
         session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = pools
         self._session = session
         self._watch = watch
+        self._look_ups = itertools.count()
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
         """Send a request and read its answer."""
+        if request.method == "HEAD" and next(self._look_ups) >= MAX_LOOK_UPS:
+            raise HTTPClientError(error="it redirects again and again")
         request.stream_output = True  # botocore leaves the body alone
         response = self._session.send(request)
         try:

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from comfy_worker.deadline import Stop
 from comfy_worker.errors import DeliveryFailed, JobCancelled, JobTimedOut
 from comfy_worker.request.schema import Output
+from comfy_worker.response import s3 as s3_module
 from comfy_worker.response.deliver import Delivery
 from comfy_worker.response.encode import EncodedFile
 from comfy_worker.response.s3 import ATTEMPTS, Storage
@@ -193,8 +194,11 @@ def uploading() -> list[str]:
 
 
 def at_raw(host: RawHost, **changes: Any) -> Storage:
+    """A storage there, which is tried once."""
     bucket = Bucket(host.url, BUCKET, "AKIA", SecretStr("s3cret"))
-    return Storage(bucket, **changes)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(s3_module, "ATTEMPTS", 1)
+        return Storage(bucket, **changes)
 
 
 CHUNK = b"100000\r\n" + b"a" * 0x100000 + b"\r\n"
