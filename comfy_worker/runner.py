@@ -333,6 +333,7 @@ class JobRunner:
             listed=self._listed,
             models=models,
             on_demand=on_demand,
+            max_batch_size=self._settings.max_batch_size,
             check=stop.check,
         )
         try:

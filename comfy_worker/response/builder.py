@@ -69,6 +69,7 @@ class Outcome:
         self._told[event.node_id] = encoded
         media = self._delivery.early(encoded, self._plan.seed)
         if media is not None:
+            media = self._with_own_seeds(media)
             tell({kind: [one.model_dump(exclude_none=True) for one in row] for kind, row in media.items()})
 
     def result(self, executed: ExecutionResult, clock: Clock, folder: str) -> Any:
@@ -97,7 +98,7 @@ class Outcome:
         def answer(media: dict[str, list[Media]]) -> Any:
             timings = Timings(stages={**clock.stages, "total": clock.total_ms()}, nodes=executed.node_ms)
             result = Result(
-                **{"images": [], **media},
+                **{"images": [], **self._with_own_seeds(media)},
                 texts=texts or None,
                 workflow=self._plan.name,
                 seed=self._plan.seed,
@@ -122,6 +123,14 @@ class Outcome:
             made = [encoded.content for encoded in ready if isinstance(encoded.content, Path)]
             for path in (*made, *(file.path for file in files)):
                 path.unlink(missing_ok=True)
+
+    def _with_own_seeds(self, media: dict[str, list[Media]]) -> dict[str, list[Media]]:
+        """The media, each with the seed of its own sampler: samplers beside each other may have different ones."""
+        seeds = self._plan.seeds
+        return {
+            kind: [one.model_copy(update={"seed": seeds.get(one.node_id, one.seed)}) for one in row]
+            for kind, row in media.items()
+        }
 
     def _unreported(self, folder: str) -> list[OutputFile]:
         """What nodes wrote into the job's folder and did not report."""
