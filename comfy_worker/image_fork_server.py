@@ -51,10 +51,18 @@ def main(control: socket.socket, parent_pid: int) -> None:
     # Ctrl-C and a stop of the whole group are the worker's to act upon.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    # A task that has ended is taken leave of at once.
+    awake, wakes = socket.socketpair()
+    for end in (awake, wakes):
+        end.setblocking(False)
+    signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     while os.getppid() == parent_pid:
-        readable, _, _ = select.select([control], [], [], POLL_S)
+        readable, _, _ = select.select([control, awake], [], [], POLL_S)
+        if awake in readable:
+            awake.recv(4096)
         _reap(pids)
-        if not readable:
+        if control not in readable:
             continue
         message, descriptors, _, _ = socket.recv_fds(control, CONTROL.size, 1)
         if len(message) < CONTROL.size:
@@ -87,6 +95,8 @@ def _fork(control: socket.socket, descriptor: int, memory: int) -> int:
         os.close(descriptor)
         return pid
     try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         control.close()
         if sys.platform == "linux":
             ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

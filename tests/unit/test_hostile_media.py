@@ -47,8 +47,12 @@ def tasks() -> list[int]:
     server = image_processes()._server
     assert server is not None
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    states = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in children}
-    return [int(pid) for pid, state in states.items() if state != "Z"]
+    alive = []
+    for pid in children:
+        with contextlib.suppress(OSError):  # it has just ended
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            alive += [int(pid)] * (state != "Z")
+    return alive
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
