@@ -136,22 +136,29 @@ class JobRunner:
             comfyui.close()
             image_processes().close()
 
-    def run(self, job: Mapping[str, Any], cancelled: threading.Event, tell: Tell = lambda _update: None) -> Any:
+    def run(
+        self,
+        job: Mapping[str, Any],
+        cancelled: threading.Event,
+        tell: Tell = lambda _update: None,
+        release: Callable[[], None] = lambda: None,
+    ) -> Any:
         """Run one job to its result or its error; never raises.
 
         Args:
             job: RunPod's ``{"id", "input", ...}``.
             cancelled: set by another thread to stop it.
             tell: gets its progress and, where the settings have it stream, its finished outputs.
+            release: called when the GPU is free for another job, or is about to be.
 
         Returns:
-            The result in the shape that was asked for, or ``{"error": "CODE: sentence", "details": [...]}``; with
-            ``refresh_worker`` where RunPod should start another worker.
+            The result in the shape that was asked for, or ``{"error": "CODE: sentence", "code", "message",
+            "details"}``; with ``refresh_worker`` where RunPod should start another worker.
         """
         with bound(job_id=str(job.get("id"))), job_secrets(*secrets_of(job), *secrets_within(job.get("input"))):
             began = time.monotonic()
             try:
-                answer = self._answer(job, Stop(cancelled, self._time_limit_s(job)), tell)
+                answer = self._answer(job, Stop(cancelled, self._time_limit_s(job)), tell, release)
                 log.info("done in %d ms", (time.monotonic() - began) * 1000, extra={"action": "job.done"})
             except Exception as error:  # the outermost place: the client gets an answer and the worker goes on
                 answer = tell_failure(error, self._paths)
@@ -171,7 +178,7 @@ class JobRunner:
         limit_s = limit_ms / 1000
         return limit_s - min(MARGIN_S, limit_s * MARGIN_SHARE)
 
-    def _answer(self, job: Mapping[str, Any], stop: Stop, tell: Tell) -> Any:
+    def _answer(self, job: Mapping[str, Any], stop: Stop, tell: Tell, release: Callable[[], None]) -> Any:
         asked = translate(job.get("input"), stop.check)
         if asked.api_name in ("getModels", "getOptions", "setOptions"):
             return self._a1111_options(asked, stop)
@@ -186,9 +193,19 @@ class JobRunner:
         response = request.response or asked.response or self._settings.response_format
         clock = Clock(stop)
 
+        def shaped(result: Result) -> Any:
+            return shape(result, response, asked.given)
+
         def walk() -> Any:
             return self._walk(
-                job, asked, request, lambda result: shape(result, response, asked.given), clock, stop, tell
+                job,
+                asked,
+                request,
+                lambda result: shape(result, response, asked.given),
+                clock,
+                stop,
+                tell,
+                release,
             )
 
         try:
@@ -222,6 +239,7 @@ class JobRunner:
         clock: Clock,
         stop: Stop,
         tell: Tell,
+        release: Callable[[], None],
     ) -> Any:
         delivery = self._delivery(job, request.output, stop)
         template = choose_template(request, self._templates)
@@ -246,7 +264,9 @@ class JobRunner:
                 plan = self._plan(asked, request, template, comfyui, files, models, stop)
                 plan.warnings[:0] = asked.warnings
                 if request.validate_only:
-                    return validation(plan, into_folder(plan.workflow, name, comfyui.defs), comfyui)
+                    checked = into_folder(plan.workflow, name, comfyui.defs)
+                    limit = result_limit(str(job.get("id")), self._settings.result_limit_mb)
+                    return validation(plan, checked, comfyui, limit)
                 if plan.findings:
                     raise refusal(plan.findings)
                 needed = without_idle(plan.workflow, comfyui.defs)
@@ -268,6 +288,7 @@ class JobRunner:
                 extra_data["comfy_worker_graph"] = json.loads(graph)
                 extra_data["comfy_worker_folders"] = [name]
                 executed = comfyui.execute(workflow, stop, on_event=follow, extra_data=extra_data)
+            release()
             with clock.stage("collect"):
                 return outcome.result(executed, clock, name)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -14,11 +13,13 @@ from comfy_worker.comfyui.execution import ExecutionResult
 from comfy_worker.comfyui.process import ComfyUIProcess
 from comfy_worker.comfyui.supervisor import RunningComfyUI
 from comfy_worker.deadline import Clock
-from comfy_worker.errors import NoOutput
+from comfy_worker.errors import NoOutput, ResultTooLarge
+from comfy_worker.logs import without_secrets
+from comfy_worker.outgoing import posted_size, to_json_bytes, within
 from comfy_worker.planning.planner import Plan
 from comfy_worker.request.schema import Output
 from comfy_worker.response.collect import OutputFile, find_files, find_texts, find_unreported
-from comfy_worker.response.deliver import Delivery
+from comfy_worker.response.deliver import ENVELOPE, MB, Delivery
 from comfy_worker.response.encode import EncodedFile, encode, warnings_of
 from comfy_worker.response.schema import Media, Result, Timings, Validation
 from comfy_worker.workflow.graph import Workflow
@@ -115,7 +116,7 @@ class Outcome:
             if not wanted and not texts:
                 raise NoOutput("the workflow ended well but saved nothing; end it in a node such as SaveImage")
             ready += self._encoded(wanted)
-            media = self._delivery.deliver(ready, self._plan.seed, lambda media: json_bytes(answer(media)))
+            media = self._delivery.deliver(ready, self._plan.seed, lambda media: to_json_bytes(answer(media)))
             for warning in warnings():
                 log.debug("%s", warning, extra={"action": "job.warning"})
             return answer(media)
@@ -146,35 +147,45 @@ class Outcome:
         return sorted([*told, *fresh], key=lambda file: order.index(file.node_id))
 
 
-def json_bytes(answer: Any) -> bytes:
-    """An answer as the SDK posts it."""
-    return json.dumps(answer, ensure_ascii=False).encode(errors="surrogatepass")
-
-
 def json_size(answer: Any) -> int:
     """How many bytes an answer takes as it is posted."""
-    return len(json_bytes(answer))
+    return posted_size(answer)
 
 
-def validation(plan: Plan, workflow: Workflow, comfyui: RunningComfyUI) -> dict[str, Any]:
+def validation(plan: Plan, workflow: Workflow, comfyui: RunningComfyUI, limit: int) -> dict[str, Any]:
     """What ``validate_only`` answers; where the check found nothing, ComfyUI is asked as well.
 
     Args:
         plan: the job.
         workflow: its graph as it would be queued.
         comfyui: the one that would run it.
+        limit: bytes of JSON that RunPod takes. Where the answer has more, long texts in ``parameters`` are cut:
+            they stand in ``workflow`` too.
+
+    Raises:
+        ResultTooLarge: it has more all the same.
     """
     needs = [
         {**asdict(need), "installed": comfyui.model_path(need.folder, need.file) is not None}
         for need in plan.needs
     ]
-    return Validation(
+    answer = Validation(
         workflow=workflow,
         name=plan.name,
         seed=plan.seed,
         parameters=plan.parameters,
         roles=plan.roles.outline(),
         needs=needs,
-        findings=list(plan.findings) or comfyui.client.validate(workflow),
+        findings=within(list(plan.findings) or comfyui.client.validate(workflow), without_secrets),
         warnings=plan.warnings,
     ).model_dump(exclude_none=True)
+    room = limit - ENVELOPE
+    if posted_size(answer) > room:
+        (answer["parameters"],) = within([answer["parameters"]])
+    if (size := posted_size(answer)) > room:
+        raise ResultTooLarge(
+            f"the checked workflow takes {size / MB:.3g} MB and RunPod takes {limit / MB:.3g} MB; send fewer "
+            "nodes or shorter texts",
+            [{"size_mb": size / MB, "limit_mb": limit / MB}],
+        )
+    return answer

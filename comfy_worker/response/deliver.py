@@ -21,7 +21,7 @@ from comfy_worker.response.s3 import Storage
 from comfy_worker.response.schema import Media
 from comfy_worker.response.shrink import base64_size, shrunk
 
-__all__ = ["MB", "Delivery", "result_limit"]
+__all__ = ["ENVELOPE", "MB", "Delivery", "result_limit"]
 
 MB = 1_000_000
 # What RunPod documents for the results of /runsync, of /run, and for one value of a stream.
