@@ -30,6 +30,7 @@ from comfy_worker.errors import (
     InvalidValue,
     ModelNotFound,
 )
+from comfy_worker.image_processes import image_processes
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.logs import bound, conceal, concealed, job_secrets
 from comfy_worker.models.catalog import listed_models, missing_needs, tell_places
@@ -129,12 +130,14 @@ class JobRunner:
             Limits(settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s),
         )
         comfyui.start()
+        image_processes().start()
         templates = Templates(lambda: paths.workflow_folders(settings.volume))
         threading.Thread(target=log_places, args=[settings], name="places", daemon=True).start()
         try:
             yield cls(settings, comfyui, templates)
         finally:
             comfyui.close()
+            image_processes().close()
 
     def run(
         self,

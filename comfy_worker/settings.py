@@ -146,7 +146,10 @@ class Settings(BaseModel):
         description="Shape of the answer where a request does not name one by `response`",
     )
     max_batch_size: int = Field(
-        4, alias="MAX_BATCH_SIZE", ge=1, description="The most pictures that a request may ask for at once"
+        4,
+        alias="MAX_BATCH_SIZE",
+        ge=1,
+        description="The most pictures that a request or its graph may ask for at once",
     )
     precision: Annotated[Literal["", "fp16", "bf16", "fp32", "fp8"], BeforeValidator(_lower)] = Field(
         "",

@@ -276,7 +276,7 @@ class Planner:
         self._check()
         workflow = self._take_in_place(self._named_images(with_plain_links(workflow)), roles)
         self._check()
-        parameters = read(workflow, roles, declared)
+        parameters = read(workflow, roles, declared, before)
         loras = [LoraSpec(lora.name, lora.strength, lora.strength_clip) for lora in request.loras]
         workflow = self._splice(workflow, roles, [*loras, *tagged])
         self._check()

@@ -224,7 +224,10 @@ class Parameters(_Strict):
     prompt: str | None = Field(None, description="what to show; `<lora:name:0.8>` in it becomes a LoRA")
     negative_prompt: str | None = Field(None, description="what not to show")
     seed: int | None = Field(
-        None, ge=-1, description="absent or -1: a fresh one below 2**53 is drawn and reported"
+        None,
+        ge=-1,
+        description="-1: a fresh one below 2**53 is drawn and reported; absent: the same, but a custom graph "
+        "keeps its own",
     )
     steps: int | None = Field(None, ge=1, description="sampling steps")
     cfg: FiniteFloat | None = Field(None, ge=0, description="the sampler's classifier-free guidance scale")

@@ -178,14 +178,22 @@ def has_place(roles: Roles, name: str, declared: Mapping[str, Declared] | None =
     return name in known or TWINS.get(name) in known
 
 
-def read(workflow: Workflow, roles: Roles, declared: Mapping[str, Declared] | None = None) -> dict[str, Any]:
+def read(
+    workflow: Workflow,
+    roles: Roles,
+    declared: Mapping[str, Declared] | None = None,
+    before: Workflow | None = None,
+) -> dict[str, Any]:
     """The value that each parameter has in a workflow now: what stands in the first of its places.
 
+    Of the steps it is the leading stage's, as it was ``before`` the workflow was filled.
     A number that is written as text is read as the number that ComfyUI makes of it; a size that a choice
     overrides is the one of that choice, and left out where the choice does not tell it.
     """
     declared = declared or {}
     places = {name: found[0] for name, found in roles.places.items()}
+    if "steps" in places:
+        places["steps"] = _leader(before or workflow, roles.places["steps"])
     places |= {name: Input(entry.node, entry.input) for name, entry in declared.items()}
     values: dict[str, Any] = {}
     for name, place in places.items():
@@ -354,7 +362,7 @@ def _value(workflow: Workflow, place: Input) -> Any:
 
 def _leader(workflow: Workflow, places: Sequence[Input]) -> Input:
     """The place of the steps that a client means: the first, or the longest where the first has a few only."""
-    counts = [number(_value(workflow, place)) or 0 for place in places]
+    counts = [number(_value(workflow, place)) or 0 if place.node_id in workflow else 0 for place in places]
     longest = max(counts)
     return places[counts.index(longest)] if 0 < counts[0] < FEW_STEPS and longest >= 2 * counts[0] else places[0]
 

@@ -168,7 +168,9 @@ class _Finder:
                 comparable = comparable or self._stages.comparable()
                 unclear |= {name} if conflicting(texts, comparable) else set()
         self._claim(found, unclear, titled_places(self._graph, self._live, self._stages.reader))
-        self._claim(found, unclear, self._placeholders())
+        placeholders = self._placeholders()
+        found |= placeholders
+        unclear -= placeholders.keys()
         left |= self._leading(found, unclear)
         unclear -= left.keys()
         presets = self._presets(found)
