@@ -17,8 +17,11 @@ import re
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urljoin, urlsplit
@@ -33,6 +36,7 @@ from comfy_common.pinned_http import (
     Target,
     TooManyRedirects,
     UnknownHost,
+    UnsupportedProxy,
     UnsupportedScheme,
     basic_authorization,
     parse_target,
@@ -43,6 +47,8 @@ from comfy_common.text import duration, size
 
 ATTEMPTS = 5
 UNREACHED_ATTEMPTS = 3
+# Then over one connection: the host may not like several.
+IN_BLOCKS_ATTEMPTS = 2
 PAUSE_S = 1.0
 LONGEST_PAUSE_S = 120.0
 # A longer wait is not worth a number: nobody comes back to the minute.
@@ -60,6 +66,9 @@ ETAG = "download.etag"
 STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 SHA256 = re.compile(r"[0-9a-f]{64}")
 REPOSITORY = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]*\w)?")
+# A large file comes in blocks over several connections: a host often limits what each of them gets.
+BLOCK_BYTES = 16 << 20
+CONNECTIONS = 4
 # While a file comes whose size is unknown, its disk keeps this much free.
 SPARE_BYTES = 1_000_000_000
 
@@ -178,7 +187,7 @@ def _fetch(source: Source, access: Access, parts: Path, watch: Watch) -> str:
     """Fetch the bytes, in as many attempts as it is worth; the sha256 that the hub promises, empty if none."""
     failures, have = 0, bytes_in(parts)
     while True:
-        transfer = _Transfer(source, access, parts, watch)
+        transfer = _Transfer(source, access, parts, watch, in_blocks=failures < IN_BLOCKS_ATTEMPTS)
         try:
             transfer.run()
             return transfer.sha256
@@ -281,14 +290,19 @@ def _disk() -> Iterator[None]:
 class _Transfer:
     """One attempt to fetch a file into its folder; goes on behind what an earlier one left."""
 
-    def __init__(self, source: Source, access: Access, parts: Path, watch: Watch) -> None:
+    def __init__(
+        self, source: Source, access: Access, parts: Path, watch: Watch, *, in_blocks: bool = False
+    ) -> None:
         self.sha256 = ""
+        self._in_blocks = in_blocks
+        self._abandoned = False
         self._source = source
         self._access = access
         self._part = parts / PART
         self._etag_file = parts / ETAG
         self._watch = watch
         self._have = 0
+        self._counting = threading.Lock()
         self._total: int | None = None
         self._told_at = 0.0
         self._moved_at = time.monotonic()
@@ -342,7 +356,7 @@ class _Transfer:
         if now - self._told_at >= TELL_EVERY_S:
             self._told_at = now
             self._watch.tell(self._have, self._total)
-        return self._watch.cancelled.is_set() or self._is_stalled()
+        return self._watch.cancelled.is_set() or self._abandoned or self._is_stalled()
 
     def _find_in_repository(self) -> tuple[str, int | None, str]:
         """Ask the hub about a file: the URL of its bytes, its size, and a tag that changes when its bytes do."""
@@ -414,13 +428,17 @@ class _Transfer:
             self._total = promised_size if total is None else total
             if not self._source.repo or promised_size is None:
                 self._admit(self._total)
+            etag = response.headers.get("ETag", "")
+            tag = identity or (etag if STRONG_ETAG.fullmatch(etag) else "")
             with _disk():
-                etag = response.headers.get("ETag", "")
-                self._etag_file.write_text(
-                    identity or (etag if STRONG_ETAG.fullmatch(etag) else ""), encoding="utf-8"
-                )
-            self._receive(response, begin)
-            self._watch.tell(self._have, self._total)
+                self._etag_file.write_text(tag, encoding="utf-8")
+            blocks = self._blocks(response, begin) if tag else []
+            if not blocks:
+                self._receive(response, begin)
+        if blocks:
+            condition = {} if identity else {"If-Range": tag}
+            self._receive_blocks(answer.target.url, blocks, lambda target: {**own_headers(target), **condition})
+        self._watch.tell(self._have, self._total)
 
     def _kept(self, identity: str) -> int:
         """How many bytes an earlier attempt left that the next bytes can follow."""
@@ -478,12 +496,78 @@ class _Transfer:
         if self._is_stalled():
             raise _Interrupted("stands still")
 
+    def _blocks(self, response: http.client.HTTPResponse, begin: int) -> list[tuple[int, int]]:
+        """Where blocks begin and end, for a file that is worth it and a host that gives parts of files."""
+        gives_parts = response.status == 206 or response.headers.get("Accept-Ranges", "").lower() == "bytes"
+        if not self._in_blocks or not gives_parts or self._total is None:
+            return []
+        if self._total - begin <= CONNECTIONS * BLOCK_BYTES:
+            return []
+        starts = range(begin, self._total, BLOCK_BYTES)
+        return [(start, min(start + BLOCK_BYTES, self._total)) for start in starts]
+
+    def _receive_blocks(
+        self, url: str, blocks: list[tuple[int, int]], headers: Callable[[Target], Mapping[str, str]]
+    ) -> None:
+        """Fetch several blocks at once and write them in their order, so that what is kept has no hole.
+
+        Args:
+            url: that answered; not where the redirects began, since each of them may lead elsewhere.
+            blocks: where they begin and end.
+            headers: gives the headers for a URL, without a range.
+        """
+        begin = blocks[0][0]
+        self._have, self._moved_at = begin, time.monotonic()
+        pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="blocks")
+        try:
+            with contextlib.ExitStack() as stack:
+                with _disk():
+                    file = stack.enter_context(self._part.open("r+b" if begin else "wb"))
+                    file.seek(begin)
+                    file.truncate()
+                left = iter(blocks)
+                coming = deque(
+                    pool.submit(self._block, url, *block, headers) for block in islice(left, CONNECTIONS)
+                )
+                while coming:
+                    data = coming.popleft().result()
+                    coming.extend(pool.submit(self._block, url, *block, headers) for block in islice(left, 1))
+                    self._watch.check()
+                    with _disk():
+                        file.write(data)
+                        file.flush()
+        finally:
+            self._abandoned = True
+            pool.shutdown(cancel_futures=True)
+
+    def _block(self, url: str, begin: int, end: int, headers: Callable[[Target], Mapping[str, str]]) -> bytearray:
+        """The bytes of a file from one place to before another."""
+        wanted = f"bytes={begin}-{end - 1}"
+        data = bytearray()
+        with self._client.open(url, lambda target: {**headers(target), "Range": wanted}) as answer:
+            response = answer.response
+            is_part = response.headers.get("Content-Range", "").startswith(f"bytes {begin}-{end - 1}/")
+            if response.status != 206 or not is_part:
+                # Its address may have expired, or the file has changed: the next attempt begins at the source.
+                raise _Interrupted(f"answered HTTP {response.status} to a request for a part")
+            while len(data) < end - begin and (chunk := response.read1(min(CHUNK_BYTES, end - begin - len(data)))):
+                data += chunk
+                self._count(len(chunk))
+        self._watch.check()
+        if len(data) != end - begin:
+            raise _Interrupted("stands still" if self._is_stalled() else "broke off")
+        return data
+
+    def _count(self, received: int) -> None:
+        with self._counting:
+            self._have += received
+            self._moved_at = time.monotonic()
+
     def _write(self, file: IO[bytes], chunk: bytes) -> None:
         with _disk():
             file.write(chunk)
             file.flush()  # what is written is kept, whatever comes next
-        self._have += len(chunk)
-        self._moved_at = time.monotonic()
+        self._count(len(chunk))
 
     def _keep_disk_free(self) -> None:
         if shutil.disk_usage(self._part.parent).free < SPARE_BYTES:
@@ -536,6 +620,7 @@ _REFUSALS: Mapping[type[RequestRefused], str] = {
     UnsupportedScheme: "it leads to a URL that begins neither with http:// nor with https://",
     PrivateAddress: "it leads to an address that is not public, which this worker does not fetch from",
     TooManyRedirects: "it redirects too often",
+    UnsupportedProxy: "the environment names a SOCKS proxy: set HTTPS_PROXY to one that begins with http://",
 }
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "Target",
     "TooManyRedirects",
     "UnknownHost",
+    "UnsupportedProxy",
     "UnsupportedScheme",
     "basic_authorization",
     "parse_target",
@@ -81,6 +82,10 @@ class UnknownHost(RequestRefused):
 
 class PrivateAddress(RequestRefused):
     """The host has an address that is not public."""
+
+
+class UnsupportedProxy(RequestRefused):
+    """The proxy of the environment is one of SOCKS, which the standard library does not speak."""
 
 
 class TooManyRedirects(RequestRefused):
@@ -329,7 +334,11 @@ class PinnedClient:
             return ""
         proxies = getproxies()
         proxy = proxies.get(target.scheme) or proxies.get("all") or ""
-        return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+        if proxy and "://" not in proxy:
+            proxy = f"http://{proxy}"
+        if proxy and not proxy.startswith(("http://", "https://")):
+            raise UnsupportedProxy(target.host)
+        return proxy
 
     def _through_proxy(self, proxy: str, target: Target, cutter: _Cutter) -> http.client.HTTPConnection:
         """A connection by way of a proxy, which looks the host up by itself."""

@@ -13,6 +13,8 @@ from typing import Any
 SUFFIXES = {".safetensors", ".sft"}
 MAX_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
 LARGEST_NUMBER = 1 << 63
+# A tensor takes about eight values. Without a limit, a header of 100 MB would take gigabytes once it is parsed.
+MAX_VALUES = 2_000_000
 
 
 class DamagedModel(Exception):
@@ -41,6 +43,8 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
         text = start[8:] + file.read(length - 1)
     if len(text) < length:
         raise DamagedModel("is cut short in its header")
+    if text.count(b",") > MAX_VALUES:
+        raise DamagedModel("has a safetensors header with more values than any model has")
     try:
         header: dict[str, dict[str, Any]] = json.loads(text)
         header.pop("__metadata__", None)

@@ -137,7 +137,7 @@ class Runner:
         self,
         step: Step,
         command: Sequence[str | Path],
-        on_line: Callable[[str], None] | None = None,
+        on_line: Callable[[str], object] | None = None,
         settings: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> str:

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from comfy_common import cuda_driver, paths, requirements
 from comfy_common import model_folders as places
-from comfy_common import paths, requirements
 from comfy_common.comfyui_version import DEFAULT
 from comfy_common.errors import SetupError
 from comfy_common.placeholder_names import is_placeholder
 from comfy_common.text import size
-from comfy_setup import comfyui, drivers, models, packages
+from comfy_setup import comfyui, models, packages
 
 INSTALL = "call `python3 -m comfy_setup install`"
 PORT = 8000
@@ -132,7 +132,7 @@ def gpu_findings(answer: str, cuda: str) -> list[Finding]:
     for line in answer.strip().splitlines():
         name, total, free, driver = [part.strip() for part in line.rsplit(",", 3)]
         text = f"{name}, {total} ({free} free), driver {driver}"
-        problem = drivers.problem(driver, cuda)
+        problem = cuda_driver.problem(driver, cuda)
         findings.append(Finding("GPU", "bad", f"{text}: {problem}") if problem else Finding("GPU", "ok", text))
     return findings or [Finding("GPU", "note", "none found: ComfyUI runs on the processor, which is slow")]
 

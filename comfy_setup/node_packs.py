@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from comfy_common import paths
 from comfy_common.errors import SetupError
+from comfy_common.import_failures import ImportFailures
 from comfy_common.pinned_http import PinnedClient, RequestRefused, UnknownHost
 from comfy_setup import comfyui, packages
 from comfy_setup.child import ProgramFailed, Runner, explain
@@ -290,28 +291,10 @@ def _check_imports(console: Console, runner: Runner, packs: list[Pack]) -> None:
         for option in ("--user-directory", "--input-directory", "--output-directory", "--temp-directory"):
             command += [option, scratch]
         command += ["--database-url", "sqlite:///:memory:", "--extra-model-paths-config", config]
-        lines: list[str] = []
-        runner.run(step, command, lines.append, folder=paths.comfyui_dir(runner.environ))
-    reasons = import_failures(lines)
+        failures = ImportFailures()
+        runner.run(step, command, failures.hear, folder=paths.comfyui_dir(runner.environ))
     for pack in packs:
-        if reason := reasons.get(str(pack.folder)):
+        if reason := failures.failed().get(pack.folder):
             raise SetupError(
                 f"ComfyUI does not load the custom nodes {pack.name}: {reason}. Full output: {runner.log}"
             )
-
-
-def import_failures(lines: list[str]) -> dict[str, str]:
-    """Read from ComfyUI's log which custom nodes it could not import.
-
-    Args:
-        lines: the log.
-
-    Returns:
-        The reason by folder.
-    """
-    failed = {match[1]: "" for line in lines if (match := re.search(r"\(IMPORT FAILED\): (.+)$", line))}
-    for folder in failed:
-        # What is indented is a traceback, or the table of times.
-        said = [line for line in lines if folder in line and not line.startswith(" ")]
-        failed[folder] = said[0] if said else "it does not say why"
-    return failed

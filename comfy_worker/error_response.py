@@ -11,13 +11,16 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from comfy_worker.errors import DiskFull, InternalError, WorkerError
+from comfy_worker.errors import DiskFull, InternalError, WorkerError, error_result
 from comfy_worker.logs import without_secrets
+from comfy_worker.outgoing import safe, shortened, within
 from comfy_worker.server_paths import ServerPaths
 
 __all__ = ["secrets_of", "tell_failure"]
 
 log = logging.getLogger(__name__)
+
+SENTENCE_LENGTH = 2_000
 
 
 def tell_failure(error: Exception, paths: ServerPaths | None = None) -> dict[str, Any]:
@@ -26,17 +29,26 @@ def tell_failure(error: Exception, paths: ServerPaths | None = None) -> dict[str
     Args:
         error: whatever ended the job; one that is no :class:`WorkerError` is a fault of the worker or its disk.
         paths: this machine's folders, which clients read under other names.
+
+    Returns:
+        ``{"error", "code", "message", "details"}``, however much the error had to say: long texts are cut, and
+        the last of many details counts those that are left out.
     """
     if not isinstance(error, WorkerError):
         log.error("fault of the worker", exc_info=error, extra={"action": "job.fault"})
         error = _fault(error)
     else:
-        log.warning("%s", error.log_text, extra={"action": "job.failed"})
-        log.debug("%s", error, extra={"action": "job.error"})
-    paths = paths or ServerPaths({})
+        log.warning("%s", shortened(error.log_text), extra={"action": "job.failed"})
+        log.debug("%s", shortened(error.sentence), extra={"action": "job.error"})
+    folders = paths or ServerPaths({})
+
+    def public(text: str) -> str:
+        return folders.strip(without_secrets(text))
+
     # The code stays as it is: a client may choose a key that reads like one.
-    public = type(error)(_public(error.sentence, paths), _public(error.details, paths))
-    return public.to_result()
+    sentence = shortened(error.sentence, SENTENCE_LENGTH, public)
+    answer: dict[str, Any] = safe(error_result(error.code, sentence, within(error.details, public)))
+    return answer
 
 
 def secrets_of(job: Mapping[str, Any]) -> list[str]:
@@ -45,15 +57,6 @@ def secrets_of(job: Mapping[str, Any]) -> list[str]:
     keys = [job_input.get("comfy_org_api_key") if isinstance(job_input, dict) else None]
     keys += [storage.get("accessSecret") if isinstance(storage, dict) else None]
     return [str(key) for key in keys if isinstance(key, (str, int))]
-
-
-def _public(value: Any, paths: ServerPaths) -> Any:
-    """JSON without secrets and without this machine's paths."""
-    if isinstance(value, dict):
-        return {key: _public(item, paths) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_public(item, paths) for item in value]
-    return paths.strip(without_secrets(value)) if isinstance(value, str) else value
 
 
 def _fault(error: Exception) -> WorkerError:

@@ -66,6 +66,7 @@ __all__ = [
     "WorkerError",
     "WorkflowRefused",
     "brief",
+    "error_result",
 ]
 
 
@@ -97,8 +98,17 @@ class WorkerError(Exception):
         self.log_text = self.code if self.holds_client_text else f"{self.code}: {sentence}"
 
     def to_result(self) -> dict[str, Any]:
-        """The error as a job's result: ``{"error": "CODE: sentence", "details": [...]}``."""
-        return {"error": f"{self.code}: {self.sentence}", "details": self.details}
+        """The error as a job's result: ``{"error": "CODE: sentence", "code", "message", "details"}``.
+
+        ``code`` and ``message`` repeat ``error`` because some clients only see a job's ``output``, into which
+        RunPod's SDK puts every key but ``error``.
+        """
+        return error_result(self.code, self.sentence, self.details)
+
+
+def error_result(code: str, message: str, details: list[Any]) -> dict[str, Any]:
+    """The form in which every error reaches a client."""
+    return {"error": f"{code}: {message}", "code": code, "message": message, "details": details}
 
 
 class InputError(WorkerError):
@@ -180,7 +190,7 @@ class InvalidMedia(InputError):
 
 
 class WorkflowRefused(WorkerError):
-    """ComfyUI's own validation refused the graph."""
+    """ComfyUI's own validation refused the graph, or the graph had made ComfyUI end before."""
 
     code = "WORKFLOW_REFUSED"
     holds_client_text = True

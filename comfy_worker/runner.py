@@ -18,6 +18,7 @@ from comfy_worker.comfyui.events import Event, Executed
 from comfy_worker.comfyui.execution import Limits
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.progress import ProgressReport
+from comfy_worker.comfyui.remaining import DurationMemory, GpuQueue, RemainingTime
 from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
 from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
 from comfy_worker.comfyui.workdirs import JobFolders, make_folders
@@ -29,6 +30,7 @@ from comfy_worker.errors import (
     InvalidValue,
     ModelNotFound,
 )
+from comfy_worker.image_processes import image_processes
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.logs import bound, conceal, concealed, job_secrets
 from comfy_worker.models.catalog import listed_models, missing_needs, tell_places
@@ -39,6 +41,7 @@ from comfy_worker.planning.templates import Template, Templates
 from comfy_worker.request.dialect_addons import without_hash
 from comfy_worker.request.dialect_names import OPTIONS
 from comfy_worker.request.dialects import KNOWN_WORDS, Request, translate
+from comfy_worker.request.graph_wrappers import secrets_within
 from comfy_worker.request.schema import JobInput, Output
 from comfy_worker.response.builder import Outcome, Tell, json_size, validation
 from comfy_worker.response.deliver import Delivery, result_limit
@@ -111,6 +114,8 @@ class JobRunner:
         self._folders = JobFolders()
         self._listed = listed_models()
         self._models = ModelsOnDemand(settings)
+        self._durations = DurationMemory()
+        self._gpu_queue = GpuQueue()
         self._paths = server_paths(settings)
         conceal(*settings.secrets)
 
@@ -125,29 +130,38 @@ class JobRunner:
             Limits(settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s),
         )
         comfyui.start()
+        image_processes().start()
         templates = Templates(lambda: paths.workflow_folders(settings.volume))
         threading.Thread(target=log_places, args=[settings], name="places", daemon=True).start()
         try:
             yield cls(settings, comfyui, templates)
         finally:
             comfyui.close()
+            image_processes().close()
 
-    def run(self, job: Mapping[str, Any], cancelled: threading.Event, tell: Tell = lambda _update: None) -> Any:
+    def run(
+        self,
+        job: Mapping[str, Any],
+        cancelled: threading.Event,
+        tell: Tell = lambda _update: None,
+        release: Callable[[], None] = lambda: None,
+    ) -> Any:
         """Run one job to its result or its error; never raises.
 
         Args:
             job: RunPod's ``{"id", "input", ...}``.
             cancelled: set by another thread to stop it.
             tell: gets its progress and, where the settings have it stream, its finished outputs.
+            release: called when the GPU is free for another job, or is about to be.
 
         Returns:
-            The result in the shape that was asked for, or ``{"error": "CODE: sentence", "details": [...]}``; with
-            ``refresh_worker`` where RunPod should start another worker.
+            The result in the shape that was asked for, or ``{"error": "CODE: sentence", "code", "message",
+            "details"}``; with ``refresh_worker`` where RunPod should start another worker.
         """
-        with bound(job_id=str(job.get("id"))), job_secrets(*secrets_of(job)):
+        with bound(job_id=str(job.get("id"))), job_secrets(*secrets_of(job), *secrets_within(job.get("input"))):
             began = time.monotonic()
             try:
-                answer = self._answer(job, Stop(cancelled, self._time_limit_s(job)), tell)
+                answer = self._answer(job, Stop(cancelled, self._time_limit_s(job)), tell, release)
                 log.info("done in %d ms", (time.monotonic() - began) * 1000, extra={"action": "job.done"})
             except Exception as error:  # the outermost place: the client gets an answer and the worker goes on
                 answer = tell_failure(error, self._paths)
@@ -167,7 +181,7 @@ class JobRunner:
         limit_s = limit_ms / 1000
         return limit_s - min(MARGIN_S, limit_s * MARGIN_SHARE)
 
-    def _answer(self, job: Mapping[str, Any], stop: Stop, tell: Tell) -> Any:
+    def _answer(self, job: Mapping[str, Any], stop: Stop, tell: Tell, release: Callable[[], None]) -> Any:
         asked = translate(job.get("input"), stop.check)
         if asked.api_name in ("getModels", "getOptions", "setOptions"):
             return self._a1111_options(asked, stop)
@@ -182,9 +196,19 @@ class JobRunner:
         response = request.response or asked.response or self._settings.response_format
         clock = Clock(stop)
 
+        def shaped(result: Result) -> Any:
+            return shape(result, response, asked.given)
+
         def walk() -> Any:
             return self._walk(
-                job, asked, request, lambda result: shape(result, response, asked.given), clock, stop, tell
+                job,
+                asked,
+                request,
+                lambda result: shape(result, response, asked.given),
+                clock,
+                stop,
+                tell,
+                release,
             )
 
         try:
@@ -218,6 +242,7 @@ class JobRunner:
         clock: Clock,
         stop: Stop,
         tell: Tell,
+        release: Callable[[], None],
     ) -> Any:
         delivery = self._delivery(job, request.output, stop)
         template = choose_template(request, self._templates)
@@ -242,7 +267,9 @@ class JobRunner:
                 plan = self._plan(asked, request, template, comfyui, files, models, stop)
                 plan.warnings[:0] = asked.warnings
                 if request.validate_only:
-                    return validation(plan, into_folder(plan.workflow, name, comfyui.defs), comfyui)
+                    checked = into_folder(plan.workflow, name, comfyui.defs)
+                    limit = result_limit(str(job.get("id")), self._settings.result_limit_mb)
+                    return validation(plan, checked, comfyui, limit)
                 if plan.findings:
                     raise refusal(plan.findings)
                 needed = without_idle(plan.workflow, comfyui.defs)
@@ -253,16 +280,24 @@ class JobRunner:
             text = {} if "--disable-metadata" in self._settings.comfy_args else {"prompt": graph}
             outcome = Outcome(plan, comfyui.process, delivery, request.output, text, shaped)
             progress.begin(workflow, comfyui.defs)
+            remaining = RemainingTime(workflow, self._durations)
 
             def follow(event: Event | None) -> None:
                 progress.follow(event)
+                remaining.follow(event)
+                if remaining.seconds() < self._settings.prefetch_s:
+                    release()
                 if self._settings.streaming and isinstance(event, Executed):
                     outcome.tell(event, send)
 
-            with clock.stage("execute"):
+            with clock.stage("execute"), self._gpu_queue.entered() as is_first:
+                if is_first and remaining.whole_s < self._settings.prefetch_s:
+                    release()
                 extra_data = self._extra_data(asked, request, plan, comfyui)
                 extra_data["comfy_worker_graph"] = json.loads(graph)
+                extra_data["comfy_worker_folders"] = [name]
                 executed = comfyui.execute(workflow, stop, on_event=follow, extra_data=extra_data)
+            release()
             with clock.stage("collect"):
                 return outcome.result(executed, clock, name)
 
@@ -328,6 +363,7 @@ class JobRunner:
             listed=self._listed,
             models=models,
             on_demand=on_demand,
+            max_batch_size=self._settings.max_batch_size,
             check=stop.check,
         )
         try:

@@ -16,7 +16,7 @@ def http(head: str, body: bytes = b"") -> bytes:
 
 
 class RawHost:
-    """The host; ``requests`` are the heads that came in.
+    """The host; ``requests`` are the heads that came in, ``heads`` the same by connection.
 
     Args:
         answer: gets each connection once its request has come, and the path that was requested.
@@ -24,6 +24,7 @@ class RawHost:
 
     def __init__(self, answer: Callable[[RawHost, socket.socket, str], None]) -> None:
         self.requests: list[str] = []
+        self.heads: dict[socket.socket, str] = {}
         self.sent = 0
         self.over = threading.Event()
         self._answer = answer
@@ -67,7 +68,8 @@ class RawHost:
                 if not received:
                     return
                 head += received
-            self.requests.append(head.decode("latin-1"))
+            self.heads[connection] = head.decode("latin-1")
+            self.requests.append(self.heads[connection])
             self._answer(self, connection, head.split(b" ")[1].decode("latin-1"))
 
 

@@ -148,6 +148,16 @@ class Execution:
                     self._abandon()
                 self._forget()
 
+    @property
+    def ran_away(self) -> bool:
+        """Whether ComfyUI had to be ended while this prompt ran, since it could not be interrupted."""
+        return self._process.was_condemned and self._may_have_started()
+
+    @property
+    def running_node(self) -> str | None:
+        """The node that ran last; None where ComfyUI could not tell of it any more."""
+        return None if self._running is None else self._running[0]
+
     def _watch(
         self, inbox: queue.SimpleQueue[Event], stop: Stop, on_event: Callable[[Event | None], None]
     ) -> None:

@@ -75,7 +75,8 @@ class ComfyUIProcess:
         self.runtime_dir, self.raw_dir = own.path, None if raw is None else raw.path
         self.input_dir, self.output_dir = self.runtime_dir / "input", self.runtime_dir / "output"
         self.temp_dir, self.user_dir = self.runtime_dir / "temp", self.runtime_dir / "user"
-        for folder in (self.input_dir, self.output_dir, self.temp_dir, self.user_dir):
+        self.tmp_dir = self.runtime_dir / "tmp"
+        for folder in (self.input_dir, self.output_dir, self.temp_dir, self.user_dir, self.tmp_dir):
             folder.mkdir()
         self._port = _free_port()
         self.base_url = f"http://127.0.0.1:{self._port}"
@@ -117,6 +118,11 @@ class ComfyUIProcess:
             self._condemned = fault
             log.error("ComfyUI %s; ending it", fault, extra={"action": "comfyui.condemned"})
             self._child.terminate()
+
+    @property
+    def was_condemned(self) -> bool:
+        """Whether the worker ended it."""
+        return bool(self._condemned)
 
     def failure(self, when: str = "", prompt_id: str = "") -> ComfyUIUnavailable | OutOfMemory | None:
         """Why it cannot be used any more, with its last log lines; None while it can be.
@@ -307,6 +313,9 @@ class ComfyUIProcess:
             "COMFY_WORKER_LOG_MARK": self._mark,
             "COMFY_WORKER_MODEL_ROOTS": roots,
             "COMFY_WORKER_RAW_DIR": str(self.raw_dir or ""),
+            "COMFY_WORKER_RUNTIME_DIR": str(self.runtime_dir),
+            # Nodes may read their own temporary files, and nobody else's.
+            "TMPDIR": str(self.tmp_dir),
             "PYTHONUNBUFFERED": "1",
         }
 

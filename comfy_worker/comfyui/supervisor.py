@@ -19,8 +19,17 @@ from comfy_worker.comfyui.events import EventStream
 from comfy_worker.comfyui.execution import Execution, ExecutionResult, Limits
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.process import MIN_TIMEOUT_S, ComfyUIProcess
+from comfy_worker.comfyui.runaways import Runaways
 from comfy_worker.deadline import TICK_S, Stop
-from comfy_worker.errors import ComfyUIUnavailable, GpuFault, OutOfMemory, WorkerError
+from comfy_worker.errors import (
+    ComfyUIUnavailable,
+    GpuFault,
+    JobCancelled,
+    JobTimedOut,
+    OutOfMemory,
+    WorkerError,
+    brief,
+)
 from comfy_worker.workflow.node_defs import Absence, NodeDefs
 
 __all__ = ["ComfyUI", "RunningComfyUI"]
@@ -41,6 +50,7 @@ class RunningComfyUI:
     Args:
         process: has answered ``/system_stats``.
         limits: how long to be patient with it.
+        runaways: the graphs that are refused since they ended ComfyUI before.
 
     Raises:
         ComfyUIUnavailable: it did not list its node classes before its boot's time was over.
@@ -53,8 +63,9 @@ class RunningComfyUI:
         is_proved: whether a workflow has ended well.
     """
 
-    def __init__(self, process: ComfyUIProcess, limits: Limits) -> None:
+    def __init__(self, process: ComfyUIProcess, limits: Limits, runaways: Runaways | None = None) -> None:
         self.process = process
+        self._runaways = runaways or Runaways()
         # Two tries to take a prompt out before its time is over.
         self.client = ComfyUIClient(process.base_url, limits.silence_s, limits.interrupt_s / 2)
         self.is_proved = False
@@ -71,7 +82,11 @@ class RunningComfyUI:
         """Queue a workflow and wait for its end; arguments as :meth:`Execution.run` takes them.
 
         Where memory does not suffice it is tried once more with nothing else in it.
+
+        Raises:
+            WorkflowRefused: ComfyUI had to be ended because of this workflow before, and more than once.
         """
+        self._runaways.check(workflow)
         try:
             result = self._execute(workflow, stop, options)
         except OutOfMemory:
@@ -97,10 +112,16 @@ class RunningComfyUI:
             log.warning("could not free memory: %s", error, extra={"action": "memory.free_failed"})
 
     def _execute(self, workflow: dict[str, Any], stop: Stop, options: Mapping[str, Any]) -> ExecutionResult:
+        execution = Execution(self.client, self.events, self.process, self._limits)
         try:
-            return Execution(self.client, self.events, self.process, self._limits).run(workflow, stop, **options)
+            return execution.run(workflow, stop, **options)
         except GpuFault:
             self.process.condemn("met an error of the GPU")
+            raise
+        except (ComfyUIUnavailable, JobCancelled, JobTimedOut) as error:
+            if execution.ran_away:
+                self._runaways.note(workflow, execution.running_node)
+                _add_remedy(error, workflow, execution.running_node)
             raise
 
     @contextmanager
@@ -201,6 +222,18 @@ def _final(error: WorkerError) -> WorkerError:
     return error
 
 
+def _add_remedy(error: WorkerError, workflow: dict[str, Any], node_id: str | None) -> None:
+    """Say in an error that a node could not be interrupted, and what its client can do."""
+    where = "a node"
+    if node_id in workflow:
+        where = f"node {brief(node_id)} ({brief(workflow[node_id]['class_type'])})"
+    error.sentence += (
+        f"; {where} could not be interrupted, so ComfyUI was started again without its loaded models: give the "
+        "node other inputs, since a graph that does so twice is refused for a while"
+    )
+    error.args = (error.sentence,)
+
+
 def _fresh(error: WorkerError) -> WorkerError:
     """Make an equal error that was never raised.
 
@@ -236,6 +269,7 @@ class ComfyUI:
         self._failures = 0
         self._boots = 0
         self._closed = threading.Event()
+        self._runaways = Runaways()
 
     def start(self) -> None:
         """Begin to boot and return at once; a second call does nothing."""
@@ -336,7 +370,7 @@ class ComfyUI:
 
     def _instance(self, process: ComfyUIProcess) -> RunningComfyUI:
         try:
-            return RunningComfyUI(process, self._limits)
+            return RunningComfyUI(process, self._limits, self._runaways)
         except ComfyUIUnavailable as error:
             # One that died says why, though a moment later than its connection breaks.
             has_broken = isinstance(error.__cause__, requests.ConnectionError)

@@ -14,7 +14,7 @@ from typing import Any
 from comfy_common.sources import is_source
 from comfy_worker.errors import InvalidValue
 from comfy_worker.request.schema import JobInput
-from comfy_worker.workflow.edit.overrides import place_of
+from comfy_worker.workflow.edit.overrides import OverrideKeys
 from comfy_worker.workflow.edit.parameters import Declared, places_of
 from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.model_files import Sources, find_need
@@ -51,6 +51,7 @@ def with_files(
         Ambiguous: the same, where it has several.
     """
     graph = Graph(workflow, defs)
+    keys = OverrideKeys(graph)
 
     def parameter(name: str, value: Any) -> Any:
         if not _is_asked(value):
@@ -61,7 +62,7 @@ def with_files(
     changed |= {name: _in_text(getattr(request, name), take) for name in TEXTS}
     changed["parameters"] = {name: parameter(name, value) for name, value in request.parameters.items()}
     changed["overrides"] = {
-        key: _at(graph, place_of(graph, key), value, take) if _is_asked(value) else value
+        key: _at(graph, keys.place(key), value, take) if _is_asked(value) else value
         for key, value in request.overrides.items()
     }
     changed["loras"] = tuple(

@@ -27,6 +27,7 @@ KNOWN_WORDS = (*words.RENAMED, *words.STRUCTURED, *words.HIRES, *words.IGNORED, 
 
 T = TypeVar("T")
 API_KEY = re.compile(r"[!-~]{8,512}")
+MAX_WARNINGS = 100
 LARGEST = 1e9  # of the numbers that are reckoned with here
 
 # What RunPod's SDXL worker takes where a request does not say.
@@ -89,6 +90,13 @@ def translate(value: object, check: Callable[[], None] | None = None) -> Request
     return _Translation(value, {**rest, "override_settings": _object(rest, "override_settings")}, a1111=True).read(
         api_name
     )
+
+
+def _at_most(warnings: list[str]) -> list[str]:
+    """The first warnings, and how many there are more: a client may send any number of words."""
+    if len(warnings) <= MAX_WARNINGS:
+        return warnings
+    return [*warnings[:MAX_WARNINGS], f"{len(warnings) - MAX_WARNINGS:,} more words are ignored"]
 
 
 def _refuse_unusable(value: Mapping[str, Any], check: Callable[[], None] | None) -> None:
@@ -166,7 +174,7 @@ class _Translation:
         return Request(
             self._given,
             {**self._out, **self._left},
-            self._warnings,
+            _at_most(self._warnings),
             self._said,
             "a1111" if self._a1111 else None,
             api_name,

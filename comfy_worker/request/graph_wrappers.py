@@ -12,7 +12,14 @@ from typing import Any
 from comfy_worker.errors import InvalidInput, UnknownKey
 from comfy_worker.json_values import parse_json
 
-__all__ = ["is_graph", "looks_like_json", "parse_graph_text", "unwrap_graph", "unwrap_input"]
+__all__ = [
+    "is_graph",
+    "looks_like_json",
+    "parse_graph_text",
+    "secrets_within",
+    "unwrap_graph",
+    "unwrap_input",
+]
 
 # The words under which other programs have a graph, the one in API format first.
 WRAPPERS = ("prompt", "output", "workflow", "input")
@@ -23,6 +30,9 @@ GRAPH_WORDS = ("payload", "graph", "workflow_api", "workflow_json", "comfy_workf
 # Words that clients have in place of a template's name when they send a graph.
 NO_NAMES = (None, "", "custom")
 MAX_WRAPPINGS = 4
+# Keys for comfy.org: our word, and those of a body for /prompt.
+SECRETS = ("comfy_org_api_key", "api_key_comfy_org", "auth_token_comfy_org")
+LARGEST_KEY = 10**300
 
 
 def is_graph(value: Any) -> bool:
@@ -98,6 +108,23 @@ def unwrap_input(value: Any) -> Any:
         )
     left_out = {word, *BESIDE_PROMPT} if word == "prompt" else {word}
     return {**{key: entry for key, entry in value.items() if key not in left_out}, "workflow": graph}
+
+
+def secrets_within(value: Any) -> list[str]:
+    """The keys for comfy.org in ``job["input"]``, however it is wrapped; never raises.
+
+    Args:
+        value: as it came.
+    """
+    found, rest = [], [value]
+    for _ in range(MAX_WRAPPINGS):
+        inner: list[Any] = []
+        for entry in map(_parsed, rest):
+            if isinstance(entry, dict):
+                found += [entry[word] for word in SECRETS if isinstance(entry.get(word), (str, int))]
+                inner += [entry[word] for word in (*WRAPPERS, *GRAPH_WORDS, "extra_data") if word in entry]
+        rest = inner
+    return [str(key) for key in found if not isinstance(key, int) or abs(key) < LARGEST_KEY]
 
 
 def _graph_under(value: Mapping[str, Any], word: str) -> Any:

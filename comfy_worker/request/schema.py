@@ -46,6 +46,8 @@ MAX_NAME = 4000
 LONG_TEXTS = ("prompt", "negative_prompt", "image", "mask", "workflow")
 # Whatever a number means here, it is not longer.
 MAX_DIGITS = 40
+# Of a list. Each LoRA becomes a node, and each picture is decoded.
+MAX_ENTRIES = 200
 # How many findings an error lists.
 MAX_FINDINGS = 20
 # Keys that hold an object of a client's own names.
@@ -222,7 +224,10 @@ class Parameters(_Strict):
     prompt: str | None = Field(None, description="what to show; `<lora:name:0.8>` in it becomes a LoRA")
     negative_prompt: str | None = Field(None, description="what not to show")
     seed: int | None = Field(
-        None, ge=-1, description="absent or -1: a fresh one below 2**53 is drawn and reported"
+        None,
+        ge=-1,
+        description="-1: a fresh one below 2**53 is drawn and reported; absent: the same, but a custom graph "
+        "keeps its own",
     )
     steps: int | None = Field(None, ge=1, description="sampling steps")
     cfg: FiniteFloat | None = Field(None, ge=0, description="the sampler's classifier-free guidance scale")
@@ -254,12 +259,18 @@ class JobInput(Parameters):
     )
     image: str | None = Field(None, description="start image: base64, data URI or URL")
     mask: str | None = Field(None, description="white, or opaque, is made anew: base64, data URI or URL")
-    images: tuple[NamedImage, ...] = Field((), description="the pictures that a custom graph names")
+    images: tuple[NamedImage, ...] = Field(
+        (), max_length=MAX_ENTRIES, description="the pictures that a custom graph names"
+    )
     clip_skip: int | None = Field(
         None, ge=1, le=24, description="1: the text encoder's last layer, 2: the one before"
     )
-    loras: tuple[Lora, ...] = Field((), description="LoRAs, spliced into any graph in order")
-    controlnets: tuple[ControlNet, ...] = Field((), description="ControlNets, spliced into any graph in order")
+    loras: tuple[Lora, ...] = Field(
+        (), max_length=MAX_ENTRIES, description="LoRAs, spliced into any graph in order"
+    )
+    controlnets: tuple[ControlNet, ...] = Field(
+        (), max_length=MAX_ENTRIES, description="ControlNets, spliced into any graph in order"
+    )
     parameters: dict[str, Any] = Field({}, description="values for further parameters that a template declares")
     overrides: dict[str, Any] = Field(
         {}, description='any input of any node, by id or title: `{"12.scale_by": 2}`, split at the last dot'
@@ -339,6 +350,7 @@ _PLAIN = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "string_too_short": "some text",
+    "too_long": f"a list of at most {MAX_ENTRIES} entries",
 }
 
 

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
+from comfy_common import cuda_driver
 from comfy_common.comfyui_version import version_in
 from comfy_common.errors import SetupError
 from comfy_worker.comfyui.launch import has_accelerator
@@ -85,11 +86,10 @@ def check_gpu(expected: str, *, present: bool | None = None, driver: str = DRIVE
     torch_cuda = torch_cuda or _torch_cuda()
     if not torch_cuda:  # built for another maker's GPUs
         return
-    runs = _in_time(lambda: _driver_cuda(driver), "the GPU's driver", "have the worker replaced")
-    # A driver runs every minor version of the major version that it knows.
-    if runs // 1000 < int(torch_cuda.partition(".")[0]):
+    newest = _in_time(lambda: _driver_cuda(driver), "the GPU's driver", "have the worker replaced")
+    if not cuda_driver.runs(newest // 1000, torch_cuda):
         raise Unfit(
-            f"the GPU's driver runs CUDA up to {runs // 1000}.{runs % 1000 // 10}, and torch is built for "
+            f"the GPU's driver runs CUDA up to {newest // 1000}.{newest % 1000 // 10}, and torch is built for "
             f"{torch_cuda}; let the endpoint use hosts with a newer driver (its setting for CUDA versions)"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 import threading
@@ -159,6 +160,14 @@ def test_an_odd_header_is_told_in_few_words(tmp_path: Path, tensor: str) -> None
                                         safetensors(tensor)), tmp_path))) < 300  # fmt: skip
 
 
+@pytest.mark.parametrize("value", [b"[]", b"{}", b"1"])
+def test_a_header_of_millions_of_values_is_not_parsed(tmp_path: Path, value: bytes) -> None:
+    header = b'{"a":[' + b",".join([value] * 3_000_000) + b"]}"
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(DamagedModel, match="more values than any model has"):
+        read_header(tmp_path / "a.safetensors")
+
+
 def test_the_error_of_a_long_url_is_short(tmp_path: Path) -> None:
     with raw_host(http("404 Not Found|Content-Length: 0")) as host, pytest.raises(DownloadError) as caught:
         fetch(f"{host.url}/{'x' * 50_000}.safetensors", tmp_path)
@@ -214,3 +223,97 @@ def test_a_host_that_stands_still_is_left(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "ATTEMPTS", 2)
     with raw_host(answer) as host, pytest.raises(DownloadError, match="stands still, 2 times"):
         fetch(host.url + "/a.safetensors", tmp_path)
+
+
+class Parts:
+    """A host that gives parts of a file; ``spoil`` may meddle with an answer by its number."""
+
+    def __init__(self, data: bytes, spoil: dict[int, bytes] | None = None) -> None:
+        self.data = data
+        self.spoil = spoil or {}
+        self.ranges: list[str] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, host: RawHost, connection: socket.socket, _path: str) -> None:
+        with self._lock:
+            head = host.heads[connection]
+            wanted = re.search(r"Range: bytes=(\d+)-(\d*)", head)
+            self.ranges.append(wanted[0] if wanted else "")
+            number = len(self.ranges)
+        if number in self.spoil:
+            host.send(connection, self.spoil[number])
+            return
+        begin = int(wanted[1]) if wanted else 0
+        end = int(wanted[2]) + 1 if wanted and wanted[2] else len(self.data)
+        status = "206 Partial Content" if wanted else "200 OK"
+        length = f'Accept-Ranges: bytes|ETag: "one"|Content-Length: {end - begin}'
+        if wanted:
+            length += f"|Content-Range: bytes {begin}-{end - 1}/{len(self.data)}"
+        host.send(connection, http(f"{status}|{length}", self.data[begin:end]))
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK_BYTES", 1000)
+
+
+LARGE = weights(20_500)
+
+
+def test_a_large_file_comes_in_blocks(tmp_path: Path, small_blocks: None) -> None:
+    parts, told = Parts(LARGE), []
+    with raw_host(parts) as host:
+        watch = Watch(lambda *done: told.append(done))
+        assert fetch(host.url + "/a.safetensors", tmp_path, watch).read_bytes() == LARGE
+    assert len(parts.ranges) == 1 + -(-len(LARGE) // 1000)
+    assert told[-1] == (len(LARGE), len(LARGE))
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        b"",
+        http("206 Partial Content|Content-Length: 1000|Content-Range: bytes 0-999/20000", bytes(10)),
+        http("403 Forbidden|Content-Length: 0"),
+        http("429 Slow down|Content-Length: 0"),
+        http(f"200 OK|Content-Length: {len(LARGE)}", LARGE),
+    ],
+)
+def test_a_spoilt_block_is_fetched_again(tmp_path: Path, small_blocks: None, spoilt: bytes) -> None:
+    parts = Parts(LARGE, {5: spoilt})
+    with raw_host(parts) as host:
+        assert fetch(host.url + "/a.safetensors", tmp_path).read_bytes() == LARGE
+
+
+def test_a_host_without_parts_gives_the_whole(tmp_path: Path, small_blocks: None) -> None:
+    with raw_host(http(f'200 OK|ETag: "one"|Content-Length: {len(LARGE)}', LARGE)) as host:
+        assert fetch(host.url + "/a.safetensors", tmp_path).read_bytes() == LARGE
+        assert len(host.requests) == 1
+
+
+def test_a_host_that_refuses_parts_in_the_end_gives_the_whole(tmp_path: Path, small_blocks: None) -> None:
+    def answer(host: RawHost, connection: socket.socket, _path: str) -> None:
+        if "Range: " in host.heads[connection]:
+            host.send(connection, http("503 Busy|Content-Length: 0"))
+        else:
+            head = f'200 OK|Accept-Ranges: bytes|ETag: "one"|Content-Length: {len(LARGE)}'
+            host.send(connection, http(head, LARGE))
+
+    with raw_host(answer) as host:
+        assert fetch(host.url + "/a.safetensors", tmp_path).read_bytes() == LARGE
+
+
+def test_blocks_hear_a_cancel_and_leave_no_thread(tmp_path: Path, small_blocks: None) -> None:
+    def answer(host: RawHost, connection: socket.socket, _path: str) -> None:
+        if "Range: " in host.heads[connection]:
+            host.over.wait(20)
+        else:
+            host.send(connection, http(f'200 OK|Accept-Ranges: bytes|ETag: "one"|Content-Length: {len(LARGE)}'))
+
+    cancelled = threading.Event()
+    threading.Timer(0.3, cancelled.set).start()
+    began = time.monotonic()
+    with raw_host(answer) as host, pytest.raises(DownloadCancelled):
+        fetch(host.url + "/a.safetensors", tmp_path, Watch(cancelled=cancelled))
+    assert time.monotonic() - began < 5
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("blocks")]

@@ -9,6 +9,7 @@ import pytest
 
 from comfy_worker.errors import InputError, InvalidInput, UnknownKey
 from comfy_worker.request.dialects import KNOWN_WORDS, translate
+from comfy_worker.request.graph_wrappers import secrets_within
 from comfy_worker.request.schema import JobInput
 
 GRAPH = {"1": {"class_type": "KSampler", "inputs": {}}, "2": {"class_type": "SaveImage", "inputs": {}}}
@@ -143,3 +144,30 @@ def test_what_cannot_be_handled_is_refused(value: Any, sentence: str) -> None:
 def test_numbers_that_nobody_reads_do_no_harm() -> None:
     graph = {"1": {"class_type": "A", "inputs": {}, "is_changed": [float("nan")]}}
     assert set(read({"workflow": graph}).workflow or ()) == {"1"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"comfy_org_api_key": "k3y"},
+        json.dumps({"comfy_org_api_key": "k3y"}),
+        {"input": json.dumps({"workflow": GRAPH, "comfy_org_api_key": "k3y"})},
+        {"workflow": {"prompt": GRAPH, "extra_data": {"api_key_comfy_org": "k3y"}}},
+        {"prompt": GRAPH, "extra_data": {"auth_token_comfy_org": "k3y"}},
+    ],
+)
+def test_keys_are_known_as_secrets_however_wrapped(value: Any) -> None:
+    assert secrets_within(value) == ["k3y"]
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, "{", [], {"input": {"input": {}}}, {"comfy_org_api_key": None}, nest(900)]
+)
+def test_looking_for_keys_never_fails(value: Any) -> None:
+    assert secrets_within(value) == []
+
+
+def test_a_hundred_thousand_ignored_words_make_a_hundred_warnings() -> None:
+    request = translate({"override_settings": {f"word {number}": 1 for number in range(100_000)}})
+    assert len(request.warnings) == 101
+    assert request.warnings[-1] == "99,900 more words are ignored"

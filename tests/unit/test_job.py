@@ -159,6 +159,19 @@ def test_long_words_are_refused_in_a_short_error(value: Any) -> None:
     assert len(json.dumps(caught.value.to_result())) < 3000
 
 
+@pytest.mark.parametrize(
+    ("key", "entry"),
+    [
+        ("loras", {"name": "a"}),
+        ("images", {"name": "a", "image": "x"}),
+        ("controlnets", {"type": "a", "image": "x"}),
+    ],
+)
+def test_lists_have_a_longest_length(key: str, entry: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput, match=f"^{key} must be a list of at most 200 entries$"):
+        JobInput.read({key: [entry] * 100_000})
+
+
 def test_a_name_may_carry_its_folder() -> None:
     read = JobInput.read({"images": [{"name": "clipspace/a.png [input]", "image": "x"}]})
     assert read.images[0].name == "clipspace/a.png"

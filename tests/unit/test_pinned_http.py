@@ -16,6 +16,7 @@ from comfy_common.pinned_http import (
     PrivateAddress,
     TooManyRedirects,
     UnknownHost,
+    UnsupportedProxy,
     UnsupportedScheme,
     parse_target,
 )
@@ -167,3 +168,10 @@ def test_https_asks_the_proxy_for_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(OSError, match="403"):
             read(PinnedClient(use_proxies=True), "https://models.example/a")
         assert proxy.requests[0].startswith("CONNECT models.example:443 HTTP/1.")
+
+
+def test_a_proxy_of_another_kind_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(UnsupportedProxy):
+        read(PinnedClient(use_proxies=True), "https://models.example/a")

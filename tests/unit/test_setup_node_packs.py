@@ -8,9 +8,10 @@ import pytest
 
 from comfy_common import paths
 from comfy_common.errors import SetupError
+from comfy_common.import_failures import ImportFailures
 from comfy_setup import node_packs
 from comfy_setup.child import ProgramFailed
-from comfy_setup.node_packs import Pack, import_failures, parse_packs
+from comfy_setup.node_packs import Pack, parse_packs
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LOG = """\
@@ -67,11 +68,14 @@ def test_the_shipped_list_names_no_pack() -> None:
 
 
 def test_each_pack_that_comfyui_does_not_load_is_named_with_its_reason() -> None:
-    failed = import_failures(LOG.splitlines())
-    assert list(failed) == [f"/worker/custom_nodes/{name}" for name in ("broken", "empty", "silent")]
-    assert failed["/worker/custom_nodes/broken"].endswith("No module named 'no_such_package'")
-    assert "lack of NODE_CLASS_MAPPINGS" in failed["/worker/custom_nodes/empty"]
-    assert failed["/worker/custom_nodes/silent"] == "it does not say why"
+    failures = ImportFailures()
+    for line in LOG.splitlines():
+        failures.hear(line)
+    failed = failures.failed()
+    assert list(failed) == [Path(f"/worker/custom_nodes/{name}") for name in ("broken", "empty", "silent")]
+    assert failed[Path("/worker/custom_nodes/broken")].endswith("No module named 'no_such_package'")
+    assert "lack of NODE_CLASS_MAPPINGS" in failed[Path("/worker/custom_nodes/empty")]
+    assert failed[Path("/worker/custom_nodes/silent")] == "it does not say why"
 
 
 def test_the_worker_gives_comfyui_the_folder_of_the_packs_once_it_is_there(

@@ -98,7 +98,8 @@ def _check_choice(graph: Graph, place: Input, ours: Set[str]) -> None:
 
 
 def _inputs(graph: Graph, outputs: Iterable[str], wanted: Callable[[str, InputSpec], bool]) -> Iterator[Input]:
-    for node_id in dict.fromkeys(one for out in outputs for one in (out, *ancestors(graph.workflow, out))):
+    ends = list(outputs)
+    for node_id in dict.fromkeys([*ends, *ancestors(graph.workflow, *ends)]):
         for place in graph.inputs(node_id):
             spec = graph.spec(place)
             if spec is not None and wanted(graph.workflow[node_id]["class_type"], spec):

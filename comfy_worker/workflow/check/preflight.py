@@ -38,7 +38,6 @@ LINK_TYPES = {
     "cycle",
     "dangling_link",
     "hidden_link",
-    "return_type_mismatch",
 }
 CONVERSIONS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
