@@ -20,7 +20,7 @@ MADE = json.loads((REPO / "tests" / "unit" / "editor_files.json").read_text(enco
 DEFS = NodeDefs(MADE["object_info"])
 
 
-# The exports were recorded with frontend 1.32.9, which came with ComfyUI 0.3.75. These are read otherwise by 1.49.6.
+# The exports were recorded with frontend 1.32.9, that of ComfyUI 0.3.75. Frontend 1.49.6 reads these otherwise.
 OTHERWISE = {
     "a reroute muted, and one bypassed",
     "a muted node for a widget",
