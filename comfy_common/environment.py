@@ -64,5 +64,6 @@ def hide_own_secrets(environ: MutableMapping[str, str] = os.environ) -> None:
     for entry in shown.split(b"\0"):
         shown_name, separator, shown_value = entry.partition(b"=")
         if separator and is_secret(os.fsdecode(shown_name)):
-            ctypes.memset(start + position + len(shown_name) + 1, 0, len(shown_value))
+            # Not by zeros: two in a row are the end of an environment for who reads it.
+            ctypes.memset(start + position + len(shown_name) + 1, ord("*"), len(shown_value))
         position += len(entry) + 1

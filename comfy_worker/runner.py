@@ -18,6 +18,7 @@ from comfy_worker.comfyui.events import Event, Executed
 from comfy_worker.comfyui.execution import Limits
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.progress import ProgressReport
+from comfy_worker.comfyui.remaining import DurationMemory, GpuQueue, RemainingTime
 from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
 from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
 from comfy_worker.comfyui.workdirs import JobFolders, make_folders
@@ -29,6 +30,7 @@ from comfy_worker.errors import (
     InvalidValue,
     ModelNotFound,
 )
+from comfy_worker.image_processes import image_processes
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.logs import bound, conceal, concealed, job_secrets
 from comfy_worker.models.catalog import listed_models, missing_needs, tell_places
@@ -112,6 +114,8 @@ class JobRunner:
         self._folders = JobFolders()
         self._listed = listed_models()
         self._models = ModelsOnDemand(settings)
+        self._durations = DurationMemory()
+        self._gpu_queue = GpuQueue()
         self._paths = server_paths(settings)
         conceal(*settings.secrets)
 
@@ -126,12 +130,14 @@ class JobRunner:
             Limits(settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s),
         )
         comfyui.start()
+        image_processes().start()
         templates = Templates(lambda: paths.workflow_folders(settings.volume))
         threading.Thread(target=log_places, args=[settings], name="places", daemon=True).start()
         try:
             yield cls(settings, comfyui, templates)
         finally:
             comfyui.close()
+            image_processes().close()
 
     def run(
         self,
@@ -274,13 +280,19 @@ class JobRunner:
             text = {} if "--disable-metadata" in self._settings.comfy_args else {"prompt": graph}
             outcome = Outcome(plan, comfyui.process, delivery, request.output, text, shaped)
             progress.begin(workflow, comfyui.defs)
+            remaining = RemainingTime(workflow, self._durations)
 
             def follow(event: Event | None) -> None:
                 progress.follow(event)
+                remaining.follow(event)
+                if remaining.seconds() < self._settings.prefetch_s:
+                    release()
                 if self._settings.streaming and isinstance(event, Executed):
                     outcome.tell(event, send)
 
-            with clock.stage("execute"):
+            with clock.stage("execute"), self._gpu_queue.entered() as is_first:
+                if is_first and remaining.whole_s < self._settings.prefetch_s:
+                    release()
                 extra_data = self._extra_data(asked, request, plan, comfyui)
                 extra_data["comfy_worker_graph"] = json.loads(graph)
                 extra_data["comfy_worker_folders"] = [name]

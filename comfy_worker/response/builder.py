@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from comfy_worker.comfyui.events import Executed
@@ -14,7 +15,7 @@ from comfy_worker.comfyui.supervisor import RunningComfyUI
 from comfy_worker.deadline import Clock
 from comfy_worker.errors import NoOutput, ResultTooLarge
 from comfy_worker.logs import without_secrets
-from comfy_worker.outgoing import posted_size, within
+from comfy_worker.outgoing import posted_size, to_json_bytes, within
 from comfy_worker.planning.planner import Plan
 from comfy_worker.request.schema import Output
 from comfy_worker.response.collect import OutputFile, find_files, find_texts, find_unreported
@@ -62,11 +63,12 @@ class Outcome:
     def tell(self, event: Executed, tell: Tell) -> None:
         """Hand over what one node saved, if it is small enough to be sent twice."""
         files = find_files({event.node_id: event.output}, self._folders)
-        saved = encode([file for file in files if file.type == "output"], self._asked, self._text)
+        saved = [file for file in files if file.type == "output"]
         if not saved:
             return
-        self._told[event.node_id] = saved
-        media = self._delivery.early(saved, self._plan.seed)
+        encoded = encode(saved, self._asked, self._text, self._delivery.stop)
+        self._told[event.node_id] = encoded
+        media = self._delivery.early(encoded, self._plan.seed)
         if media is not None:
             media = self._with_own_seeds(media)
             tell({kind: [one.model_dump(exclude_none=True) for one in row] for kind, row in media.items()})
@@ -114,13 +116,14 @@ class Outcome:
             if not wanted and not texts:
                 raise NoOutput("the workflow ended well but saved nothing; end it in a node such as SaveImage")
             ready += self._encoded(wanted)
-            media = self._delivery.deliver(ready, self._plan.seed, lambda media: json_size(answer(media)))
+            media = self._delivery.deliver(ready, self._plan.seed, lambda media: to_json_bytes(answer(media)))
             for warning in warnings():
                 log.debug("%s", warning, extra={"action": "job.warning"})
             return answer(media)
         finally:
-            for file in files:
-                file.path.unlink(missing_ok=True)
+            made = [encoded.content for encoded in ready if isinstance(encoded.content, Path)]
+            for path in (*made, *(file.path for file in files)):
+                path.unlink(missing_ok=True)
 
     def _with_own_seeds(self, media: dict[str, list[Media]]) -> dict[str, list[Media]]:
         """The media, each with the seed of its own sampler: samplers beside each other may have different ones."""
@@ -137,7 +140,8 @@ class Outcome:
 
     def _encoded(self, files: Sequence[OutputFile]) -> list[EncodedFile]:
         """The files, ready to be delivered; those of a node that was told of already are."""
-        fresh = encode([file for file in files if file.node_id not in self._told], self._asked, self._text)
+        left = [file for file in files if file.node_id not in self._told]
+        fresh = encode(left, self._asked, self._text, self._delivery.stop)
         order = list(dict.fromkeys(file.node_id for file in files))
         told = [file for row in self._told.values() for file in row]
         return sorted([*told, *fresh], key=lambda file: order.index(file.node_id))

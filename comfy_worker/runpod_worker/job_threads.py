@@ -52,8 +52,12 @@ class JobThreads:
         def update(value: Update) -> None:
             loop.call_soon_threadsafe(on_update, value)
 
+        released = threading.Event()
+
         def release() -> None:
-            loop.call_soon_threadsafe(on_release)
+            if not released.is_set():
+                released.set()
+                loop.call_soon_threadsafe(on_release)
 
         run = copy_context().run
         work = self._pool.submit(run, self._runner.run, job, cancelled, update, release)

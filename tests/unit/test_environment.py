@@ -44,6 +44,7 @@ hide_own_secrets()
 shown = open(f"/proc/{os.getpid()}/environ", "rb").read()
 assert b"PATH=" in shown and b"OTHER=kept" in shown, shown
 assert b"quiet-" not in shown, shown
+assert b"\\0\\0" not in shown, "readers stop there"
 assert [os.environ[name] for name in sys.argv[1:]] == [f"quiet-{name}" for name in sys.argv[1:]]
 getenv = ctypes.CDLL(None).getenv
 getenv.restype = ctypes.c_char_p

@@ -32,6 +32,7 @@ ROOMS = {
         "comfy_worker.server_paths",
     ),
     "comfy_worker.imaging": (),
+    "comfy_worker.image_processes": ("comfy_common", "comfy_worker.deadline", "comfy_worker.errors"),
     "comfy_worker.json_values": (),
     "comfy_worker.s3_location": (),
     "comfy_worker.settings": (
@@ -51,6 +52,7 @@ ROOMS = {
         "comfy_common",
         "comfy_worker.deadline",
         "comfy_worker.errors",
+        "comfy_worker.image_processes",
         "comfy_worker.imaging",
         "comfy_worker.json_values",
         "comfy_worker.logs",
@@ -93,6 +95,7 @@ ROOMS = {
         "comfy_worker.comfyui",
         "comfy_worker.deadline",
         "comfy_worker.errors",
+        "comfy_worker.image_processes",
         "comfy_worker.imaging",
         "comfy_worker.inputs",
         "comfy_worker.logs",

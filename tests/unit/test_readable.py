@@ -173,6 +173,9 @@ def guarded(machine: Path, code: str) -> str:
         f"tried(lambda: os.listdir('run/input/{OTHER}'))",
         "tried(lambda: os.rename('home/photo.png', 'run/input/x.png'))",
         "tried(lambda: os.symlink('/etc/shadow', 'run/input/x.png'))",
+        "tried(lambda: os.symlink('../../../../../../home/photo.png', 'run/input/x.png'))",
+        "tried(lambda: os.link('home/photo.png', 'run/input/x.png'))",
+        f"tried(lambda: os.rename('models/loras/a.safetensors', 'run/input/{OTHER}/a.png'))",
         "tried(lambda: __import__('subprocess').run(['cat', 'home/photo.png']))",
         "tried(lambda: __import__('sqlite3').connect('home/photo.png'))",
     ],
@@ -193,6 +196,12 @@ def test_reads_of_others_files_fail(machine: Path, code: str) -> None:
         ),
         ("tried(lambda: open('home/new.txt', 'w').write('x') and open('home/new.txt').read())", "'x'"),
         ("tried(lambda: __import__('subprocess').run(['true']).returncode)", "0"),
+        ("tried(lambda: os.symlink('a.safetensors', 'models/loras/b.safetensors'))", "None"),
+        ("tried(lambda: os.symlink('../../run/input/shared.png', 'packs/a/x'))", "None"),
+        (
+            "tried(lambda: [os.rename('models/loras/a.safetensors', 'home/b'), open('home/b').read()][1])",
+            "'models",
+        ),
         ("tried(lambda: __import__('tempfile'))", "<module"),
     ],
 )

@@ -11,7 +11,7 @@ that a pack needs. Files that are only written are let through, except into othe
 """
 
 # Paths come as ComfyUI's and its nodes' own texts, and are compared as such.
-# ruff: noqa: PTH118, PTH119, PTH208
+# ruff: noqa: PTH100, PTH118, PTH119, PTH120, PTH208
 from __future__ import annotations
 
 import functools
@@ -124,6 +124,8 @@ class PathGuard:
             return None
         if event == "os.mkdir":
             self.readable.note_created(name)
+        elif event in MOVES:
+            return self._refused_move(event, name, args)
         elif event == "os.remove":
             return name if self.readable.is_foreign(name) else None
         elif event == "open":
@@ -133,6 +135,19 @@ class PathGuard:
             return name if any(self.readable.is_of_other_job(entry) for entry in os.listdir(name)) else None
         elif not self.readable.allows(name):
             return name
+        return None
+
+    def _refused_move(self, event: str, name: str, args: tuple[Any, ...]) -> str | None:
+        target = _text(args[1]) if len(args) > 1 else None
+        if target is None:
+            return name
+        if event == "os.symlink":  # a link's text counts from where the link is
+            name = os.path.join(os.path.dirname(os.path.abspath(target)), name)
+        if not self.readable.allows(name):
+            return name
+        if self.readable.is_foreign(target):
+            return target
+        self.readable.note_created(target)
         return None
 
     def _refused_open(self, name: str, args: tuple[Any, ...]) -> str | None:
