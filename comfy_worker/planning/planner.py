@@ -250,8 +250,8 @@ class Planner:
         if self._broken_links and not request.validate_only:
             places = {(one["node_id"], one["input"]) for one in self._broken_links}
             found = check(workflow, self._defs, sources).findings
-            others = [one for one in found if (one["node_id"], one["input"]) not in places]
-            raise refusal([*self._broken_links, *others])
+            self._broken_links += [one for one in found if (one["node_id"], one["input"]) not in places]
+            raise refusal(self._broken_links)
         self._check()
         roles = find_roles(workflow, self._defs, self._check)
         values = {key: value for key in Parameters.model_fields if (value := getattr(request, key)) is not None}
