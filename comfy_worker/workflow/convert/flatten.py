@@ -88,12 +88,13 @@ class FlatNode:
     fed: dict[str, Link | Value] = field(default_factory=dict)
 
 
-def flatten(file: Json, work: WorkLimit) -> list[FlatNode]:
+def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[FlatNode]:
     """Flatten a file.
 
     Args:
         file: JSON that :func:`~comfy_worker.workflow.convert.ui_format.is_editor_file` takes for a file.
         work: bounds the work, and hears where the job must end.
+        unique_ids: whether nodes of subgraphs get new ids where an id is taken.
 
     Returns:
         The nodes that run in the order of the file, those of a subgraph where its node stands.
@@ -106,7 +107,8 @@ def flatten(file: Json, work: WorkLimit) -> list[FlatNode]:
             f"workflow holds lists and objects that are nested more than {MAX_FILE_NESTING} deep; "
             "save it again in ComfyUI"
         )
-    file = with_unique_ids(file)
+    if unique_ids:
+        file = with_unique_ids(file)
     links = _LinkResolver(work)
     flat = []
     for count, (graph, node) in enumerate(_Graph(_Definition(file), _Subgraphs(file, work)).nodes_within()):
@@ -356,9 +358,7 @@ class _Subgraphs:
             self._host_values[id(host)] = read_host_values(host, promotions, primitives)
         return self._host_values[id(host)]
 
-    def _promotion(
-        self, definition: _Definition, name: str, link: LinkLine, depth: int
-    ) -> Promotion | None:
+    def _promotion(self, definition: _Definition, name: str, link: LinkLine, depth: int) -> Promotion | None:
         """What a link from an input promotes; None where it leads to no widget."""
         target = definition.nodes.get(link.target)
         if target is None or depth > MAX_DEPTH:
@@ -375,7 +375,10 @@ class _Subgraphs:
         self._work.count_steps(len(inner))
         for promotion in inner:
             if promotion.name == input_name:
-                return Promotion(name, link.target, input_name, promotion.source)
+                value = self.host_values(target).by_input.get(input_name)
+                if value is None:
+                    value = promotion.inner_value
+                return Promotion(name, link.target, input_name, promotion.source, value)
         return None
 
 
@@ -502,12 +505,15 @@ class _Graph:
         index = self._host_slots.get(name)
         if index is not None:
             return _Step(self._outer, id_of(self._host), index, is_direct=is_direct, renews_type=True)
-        promotion = self._promotions.get(name)
-        source = None if promotion is None else promotion.source
         value = self._outer.values_for(id_of(self._host)).get(name)
         if value is None:
             value = self._host_values.by_input.get(name)
-        return Value(value, is_outside=True, source=source)
+        promotion = self._promotions.get(name)
+        if promotion is None:
+            return Value(value, is_outside=True)
+        if value is None:
+            value = promotion.inner_value
+        return Value(value, is_outside=True, source=promotion.source)
 
     @cached_property
     def _host_slots(self) -> dict[str, int]:

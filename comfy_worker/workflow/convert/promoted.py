@@ -48,12 +48,14 @@ class Promotion:
         node_id: the inner node whose widget the host shows.
         widget: the name of that widget, or of the input where the inner node is a host too.
         source: the widget at the end of nested hosts; its value holds where no host has one.
+        inner_value: the value of the inner host that is nearest; None where no inner host has one.
     """
 
     name: str
     node_id: str
     widget: str
     source: WidgetSource
+    inner_value: Any = None
 
 
 @dataclass
@@ -135,8 +137,8 @@ def _quarantined(value: Any) -> dict[str, Any]:
     """By input, the values that the frontend kept of entries that it could not read; the first one counts."""
     found = {}
     for quarantined in reversed(dicts(value)):
-        entry = quarantined.get("originalEntry")
-        is_of_host = isinstance(entry, list) and len(entry) >= 2 and as_text(entry[0]) == HOST_ITSELF
-        if is_of_host and quarantined.get("hostValue") is not None:
-            found[as_text(entry[1])] = quarantined["hostValue"]
+        entry = as_list(quarantined.get("originalEntry"))
+        host_value = quarantined.get("hostValue")
+        if len(entry) >= 2 and as_text(entry[0]) == HOST_ITSELF and host_value is not None:
+            found[as_text(entry[1])] = host_value
     return found

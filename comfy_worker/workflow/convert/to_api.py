@@ -68,7 +68,7 @@ def read_workflow(value: Any, defs: NodeDefs, check: Callable[[], None] | None =
     if not is_editor_file(value):
         return Converted(parse(value))
     work = WorkLimit(check)
-    flat = flatten(value, work)
+    flat = flatten(value, work, unique_ids=defs.has_unique_subgraph_ids)
     _refuse_unreadable(flat)
     _measure(flat, work)
     workflow = parse(_Converter(defs, work).convert(flat))

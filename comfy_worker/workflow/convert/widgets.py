@@ -160,10 +160,17 @@ def _as_declared(spec: InputSpec, has_sockets: bool) -> list[Any]:
 
 
 def _widget_type(spec: InputSpec) -> str | None:
-    """The type of the widget that an input has in the editor: of several types the first that has one."""
+    """The type of the widget that an input has in the editor; None for a socket.
+
+    Of several types (``FLOAT,INT``) it is the first, unless one of them never has a widget. The class may
+    name the widget itself (``widgetType``).
+    """
     if spec.type in TEXT_WIDGETS:
         return "STRING"
-    return next((word for word in map(str.strip, spec.type.split(",")) if word in WIDGET_TYPES), None)
+    words = [word.strip() for word in spec.type.split(",")]
+    if spec.options.get("widgetType"):
+        return next((word for word in words if word in WIDGET_TYPES), None)
+    return words[0] if WIDGET_TYPES.issuperset(words) else None
 
 
 def _slots(node: Json, declared: NodeClass) -> list[_Slot]:
