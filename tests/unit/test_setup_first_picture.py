@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from comfy_common import paths
+from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_local.first_picture import tell_failure, tell_result, with_format, write_files
-from comfy_setup.console import Console
 
 
 def media(name: str, content: bytes = b"bytes") -> dict[str, Any]:
@@ -73,6 +73,16 @@ def test_a_job_without_files_is_told(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="made no file"):
         write_files({"images": [], "videos": None, "seed": 1}, tmp_path / "a.png", "x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_placeholder_is_announced_once() -> None:
+    stream = io.StringIO()
+    stand_in = "checkpoint a.safetensors is not installed; placeholder-sd15.safetensors stood in"
+    result = {"images": [], "timings": {"stages": {}}, "warnings": [stand_in, "another warning"]}
+    tell_result(Console(stream), result, placeholder_only=True)
+    assert stream.getvalue() == "Time by stage: \nWarning: another warning\n"
+    tell_result(Console(stream), result)
+    assert f"Warning: {stand_in}" in stream.getvalue()
 
 
 def test_size_seed_times_and_warnings_are_told() -> None:
