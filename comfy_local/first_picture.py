@@ -144,7 +144,7 @@ def tell_result(console: Console, result: Mapping[str, Any], *, placeholder_only
     stages = [f"{stage} {ms} ms" for stage, ms in result["timings"]["stages"].items()]
     console.say(f"Time by stage: {', '.join(stages)}")
     for warning in result["warnings"]:
-        if not (placeholder_only and f"; {PREFIX}" in warning):
+        if not (placeholder_only and PREFIX in warning):
             console.say(f"Warning: {warning}")
 
 

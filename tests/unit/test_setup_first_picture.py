@@ -110,7 +110,7 @@ def test_size_seed_times_and_warnings_are_told() -> None:
             ["Error: INVALID_VALUE: width 7", "  key: width", "  log: a", "  log: b", "  detail: more"],
         ),
         ({"error": "X: y", "output": None}, ["Error: X: y"]),
-        ({}, ["Error: it gave no reason"]),
+        ({}, ["Error: the job gave no reason"]),
     ],
 )
 def test_a_failure_is_told_with_its_details(answer: dict[str, Any], lines: list[str]) -> None:
