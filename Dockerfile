@@ -17,14 +17,17 @@ WORKDIR /worker
 COPY requirements requirements
 COPY comfy_common comfy_common
 COPY comfy_setup comfy_setup
-# 12: torch for CUDA 12.8; 13: for CUDA 13, which is smaller and needs driver 580.
-ARG CUDA=12
-ARG COMFYUI_VERSION=0.3.75
+# 13: torch for CUDA 13, which needs driver 580; 12: for CUDA 12.8 on hosts with older ones.
+ARG CUDA=13
+# Named here, a version never falls back to another one where its repository cannot be reached.
+ARG COMFYUI_VERSION=0.33.0
+ARG COMFYUI_SOURCE=""
 # Git and venv come and go within the layer; so does what is needed only to compile against torch, and the packages'
 # own tests. A stage of their own would mean to copy, and to keep, gigabytes twice.
 RUN --mount=type=cache,target=/root/.cache \
     apt-get update && apt-get install -y --no-install-recommends git python3-venv \
-    && UV_LINK_MODE=copy python3 -m comfy_setup install --cuda "${CUDA}" --comfyui-version "${COMFYUI_VERSION}" \
+    && UV_LINK_MODE=copy python3 -m comfy_setup install --cuda "${CUDA}" \
+        --comfyui-version "${COMFYUI_VERSION}" --comfyui-source "${COMFYUI_SOURCE}" \
     && apt-get purge -y --auto-remove git python3-venv \
     && rm -rf .cache comfy_*/__pycache__ .comfyui/.git .comfyui/tests* \
         /var/lib/apt/lists/* /var/cache/apt/* /var/log/* \

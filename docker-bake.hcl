@@ -1,10 +1,10 @@
-# The variants of the image: `docker buildx bake sdxl` builds one, `docker buildx bake` all, `CUDA=13` before it for
-# torch built for CUDA 13. docs/deploy.md says more.
+# The variants of the image: `docker buildx bake sdxl` builds one, `docker buildx bake` all, `CUDA=12` before it for
+# torch built for CUDA 12.8. docs/deploy.md says more.
 variable "REPOSITORY" { default = "comfy-worker" }
 variable "VERSION" { default = "dev" }
 variable "REVISION" { default = "" }
-variable "COMFYUI_VERSION" { default = "0.3.75" }
-variable "CUDA" { default = "12" }
+variable "COMFYUI_VERSION" { default = "0.33.0" }
+variable "CUDA" { default = "13" }
 
 group "default" { targets = ["variant"] }
 
@@ -32,6 +32,6 @@ target "variant" {
   }
   secret = ["type=env,id=HF_TOKEN,env=HF_TOKEN", "type=env,id=CIVITAI_TOKEN,env=CIVITAI_TOKEN"]
   tags = [
-    "${REPOSITORY}:${VERSION}-${item.name}${CUDA == "12" ? "" : "-cuda${CUDA}"}",
+    "${REPOSITORY}:${VERSION}-${item.name}${CUDA == "13" ? "" : "-cuda${CUDA}"}",
   ]
 }

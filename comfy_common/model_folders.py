@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from comfy_common import paths
+from comfy_common.environment import public_variables
 
 # What ComfyUI takes for a model file.
 SUFFIXES = {".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf"}
@@ -30,7 +31,8 @@ def model_folders(comfyui: Path, roots: Sequence[Path]) -> dict[str, list[Path]]
     Returns:
         By `checkpoints`, `loras` ...; where there is no ComfyUI to ask, whatever folders the first root has.
     """
-    environ = {**os.environ, "COMFY_WORKER_MODEL_ROOTS": os.pathsep.join(map(str, roots))}
+    listed = os.pathsep.join(map(str, roots))
+    environ = {**public_variables(os.environ), "COMFY_WORKER_MODEL_ROOTS": listed}
     try:
         asked = subprocess.run(
             [sys.executable, "-B", ASK], cwd=comfyui, env=environ, capture_output=True, timeout=ASK_TIMEOUT_S

@@ -50,6 +50,16 @@ def models_cache_dir(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("MODELS_CACHE_DIR", "") or CACHE / "models").expanduser().absolute()
 
 
+def models_dir(environ: Mapping[str, str]) -> Path:
+    """Say which folder models are put into; it need not be there.
+
+    Args:
+        environ: `MODELS_DIR` stands in for the repository's own `models`.
+    """
+    chosen = environ.get("MODELS_DIR", "")
+    return Path(chosen).expanduser().absolute() if chosen else REPO / "models"
+
+
 def model_roots(environ: Mapping[str, str]) -> list[Path]:
     """Say which folders hold models, each with ComfyUI's sub-folders (`checkpoints`, `loras`, ...).
 
@@ -62,9 +72,8 @@ def model_roots(environ: Mapping[str, str]) -> list[Path]:
         Absolute paths: the one to write to (it need not be there yet), those of the network volume that exist, and
         the cache.
     """
-    chosen = environ.get("MODELS_DIR", "")
-    own = Path(chosen).expanduser().absolute() if chosen else REPO / "models"
-    return [own, *volume_model_roots(volume_dir(environ)), models_cache_dir(environ)]
+    volume = volume_model_roots(volume_dir(environ))
+    return [models_dir(environ), *volume, models_cache_dir(environ)]
 
 
 def volume_model_roots(volume: Path) -> list[Path]:

@@ -12,6 +12,9 @@ from typing import Any
 
 SUFFIXES = {".safetensors", ".sft"}
 MAX_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
+LARGEST_NUMBER = 1 << 63
+# A tensor takes about eight values. Without a limit, a header of 100 MB would take gigabytes once it is parsed.
+MAX_VALUES = 2_000_000
 
 
 class DamagedModel(Exception):
@@ -40,18 +43,40 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
         text = start[8:] + file.read(length - 1)
     if len(text) < length:
         raise DamagedModel("is cut short in its header")
+    if text.count(b",") > MAX_VALUES:
+        raise DamagedModel("has a safetensors header with more values than any model has")
     try:
         header: dict[str, dict[str, Any]] = json.loads(text)
         header.pop("__metadata__", None)
-        if not all(isinstance(dim, int) for tensor in header.values() for dim in tensor["shape"]):
-            raise TypeError("a shape that is no list of integers")
-        end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise DamagedModel("has a damaged safetensors header") from error
+        end = max(map(_end_of, header.values()), default=0)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError):
+        # The error itself is not shown: it may quote a number of thousands of digits.
+        raise DamagedModel("has a damaged safetensors header") from None
     if size != 8 + length + end:
         how = "cut short" if size < 8 + length + end else "longer than its header says"
         raise DamagedModel(f"is {how}: {size} of {8 + length + end} bytes")
     return header
+
+
+def _end_of(tensor: dict[str, Any]) -> int:
+    """Where a tensor's bytes end, behind the header.
+
+    Raises:
+        TypeError: the tensor is not described as the format demands.
+        KeyError: the same.
+        ValueError: the same.
+    """
+    begin, end = tensor["data_offsets"]
+    if not isinstance(tensor["dtype"], str) or not isinstance(tensor["shape"], list):
+        raise TypeError("a tensor without dtype or shape")
+    for number in (begin, end, *tensor["shape"]):
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise TypeError("a number that is not an integer")
+        if not 0 <= number < LARGEST_NUMBER:
+            raise ValueError("a number that no file can have")
+    if begin > end:
+        raise ValueError("a tensor that ends before it begins")
+    return int(end)
 
 
 def check_whole(path: Path, suffix: str) -> None:

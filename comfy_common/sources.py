@@ -17,6 +17,7 @@ from comfy_common.errors import SetupError
 HUB = "https://huggingface.co"
 HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
 CIVITAI = "civitai.com"
+LONGEST_SHOWN = 200
 SHORT = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?/(?P<file>.+)")
 FILE_PAGE = re.compile(r"/(?P<repo>[\w.-]+/[\w.-]+)/(?:resolve|blob)/(?P<revision>[^/]+)/(?P<file>.+)")
 
@@ -72,8 +73,11 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """The source as anyone may read it."""
-        return f"hf:{self.repo}/{self.file}" if self.repo else f"{self.host}{self.file}"
+        """The source as anyone may read it; of a long one, its beginning and its end."""
+        text = f"hf:{self.repo}/{self.file}" if self.repo else f"{self.host}{self.file}"
+        if len(text) <= LONGEST_SHOWN:
+            return text
+        return f"{text[: LONGEST_SHOWN - 60]}...{text[-50:]}"
 
     @property
     def name(self) -> str:

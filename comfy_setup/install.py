@@ -43,11 +43,18 @@ def install(
     with install_lock(console) as lock:
         runner = Runner(lock, paths.CACHE / "install.log", environ)
         cuda = cuda or packages.chosen_cuda()
-        if not packages.ready(cuda):
+        # A link leads to another checkout's environment, which other processes use: nothing here changes it.
+        is_linked = paths.VENV.is_symlink()
+        is_ready = packages.ready(cuda, dev and is_linked)
+        if is_linked and not is_ready:
+            where = paths.VENV.readlink()
+            console.say(f"{paths.VENV.name} is a link to {where}: used as it is, though not made from these locks")
+        elif not is_ready:
             check_disk(shutil.disk_usage(paths.REPO).free, environ)
             packages.make_environment(console, runner)
         comfyui.install_comfyui(console, runner, choice)
-        packages.install_packages(console, runner, cuda, dev, comfyui.extra_requirements(environ))
+        if not is_linked:
+            packages.install_packages(console, runner, cuda, dev, comfyui.requirements(environ))
         comfyui.compile_bytecode(console, runner)
         node_packs.install_packs(console, runner)
     console.say(f"Ready: Python environment {paths.VENV.name}, ComfyUI {comfyui.described(environ)}")

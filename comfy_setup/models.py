@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -10,7 +12,8 @@ from comfy_common import model_folders as places
 from comfy_common import paths
 from comfy_common.download import digest_of
 from comfy_common.errors import SetupError
-from comfy_common.models_txt import MODELS_TXT, Entry, parse_models
+from comfy_common.models_txt import MODELS_TXT, Entry, ModelsTxtError, parse_models
+from comfy_common.placeholder_names import is_placeholder
 from comfy_common.safetensors_header import DamagedModel, check_whole
 from comfy_common.text import size
 from comfy_setup.console import Console
@@ -25,15 +28,6 @@ def folders(environ: Mapping[str, str]) -> dict[str, list[Path]]:
         environ: may hold MODELS_DIR, COMFYUI_DIR, VOLUME_DIR and MODELS_CACHE_DIR.
     """
     return places.model_folders(paths.comfyui_dir(environ), paths.model_roots(environ))
-
-
-def is_placeholder(path: Path) -> bool:
-    """Tell whether a model file is one that was made here to stand in for a real one.
-
-    Args:
-        path: a model file.
-    """
-    return path.name.startswith("placeholder")
 
 
 def damage(path: Path, sha256: str = "") -> str:
@@ -65,7 +59,7 @@ def ensure_checkpoint(console: Console, environ: Mapping[str, str]) -> bool:
         Whether there is nothing but placeholders.
     """
     checkpoints = list(chain(*places.model_files(folders(environ)).get("checkpoints", {}).values()))
-    if any(not is_placeholder(path) for path in checkpoints):
+    if any(not is_placeholder(path.name) for path in checkpoints):
         return False
     root = paths.model_roots(environ)[0]
     if not checkpoints:
@@ -81,26 +75,58 @@ def ensure_checkpoint(console: Console, environ: Mapping[str, str]) -> bool:
     return True
 
 
-def listed(only: Sequence[str]) -> list[Entry]:
-    """Read models.txt.
+def listed(only: Sequence[str], environ: Mapping[str, str]) -> list[Entry]:
+    """Read models.txt, and what templates say of the models that they need.
 
     Args:
-        only: sections, empty for all.
+        only: sections of models.txt, files as `folder/file`, or templates; empty for all of models.txt.
+        environ: may hold VOLUME_DIR, where templates may lie too.
 
     Returns:
-        Its lines, each file once.
+        The lines, each file once.
 
     Raises:
-        SetupError: it cannot be read, or has no such section.
+        SetupError: models.txt cannot be read, or there is nothing of such a name.
     """
     try:
         entries = parse_models(MODELS_TXT.read_text(encoding="utf-8")) if MODELS_TXT.is_file() else []
     except UnicodeDecodeError as error:
         raise SetupError(f"models.txt is no UTF-8 text: {error}") from error
-    sections = dict.fromkeys(entry.section for entry in entries)
-    if unknown := [name for name in only if name not in sections]:
-        raise SetupError(f"models.txt has no section {unknown[0]}: it has {', '.join(sections) or 'none'}")
-    return list({entry.path: entry for entry in entries if not only or entry.section in only}.values())
+    chosen = [entry for name in only for entry in _named(name, entries, environ)] if only else entries
+    return list({entry.path: entry for entry in chosen}.values())
+
+
+def _named(name: str, entries: Sequence[Entry], environ: Mapping[str, str]) -> list[Entry]:
+    """The lines that one name means."""
+    found = [entry for entry in entries if entry.section == name]
+    if not found:
+        found = [entry for entry in entries if entry.path == name][:1]
+    if not found:
+        found = _needs_of_template(name, environ)
+    if not found:
+        sections = dict.fromkeys(entry.section for entry in entries if entry.section)
+        raise SetupError(
+            f"models.txt has no section {name}: it has {', '.join(sections) or 'none'}; nor is {name} one of its "
+            "files, or a template that names where its models come from"
+        )
+    return found
+
+
+def _needs_of_template(name: str, environ: Mapping[str, str]) -> list[Entry]:
+    """The model files that a template's params name with their URLs."""
+    if not re.fullmatch(r"[\w.-]+", name):
+        return []
+    for folder in paths.workflow_folders(paths.volume_dir(environ)):
+        file = folder / f"{name}.params.json"
+        if not file.is_file():
+            continue
+        try:
+            needs = json.loads(file.read_text(encoding="utf-8-sig")).get("needs", [])
+            lines = [f"{need['folder']}/{need['file']}  {need['url']}" for need in needs if need.get("url")]
+            return parse_models("\n".join(lines))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ModelsTxtError) as error:
+            raise SetupError(f"{file} does not say where its models come from: {error}") from None
+    return []
 
 
 def find(entry: Entry, searched: Mapping[str, Sequence[Path]]) -> Path | None:
@@ -132,7 +158,7 @@ def list_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
         print(f"{kind}:")
         for path in chain(*found.values()):
             print(f"  {size(path.stat().st_size):>8}  {path}")
-    for entry in listed(only):
+    for entry in listed(only, environ):
         there = find(entry, searched)
         print(f"present  {there}" if there else f"missing  {entry.path}  {entry.url}")
     return 0
@@ -153,7 +179,7 @@ def check_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
     """
     searched = folders(environ)
     wrong = 0
-    for entry in listed(only):
+    for entry in listed(only, environ):
         path = find(entry, searched)
         problem = damage(path, entry.sha256) if path else ""
         wrong += path is None or bool(problem)

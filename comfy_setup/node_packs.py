@@ -13,17 +13,18 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
 from urllib.parse import quote
-from urllib.request import urlopen
 
 from comfy_common import paths
 from comfy_common.errors import SetupError
+from comfy_common.import_failures import ImportFailures
+from comfy_common.pinned_http import PinnedClient, RequestRefused, UnknownHost
 from comfy_setup import comfyui, packages
-from comfy_setup.child import Runner, explain
+from comfy_setup.child import ProgramFailed, Runner, explain
 from comfy_setup.console import Console, Step
 from comfy_setup.marker import read_stamp, write_stamp
 
@@ -135,7 +136,7 @@ def _fetch(console: Console, runner: Runner, pack: Pack) -> None:
         if "://" in pack.source:
             _from_git(runner, step, pack, made)
         else:
-            _from_registry(pack, runner.environ.get("COMFY_REGISTRY_URL") or REGISTRY, made)
+            _from_registry(pack, runner.environ, made)
         write_stamp(made / STAMP_NAME, {"line": pack.line})
         paths.NODE_PACKS.mkdir(exist_ok=True)
         made.rename(pack.folder)
@@ -155,7 +156,8 @@ def _from_git(runner: Runner, step: Step, pack: Pack, made: Path) -> None:
     shutil.rmtree(made / ".git")
 
 
-def _from_registry(pack: Pack, registry: str, made: Path) -> None:
+def _from_registry(pack: Pack, environ: Mapping[str, str], made: Path) -> None:
+    registry = environ.get("COMFY_REGISTRY_URL") or REGISTRY
     url = f"{registry}/nodes/{quote(pack.source)}/install?version={quote(pack.version)}"
     try:
         said = json.loads(_read(url))
@@ -167,22 +169,34 @@ def _from_registry(pack: Pack, registry: str, made: Path) -> None:
             )
         with zipfile.ZipFile(io.BytesIO(_read(link))) as archive:
             archive.extractall(made)
-    except HTTPError as error:
-        error.close()
-        what = f"has no {pack.line}" if error.code == 404 else f"answers {error.code}"
-        raise SetupError(f"the registry {what} ({error.url})") from error
+    except _Answered as answer:
+        what = f"has no {pack.line}" if answer.status == 404 else f"answers {answer.status}"
+        raise SetupError(f"the registry {what} ({answer.url})") from None
+    except UnknownHost as error:
+        why = explain(f"Could not resolve host: {error.host}", environ)
+        raise SetupError(f"{pack.line} cannot be fetched: {why} ({url})") from None
     except (OSError, HTTPException) as error:
-        raise SetupError(f"{pack.line} cannot be fetched: {explain(str(error))} ({url})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        why = explain(f"{type(error).__name__}: {error} ({url})", environ)
+        raise SetupError(f"{pack.line} cannot be fetched: {why}") from error
+    except (RequestRefused, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise SetupError(f"{pack.line} cannot be fetched: {url} answers what is no node pack") from error
 
 
+class _Answered(Exception):
+    """The registry answered with something else than what was asked for."""
+
+    def __init__(self, status: int, url: str) -> None:
+        super().__init__(status)
+        self.status = status
+        self.url = url
+
+
 def _read(url: str) -> bytes:
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(url)
-    with urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 (it is one of these two)
-        body: bytes = answer.read()
-    return body
+    client = PinnedClient(allow_private=True, use_proxies=True, silence_s=lambda: TIMEOUT_S)
+    with client.open(url) as answer:
+        if answer.response.status != 200:
+            raise _Answered(answer.response.status, answer.target.url)
+        return answer.response.read()
 
 
 def _install_requirements(console: Console, runner: Runner, packs: list[Pack]) -> None:
@@ -191,7 +205,10 @@ def _install_requirements(console: Console, runner: Runner, packs: list[Pack]) -
     if lists:
         with console.step("Installing what the custom nodes ask for") as step:
             asked = [part for path in lists for part in ("-r", path)]
-            packages.uv_install(runner, step, "--compile-bytecode", *asked, "-c", packages.INSTALLED)
+            try:
+                packages.uv_install(runner, step, "--compile-bytecode", *asked, "-c", packages.INSTALLED)
+            except ProgramFailed as error:
+                raise _conflict(packs, error) from None
     settings = {
         # Both are read by whatever pip or uv an installer calls.
         "PIP_CONSTRAINT": str(packages.INSTALLED),
@@ -203,13 +220,57 @@ def _install_requirements(console: Console, runner: Runner, packs: list[Pack]) -
         if (pack.folder / "install.py").is_file():
             with console.step(f"Running the installer of the custom nodes {pack.name}") as step:
                 runner.run(step, [paths.VENV_PYTHON, "install.py"], settings=settings, folder=pack.folder)
+        _check_installed(pack)
+
+
+def _check_installed(pack: Pack) -> None:
+    """Make sure that the installer of a pack left the worker's packages as they were."""
     was = set(packages.INSTALLED.read_text(encoding="utf-8").split())
     if gone := sorted(was - set(packages.installed())):
         packages.STAMP.unlink()  # so that the next call makes the environment anew
         raise SetupError(
-            f"an installer of the custom nodes removed or replaced {', '.join(gone)}, which the worker needs as "
-            "it was: leave that pack out, or use another version of it"
+            f"the installer of the custom nodes {pack.name} removed or replaced {', '.join(gone)}, which the "
+            "worker needs as it was: leave the pack out, or use another version of it"
         )
+
+
+def _conflict(packs: list[Pack], error: ProgramFailed) -> SetupError:
+    """The same error, with the packs and their requirements that it is about, where it names them."""
+    mentioned = {_normal(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", error.output)}
+    # uv writes a requirement without a blank: numpy>=2.
+    held = dict(line.split("==", 1) for line in packages.INSTALLED.read_text(encoding="utf-8").split())
+    ours = {_normal(name): version for name, version in held.items()}
+    wishes = []
+    for pack in packs:
+        for requirement in _requirements(pack):
+            name = re.match(r"[A-Za-z0-9][\w.-]*", requirement)
+            if name is None or _normal(name[0]) not in mentioned:
+                continue
+            wish = f"{pack.name} asks for {requirement}"
+            if version := ours.get(_normal(name[0])):
+                wish += f", and the worker needs {name[0]} {version}"
+            wishes.append(wish)
+    if not wishes:
+        return error
+    return SetupError(
+        f"the custom nodes do not fit together or to the worker: {'; '.join(wishes)}. Leave such a pack out of "
+        f"custom_nodes.txt, or use another version of it. {error}"
+    )
+
+
+def _normal(name: str) -> str:
+    """A package's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower().strip("-")
+
+
+def _requirements(pack: Pack) -> list[str]:
+    """The lines of a pack's requirements.txt that name a package."""
+    file = pack.folder / "requirements.txt"
+    if not file.is_file():
+        return []
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    bare = [re.sub(r"(^|\s)#.*", "", line).strip() for line in lines]
+    return [line for line in bare if line and not line.startswith("-")]
 
 
 def _check_imports(console: Console, runner: Runner, packs: list[Pack]) -> None:
@@ -230,28 +291,10 @@ def _check_imports(console: Console, runner: Runner, packs: list[Pack]) -> None:
         for option in ("--user-directory", "--input-directory", "--output-directory", "--temp-directory"):
             command += [option, scratch]
         command += ["--database-url", "sqlite:///:memory:", "--extra-model-paths-config", config]
-        lines: list[str] = []
-        runner.run(step, command, lines.append, folder=paths.comfyui_dir(runner.environ))
-    reasons = import_failures(lines)
+        failures = ImportFailures()
+        runner.run(step, command, failures.hear, folder=paths.comfyui_dir(runner.environ))
     for pack in packs:
-        if reason := reasons.get(str(pack.folder)):
+        if reason := failures.failed().get(pack.folder):
             raise SetupError(
                 f"ComfyUI does not load the custom nodes {pack.name}: {reason}. Full output: {runner.log}"
             )
-
-
-def import_failures(lines: list[str]) -> dict[str, str]:
-    """Read from ComfyUI's log which custom nodes it could not import.
-
-    Args:
-        lines: the log.
-
-    Returns:
-        The reason by folder.
-    """
-    failed = {match[1]: "" for line in lines if (match := re.search(r"\(IMPORT FAILED\): (.+)$", line))}
-    for folder in failed:
-        # What is indented is a traceback, or the table of times.
-        said = [line for line in lines if folder in line and not line.startswith(" ")]
-        failed[folder] = said[0] if said else "it does not say why"
-    return failed

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from comfy_common import paths
 from comfy_common.errors import SetupError
+from comfy_common.requirements import Unmet
 from comfy_setup import uv
 from comfy_setup.child import Runner
 from comfy_setup.console import Console, Step
@@ -25,10 +26,10 @@ STAMP = paths.VENV / "comfy_setup.json"
 # What the environment held before custom nodes added to it, as lines "name==version".
 INSTALLED = paths.VENV / "installed.txt"
 # The lock of the worker's packages by the CUDA version that torch is built for.
-WORKER_LOCKS = {"12": LOCKS / "worker.lock", "13": LOCKS / "worker-cuda13.lock"}
-DEFAULT_CUDA = "12"
+WORKER_LOCKS = {"13": LOCKS / "worker.lock", "12": LOCKS / "worker-cuda12.lock"}
+DEFAULT_CUDA = "13"
 SITE_PACKAGES = "lib/python*/site-packages"
-# A ComfyUI that is not the pinned one may bring packages of its own, but no other ones of these.
+# A ComfyUI that asks for more than is locked may bring packages of its own, but no other ones of these.
 HELD = ("torch", "torchvision", "torchaudio", "transformers")
 
 
@@ -95,14 +96,14 @@ def make_environment(console: Console, runner: Runner) -> None:
 
 
 def install_packages(console: Console, runner: Runner, cuda: str, dev: bool, requirements: Path | None) -> None:
-    """Install what is locked, and what a ComfyUI that is not the pinned one needs on top.
+    """Install what is locked, and what this ComfyUI asks for beyond that.
 
     Args:
         console: where it is told.
         runner: runs uv.
         cuda: a key of `WORKER_LOCKS`.
         dev: also the packages for tests and checks.
-        requirements: that ComfyUI's requirements.txt, None for the pinned one.
+        requirements: this ComfyUI's requirements.txt, None if it has none.
 
     Raises:
         SetupError: one line for the user.
@@ -118,7 +119,7 @@ def install_packages(console: Console, runner: Runner, cuda: str, dev: bool, req
         from_locks = [part for lock in locks for part in ("-r", lock)]
         # The locks are complete, but for what comfy-cli asks for in vain.
         uv_install(runner, step, "--require-hashes", "--no-deps", "--compile-bytecode", *from_locks)
-    if requirements:
+    if requirements and unmet_requirements(requirements):
         with console.step(f"Installing what {requirements} asks for on top") as step:
             constraints = paths.CACHE / "held.txt"
             constraints.write_text("".join(f"{line}\n" for line in held(worker)))
@@ -127,6 +128,23 @@ def install_packages(console: Console, runner: Runner, cuda: str, dev: bool, req
     dev_entry = {lock.stem: file_hash(lock) for lock in locks[1:]}
     entries = {"cuda": cuda, "worker": file_hash(worker), "python": _venv_version()}
     write_stamp(STAMP, {**entries, **dev_entry, **want})
+
+
+def unmet_requirements(requirements: Path) -> list[Unmet]:
+    """List the requirements of a file that the environment does not meet.
+
+    Args:
+        requirements: a requirements.txt.
+
+    Returns:
+        Nothing where there is no environment: then more than that is missing.
+    """
+    command: list[str | Path] = [paths.VENV_PYTHON, "-B", "-m", "comfy_common.requirements", requirements]
+    try:
+        found = subprocess.run(command, cwd=paths.REPO, capture_output=True, text=True)
+    except OSError:
+        return []
+    return [Unmet(*line.split("\t")) for line in found.stdout.splitlines()]
 
 
 def uv_install(runner: Runner, step: Step, *arguments: str | Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_common import paths
+from comfy_common.closed_pipe import quiet_on_closed_pipe
 from comfy_worker import cli as desk
 from comfy_worker import logs
 from comfy_worker.comfyui.launch import LaunchOptions
@@ -35,6 +36,10 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or 1 where the command found something missing or wrong.
     """
+    return quiet_on_closed_pipe(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m comfy_worker", description="Looks at workflows from the desk."
     )

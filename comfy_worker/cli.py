@@ -118,7 +118,13 @@ def _sources(converted: Converted) -> Sources:
     listed = listed_models()
     names = frozenset(f"{need.folder}/{need.file}" for need in listed)
     # Pictures come with a job; here none is.
-    return Sources((*converted.needs, *listed), names, converted.packs, has_input=lambda _name: True)
+    return Sources(
+        (*converted.needs, *listed),
+        names,
+        converted.packs,
+        has_input=lambda _name: True,
+        commands={name: name for name in names},
+    )
 
 
 def _convert(converted: Converted, defs: NodeDefs) -> Report:

@@ -1,6 +1,7 @@
-"""What a job's client, and the log, get to hear of an error.
+"""Turns an exception into a job's answer and a log line.
 
-Owns what of it is nobody else's business: keys, and what a client wrote.
+The one place where keys and this machine's paths are taken out of what a client reads, and where a
+client's words are kept out of the log.
 """
 
 from __future__ import annotations
@@ -10,46 +11,52 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from comfy_worker.errors import DiskFull, InputError, InternalError, WorkerError, WorkflowRefused
+from comfy_worker.errors import DiskFull, InternalError, WorkerError, error_result
 from comfy_worker.logs import without_secrets
+from comfy_worker.outgoing import safe, shortened, within
+from comfy_worker.server_paths import ServerPaths
 
 __all__ = ["secrets_of", "tell_failure"]
 
 log = logging.getLogger(__name__)
 
+SENTENCE_LENGTH = 2_000
 
-def tell_failure(error: Exception) -> dict[str, Any]:
+
+def tell_failure(error: Exception, paths: ServerPaths | None = None) -> dict[str, Any]:
     """Log an error, and make it a job's result.
 
     Args:
         error: whatever ended the job; one that is no :class:`WorkerError` is a fault of the worker or its disk.
+        paths: this machine's folders, which clients read under other names.
+
+    Returns:
+        ``{"error", "code", "message", "details"}``, however much the error had to say: long texts are cut, and
+        the last of many details counts those that are left out.
     """
     if not isinstance(error, WorkerError):
         log.error("fault of the worker", exc_info=error, extra={"action": "job.fault"})
         error = _fault(error)
     else:
-        # What a client wrote may be in the sentence of an input error.
-        told = error.code if isinstance(error, (InputError, WorkflowRefused)) else f"{error.code}: {error}"
-        log.warning("%s", told, extra={"action": "job.failed"})
-        log.debug("%s", error, extra={"action": "job.error"})
-    return dict(_without_secrets(error.to_result()))
+        log.warning("%s", shortened(error.log_text), extra={"action": "job.failed"})
+        log.debug("%s", shortened(error.sentence), extra={"action": "job.error"})
+    folders = paths or ServerPaths({})
+
+    def public(text: str) -> str:
+        return folders.strip(without_secrets(text))
+
+    # The code stays as it is: a client may choose a key that reads like one.
+    sentence = shortened(error.sentence, SENTENCE_LENGTH, public)
+    answer: dict[str, Any] = safe(error_result(error.code, sentence, within(error.details, public)))
+    return answer
 
 
 def secrets_of(job: Mapping[str, Any]) -> list[str]:
     """The keys that a job brings: for comfy.org, and for its own storage."""
-    given, own = job.get("input"), job.get("s3Config")
-    keys = [given.get("comfy_org_api_key") if isinstance(given, dict) else None]
-    keys += [own.get("accessSecret") if isinstance(own, dict) else None]
-    return [str(key) for key in keys if key is not None]
-
-
-def _without_secrets(value: Any) -> Any:
-    """JSON, with what is concealed blotted out."""
-    if isinstance(value, dict):
-        return {key: _without_secrets(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without_secrets(one) for one in value]
-    return without_secrets(value) if isinstance(value, str) else value
+    job_input, storage = job.get("input"), job.get("s3Config")
+    keys = [job_input.get("comfy_org_api_key") if isinstance(job_input, dict) else None]
+    keys += [storage.get("accessSecret") if isinstance(storage, dict) else None]
+    return [str(key) for key in keys if isinstance(key, (str, int))]
 
 
 def _fault(error: Exception) -> WorkerError:

@@ -66,6 +66,7 @@ __all__ = [
     "WorkerError",
     "WorkflowRefused",
     "brief",
+    "error_result",
 ]
 
 
@@ -81,22 +82,39 @@ class WorkerError(Exception):
     Args:
         sentence: what is wrong and what to do, one sentence without the code.
         details: one JSON object a finding.
+
+    Attributes:
+        log_text: what the log may show above debug level: the code alone where the sentence may hold a
+            client's words.
     """
 
     code: ClassVar[str] = ""
+    holds_client_text: ClassVar[bool] = False
 
     def __init__(self, sentence: str, details: Iterable[dict[str, Any]] = ()) -> None:
         super().__init__(sentence)
         self.sentence = sentence
         self.details = list(details)
+        self.log_text = self.code if self.holds_client_text else f"{self.code}: {sentence}"
 
     def to_result(self) -> dict[str, Any]:
-        """The error as a job's result: ``{"error": "CODE: sentence", "details": [...]}``."""
-        return {"error": f"{self.code}: {self.sentence}", "details": self.details}
+        """The error as a job's result: ``{"error": "CODE: sentence", "code", "message", "details"}``.
+
+        ``code`` and ``message`` repeat ``error`` because some clients only see a job's ``output``, into which
+        RunPod's SDK puts every key but ``error``.
+        """
+        return error_result(self.code, self.sentence, self.details)
+
+
+def error_result(code: str, message: str, details: list[Any]) -> dict[str, Any]:
+    """The form in which every error reaches a client."""
+    return {"error": f"{code}: {message}", "code": code, "message": message, "details": details}
 
 
 class InputError(WorkerError):
     """What was asked cannot be done; nothing was queued."""
+
+    holds_client_text = True
 
 
 class InvalidInput(InputError):
@@ -172,15 +190,17 @@ class InvalidMedia(InputError):
 
 
 class WorkflowRefused(WorkerError):
-    """ComfyUI's own validation refused the graph."""
+    """ComfyUI's own validation refused the graph, or the graph had made ComfyUI end before."""
 
     code = "WORKFLOW_REFUSED"
+    holds_client_text = True
 
 
 class ExecutionFailed(WorkerError):
     """A node raised while the workflow ran."""
 
     code = "EXECUTION_FAILED"
+    holds_client_text = True
 
 
 class OutOfMemory(WorkerError):

@@ -1,28 +1,72 @@
-"""One log line an event, with a stable ``action`` and the job it belongs to.
+"""Writes one log line an event, with a stable ``action`` and the job it belongs to.
 
-``job_id`` and ``prompt_id`` are bound by context, so that no call has to carry them. Prompts and pictures are
-logged at debug level at most; keys and tokens never, whoever wrote them into a line.
+``job_id`` and ``prompt_id`` are bound by context, so that no call has to carry them. Prompts and pictures
+are logged at debug level at most; keys and tokens never, whoever wrote them into a line.
+
+A client's keys are redacted in the lines and the answer of its own job only. A key is a text of the
+client's choice: redacted everywhere, it would blot out words in the errors of all other clients.
 """
 
 from __future__ import annotations
 
+import contextvars
 import logging
+import re
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
 
-__all__ = ["bound", "conceal", "configure", "without_secrets"]
+__all__ = [
+    "ContextThreadPool",
+    "bound",
+    "conceal",
+    "concealed",
+    "configure",
+    "job_secrets",
+    "one_line",
+    "redact",
+    "secrets_in_context",
+    "without_secrets",
+]
 
 # A shorter one would be found in ordinary words.
 MIN_SECRET = 8
-MAX_SECRETS = 500
+# A longer one is no key; where a request is read it is refused.
+MAX_SECRET = 512
 HIDDEN = "[hidden]"
+INDENT = "    "
 
-_secrets: dict[str, None] = {}
+# What moves a terminal's cursor, or reverses what it shows. Line breaks are handled before.
+CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _lock = threading.Lock()
+# The worker's own: they are hidden from everybody, a few for ever and others for a while.
+_own: Counter[str] = Counter()
+# Those of the jobs that run: for the lines of ComfyUI that belong to no job.
+_of_jobs: Counter[str] = Counter()
 
 _bound: ContextVar[dict[str, str]] = ContextVar("comfy_worker_log", default={})  # noqa: B039 - never mutated
+_in_context: ContextVar[tuple[str, ...]] = ContextVar("comfy_worker_secrets", default=())
+
+
+class ContextThreadPool(ThreadPoolExecutor):
+    """A pool whose threads keep the log context of whoever hands them work."""
+
+    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run something in a thread, with ``job_id`` and the job's secrets bound there too."""
+        context = contextvars.copy_context()
+
+        def run() -> T:
+            return context.run(work, *args, **kwargs)
+
+        return super().submit(run)
 
 
 @contextmanager
@@ -36,23 +80,86 @@ def bound(**values: str) -> Iterator[None]:
 
 
 def conceal(*secrets: str) -> None:
-    """Keep keys and tokens out of every log line and error from now on, the newest few hundred."""
+    """Keep the worker's own keys and tokens out of every log line and error from now on."""
     with _lock:
-        for secret in secrets:
-            if len(secret) >= MIN_SECRET:
-                _secrets.pop(secret, None)
-                _secrets[secret] = None
-        for old in list(_secrets)[:-MAX_SECRETS]:
-            del _secrets[old]
+        for secret in _long_enough(secrets):
+            _own[secret] = max(_own[secret], 1)
+
+
+@contextmanager
+def concealed(*secrets: str) -> Iterator[None]:
+    """Keep names that the worker made up out of every log line and error while the block lasts.
+
+    They stay hidden from the job of this block to its end, since its error is told after the block.
+    """
+    _in_context.set((*_in_context.get(), *secrets))
+    with _counted(_own, _long_enough(secrets)):
+        yield
+
+
+@contextmanager
+def job_secrets(*secrets: str) -> Iterator[None]:
+    """Keep a client's keys out of the log lines and the errors of a block, which is its job."""
+    chosen = _long_enough(secrets)
+    token = _in_context.set((*_in_context.get(), *chosen))
+    try:
+        with _counted(_of_jobs, chosen):
+            yield
+    finally:
+        _in_context.reset(token)
+
+
+def secrets_in_context() -> tuple[str, ...]:
+    """The keys of the job that this thread works for."""
+    return _in_context.get()
 
 
 def without_secrets(text: str) -> str:
-    """The text, with what is concealed blotted out."""
+    """Redact the worker's secrets, and those of the job that this thread works for."""
+    return redact(text, _in_context.get())
+
+
+def redact(text: str, secrets: Iterable[str] | None) -> str:
+    """Redact the worker's secrets, and further ones.
+
+    Args:
+        text: a log line, or a part of an answer.
+        secrets: those of the job that the text belongs to; None: of every job that runs.
+    """
     with _lock:
-        found = [secret for secret in _secrets if secret in text]
-    for secret in found:
+        hidden = [*_own, *(_of_jobs if secrets is None else secrets)]
+    # The longest first: one may be the beginning of another.
+    for secret in sorted(hidden, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return text
+
+
+def one_line(text: str) -> str:
+    """Indent all lines but the first, so that nothing in a text looks like a log line of its own."""
+    lines = text.splitlines() or [""]
+    return f"\n{INDENT}".join(CONTROL.sub(_escaped, line) for line in lines)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
+
+
+def _long_enough(secrets: Iterable[str]) -> list[str]:
+    return [secret for secret in secrets if MIN_SECRET <= len(secret) <= MAX_SECRET]
+
+
+@contextmanager
+def _counted(counter: Counter[str], secrets: list[str]) -> Iterator[None]:
+    with _lock:
+        counter.update(secrets)
+    try:
+        yield
+    finally:
+        with _lock:
+            counter.subtract(secrets)
+            for secret in secrets:
+                if counter[secret] <= 0:
+                    del counter[secret]
 
 
 class _Formatter(logging.Formatter):
@@ -61,8 +168,8 @@ class _Formatter(logging.Formatter):
         action = getattr(record, "action", None)
         if action:
             fields = {"action": action, **fields}
-        line = " ".join([super().format(record), *(f"{key}={value}" for key, value in fields.items())])
-        return without_secrets(line)
+        words = [super().format(record), *(f"{key}={value}" for key, value in fields.items())]
+        return one_line(without_secrets(" ".join(words)))
 
 
 def configure(level: str) -> None:
@@ -77,5 +184,7 @@ def configure(level: str) -> None:
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(level)
+    # Libraries warn through the root logger, with URLs and what servers answered.
+    logging.getLogger().handlers = [handler]
     # It warns of classes that are not installed, under names that only the conversion knows.
     logging.getLogger("comfy_cli").setLevel("ERROR")

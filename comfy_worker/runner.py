@@ -18,9 +18,10 @@ from comfy_worker.comfyui.events import Event, Executed
 from comfy_worker.comfyui.execution import Limits
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.progress import ProgressReport
+from comfy_worker.comfyui.remaining import DurationMemory, GpuQueue, RemainingTime
 from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
 from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
-from comfy_worker.comfyui.workdirs import JobFolders
+from comfy_worker.comfyui.workdirs import JobFolders, make_folders
 from comfy_worker.deadline import Clock, Stop
 from comfy_worker.error_response import secrets_of, tell_failure
 from comfy_worker.errors import (
@@ -29,25 +30,29 @@ from comfy_worker.errors import (
     InvalidValue,
     ModelNotFound,
 )
+from comfy_worker.image_processes import image_processes
 from comfy_worker.inputs.files import InputFiles
-from comfy_worker.logs import bound, conceal
-from comfy_worker.models.catalog import listed_models, missing_needs, tell_places
+from comfy_worker.logs import bound, conceal, concealed, job_secrets
+from comfy_worker.models.catalog import listed_models, log_model_locations
 from comfy_worker.models.downloads import JobModels, ModelsOnDemand
 from comfy_worker.models.hub_aliases import find_checkpoint
-from comfy_worker.planning.planner import Plan, Planner, choose_template
+from comfy_worker.planning.planner import Plan, Planner, choose_template, missing_needs
 from comfy_worker.planning.templates import Template, Templates
 from comfy_worker.request.dialect_addons import without_hash
 from comfy_worker.request.dialect_names import OPTIONS
 from comfy_worker.request.dialects import KNOWN_WORDS, Request, translate
+from comfy_worker.request.graph_wrappers import secrets_within
 from comfy_worker.request.schema import JobInput, Output
 from comfy_worker.response.builder import Outcome, Tell, json_size, validation
 from comfy_worker.response.deliver import Delivery, result_limit
 from comfy_worker.response.s3 import Storage, job_storage
 from comfy_worker.response.schema import Result
 from comfy_worker.response.shapes import model_list, options_answer, shape
+from comfy_worker.server_paths import ServerPaths
 from comfy_worker.settings import Settings
+from comfy_worker.workflow.check.links import without_idle
 from comfy_worker.workflow.check.preflight import is_stale, refusal
-from comfy_worker.workflow.isolate import into_folder, serve_raw
+from comfy_worker.workflow.isolate import into_folder, output_folders, serve_raw
 
 __all__ = ["JobRunner"]
 
@@ -65,6 +70,39 @@ MARGIN_SHARE = 0.1
 LONGEST_MS = 1e12
 
 
+def server_paths(settings: Settings) -> ServerPaths:
+    """This machine's folders, by the names that clients read."""
+    return ServerPaths(
+        {
+            paths.REPO: "worker",
+            settings.volume: "volume",
+            settings.models_cache_dir: "models",
+            settings.models_dir: "models",
+            settings.comfyui_dir: "ComfyUI",
+        }
+    )
+
+
+def launch_options(settings: Settings) -> LaunchOptions:
+    """How ComfyUI is started; looks at the network volume."""
+    return LaunchOptions(
+        comfyui_dir=settings.comfyui_dir,
+        model_roots=settings.model_roots,
+        custom_nodes=tuple(paths.custom_node_folders(settings.volume)),
+        args=settings.comfy_args,
+        log_level=settings.comfy_log_level,
+        api_nodes=settings.api_nodes,
+        boot_timeout_s=settings.comfy_boot_timeout_s,
+        precision=settings.precision,
+        xformers=settings.enable_xformers,
+    )
+
+
+def log_places(settings: Settings) -> None:
+    """Log which models lie where; looks at the network volume."""
+    log_model_locations(settings.comfyui_dir, settings.model_roots, settings.volume)
+
+
 class JobRunner:
     """Runs jobs, each in the thread that calls; may be shared by threads."""
 
@@ -76,53 +114,57 @@ class JobRunner:
         self._folders = JobFolders()
         self._listed = listed_models()
         self._models = ModelsOnDemand(settings)
+        self._durations = DurationMemory()
+        self._gpu_queue = GpuQueue()
+        self._paths = server_paths(settings)
+        conceal(*settings.secrets)
 
     @classmethod
     @contextmanager
     def started(cls, settings: Settings) -> Iterator[JobRunner]:
         """A runner whose ComfyUI boots in the background and ends with the block."""
+        # Nothing here may touch the network volume: one that hangs would hold the main thread for ever, and
+        # the fitness check, which says so, would never run.
         comfyui = ComfyUI(
-            LaunchOptions(
-                comfyui_dir=settings.comfyui_dir,
-                model_roots=settings.model_roots,
-                custom_nodes=tuple(paths.custom_node_folders(settings.volume)),
-                args=settings.comfy_args,
-                log_level=settings.comfy_log_level,
-                api_nodes=settings.api_nodes,
-                boot_timeout_s=settings.comfy_boot_timeout_s,
-                precision=settings.precision,
-                xformers=settings.enable_xformers,
-            ),
+            lambda: launch_options(settings),
             Limits(settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s),
         )
         comfyui.start()
-        where = (settings.comfyui_dir, settings.model_roots, settings.volume)
-        threading.Thread(target=tell_places, args=where, name="places", daemon=True).start()
+        image_processes().start()
+        templates = Templates(lambda: paths.workflow_folders(settings.volume))
+        threading.Thread(target=log_places, args=[settings], name="places", daemon=True).start()
         try:
-            yield cls(settings, comfyui, Templates(paths.workflow_folders(settings.volume)))
+            yield cls(settings, comfyui, templates)
         finally:
             comfyui.close()
+            image_processes().close()
 
-    def run(self, job: Mapping[str, Any], cancelled: threading.Event, tell: Tell = lambda _update: None) -> Any:
+    def run(
+        self,
+        job: Mapping[str, Any],
+        cancelled: threading.Event,
+        tell: Tell = lambda _update: None,
+        release: Callable[[], None] = lambda: None,
+    ) -> Any:
         """Run one job to its result or its error; never raises.
 
         Args:
             job: RunPod's ``{"id", "input", ...}``.
             cancelled: set by another thread to stop it.
             tell: gets its progress and, where the settings have it stream, its finished outputs.
+            release: called when the GPU is free for another job, or is about to be.
 
         Returns:
-            The result in the shape that was asked for, or ``{"error": "CODE: sentence", "details": [...]}``; with
-            ``refresh_worker`` where RunPod should start another worker.
+            The result in the shape that was asked for, or ``{"error": "CODE: sentence", "code", "message",
+            "details"}``; with ``refresh_worker`` where RunPod should start another worker.
         """
-        conceal(*self._settings.secrets, *secrets_of(job))
-        with bound(job_id=str(job.get("id"))):
+        with bound(job_id=str(job.get("id"))), job_secrets(*secrets_of(job), *secrets_within(job.get("input"))):
             began = time.monotonic()
             try:
-                answer = self._answer(job, Stop(cancelled, self._time_limit_s(job)), tell)
+                answer = self._answer(job, Stop(cancelled, self._time_limit_s(job)), tell, release)
                 log.info("done in %d ms", (time.monotonic() - began) * 1000, extra={"action": "job.done"})
             except Exception as error:  # the outermost place: the client gets an answer and the worker goes on
-                answer = tell_failure(error)
+                answer = tell_failure(error, self._paths)
             if self._comfyui.is_worn and isinstance(answer, dict):
                 log.warning("asking for a fresh worker", extra={"action": "worker.refresh"})
                 answer["refresh_worker"] = True
@@ -139,11 +181,11 @@ class JobRunner:
         limit_s = limit_ms / 1000
         return limit_s - min(MARGIN_S, limit_s * MARGIN_SHARE)
 
-    def _answer(self, job: Mapping[str, Any], stop: Stop, tell: Tell) -> Any:
-        asked = translate(job.get("input"))
+    def _answer(self, job: Mapping[str, Any], stop: Stop, tell: Tell, release: Callable[[], None]) -> Any:
+        asked = translate(job.get("input"), stop.check)
         if asked.api_name in ("getModels", "getOptions", "setOptions"):
             return self._a1111_options(asked, stop)
-        request = JobInput.read(asked.input, asked.said, KNOWN_WORDS)
+        request = JobInput.read(asked.input, asked.said, KNOWN_WORDS, stop.check)
         most = self._settings.max_batch_size
         if request.batch_size is not None and request.batch_size > most:
             word = asked.said.get("batch_size", "batch_size")
@@ -154,9 +196,19 @@ class JobRunner:
         response = request.response or asked.response or self._settings.response_format
         clock = Clock(stop)
 
+        def shaped(result: Result) -> Any:
+            return shape(result, response, asked.given)
+
         def walk() -> Any:
             return self._walk(
-                job, asked, request, lambda result: shape(result, response, asked.given), clock, stop, tell
+                job,
+                asked,
+                request,
+                lambda result: shape(result, response, asked.given),
+                clock,
+                stop,
+                tell,
+                release,
             )
 
         try:
@@ -164,7 +216,7 @@ class JobRunner:
         except ComfyUIUnavailable as error:
             if not error.try_again:
                 raise
-            log.warning("%s; the job is tried once more", error, extra={"action": "job.again"})
+            log.warning("%s; the job is tried once more", error.log_text, extra={"action": "job.again"})
             return walk()
 
     def _a1111_options(self, asked: Request, stop: Stop) -> Any:
@@ -190,6 +242,7 @@ class JobRunner:
         clock: Clock,
         stop: Stop,
         tell: Tell,
+        release: Callable[[], None],
     ) -> Any:
         delivery = self._delivery(job, request.output, stop)
         template = choose_template(request, self._templates)
@@ -206,35 +259,47 @@ class JobRunner:
             comfyui = self._comfyui.ready(stop)
         brought = self._models.job(progress.say, stop)
         opened = self._folders.opened(comfyui.process.job_parents)
-        with comfyui.in_use(), opened as name, brought as models:
-            conceal(name)
+        # A job's folder is named to nobody, not in another job's error either.
+        with comfyui.in_use(), opened as name, brought as models, concealed(name):
             self._make_room(comfyui)
             with clock.stage("prepare"):
                 files = InputFiles(comfyui.process.input_dir / name, self._settings, stop)
-                plan = self._plan(asked, request, template, comfyui, files, models)
+                plan = self._plan(asked, request, template, comfyui, files, models, stop)
                 plan.warnings[:0] = asked.warnings
                 if request.validate_only:
-                    return validation(plan, into_folder(plan.workflow, name, comfyui.defs), comfyui)
+                    checked = into_folder(plan.workflow, name, comfyui.defs)
+                    limit = result_limit(str(job.get("id")), self._settings.result_limit_mb)
+                    return validation(plan, checked, comfyui, limit)
                 if plan.findings:
                     raise refusal(plan.findings)
-                workflow = into_folder(serve_raw(plan.workflow, comfyui.defs), name, comfyui.defs)
+                needed = without_idle(plan.workflow, comfyui.defs)
+                workflow = into_folder(serve_raw(needed, comfyui.defs), name, comfyui.defs)
+                make_folders(comfyui.process.output_dir, output_folders(workflow, name))
             # The graph as the client knows it: without the names of this job's folders.
             graph = json.dumps(plan.workflow).replace(f"{name}/", "")
             text = {} if "--disable-metadata" in self._settings.comfy_args else {"prompt": graph}
             outcome = Outcome(plan, comfyui.process, delivery, request.output, text, shaped)
             progress.begin(workflow, comfyui.defs)
+            remaining = RemainingTime(workflow, self._durations)
 
             def follow(event: Event | None) -> None:
                 progress.follow(event)
+                remaining.follow(event)
+                if remaining.seconds() < self._settings.prefetch_s:
+                    release()
                 if self._settings.streaming and isinstance(event, Executed):
                     outcome.tell(event, send)
 
-            with clock.stage("execute"):
+            with clock.stage("execute"), self._gpu_queue.entered() as is_first:
+                if is_first and remaining.whole_s < self._settings.prefetch_s:
+                    release()
                 extra_data = self._extra_data(asked, request, plan, comfyui)
                 extra_data["comfy_worker_graph"] = json.loads(graph)
+                extra_data["comfy_worker_folders"] = [name]
                 executed = comfyui.execute(workflow, stop, on_event=follow, extra_data=extra_data)
+            release()
             with clock.stage("collect"):
-                return outcome.result(executed, clock)
+                return outcome.result(executed, clock, name)
 
     def _delivery(self, job: Mapping[str, Any], asked: Output, stop: Stop) -> Delivery:
         """How the job's files are to reach its client; the job's own storage counts before the worker's."""
@@ -285,8 +350,9 @@ class JobRunner:
         comfyui: RunningComfyUI,
         files: InputFiles,
         models: JobModels,
+        stop: Stop,
     ) -> Plan:
-        on_demand = self._settings.models_on_demand and not request.validate_only
+        on_demand = self._settings.models_on_demand
         planner = Planner(
             request,
             template,
@@ -297,6 +363,8 @@ class JobRunner:
             listed=self._listed,
             models=models,
             on_demand=on_demand,
+            max_batch_size=self._settings.max_batch_size,
+            check=stop.check,
         )
         try:
             plan = planner.plan()
@@ -306,7 +374,11 @@ class JobRunner:
             pass
         comfyui.refresh()  # the file may have just arrived
         plan = planner.plan()
-        if on_demand and (needs := missing_needs(plan.findings, template, self._listed)):
+        if (
+            on_demand
+            and not request.validate_only
+            and (needs := missing_needs(plan.findings, template, self._listed))
+        ):
             models.fetch_needs(needs)
             comfyui.refresh()
             plan = planner.plan()

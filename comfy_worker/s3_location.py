@@ -1,7 +1,4 @@
-"""Which bucket results go to: what the settings or a job's ``s3Config`` say, read and checked.
-
-Owns how an endpoint URL names a bucket and a region. Opens no connection.
-"""
+"""Reads which bucket results go to, from the settings or a job's ``s3Config``. Opens no connection."""
 
 from __future__ import annotations
 
@@ -14,6 +11,9 @@ from pydantic import SecretStr
 
 __all__ = ["EXPIRY_LIMIT_S", "Bucket", "Place", "locate"]
 
+LAST_PORT = 65_535
+# A host has at most 253 characters.
+MAX_URL = 1000
 EXPIRY_LIMIT_S = 7 * 24 * 3600  # the longest that a signature (version 4) may hold
 
 # Hosts that begin with the bucket: AWS and whoever calls its hosts alike, DigitalOcean, Cloudflare.
@@ -78,8 +78,15 @@ def locate(endpoint_url: str, name: str) -> Place:
     Raises:
         ValueError: the URL is none, or no bucket is named.
     """
+    if len(endpoint_url) > MAX_URL or len(name) > MAX_URL:
+        raise ValueError(f"and the bucket's name should have at most {MAX_URL} characters each")
     url = urlsplit(endpoint_url)
-    if url.scheme not in ("http", "https") or not re.fullmatch(r"[\w.-]+(:\d+)?", url.netloc):
+    port = url.netloc.partition(":")[2]
+    if (
+        url.scheme not in ("http", "https")
+        or not re.fullmatch(r"[\w.-]+(:\d{1,5})?", url.netloc)
+        or int(port or 443) > LAST_PORT
+    ):
         raise ValueError("should be a URL such as https://s3.eu-central-1.amazonaws.com")
     host, path, virtual_hosted = url.netloc, url.path.strip("/"), False
     for form in _VIRTUAL_HOSTS:

@@ -57,6 +57,12 @@ class Settings(BaseModel):
     comfy_log_level: LogLevel = Field(
         "INFO", alias="COMFY_LOG_LEVEL", description="How much of ComfyUI's own log is written"
     )
+    comfy_readable_dirs: str = Field(
+        "",
+        alias="COMFY_READABLE_DIRS",
+        description="Folders that nodes may read beside those of ComfyUI, its packs, models and libraries, "
+        "parted by `:`",
+    )
     comfy_boot_timeout_s: float = Field(
         300.0, alias="COMFY_BOOT_TIMEOUT_S", gt=0, description="How long ComfyUI may take to start, in seconds"
     )
@@ -79,10 +85,11 @@ class Settings(BaseModel):
         description="How long a node may ignore that its job must end before ComfyUI is started again, in seconds",
     )
     job_timeout_s: float = Field(
-        3600.0,
+        590.0,
         alias="JOB_TIMEOUT_S",
         gt=0,
-        description="How long a job may take that brings no `policy.executionTimeout`, in seconds",
+        description="How long a job may take that brings no `policy.executionTimeout`, in seconds; RunPod ends it "
+        "after 600 unless the endpoint allows more: raise both",
     )
     api_nodes: bool = Field(
         False,
@@ -111,12 +118,20 @@ class Settings(BaseModel):
         ge=0,
         description="How much host memory must be free before a job starts, in megabytes; models go first",
     )
-    concurrency: int = Field(
-        2,
+    concurrency: int | None = Field(
+        None,
         alias="WORKER_CONCURRENCY",
         ge=1,
         le=32,
-        description="Jobs that a worker takes at once; the next one is fetched and prepared while one runs",
+        description="Jobs that a worker takes at once; not set: one, and the next when the GPU is about to be "
+        "free",
+    )
+    prefetch_s: float = Field(
+        2.0,
+        alias="PREFETCH_S",
+        ge=0,
+        description="How long before the GPU is free the next job is taken and prepared, in seconds, as far as "
+        "that can be foreseen",
     )
     log_level: LogLevel = Field("INFO", alias="LOG_LEVEL", description="How much of the worker's log is written")
     sd_model: str = Field(
@@ -131,7 +146,10 @@ class Settings(BaseModel):
         description="Shape of the answer where a request does not name one by `response`",
     )
     max_batch_size: int = Field(
-        4, alias="MAX_BATCH_SIZE", ge=1, description="The most pictures that a request may ask for at once"
+        4,
+        alias="MAX_BATCH_SIZE",
+        ge=1,
+        description="The most pictures that a request or its graph may ask for at once",
     )
     precision: Annotated[Literal["", "fp16", "bf16", "fp32", "fp8"], BeforeValidator(_lower)] = Field(
         "",
@@ -221,8 +239,8 @@ class Settings(BaseModel):
         alias="COMFYUI_DIR",
         description="A ComfyUI that is already there, used as it is; otherwise `.comfyui`",
     )
-    model_roots: tuple[Path, ...] = Field(
-        default_factory=lambda: tuple(paths.model_roots({})),
+    models_dir: Path = Field(
+        default_factory=lambda: paths.models_dir({}),
         alias="MODELS_DIR",
         description="A folder with `checkpoints`, `loras` ... of its own; the network volume's are found anyway",
     )
@@ -285,7 +303,7 @@ class Settings(BaseModel):
             key: value for key, value in environ.items() if key in known and value.strip()
         }
         values["COMFYUI_DIR"] = paths.comfyui_dir(environ)
-        values["MODELS_DIR"] = tuple(paths.model_roots(environ))
+        values["MODELS_DIR"] = paths.models_dir(environ)
         values["VOLUME_DIR"] = paths.volume_dir(environ)
         values["MODELS_CACHE_DIR"] = paths.models_cache_dir(environ)
         details = _storage_problems(values)
@@ -300,6 +318,15 @@ class Settings(BaseModel):
             ]
         listed = "; ".join(f"{detail['setting']}: {detail['problem']}" for detail in details)
         raise InvalidSettings(f"set these environment variables right, or unset them: {listed}", details)
+
+    @property
+    def model_roots(self) -> tuple[Path, ...]:
+        """The folders that hold models, searched in order after ComfyUI's own.
+
+        Looks at the network volume, which may hang: the main thread must not ask for it at start.
+        """
+        volume = paths.volume_model_roots(self.volume)
+        return (self.models_dir, *volume, self.models_cache_dir)
 
     @property
     def secrets(self) -> list[str]:

@@ -7,6 +7,7 @@ which come with the runpod package; it imports nothing of the worker, which runs
 from __future__ import annotations
 
 from .local import LocalEndpoint, serve
+from .unkind import Unkind
 from .workers import Worker
 
-__all__ = ["LocalEndpoint", "Worker", "serve"]
+__all__ = ["LocalEndpoint", "Unkind", "Worker", "serve"]

@@ -2,7 +2,8 @@
 
 Runs as a program of its own (standard library only): it reads ``+PID`` and ``-PID`` lines, one for each worker
 that starts or has ended, from a pipe that only the endpoint holds. When the pipe closes, what is still listed
-gets SIGTERM, and after a grace SIGKILL, with everything in its process group. It knows nothing of jobs.
+gets SIGTERM, and after a grace SIGKILL, with everything in its process group. Signals do not end it: it ends with
+the pipe, so that one which reaches the endpoint and this program together leaves no worker behind.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def _signal(pid: int, number: int) -> bool:
 
 def main() -> None:
     """Keeps the list until standard input closes, then ends what is on it."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
     pids: set[int] = set()
     for line in sys.stdin:
         change = pids.add if line.startswith("+") else pids.discard

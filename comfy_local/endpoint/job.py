@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import uuid4
 
+from .outputs import StoredOutput
+
 __all__ = ["STREAM_LIMIT_BYTES", "BadRequest", "Job", "Status", "TooLarge", "limit_bytes", "new_job"]
 
 Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
@@ -69,7 +71,8 @@ class Job:
         if self.retries:
             shown["retries"] = self.retries
         if self.output is not None:
-            shown["output"] = self.output
+            is_stored = isinstance(self.output, StoredOutput)
+            shown["output"] = self.output.read() if is_stored else self.output
         if self.error is not None:
             shown["error"] = self.error
         return shown

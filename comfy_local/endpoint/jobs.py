@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .job import Job, Status, new_job
+from .outputs import OutputStore
 
 __all__ = ["MAX_QUEUE_SIZE", "Jobs", "QueueFull", "UnknownJob"]
 
@@ -47,10 +48,17 @@ class Jobs:
     Args:
         clock: Returns seconds that never go back, as ``time.monotonic`` does.
         max_queue_size: How many jobs may wait, 1 or more.
+        outputs: Where large outputs of finished jobs are kept; in memory if there is none.
     """
 
-    def __init__(self, clock: Callable[[], float], max_queue_size: int = MAX_QUEUE_SIZE) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        max_queue_size: int = MAX_QUEUE_SIZE,
+        outputs: OutputStore | None = None,
+    ) -> None:
         self._clock = clock
+        self._outputs = outputs
         self._max_queue_size = max_queue_size
         self._jobs: dict[str, Job] = {}
         self._queue: deque[Job] = deque()
@@ -236,6 +244,8 @@ class Jobs:
         surplus = len(self._drop_at_s) - KEEP_FINISHED
         for index, (job_id, drop_at_s) in enumerate(list(self._drop_at_s.items())):
             if index < surplus or drop_at_s <= now_s:
+                if self._outputs is not None:
+                    self._outputs.drop(self._jobs[job_id].output)
                 del self._drop_at_s[job_id], self._jobs[job_id]
 
     def has_stops(self) -> bool:
@@ -274,5 +284,7 @@ class Jobs:
         job.status = status
         job.finished_s = self._clock()
         job.request = {}  # the input may hold megabytes of base64
+        if self._outputs is not None:
+            job.output = self._outputs.keep(job.output)
         self._ended[status] += 1
         self._drop_at_s[job.job_id] = job.finished_s + job.keep_s

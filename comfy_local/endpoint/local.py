@@ -19,12 +19,14 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO
+from typing import IO, Any
 
 import uvicorn
 
 from .app import Changes, create_app
 from .jobs import MAX_QUEUE_SIZE, Jobs
+from .outputs import OutputStore
+from .unkind import Unkind, unkind_from
 from .workers import Worker, WorkerPool
 
 __all__ = ["HOST", "LocalEndpoint", "serve"]
@@ -32,6 +34,7 @@ __all__ = ["HOST", "LocalEndpoint", "serve"]
 HOST = "127.0.0.1"
 HANDLER = Path(__file__).resolve().parents[2] / "handler.py"
 TICK_S = 0.1
+SIGNAL_POLL_S = 0.2
 STDERR_FD = 2
 
 
@@ -48,6 +51,8 @@ class LocalEndpoint:
         handler: The file that calls ``runpod.serverless.start``.
         python: The interpreter that runs it; the SDK must be installed there.
         log_path: A file to which the workers' output is appended; default this process's standard error.
+        unkind: How it misbehaves towards its workers, for tests; default: as ``UNKIND`` in ``environ`` says,
+            the share of requests that are met by dropped connections, outages, HTML and delays.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class LocalEndpoint:
         handler: Path = HANDLER,
         python: str = sys.executable,
         log_path: Path | None = None,
+        unkind: Unkind | None = None,
     ) -> None:
         self._port = port
         self._count = workers
@@ -66,6 +72,7 @@ class LocalEndpoint:
         self._handler = handler
         self._python = python
         self._log_path = log_path
+        self._unkind = unkind
         self._started: Future[None] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Event | None = None
@@ -96,14 +103,15 @@ class LocalEndpoint:
         """Listens and starts the workers; returns when requests are answered, before a worker is ready.
 
         Raises:
-            ValueError: ``MAX_QUEUE_SIZE`` makes no sense.
+            ValueError: ``MAX_QUEUE_SIZE`` or ``UNKIND`` makes no sense.
             FileNotFoundError: There is no handler file.
             OSError: The port is taken (``errno.EADDRINUSE``), or the interpreter cannot be started.
         """
         self._max_queue_size = _max_queue_size(self._environ)
+        self._unkind = self._unkind or unkind_from(self._environ.get("UNKIND", ""))
         if not self._handler.is_file():
             raise FileNotFoundError(f"there is no handler at {self._handler}")
-        self._socket = socket.create_server((HOST, self._port), backlog=1024)
+        self._socket = _listening(self._port)
         self._port = self._socket.getsockname()[1]
         self._thread.start()
         self._started.result()
@@ -148,7 +156,8 @@ class LocalEndpoint:
     async def _live(self, log: IO[bytes]) -> None:
         """The whole life of the endpoint, from its first to its last event."""
         self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
-        jobs, changes = Jobs(time.monotonic, self._max_queue_size), Changes()
+        outputs, changes = OutputStore(), Changes()
+        jobs = Jobs(time.monotonic, self._max_queue_size, outputs)
         self._pool = WorkerPool(
             [self._python, str(self._handler)],
             environ=self._environ,
@@ -158,10 +167,20 @@ class LocalEndpoint:
             notify=changes.notify,
             log=log,
         )
-        app = create_app(jobs, changes, self._pool)
+        app: Any = create_app(jobs, changes, self._pool)
+        http: Any = "auto"
+        if self._unkind is not None:
+            app = self._unkind.around(app)
+            http = self._unkind.connections.protocol()
         server = uvicorn.Server(
             uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
+                app,
+                http=http,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                timeout_graceful_shutdown=2,
             )
         )
         assert self._socket is not None
@@ -177,6 +196,24 @@ class LocalEndpoint:
             await self._pool.close()
             server.should_exit = True
             await serving
+            outputs.close()
+
+
+def _listening(port: int) -> socket.socket:
+    """A socket that listens on loopback.
+
+    asyncio switches Nagle's algorithm off only for sockets that name TCP as their protocol. With it, each answer
+    on a connection that is kept open costs 40 ms.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        listener.listen(1024)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _max_queue_size(environ: Mapping[str, str]) -> int:
@@ -198,10 +235,11 @@ def serve(port: int, workers: int, environ: Mapping[str, str] | None = None, *, 
     Returns:
         The exit code: 0, or 1 when the port is taken or a worker cannot be started.
     """
-    stop = threading.Event()
+    signals: list[int] = []
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        # Nothing that takes a lock: a second Ctrl-C may interrupt this very line.
+        signals.append(number)
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
@@ -215,12 +253,15 @@ def serve(port: int, workers: int, environ: Mapping[str, str] | None = None, *, 
         reason = f"port {port} is taken; choose another with --port" if taken else str(error)
         print(f"The endpoint could not start: {reason}.", file=sys.stderr)
         return 1
-    print(f"starting {workers} worker(s); their log follows on standard error", flush=True)
-    while not stop.is_set() and not endpoint.wait_ready(0.2):
-        pass
-    if not stop.is_set():
-        print(f"ready: {endpoint.url} (Ctrl-C ends it)", flush=True)
-    stop.wait()
-    print("ending the workers", flush=True)
-    endpoint.close()
+    try:
+        print(f"starting {workers} worker(s); their log follows on standard error", flush=True)
+        while not signals and not endpoint.wait_ready(SIGNAL_POLL_S):
+            pass
+        if not signals:
+            print(f"ready: {endpoint.url} (Ctrl-C ends it)", flush=True)
+        while not signals:
+            time.sleep(SIGNAL_POLL_S)
+        print("ending the workers", flush=True)
+    finally:  # whoever read the lines may have gone
+        endpoint.close()
     return 0

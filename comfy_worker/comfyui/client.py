@@ -37,6 +37,8 @@ class ComfyUIClient:
         self._timeout_s = timeout_s
         self._queue_timeout_s = queue_timeout_s
         self._session = requests.Session()
+        # A proxy of the environment is for the internet: it cannot reach this loopback address.
+        self._session.trust_env = False
         self._session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS))
 
     def close(self) -> None:
@@ -51,13 +53,13 @@ class ComfyUIClient:
             return False
         return True
 
-    def system_stats(self) -> dict[str, Any]:
+    def system_stats(self, timeout_s: float | None = None) -> dict[str, Any]:
         """``GET /system_stats``: versions, devices, memory in bytes."""
-        return self._json("GET", "/system_stats")
+        return self._json("GET", "/system_stats", timeout_s)
 
-    def object_info(self) -> dict[str, Any]:
+    def object_info(self, timeout_s: float | None = None) -> dict[str, Any]:
         """``GET /object_info``: every node class by its ``class_type``."""
-        return self._json("GET", "/object_info")
+        return self._json("GET", "/object_info", timeout_s)
 
     def queue_prompt(
         self,
@@ -112,12 +114,12 @@ class ComfyUIClient:
         """
         return self._own("GET", "/comfy_worker/folders") or {}
 
-    def validated_inputs(self) -> dict[str, list[str]] | None:
+    def validated_inputs(self, timeout_s: float | None = None) -> dict[str, list[str]] | None:
         """``GET /comfy_worker/validated``, of our own nodes: the inputs that each class validates itself.
 
         None where our nodes are not loaded.
         """
-        return self._own("GET", "/comfy_worker/validated")
+        return self._own("GET", "/comfy_worker/validated", timeout_s=timeout_s)
 
     def validate(self, workflow: dict[str, Any]) -> list[dict[str, Any]]:
         """``POST /comfy_worker/validate``, of our own nodes: what ComfyUI finds wrong with a workflow.
@@ -159,9 +161,15 @@ class ComfyUIClient:
     def _json(self, method: str, route: str, timeout_s: float | None = None) -> dict[str, Any]:
         return _read(self._request(method, route, timeout_s=timeout_s))
 
-    def _own(self, method: str, route: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
-        """What a route of our own nodes answers; None where they are not loaded."""
-        response = self._request(method, route, body)
+    def _own(
+        self,
+        method: str,
+        route: str,
+        body: dict[str, Any] | None = None,
+        timeout_s: float | None = None,
+    ) -> dict[str, Any] | None:
+        """Ask a route of our own nodes; None where they are not loaded."""
+        response = self._request(method, route, body, timeout_s)
         return None if response.status_code in (404, 405) else _read(response)
 
     def _request(

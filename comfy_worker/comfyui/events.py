@@ -255,7 +255,8 @@ class EventStream:
     def _listen(self) -> None:
         client_id = uuid.uuid4().hex
         url = f"{self._url}?clientId={client_id}"
-        self._socket = websocket.create_connection(url, timeout=CONNECT_TIMEOUT_S)
+        # A proxy of the environment is for the internet: it cannot reach this loopback address.
+        self._socket = websocket.create_connection(url, timeout=CONNECT_TIMEOUT_S, http_no_proxy=["*"])
         try:
             self._socket.settimeout(None)
             self._socket.send(FEATURES)

@@ -30,7 +30,7 @@ from comfy_worker.comfyui.events import (
 from comfy_worker.comfyui.process import ComfyUIProcess
 from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, OutOfMemory, WorkerError
-from comfy_worker.logs import bound
+from comfy_worker.logs import bound, secrets_in_context
 
 __all__ = ["Execution", "ExecutionResult", "Limits"]
 
@@ -121,6 +121,7 @@ class Execution:
             JobCancelled, JobTimedOut: ``stop`` was due, or somebody interrupted the prompt.
             ComfyUIUnavailable: ComfyUI died, lost the prompt, or shows no sign of life.
         """
+        self._process.redact_prompt(self.prompt_id, secrets_in_context())
         with bound(prompt_id=self.prompt_id), self._events.subscribed(self.prompt_id) as inbox:
             client_id = self._events.client_id()
             is_over = False
@@ -146,6 +147,16 @@ class Execution:
                 if not is_over:
                     self._abandon()
                 self._forget()
+
+    @property
+    def ran_away(self) -> bool:
+        """Whether ComfyUI had to be ended while this prompt ran, since it could not be interrupted."""
+        return self._process.was_condemned and self._may_have_started()
+
+    @property
+    def running_node(self) -> str | None:
+        """The node that ran last; None where ComfyUI could not tell of it any more."""
+        return None if self._running is None else self._running[0]
 
     def _watch(
         self, inbox: queue.SimpleQueue[Event], stop: Stop, on_event: Callable[[Event | None], None]

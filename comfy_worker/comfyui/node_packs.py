@@ -1,33 +1,24 @@
 """Node packs that are there and did not load: which, why, and which classes they would have brought.
 
-Owns how ComfyUI's log at boot tells of them. What a class belongs to is looked up in the sources of packs, where
-its name stands in quotes; nothing of a pack is imported here.
+What a class belongs to is looked up in the sources of packs, where its name stands in quotes; nothing of a pack is
+imported here.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from comfy_common.import_failures import ImportFailures
 from comfy_worker.workflow.node_defs import Absence
 
 __all__ = ["NodePacks"]
 
 log = logging.getLogger(__name__)
 
-FAILURES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"Cannot import (?P<path>.+?) module for custom nodes: (?P<why>.*)",
-        r"Error while calling comfy_entrypoint in (?P<path>.+?): (?P<why>.*)",
-        r"(?P<path>/\S.*?)/prestartup_script\.py / (?P<why>.*)",
-    )
-)
-EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(: |$)")
 API_NODES = "comfy_api_nodes"
 OURS = "comfy_worker_nodes"
 
@@ -45,20 +36,19 @@ class NodePacks:
         self._api_dir = comfyui_dir / API_NODES
         self._api_nodes = api_nodes
         self._folders = (comfyui_dir / "custom_nodes", *further)
-        self._last_line = ""
-        self.failed: dict[Path, str] = {}
+        self._failures = ImportFailures()
+
+    @property
+    def failed(self) -> dict[Path, str]:
+        """Why packs failed to load, by their paths."""
+        return self._failures.reasons
 
     def hear(self, line: str) -> None:
-        """Take in a line of ComfyUI's log; the exception stands in the line before the one that names the pack."""
-        for pattern in FAILURES:
-            if match := pattern.search(line):
-                why = match["why"]
-                if why in self._last_line and EXCEPTION.match(self._last_line):
-                    why = self._last_line
-                pack = Path(match["path"])
-                self.failed[pack] = why
-                log.error("node pack %s failed to load: %s", pack.stem, why, extra={"action": "pack.failed"})
-        self._last_line = line
+        """Take in a line of ComfyUI's log."""
+        pack = self._failures.hear(line)
+        if pack is not None:
+            why = self._failures.reasons[pack]
+            log.error("node pack %s failed to load: %s", pack.stem, why, extra={"action": "pack.failed"})
 
     def report_missing(self) -> None:
         """Log the packages that packs ask for and that are not installed."""

@@ -1,46 +1,57 @@
-"""Starts ComfyUI as a child of the worker and ends it.
-
-Owns the child, its port, its folders and its log. Knows nothing of prompts.
-"""
+"""Starts ComfyUI as a child of the worker, reads its log, and ends it."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import deque
+import uuid
+from collections import OrderedDict, deque
 from importlib.util import find_spec
 from pathlib import Path
 
-import requests
-
+from comfy_common import paths
+from comfy_common.environment import loopback_variables, public_variables
+from comfy_common.requirements import install_command, summary, unmet_requirements
 from comfy_worker.comfyui.cause import ending, log_cause, oom_kills
+from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.launch import LaunchOptions, has_accelerator, launch_flags
 from comfy_worker.comfyui.node_packs import NodePacks
+from comfy_worker.comfyui.reaper import END_SIGNALS
 from comfy_worker.comfyui.workdirs import OwnFolder
 from comfy_worker.errors import ComfyUIUnavailable, OutOfMemory
-from comfy_worker.logs import without_secrets
+from comfy_worker.logs import redact
 
 __all__ = ["ComfyUIProcess"]
 
 log = logging.getLogger(__name__)
 comfyui_log = logging.getLogger("comfy_worker.comfyui.log")
 
-GUARD = Path(__file__).with_name("reaper.py")
+REAPER = Path(__file__).with_name("reaper.py")
 TAIL_LINES = 40
-# Written by our nodes before a prompt, with its id, and behind it.
-PROMPT_MARK = "comfy_worker: prompt"
-# What the worker needs and no node does.
-NOT_FOR_COMFYUI = {
-    *("RUNPOD_AI_API_KEY", "RUNPOD_API_KEY", "COMFY_ORG_API_KEY"),
-    *("BUCKET_ENDPOINT_URL", "BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY"),
-}
+BOOT_TIMEOUT_S = 5.0
+MIN_TIMEOUT_S = 0.001
+# The prompts whose keys are remembered: ComfyUI may still write of one that was given up.
+REMEMBERED_PROMPTS = 64
+# ComfyUI's own lines that hold no word of a client. All others are for debugging once it has started: a node
+# may write a prompt, and ComfyUI itself warns of the words behind "embedding:".
+PUBLIC_LINES = re.compile(
+    r"got prompt|Prompt executed in [\d.:]+( seconds)?|Processing interrupted"
+    r"|Interrupting prompt [\w-]+|Requested to load \w+|\d+ models unloaded\."
+    r"|loaded (completely|partially)[\w ;:,.-]*|Unloaded partially:[\w ;:,.-]*"
+    r"|model weight dtype [\w.]+, manual cast: [\w.]+|model_type \w+|unet unexpected: \[\]"
+    r"|(Using \w+ attention in|CLIP/text encoder model load device:|VAE load device:)[\w :,.-]*"
+    r"|Got an OOM, unloading all loaded models\.|comfy_worker_nodes: .*"
+)
 
 
 class ComfyUIProcess:
@@ -64,7 +75,8 @@ class ComfyUIProcess:
         self.runtime_dir, self.raw_dir = own.path, None if raw is None else raw.path
         self.input_dir, self.output_dir = self.runtime_dir / "input", self.runtime_dir / "output"
         self.temp_dir, self.user_dir = self.runtime_dir / "temp", self.runtime_dir / "user"
-        for folder in (self.input_dir, self.output_dir, self.temp_dir, self.user_dir):
+        self.tmp_dir = self.runtime_dir / "tmp"
+        for folder in (self.input_dir, self.output_dir, self.temp_dir, self.user_dir, self.tmp_dir):
             folder.mkdir()
         self._port = _free_port()
         self.base_url = f"http://127.0.0.1:{self._port}"
@@ -75,18 +87,26 @@ class ComfyUIProcess:
         self._booted = False
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._prompt_id = self.last_prompt_id = ""
+        self._prompt_secrets: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        # Our nodes write it before a prompt, with the prompt's id, and behind it. It cannot be guessed: a client's
+        # text with line breaks would else part its words from its prompt.
+        self._mark = f"comfy_worker: prompt {uuid.uuid4().hex}"
+        self._boot_deadline = math.inf
         self._spawned = threading.Event()
         self._child: subprocess.Popen[str] | None = None
-        # The guard ends with the thread that started it; this one lives as long, reading its log.
+        # The reaper ends with the thread that started it. This thread lives as long: it reads the log.
         self._thread = threading.Thread(target=self._run, name="comfyui", daemon=True)
 
     def start(self) -> None:
         """Start the child; returns at once, see :meth:`wait_ready`."""
         log.info("starting ComfyUI at %s", self.base_url, extra={"action": "comfyui.start"})
+        self._boot_deadline = time.monotonic() + self.options.boot_timeout_s
         if self.options.xformers and find_spec("xformers") is None:
             log.warning("xformers is asked for and not installed", extra={"action": "comfyui.no_xformers"})
         self._thread.start()
         self._spawned.wait()
+        if hint := self._requirements_hint():
+            log.warning("ComfyUI: %s", hint, extra={"action": "comfyui.unmet_requirements"})
 
     def condemn(self, fault: str) -> None:
         """End a ComfyUI that cannot be used any more; returns at once, and only the first fault counts.
@@ -98,6 +118,11 @@ class ComfyUIProcess:
             self._condemned = fault
             log.error("ComfyUI %s; ending it", fault, extra={"action": "comfyui.condemned"})
             self._child.terminate()
+
+    @property
+    def was_condemned(self) -> bool:
+        """Whether the worker ended it."""
+        return bool(self._condemned)
 
     def failure(self, when: str = "", prompt_id: str = "") -> ComfyUIUnavailable | OutOfMemory | None:
         """Why it cannot be used any more, with its last log lines; None while it can be.
@@ -116,6 +141,15 @@ class ComfyUIProcess:
         how = ending(status, out_of_memory=out_of_memory)
         return self._failed(how, when, prompt_id, out_of_memory=out_of_memory)
 
+    def _requirements_hint(self) -> str:
+        """Say which packages this ComfyUI asks for in vain; empty if it has all."""
+        folder = self.options.comfyui_dir
+        unmet = unmet_requirements(folder / "requirements.txt")
+        if not unmet:
+            return ""
+        command = install_command(None if folder == paths.comfyui_dir({}) else folder)
+        return f"packages that it requires are missing or of another version: {summary(unmet)}: call `{command}`"
+
     def _failed(
         self, fault: str, when: str, prompt_id: str, *, out_of_memory: bool = False
     ) -> ComfyUIUnavailable | OutOfMemory:
@@ -123,9 +157,16 @@ class ComfyUIProcess:
         cause = log_cause(tail)
         details = [{"log": tail, "cause": cause or fault}]
         told = " ".join(filter(None, ["ComfyUI", fault, when, cause and f"and its log says '{cause}'"]))
+        if not self._booted and (hint := self._requirements_hint()):
+            told += f"; {hint}"
+        error: ComfyUIUnavailable | OutOfMemory
         if out_of_memory:
-            return OutOfMemory(f"{told}; ask for a smaller size, a smaller batch or an fp8 model", details)
-        return ComfyUIUnavailable(f"{told}; its last log lines are in the details", details)
+            error = OutOfMemory(f"{told}; ask for a smaller size, a smaller batch or an fp8 model", details)
+        else:
+            error = ComfyUIUnavailable(f"{told}; its last log lines are in the details", details)
+        if self._booted:  # the cause may be a node's, with words of its client
+            error.log_text = f"{error.code}: ComfyUI {fault} {when}".rstrip()
+        return error
 
     def wait_ready(self, cancelled: threading.Event) -> None:
         """Wait until ``/system_stats`` answers.
@@ -137,20 +178,41 @@ class ComfyUIProcess:
             ComfyUIUnavailable: it ended, or took longer than ``boot_timeout_s``; with its last log lines.
             OutOfMemory: it was killed for want of memory.
         """
-        deadline = time.monotonic() + self.options.boot_timeout_s
+        client = ComfyUIClient(self.base_url)
         while not cancelled.is_set():
-            if time.monotonic() > deadline:
-                self.condemn(f"was not ready after {self.options.boot_timeout_s:g} s")
+            if self.boot_time_left_s() <= MIN_TIMEOUT_S:
+                self.condemn_slow_boot()
             if (failure := self.failure("while it was starting")) is not None:
                 raise failure
             try:
-                if requests.get(f"{self.base_url}/system_stats", timeout=5).ok:
-                    self._booted = True
-                    self.packs.report_missing()
-                    return
-            except requests.RequestException:
-                pass
-            time.sleep(0.05)
+                client.system_stats(min(BOOT_TIMEOUT_S, self.boot_time_left_s()))
+            except ComfyUIUnavailable:
+                time.sleep(0.05)
+                continue
+            finally:
+                client.close()
+            self._booted = True
+            self.packs.report_missing()
+            return
+
+    def boot_time_left_s(self) -> float:
+        """How much of the time for the boot is left, in seconds; a little where none is, as a timeout must be."""
+        return max(self._boot_deadline - time.monotonic(), MIN_TIMEOUT_S)
+
+    def condemn_slow_boot(self) -> None:
+        """End a ComfyUI whose time to start is over."""
+        self.condemn(f"was not ready after {self.options.boot_timeout_s:g} s")
+
+    def redact_prompt(self, prompt_id: str, secrets: tuple[str, ...]) -> None:
+        """Keep a client's keys out of what its prompt writes.
+
+        Args:
+            prompt_id: the prompt.
+            secrets: the keys.
+        """
+        self._prompt_secrets[prompt_id] = secrets
+        while len(self._prompt_secrets) > REMEMBERED_PROMPTS:
+            self._prompt_secrets.popitem(last=False)
 
     @property
     def job_parents(self) -> list[Path]:
@@ -172,13 +234,15 @@ class ComfyUIProcess:
             folder.remove()
 
     def _run(self) -> None:
+        # The reaper is born with these signals blocked, so that none ends it before it has begun its work.
+        signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
         try:
             child = self._child = subprocess.Popen(
                 [
                     sys.executable,
                     "-S",
                     "-E",
-                    str(GUARD),
+                    str(REAPER),
                     str(os.getpid()),
                     os.pathsep.join(str(folder.path) for folder in self._own_folders),
                     *self._command(),
@@ -202,19 +266,23 @@ class ComfyUIProcess:
             for line in child.stdout:
                 self.last_output_at = time.monotonic()
                 if text := line.rstrip():
-                    self._hear(without_secrets(text))
+                    self._hear(text)
 
     def _hear(self, line: str) -> None:
-        if line.startswith(PROMPT_MARK):
+        if line.startswith(self._mark):
             self._tail.clear()
-            self._prompt_id = line.removeprefix(PROMPT_MARK).strip()
+            self._prompt_id = line.removeprefix(self._mark).strip()
             self.last_prompt_id = self._prompt_id or self.last_prompt_id
             return
+        # A line that belongs to no prompt may hold the key of any.
+        line = redact(line, self._prompt_secrets.get(self._prompt_id))
         self._tail.append(line)
         if not self._booted:
             self.packs.hear(line)
+        is_public = not self._booted or PUBLIC_LINES.fullmatch(line.strip())
         # tqdm redraws its bar many times a second.
-        comfyui_log.log(logging.DEBUG if "%|" in line else logging.INFO, "%s", line)
+        is_shown = is_public and "%|" not in line
+        comfyui_log.log(logging.INFO if is_shown else logging.DEBUG, "%s", line)
 
     def _command(self) -> list[str]:
         config = self.runtime_dir / "extra_model_paths.yaml"
@@ -240,9 +308,14 @@ class ComfyUIProcess:
     def _environ(self) -> dict[str, str]:
         roots = os.pathsep.join(str(root) for root in self.options.model_roots)
         return {
-            **{name: value for name, value in os.environ.items() if name not in NOT_FOR_COMFYUI},
+            **public_variables(os.environ),
+            **loopback_variables(os.environ),
+            "COMFY_WORKER_LOG_MARK": self._mark,
             "COMFY_WORKER_MODEL_ROOTS": roots,
             "COMFY_WORKER_RAW_DIR": str(self.raw_dir or ""),
+            "COMFY_WORKER_RUNTIME_DIR": str(self.runtime_dir),
+            # Nodes may read their own temporary files, and nobody else's.
+            "TMPDIR": str(self.tmp_dir),
             "PYTHONUNBUFFERED": "1",
         }
 

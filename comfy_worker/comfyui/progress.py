@@ -59,7 +59,7 @@ class ProgressReport:
         declared = {node_id: defs.get(node["class_type"]) for node_id, node in workflow.items()}
         outputs = [node_id for node_id, one in declared.items() if one is not None and one.is_output]
         self._workflow = workflow
-        self._waiting = {above for node_id in outputs for above in (node_id, *ancestors(workflow, node_id))}
+        self._waiting = {*outputs, *ancestors(workflow, *outputs)}
         self._needed = len(self._waiting)
 
     def follow(self, event: Event | None) -> None:

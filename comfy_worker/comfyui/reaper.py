@@ -1,9 +1,13 @@
-"""Stands between the worker and ComfyUI, so that no process and no file outlives the worker.
+"""Runs ComfyUI for the worker, so that no process and no file outlives the worker.
 
-Run as a script, on the standard library alone: ``guard.py PARENT_PID FOLDERS COMMAND...``. It starts the
-command, waits until that ends, until it is told to end (SIGTERM), or until its parent is gone, however that came
-about. Then it ends every process that descends from the command, and leaves with the command's exit status. The
-folders (several are parted as in PATH) it removes if the parent is gone; one that lives may still read them.
+Run as a script, on the standard library alone: ``reaper.py PARENT_PID FOLDERS COMMAND...``. It starts
+the command and waits until the command ends, until a signal asks it to end (SIGTERM), or until its
+parent is gone. Then it ends every process that descends from the command, and leaves with the command's
+exit status. It removes the folders (separated as in PATH) if the parent is gone; a parent that lives
+may still read them.
+
+No signal handler runs here: any Python code in one can be interrupted by the next signal, which comes at
+the same moment when a container ends. The signals stay blocked, and the loop looks for a pending one.
 """
 
 from __future__ import annotations
@@ -15,12 +19,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+# Known to comfy_worker/comfyui/process.py, which blocks them before it starts this script.
+END_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 GRACE_S = 1.0
 POLL_S = 0.1
 
@@ -41,14 +46,14 @@ def _children() -> list[int]:
 def _end_all(command: subprocess.Popen[bytes]) -> None:
     """End the command and whatever it started, politely for a moment, then at once."""
     deadline = time.monotonic() + GRACE_S
-    how = signal.SIGTERM
+    number = signal.SIGTERM
     while True:
         alive = _children() or ([command.pid] if command.poll() is None else [])
         if not alive:
             return
         for pid in alive:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, how)
+                os.kill(pid, number)
         time.sleep(0.02)
         for pid in alive:
             if pid == command.pid:
@@ -57,7 +62,13 @@ def _end_all(command: subprocess.Popen[bytes]) -> None:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
         if time.monotonic() > deadline:
-            how = signal.SIGKILL
+            number = signal.SIGKILL
+
+
+def _prepare_command() -> None:
+    """Have the command die with this process, and hear the signals that are blocked here."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
 
 
 def main(parent_pid: int, folders: list[str], argv: list[str]) -> int:
@@ -71,17 +82,12 @@ def main(parent_pid: int, folders: list[str], argv: list[str]) -> int:
     Returns:
         The command's exit status; 128 + signal where one killed it, 0 where it was asked to end.
     """
-    over = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: over.set())
+    signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    command = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    )
-    # A signal wakes the main thread only from a wait that has an end.
-    while command.poll() is None and os.getppid() == parent_pid and not over.wait(POLL_S):
-        pass
+    command = subprocess.Popen(argv, stdin=subprocess.DEVNULL, preexec_fn=_prepare_command)
+    while command.poll() is None and os.getppid() == parent_pid and not END_SIGNALS & signal.sigpending():
+        time.sleep(POLL_S)
     status = command.poll()
     _end_all(command)
     time.sleep(POLL_S)  # the thread that started this may be gone a moment before its process is

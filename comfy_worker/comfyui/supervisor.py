@@ -1,26 +1,35 @@
-"""The ComfyUI that this worker runs: booted once, shared by all jobs, watched, and booted again when it fails.
-
-Owns the order of process, client and websocket, and one ComfyUI's successor. Knows nothing of jobs.
-"""
+"""The ComfyUI that this worker runs: booted once, shared by all jobs, watched, and booted again when it fails."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import requests
+
+from comfy_common.environment import hide_own_secrets
 from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.events import EventStream
 from comfy_worker.comfyui.execution import Execution, ExecutionResult, Limits
 from comfy_worker.comfyui.launch import LaunchOptions
-from comfy_worker.comfyui.process import ComfyUIProcess
+from comfy_worker.comfyui.process import MIN_TIMEOUT_S, ComfyUIProcess
+from comfy_worker.comfyui.runaways import Runaways
 from comfy_worker.deadline import TICK_S, Stop
-from comfy_worker.errors import ComfyUIUnavailable, GpuFault, OutOfMemory, WorkerError
+from comfy_worker.errors import (
+    ComfyUIUnavailable,
+    GpuFault,
+    JobCancelled,
+    JobTimedOut,
+    OutOfMemory,
+    WorkerError,
+    brief,
+)
 from comfy_worker.workflow.node_defs import Absence, NodeDefs
 
 __all__ = ["ComfyUI", "RunningComfyUI"]
@@ -31,10 +40,20 @@ LOOK_S = 1.0
 FREE_S = 0.2
 FAILURES_UNTIL_WORN = 3
 LONGEST_PAUSE_S = 30.0
+CLOSE_S = 30.0
+LAST_WORDS_S = 3.0
 
 
 class RunningComfyUI:
     """A ComfyUI that answers.
+
+    Args:
+        process: has answered ``/system_stats``.
+        limits: how long to be patient with it.
+        runaways: the graphs that are refused since they ended ComfyUI before.
+
+    Raises:
+        ComfyUIUnavailable: it did not list its node classes before its boot's time was over.
 
     Attributes:
         process: its process and folders.
@@ -44,8 +63,9 @@ class RunningComfyUI:
         is_proved: whether a workflow has ended well.
     """
 
-    def __init__(self, process: ComfyUIProcess, limits: Limits) -> None:
+    def __init__(self, process: ComfyUIProcess, limits: Limits, runaways: Runaways | None = None) -> None:
         self.process = process
+        self._runaways = runaways or Runaways()
         # Two tries to take a prompt out before its time is over.
         self.client = ComfyUIClient(process.base_url, limits.silence_s, limits.interrupt_s / 2)
         self.is_proved = False
@@ -53,14 +73,20 @@ class RunningComfyUI:
         self._users = 0
         self._retired = False
         self._lock = threading.Lock()
-        self.refresh()
+        # A slow volume is searched for models now. Only the boot's own limit counts: whoever gave up after
+        # the limit for silence would boot for ever.
+        self._read_defs(timeout_s=process.boot_time_left_s())
         self.events = EventStream(process.base_url)
 
     def execute(self, workflow: dict[str, Any], stop: Stop, **options: Any) -> ExecutionResult:
         """Queue a workflow and wait for its end; arguments as :meth:`Execution.run` takes them.
 
         Where memory does not suffice it is tried once more with nothing else in it.
+
+        Raises:
+            WorkflowRefused: ComfyUI had to be ended because of this workflow before, and more than once.
         """
+        self._runaways.check(workflow)
         try:
             result = self._execute(workflow, stop, options)
         except OutOfMemory:
@@ -86,10 +112,16 @@ class RunningComfyUI:
             log.warning("could not free memory: %s", error, extra={"action": "memory.free_failed"})
 
     def _execute(self, workflow: dict[str, Any], stop: Stop, options: Mapping[str, Any]) -> ExecutionResult:
+        execution = Execution(self.client, self.events, self.process, self._limits)
         try:
-            return Execution(self.client, self.events, self.process, self._limits).run(workflow, stop, **options)
+            return execution.run(workflow, stop, **options)
         except GpuFault:
             self.process.condemn("met an error of the GPU")
+            raise
+        except (ComfyUIUnavailable, JobCancelled, JobTimedOut) as error:
+            if execution.ran_away:
+                self._runaways.note(workflow, execution.running_node)
+                _add_remedy(error, workflow, execution.running_node)
             raise
 
     @contextmanager
@@ -105,16 +137,30 @@ class RunningComfyUI:
             self._close_if_unused()
 
     def watch(self, closed: threading.Event) -> None:
-        """Return when it cannot be used any more, or ``closed`` is set; one that is silent is ended."""
+        """Return when it cannot be used any more, or ``closed`` is set; one that is silent is ended.
+
+        A node may hold Python's lock for long, so that no HTTP is answered. While it writes to the log it is
+        not dead; then the limit for a workflow without a sign of life counts.
+        """
+        silence_s, stall_s = self._limits.silence_s, self._limits.stall_s
         silent_since: float | None = None
         next_look = time.monotonic() + LOOK_S
         while self.process.failure() is None and not closed.wait(TICK_S):
-            if (asked_at := time.monotonic()) < next_look:
+            asked_at = time.monotonic()
+            if asked_at < next_look:
                 continue
-            silent_since = None if self.client.answers() else silent_since or asked_at
-            if silent_since is not None and time.monotonic() - silent_since >= self._limits.silence_s:
-                self.process.condemn(f"left HTTP unanswered for {self._limits.silence_s:g} s")
-            next_look = time.monotonic() + LOOK_S
+            if self.client.answers():
+                silent_since = None
+            elif silent_since is None:
+                silent_since = asked_at
+            now = time.monotonic()
+            if silent_since is not None:
+                seen_at = max(silent_since, self.process.last_output_at)
+                if now - seen_at >= silence_s:
+                    self.process.condemn(f"left HTTP unanswered for {silence_s:g} s")
+                elif now - silent_since >= max(silence_s, stall_s):
+                    self.process.condemn(f"left HTTP unanswered for {stall_s:g} s, although it wrote to its log")
+            next_look = now + LOOK_S
 
     def retire(self) -> None:
         """Close it as soon as nobody uses it any more."""
@@ -130,7 +176,10 @@ class RunningComfyUI:
 
     def refresh(self) -> None:
         """Read the node classes anew, so that model files which have just arrived count."""
-        self.defs = NodeDefs(self.client.object_info(), self.client.validated_inputs())
+        self._read_defs()
+
+    def _read_defs(self, timeout_s: float | None = None) -> None:
+        self.defs = NodeDefs(self.client.object_info(timeout_s), self.client.validated_inputs(timeout_s))
 
     @cached_property
     def _folders(self) -> dict[str, list[str]]:
@@ -167,10 +216,32 @@ def pause_s(failures: int) -> float:
 
 
 def _final(error: WorkerError) -> WorkerError:
-    """An error of which to try again makes no sense."""
+    """Mark an error as not retryable: a second attempt would fail the same way."""
     if isinstance(error, ComfyUIUnavailable):
         error.try_again = False
     return error
+
+
+def _add_remedy(error: WorkerError, workflow: dict[str, Any], node_id: str | None) -> None:
+    """Say in an error that a node could not be interrupted, and what its client can do."""
+    where = "a node"
+    if node_id in workflow:
+        where = f"node {brief(node_id)} ({brief(workflow[node_id]['class_type'])})"
+    error.sentence += (
+        f"; {where} could not be interrupted, so ComfyUI was started again without its loaded models: give the "
+        "node other inputs, since a graph that does so twice is refused for a while"
+    )
+    error.args = (error.sentence,)
+
+
+def _fresh(error: WorkerError) -> WorkerError:
+    """Make an equal error that was never raised.
+
+    An error that many jobs raise would keep what each of them holds: its traceback grows by their frames.
+    """
+    copy = type(error)(error.sentence, [dict(detail) for detail in error.details])
+    copy.log_text = error.log_text
+    return copy
 
 
 class ComfyUI:
@@ -180,23 +251,31 @@ class ComfyUI:
            └────── fails: whoever waits is told ──^
 
     The first pause is none; each failure that follows with no workflow done between makes it longer.
+
+    Args:
+        options: how to start it; or what finds that out before each boot, by a look at the network volume,
+            which may hang.
+        limits: how long to be patient with it.
     """
 
-    def __init__(self, options: LaunchOptions, limits: Limits | None = None) -> None:
+    def __init__(self, options: LaunchOptions | Callable[[], LaunchOptions], limits: Limits | None = None) -> None:
         self._options = options
         self._limits = limits or Limits()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._running: RunningComfyUI | None = None
+        self._booting: ComfyUIProcess | None = None
         self._boot_error: WorkerError | None = None
         self._failures = 0
         self._boots = 0
         self._closed = threading.Event()
+        self._runaways = Runaways()
 
     def start(self) -> None:
         """Begin to boot and return at once; a second call does nothing."""
         with self._lock:
             if self._thread is None and not self._closed.is_set():
+                hide_own_secrets()  # node packs run as the same user
                 self._thread = threading.Thread(target=self._keep, name="comfyui-keeper", daemon=True)
                 self._thread.start()
 
@@ -231,16 +310,18 @@ class ComfyUI:
             if self._closed.wait(TICK_S):
                 raise _final(ComfyUIUnavailable("the worker is ending; send the job again"))
             if self._boots > boots and self._boot_error is not None:
-                raise _final(self._boot_error)
+                raise _final(_fresh(self._boot_error))
         return running
 
     def close(self) -> None:
         """End ComfyUI for good."""
         self._closed.set()
-        if self._running is not None:
-            self._running.process.stop()
+        running, booting = self._running, self._booting
+        process = booting if running is None else running.process
+        if process is not None:
+            process.stop()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_S)  # a volume that hangs may hold it for ever
 
     def _usable(self) -> RunningComfyUI | None:
         running = self._running
@@ -254,7 +335,7 @@ class ComfyUI:
                 running.watch(self._closed)
                 self._failures = 0 if running.is_proved else self._failures
                 if (failure := running.process.failure()) is not None and not self._closed.is_set():
-                    log.warning("%s", failure, extra={"action": "comfyui.died"})
+                    log.warning("%s", failure.log_text, extra={"action": "comfyui.died"})
                 self._running = None
                 running.retire()
             self._failures += 1
@@ -264,20 +345,40 @@ class ComfyUI:
         began = time.monotonic()
         process: ComfyUIProcess | None = None
         try:
-            process = ComfyUIProcess(self._options)
-            process.start()
-            process.wait_ready(self._closed)
+            options = self._options() if callable(self._options) else self._options
+            process = self._booting = ComfyUIProcess(options)
             if not self._closed.is_set():
-                running = RunningComfyUI(process, self._limits)
+                process.start()
+                process.wait_ready(self._closed)
+            if not self._closed.is_set():
+                running = self._instance(process)
                 log.info("ComfyUI ready after %.1f s", time.monotonic() - began, extra={"action": "comfyui.ready"})
                 self._boot_error = None
                 return running
         except WorkerError as error:
-            log.error("%s: %s", error, error.details, extra={"action": "comfyui.boot_failed"})
-            self._boot_error = error
+            if not self._closed.is_set():
+                log.error("%s: %s", error, error.details, extra={"action": "comfyui.boot_failed"})
+            self._boot_error = _fresh(error)
         except Exception as error:  # the outermost place of this thread: whatever it is, ComfyUI is booted again
             log.exception("ComfyUI could not be started", extra={"action": "comfyui.boot_failed"})
             self._boot_error = ComfyUIUnavailable(f"ComfyUI could not be started: {error}; run comfy_setup doctor")
+        finally:
+            self._booting = None
         if process is not None:
             process.stop()
         return None
+
+    def _instance(self, process: ComfyUIProcess) -> RunningComfyUI:
+        try:
+            return RunningComfyUI(process, self._limits, self._runaways)
+        except ComfyUIUnavailable as error:
+            # One that died says why, though a moment later than its connection breaks.
+            has_broken = isinstance(error.__cause__, requests.ConnectionError)
+            deadline = time.monotonic() + (LAST_WORDS_S if has_broken else 0.0)
+            while process.failure() is None and time.monotonic() < deadline:
+                time.sleep(TICK_S)
+            if process.boot_time_left_s() <= MIN_TIMEOUT_S:
+                process.condemn_slow_boot()
+            if (failure := process.failure("while it was starting")) is not None:
+                raise failure from None
+            raise

@@ -1,19 +1,13 @@
-"""The graph in a picture that ComfyUI saved: its metadata, read from base64.
-
-Owns where each format keeps it. Knows nothing of what a graph is beyond JSON.
-"""
+"""Finds the graph in a picture that ComfyUI saved. No pixel of the picture is decoded."""
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Iterator
 from typing import Any
-
-from PIL import Image, UnidentifiedImageError
 
 from comfy_worker.errors import InvalidWorkflow
 from comfy_worker.inputs import files as media
+from comfy_worker.inputs.picture_texts import picture_texts
+from comfy_worker.json_values import find_problem, parse_json
 
 __all__ = ["graph_of_picture", "is_picture", "read_saved_graph"]
 
@@ -42,7 +36,7 @@ def graph_of_picture(data: bytes) -> dict[str, Any]:
     """The graph that ComfyUI wrote into a picture.
 
     Args:
-        data: a PNG or WebP.
+        data: a PNG, WebP or JPEG.
 
     Returns:
         The graph in API format where it is there, else in the editor's.
@@ -50,39 +44,49 @@ def graph_of_picture(data: bytes) -> dict[str, Any]:
     Raises:
         InvalidWorkflow: it is no picture, or holds no graph.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format == "PNG":
-                # ComfyUI writes an animation's metadata behind its pixels.
-                image.seek(getattr(image, "n_frames", 1) - 1)
-                image.load()
-            found = dict(_texts(image))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
-        raise InvalidWorkflow(
-            "workflow is no picture that can be read; send the PNG or WebP as ComfyUI saved it"
-        ) from None
+    found = {}
+    for keyword, text in picture_texts(data):
+        if keyword.lower() in KEYS:
+            found[keyword.lower()] = text
+    return _first_usable(found)
+
+
+def _first_usable(texts: dict[str, str]) -> dict[str, Any]:
+    """The first graph that can be used: a picture whose ``prompt`` is broken may hold a whole ``workflow``.
+
+    Raises:
+        InvalidWorkflow: there is none.
+    """
+    problems = []
     for key in KEYS:
-        try:
-            graph = json.loads(found.get(key, "null"))
-        except (ValueError, RecursionError):
+        if key not in texts:
             continue
-        if isinstance(graph, dict):
+        try:
+            graph = _as_read_by_comfyui(parse_json(texts[key]))
+        except ValueError:
+            problems.append(f"its {key} is not JSON")
+            continue
+        problem = find_problem(graph, finite=key == "prompt")
+        if isinstance(graph, dict) and graph and problem is None:
             return graph
+        problems.append(f"its {key} holds {problem or 'no graph'}")
+    why = f" ({', '.join(problems)})" if problems else ""
     raise InvalidWorkflow(
-        "workflow is a picture without a graph in it; send one as ComfyUI saved it, not edited since"
+        f"workflow is a picture without a graph that can be used{why}; send one as ComfyUI saved it, "
+        "not edited since"
     )
 
 
-def _texts(image: Image.Image) -> Iterator[tuple[str, str]]:
-    """What is written in a picture under ComfyUI's keys."""
-    for key in KEYS:
-        if isinstance(image.info.get(key), str):
-            yield key, image.info[key]
-    for value in image.getexif().values():  # WebP: `prompt:{...}`
-        key, colon, text = str(value).partition(":")
-        if colon and key.lower() in KEYS:
-            yield key.lower(), text
-    for name, chunk, *_ in getattr(image, "private_chunks", ()):  # animated PNG: `prompt`, a zero byte, the text
-        key_bytes, _zero, text_bytes = chunk.partition(b"\0")
-        if name == b"comf" and key_bytes.decode("latin-1") in KEYS:
-            yield key_bytes.decode("latin-1"), text_bytes.decode("latin-1")
+def _as_read_by_comfyui(graph: Any) -> Any:
+    """A graph in API format with the parts of its nodes that ComfyUI reads; anything else as it is.
+
+    ComfyUI writes what it noted while it ran as well, such as ``is_changed: [NaN]``.
+    """
+    if not isinstance(graph, dict):
+        return graph
+    if not all(isinstance(node, dict) and "class_type" in node for node in graph.values()):
+        return graph
+    return {
+        node_id: {part: node[part] for part in ("inputs", "class_type", "_meta") if part in node}
+        for node_id, node in graph.items()
+    }

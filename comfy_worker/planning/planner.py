@@ -1,40 +1,77 @@
 """Which graph a job runs, and the graph filled: what a request becomes before it is queued.
 
-Owns the order of the edits. Each edit is a function of ``graph/``; what they need to know of files is asked of
-:class:`Installed` here. Nothing is queued and nothing is written but the client's pictures.
+Each edit is a function of ``workflow/``. Nothing is written but the client's pictures.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from comfy_worker.errors import InvalidInput, InvalidValue, ModelMismatch, ModelNotFound, brief
+from comfy_common.placeholder_names import real_files
+from comfy_worker.errors import (
+    Ambiguous,
+    InputError,
+    InvalidInput,
+    InvalidValue,
+    ModelMismatch,
+    ModelNotFound,
+    NoPlace,
+    brief,
+)
 from comfy_worker.inputs.files import InputFiles, is_in_place
-from comfy_worker.models.detect import Family, ModelKind, compatible, identify
+from comfy_worker.models.detect import Family, ModelInfo, compatible, identify
 from comfy_worker.models.hub_aliases import find_checkpoint
-from comfy_worker.models.references import with_files
+from comfy_worker.models.references import resolve_model_urls
 from comfy_worker.planning.templates import Template, Templates
 from comfy_worker.request.schema import SEED_LIMIT, ControlNet, JobInput, Parameters
+from comfy_worker.workflow.check.batch import check_batch_size
 from comfy_worker.workflow.check.file_access import check_paths, file_places
-from comfy_worker.workflow.check.preflight import Finding, check, refusal
+from comfy_worker.workflow.check.links import with_plain_links
+from comfy_worker.workflow.check.preflight import Finding, broken_links, check, refusal
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
 from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
 from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
 from comfy_worker.workflow.edit.input_files import name_stored
 from comfy_worker.workflow.edit.lora import LoraSpec, parse_tags, splice_loras
-from comfy_worker.workflow.edit.parameters import Declared, apply_overrides, describe, fill, has_place, read
-from comfy_worker.workflow.graph import Editor, Input, Need, Workflow
+from comfy_worker.workflow.edit.parameters import (
+    Declared,
+    apply_overrides,
+    changes_beside,
+    describe,
+    fill,
+    has_place,
+    read,
+    seeds_of_outputs,
+)
+from comfy_worker.workflow.graph import Check, Editor, Input, Need, Workflow, never_ends, number
 from comfy_worker.workflow.loaders import Fits, loader_files
 from comfy_worker.workflow.model_files import Sources, model_files
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import Absence, NodeDefs
 from comfy_worker.workflow.roles.find import Roles, find_roles
 
-__all__ = ["Installed", "Plan", "Planner", "choose_template"]
+__all__ = ["Installed", "Plan", "Planner", "choose_template", "missing_needs"]
+
+# Findings that a value in the request may be the remedy of; any other is a fault of the graph itself.
+CURABLE = frozenset(
+    (
+        "missing_model",
+        "missing_input_file",
+        "value_not_in_list",
+        "value_smaller_than_min",
+        "value_bigger_than_max",
+        "invalid_input_type",
+        "more",
+    )
+)
+# So many nodes are named in a warning.
+MAX_NAMED = 4
+# The checkpoints that are missing, and what stood in, of which a client of this worker has been warned.
+_STAND_INS_TOLD: set[tuple[str, str]] = set()
 
 
 class Installed(Protocol):
@@ -60,8 +97,12 @@ class Installed(Protocol):
 class Models(Protocol):
     """What fetches models."""
 
-    def fetch(self, asked: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
-        """The names of files, by their folder and the word that a client has for them."""
+    @property
+    def accepts_urls(self) -> bool:
+        """Whether a client may give a model by its URL."""
+
+    def fetch(self, references: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+        """Download files. Returns their names, by folder and by the client's reference."""
 
 
 @dataclass
@@ -71,12 +112,13 @@ class Plan:
     Attributes:
         workflow: the graph, filled and spliced.
         name: the template's name, or ``custom``.
-        seed: the one given or drawn; None for a graph without any.
+        seed: the client's, the graph's own or a drawn one; None for a graph without any.
         parameters: what the graph's parameters ended up as.
         warnings: sentences for the client.
         roles: what its nodes are for, before anything was spliced in.
         needs: the model files that it names, and where they can be got.
         findings: the reasons for which it cannot run; see :mod:`comfy_worker.workflow.check.preflight`.
+        seeds: by output node, the seed that its own pictures are made with.
     """
 
     workflow: Workflow
@@ -87,6 +129,7 @@ class Plan:
     roles: Roles
     needs: tuple[Need, ...]
     findings: tuple[Finding, ...]
+    seeds: Mapping[str, int] = field(default_factory=dict)
 
 
 def choose_template(request: JobInput, templates: Templates) -> Template | None:
@@ -112,6 +155,19 @@ def choose_template(request: JobInput, templates: Templates) -> Template | None:
     return template
 
 
+def missing_needs(findings: Iterable[Finding], template: Template | None, listed: Iterable[Need]) -> list[Need]:
+    """The missing model files that the template's params or models.txt say where to download."""
+    needs = (*(template.params.needs if template else ()), *listed)
+    known = {(need.folder, need.file): need for need in needs if need.url}
+    found: dict[tuple[str, str], Need] = {}
+    for finding in findings:
+        if finding["type"] == "missing_model":
+            key = (finding["folder"], finding["given"])
+            if key in known:
+                found[key] = known[key]
+    return list(found.values())
+
+
 class Planner:
     """Turns one request into a plan.
 
@@ -125,6 +181,8 @@ class Planner:
         listed: the model files of models.txt.
         models: fetches what is given by URL; None: such a word is taken for a file's name.
         on_demand: whether a template's own checkpoint will be fetched where it is absent.
+        max_batch_size: how many pictures at once the endpoint allows; None: any number.
+        check: raises where the job must end; asked again and again.
     """
 
     def __init__(
@@ -139,6 +197,8 @@ class Planner:
         listed: Sequence[Need] = (),
         models: Models | None = None,
         on_demand: bool = False,
+        max_batch_size: int | None = None,
+        check: Check = never_ends,
     ) -> None:
         self._request = request
         self._template = template
@@ -150,7 +210,10 @@ class Planner:
         self._listed = listed
         self._models = models
         self._on_demand = on_demand
+        self._max_batch_size = max_batch_size
+        self._check = check
         self._warnings: list[str] = []
+        self._broken_links: list[Finding] = []
 
     def plan(self) -> Plan:
         """Fill the graph, splice what was asked for into it, and check what came of it.
@@ -158,27 +221,52 @@ class Planner:
         Raises:
             InputError: whatever of the request cannot be done, by its own code.
         """
+        self._broken_links = []
         try:
             return self._plan()
         except ModelNotFound as error:
             raise self._with_folders(error) from error
+        except InputError as error:
+            # With `validate_only` the edits are tried on a graph with broken links too, and fail because of those.
+            raise (refusal(self._broken_links) if self._broken_links else error) from error
 
     def _plan(self) -> Plan:
         template = self._template
         # Read anew each time: between two tries a file may have arrived.
         self._defs, self._warnings = self._installed.defs, []
         given = self._request.workflow if template is None else template.workflow
-        converted = read_workflow(given, self._defs)
+        converted = read_workflow(given, self._defs, self._check)
         workflow, sources = converted.workflow, self._sources(converted)
         known = all(node["class_type"] in self._defs for node in workflow.values())
         if not known and not self._request.validate_only:
             # What else the client asked for may lean on the classes that are not there.
             raise refusal(check(workflow, self._defs, sources).findings)
+        try:
+            return self._filled(converted, sources)
+        except (Ambiguous, NoPlace):
+            # What the request asks for may lack a place only because the graph itself is broken.
+            self._check()
+            faults = [one for one in check(workflow, self._defs, sources).findings if one["type"] not in CURABLE]
+            if faults:
+                raise refusal(faults) from None
+            raise
+
+    def _filled(self, converted: Converted, sources: Sources) -> Plan:
+        """The plan of a graph that has been read."""
+        template, request, workflow = self._template, self._request, converted.workflow
         declared = {} if template is None else template.params.parameters
         workflow = self._fetch_models(workflow, declared)
         request = self._request
-        workflow = apply_overrides(workflow, self._defs, request.overrides)
-        roles = find_roles(workflow, self._defs)
+        workflow = with_plain_links(apply_overrides(workflow, self._defs, request.overrides))
+        self._check()
+        self._broken_links = broken_links(workflow, self._defs, sources)
+        if self._broken_links and not request.validate_only:
+            places = {(one["node_id"], one["input"]) for one in self._broken_links}
+            found = check(workflow, self._defs, sources).findings
+            self._broken_links += [one for one in found if (one["node_id"], one["input"]) not in places]
+            raise refusal(self._broken_links)
+        self._check()
+        roles = find_roles(workflow, self._defs, self._check)
         values = {key: value for key in Parameters.model_fields if (value := getattr(request, key)) is not None}
         tagged: list[LoraSpec] = []
         for key in ("prompt", "negative_prompt"):
@@ -188,27 +276,44 @@ class Planner:
         values |= self._pictures(roles)
         if template is not None:
             values |= self._stand_in_checkpoint(template, workflow, roles, values)
-        values |= self._seed(workflow, roles)
-        resolve_variants(workflow, converted.variants, values.get("seed", 0))
+        own_seed = number(read(workflow, roles, declared).get("seed"))
+        values.pop("seed", None)
+        values |= self._seed(workflow, roles, own_seed)
+        resolve_variants(workflow, converted.variants, int(values.get("seed", own_seed or 0)), self._check)
         defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
         values = defaults | self._placed(values, roles, declared) | request.parameters
-        self._warn_of_left(roles, values.keys() - declared.keys())
-        workflow = fill(workflow, roles, self._defs, values, declared)
+        before = workflow
+        workflow = fill(workflow, roles, self._defs, values, declared, self._check)
+        if template is None:
+            self._warn_of_others(before, workflow, roles, values)
+        else:
+            self._warn_of_left(roles, {"checkpoint", "image"} & values.keys() - declared.keys())
         workflow = apply_overrides(workflow, self._defs, request.overrides)
-        workflow = self._take_in_place(self._named_images(workflow), roles)
-        parameters = read(workflow, roles, declared)
+        self._check()
+        workflow = self._take_in_place(self._named_images(with_plain_links(workflow)), roles)
+        self._check()
+        parameters = read(workflow, roles, declared, before)
         loras = [LoraSpec(lora.name, lora.strength, lora.strength_clip) for lora in request.loras]
         workflow = self._splice(workflow, roles, [*loras, *tagged])
+        self._check()
+        # After the last edit, so that what is looked at is what ComfyUI will see.
+        check_paths(workflow, self._defs, roles.outputs, set(self._files.names.values()))
+        if self._max_batch_size is not None:
+            check_batch_size(workflow, self._defs, self._max_batch_size, self._check)
+        self._check()
         checked = check(workflow, self._defs, sources)
+        self._check()
+        seed = number(parameters.get("seed", values.get("seed")))
         return Plan(
             workflow,
             template.name if template else "custom",
-            values.get("seed"),
+            seed if isinstance(seed, int) else None,
             parameters,
             [*self._warnings, *checked.warnings],
             roles,
             model_files(workflow, self._defs, sources),
             checked.findings,
+            seeds_of_outputs(workflow, roles),
         )
 
     def _sources(self, converted: Converted) -> Sources:
@@ -221,7 +326,19 @@ class Planner:
             has_input=self._has_input,
             explain=self._installed.explain,
             searched=self._installed.searched,
+            commands=self._commands(),
+            accepts_urls=self._models is not None and self._models.accepts_urls,
+            has_default=self._template is not None and not self._sd_model,
         )
+
+    def _commands(self) -> dict[str, str]:
+        """By model file, what `comfy_setup models --only` takes: the template, else the file of models.txt."""
+        commands = {f"{need.folder}/{need.file}": f"{need.folder}/{need.file}" for need in self._listed}
+        if self._template is not None:
+            for need in self._template.params.needs:
+                if need.url:
+                    commands[f"{need.folder}/{need.file}"] = self._template.name
+        return commands
 
     def _fetch_models(self, workflow: Workflow, declared: Mapping[str, Declared]) -> Workflow:
         """Have what the request gives by URL, and let request and graph name the files."""
@@ -229,10 +346,10 @@ class Planner:
             return workflow
         asked: dict[tuple[str, str], str] = {}
         place = (self._request, workflow, self._defs, declared)
-        with_files(*place, lambda folder, word: asked.setdefault((folder, word), word))
+        resolve_model_urls(*place, lambda folder, word: asked.setdefault((folder, word), word))
         if asked:
             files = self._models.fetch(asked)
-            self._request, workflow = with_files(*place, lambda folder, word: files[folder, word])
+            self._request, workflow = resolve_model_urls(*place, lambda folder, word: files[folder, word])
             self._installed.refresh()
             self._defs = self._installed.defs
         return workflow
@@ -263,10 +380,21 @@ class Planner:
         self._warnings += [f"images: no node names '{brief(name)}'" for name in stored if name not in used]
         return workflow
 
+    def _warn_of_others(
+        self, before: Workflow, workflow: Workflow, roles: Roles, values: Mapping[str, Any]
+    ) -> None:
+        """Warn where a value went to some nodes of a graph and not to others, or changed more than itself."""
+        is_drawn = self._request.seed in (None, -1)
+        names = [name for name in values if not (name == "seed" and is_drawn)]
+        self._warn_of_left(roles, set(names))
+        self._warnings += changes_beside(before, workflow, roles, {name: values[name] for name in names})
+
     def _warn_of_left(self, roles: Roles, names: Set[str]) -> None:
-        """Warn where a value went to the first of several places and the others stay as they are."""
-        for name in names & roles.left.keys():
-            others = ", ".join(f"{one.place} ({one.title})" for one in roles.left[name])
+        """Warn where a value went to some of several places and the others stay as they are."""
+        for name in sorted(names & roles.left.keys() & roles.places.keys()):
+            left = roles.left[name]
+            others = ", ".join(f"{one.place} ({brief(one.title)})" for one in left[:MAX_NAMED])
+            others += f" and {len(left) - MAX_NAMED} more" if len(left) > MAX_NAMED else ""
             self._warnings.append(
                 f"{name} went to {roles.places[name][0]} only; {others} stay as they are: overrides reach them, "
                 f"or the title '{name}' on the node that is meant"
@@ -291,7 +419,6 @@ class Planner:
         self._files.add_any(sent)
         for key in sent:
             editor.set(places[key], self._files.names[key])
-        check_paths(editor.workflow, self._defs, roles.outputs, set(self._files.names.values()))
         return editor.workflow
 
     def _stand_in_checkpoint(
@@ -313,9 +440,9 @@ class Planner:
             chosen = find_checkpoint(str(wanted), installed)
         elif self._sd_model:
             chosen = find_checkpoint(self._sd_model, installed)
-        elif len(installed) == 1:
-            chosen = installed[0]
-            self._warnings.append(f"checkpoint {own} is not installed; {chosen}, the only one there is, stood in")
+        elif len(candidates := real_files(installed)) == 1:
+            chosen = candidates[0]
+            self._warn_of_stand_in(own, chosen)
         else:
             try:
                 chosen = match(own, installed, "checkpoint")
@@ -326,21 +453,32 @@ class Planner:
         size = {} if "width" in values or "height" in values else native
         return {"checkpoint": chosen, **{key: value for key, value in size.items() if key in roles.places}}
 
+    def _warn_of_stand_in(self, own: str, chosen: str) -> None:
+        """Say that another checkpoint stands in; once, since it is the same for every job of this worker."""
+        if (own, chosen) not in _STAND_INS_TOLD:
+            _STAND_INS_TOLD.add((own, chosen))
+            self._warnings.append(f"checkpoint {own} is not installed; {chosen}, the only one there is, stood in")
+
     def _is_needed(self, folder: str, file: str) -> bool:
         """Whether the template's params or models.txt say where a file comes from."""
         own = () if self._template is None else self._template.params.needs
         return any((need.folder, need.file) == (folder, file) and need.url for need in (*own, *self._listed))
 
-    def _seed(self, workflow: Workflow, roles: Roles) -> dict[str, int]:
-        """The seed: the client's, else a drawn one if the graph has a place for it."""
+    def _seed(self, workflow: Workflow, roles: Roles, own: float | None) -> dict[str, int]:
+        """The seed to fill in: the client's, or a drawn one; a custom graph keeps its own.
+
+        One is drawn where the client asks for it by -1, for a template, and for a graph that holds -1 or no number
+        in its place.
+        """
         seed = self._request.seed
         if seed is not None and seed != -1:
             return {"seed": seed}
-        if "seed" not in roles.places:
+        is_kept = self._template is None and seed is None and own is not None and own >= 0
+        if is_kept or "seed" not in roles.places:
             return {}
         limit = describe(workflow, roles, self._defs)["seed"].get("maximum", SEED_LIMIT)
         # Not a secret: a number to make the same picture again with.
-        return {"seed": random.randrange(min(SEED_LIMIT, int(limit) + 1))}  # noqa: S311
+        return {"seed": random.randrange(max(1, min(SEED_LIMIT, int(limit) + 1)))}  # noqa: S311
 
     def _splice(self, workflow: Workflow, roles: Roles, loras: list[LoraSpec]) -> Workflow:
         request, defs = self._request, self._defs
@@ -402,18 +540,18 @@ class Planner:
                     if not any(compatible(base, family) for base in bases.values()):
                         self._warnings.append(f"whether {inputs[name]} fits the graph's model could not be told")
 
-    def _identify(self, folder: str, name: str) -> ModelKind:
+    def _identify(self, folder: str, name: str) -> ModelInfo:
         """What a model file is.
 
         Raises:
             InvalidValue: it is broken.
         """
         path = self._installed.model_path(folder, name)
-        return ModelKind("unknown") if path is None else identify(path)
+        return ModelInfo("unknown") if path is None else identify(path)
 
-    def _glance(self, folder: str, name: str) -> ModelKind:
+    def _glance(self, folder: str, name: str) -> ModelInfo:
         """The same for one file of many, of which a broken one must not spoil the choice."""
         try:
             return self._identify(folder, name)
         except InvalidValue:
-            return ModelKind("unknown")
+            return ModelInfo("unknown")

@@ -6,9 +6,8 @@ one of the folders is a template from then on: they are listed anew each time.
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from comfy_worker.errors import InvalidWorkflow, UnknownWorkflow, brief
+from comfy_worker.nearest import did_you_mean
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.convert.ui_format import is_editor_file
 from comfy_worker.workflow.graph import Need, Workflow, parse
@@ -69,11 +69,12 @@ class Templates:
     """The templates of a list of folders.
 
     Args:
-        folders: searched in order, the first file of a name counts; a folder need not exist.
+        folders: searched in order, the first file of a name counts; a folder need not exist. Or what finds
+            them, asked each time anew: it may look at a network volume that hangs.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self._folders = tuple(folders)
+    def __init__(self, folders: Sequence[Path] | Callable[[], Sequence[Path]]) -> None:
+        self._folders = folders
 
     def names(self) -> list[str]:
         """The names of all templates, sorted."""
@@ -88,10 +89,7 @@ class Templates:
         """
         files = self._files()
         if name not in files:
-            near = difflib.get_close_matches(name, files, n=3, cutoff=0.5)
-            hint = (
-                f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(files)) or 'none'}"
-            )
+            hint = did_you_mean(name, files, f"there are {', '.join(sorted(files)) or 'none'}")
             raise UnknownWorkflow(
                 f"no workflow is named '{brief(name)}'; {hint}", [{"given": brief(name), "known": sorted(files)}]
             )
@@ -106,7 +104,7 @@ class Templates:
 
     def _files(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
-        for folder in self._folders:
+        for folder in self._folders() if callable(self._folders) else self._folders:
             for path in sorted(folder.glob("*.json")):
                 if not path.name.endswith(PARAMS):
                     found.setdefault(path.stem, path)

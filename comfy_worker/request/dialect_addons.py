@@ -43,6 +43,7 @@ def entries(given: Any, names: Mapping[str, str]) -> list[Any]:
         if isinstance(unit, str) and names is LORA
         else unit
         for unit in units
+        if unit is not None
     ]
 
 

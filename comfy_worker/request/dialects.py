@@ -6,13 +6,16 @@ a warning; a word of nobody stays in the input, and reading the contract refuses
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from comfy_worker.errors import InvalidInput, InvalidValue, brief
+from comfy_worker.json_values import find_problem
 from comfy_worker.request import dialect_names as words
 from comfy_worker.request.dialect_addons import CONTROLNET, LORA, entries, from_unit, without_hash
+from comfy_worker.request.graph_wrappers import unwrap_input
 from comfy_worker.request.schema import JobInput, Response
 
 __all__ = ["API_NAMES", "KNOWN_WORDS", "Request", "translate"]
@@ -23,6 +26,8 @@ KNOWN_WORDS = (*words.RENAMED, *words.STRUCTURED, *words.HIRES, *words.IGNORED, 
 """The words that are known and are, but for a few, no keys of the contract."""
 
 T = TypeVar("T")
+API_KEY = re.compile(r"[!-~]{8,512}")
+MAX_WARNINGS = 100
 LARGEST = 1e9  # of the numbers that are reckoned with here
 
 # What RunPod's SDXL worker takes where a request does not say.
@@ -53,18 +58,22 @@ class Request:
     extra_data: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def translate(value: object) -> Request:
+def translate(value: object, check: Callable[[], None] | None = None) -> Request:
     """Read a request of any known dialect.
 
     Args:
         value: ``job["input"]`` as it came.
+        check: raises where the job must end; called now and then.
 
     Raises:
         InvalidValue: an ``api_name`` that is not known.
-        InvalidInput: a word whose value has the wrong form.
+        InvalidInput: a word whose value has the wrong form, or holds what no JSON should.
+        UnknownKey: a word that other workers have for a graph, without one.
     """
+    value = unwrap_input(value)
     if not isinstance(value, dict):
         return Request(value, value)
+    _refuse_unusable(value, check)
     api_name = value.get("api_name")
     if api_name is None:
         return _Translation(value, value, a1111=False).read()
@@ -83,6 +92,27 @@ def translate(value: object) -> Request:
     )
 
 
+def _at_most(warnings: list[str]) -> list[str]:
+    """The first warnings, and how many there are more: a client may send any number of words."""
+    if len(warnings) <= MAX_WARNINGS:
+        return warnings
+    return [*warnings[:MAX_WARNINGS], f"{len(warnings) - MAX_WARNINGS:,} more words are ignored"]
+
+
+def _refuse_unusable(value: Mapping[str, Any], check: Callable[[], None] | None) -> None:
+    """Refuse what Python's JSON reader takes and nothing behind it could handle."""
+    problem = find_problem(list(value), check=check)
+    if problem is not None:
+        raise InvalidInput(f"a key of the input holds {problem}", [{"key": None, "problem": problem}])
+    for key, entry in value.items():
+        if isinstance(entry, (int, float)):  # whoever reads the key says which numbers it takes
+            continue
+        # A graph is looked at where its nodes are read: it may hold such numbers where nobody reads them.
+        problem = find_problem(entry, finite=key != "workflow", check=check)
+        if problem is not None:
+            raise InvalidInput(f"{brief(key)} holds {problem}", [{"key": brief(key), "problem": problem}])
+
+
 def _object(given: Mapping[str, Any], word: str) -> dict[str, Any]:
     value = given.get(word)
     return _of_kind(word, {} if value is None else value, dict, "an object")
@@ -99,6 +129,17 @@ def _number(word: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < LARGEST:
         raise InvalidInput(f"{word} must be a number, not {brief(repr(value))}", [{"key": word}])
     return value
+
+
+def _api_key(value: Any) -> str | None:
+    """Check the form of a key for comfy.org; the error does not repeat it."""
+    if value is None or (isinstance(value, str) and API_KEY.fullmatch(value)):
+        return value
+    raise InvalidInput(
+        "comfy_org_api_key must be a key of 8 to 512 letters, digits and signs without blanks; send the key "
+        "as platform.comfy.org shows it",
+        [{"key": "comfy_org_api_key", "problem": "does not have the form of a key"}],
+    )
 
 
 class _Translation:
@@ -120,7 +161,7 @@ class _Translation:
         self._a1111 = a1111
 
     def read(self, api_name: str | None = None) -> Request:
-        key = self._left.pop("comfy_org_api_key", None)
+        key = _api_key(self._left.pop("comfy_org_api_key", None))
         self._rename()
         self._init_images()
         self._sampling()
@@ -133,11 +174,11 @@ class _Translation:
         return Request(
             self._given,
             {**self._out, **self._left},
-            self._warnings,
+            _at_most(self._warnings),
             self._said,
             "a1111" if self._a1111 else None,
             api_name,
-            {} if key is None else {"api_key_comfy_org": str(key)},
+            {} if key is None else {"api_key_comfy_org": key},
         )
 
     def _has(self, key: str) -> bool:
@@ -175,6 +216,8 @@ class _Translation:
         found = self._left.pop("init_images", None)
         if found is None:
             return
+        if isinstance(found, list):
+            found = [image for image in found if image is not None]
         if not isinstance(found, list) or not found:
             raise InvalidInput("init_images must be a list with a picture", [{"key": "init_images"}])
         if len(found) > 1:

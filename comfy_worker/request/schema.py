@@ -5,12 +5,12 @@ One declaration a key: reading, errors, ``python -m comfy_worker schema`` and ``
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -25,6 +25,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from comfy_worker.errors import InputError, InvalidInput, UnknownKey, brief
 from comfy_worker.inputs.embedded_workflow import is_picture, read_saved_graph
+from comfy_worker.json_values import find_problem
+from comfy_worker.nearest import nearest
+from comfy_worker.request.graph_wrappers import looks_like_json, parse_graph_text, unwrap_graph
 
 __all__ = [
     "SEED_LIMIT",
@@ -38,35 +41,108 @@ __all__ = [
 ]
 
 SEED_LIMIT = 2**53
+# Names, of a file or of a node's input: a URL is the longest. Prompts, pictures and graphs may be longer.
+MAX_NAME = 4000
+LONG_TEXTS = ("prompt", "negative_prompt", "image", "mask", "workflow")
+# Whatever a number means here, it is not longer.
+MAX_DIGITS = 40
+# Of a list. Each LoRA becomes a node, and each picture is decoded.
+MAX_ENTRIES = 200
+# How many findings an error lists.
+MAX_FINDINGS = 20
+# Keys that hold an object of a client's own names.
+OPEN_KEYS = ("overrides", "parameters")
+
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Literal: "text",
+    tuple: "a list",
+    dict: "an object",
+}
+NUMBERS = ("a whole number", "a number")
 
 Response = Literal["images", "image_base64", "image_list", "base64_list", "image_url", "image_url_list", "a1111"]
 """The shapes of an answer."""
 
 
-def _graph_or_name(value: object) -> object:
-    """A graph may arrive as a JSON string, or within a picture."""
-    if isinstance(value, str) and value.lstrip().startswith("{"):
+def _graph_or_name(value: object, info: ValidationInfo) -> object:
+    """A graph may arrive as JSON text, as a body for ComfyUI's ``/prompt``, or within a picture."""
+    if isinstance(value, str) and looks_like_json(value):
         try:
-            return json.loads(value)
-        except (ValueError, RecursionError) as error:
+            value = parse_graph_text(value)
+        except ValueError as error:
             raise PydanticCustomError("json", "Input should be a template's name or a graph as JSON") from error
+        check = (info.context or {}).get("check")
+        if (problem := find_problem(value, finite=False, check=check)) is not None:
+            raise InvalidInput(f"workflow holds {problem}", [{"key": "workflow", "problem": problem}])
     if isinstance(value, str) and is_picture(value):
         return read_saved_graph(value)
     if not isinstance(value, (str, dict)):
         raise PydanticCustomError("workflow", "Input should be a template's name or a graph")
-    return value
+    return unwrap_graph(value)
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: object) -> object:
+        """Null counts as "not given" for each key, and within lists of entries."""
+        if not isinstance(value, dict):
+            return value
+        present = {key: entry for key, entry in value.items() if entry is not None or key not in cls.model_fields}
+        for key, entry in present.items():
+            if isinstance(entry, list):
+                present[key] = [item for item in entry if item is not None]
+            elif key in OPEN_KEYS and isinstance(entry, dict):
+                present[key] = {name: item for name, item in entry.items() if item is not None}
+        return present
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, value: object, info: ValidationInfo) -> object:
-        annotation = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
-            raise PydanticCustomError("bool", "Input should be a number, text, a list or an object")
+        words = _words_of(cls.model_fields[info.field_name or ""].annotation)
+        if isinstance(value, bool) and "true or false" not in words:
+            raise PydanticCustomError("bool", "Input should be {words}", {"words": words})
+        if (
+            words == "text"
+            and isinstance(value, str)
+            and info.field_name not in LONG_TEXTS
+            and len(value) > MAX_NAME
+        ):
+            raise PydanticCustomError(
+                "long", "Input should be text of at most {most} characters", {"most": MAX_NAME}
+            )
+        if info.field_name in OPEN_KEYS and isinstance(value, dict) and max(map(len, value), default=0) > MAX_NAME:
+            problem = "Input should be an object whose keys have at most {most} characters each"
+            raise PydanticCustomError("long", problem, {"most": MAX_NAME})
+        if words in NUMBERS and _is_too_long(value):
+            problem = "Input should be {words} of at most {digits} digits"
+            raise PydanticCustomError("digits", problem, {"words": words, "digits": MAX_DIGITS})
         return value
+
+
+def _is_too_long(number: object) -> bool:
+    """Whether a number, or the text of one, has more digits than any number here means."""
+    if isinstance(number, str):
+        return len(number) > MAX_DIGITS
+    return isinstance(number, int) and abs(number) >= 10**MAX_DIGITS
+
+
+def _words_of(annotation: Any) -> str:
+    """What a key takes, in a client's words."""
+    parts = {annotation, *get_args(annotation)}
+    parts |= {get_origin(part) for part in parts}
+    for part in tuple(parts):
+        parts.update(get_args(part))
+    for python_type, words in _WORDS.items():
+        if python_type in parts:
+            return words
+    return "a number, text, a list or an object"
 
 
 class Lora(_Strict):
@@ -128,10 +204,17 @@ class Output(_Strict):
     preview: bool = Field(False, description="whether its progress carries a small picture of the sampler's state")
 
 
+def _without_folder_mark(name: str) -> str:
+    """A name as ComfyUI writes it after its mask editor, without the folder: ``clipspace/a.png [input]``."""
+    return name.removesuffix(" [input]")
+
+
 class NamedImage(_Strict):
     """One picture that a custom graph names, as worker-comfyui takes it."""
 
-    name: str = Field(min_length=1, description="the file that a node such as LoadImage names")
+    name: Annotated[str, AfterValidator(_without_folder_mark)] = Field(
+        min_length=1, description="the file that a node such as LoadImage names"
+    )
     image: str = Field(min_length=1, description="the picture, stored under a name of our own")
 
 
@@ -141,7 +224,10 @@ class Parameters(_Strict):
     prompt: str | None = Field(None, description="what to show; `<lora:name:0.8>` in it becomes a LoRA")
     negative_prompt: str | None = Field(None, description="what not to show")
     seed: int | None = Field(
-        None, ge=-1, description="absent or -1: a fresh one below 2**53 is drawn and reported"
+        None,
+        ge=-1,
+        description="-1: a fresh one below 2**53 is drawn and reported; absent: the same, but a custom graph "
+        "keeps its own",
     )
     steps: int | None = Field(None, ge=1, description="sampling steps")
     cfg: FiniteFloat | None = Field(None, ge=0, description="the sampler's classifier-free guidance scale")
@@ -173,12 +259,18 @@ class JobInput(Parameters):
     )
     image: str | None = Field(None, description="start image: base64, data URI or URL")
     mask: str | None = Field(None, description="white, or opaque, is made anew: base64, data URI or URL")
-    images: tuple[NamedImage, ...] = Field((), description="the pictures that a custom graph names")
+    images: tuple[NamedImage, ...] = Field(
+        (), max_length=MAX_ENTRIES, description="the pictures that a custom graph names"
+    )
     clip_skip: int | None = Field(
         None, ge=1, le=24, description="1: the text encoder's last layer, 2: the one before"
     )
-    loras: tuple[Lora, ...] = Field((), description="LoRAs, spliced into any graph in order")
-    controlnets: tuple[ControlNet, ...] = Field((), description="ControlNets, spliced into any graph in order")
+    loras: tuple[Lora, ...] = Field(
+        (), max_length=MAX_ENTRIES, description="LoRAs, spliced into any graph in order"
+    )
+    controlnets: tuple[ControlNet, ...] = Field(
+        (), max_length=MAX_ENTRIES, description="ControlNets, spliced into any graph in order"
+    )
     parameters: dict[str, Any] = Field({}, description="values for further parameters that a template declares")
     overrides: dict[str, Any] = Field(
         {}, description='any input of any node, by id or title: `{"12.scale_by": 2}`, split at the last dot'
@@ -192,13 +284,20 @@ class JobInput(Parameters):
     validate_only: bool = Field(False, description="build the graph and check it, queue nothing")
 
     @classmethod
-    def read(cls, value: object, said: Mapping[str, str] | None = None, further: Iterable[str] = ()) -> JobInput:
+    def read(
+        cls,
+        value: object,
+        said: Mapping[str, str] | None = None,
+        further: Iterable[str] = (),
+        check: Callable[[], None] | None = None,
+    ) -> JobInput:
         """Read ``job["input"]``.
 
         Args:
             value: what was sent, in the contract's words.
             said: by key, the client's own word for it, for the errors.
             further: words that are known beside the keys, for the nearest to an unknown one.
+            check: raises where the job must end; called now and then.
 
         Raises:
             InvalidInput: it is no object, or a key holds a wrong value; all of them are in the details.
@@ -208,9 +307,8 @@ class JobInput(Parameters):
             raise InvalidInput(
                 f'input must be an object such as {{"prompt": "a lighthouse"}}, not {_json_kind(value)}'
             )
-        given = {key: entry for key, entry in value.items() if entry is not None or key not in cls.model_fields}
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(value, context={"check": check})
         except ValidationError as error:
             raise _input_error(error, said or {}, further) from None
 
@@ -223,11 +321,17 @@ def _json_kind(value: object) -> str:
 def _input_error(error: ValidationError, said: Mapping[str, str], further: Iterable[str]) -> InputError:
     """Pydantic's findings as one error: an unknown key is named with the nearest known one."""
     findings = error.errors(include_url=False)
-    details = [_finding(finding, said, further) for finding in findings]
-    unknown = [d for d, finding in zip(details, findings, strict=True) if finding["type"] == "extra_forbidden"]
-    first = (unknown or details)[0]
-    more = f" ({len(details) - 1} more in the details)" if len(details) > 1 else ""
-    sentence = first["problem"] + more
+    unknown = [finding for finding in findings if finding["type"] == "extra_forbidden"]
+    shown = findings[:MAX_FINDINGS]
+    if unknown and unknown[0] not in shown:
+        shown[-1] = unknown[0]
+    details = [_finding(finding, said, further) for finding in shown]
+    first = details[shown.index(unknown[0])] if unknown else details[0]
+    sentence = first["problem"]
+    if len(findings) > len(details):
+        sentence += f" ({len(findings) - 1} more findings, the first {len(details)} in the details)"
+    elif len(details) > 1:
+        sentence += f" ({len(details) - 1} more in the details)"
     return UnknownKey(sentence, details) if unknown else InvalidInput(sentence, details)
 
 
@@ -235,6 +339,7 @@ def _input_error(error: ValidationError, said: Mapping[str, str], further: Itera
 _PLAIN = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
     "float_parsing": "a number",
@@ -245,6 +350,7 @@ _PLAIN = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "string_too_short": "some text",
+    "too_long": f"a list of at most {MAX_ENTRIES} entries",
 }
 
 
@@ -261,7 +367,7 @@ def _finding(finding: ErrorDetails, said: Mapping[str, str], further: Iterable[s
         }
         form = nested[parents[0]] if parents else JobInput
         known = [*form.model_fields, *(() if parents else further)]
-        near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
+        near = nearest(str(last), known, 1)
         hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(form.model_fields)}"
         return {
             "key": key,

@@ -1,4 +1,4 @@
-"""Finds the files and texts that output nodes reported.
+"""Finds the files and texts that output nodes reported, and files that they wrote without a word.
 
 The kind of a file is decided by its content: ComfyUI reports videos and animations under ``images`` too.
 """
@@ -6,15 +6,26 @@ The kind of a file is decided by its content: ComfyUI reports videos and animati
 from __future__ import annotations
 
 import os.path
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comfy_worker.errors import NoOutput
+from comfy_worker.errors import NoOutput, brief
 from comfy_worker.response.schema import Text
 
-__all__ = ["OutputFile", "find_files", "find_texts", "sniff"]
+__all__ = ["OutputFile", "find_files", "find_texts", "find_unreported", "sniff"]
+
+# What nodes report as text that is none: a file's name, a path or address within the editor, a file as text.
+NO_TEXT = re.compile(
+    r"[^\s/\\]+\.(png|jpe?g|webp|gif|mp4|webm|mov|mkv|wav|mp3|flac|ogg|opus|glb|gltf|obj|fbx|stl|ply|splat|latent)"
+    r"|(/|data:|blob:)\S*",
+    re.IGNORECASE,
+)
+MAX_NO_TEXT = 4096
+# Of so many single signs nobody makes a list.
+MANY_SIGNS = 3
 
 
 @dataclass(frozen=True)
@@ -52,23 +63,74 @@ def find_files(outputs: Mapping[str, Mapping[str, Any]], folders: Mapping[str, P
         folder = folders.get(kind)
         if folder is None:  # `input`: a node that shows what it was given
             continue
-        path = Path(os.path.normpath(folder / str(item.get("subfolder") or "") / str(item["filename"])))
-        if not path.is_relative_to(folder) or not path.is_file():
+        path = _written_file(folder, str(item.get("subfolder") or ""), str(item["filename"]))
+        if path is None:
             raise NoOutput(
-                f"node {node_id} reported {item['filename']}, and there is no such file; send the job again"
+                f"node {node_id} reported {brief(item['filename'])}, and there is no such file; send the job again"
             )
         height, width, channels = item.get("raw_shape") or (0, 0, 0)
         found.append(OutputFile(node_id, path, kind, (height, width, channels) if channels else None))
     return found
 
 
+def _written_file(folder: Path, subfolder: str, filename: str) -> Path | None:
+    """The file that a node means; None where there is none in the folder.
+
+    Some nodes report a subfolder otherwise than they wrote it. Then the file of that name counts which
+    is the only one in the job's own folder.
+    """
+    path = Path(os.path.normpath(folder / subfolder / filename))
+    if not path.is_relative_to(folder) or "\0" in str(path):
+        return None
+    if path.is_file():
+        return path
+    parts = path.relative_to(folder).parts
+    if len(parts) < 2:  # it would lie outside of the job's own folder
+        return None
+    own_folder = folder / parts[0]
+    same_name = [other for other in own_folder.rglob("*") if other.name == path.name and other.is_file()]
+    return same_name[0] if len(same_name) == 1 else None
+
+
+def find_unreported(folder: Path, node_id: str) -> list[OutputFile]:
+    """List what lies in a job's own folder, whoever wrote it.
+
+    Args:
+        folder: the job's, below ComfyUI's output folder.
+        node_id: the node that is named as the one that wrote it.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return [OutputFile(node_id, path, "output") for path in paths]
+
+
 def find_texts(outputs: Mapping[str, Mapping[str, Any]]) -> list[Text]:
-    """List the texts that nodes such as ``PreviewAny`` reported."""
+    """List the texts that nodes reported: under ``text`` as ``PreviewAny`` does, or under any other key."""
     return [
-        Text(data=item, node_id=node_id, bytes=len(item.encode(errors="replace")))
-        for node_id, item in _items(outputs, "text")
-        if isinstance(item, str)
+        Text(data=text, node_id=node_id, bytes=len(text.encode(errors="replace")))
+        for node_id, reported in outputs.items()
+        for key, value in reported.items()
+        for text in _texts_in(value)
+        if key == "text" or not _is_no_text(text)
     ]
+
+
+def _texts_in(value: Any) -> list[str]:
+    """The texts in what a node reported under a key: a list of them, or a list of lists."""
+    if not isinstance(value, (list, tuple)):
+        return []
+    texts = []
+    for item in value:
+        if isinstance(item, str):
+            texts.append(item)
+        elif isinstance(item, (list, tuple)):
+            texts += [part for part in item if isinstance(part, str)]
+    # A node that reports a text and no list of it: ComfyUI takes it apart.
+    is_taken_apart = len(texts) > MANY_SIGNS and all(len(text) == 1 for text in texts)
+    return ["".join(texts)] if is_taken_apart else texts
+
+
+def _is_no_text(text: str) -> bool:
+    return not text or NO_TEXT.fullmatch(text[:MAX_NO_TEXT]) is not None
 
 
 def sniff(head: bytes) -> tuple[str, str]:
@@ -113,9 +175,9 @@ _MAGIC = (
 )
 
 
-def _items(outputs: Mapping[str, Mapping[str, Any]], only: str | None = None) -> Iterator[tuple[str, Any]]:
+def _items(outputs: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
     for node_id, reported in outputs.items():
-        for key, value in reported.items():
-            if isinstance(value, (list, tuple)) and only in (None, key):
+        for value in reported.values():
+            if isinstance(value, (list, tuple)):
                 for item in value:
                     yield node_id, item

@@ -1,13 +1,16 @@
-"""How a job's files reach its client: as base64 in the result, or by links into storage.
+"""Brings a job's files to its client: as base64 in the result, or by links into storage.
 
-Owns what fits through RunPod and what is done with the rest. Knows nothing of graphs.
+Whether a result fits through RunPod is known from the sizes of its files; only what fits is read and encoded.
 """
 
 from __future__ import annotations
 
 import base64
 import itertools
+import re
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 
 from comfy_worker.deadline import Stop
@@ -16,9 +19,9 @@ from comfy_worker.request.schema import Output
 from comfy_worker.response.encode import EncodedFile
 from comfy_worker.response.s3 import Storage
 from comfy_worker.response.schema import Media
-from comfy_worker.response.shrink import shrunk
+from comfy_worker.response.shrink import base64_size, shrunk
 
-__all__ = ["MB", "Delivery", "result_limit"]
+__all__ = ["ENVELOPE", "MB", "Delivery", "result_limit"]
 
 MB = 1_000_000
 # What RunPod documents for the results of /runsync, of /run, and for one value of a stream.
@@ -27,6 +30,8 @@ SYNC_LIMIT, RUN_LIMIT, STREAM_LIMIT = 20 * MB, 10 * MB, MB
 ENVELOPE = 10_000
 # How much of the limit may go to files that are streamed first, and are in the result again.
 EARLY_SHARE = 0.25
+# How many files an error lists, the largest first.
+LISTED = 20
 
 MediaByKind = dict[str, list[Media]]
 
@@ -57,6 +62,7 @@ class Delivery:
     Attributes:
         warnings: what was done otherwise than asked.
         streamed: bytes of JSON that the job's stream already holds; they count too.
+        stop: when to give up.
 
     Raises:
         InvalidValue: storage is asked for, and there is none.
@@ -85,19 +91,19 @@ class Delivery:
         self._may_shrink = asked.shrink
         self._limit = limit
         self._streaming = streaming
-        self._stop = stop or Stop()
+        self.stop = stop or Stop()
         self._keys: dict[EncodedFile, str] = {}
         self._links: dict[EncodedFile, str] = {}
 
     def deliver(
-        self, files: Sequence[EncodedFile], seed: int | None, size_of: Callable[[MediaByKind], int]
+        self, files: Sequence[EncodedFile], seed: int | None, json_of: Callable[[MediaByKind], bytes]
     ) -> MediaByKind:
         """Make files part of a result that fits through RunPod.
 
         Args:
             files: all files of the result; those that :meth:`early` uploaded are not uploaded again.
             seed: the job's.
-            size_of: how many bytes of JSON the result has with these media in it.
+            json_of: the result with these media in it, as it is posted.
 
         Returns:
             By kind (``images``, ``videos``, ``audio``, ``files``), in the order given.
@@ -110,28 +116,39 @@ class Delivery:
         """
         left = self._limit - self.streamed - ENVELOPE
         room = min(left, STREAM_LIMIT - ENVELOPE) if self._streaming else left
+        plain = _Way(files, seed)
+        self._check_rest(plain.size(json_of, with_files=False), left)
         failures: list[DeliveryFailed] = []
         too_large = ""
-        for how, media in self._ways(files, seed, failures):
-            size = size_of(media)
+        for how, way in self._ways(files, seed, failures, room):
+            size = way.size(json_of)
             if size <= room:
                 reasons = [failure.sentence for failure in failures] + [too_large] * bool(too_large)
                 self.warnings += [f"{' and '.join(reasons)}; so {how}"] if reasons else []
-                return media
+                return way.media()
             too_large = too_large or f"the result takes {_mb(size)} and RunPod takes {_mb(room + ENVELOPE)}"
-        media = _by_base64(files, seed)
-        size = size_of(media)
+        size = plain.size(json_of)
         if self._streaming and size <= left:
             self.warnings.append(f"{too_large} of a stream's value; so only the job's status has it")
-            return media
-        sizes = [{"filename": file.filename, "size_mb": file.size / MB} for file in files]
+            return plain.media()
+        largest = sorted(files, key=lambda file: file.size, reverse=True)[:LISTED]
+        sizes = [{"filename": file.filename, "size_mb": file.size / MB} for file in largest]
         if failures:
             raise DeliveryFailed(f"{failures[0].sentence}; {too_large}", [*failures[0].details, *sizes])
         raise ResultTooLarge(
             f"{too_large}; configure storage (BUCKET_ENDPOINT_URL), allow output.shrink, or ask for smaller or "
             "fewer files",
-            [{"size_mb": size / MB, "limit_mb": (room + ENVELOPE) / MB}, *sizes],
+            [{"size_mb": size / MB, "limit_mb": (room + ENVELOPE) / MB, "files": len(files)}, *sizes],
         )
+
+    def _check_rest(self, size: int, left: int) -> None:
+        """Refuse a result that is too large without its files: nothing that is done with files helps."""
+        if size > left:
+            raise ResultTooLarge(
+                f"the result takes {_mb(size)} without its files, and RunPod takes {_mb(left + ENVELOPE)} in all; "
+                "have the workflow show less text, or save it as a file",
+                [{"size_mb": size / MB, "limit_mb": (left + ENVELOPE) / MB}],
+            )
 
     def early(self, files: Sequence[EncodedFile], seed: int | None) -> MediaByKind | None:
         """The files of one node, before the job is over.
@@ -141,38 +158,38 @@ class Delivery:
         """
         if self._links_first:
             try:
-                return self._by_link(files, seed)
+                return _Way(files, seed, self._upload(files)).media()
             except DeliveryFailed:  # tried again at the end, and told there
                 return None
-        size = sum(file.size for file in files) * 4 // 3 + ENVELOPE
+        size = sum(base64_size(file.size) for file in files) + ENVELOPE
         if size > STREAM_LIMIT or self.streamed + size > self._limit * EARLY_SHARE:
             return None
-        return _by_base64(files, seed)
+        return _Way(files, seed).media()
 
     def _ways(
-        self, files: Sequence[EncodedFile], seed: int | None, failures: list[DeliveryFailed]
-    ) -> Iterator[tuple[str, MediaByKind]]:
+        self, files: Sequence[EncodedFile], seed: int | None, failures: list[DeliveryFailed], room: int
+    ) -> Iterator[tuple[str, _Way]]:
         """What can be done with the files, best first, and in words; what the storage refused is noted."""
         for by_link in (True, False) if self._links_first else (False, True):
             if not by_link:
-                yield "the files came as base64", _by_base64(files, seed)
+                yield "the files came as base64", _Way(files, seed)
             elif self._storage is not None:
                 try:
-                    media = self._by_link(files, seed)
+                    links = self._upload(files)
                 except DeliveryFailed as error:
                     failures.append(error)
                 else:
-                    yield "the files were put into storage", media
+                    yield "the files were put into storage", _Way(files, seed, links)
         if self._may_shrink:
-            for how, smaller in shrunk(files):
-                yield f"the pictures were made {how}", _by_base64(smaller, seed)
+            for how, smaller in shrunk(files, room, self.stop):
+                yield f"the pictures were made {how}", _Way(smaller, seed)
 
-    def _by_link(self, files: Sequence[EncodedFile], seed: int | None) -> MediaByKind:
+    def _upload(self, files: Sequence[EncodedFile]) -> list[str]:
         assert self._storage is not None
         new = {self._key(file): file for file in files if file not in self._links}
-        links = self._storage.upload(new, self._stop)
+        links = self._storage.upload(new, self.stop)
         self._links |= {file: links[key] for key, file in new.items()}
-        return _media(files, "s3_url", (self._links[file] for file in files), seed)
+        return [self._links[file] for file in files]
 
     def _key(self, file: EncodedFile) -> str:
         """A key of the file's own: those of different folders may be called the same."""
@@ -187,8 +204,35 @@ class Delivery:
         return self._keys[file]
 
 
-def _by_base64(files: Sequence[EncodedFile], seed: int | None) -> MediaByKind:
-    return _media(files, "base64", (base64.b64encode(file.read()).decode("ascii") for file in files), seed)
+@dataclass(frozen=True)
+class _Way:
+    """One way to send files: as links, or as base64 where there are none."""
+
+    files: Sequence[EncodedFile]
+    seed: int | None
+    links: Sequence[str] | None = None
+
+    def media(self) -> MediaByKind:
+        """The files as they stand in the result; reads them where they go as base64."""
+        if self.links is not None:
+            return _media(self.files, "s3_url", self.links, self.seed)
+        data = (base64.b64encode(file.read()).decode("ascii") for file in self.files)
+        return _media(self.files, "base64", data, self.seed)
+
+    def size(self, json_of: Callable[[MediaByKind], bytes], *, with_files: bool = True) -> int:
+        """How many bytes the result takes as it is posted, with or without the files; none is read for that."""
+        if self.links is not None:
+            return len(json_of(self.media()))
+        # In place of each file's base64 stands a mark, wherever and however often the result's shape has it.
+        mark = uuid.uuid4().hex
+        marks = (f"{mark}{position:08}" for position in range(len(self.files)))
+        text = json_of(_media(self.files, "base64", marks, self.seed))
+        found = re.findall(rf"{mark}(\d{{8}})".encode(), text)
+        rest = len(text) - len(found) * (len(mark) + 8)
+        if not with_files:
+            return rest
+        sizes = [base64_size(file.size) for file in self.files]
+        return rest + sum(sizes[int(position)] for position in found)
 
 
 def _media(files: Sequence[EncodedFile], how: str, data: Iterable[str], seed: int | None) -> MediaByKind:

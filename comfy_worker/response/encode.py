@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import math
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
-
-from comfy_worker.imaging import write_png
+from comfy_worker.deadline import Stop
+from comfy_worker.errors import OutOfMemory
+from comfy_worker.image_processes import ImageTask, TaskFault, image_processes, split
+from comfy_worker.logs import ContextThreadPool
 from comfy_worker.request.schema import Output
 from comfy_worker.response.collect import OutputFile, sniff
 
-__all__ = ["EncodedFile", "encode", "warnings_of"]
+__all__ = ["EncodedFile", "encode", "encoding", "warnings_of"]
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
-# What ComfyUI keeps its graph under in a WebP file, and a further text under the one below it, and so on.
-EXIF_MODEL, EXIF_MAKE = 0x0110, 0x010F
-JPEG_EXIF_LIMIT = 65_533
+# How many bytes of raw pixels are encoded at the same time; each takes several in an encoder.
+AT_ONCE_BYTES = 1 << 29
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,85 +57,98 @@ class EncodedFile:
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
 
-def encode(files: Sequence[OutputFile], output: Output, text: Mapping[str, str]) -> list[EncodedFile]:
-    """Make files ready to be delivered, all at once.
+def encode(
+    files: Sequence[OutputFile], output: Output, text: Mapping[str, str], stop: Stop | None = None
+) -> list[EncodedFile]:
+    """Make files ready to be delivered, several at once.
 
     Args:
         files: as :func:`find_files` gives them.
         output: the format asked for.
         text: what is kept in a picture where ``output.metadata`` asks for it: ``prompt`` and the like, as JSON.
+        stop: when to give up; None: never.
 
     Returns:
-        One for each, in the order given.
+        One for each, in the order given; what is encoded anew lies in a file beside the raw pixels.
+
+    Raises:
+        JobCancelled: ``stop`` was due.
+        JobTimedOut: ``stop`` was due.
+        OutOfMemory: an encoder was ended for want of memory.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda file: _encode(file, output, text if output.metadata else {}), files))
+    if not files:
+        return []
+    stop = stop or Stop()
+    kept = dict(text) if output.metadata else {}
+    ready: dict[int, EncodedFile] = {}
+
+    def share(positions: range) -> None:
+        with encoding(), image_processes().task(stop) as task:
+            task.ask("prepare", {"text": kept})
+            for position in positions:
+                ready[position] = _encode(task, files[position], output)
+
+    largest = max((math.prod(file.shape) for file in files if file.shape is not None), default=1)
+    shares = split(len(files), AT_ONCE_BYTES // largest)
+    if len(shares) == 1:
+        share(shares[0])
+    else:
+        pool = ContextThreadPool(len(shares), thread_name_prefix="encode")
+        try:
+            for future in [pool.submit(share, positions) for positions in shares]:
+                stop.wait_for(future)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return [ready[position] for position in range(len(files))]
 
 
-def _encode(file: OutputFile, output: Output, text: Mapping[str, str]) -> EncodedFile:
-    if file.shape is None:
-        return _as_saved(file, output)
-    pixels = np.fromfile(file.path, np.uint8).reshape(file.shape)
+@contextmanager
+def encoding() -> Iterator[None]:
+    """Say why an encoder did not come to an end: an encoder of our own pixels dies for want of memory."""
+    try:
+        yield
+    except TaskFault as fault:
+        if fault.reason not in ("died", "memory"):
+            raise
+        raise OutOfMemory(
+            "the host's memory did not suffice to encode the pictures; ask for smaller or fewer ones"
+        ) from fault
+
+
+def _encode(task: ImageTask, file: OutputFile, output: Output) -> EncodedFile:
+    if file.shape is None or file.path.stat().st_size != math.prod(file.shape):
+        return _as_saved(task, file, output)
+    target = file.path.with_name(f"{file.path.name}.{uuid.uuid4().hex}.encoded")
+    request = {
+        "source": str(file.path),
+        "target": str(target),
+        "shape": file.shape,
+        "format": output.format or "png",
+        "quality": output.quality,
+        "lossless": output.lossless,
+    }
+    answer, _ = task.ask("encode", request)
     height, width, _channels = file.shape
-    kind = output.format or "png"
-    warnings = []
-    if max(width, height) > LONGEST_SIDE.get(kind, max(width, height)):
-        warnings.append(f"{file.path.name} is too large for {kind} and was encoded as png")
-        kind = "png"
-    if kind == "png":
-        data = write_png(pixels, text)
-    else:
-        data, further = _by_pillow(pixels, kind, output, text)
-        warnings += [f"{file.path.name} {what}" for what in further]
-    name = file.path.with_suffix(SUFFIXES[kind]).name
-    return EncodedFile(name, f"image/{kind}", "images", file.node_id, data, width, height, tuple(warnings))
+    return EncodedFile(
+        file.path.with_suffix(SUFFIXES[answer["format"]]).name,
+        f"image/{answer['format']}",
+        "images",
+        file.node_id,
+        target,
+        width,
+        height,
+        tuple(f"{file.path.name} {warning}" for warning in answer["warnings"]),
+    )
 
 
-def _by_pillow(
-    pixels: npt.NDArray[np.uint8], kind: str, output: Output, text: Mapping[str, str]
-) -> tuple[bytes, list[str]]:
-    """Encode as JPEG or WebP; the bytes, and what the client should know."""
-    warnings = []
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    if kind == "jpeg" and image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), opaque).convert("RGB")
-        if opaque.getchannel("A").getextrema() != (255, 255):
-            warnings.append("had transparent parts, which jpeg cannot hold; they are white")
-    exif = _exif(text)
-    if kind == "jpeg" and len(exif) > JPEG_EXIF_LIMIT:
-        exif = b""
-        warnings.append("lacks its graph, which is too long for jpeg")
-    file = io.BytesIO()
-    if kind == "webp" and output.lossless:
-        image.save(file, format=kind, lossless=True, exact=True, quality=0, method=0, exif=exif)
-    else:
-        image.save(file, format=kind, quality=output.quality, method=0, exif=exif)  # jpeg knows no method
-    return file.getvalue(), warnings
-
-
-def _exif(text: Mapping[str, str]) -> bytes:
-    """Texts as ComfyUI keeps them in a WebP file."""
-    if not text:
-        return b""
-    exif = Image.Exif()
-    tags = iter(range(EXIF_MAKE, 0, -1))
-    for keyword, value in text.items():
-        exif[EXIF_MODEL if keyword == "prompt" else next(tags)] = f"{keyword}:{value}"
-    return exif.tobytes()
-
-
-def _as_saved(file: OutputFile, output: Output) -> EncodedFile:
+def _as_saved(task: ImageTask, file: OutputFile, output: Output) -> EncodedFile:
     with file.path.open("rb") as opened:
         kind, mime_type = sniff(opened.read(1024))
     warnings = []
     width = height = None
     if kind == "images":
-        try:
-            with Image.open(file.path) as image:
-                width, height = image.size
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-            pass  # SVG, and what Pillow does not read: the client may
+        answer, _ = task.ask("measure", {"source": str(file.path)})
+        width, height = answer["size"] or (None, None)
         if output.format and mime_type != f"image/{output.format}":
             warnings.append(f"{file.path.name} is {mime_type}, as node {file.node_id} saved it")
     if not output.metadata:

@@ -21,7 +21,7 @@ class Media(BaseModel):
     bytes: int = Field(description="size of the file")
     width: int | None = Field(None, description="of an image, in pixels")
     height: int | None = Field(None, description="of an image, in pixels")
-    seed: int | None = Field(None, description="the job's seed")
+    seed: int | None = Field(None, description="the seed that it was made with")
 
 
 class Text(BaseModel):
@@ -52,7 +52,7 @@ class Result(BaseModel):
     files: list[Media] | None = Field(None, description="whatever else was saved: 3D models, latents ...")
     texts: list[Text] | None = Field(None, description="what nodes such as PreviewAny showed")
     workflow: str = Field(description="the template's name, or `custom`")
-    seed: int | None = Field(None, description="the one given, or the one that was drawn")
+    seed: int | None = Field(None, description="the one given, the one that was drawn, or a custom graph's own")
     parameters: dict[str, Any] = Field(description="what the graph's parameters were in the end")
     timings: Timings = Field(description="where the time went")
     warnings: list[str] = Field(description="what was done otherwise than one might think")
@@ -63,7 +63,7 @@ class Validation(BaseModel):
 
     workflow: dict[str, Any] = Field(description="the graph as it would be queued, in API format")
     name: str = Field(description="the template's name, or `custom`")
-    seed: int | None = Field(description="the one given, or one that was drawn")
+    seed: int | None = Field(description="the one given, one that was drawn, or a custom graph's own")
     parameters: dict[str, Any] = Field(description="what the graph's parameters are")
     roles: dict[str, Any] = Field(
         description="`samplers`, `outputs`: node ids; `places`, `ambiguous`, `left`: inputs by parameter"

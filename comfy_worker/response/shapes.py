@@ -53,6 +53,8 @@ def _a1111(result: Result, asked: Mapping[str, Any]) -> dict[str, Any]:
     values, pictures = result.parameters, result.images
     prompt, negative = str(values.get("prompt", "")), str(values.get("negative_prompt", ""))
     count, seed = len(pictures), -1 if result.seed is None else result.seed
+    own_seeds = [None if result.seed is None else picture.seed for picture in pictures]
+    seeds = [seed if own is None else own for own in own_seeds]
     checkpoint = str(values.get("checkpoint", ""))
     info = {
         "prompt": prompt,
@@ -60,9 +62,9 @@ def _a1111(result: Result, asked: Mapping[str, Any]) -> dict[str, Any]:
         "negative_prompt": negative,
         "all_negative_prompts": [negative] * count,
         "seed": seed,
-        "all_seeds": [seed] * count,
+        "all_seeds": seeds,
         "subseed": seed,
-        "all_subseeds": [seed] * count,
+        "all_subseeds": seeds,
         "subseed_strength": 0,
         "width": pictures[0].width,
         "height": pictures[0].height,
@@ -100,7 +102,7 @@ def _infotext(result: Result, picture: Media) -> str:
         "Schedule type": str(values["scheduler"]).capitalize() if "scheduler" in values else None,
         "CFG scale": values.get("cfg"),
         "Distilled CFG Scale": values.get("guidance"),
-        "Seed": result.seed,
+        "Seed": result.seed if result.seed is None or picture.seed is None else picture.seed,
         "Size": f"{picture.width}x{picture.height}",
         "Model": _stem(str(values["checkpoint"])) if "checkpoint" in values else None,
         "VAE": values.get("vae"),

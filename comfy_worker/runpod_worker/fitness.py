@@ -10,9 +10,12 @@ import re
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
+from comfy_common import cuda_driver
 from comfy_common.comfyui_version import version_in
 from comfy_common.errors import SetupError
 from comfy_worker.comfyui.launch import has_accelerator
@@ -21,6 +24,8 @@ from comfy_worker.errors import DiskFull
 from comfy_worker.settings import Settings
 
 __all__ = ["Unfit", "fitness_checks"]
+
+T = TypeVar("T")
 
 ANSWER_S = 10.0
 DRIVER = "libcuda.so.1"
@@ -44,16 +49,18 @@ def fitness_checks(settings: Settings, environ: Mapping[str, str]) -> list[Calla
 
     def comfyui_files() -> None:
         try:
-            version_in(settings.comfyui_dir)
+            _in_time(lambda: version_in(settings.comfyui_dir), f"the folder {settings.comfyui_dir}")
         except SetupError as error:
             raise Unfit(f"{error}; set COMFYUI_DIR to a whole ComfyUI, or build the image anew") from None
 
     def model_folders() -> None:
-        check_model_folders([*settings.model_roots, settings.comfyui_dir / "models"])
+        roots = _in_time(lambda: settings.model_roots, f"the network volume {settings.volume}")
+        check_model_folders([*roots, settings.comfyui_dir / "models"])
 
     def free_disk() -> None:
         try:
-            ensure_disk(Path(tempfile.gettempdir()), settings.min_free_disk_mb)
+            temporary = Path(tempfile.gettempdir())
+            _in_time(lambda: ensure_disk(temporary, settings.min_free_disk_mb), f"the folder {temporary}")
         except DiskFull as error:
             raise Unfit(str(error)) from None
 
@@ -79,11 +86,10 @@ def check_gpu(expected: str, *, present: bool | None = None, driver: str = DRIVE
     torch_cuda = torch_cuda or _torch_cuda()
     if not torch_cuda:  # built for another maker's GPUs
         return
-    runs = _answer_of(driver)
-    # A driver runs every minor version of the major version that it knows.
-    if runs // 1000 < int(torch_cuda.partition(".")[0]):
+    newest = _in_time(lambda: _driver_cuda(driver), "the GPU's driver", "have the worker replaced")
+    if not cuda_driver.runs(newest // 1000, torch_cuda):
         raise Unfit(
-            f"the GPU's driver runs CUDA up to {runs // 1000}.{runs % 1000 // 10}, and torch is built for "
+            f"the GPU's driver runs CUDA up to {newest // 1000}.{newest % 1000 // 10}, and torch is built for "
             f"{torch_cuda}; let the endpoint use hosts with a newer driver (its setting for CUDA versions)"
         )
 
@@ -97,38 +103,39 @@ def check_model_folders(roots: list[Path]) -> None:
     Raises:
         Unfit: one cannot be listed, or none is there.
     """
-    found: dict[Path, str] = {}
-    _for_a_while(lambda: found.update((root, _listed(root)) for root in roots))
+    problems: dict[Path, str] = {}
+    with suppress(Unfit):
+        _in_time(lambda: problems.update((root, _listed(root)) for root in roots), "")
     for root in roots:
-        problem = found.get(root, f"does not answer within {ANSWER_S:g} s")
+        problem = problems.get(root, f"does not answer within {ANSWER_S:g} s")
         if problem not in ("", "is missing"):
             raise Unfit(f"the folder of models {root} {problem}; set MODELS_DIR right, or mend the volume")
-    if set(found.values()) == {"is missing"}:
+    if set(problems.values()) == {"is missing"}:
         raise Unfit(f"there is no folder of models: {', '.join(map(str, roots))}; set MODELS_DIR to one")
 
 
-def _for_a_while(work: Callable[[], None]) -> None:
-    """Do something that may never return; it is then left to itself."""
-    thread = threading.Thread(target=work, daemon=True)
+def _in_time(work: Callable[[], T], name: str, remedy: str = "mend the volume, or detach it") -> T:
+    """Do something that may never return; the thread that does it is then left to itself.
+
+    Raises:
+        Unfit: it did not return within :data:`ANSWER_S`.
+    """
+    answers: list[T] = []
+    errors: list[Exception] = []
+
+    def answer() -> None:
+        try:
+            answers.append(work())
+        except Exception as error:  # the outermost place of this thread: the caller raises it
+            errors.append(error)
+
+    thread = threading.Thread(target=answer, name="fitness", daemon=True)
     thread.start()
     thread.join(ANSWER_S)
-
-
-def _answer_of(driver: str) -> int:
-    """What :func:`_driver_cuda` says, where the driver answers."""
-    answers: list[int | Unfit] = []
-
-    def ask() -> None:
-        try:
-            answers.append(_driver_cuda(driver))
-        except Unfit as error:
-            answers.append(error)
-
-    _for_a_while(ask)
+    if errors:
+        raise errors[0]
     if not answers:
-        raise Unfit(f"the GPU's driver does not answer within {ANSWER_S:g} s; have the worker replaced")
-    if isinstance(answers[0], Unfit):
-        raise answers[0]
+        raise Unfit(f"{name} does not answer within {ANSWER_S:g} s; {remedy}")
     return answers[0]
 
 

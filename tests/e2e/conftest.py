@@ -78,7 +78,10 @@ def comfyuis() -> dict[str, list[Path]]:
     """Every ComfyUI that runs below this process, by its URL, and the folders that jobs use."""
     found = {}
     for child in psutil.Process().children(recursive=True):
-        command = child.cmdline()
+        try:
+            command = child.cmdline()
+        except psutil.NoSuchProcess:  # it has just ended
+            continue
         if "--input-directory" in command:
             root = Path(command[command.index("--input-directory") + 1]).parent
             raw_dir = child.environ().get("COMFY_WORKER_RAW_DIR")

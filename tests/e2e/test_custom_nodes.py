@@ -182,9 +182,15 @@ def test_packs_are_installed_imported_and_kept(machine: Machine, registry: Regis
     assert machine.packs() == ["own"]
 
 
+OLD_ASKS = (
+    r"old asks for torch<2\.10, and the worker needs torch 2\.10\.0.*\. Leave such a pack out.*"
+    r"no packages that fit together: .* \(Because .*torch==2\.10\.0.*\)"
+)
+
+
 def test_a_pack_that_wants_another_torch_is_refused(machine: Machine, registry: Registry) -> None:
     line = registry.publish("old", "1.0.0", {"__init__.py": GOOD, "requirements.txt": "torch<2.10\n"})
-    with pytest.raises(SetupError, match=r"no packages that fit together: .* \(Because .*torch==2\.10\.0.*\)"):
+    with pytest.raises(SetupError, match=OLD_ASKS):
         machine.install(line)
     assert machine.holds("torch")
 
@@ -197,7 +203,7 @@ def test_an_installer_that_fails_or_takes_torch_away_is_named(machine: Machine, 
         machine.install(failing)
     taking = f"import shutil\nshutil.rmtree({str(next(paths.VENV.glob('lib/*/*/torch-*')))!r})\n"
     line = registry.publish("taking", "1.0.0", {"__init__.py": GOOD, "install.py": taking})
-    with pytest.raises(SetupError, match=r"removed or replaced torch==2\.10\.0, which the worker needs"):
+    with pytest.raises(SetupError, match=r"nodes taking removed or replaced torch==2\.10\.0, which the"):
         machine.install(line)
     assert not packages.STAMP.exists()
 

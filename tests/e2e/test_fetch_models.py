@@ -131,6 +131,7 @@ def test_the_real_checkpoint_is_fetched_or_the_placeholder_stands_in(
     assert not fetch_real(Console(stream), {**command.environ, "HF_ENDPOINT": "http://127.0.0.1:9"})
     assert "The hub is out of reach (hf:owner/plain/a.safetensors: could not be reached" in stream.getvalue()
     assert "the placeholder stands in" in stream.getvalue()
+    assert "To fetch it, check the connection to 127.0.0.1; " in stream.getvalue()
     assert fetch_real(Console(stream), command.environ)
     assert fetch_real(Console(stream), {**command.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}), "it is there"
 

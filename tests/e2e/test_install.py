@@ -37,6 +37,12 @@ NOT_COPIED = {
 }
 QUICK_S = 3.0  # 0.2 on an idle machine
 LIMIT_S = 240.0
+READY = "Ready: Python environment .venv, ComfyUI 0.3.75 (wheel)\n"
+STAND_IN = (
+    "ComfyUI 0.3.75 from PyPI stands in for 0.33.0, as https://github.com/Comfy-Org/ComfyUI cannot be reached: "
+    "Connection refused. It runs 6 % of what people use of today's official templates, 0.33.0 77 %; "
+    "--comfyui-source names another repository.\n"
+)
 
 
 def copy_checkout(to: Path) -> Path:
@@ -68,6 +74,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def start(tree: Path, *arguments: str, **environ: str) -> subprocess.Popen[str]:
     """Start a command in a process group of its own."""
     settings = {key: value for key, value in os.environ.items() if key not in ("COMFYUI_DIR", "MODELS_DIR")}
+    # GitHub cannot be reached from these tests, wherever they run: Git goes through a proxy that nobody is.
+    settings |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "http.https://github.com.proxy"}
+    settings |= {"GIT_CONFIG_VALUE_0": "http://127.0.0.1:9"}
     return subprocess.Popen(
         [sys.executable, "-m", "comfy_setup", *arguments],
         cwd=tree,
@@ -154,8 +163,7 @@ def test_killed_at_any_point_it_is_repaired_by_the_next_call_and_then_quick(tree
     assert not (tree / ".comfyui.part").exists()
 
     before, started_s = snapshot(tree), time.monotonic()
-    code, said = call(tree, "install")
-    assert (code, said) == (0, "Ready: Python environment .venv, ComfyUI 0.3.75 (wheel)\n")
+    assert call(tree, "install") == (0, f"{STAND_IN}{READY}")
     assert time.monotonic() - started_s < QUICK_S
     assert snapshot(tree) == before
     assert not (tree / ".comfyui" / "extra_model_paths.yaml").exists()
@@ -169,7 +177,7 @@ def test_the_packages_for_tests_come_on_top_even_after_a_kill(tree: Path) -> Non
     code, said = call(tree, "test", "--version")
     assert code == 0, said
     assert re.search(r"^pytest \d", said, re.MULTILINE)
-    assert call(tree, "install") == (0, "Ready: Python environment .venv, ComfyUI 0.3.75 (wheel)\n")
+    assert call(tree, "install") == (0, f"{STAND_IN}{READY}")
 
 
 def test_another_comfyui_brings_its_packages_but_no_other_torch(tree: Path, tmp_path: Path) -> None:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Timer
+from typing import Any
 
 import pytest
 import requests
 from pydantic import SecretStr
 
 from comfy_worker.deadline import Stop
-from comfy_worker.errors import DeliveryFailed, JobCancelled
+from comfy_worker.errors import DeliveryFailed, JobCancelled, JobTimedOut
 from comfy_worker.request.schema import Output
+from comfy_worker.response import s3 as s3_module
 from comfy_worker.response.deliver import Delivery
 from comfy_worker.response.encode import EncodedFile
 from comfy_worker.response.s3 import ATTEMPTS, Storage
 from comfy_worker.s3_location import Bucket, locate
+from tests.raw_host import RawHost, http, raw_host
 from tests.s3 import BUCKET, Service, s3_service
 
 pytestmark = pytest.mark.e2e
@@ -59,6 +66,18 @@ def fails(s3: Service, fate: str, times: int, path: str = "") -> None:
 
 def attempts(s3: Service) -> int:
     return sum(method == "PUT" for method, _path in s3.proxy.seen)
+
+
+def peak_kb() -> int:
+    """The most memory that this process has ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_files_arrive_whole_with_type_name_and_a_link(s3: Service) -> None:
@@ -163,6 +182,104 @@ def test_a_cancelled_upload_is_left_at_once_and_nothing_stays(s3: Service) -> No
         time.sleep(0.1)
 
 
+def connections() -> int:
+    """How many sockets this process has open."""
+    links = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return sum(link.startswith("socket:") for link in links)
+
+
+def uploading() -> list[str]:
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith(("upload", "ThreadPoolExecutor"))]
+
+
+def at_raw(host: RawHost, **changes: Any) -> Storage:
+    """A storage there, which is tried once."""
+    bucket = Bucket(host.url, BUCKET, "AKIA", SecretStr("s3cret"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(s3_module, "ATTEMPTS", 1)
+        return Storage(bucket, **changes)
+
+
+CHUNK = b"100000\r\n" + b"a" * 0x100000 + b"\r\n"
+CHUNKED = http("200 OK|Transfer-Encoding: chunked")
+ENDLESS = {
+    "body": (CHUNKED, CHUNK),
+    "length": (http("200 OK|Content-Length: 999999999999"), b"a" * 0x100000),
+    "until-closed": (http("200 OK"), b"a" * 0x100000),
+    "line-of-a-chunk": (CHUNKED, b"a" * 0x100000),
+    "trailer": (CHUNKED + b"0\r\n", b"X: a\r\n" * 1000),
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"X: a\r\n" * 1000),
+    "header": (b"HTTP/1.1 200 OK\r\nX: ", b"a" * 0x100000),
+    "interim": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "error": (http("400 No|Transfer-Encoding: chunked"), CHUNK),
+}
+
+
+@pytest.mark.parametrize(("begin", "again"), ENDLESS.values(), ids=ENDLESS)
+def test_no_more_is_read_of_an_answer_than_its_limit(begin: bytes, again: bytes) -> None:
+    def endless(host: RawHost, connection: socket.socket, _path: str) -> None:
+        connection.sendall(begin)
+        host.send(connection, again, 3000)
+
+    before = peak_kb()
+    with raw_host(endless) as host:
+        with pytest.raises(DeliveryFailed):
+            at_raw(host, answer_limit_s=1.0).upload(TWO)
+        assert peak_kb() - before < 60_000
+    wait_until(lambda: not uploading())
+
+
+DRIPPED = {
+    "header": b"HTTP/1.1 200 OK\r\nX-Drip: ",
+    "body": http("200 OK|Content-Length: 100"),
+    "chunk": CHUNKED,
+    "status": b"",
+}
+
+
+@pytest.mark.parametrize("begin", DRIPPED.values(), ids=DRIPPED)
+def test_a_service_that_drips_is_cut_off(begin: bytes) -> None:
+    def drips(host: RawHost, connection: socket.socket, _path: str) -> None:
+        connection.sendall(begin)
+        host.send(connection, b"1", 100, 0.2)
+
+    open_before = connections()
+    with raw_host(drips) as host:
+        with pytest.raises(DeliveryFailed):
+            at_raw(host, answer_limit_s=0.5).upload({"a.png": PNG})
+        with pytest.raises(JobTimedOut):
+            at_raw(host).upload(TWO, Stop(timeout_s=0.5))
+        host.over.set()
+        wait_until(lambda: not uploading())
+    wait_until(lambda: connections() <= open_before)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-x\r\n",
+        b"HTTP/1.1 100 Continue\r\n",
+        http("204 No"),
+        http("302 F|Location: http://169.254.169.254/|Content-Length: 0"),
+        http("307 F|Location: file:///etc/passwd|Content-Length: 0"),
+        http("503 No|Retry-After: " + "9" * 400 + "|Content-Length: 0"),
+        http("400 No|Content-Length: -5", b"<Error/>"),
+        http("403 No|Content-Length: 15", b"<html>no</html>"),
+        http("400 No|Content-Type: application/xml|Content-Length: 8", b"<!DOCTYP"),
+    ],
+    ids=["ssh", "interim", "204", "302", "307", "retry-after", "length", "html", "xml"],
+)
+def test_odd_answers_are_the_services_fault(answer: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(bytes(10_000_000))  # goes up in parts, which needs an id and tags
+    with raw_host(answer) as host:
+        for file in (PNG, EncodedFile("a.mp4", "video/mp4", "videos", "9", path)):
+            with contextlib.suppress(DeliveryFailed):
+                at_raw(host, answer_limit_s=2.0).upload({"a": file}, Stop(timeout_s=30))
+    wait_until(lambda: not uploading())
+
+
 def test_a_name_that_leads_to_a_private_address_is_not_uploaded_to(s3: Service) -> None:
     bucket = s3.bucket()
     local = type(bucket)(**{**vars(bucket), "endpoint_url": bucket.endpoint_url.replace("127.0.0.1", "localhost")})
@@ -179,6 +296,6 @@ def test_an_early_upload_that_failed_is_tried_again_under_the_same_key(s3: Servi
     s3.proxy.fate = lambda method, _path: "refuse" if method == "PUT" else ""
     assert delivery.early([PNG], 7) is None
     s3.proxy.fate = lambda _method, _path: ""
-    media = delivery.deliver([PNG], 7, lambda _media: 0)
+    media = delivery.deliver([PNG], 7, lambda _media: b"{}")
     assert s3.stored() == ["job/lighthouse.png"]
     assert requests.get(media["images"][0].data, timeout=10).content == PNG.content

@@ -17,9 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from comfy_common import pinned_http
+from comfy_common.pinned_http import PinnedClient
 from comfy_worker.deadline import Stop
 from comfy_worker.errors import InvalidMedia, JobCancelled
-from comfy_worker.inputs import fetch
 from comfy_worker.inputs.fetch import Fetcher
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.settings import Settings
@@ -37,12 +38,16 @@ def server() -> Iterator[FileServer]:
         yield started
 
 
-class Routed(Fetcher):
-    """One for which ``pictures.example`` has a public address, behind which the server stands."""
+@pytest.fixture
+def routed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the public address of ``pictures.example`` stands the server."""
+    connect = PinnedClient.connect
 
-    def _connected(self, addresses: list[str], port: int) -> socket.socket:
+    def connect_here(client: PinnedClient, addresses: list[str], port: int, cutter: Any) -> socket.socket:
         assert addresses == [PUBLIC], "an address was connected to that was not the one that was checked"
-        return super()._connected(["127.0.0.1"], port)
+        return connect(client, ["127.0.0.1"], port, cutter)
+
+    monkeypatch.setattr(PinnedClient, "connect", connect_here)
 
 
 def resolve(host: str, port: int, **options: Any) -> list[Any]:
@@ -51,8 +56,8 @@ def resolve(host: str, port: int, **options: Any) -> list[Any]:
     return socket.getaddrinfo(host, port, **options)
 
 
-def fetcher(timeout_s: float = 5, kind: type[Fetcher] = Fetcher, **changes: Any) -> Fetcher:
-    return kind(**{"max_mb": 2, "deadline": time.monotonic() + timeout_s, "allow_private": True, **changes})
+def fetcher(timeout_s: float = 5, **changes: Any) -> Fetcher:
+    return Fetcher(**{"max_mb": 2, "deadline": time.monotonic() + timeout_s, "allow_private": True, **changes})
 
 
 def local(server: FileServer, path: str) -> str:
@@ -82,9 +87,9 @@ def test_nothing_is_asked_of_an_address_that_is_not_public(server: FileServer) -
 @pytest.mark.parametrize(
     "target", ["127.0.0.1", "[::1]", "169.254.169.254", "10.0.0.1", "0x7f.1", "2130706433", "[::ffff:127.0.0.1]"]
 )
-def test_a_redirect_leads_nowhere_else_than_a_url(server: FileServer, target: str) -> None:
+def test_a_redirect_leads_nowhere_else_than_a_url(server: FileServer, routed: None, target: str) -> None:
     public = f"http://pictures.example:{server.port}"
-    careful = fetcher(kind=Routed, allow_private=False, resolve=resolve)
+    careful = fetcher(allow_private=False, resolve=resolve)
     assert careful.fetch("image", f"{public}/redirect?to=/photo.png") == FILES["/photo.png"]
     seen = len(server.seen)
     with pytest.raises(InvalidMedia, match="has an address that is not public"):
@@ -173,21 +178,23 @@ def certificate(folder: Path, host: str) -> Path:
 
 
 def test_https_is_spoken_to_the_host_that_was_named(
-    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FileServer, routed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = certificate(tmp_path, "pictures.example")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     url = f"https://pictures.example:{server.port}/photo.png"
-    careful = fetcher(kind=Routed, allow_private=False, resolve=resolve)
+    careful = fetcher(allow_private=False, resolve=resolve)
     with pytest.raises(InvalidMedia, match=r"pictures\.example could not be read \(SSLCertVerificationError\)"):
         careful.fetch("image", url)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
-    fetch._tls_context.cache_clear()
+    pinned_http.tls_context.cache_clear()
     try:
         assert careful.fetch("image", url) == FILES["/photo.png"]
+        monkeypatch.undo()
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
         with pytest.raises(InvalidMedia, match="SSLCertVerificationError"):
             fetcher().fetch("image", local(server, "/photo.png").replace("http", "https"))
     finally:
-        fetch._tls_context.cache_clear()
+        pinned_http.tls_context.cache_clear()

@@ -58,6 +58,13 @@ def test_a_url_that_names_no_bucket_is_told(url: str) -> None:
         locate(url, "")
 
 
+@pytest.mark.parametrize(("url", "name"), [("http://" + "a" * 10**6, "b"), ("https://host", "b" * 10**6)])
+def test_long_words_are_refused_by_their_length(url: str, name: str) -> None:
+    with pytest.raises(ValueError, match="at most 1000 characters") as caught:
+        locate(url, name)
+    assert len(str(caught.value)) < 200
+
+
 def test_settings_make_a_bucket() -> None:
     bucket = Settings.from_env({**SET, "BUCKET_PREFIX": "/made/", "BUCKET_URL_EXPIRY_S": "60"}).bucket
     assert bucket is not None

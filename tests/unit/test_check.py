@@ -58,8 +58,8 @@ def test_a_missing_model_says_where_it_belongs_where_it_is_got_and_what_is_near(
         "given": "sub/faces.safetensors",
         "type": "missing_model",
         "problem": "lora_name 'sub/faces.safetensors' is not installed (looked in /a/loras, /b/loras)",
-        "would_do": f"put it into models/loras, from {URL} or run `python3 -m comfy_setup models`, since "
-        "models.txt lists it or name one that is there, such as sub/face.safetensors",
+        "would_do": "name one that is there, such as sub/face.safetensors, or ask the operator to put it into "
+        f"models/loras, from {URL}",
         "folder": "loras",
         "nearest": ["sub/face.safetensors"],
         "url": URL,
@@ -68,6 +68,26 @@ def test_a_missing_model_says_where_it_belongs_where_it_is_got_and_what_is_near(
     }
     assert isinstance(refusal([finding]), ModelNotFound)
     assert is_stale([finding])
+
+
+def test_a_listed_model_has_a_command_of_its_own() -> None:
+    workflow = saved(a=node("Loader", lora_name="ghost.safetensors"))
+    known = {"listed": {"loras/ghost.safetensors"}, "commands": {"loras/ghost.safetensors": "flux-dev"}}
+    (finding,) = found(workflow, **known, accepts_urls=True).findings
+    assert finding["would_do"].endswith(
+        ", or give its URL, or ask the operator to run `python3 -m comfy_setup models --only flux-dev`"
+    )
+
+
+def test_a_missing_checkpoint_is_told_those_installed() -> None:
+    files = ["placeholder.safetensors", "a.safetensors", "b.safetensors"]
+    info = {"CheckpointLoaderSimple": declared({"ckpt_name": [files]}, is_output=True)}
+    workflow = {"1": node("CheckpointLoaderSimple", ckpt_name="v1-5-pruned.safetensors")}
+    (finding,) = check(workflow, NodeDefs(info), Sources(has_default=True)).findings
+    assert finding["would_do"] == (
+        "name an installed one as `checkpoint`: a.safetensors, b.safetensors, or ask the operator to put it into "
+        "models/checkpoints or to set SD_MODEL to an installed one"
+    )
 
 
 def test_all_findings_are_in_one_error_whose_code_is_the_gravest() -> None:

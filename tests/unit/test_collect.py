@@ -11,7 +11,7 @@ from PIL import Image
 
 from comfy_worker.errors import NoOutput
 from comfy_worker.request.schema import Output
-from comfy_worker.response.collect import OutputFile, find_files, find_texts, sniff
+from comfy_worker.response.collect import OutputFile, find_files, find_texts, find_unreported, sniff
 from comfy_worker.response.encode import encode
 from comfy_worker.response.schema import Text
 
@@ -46,7 +46,53 @@ def test_files_and_texts_of_all_keys_are_found(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["gone.png", "../outside.png"])
+@pytest.mark.parametrize(
+    ("reported", "texts"),
+    [
+        ({"tags": ["1girl, solo"]}, ["1girl, solo"]),
+        ({"string": ["a", "b"]}, ["a", "b"]),
+        ({"text": [["a line", "another"]]}, ["a line", "another"]),
+        ({"text": list("a caption")}, ["a caption"]),
+        ({"text": ["a.png", ""]}, ["a.png", ""]),
+        ({"result": ["3d/scene.glb", "scene.glb", {"camera": 1}]}, ["3d/scene.glb"]),
+        ({"video": ["/view?filename=a.mp4"], "b64": ["data:image/png;base64,AAAA"]}, []),
+        ({"animated": [True], "value": [5], "note": "alone", "images": [{"filename": "a.png"}]}, []),
+        ({"caption": ["see https://host/a.png"], "empty": [""]}, ["see https://host/a.png"]),
+    ],
+)
+def test_texts_under_any_key_are_found(reported: dict[str, Any], texts: list[str]) -> None:
+    assert [text.data for text in find_texts({"7": reported})] == texts
+
+
+def test_a_file_in_another_subfolder_is_found(tmp_path: Path) -> None:
+    (tmp_path / "job" / "v1.5").mkdir(parents=True)
+    (tmp_path / "job" / "v1.5" / "a.png").write_bytes(png())
+    reported = {"9": {"images": [{"filename": "a.png", "subfolder": "job/v15", "type": "output"}]}}
+    folders = {"output": tmp_path}
+    assert find_files(reported, folders) == [OutputFile("9", tmp_path / "job" / "v1.5" / "a.png", "output")]
+    (tmp_path / "job" / "a.png").write_bytes(png())
+    with pytest.raises(NoOutput, match="node 9 reported"):
+        find_files(reported, folders)
+
+
+def test_a_file_of_another_job_is_not_found(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.png").write_bytes(png())
+    with pytest.raises(NoOutput):
+        find_files({"9": {"images": [{"filename": "a.png", "subfolder": "job"}]}}, {"output": tmp_path})
+
+
+def test_files_that_nobody_reported_are_found(tmp_path: Path) -> None:
+    assert find_unreported(tmp_path / "job", "9") == []
+    (tmp_path / "job" / "sub").mkdir(parents=True)
+    (tmp_path / "job" / "sub" / "a.png").write_bytes(png())
+    (tmp_path / "job" / "link.png").symlink_to(tmp_path / "job" / "sub" / "a.png")
+    assert find_unreported(tmp_path / "job", "9") == [
+        OutputFile("9", tmp_path / "job" / "sub" / "a.png", "output")
+    ]
+
+
+@pytest.mark.parametrize("name", ["gone.png", "../outside.png", "gone\0.png", "", "."])
 def test_a_reported_file_that_is_not_there_is_an_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "outside.png").write_bytes(png())
     (tmp_path / "output").mkdir()

@@ -6,17 +6,20 @@ import base64
 import io
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from comfy_worker.errors import InvalidValue, ResultTooLarge
+from comfy_worker.deadline import Stop
+from comfy_worker.errors import InvalidValue, JobCancelled, ResultTooLarge
 from comfy_worker.request.schema import Output
 from comfy_worker.response.deliver import ENVELOPE, MB, Delivery, result_limit
 from comfy_worker.response.encode import EncodedFile
 from comfy_worker.response.schema import Media
+from tests import bombs
 
 SIDE = 400
 
@@ -30,13 +33,17 @@ def noise(mode: str = "RGB", form: str = "PNG") -> EncodedFile:
     return EncodedFile(name, f"image/{form.lower()}", "images", "9", target.getvalue(), SIDE, SIDE)
 
 
+def json_of(media: dict[str, list[Media]]) -> bytes:
+    return json.dumps({kind: [one.model_dump() for one in row] for kind, row in media.items()}).encode()
+
+
 def size_of(media: dict[str, list[Media]]) -> int:
-    return len(json.dumps({kind: [one.model_dump() for one in row] for kind, row in media.items()}))
+    return len(json_of(media))
 
 
 def deliver(files: list[EncodedFile], limit: int, streaming: bool = False, **asked: Any) -> tuple[Any, list[str]]:
     delivery = Delivery("job", Output(**asked), None, limit, streaming)
-    return delivery.deliver(files, 7, size_of), delivery.warnings
+    return delivery.deliver(files, 7, json_of), delivery.warnings
 
 
 @pytest.mark.parametrize(
@@ -108,6 +115,69 @@ def test_what_cannot_be_shrunk_enough_is_an_error() -> None:
             deliver([file, noise()], 100_000, shrink=True)
 
 
+def test_json_is_counted_as_it_is_posted() -> None:
+    files = [EncodedFile(f"{number}.png", "image/png", "images", "9", b"1234", 4, 4) for number in range(4000)]
+    exactly = size_of(deliver(files, 10 * MB)[0]) + ENVELOPE
+    assert deliver(files, exactly)[1] == []
+    with pytest.raises(ResultTooLarge) as caught:
+        deliver(files, exactly - 1)
+    assert len(caught.value.details) < 30
+
+
+@pytest.mark.parametrize("copies", [0, 1, 2])
+def test_every_copy_of_a_file_is_counted(copies: int) -> None:
+    """A shape may leave pictures out, or have them twice."""
+    file = EncodedFile("a.png", "image/png", "images", "9", bytes(30_000), 4, 4)
+
+    def shaped(media: dict[str, list[Media]]) -> bytes:
+        return json.dumps([media["images"][0].data] * copies).encode()
+
+    exactly = 40_000 * copies + {0: 2, 1: 4, 2: 8}[copies] + ENVELOPE
+    Delivery("job", Output(), None, exactly, streaming=False).deliver([file], 7, shaped)
+    with pytest.raises(ResultTooLarge):
+        Delivery("job", Output(), None, exactly - 1, streaming=False).deliver([file], 7, shaped)
+
+
+def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with path.open("wb") as opened:
+        opened.truncate(1 << 40)
+    file = EncodedFile("a.mp4", "video/mp4", "videos", "9", path)
+    for asked in ({}, {"shrink": True}):
+        with pytest.raises(ResultTooLarge, match=r"the result takes 1\.47e\+06 MB"):
+            deliver([file], MB, **asked)
+
+
+def test_texts_too_large_are_no_matter_for_storage() -> None:
+    delivery = Delivery("job", Output(), None, MB, streaming=False)
+    with pytest.raises(ResultTooLarge, match="show less text") as caught:
+        delivery.deliver([], 7, lambda _media: b"x" * MB)
+    assert "storage" not in caught.value.sentence
+    assert "BUCKET" not in caught.value.sentence
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F"])
+def test_what_shrinking_would_spoil_stays(mode: str) -> None:
+    picture = Image.new(mode, (8, 8))
+    target = io.BytesIO()
+    picture.save(target, format="TIFF")
+    deep = EncodedFile("a.tiff", "image/tiff", "images", "9", target.getvalue(), 8, 8)
+    media, _ = deliver([deep, noise()], 250_000, shrink=True)
+    assert base64.b64decode(media["images"][0].data) == target.getvalue()
+
+
+def test_shrinking_ends_with_its_job(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(bombs.plain_png(8000))
+    file = EncodedFile("a.png", "image/png", "images", "9", path, 8000, 8000)
+    cancelled = threading.Event()
+    threading.Timer(0.2, cancelled.set).start()
+    stop = Stop(cancelled)
+    delivery = Delivery("job", Output(shrink=True), None, ENVELOPE + 20_000, streaming=False, stop=stop)
+    with pytest.raises(JobCancelled):
+        delivery.deliver([file] * 50, 7, json_of)
+
+
 def test_a_result_too_large_for_a_stream_is_left_to_the_status() -> None:
     media, (warning,) = deliver([noise(), noise()], 10 * MB, streaming=True)
     assert len(media["images"]) == 2
@@ -120,7 +190,7 @@ def test_what_was_streamed_already_counts() -> None:
     delivery = Delivery("job", Output(), None, MB, streaming=True)
     delivery.streamed = 500_000
     with pytest.raises(ResultTooLarge):
-        delivery.deliver([noise()], 7, size_of)
+        delivery.deliver([noise()], 7, json_of)
 
 
 def test_files_are_streamed_early_while_they_are_small_beside_the_limit() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from comfy_worker.errors import InputError
+from comfy_worker.deadline import Stop
+from comfy_worker.errors import InputError, JobCancelled, OutOfMemory
+from comfy_worker.image_processes import ImageTask, TaskFault
 from comfy_worker.request.schema import JobInput, Output
 from comfy_worker.response.collect import OutputFile
 from comfy_worker.response.encode import EncodedFile, encode, warnings_of
@@ -145,6 +148,33 @@ def test_an_image_that_pillow_does_not_read_is_passed_on(tmp_path: Path) -> None
     path.write_text('<?xml version="1.0"?>\n<svg/>')
     (encoded,) = encode([OutputFile("7", path, "output")], Output(), {})
     assert (encoded.kind, encoded.mime_type, encoded.width) == ("images", "image/svg+xml", None)
+
+
+@pytest.mark.parametrize("asked", [{"format": "webp", "lossless": True}, {"format": "webp"}, {"format": "jpeg"}])
+def test_encoding_ends_with_its_job(tmp_path: Path, asked: dict[str, Any]) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (6000, 6000, 3), np.uint8)
+    file = raw(tmp_path, noise)
+    cancelled = threading.Event()
+    threading.Timer(0.3, cancelled.set).start()
+    with pytest.raises(JobCancelled):
+        encode([file] * 20, Output(**asked), {}, Stop(cancelled))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("encode")]
+
+
+def test_an_encoder_that_dies_lacked_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: object, **__: object) -> None:
+        raise TaskFault("its process ended", "died")
+
+    monkeypatch.setattr(ImageTask, "ask", dies)
+    with pytest.raises(OutOfMemory):
+        one(tmp_path, photo())
+
+
+def test_raw_pixels_of_another_length_are_a_file(tmp_path: Path) -> None:
+    file = raw(tmp_path, photo())
+    (tmp_path / "ComfyUI_00001_.png").write_bytes(b"cut")
+    (encoded,) = encode([file], Output(), TEXT)
+    assert (encoded.kind, encoded.read()) == ("files", b"cut")
 
 
 def test_many_files_stay_in_order(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from comfy_common.paths import REPO
 from comfy_local.endpoint import guard
 
 GENTLE = "print(flush=True); import time; time.sleep(60)"
@@ -50,3 +53,54 @@ def test_a_process_that_is_gone_already_is_no_error() -> None:
     process = started("print(flush=True)")
     process.communicate()
     guard.end_all({process.pid}, grace_s=1)
+
+
+def test_signals_do_not_end_it_before_its_work() -> None:
+    listed = started(GENTLE)
+    command = [sys.executable, "-I", "-S", str(Path(guard.__file__)), "0.3"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(f"+{listed.pid}\n".encode())
+    process.stdin.flush()
+    ignored = Path(f"/proc/{process.pid}/status")
+    while int(re.search(r"^SigIgn:\s+(\w+)", ignored.read_text(), re.MULTILINE)[1], 16) & 1 << 14 == 0:
+        time.sleep(0.01)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
+        process.send_signal(number)
+    assert process.poll() is None
+    process.communicate(timeout=10)
+    assert listed.wait(5) == -signal.SIGTERM
+    listed.communicate()
+
+
+# The second signal comes at the worst moment: while the main thread holds the lock of an event.
+SERVE = """
+import os, signal, sys, threading
+from pathlib import Path
+from comfy_local.endpoint.local import serve
+notify_all = threading.Condition.notify_all
+
+def interrupted(self):
+    if threading.get_ident() == threading.main_thread().ident:
+        os.kill(os.getpid(), signal.SIGTERM)
+    notify_all(self)
+
+threading.Condition.notify_all = interrupted
+sys.exit(serve(0, 1, handler=Path(sys.argv[1])))
+"""
+
+
+def test_ctrl_c_twice_ends_serve(tmp_path: Path) -> None:
+    handler = tmp_path / "handler.py"
+    handler.write_text("import time; time.sleep(600)")
+    process = subprocess.Popen([sys.executable, "-c", SERVE, str(handler)], cwd=REPO, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert b"starting 1 worker" in process.stdout.readline()
+    try:
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+    finally:
+        process.kill()

@@ -48,5 +48,7 @@ def test_an_error_as_a_result() -> None:
     error = InvalidValue("width must be a multiple of 8, not 7; 8 is near", [{"key": "width"}])
     assert error.to_result() == {
         "error": "INVALID_VALUE: width must be a multiple of 8, not 7; 8 is near",
+        "code": "INVALID_VALUE",
+        "message": "width must be a multiple of 8, not 7; 8 is near",
         "details": [{"key": "width"}],
     }

@@ -222,7 +222,7 @@ def test_a_picture_and_a_mask_are_put_in_by_file_name() -> None:
             "width must be at least 16 and at most 16384, in steps of 8, not 16385; use 16384",
         ),
         ({"width": 7}, InvalidValue, "width must be at least 16 and at most 16384, in steps of 8, not 7; use 16"),
-        ({"sampler": "eular"}, InvalidValue, "sampler 'eular' is none of the choices here; use euler or"),
+        ({"sampler": "eular"}, InvalidValue, "sampler 'eular' is none of the choices here; use euler"),
         ({"scheduler": "zzz"}, InvalidValue, "scheduler 'zzz' is none of the choices here; use simple or"),
         ({"sampler": 3}, InvalidValue, "sampler 3 is none of the choices here"),
         ({"checkpoint": "nothing"}, ModelNotFound, "checkpoint 'nothing' is not installed"),
@@ -328,8 +328,6 @@ def test_a_class_that_is_not_installed_is_filled_by_what_its_parameters_take_any
 def test_a_model_file_of_any_kind_is_meant_without_folder_and_extension() -> None:
     limits = Limits(choices=("sub/upscaler-2x.pth", "other.pth"))
     assert limits.checked("upscale_model", "Upscaler-2x") == "sub/upscaler-2x.pth"
-    with pytest.raises(
-        ModelNotFound, match="'upscaler-4x' is not installed: put it into its folder, or name"
-    ) as caught:
+    with pytest.raises(ModelNotFound, match="'upscaler-4x' is not installed: name a file that is there") as caught:
         limits.checked("upscale_model", "upscaler-4x")
     assert caught.value.details[0]["nearest"] == ["sub/upscaler-2x.pth"]

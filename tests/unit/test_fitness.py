@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from comfy_common import paths
+from comfy_worker.runner import JobRunner
 from comfy_worker.runpod_worker import fitness
 from comfy_worker.runpod_worker.fitness import Unfit, check_gpu, check_model_folders, fitness_checks
 from comfy_worker.settings import Settings
@@ -85,6 +87,52 @@ def test_a_volume_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch, 
             check_model_folders([tmp_path, Dead("/volume")])
     finally:
         over.set()
+
+
+def hang(*_: object) -> object:
+    """Stand for a system call on a network volume that has gone away."""
+    threading.Event().wait(30)
+    raise OSError
+
+
+@pytest.mark.parametrize(
+    ("function", "check", "reason"),
+    [
+        (
+            "comfy_common.paths.volume_model_roots",
+            "model_folders",
+            r"the network volume /volume does not answer within 0\.1 s; mend the volume",
+        ),
+        (
+            "comfy_worker.runpod_worker.fitness.version_in",
+            "comfyui_files",
+            r"the folder /volume/ComfyUI does not answer within 0\.1 s",
+        ),
+    ],
+)
+def test_a_hung_volume_is_told(monkeypatch: pytest.MonkeyPatch, function: str, check: str, reason: str) -> None:
+    monkeypatch.setattr(fitness, "ANSWER_S", 0.1)
+    monkeypatch.setattr(function, hang)
+    settings = checks(volume=Path("/volume"), comfyui_dir=Path("/volume/ComfyUI"))
+    with pytest.raises(Unfit, match=reason):
+        settings[check]()
+
+
+def test_nothing_of_a_volume_is_touched_before_the_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    touched: list[threading.Thread] = []
+
+    def note(volume: Path) -> list[Path]:
+        touched.append(threading.current_thread())
+        return []
+
+    for name in ("volume_model_roots", "workflow_folders", "custom_node_folders", "_comfyuis", "_folders"):
+        monkeypatch.setattr(paths, name, note)
+    environ = {"VOLUME_DIR": str(tmp_path / "volume"), "COMFYUI_DIR": str(tmp_path / "volume" / "ComfyUI")}
+    settings = Settings.from_env(environ)
+    fitness_checks(settings, {})
+    with JobRunner.started(settings):
+        pass
+    assert threading.main_thread() not in touched
 
 
 def test_a_driver_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

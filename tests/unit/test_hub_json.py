@@ -84,10 +84,11 @@ def test_what_the_hub_sets_by_itself_is_what_the_worker_does_by_itself() -> None
 
 
 def test_the_hub_asks_for_hosts_that_the_default_torch_runs_on() -> None:
-    [cuda] = set(
-        re.findall(r"^nvidia-cuda-runtime-cu12==(\d+\.\d+)", packages.WORKER_LOCKS["12"].read_text(), re.M)
-    )
-    assert hub()["config"]["allowedCudaVersions"][0] == cuda
+    lock = packages.WORKER_LOCKS[packages.DEFAULT_CUDA].read_text()
+    [cuda] = set(re.findall(r"^nvidia-cuda-runtime==(\d+\.\d+)", lock, re.M))
+    tests = json.loads((REPO / ".runpod" / "tests.json").read_text(encoding="utf-8"))
+    for config in (hub()["config"], tests["config"]):
+        assert config["allowedCudaVersions"][0] == cuda
 
 
 def test_a_variant_of_the_image_bakes_sections_of_models_txt_and_is_released() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ def test_whole_numbers_may_come_as_text() -> None:
         ([], InvalidInput, 'input must be an object such as {"prompt": "a lighthouse"}, not a list'),
         ({"steps": "many"}, InvalidInput, 'steps must be a whole number, not "many"'),
         ({"steps": 0}, InvalidInput, "steps must be greater than or equal to 1, not 0"),
-        ({"steps": True}, InvalidInput, "steps must be a number, text, a list or an object, not true"),
+        ({"steps": True}, InvalidInput, "steps must be a whole number, not true"),
         ({"width": 7.5}, InvalidInput, "width must be a whole number, not 7.5"),
         ({"cfg": "nan"}, InvalidInput, 'cfg must be a finite number, not "nan"'),
         ({"seed": -2}, InvalidInput, "seed must be greater than or equal to -1, not -2"),
@@ -69,6 +70,111 @@ def test_all_mistakes_are_in_the_details() -> None:
 
 def test_null_means_absent() -> None:
     assert JobInput.read(dict.fromkeys(JobInput.model_fields)) == JobInput.read({})
+
+
+@pytest.mark.parametrize(
+    ("value", "same_as"),
+    [
+        ({"loras": [{"name": "a", "strength": None, "strength_clip": None}]}, {"loras": [{"name": "a"}]}),
+        ({"loras": [None, {"name": "a"}]}, {"loras": [{"name": "a"}]}),
+        (
+            {"controlnets": [{"type": "canny", "image": "x", "model": None, "strength": None, "end": None}]},
+            {"controlnets": [{"type": "canny", "image": "x"}]},
+        ),
+        ({"output": {"format": None, "quality": None, "progress": None}}, {}),
+        ({"images": [None]}, {}),
+        ({"parameters": {"upscale_by": None, "x": 1}}, {"parameters": {"x": 1}}),
+        ({"overrides": {"3.seed": None}}, {}),
+    ],
+)
+def test_null_within_means_absent_too(value: Any, same_as: Any) -> None:
+    assert JobInput.read(value) == JobInput.read(same_as)
+
+
+def test_null_under_an_unknown_key_is_a_mistake() -> None:
+    with pytest.raises(UnknownKey, match=r"did you mean strength\?"):
+        JobInput.read({"loras": [{"name": "a", "strenght": None}]})
+
+
+@pytest.mark.parametrize("key", ["seed", "steps", "width", "batch_size"])
+@pytest.mark.parametrize("value", ["many", "9" * 400, "9" * 5000, [1], True, int("9" * 400), -int("9" * 400), 1.5])
+def test_what_is_no_whole_number_is_told_so(key: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match=rf"^{key} must be a whole number") as caught:
+        JobInput.read({key: value})
+    assert len(str(caught.value)) < 100
+
+
+@pytest.mark.parametrize("value", [int("9" * 400), "9" * 400, "9" * 5000, False, [1.0]])
+def test_what_is_no_number_is_told_so(value: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"^cfg must be a number"):
+        JobInput.read({"cfg": value})
+
+
+def test_a_hundred_thousand_unknown_keys_are_told_soon() -> None:
+    began = time.monotonic()
+    with pytest.raises(UnknownKey) as caught:
+        JobInput.read({"steps": "many", **{f"prompt{number}": 1 for number in range(100_000)}})
+    assert time.monotonic() - began < 10
+    assert len(json.dumps(caught.value.to_result())) < 10_000
+    assert str(caught.value).startswith("prompt0 is not a key of the input; did you mean prompt? (100000 more")
+
+
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [("heigth", "height"), ("negative", "negative_prompt"), ("id", None), ("payload", None), ("p" * 10**6, None)],
+)
+def test_only_a_near_word_is_a_hint(word: str, nearest: str | None) -> None:
+    with pytest.raises(UnknownKey) as caught:
+        JobInput.read({word: 1})
+    assert caught.value.details[0]["nearest"] == nearest
+
+
+LONG = "a" * 10**6
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"checkpoint": LONG},
+        {"vae": LONG},
+        {"sampler": LONG},
+        {"scheduler": LONG},
+        {"response": LONG},
+        {"loras": [{"name": LONG}]},
+        {"controlnets": [{"type": LONG, "image": "x"}]},
+        {"images": [{"name": LONG, "image": "x"}]},
+        {"overrides": {LONG: 1}},
+        {"overrides": {f"1.{LONG}": 1}},
+        {"parameters": {LONG: 1}},
+        {"output": {"format": LONG}},
+        {"output": {LONG: 1}},
+        {"seed": LONG},
+        {"width": "1" * 10**6},
+        {LONG: 1},
+    ],
+)
+def test_long_words_are_refused_in_a_short_error(value: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        JobInput.read(value)
+    assert len(json.dumps(caught.value.to_result())) < 3000
+
+
+@pytest.mark.parametrize(
+    ("key", "entry"),
+    [
+        ("loras", {"name": "a"}),
+        ("images", {"name": "a", "image": "x"}),
+        ("controlnets", {"type": "a", "image": "x"}),
+    ],
+)
+def test_lists_have_a_longest_length(key: str, entry: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput, match=f"^{key} must be a list of at most 200 entries$"):
+        JobInput.read({key: [entry] * 100_000})
+
+
+def test_a_name_may_carry_its_folder() -> None:
+    read = JobInput.read({"images": [{"name": "clipspace/a.png [input]", "image": "x"}]})
+    assert read.images[0].name == "clipspace/a.png"
 
 
 def test_a_long_value_is_told_by_its_beginning() -> None:

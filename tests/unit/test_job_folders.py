@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -65,3 +66,54 @@ def test_what_cannot_be_removed_loses_no_result(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(Path, "unlink", unlink)
     monkeypatch.undo()
     assert (tmp_path / "stray.png").exists()
+
+
+def test_a_slow_removal_holds_up_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = JobFolders()
+    removing, go_on = threading.Event(), threading.Event()
+    remove = job_folders._remove
+
+    def slow_remove(path: Path) -> None:
+        removing.set()
+        assert go_on.wait(30)
+        remove(path)
+
+    monkeypatch.setattr(job_folders, "_remove", slow_remove)
+
+    def run_job() -> None:
+        with folders.opened([tmp_path]) as name:
+            write(tmp_path / name / "x.png")
+
+    ending = threading.Thread(target=run_job)
+    ending.start()
+    try:
+        assert removing.wait(30)
+        with folders.opened([tmp_path]) as name:
+            ours = write(tmp_path / name / "x.png")
+            go_on.set()
+            ending.join()
+            assert ours.exists()
+    finally:
+        go_on.set()
+        ending.join()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stray_folder_goes_while_a_job_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = JobFolders()
+    changed = job_folders._changed
+    later = folders.opened([tmp_path])
+
+    def begin_meanwhile(path: Path) -> float:
+        found = changed(path)
+        monkeypatch.setattr(job_folders, "_changed", changed)
+        later.__enter__()
+        write(path / "of the new job.png")
+        return found
+
+    with folders.opened([tmp_path]):
+        write(tmp_path / "shared" / "old.png")
+        monkeypatch.setattr(job_folders, "_changed", begin_meanwhile)
+    assert (tmp_path / "shared" / "of the new job.png").exists()
+    later.__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []

@@ -14,13 +14,15 @@ from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.process import ComfyUIProcess
 from comfy_worker.errors import ComfyUIUnavailable
 
-MARK = "comfy_worker: prompt"
+# Stands for the mark that the process chose, as our nodes find it in their environment.
+MARK = "<mark>"
 
 
 @contextmanager
 def died(folder: Path, *lines: str) -> Iterator[ComfyUIProcess]:
     """A ComfyUI that wrote these lines and ended; a script stands in for it."""
-    (folder / "main.py").write_text(f"print({chr(10).join(lines)!r}); raise SystemExit(3)")
+    mark = f"replace({MARK!r}, os.environ['COMFY_WORKER_LOG_MARK'])"
+    (folder / "main.py").write_text(f"import os; print({chr(10).join(lines)!r}.{mark}); raise SystemExit(3)")
     process = ComfyUIProcess(LaunchOptions(folder))
     try:
         process.start()
@@ -29,6 +31,15 @@ def died(folder: Path, *lines: str) -> Iterator[ComfyUIProcess]:
         yield process
     finally:
         process.stop()
+
+
+def test_a_boot_that_lacks_packages_names_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("packaging\nnot-there>=1\n")
+    with died(tmp_path, "ModuleNotFoundError: No module named 'not_there'") as process:
+        failure = process.failure("while it was starting")
+    assert failure is not None
+    assert "missing or of another version: not-there>=1 (not installed): call " in failure.sentence
+    assert f"`python3 -m comfy_setup install --comfyui-dir {tmp_path}`" in failure.sentence
 
 
 def told(process: ComfyUIProcess, prompt_id: str) -> tuple[list[str], str]:
@@ -56,6 +67,49 @@ def test_what_was_written_between_prompts_is_nobodys_secret(tmp_path: Path) -> N
 
 
 def test_a_key_is_not_among_the_last_words(tmp_path: Path) -> None:
-    logs.conceal("comfyui-0123456789")
-    with died(tmp_path, "the key is comfyui-0123456789") as process:
+    with logs.job_secrets("comfyui-0123456789"), died(tmp_path, "the key is comfyui-0123456789") as process:
         assert told(process, "")[0] == ["the key is [hidden]"]
+
+
+def test_a_prompt_hides_its_own_key_alone(tmp_path: Path) -> None:
+    lines = ["key-of-prompt-a, key-of-prompt-b"]
+    with logs.job_secrets("key-of-prompt-a"), logs.job_secrets("key-of-prompt-b"):
+        (tmp_path / "main.py").write_text("")
+        process = ComfyUIProcess(LaunchOptions(tmp_path))
+    process.redact_prompt("a", ("key-of-prompt-a",))
+    process._hear(f"{process._mark} a")
+    process._hear(lines[0])
+    try:
+        assert list(process._tail) == ["[hidden], key-of-prompt-b"]
+    finally:
+        process.stop()
+
+
+@pytest.mark.parametrize("mark", ["comfy_worker: prompt 1111", "comfy_worker: prompt"])
+def test_a_client_cannot_write_the_mark(tmp_path: Path, mark: str) -> None:
+    with died(tmp_path, f"{MARK} a", "of a", mark, "more of a") as process:
+        assert told(process, "a")[0] == ["of a", mark, "more of a"]
+        assert told(process, "1111")[0] == []
+
+
+PUBLIC = ["got prompt", "Prompt executed in 3.25 seconds", "Requested to load SDXLClipModel", "model_type EPS"]
+PRIVATE = [
+    "WARNING: shape mismatch when trying to apply embedding, embedding will be ignored a fox",
+    "warning, embedding:a fox does not exist, ignoring",
+    "got prompt a fox",
+    "Prompt executed in 3.25 seconds a fox",
+    "my_pack: rendering 'a fox'",
+    "loaded completely 'a fox'",
+    "Exception: a fox",
+]
+
+
+@pytest.mark.parametrize("line", PUBLIC + PRIVATE)
+def test_what_a_node_writes_is_for_debugging(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: str) -> None:
+    process = ComfyUIProcess(LaunchOptions(tmp_path))
+    process._booted = True
+    with caplog.at_level("DEBUG", "comfy_worker"):
+        process._hear(line)
+    process.stop()
+    (record,) = caplog.records
+    assert record.levelname == ("INFO" if line in PUBLIC else "DEBUG")

@@ -21,9 +21,19 @@ ROOMS = {
     # the worker's own ground
     "comfy_worker.errors": (),
     "comfy_worker.logs": (),
+    "comfy_worker.nearest": (),
     "comfy_worker.deadline": ("comfy_worker.errors",),
-    "comfy_worker.error_response": ("comfy_worker.errors", "comfy_worker.logs"),
+    "comfy_worker.outgoing": (),
+    "comfy_worker.server_paths": (),
+    "comfy_worker.error_response": (
+        "comfy_worker.errors",
+        "comfy_worker.logs",
+        "comfy_worker.outgoing",
+        "comfy_worker.server_paths",
+    ),
     "comfy_worker.imaging": (),
+    "comfy_worker.image_processes": ("comfy_common", "comfy_worker.deadline", "comfy_worker.errors"),
+    "comfy_worker.json_values": (),
     "comfy_worker.s3_location": (),
     "comfy_worker.settings": (
         "comfy_common",
@@ -32,29 +42,37 @@ ROOMS = {
         "comfy_worker.s3_location",
     ),
     # the stages of a job
-    "comfy_worker.request": ("comfy_worker.errors", "comfy_worker.inputs.embedded_workflow"),
+    "comfy_worker.request": (
+        "comfy_worker.errors",
+        "comfy_worker.inputs.embedded_workflow",
+        "comfy_worker.json_values",
+        "comfy_worker.nearest",
+    ),
     "comfy_worker.inputs": (
         "comfy_common",
         "comfy_worker.deadline",
         "comfy_worker.errors",
+        "comfy_worker.image_processes",
         "comfy_worker.imaging",
+        "comfy_worker.json_values",
+        "comfy_worker.logs",
         "comfy_worker.request",
         "comfy_worker.settings",
     ),
     "comfy_worker.models": (
         "comfy_common",
-        "comfy_worker.comfyui",
         "comfy_worker.deadline",
         "comfy_worker.errors",
-        "comfy_worker.inputs",
-        "comfy_worker.planning.templates",
+        "comfy_worker.logs",
         "comfy_worker.request",
         "comfy_worker.settings",
         "comfy_worker.workflow",
     ),
-    "comfy_worker.workflow": ("comfy_worker.errors",),
+    "comfy_worker.workflow": ("comfy_common.placeholder_names", "comfy_worker.errors", "comfy_worker.nearest"),
     "comfy_worker.planning": (
+        "comfy_common.placeholder_names",
         "comfy_worker.errors",
+        "comfy_worker.nearest",
         "comfy_worker.comfyui",
         "comfy_worker.inputs",
         "comfy_worker.models",
@@ -63,6 +81,7 @@ ROOMS = {
         "comfy_worker.workflow",
     ),
     "comfy_worker.comfyui": (
+        "comfy_common",
         "comfy_worker.deadline",
         "comfy_worker.errors",
         "comfy_worker.logs",
@@ -73,9 +92,12 @@ ROOMS = {
         "comfy_worker.comfyui",
         "comfy_worker.deadline",
         "comfy_worker.errors",
+        "comfy_worker.image_processes",
         "comfy_worker.imaging",
         "comfy_worker.inputs",
+        "comfy_worker.logs",
         "comfy_worker.models",
+        "comfy_worker.outgoing",
         "comfy_worker.planning",
         "comfy_worker.request",
         "comfy_worker.s3_location",
@@ -141,8 +163,9 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_only_the_handler_imports_runpod(path: Path) -> None:
-    assert ("runpod" in {found.split(".")[0] for found in imports(path)}) == (path.name == "handler.py")
+def test_only_runpod_worker_imports_runpod(path: Path) -> None:
+    is_ours = within(module_name(path), "comfy_worker.runpod_worker")
+    assert is_ours or "runpod" not in {found.split(".")[0] for found in imports(path)}
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if "workflow" in p.parts], ids=module_name)

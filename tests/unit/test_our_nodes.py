@@ -67,6 +67,9 @@ def test_they_load_where_comfyui_is_another_and_say_what_they_go_without(
         "comfy_worker_nodes: take_preview_method",
         "comfy_worker_nodes: give_clients_graph",
         "comfy_worker_nodes: keep_prompts_apart",
+        "comfy_worker_nodes: guard_paths",
+        "comfy_worker_nodes: shorten_cache_keys",
+        "comfy_worker_nodes: fail_one_prompt",
     ]
     assert ours.validated_inputs(type("Node", (), {"VALIDATE_INPUTS": lambda ckpt_name: True})) == ["ckpt_name"]
 

@@ -44,7 +44,7 @@ def test_what_was_made_ready_for_the_stream_is_not_encoded_again(tmp_path: Path,
     made.tell(Executed("prompt", "save", REPORTED), told.append)
     assert len(told) == (0 if streamed else 1)
     np.zeros_like(PIXELS).tofile(tmp_path / "a.png")
-    (image,) = made.result(ExecutionResult({"save": REPORTED}), Clock(Stop(threading.Event())))["images"]
+    (image,) = made.result(ExecutionResult({"save": REPORTED}), Clock(Stop(threading.Event())), "job")["images"]
     assert Image.open(io.BytesIO(base64.b64decode(image["data"]))).tobytes() == PIXELS.tobytes()
     assert not (tmp_path / "a.png").exists()
 
@@ -55,5 +55,5 @@ def test_warnings_are_logged_for_the_shapes_that_have_no_place_for_them(
     PIXELS.tofile(tmp_path / "a.png")
     made = outcome(tmp_path, Delivery("job", Output(), None, 2 * MB, streaming=False))
     with caplog.at_level(logging.DEBUG, "comfy_worker.response.builder"):
-        made.result(ExecutionResult({"save": REPORTED}), Clock(Stop()))
+        made.result(ExecutionResult({"save": REPORTED}), Clock(Stop()), "job")
     assert caplog.messages == ["strength is ignored"]

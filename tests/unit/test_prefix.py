@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.workflow.isolate import RAW_OUTPUT, into_folder, serve_raw
+from comfy_worker.workflow.isolate import RAW_OUTPUT, into_folder, output_folders, serve_raw
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests.core_nodes import DEFS as CORE
 from tests.core_nodes import node
@@ -48,6 +48,43 @@ def test_an_output_node_without_a_prefix_of_its_own_is_told_the_folder() -> None
     assert moved["1"]["inputs"] == {"filename_prefix": ["9", 0], "comfy_worker_folder": "job"}
     assert moved["3"]["inputs"] == {"source": ["2", 0], "comfy_worker_folder": "job"}
     assert moved["2"] == given["2"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "moved", "folders"),
+    [
+        ({"filename_prefix": "a"}, {"filename_prefix": "job/a"}, ["job"]),
+        ({"filename_prefix": "set/b/a"}, {"filename_prefix": "job/set/b/a"}, ["job", "job/set/b"]),
+        ({"filename_prefix": "%date:yyyy%/a"}, {"filename_prefix": "job/%date:yyyy%/a"}, ["job"]),
+        (
+            {"filename_prefix": "a", "output_path": ""},
+            {"filename_prefix": "job/a", "output_path": ""},
+            ["job"],
+        ),
+        ({"filename_prefix": "a", "output_path": "none"}, {"filename_prefix": "job/a"}, ["job"]),
+        ({"filename_prefix": "a", "output_path": "."}, {"filename_prefix": "job/a"}, ["job"]),
+        ({"filename_prefix": "a", "output_path": "sets"}, {"output_path": "job/sets"}, ["job", "job/sets"]),
+        ({"filename_prefix": "b/a", "output_path": "x/y/"}, {"output_path": "job/x/y"}, ["job", "job/x/y/b"]),
+        (
+            {"filename_prefix": "a", "output_path": "x/[time(%Y)]"},
+            {"output_path": "job/x/[time(%Y)]"},
+            ["job", "job/x"],
+        ),
+        ({"filename": "a", "output_path": "x"}, {"output_path": "job/x"}, ["job", "job/x"]),
+    ],
+)
+def test_the_folders_that_a_node_writes_to(
+    inputs: dict[str, str], moved: dict[str, str], folders: list[str]
+) -> None:
+    workflow = into_folder(saving("Image Save", **inputs), "job", DEFS)
+    assert workflow == saving("Image Save", **{**inputs, **moved})
+    assert output_folders(workflow, "job") == folders
+
+
+@pytest.mark.parametrize("path", ["/tmp", "../x", "a/../../x", "\\\\host", "a\0", "x" * 5000])
+def test_a_folder_that_leads_elsewhere_is_refused(path: str) -> None:
+    with pytest.raises(InvalidValue, match="output_path of node 1"):
+        into_folder(saving("Image Save", filename_prefix="a", output_path=path), "job", DEFS)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
+import struct
+import zlib
 
 import pytest
 from PIL import Image
@@ -13,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from comfy_worker.errors import InvalidInput, InvalidMedia, InvalidWorkflow
 from comfy_worker.inputs.embedded_workflow import read_saved_graph
 from comfy_worker.request.schema import JobInput
+from tests import bombs
 
 API, EDITOR = {"1": {"class_type": "A", "inputs": {}}}, {"nodes": [], "links": []}
 PICTURE = Image.new("RGB", (8, 8))
@@ -46,12 +50,22 @@ def webp() -> str:
     return encoded("WEBP", exif=exif)
 
 
+def with_notes() -> dict[str, object]:
+    """A graph with what ComfyUI notes in it as it runs."""
+    return {"1": {**API["1"], "is_changed": [math.nan], "_cached": {"a": math.inf}}}
+
+
 @pytest.mark.parametrize(
     ("text", "graph"),
     [
         (png(prompt=API, workflow=EDITOR), API),
         (png(workflow=EDITOR), EDITOR),
         (png(prompt="{cut", workflow=EDITOR), EDITOR),
+        (png(prompt=[1], workflow=EDITOR), EDITOR),
+        (png(prompt={}, workflow=EDITOR), EDITOR),
+        (png(prompt={"1": {"class_type": "A", "inputs": {"a": math.nan}}}, workflow=EDITOR), EDITOR),
+        (png(prompt={"1": {"class_type": "\ud800", "inputs": {}}}, workflow=EDITOR), EDITOR),
+        (png(prompt=with_notes()), API),
         (animated_png(), API),
         (webp(), API),
     ],
@@ -59,6 +73,72 @@ def webp() -> str:
 def test_the_graph_is_read_the_one_that_ran_first(text: str, graph: object) -> None:
     assert read_saved_graph(text) == graph
     assert JobInput.read({"workflow": "data:image/png;base64," + text}).workflow == graph
+
+
+MANY_TAGS = b"".join(struct.pack("<HHII", 0x0110, 2, 1_000_000, 8) for _ in range(65_000))
+GRAPH = b"prompt\0" + json.dumps(API).encode()
+
+
+BARE = ((b"IHDR", b"\xff" * 13), (b"tEXt", GRAPH), (b"IEND", b""))
+
+
+def text_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def packed(kind: bytes, keyword: bytes, text: bytes) -> bytes:
+    """A compressed text chunk."""
+    head = keyword + (b"\0\0" if kind == b"zTXt" else b"\0\1\0\0\0")
+    return bombs.png_chunk(kind, head + zlib.compress(text, 9))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bombs.animated_png(13_000, 1_000, bombs.png_chunk(b"comf", GRAPH)),
+        bombs.plain_png(13_000, bombs.png_chunk(b"tEXt", GRAPH)),
+        # Neither the pixels nor the frames are there, which nobody asks for.
+        b"".join([bombs.PNG, *(bombs.png_chunk(*chunk) for chunk in BARE)]),
+        bombs.plain_png(8, packed(b"zTXt", b"prompt", json.dumps(API).encode())),
+        bombs.plain_png(8, packed(b"iTXt", b"prompt", json.dumps(API).encode())),
+    ],
+    ids=["animation", "large", "no-pixels", "zTXt", "iTXt"],
+)
+def test_no_pixel_is_decoded_for_a_graph(data: bytes) -> None:
+    assert read_saved_graph(text_of(data)) == API
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "WEBP", "AVIF", "TIFF"])
+def test_graphs_in_exif_are_found(image_format: str) -> None:
+    exif = PICTURE.getexif()
+    exif[0x0110] = f"prompt:{json.dumps(API)}"
+    assert read_saved_graph(encoded(image_format, exif=exif)) == API
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (bombs.plain_png(8, packed(b"zTXt", b"x", bytes(40_000_000))), "more than 32 MB of text"),
+        (bombs.plain_png(8, packed(b"iTXt", b"x", bytes(40_000_000))), "more than 32 MB of text"),
+        (bombs.plain_png(8, *[packed(b"zTXt", b"x", bytes(9_000_000))] * 4), "more than 32 MB of text"),
+        (bombs.plain_png(8, packed(b"iTXt", b"x", b"")[:-9]), "no picture that can be read"),
+        (bombs.plain_png(8, bombs.png_chunk(b"iTXt", b"prompt\0\1\0")), "no picture that can be read"),
+        (bombs.plain_png(8, bombs.png_chunk(b"eXIf", b"II*\0\xff\xff\xff\xff")), "without a graph"),
+        (bombs.PNG + bombs.png_chunk(b"gAMA", b"") * 600_000, "no picture that can be read"),
+        (b"RIFF\xff\xff\xff\xffWEBPVP8X\xff\xff\xff\xff" + bytes(200), "no picture that can be read"),
+        (b"\xff\xd8" + b"\xff\xe0\0\2" * 600_000, "no picture that can be read"),
+        (bombs.avif_without_clock(), "without a graph|no picture"),
+        (b"II*\0" + bytes([8, 0, 0, 0]) + b"\xff" * 300, "without a graph"),
+        (b"II*\0" + struct.pack("<IH", 8, 65_000) + MANY_TAGS + bytes(1_000_000), "more than 32 MB of text"),
+    ],
+    ids=[
+        *("zTXt-bomb", "iTXt-bomb", "texts-together", "chunk-cut", "iTXt-short", "exif", "many-chunks"),
+        *("riff-length", "many-segments", "avif-clock", "tiff", "many-tags"),
+    ],
+)
+def test_metadata_that_means_harm_is_refused(data: bytes, sentence: str) -> None:
+    with pytest.raises(InvalidWorkflow, match=sentence):
+        read_saved_graph(text_of(data))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +149,9 @@ def test_the_graph_is_read_the_one_that_ran_first(text: str, graph: object) -> N
         (encoded("JPEG"), InvalidWorkflow),
         (png(), InvalidWorkflow),
         (png(prompt="[1]"), InvalidWorkflow),
+        (png(prompt={"\udc00": {"class_type": "A", "inputs": {}}}), InvalidWorkflow),
+        (png(prompt='{"1": {"class_type": "A", "inputs": {"a": ' + "9" * 5000 + "}}}"), InvalidWorkflow),
+        (png(prompt="[" * 5000), InvalidWorkflow),
         (png(prompt=API)[:60], InvalidWorkflow),
     ],
 )

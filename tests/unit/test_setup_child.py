@@ -62,6 +62,35 @@ def test_a_failure_is_explained_in_one_line(output: str, said: str) -> None:
     assert "\n" not in explain(output)
 
 
+@pytest.mark.parametrize(
+    ("output", "environ", "words"),
+    [
+        (GIT_DNS, {}, ["check the connection to h;", "set HTTPS_PROXY", "set PIP_INDEX_URL"]),
+        (
+            "fatal: unable to access 'https://github.com/x/': Could not resolve host: github.com",
+            {"HTTPS_PROXY": "http://me:secret@proxy.example:3128"},
+            ["connection to github.com;", "the proxy proxy.example:3128", "--comfyui-source git+URL"],
+        ),
+        (
+            "HTTPSConnectionPool(host='pypi.org', port=443): Max retries: NewConnectionError",
+            {"https_proxy": "proxy.example"},
+            ["connection to pypi.org;", "the proxy proxy.example;", "set PIP_INDEX_URL"],
+        ),
+        (UV_REFUSED, {}, ["connection to the package index;", "already downloaded is kept"]),
+        (
+            "Connection refused (https://user:word@api.comfy.org/x)",
+            {},
+            ["to api.comfy.org;", "COMFY_REGISTRY_URL"],
+        ),
+    ],
+)
+def test_no_network_names_host_proxy_and_mirror(output: str, environ: dict[str, str], words: list[str]) -> None:
+    said = explain(output, environ)
+    for word in words:
+        assert word in said
+    assert "secret" not in said
+
+
 def test_lines_of_both_streams_arrive_and_go_to_the_log(runner: Runner, step: Step) -> None:
     program = "import os, sys; os.write(1, b'one\\rtwo\\n\\n'); os.write(2, os.environ['COLOUR'].encode())"
     lines: list[str] = []

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import errno
 import fcntl
+import io
 import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from comfy_common import paths
 from comfy_common.errors import SetupError
 from comfy_setup import __main__, cli, fetch_models, models
+from comfy_setup.console import Console
 
 
 @pytest.mark.parametrize("name", ["__init__.py", "__main__.py"])
@@ -79,6 +82,75 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_set_up(
         [line] = capsys.readouterr().err.splitlines()
         assert line.startswith(f"Error: --output: {output} ")
         assert said in line
+
+
+def test_a_folder_that_an_output_needs_is_made_and_told(tmp_path: Path) -> None:
+    said = io.StringIO()
+    cli.check_output(tmp_path / "new" / "deep" / "a.png", Console(said))
+    assert said.getvalue() == f"Making the folder {tmp_path}/new/deep\n"
+    cli.check_output(tmp_path / "new" / "deep" / "b.png", Console(said))
+    assert said.getvalue().count("Making") == 1
+
+
+def test_an_output_that_names_a_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--output", f"{tmp_path}/new/"]) == 1
+    assert "is a folder: name a file in it" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("command", ["serve", "run"])
+@pytest.mark.parametrize("setting", [("JOB_TIMEOUT_S", "soon"), ("MODELS_CACHE_GB", "-1")])
+def test_a_bad_setting_ends_with_1(
+    command: str,
+    setting: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
+    monkeypatch.setattr(models, "ensure_checkpoint", lambda *_: False)
+    monkeypatch.setenv(cli.READY, str(os.getpid()))
+    monkeypatch.setenv(*setting)
+    assert cli.main([command]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("Error: ")
+    assert setting[0] in line
+
+
+READER = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+process.stdout.close()
+said = process.stderr.read().decode()
+sys.stdout.write(f"{process.wait()} {said}")
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["comfy_setup", "--help"],
+        ["comfy_setup", "models", "--list"],
+        ["comfy_setup", "models", "--check"],
+        ["comfy_setup", "doctor"],
+        ["comfy_worker", "templates"],
+        ["comfy_worker", "schema", "txt2img", "--object-info", "tests/core_nodes.json"],
+        ["comfy_worker", "inspect", "workflows/txt2img.json", "--object-info", "tests/core_nodes.json"],
+    ],
+    ids=" ".join,
+)
+def test_a_closed_pipe_is_no_traceback(command: list[str]) -> None:
+    call = [sys.executable, "-c", READER, sys.executable, "-m", *command]
+    asked = subprocess.run(call, cwd=paths.REPO, capture_output=True, text=True, check=True, timeout=120)
+    # argparse itself swallows the error where the help is written at once, with PYTHONUNBUFFERED.
+    assert asked.stdout == "141 " or (asked.stdout == "0 " and "--help" in command)
+
+
+def test_closed_errors_are_no_traceback() -> None:
+    shell = f"{sys.executable} -m comfy_setup run --input '{{' 2>&1 >/dev/null | true; echo ${{PIPESTATUS[0]}}"
+    asked = subprocess.run(["bash", "-c", shell], cwd=paths.REPO, capture_output=True, text=True, timeout=60)
+    assert asked.stderr == ""
+    assert asked.stdout in ("141\n", "1\n")  # `true` may end before or after the one line
 
 
 def test_trying_an_output_leaves_no_file_and_keeps_one_that_is_there(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from comfy_common import paths
 from comfy_common.comfyui_version import PARTS
 from comfy_setup import doctor, packages
 from comfy_setup.doctor import Finding, gpu_findings
+from comfy_setup.marker import write_stamp
 
 EMPTY_SAFETENSORS = b"\x02\0\0\0\0\0\0\0{}"
 H200 = "NVIDIA H200, 143771 MiB, 143000 MiB, 570.86.15"
@@ -126,6 +127,27 @@ def test_a_package_whose_module_is_gone_is_bad(whole: dict[str, str]) -> None:
 def test_a_comfyui_without_its_comfy_is_bad(whole: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "comfy").rename(tmp_path / "away")
     assert rows(whole)["ComfyUI"].level == "bad"
+
+
+@pytest.mark.parametrize(
+    ("requirement", "level", "found"),
+    [("not-there>=1", "bad", "not-there>=1 (not installed)"), ("packaging>=99", "note", "packaging>=99 (")],
+)
+def test_unmet_requirements_of_comfyui_name_their_remedy(
+    whole: dict[str, str], tmp_path: Path, requirement: str, level: str, found: str
+) -> None:
+    assert rows(whole)["ComfyUI"].level == "ok"
+    (tmp_path / "requirements.txt").write_text(f"packaging\n{requirement}\n")
+    finding = rows(whole)["ComfyUI"]
+    assert finding.level == level
+    assert f"do not meet its requirements: {found}" in finding.text
+    assert finding.text.endswith(f"call `python3 -m comfy_setup install --comfyui-dir {tmp_path}`")
+
+
+def test_a_stand_in_for_the_default_is_noted(whole: dict[str, str], tmp_path: Path) -> None:
+    write_stamp(tmp_path / ".comfy_setup.json", {"source": "wheel", "asked": "0.3.75", "chosen": ""})
+    assert rows(whole)["ComfyUI"].level == "note"
+    assert "stands in for 0.33.0, which `install` fetches" in rows(whole)["ComfyUI"].text
 
 
 @pytest.mark.parametrize(("name", "value"), [("COMFY_ARGS", '"x'), ("WORKER_CONCURRENCY", "0")])

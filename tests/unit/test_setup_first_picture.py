@@ -11,7 +11,7 @@ import pytest
 
 from comfy_common import paths
 from comfy_common.errors import SetupError
-from comfy_local.first_picture import tell_failure, tell_result, write_files
+from comfy_local.first_picture import tell_failure, tell_result, with_format, write_files
 from comfy_setup.console import Console
 
 
@@ -33,6 +33,40 @@ def test_a_given_file_gets_the_first_in_a_folder_that_is_made(tmp_path: Path) ->
     result = {"images": [], "videos": [media("v.mp4"), media("w.webm")], "seed": None}
     written = write_files(result, tmp_path / "new" / "a.mp4", "wan")
     assert written == [tmp_path / "new" / "a.mp4", tmp_path / "new" / "a-2.webm"]
+
+
+def test_a_name_does_not_lie_about_its_file(tmp_path: Path) -> None:
+    for output, made, written in (
+        ("a.jpg", "x.jpeg", "a.jpg"),
+        ("a.JPG", "x.jpg", "a.JPG"),
+        ("a.gif", "x.png", "a.gif.png"),
+        ("a.jpg", "x.mp4", "a.jpg.mp4"),
+        ("a", "x.png", "a.png"),
+    ):
+        (path,) = write_files({"images": [media(made)], "seed": 1}, tmp_path / output, "x")
+        assert path.name == written
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "wanted"),
+    [
+        ("a.jpg", None, {"format": "jpeg"}),
+        ("a.JPEG", {"quality": 5}, {"quality": 5, "format": "jpeg"}),
+        ("a.webp", {"format": None}, {"format": "webp"}),
+        ("a.png", {"format": "png"}, {"format": "png"}),
+        ("a.mp4", {"quality": 5}, {"quality": 5}),
+        ("a.jpg", "text", "text"),
+    ],
+)
+def test_the_ending_of_the_output_is_its_format(output: str, options: Any, wanted: Any) -> None:
+    asked = {"prompt": "x"} if options is None else {"prompt": "x", "output": options}
+    assert with_format(asked, Path(output))["output"] == wanted
+
+
+def test_an_ending_that_contradicts_the_input_is_told() -> None:
+    with pytest.raises(SetupError, match=r"--output a\.jpg and the input's output\.format webp differ"):
+        with_format({"output": {"format": "webp"}}, Path("a.jpg"))
+    assert with_format({"prompt": "x"}, None) == {"prompt": "x"}
 
 
 def test_a_job_without_files_is_told(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -163,7 +164,28 @@ def test_a_file_of_another_hash_is_damaged(tmp_path: Path) -> None:
 def test_a_models_txt_that_is_no_text_is_told(listed: dict[str, str]) -> None:
     (Path(listed["MODELS_DIR"]).parent / "models.txt").write_bytes(b"loras/\xff https://h.example/a")
     with pytest.raises(SetupError, match=r"models\.txt is no UTF-8 text"):
-        models.listed([])
+        models.listed([], listed)
+
+
+def test_one_file_can_be_named(listed: dict[str, str]) -> None:
+    (entry,) = models.listed(["checkpoints/x.safetensors"], listed)
+    assert entry.url == "https://h.example/x"
+
+
+def test_a_template_of_the_volume_can_be_named(listed: dict[str, str]) -> None:
+    folder = Path(listed["VOLUME_DIR"]) / "workflows"
+    folder.mkdir(parents=True)
+    needs = [
+        {"folder": "loras", "file": "z.safetensors", "url": "https://h.example/z"},
+        {"folder": "vae", "file": "y"},
+    ]
+    (folder / "mine.params.json").write_text(json.dumps({"needs": needs}))
+    (folder / "odd.params.json").write_text('{"needs": [{"url": "x"}]}')
+    assert models.listed(["mine"], listed) == [Entry("", "loras/z.safetensors", "https://h.example/z", "")]
+    with pytest.raises(SetupError, match=r"odd\.params\.json does not say where its models come from"):
+        models.listed(["odd"], listed)
+    with pytest.raises(SetupError, match="has no section"):
+        models.listed(["../mine"], listed)
 
 
 def test_an_unknown_section_is_named_with_those_there_are(listed: dict[str, str]) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from comfy_common import paths
 from comfy_common.errors import SetupError
+from comfy_common.import_failures import ImportFailures
 from comfy_setup import node_packs
-from comfy_setup.node_packs import Pack, import_failures, parse_packs
+from comfy_setup.child import ProgramFailed
+from comfy_setup.node_packs import Pack, parse_packs
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LOG = """\
@@ -66,11 +68,14 @@ def test_the_shipped_list_names_no_pack() -> None:
 
 
 def test_each_pack_that_comfyui_does_not_load_is_named_with_its_reason() -> None:
-    failed = import_failures(LOG.splitlines())
-    assert list(failed) == [f"/worker/custom_nodes/{name}" for name in ("broken", "empty", "silent")]
-    assert failed["/worker/custom_nodes/broken"].endswith("No module named 'no_such_package'")
-    assert "lack of NODE_CLASS_MAPPINGS" in failed["/worker/custom_nodes/empty"]
-    assert failed["/worker/custom_nodes/silent"] == "it does not say why"
+    failures = ImportFailures()
+    for line in LOG.splitlines():
+        failures.hear(line)
+    failed = failures.failed()
+    assert list(failed) == [Path(f"/worker/custom_nodes/{name}") for name in ("broken", "empty", "silent")]
+    assert failed[Path("/worker/custom_nodes/broken")].endswith("No module named 'no_such_package'")
+    assert "lack of NODE_CLASS_MAPPINGS" in failed[Path("/worker/custom_nodes/empty")]
+    assert failed[Path("/worker/custom_nodes/silent")] == "it does not say why"
 
 
 def test_the_worker_gives_comfyui_the_folder_of_the_packs_once_it_is_there(
@@ -80,3 +85,38 @@ def test_the_worker_gives_comfyui_the_folder_of_the_packs_once_it_is_there(
     assert paths.custom_node_folders(tmp_path / "volume") == [paths.CUSTOM_NODES]
     paths.NODE_PACKS.mkdir()
     assert paths.custom_node_folders(tmp_path / "volume") == [paths.NODE_PACKS, paths.CUSTOM_NODES]
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        (
+            "Because you require numpy>=3 and numpy==1.26.4, your requirements are unsatisfiable.",
+            ["one asks for NumPy>=3  ; python_version>'3'", "and the worker needs NumPy 1.26.4"],
+        ),
+        (
+            "Because you require foo-bar>=2 and foo-bar<2, your requirements are unsatisfiable.",
+            ["one asks for foo_bar>=2", "two asks for foo.bar<2"],
+        ),
+    ],
+)
+def test_a_conflict_names_packs_and_requirements(
+    output: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "NODE_PACKS", tmp_path)
+    monkeypatch.setattr(node_packs.packages, "INSTALLED", tmp_path / "installed.txt")
+    (tmp_path / "installed.txt").write_text("numpy==1.26.4\ntorch==2.10.0\n")
+    for name, text in (
+        ("one", "# big\nNumPy>=3  ; python_version>'3'\nfoo_bar>=2 # new\n-e .\n"),
+        ("two", "foo.bar<2\n"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "requirements.txt").write_text(text)
+    error = ProgramFailed("Installing failed.", output)
+    said = str(node_packs._conflict([Pack("one", "one", "1"), Pack("two", "two", "1")], error))
+    for word in words:
+        assert word in said
+    assert said.endswith("Installing failed.")
+    assert node_packs._conflict([Pack("two", "two", "1")], ProgramFailed("No network.", "no")).args == (
+        "No network.",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from comfy_common import paths
 from comfy_common.errors import SetupError
 from comfy_setup import install, packages
+from comfy_setup.comfyui import Choice
+from comfy_setup.console import Console
 from comfy_setup.marker import file_hash, read_stamp, write_stamp
 
 
@@ -56,11 +59,11 @@ def test_the_packages_for_tests_count_only_where_they_are_asked_for(stamp: Path)
 
 
 def test_a_torch_for_another_cuda_is_ready_only_where_none_was_asked_for(stamp: Path) -> None:
-    assert not packages.ready("13")
-    write_stamp(stamp, entries(cuda="13", worker=file_hash(packages.WORKER_LOCKS["13"])))
-    assert (packages.ready(), packages.ready("13"), packages.ready("12")) == (True, True, False)
     assert packages.chosen_cuda() == "13"
-    write_stamp(stamp, entries(cuda="13"))  # made from the lock of the other
+    write_stamp(stamp, entries(cuda="12", worker=file_hash(packages.WORKER_LOCKS["12"])))
+    assert (packages.ready(), packages.ready("12"), packages.ready("13")) == (True, True, False)
+    assert packages.chosen_cuda() == "12"
+    write_stamp(stamp, entries(cuda="12"))  # made from the lock of the other
     assert not packages.ready()
 
 
@@ -113,3 +116,28 @@ def test_what_uv_has_cached_need_not_fit_again(tmp_path: Path, monkeypatch: pyte
         sparse.truncate(8_000_000_000)
     install.check_disk(2e9, {"UV_CACHE_DIR": str(cache)})
     install.check_disk(2e9, {"XDG_CACHE_HOME": str(tmp_path / "cache")})
+
+
+def test_the_lock_meets_the_default_comfyuis_requirements() -> None:
+    names = {name for cuda in ("12", "13") for name in locked(cuda)}
+    assert {"comfy-kitchen", "comfy-aimdo", "comfy-angle", "simpleeval", "pyopengl"} <= names
+    assert [locked(cuda)["transformers"].partition(".")[0] for cuda in ("12", "13")] == ["4", "4"]
+
+
+def test_a_linked_environment_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = tmp_path / "other" / ".venv"
+    shared.mkdir(parents=True)
+    (tmp_path / ".venv").symlink_to(shared)
+    monkeypatch.setattr(paths, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(packages, "STAMP", tmp_path / ".venv" / "comfy_setup.json")
+    write_stamp(packages.STAMP, entries(worker="of other lock files"))
+    before = {path: path.read_bytes() for path in shared.iterdir()}
+    for name in ("install_comfyui", "compile_bytecode", "described"):
+        monkeypatch.setattr(install.comfyui, name, lambda *_: "")
+    monkeypatch.setattr(install.node_packs, "install_packs", lambda *_: None)
+    console = Console(io.StringIO())
+    install.install(console, {}, Choice())
+    assert {path: path.read_bytes() for path in shared.iterdir()} == before
+    said = console.stream.getvalue()  # type: ignore[attr-defined]
+    assert said.startswith(f".venv is a link to {shared}: used as it is, though not made from these locks\n")

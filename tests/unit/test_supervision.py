@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+import requests
 
 from comfy_worker.comfyui import process as process_module
+from comfy_worker.comfyui import supervisor
 from comfy_worker.comfyui.cause import oom_kills
 from comfy_worker.comfyui.execution import Limits
 from comfy_worker.comfyui.launch import LaunchOptions
+from comfy_worker.comfyui.runaways import Runaways
 from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI, pause_s
 from comfy_worker.deadline import Stop
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, JobTimedOut, OutOfMemory, WorkerError
@@ -42,6 +47,13 @@ class Handler(BaseHTTPRequestHandler):
         action = actions.get(self.path, "404" if self.path.startswith(("/ws", "/comfy_worker")) else "")
         if action == "hang":
             time.sleep(60)
+        if action == "slow":
+            time.sleep(2)
+            action = ""
+        if action == "chatter":
+            for step in range(600):
+                print("step", step, flush=True)
+                time.sleep(0.1)
         if action == "exit":
             print("ValueError: enough", flush=True)
             os._exit(3)
@@ -69,8 +81,8 @@ def stand_in(tmp_path: Path) -> Callable[..., Any]:
     (tmp_path / "main.py").write_text(MAIN)
 
     @contextmanager
-    def made(*args: str, **changes: Any) -> Iterator[ComfyUI]:
-        comfyui = ComfyUI(LaunchOptions(tmp_path, args=args, **changes), QUICK)
+    def made(*args: str, limits: Limits = QUICK, **changes: Any) -> Iterator[ComfyUI]:
+        comfyui = ComfyUI(LaunchOptions(tmp_path, args=args, **changes), limits)
         try:
             yield comfyui
         finally:
@@ -156,7 +168,8 @@ def test_pauses_grow_up_to_half_a_minute() -> None:
         (("--do", "/system_stats=500"), "was not ready after 2 s while it was starting"),
         (("--do", "/object_info=500"), "ComfyUI answered HTTP 500 to GET /object_info"),
         (("--do", "/object_info=garbage"), "ComfyUI answered HTTP 200 to GET /object_info"),
-        (("--do", "/object_info=hang"), "ComfyUI does not answer GET /object_info (ReadTimeout)"),
+        (("--do", "/object_info=hang"), "was not ready after 2 s while it was starting"),
+        (("--do", "/object_info=exit"), "ended with exit status 3 while it was starting and its log says"),
         (("--do", "/comfy_worker/validated=500"), "ComfyUI answered HTTP 500 to GET /comfy_worker/validated"),
     ],
 )
@@ -169,6 +182,91 @@ def test_one_that_does_not_start_is_told_to_who_waits_and_makes_the_worker_worn(
         assert told in str(error)
         assert not error.try_again
         assert comfyui.is_worn
+
+
+@pytest.mark.parametrize("route", ["/object_info", "/comfy_worker/validated"])
+def test_a_slow_volume_may_take_the_boots_time(stand_in: Callable[..., Any], route: str) -> None:
+    with stand_in("--do", f"{route}=slow") as comfyui:
+        assert QUICK.silence_s < 2.0
+        comfyui.ready(Stop(timeout_s=20))
+        assert comfyui.is_up
+
+
+def test_a_boot_error_keeps_no_job_alive(stand_in: Callable[..., Any]) -> None:
+    class Input:
+        """What a job holds while it waits."""
+
+    def job() -> weakref.ref[Input]:
+        held = Input()
+        with pytest.raises(ComfyUIUnavailable):
+            comfyui.ready(Stop(timeout_s=20))
+        return weakref.ref(held)
+
+    with stand_in("--die-at-boot", "import no_such_thing") as comfyui:
+        held = [job() for _ in range(2)]
+        gc.collect()
+        assert [ref() for ref in held] == [None, None]
+
+
+def test_the_details_of_a_boot_error_are_each_jobs_own(stand_in: Callable[..., Any]) -> None:
+    with stand_in("--die-at-boot", "import no_such_thing") as comfyui:
+        first = error_of(comfyui)
+        first.details.append({"stage": "wait"})
+        assert {"stage": "wait"} not in error_of(comfyui).details
+
+
+def test_a_volume_that_hangs_holds_neither_start_nor_end(tmp_path: Path) -> None:
+    answered = threading.Event()
+
+    def options() -> LaunchOptions:
+        answered.wait(60)
+        return LaunchOptions(tmp_path)
+
+    comfyui = ComfyUI(options, QUICK)
+    try:
+        comfyui.start()
+        with pytest.raises(JobTimedOut):
+            comfyui.ready(Stop(timeout_s=0.3))
+    finally:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(supervisor, "CLOSE_S", 0.1)
+            comfyui.close()
+        answered.set()
+
+
+def test_a_log_that_goes_on_is_a_sign_of_life(stand_in: Callable[..., Any]) -> None:
+    patient = Limits(silence_s=1.0, stall_s=4.0, interrupt_s=0.5)
+    with stand_in("--do", "/prompt=hang", "--do", "/chatter=chatter", limits=patient) as comfyui:
+        first = comfyui.ready(Stop())
+        silent_since = time.monotonic()
+        chatter = threading.Thread(target=lambda: ignore_errors(f"{first.process.base_url}/chatter"))
+        chatter.start()
+        assert eventually(lambda: first.process.failure() is not None)
+        assert time.monotonic() - silent_since > 2.0, "silent for longer than silence_s, and alive"
+        assert "left HTTP unanswered for 4 s, although it wrote to its log" in str(first.process.failure())
+        chatter.join()
+
+
+def ignore_errors(url: str) -> None:
+    with suppress(requests.RequestException):
+        requests.get(url, timeout=60)
+
+
+@pytest.mark.parametrize("no_proxy", [None, "example.com"])
+def test_a_proxy_of_the_environment_is_not_asked(
+    stand_in: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, no_proxy: str | None
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, no_proxy) if no_proxy else monkeypatch.delenv(name, raising=False)
+    with stand_in() as comfyui:
+        running = comfyui.ready(Stop(timeout_s=20))
+        assert running.client.answers()
+        environ = main_of(running.process.options.comfyui_dir)[0].environ()
+        assert "127.0.0.1" in environ["NO_PROXY"].split(",")
+        assert environ["no_proxy"] == environ["NO_PROXY"]
+        assert environ["HTTP_PROXY"] == "http://127.0.0.1:9", "a node may need it"
 
 
 def test_no_place_for_its_folders_is_told(stand_in: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +331,7 @@ def test_a_second_try_for_want_of_memory_that_comfyui_does_not_survive_is_the_la
 
     monkeypatch.setattr(RunningComfyUI, "_execute", execute)
     running = object.__new__(RunningComfyUI)
+    running._runaways = Runaways()
     running.process = SimpleNamespace(failure=lambda: None)  # type: ignore[assignment]
     running.client = SimpleNamespace(free=lambda: None)  # type: ignore[assignment]
     with pytest.raises(ComfyUIUnavailable) as caught:

@@ -23,7 +23,7 @@ RECORDED = {"LOAD_3D", "WEBCAM", "AUDIO_RECORD"}
 # An input that its declaration does not tell apart from others of its kind.
 LATENT = ("LoadLatent", "latent")
 PATH_NAME = re.compile(r"(^|_)(file|filename|path|folder|dir|directory)(_|$)", re.IGNORECASE)
-OUTPUT_NAMES = {"filename_prefix", "folder_name"}
+OUTPUT_NAMES = {"filename_prefix", "folder_name", "output_path"}
 # What the folders of jobs are called.
 JOB_FOLDER = re.compile(r"[0-9a-f]{32}(/|$)")
 
@@ -92,12 +92,14 @@ def _check_choice(graph: Graph, place: Input, ours: Set[str]) -> None:
     choices = (spec and spec.choices) or ()
     for name in _texts(graph.value(literal or place)):
         is_listed = name in choices or (is_model(name) and not climbs(name))
-        if name not in ours and (JOB_FOLDER.match(name) or (is_path and not is_listed)):
+        is_elsewhere = name not in choices and climbs(name)
+        if name not in ours and (JOB_FOLDER.match(name) or is_elsewhere or (is_path and not is_listed)):
             raise _refused(graph, place, name, "which is none of its choices")
 
 
 def _inputs(graph: Graph, outputs: Iterable[str], wanted: Callable[[str, InputSpec], bool]) -> Iterator[Input]:
-    for node_id in dict.fromkeys(one for out in outputs for one in (out, *ancestors(graph.workflow, out))):
+    ends = list(outputs)
+    for node_id in dict.fromkeys([*ends, *ancestors(graph.workflow, *ends)]):
         for place in graph.inputs(node_id):
             spec = graph.spec(place)
             if spec is not None and wanted(graph.workflow[node_id]["class_type"], spec):

@@ -1,31 +1,49 @@
-"""A workflow against what this ComfyUI has: every reason for which it would be refused, found beforehand.
+"""Checks a workflow against what this ComfyUI has, and finds every reason for which it would be refused.
 
-Owns ComfyUI's rules (``validate_prompt`` in its ``execution.py``) and what would do instead. Looks at no file:
-which input files are there, and where models can be got, is handed in. It is stricter than ComfyUI where that
-would queue a workflow only to fail: a model file that is missing is an error even where its list is of the newer
-form, which ComfyUI does not hold values against; and so is an output that ComfyUI would drop.
+The rules are those of ``validate_prompt`` in ComfyUI's ``execution.py``. No file is looked at: which input files
+are there, and where models can be got, is passed in. The check is stricter than ComfyUI where ComfyUI would queue
+a workflow only to fail: for a missing model file that stands in a list of the newer form, for an output that
+ComfyUI would drop, and for a broken link in an input that its class does not declare.
 """
 
 from __future__ import annotations
 
-import difflib
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from comfy_common.placeholder_names import real_files
 from comfy_worker.errors import InputError, InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled, brief
-from comfy_worker.workflow.graph import Workflow, title_of
+from comfy_worker.nearest import MAX_HINTS, nearest
+from comfy_worker.workflow.check.links import LinkFault, LinkWalk, link_faults, unwrapped
+from comfy_worker.workflow.graph import Input, Need, Workflow, title_of
 from comfy_worker.workflow.model_files import Sources, find_need
-from comfy_worker.workflow.model_names import is_model, nearest_files
+from comfy_worker.workflow.model_names import FOLDERS, is_model, nearest_files
 from comfy_worker.workflow.node_defs import Absence, InputSpec, NodeDefs
 
-__all__ = ["Checked", "Finding", "check", "is_stale", "refusal"]
+__all__ = ["Checked", "Finding", "broken_links", "check", "is_stale", "refusal"]
 
 # Looking a class up reads the sources of packs.
 MAX_EXPLAINED = 10
+# How many of the installed files an error names.
+MAX_SHOWN = 8
+# A client reads the first few; what is sent has to stay small.
+MAX_FINDINGS = 100
+MAX_WARNINGS = 50
+TEXT_LENGTH = 200
+LINK_TYPES = {
+    "bad_linked_input",
+    "bad_output_slot",
+    "cycle",
+    "dangling_link",
+    "hidden_link",
+}
 CONVERSIONS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 Finding = dict[str, Any]
+# What each finding says of the node that it is about.
+WHERE = ("node_id", "title", "class_type", "input", "given")
 
 
 @dataclass(frozen=True)
@@ -35,7 +53,8 @@ class Checked:
     Attributes:
         findings: each with ``node_id``, ``title``, ``class_type``, ``input``, ``given``, ``type`` (ComfyUI's word
             where it has one), ``problem`` and ``would_do``; for a model file ``folder``, ``nearest``, ``url``,
-            ``in_models_txt`` and ``looked_in`` too, for an unknown class ``nearest`` and ``pack``.
+            ``in_models_txt`` and ``looked_in`` too, for an unknown class ``nearest`` and ``pack``. Of many only
+            the first are kept, and the last one, of type ``more``, counts the rest.
         warnings: sentences on what is strange and is no reason to refuse.
     """
 
@@ -52,7 +71,28 @@ def check(workflow: Workflow, defs: NodeDefs, sources: Sources) -> Checked:
         sources: what else is known.
     """
     checker = _Checker(workflow, defs, sources)
-    return Checked(tuple(checker.findings()), tuple(checker.warnings()))
+    findings = _first(checker.findings())
+    return Checked(findings, tuple(itertools.islice(checker.warnings(), MAX_WARNINGS)))
+
+
+def _first(findings: Iterator[Finding]) -> tuple[Finding, ...]:
+    """The first findings, and one that counts those that are left out."""
+    kept = list(itertools.islice(findings, MAX_FINDINGS))
+    left_out = sum(1 for _ in findings)
+    if left_out:
+        rest = _Problem("more", f"{left_out} further problems were found", "mend those that are listed first")
+        kept.append({**dict.fromkeys(WHERE), **rest.finding})
+    return tuple(kept)
+
+
+def broken_links(workflow: Workflow, defs: NodeDefs, sources: Sources) -> list[Finding]:
+    """The findings about links alone.
+
+    A broken link is the cause of much that goes wrong later, such as a sampler without a prompt, so it has to be
+    told before any of that.
+    """
+    checker = _Checker(workflow, defs, sources)
+    return list(_first(finding for finding in checker.findings() if finding["type"] in LINK_TYPES))
 
 
 def is_stale(findings: Iterable[Finding]) -> bool:
@@ -63,7 +103,7 @@ def is_stale(findings: Iterable[Finding]) -> bool:
 def refusal(findings: Iterable[Finding]) -> InputError:
     """The error for findings, at least one: its code is that of the gravest kind, its details are all of them."""
     details = list(findings)
-    kinds = {finding["type"] for finding in details}
+    kinds = {finding["type"] for finding in details} - {"more"}
     gravest: str = details[0]["type"]
     error: type[InputError] = InvalidWorkflow
     if "unknown_class" in kinds:
@@ -73,8 +113,10 @@ def refusal(findings: Iterable[Finding]) -> InputError:
     elif kinds <= {"missing_model", "missing_input_file"}:
         gravest, error = "missing_model", ModelNotFound
     first = next(finding for finding in details if finding["type"] == gravest)
-    where = "" if first["node_id"] is None else f"node {first['node_id']} ({first['title']}): "
+    where = "" if first["node_id"] is None else f"node {first['node_id']} ({brief(first['title'])}): "
     more = f" ({len(details) - 1} more in the details)" if len(details) > 1 else ""
+    if details[-1]["type"] == "more":
+        more = f" ({details[-1]['problem']})"
     return error(f"{where}{first['problem']}; {first['would_do']}{more}", details)
 
 
@@ -91,8 +133,13 @@ class _Checker:
         self._workflow = workflow
         self._defs = defs
         self._sources = sources
-        self._live, self._circles = self._walk()
+        self._walk = LinkWalk(workflow, defs)
+        self._live = self._walk.live
+        self._faults: dict[str, dict[str, LinkFault]] = {}
+        for fault in link_faults(workflow, defs, self._walk):
+            self._faults.setdefault(fault.input.node_id, {})[fault.input.name] = fault
         self._explained: dict[str, Absence | None] = {}
+        self._near: dict[tuple[str, str], list[str]] = {}
 
     def findings(self) -> Iterator[Finding]:
         """All that is a reason to refuse."""
@@ -101,11 +148,18 @@ class _Checker:
             yield self._finding(node_id, None, None, self._unknown_class(self._workflow[node_id]["class_type"]))
         if not unknown and not self._live:
             would_do = "end it in a node such as SaveImage"
-            nothing = dict.fromkeys(("node_id", "title", "class_type", "input", "given"))
+            nothing = dict.fromkeys(WHERE)
             yield {**nothing, **_Problem("no_output", "the workflow has no output node", would_do).finding}
-        for node_id in self._live:
-            for spec in self._specs(node_id):
+        for node_id in self._workflow:
+            specs = self._specs(node_id) if node_id in self._live else []
+            for spec in specs:
                 yield from self._findings_at(node_id, spec)
+            # Inputs that the class does not declare, and those of a node that no output needs.
+            looked_at = {spec.name for spec in specs}
+            for name, fault in self._faults.get(node_id, {}).items():
+                if name not in looked_at:
+                    problem = _Problem(fault.type, fault.problem, fault.would_do)
+                    yield self._finding(node_id, name, self._workflow[node_id]["inputs"][name], problem)
 
     def warnings(self) -> Iterator[str]:
         """What is strange."""
@@ -131,46 +185,29 @@ class _Checker:
 
     def _finding(self, node_id: str, name: str | None, given: Any, problem: _Problem) -> Finding:
         title, class_type = title_of(self._workflow, node_id), self._workflow[node_id]["class_type"]
-        where = {"node_id": node_id, "title": title, "class_type": class_type, "input": name, "given": given}
+        where = {
+            "node_id": brief(node_id, TEXT_LENGTH),
+            "title": brief(title, TEXT_LENGTH),
+            "class_type": brief(class_type, TEXT_LENGTH),
+            "input": name if name is None else brief(name, TEXT_LENGTH),
+            "given": _small(given),
+        }
         return {**where, **problem.finding}
 
     def _specs(self, node_id: str) -> list[InputSpec]:
         declared = self._defs.get(self._workflow[node_id]["class_type"])
         return list(declared.inputs.values()) if declared else []
 
-    def _links(self, node_id: str) -> Iterator[tuple[str, str]]:
-        """The inputs of a node that are linked to a node that is there, and that node."""
-        for spec in self._specs(node_id):
-            value = self._workflow[node_id]["inputs"].get(spec.name)
-            if isinstance(value, list) and len(value) == 2 and self._is_there(value[0]):
-                yield spec.name, value[0]
-
     def _is_there(self, node_id: Any) -> bool:
         return isinstance(node_id, str) and node_id in self._workflow
-
-    def _walk(self) -> tuple[dict[str, None], set[tuple[str, str]]]:
-        """The nodes that an output needs, and the inputs at which links close a circle."""
-        done: set[str] = set()
-        circles: set[tuple[str, str]] = set()
-        for output, node in self._workflow.items():
-            declared = self._defs.get(node["class_type"])
-            way = {output: self._links(output)} if declared and declared.is_output and output not in done else {}
-            while way:
-                node_id = next(reversed(way))
-                name, above = next(way[node_id], ("", ""))
-                if not name:
-                    done.add(node_id)
-                    del way[node_id]
-                elif above in way:
-                    circles.add((node_id, name))
-                elif above not in done:
-                    way[above] = self._links(above)
-        return {node_id: None for node_id in self._workflow if node_id in done}, circles
 
     def _look_at(self, node_id: str, spec: InputSpec) -> None:
         node = self._workflow[node_id]
         if spec.name in node["inputs"]:
             value = node["inputs"][spec.name]
+            fault = self._faults.get(node_id, {}).get(spec.name)
+            if fault is not None and fault.type == "hidden_link":
+                raise _Problem(fault.type, fault.problem, fault.would_do)
             if isinstance(value, list):
                 self._look_at_link(node_id, spec, value)
             else:
@@ -191,7 +228,7 @@ class _Checker:
                 f"{spec.name} is linked to node {_shown(above)}, which is not there",
                 would_do,
             )
-        if (node_id, spec.name) in self._circles:
+        if Input(node_id, spec.name) in self._walk.circles:
             raise _Problem("cycle", f"{spec.name} closes a circle of links", "cut one of them")
         source = self._defs.get(self._workflow[above]["class_type"])
         if source is None:
@@ -208,8 +245,7 @@ class _Checker:
             raise _Problem("return_type_mismatch", problem, would_do)
 
     def _look_at_value(self, class_type: str, spec: InputSpec, value: Any) -> None:
-        if isinstance(value, dict) and "__value__" in value:
-            value = value["__value__"]
+        value = unwrapped(value)
         try:
             value = CONVERSIONS[spec.type](value) if spec.type in CONVERSIONS else value
             outside = None if spec.is_validated else _outside(spec, value)
@@ -226,7 +262,7 @@ class _Checker:
             if is_model(value):
                 raise self._missing_model(class_type, spec, value)
             if spec.is_listed:
-                near = difflib.get_close_matches(str(value), map(str, spec.choices), n=3, cutoff=0.4)
+                near = self._near_to(str(value), spec.name, spec.choices)
                 use = " or ".join(near or [str(choice) for choice in spec.choices[:8]])
                 problem = f"{spec.name} {_shown(value)} is none of its choices"
                 raise _Problem("value_not_in_list", problem, f"use {use or 'another node'}")
@@ -239,30 +275,63 @@ class _Checker:
     def _missing_model(self, class_type: str, spec: InputSpec, value: str) -> _Problem:
         file = value.replace("\\", "/")
         need = find_need(class_type, spec.name, file, self._sources)
-        near = nearest_files(value, [str(choice) for choice in spec.choices or ()])
+        near = self._near.get((spec.name, value), [])
+        if not near and len(self._near) < MAX_HINTS:
+            near = nearest_files(value, [str(choice) for choice in spec.choices or ()])
+            self._near[spec.name, value] = near
         listed = f"{need.folder}/{file}" in self._sources.listed
-        where = f"models/{need.folder}" if need.folder else "its folder under models"
-        ways = [f"put it into {where}" + (f", from {need.url}" if need.url else "")]
-        ways += ["run `python3 -m comfy_setup models`, since models.txt lists it"] if listed else []
-        ways += [f"name one that is there, such as {', '.join(near)}"] if near else []
+        ways = [*self._ways_of_client(need, near, spec), self._way_of_operator(need)]
         searched = list(self._sources.searched(need.folder))
         problem = f"{spec.name} {_shown(value)} is not installed"
         problem += f" (looked in {', '.join(searched)})" if searched else ""
         facts = {"folder": need.folder, "nearest": near, "url": need.url, "in_models_txt": listed}
         facts["looked_in"] = searched
-        return _Problem("missing_model", problem, " or ".join(ways), **facts)
+        return _Problem("missing_model", problem, ", or ".join(ways), **facts)
+
+    def _ways_of_client(self, need: Need, near: list[str], spec: InputSpec) -> Iterator[str]:
+        """What a client can do about a missing model file."""
+        is_checkpoint = need.folder == FOLDERS["checkpoint"]
+        installed = real_files(str(choice) for choice in spec.choices or ())
+        if near:
+            yield f"name one that is there, such as {', '.join(near)}"
+        elif installed:
+            more = f" and {len(installed) - MAX_SHOWN} more" if len(installed) > MAX_SHOWN else ""
+            by_key = " as `checkpoint`" if is_checkpoint else ""
+            yield f"name an installed one{by_key}: {', '.join(installed[:MAX_SHOWN])}{more}"
+        if self._sources.accepts_urls:
+            yield "give its URL"
+
+    def _way_of_operator(self, need: Need) -> str:
+        """What the operator can do about it."""
+        where = f"models/{need.folder}" if need.folder else "its folder under models"
+        name = self._sources.commands.get(f"{need.folder}/{need.file}")
+        source = f", from {need.url}" if need.url else ""
+        way = f"put it into {where}{source}"
+        if name:
+            way = f"run `python3 -m comfy_setup models --only {name}`"
+        if self._sources.has_default and need.folder == FOLDERS["checkpoint"]:
+            way += " or to set SD_MODEL to an installed one"
+        return f"ask the operator to {way}"
+
+    def _near_to(self, name: str, where: str, known: Iterable[Any]) -> list[str]:
+        """The known names that are near one; none after many searches."""
+        key = (where, name)
+        if key not in self._near and len(self._near) < MAX_HINTS:
+            self._near[key] = nearest(name, map(str, known))
+        return self._near.get(key, [])
 
     def _unknown_class(self, class_type: str) -> _Problem:
-        near = difflib.get_close_matches(class_type, self._defs, n=3, cutoff=0.7)
+        near = self._near_to(class_type, "", self._defs)
         pack = self._sources.packs.get(class_type)
         if class_type not in self._explained and len(self._explained) < MAX_EXPLAINED:
             self._explained[class_type] = self._sources.explain(class_type)
         if absence := self._explained.get(class_type):
-            problem = f"this ComfyUI has no {class_type}: {absence.why}"
+            problem = f"this ComfyUI has no {brief(class_type, TEXT_LENGTH)}: {absence.why}"
             return _Problem("unknown_class", problem, absence.would_do, nearest=near, pack=absence.pack or pack)
         would_do = f"install the node pack {pack}" if pack else "install the node pack that brings it"
         would_do += f", or use {' or '.join(near)}" if near else ""
-        return _Problem("unknown_class", f"this ComfyUI has no {class_type}", would_do, nearest=near, pack=pack)
+        problem = f"this ComfyUI has no {brief(class_type, TEXT_LENGTH)}"
+        return _Problem("unknown_class", problem, would_do, nearest=near, pack=pack)
 
 
 def _fits(given: str, wanted: str) -> bool:
@@ -289,3 +358,13 @@ def _outside(spec: InputSpec, value: Any) -> _Problem | None:
 
 def _shown(value: Any) -> str:
     return brief(repr(value), 120)
+
+
+def _small(value: Any) -> Any:
+    """A client's value as a finding repeats it: itself where it is short."""
+    if isinstance(value, str):
+        return brief(value, TEXT_LENGTH)
+    if isinstance(value, (dict, list)):
+        text = repr(value)
+        return value if len(text) <= TEXT_LENGTH else brief(text, TEXT_LENGTH)
+    return value

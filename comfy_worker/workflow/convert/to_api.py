@@ -10,28 +10,30 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_worker.errors import InvalidWorkflow
+from comfy_worker.errors import InvalidWorkflow, brief
 from comfy_worker.workflow.convert.flatten import FlatNode, Value, flatten
-from comfy_worker.workflow.convert.ui_format import is_editor_file
+from comfy_worker.workflow.convert.ui_format import Json, as_text, dicts, is_editor_file
+from comfy_worker.workflow.convert.variants import MAX_VARIANT_TEXT, choose_variants, is_too_long
+from comfy_worker.workflow.convert.widgets import (
+    as_object_info,
+    has_socket_for_widgets,
+    widget_values,
+)
+from comfy_worker.workflow.convert.work_limit import WorkLimit
 from comfy_worker.workflow.graph import Input, Link, Need, Workflow, parse
-from comfy_worker.workflow.node_defs import InputSpec, NodeClass, NodeDefs
+from comfy_worker.workflow.node_defs import NodeClass, NodeDefs
 
 __all__ = ["Converted", "read_workflow", "resolve_variants"]
 
-# Widgets of the frontend that comfy-cli does not know; each holds one text.
-TEXT_WIDGETS = frozenset({"AUDIO_RECORD"})
-# The frontend's own widget behind such an input, if nothing says otherwise: what becomes of the seed after a run.
-SEEDS = frozenset({"seed", "noise_seed"})
 # What the frontend gives a class that is none of ComfyUI's.
 SUBGRAPH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 GROUP_NODE = re.compile(r"workflow[>/]")
-
-COMMENT = re.compile(r"/\*[\s\S]*?\*/|//.*")
-VARIANT_PIECE = re.compile(r"\\[\s\S]|[{}|]|[^\\{}|]+|\\")
+# How many nodes comfy-cli gets at once, so that a cancelled job is noticed in between.
+CHUNK = 200
 
 
 @dataclass(frozen=True)
@@ -51,68 +53,115 @@ class Converted:
     variants: tuple[Input, ...] = ()
 
 
-def read_workflow(value: Any, defs: NodeDefs) -> Converted:
+def read_workflow(value: Any, defs: NodeDefs, check: Callable[[], None] | None = None) -> Converted:
     """Read a graph in either of ComfyUI's two formats.
 
     Args:
         value: JSON already read; stays as it is.
         defs: the classes that this ComfyUI has. Nodes of others become what can be told of them without.
+        check: raises where the job must end; called now and then.
 
     Raises:
         InvalidWorkflow: it is neither; or what it holds cannot become a graph.
     """
     if not is_editor_file(value):
         return Converted(parse(value))
-    flat = flatten(value)
+    work = WorkLimit(check)
+    flat = flatten(value, work)
     _refuse_unreadable(flat)
-    workflow = parse(_converted(flat, defs))
-    listed = [*_models(value), *(model for one in flat for model in _models(one.node["properties"]))]
-    needs = [Need(str(model["directory"]), str(model["name"]), model.get("url")) for model in listed]
+    _measure(flat, work)
+    workflow = parse(_converted(flat, defs, work))
+    holders = (value, *_distinct(node.node["properties"] for node in flat))
+    listed = [model for holder in holders for model in _models(holder)]
+    needs = [Need(as_text(model["directory"]), as_text(model["name"]), _url(model)) for model in listed]
     return Converted(
         workflow,
         needs=tuple(dict.fromkeys(needs)),
-        packs={_class_of(one): pack for one in flat if (pack := _pack(one.node))},
-        variants=tuple(
-            Input(one.node_id, spec.name)
-            for one in flat
-            if (declared := defs.get(_class_of(one)))
-            for spec in declared.inputs.values()
-            if spec.options.get("dynamicPrompts") and not _is_from_outside(one.fed.get(spec.name))
-        ),
+        packs={_class_of(node): pack for node in flat if (pack := _pack(node.node))},
+        variants=tuple(_variants(flat, defs)),
     )
 
 
-def resolve_variants(workflow: Workflow, variants: Iterable[Input], seed: int) -> None:
+def resolve_variants(
+    workflow: Workflow,
+    variants: Iterable[Input],
+    seed: int,
+    check: Callable[[], None] | None = None,
+) -> None:
     """Choose one of each ``{a|b}`` in texts and leave comments out, as the frontend does when it exports.
 
     Args:
         workflow: changed in place.
         variants: the inputs that may hold such a text.
         seed: the same one chooses the same.
+        check: raises where the job must end; called for each text.
+
+    Raises:
+        InvalidWorkflow: such a text is too long.
     """
     generator = random.Random(seed)  # noqa: S311
-    for place in variants:
-        text = workflow[place.node_id]["inputs"].get(place.name)
-        if isinstance(text, str):
-            workflow[place.node_id]["inputs"][place.name] = _chosen(text, generator)
+    for variant in variants:
+        if check is not None:
+            check()
+        inputs = workflow[variant.node_id]["inputs"]
+        text = inputs.get(variant.name)
+        if not isinstance(text, str):
+            continue
+        if is_too_long(text):
+            raise InvalidWorkflow(
+                f"the text in {variant.name} of node {variant.node_id} has {len(text):,} characters; one that "
+                f"holds variants or comments may have {MAX_VARIANT_TEXT:,}",
+                [{"node_id": variant.node_id, "input": variant.name, "problem": "the text is too long"}],
+            )
+        inputs[variant.name] = choose_variants(text, generator)
 
 
-def _chosen(text: str, generator: random.Random) -> str:
-    open_blocks = [[""]]
-    for piece in VARIANT_PIECE.findall(COMMENT.sub("", text)):
-        if piece == "{":
-            open_blocks.append([""])
-        elif piece == "|" and len(open_blocks) > 1:
-            open_blocks[-1].append("")
-        elif piece == "}" and len(open_blocks) > 1:
-            choices = open_blocks.pop()
-            open_blocks[-1][-1] += generator.choice(choices)
-        else:
-            open_blocks[-1][-1] += piece
-    while len(open_blocks) > 1:  # a block that nobody closed ends with the text
-        choices = open_blocks.pop()
-        open_blocks[-1][-1] += generator.choice(choices)
-    return re.sub(r"\\([{}|])", r"\1", open_blocks[0][0])
+def _variants(flat: list[FlatNode], defs: NodeDefs) -> Iterable[Input]:
+    """The inputs whose text may hold variants: not those that a subgraph shows on its host."""
+    for node in flat:
+        declared = defs.get(_class_of(node))
+        for spec in declared.inputs.values() if declared else ():
+            if spec.options.get("dynamicPrompts") and not _is_from_outside(node.fed.get(spec.name)):
+                yield Input(node.node_id, spec.name)
+
+
+def _measure(flat: list[FlatNode], work: WorkLimit) -> None:
+    """Count the values that the graph will hold, before they are copied for each node."""
+    sizes: dict[int, tuple[int, int]] = {}
+    for node in flat:
+        key = id(node.node)
+        if key not in sizes:
+            parts = [node.node.get(part) for part in ("widgets_values", "widgets_values_named", "title")]
+            sizes[key] = _size(parts)
+        steps, characters = sizes[key]
+        work.count_steps(steps)
+        work.count_characters(characters)
+        for source in node.fed.values():
+            if isinstance(source, Value):
+                steps, characters = _size(source.value)
+                work.count_steps(steps)
+                work.count_characters(characters)
+
+
+def _size(value: Any) -> tuple[int, int]:
+    """How many values there are within a value, and how many characters."""
+    count, characters, rest = 0, 0, [value]
+    while rest:
+        part = rest.pop()
+        count += 1
+        if isinstance(part, str):
+            characters += len(part)
+        elif isinstance(part, dict):
+            characters += sum(map(len, part))
+            rest += part.values()
+        elif isinstance(part, list):
+            rest += part
+    return count, characters
+
+
+def _distinct(holders: Iterable[Json]) -> list[Json]:
+    """The same objects, each once: nodes of one subgraph share theirs."""
+    return list({id(holder): holder for holder in holders}.values())
 
 
 def _refuse_unreadable(flat: list[FlatNode]) -> None:
@@ -120,14 +169,14 @@ def _refuse_unreadable(flat: list[FlatNode]) -> None:
     if not flat:
         raise InvalidWorkflow("workflow has no node that runs: all are muted, bypassed or notes")
     problems = {}
-    for one in flat:
-        kind = _class_of(one)
-        if SUBGRAPH_ID.fullmatch(kind):
-            problems[one.node_id] = "its subgraph is not in the file"
-        elif GROUP_NODE.match(kind):
-            problems[one.node_id] = "it is a group node of the old kind; convert it to a subgraph in ComfyUI"
-        elif not kind:
-            problems[one.node_id] = "it has no type"
+    for node in flat:
+        class_type = _class_of(node)
+        if SUBGRAPH_ID.fullmatch(class_type):
+            problems[node.node_id] = "its subgraph is not in the file"
+        elif GROUP_NODE.match(class_type):
+            problems[node.node_id] = "it is a group node of the old kind; convert it to a subgraph in ComfyUI"
+        elif not class_type:
+            problems[node.node_id] = "it has no type"
     _refuse(flat, problems)
 
 
@@ -135,14 +184,14 @@ def _refuse(flat: list[FlatNode], problems: Mapping[str, str]) -> None:
     """Raise where nodes have problems, named by their ids."""
     details = [
         {
-            "node_id": one.node_id,
-            "title": one.node.get("title") or _class_of(one),
-            "class_type": _class_of(one),
-            "pack": _pack(one.node),
-            "problem": problems[one.node_id],
+            "node_id": node.node_id,
+            "title": brief(_title(node) or _class_of(node)),
+            "class_type": brief(_class_of(node)),
+            "pack": brief(_pack(node.node)),
+            "problem": problems[node.node_id],
         }
-        for one in flat
-        if one.node_id in problems
+        for node in flat
+        if node.node_id in problems
     ]
     if details:
         first = details[0]
@@ -151,89 +200,88 @@ def _refuse(flat: list[FlatNode], problems: Mapping[str, str]) -> None:
         )
 
 
-def _converted(flat: list[FlatNode], defs: NodeDefs) -> Workflow:
+def _converted(flat: list[FlatNode], defs: NodeDefs, work: WorkLimit) -> Workflow:
     """The nodes in API format, fed as they are."""
     # Importing it takes 0.3 s, which graphs in API format need not wait for.
     from comfy_cli.workflow_to_api import WorkflowConversionError, convert_ui_to_api
 
-    declared = {one.node_id: defs.get(_class_of(one)) for one in flat}
-    known = {node_id: _as_object_info(found) for node_id, found in declared.items() if found}
-    nodes = [_alone(one, declared[one.node_id]) for one in flat]
-    try:
-        found: Workflow = convert_ui_to_api({"nodes": nodes, "links": []}, known)
-    except WorkflowConversionError as error:
-        raise InvalidWorkflow(f"workflow cannot be converted: {error}") from error
-    _refuse(flat, {one.node_id: "its values have no readable form" for one in flat if one.node_id not in found})
-    for one in flat:
-        node = found[one.node_id]
-        node["class_type"] = _class_of(one)
-        node["inputs"] = {
-            name: value[0] if isinstance(value, tuple) else value for name, value in node["inputs"].items()
+    converted: Workflow = {}
+    declarations = _Declarations(defs)
+    for start in range(0, len(flat), CHUNK):
+        work.check()
+        chunk = flat[start : start + CHUNK]
+        nodes = [_alone(node, defs.get(_class_of(node))) for node in chunk]
+        try:
+            converted |= convert_ui_to_api({"nodes": nodes, "links": []}, declarations.of(chunk))
+        except WorkflowConversionError as error:
+            raise InvalidWorkflow(f"workflow cannot be converted: {brief(error, 300)}") from error
+    unreadable = {
+        node.node_id: "its values have no readable form" for node in flat if node.node_id not in converted
+    }
+    _refuse(flat, unreadable)
+    for node in flat:
+        entry = converted[node.node_id]
+        entry["class_type"] = _class_of(node)
+        # A tuple holds an object that comfy-cli would take for something else.
+        entry["inputs"] = {
+            name: value[0] if isinstance(value, tuple) else value for name, value in entry["inputs"].items()
         }
-        for name, fed in one.fed.items():
-            if isinstance(fed, Value):
-                if fed.value is not None:
-                    node["inputs"][name] = {"__value__": fed.value} if isinstance(fed.value, list) else fed.value
-            elif fed.node_id in found:
-                node["inputs"][name] = list(fed)
-            else:  # linked to a muted node
-                node["inputs"].pop(name, None)
-    return found
+        _feed(entry["inputs"], node, converted)
+    return converted
 
 
-def _alone(one: FlatNode, declared: NodeClass | None) -> dict[str, Any]:
+def _feed(inputs: dict[str, Any], node: FlatNode, converted: Workflow) -> None:
+    """Set the inputs of a node that something feeds."""
+    for name, source in node.fed.items():
+        if isinstance(source, Value):
+            if source.value is not None:
+                is_list = isinstance(source.value, list)
+                inputs[name] = {"__value__": source.value} if is_list else source.value
+        elif source.node_id in converted:
+            inputs[name] = list(source)
+        else:  # linked to a muted node
+            inputs.pop(name, None)
+
+
+class _Declarations:
+    """Declarations for comfy-cli, each class written once however many nodes are of it."""
+
+    def __init__(self, defs: NodeDefs) -> None:
+        self._defs = defs
+        self._written: dict[tuple[str, bool], dict[str, Any]] = {}
+
+    def of(self, nodes: Iterable[FlatNode]) -> dict[str, Any]:
+        """By node id, the declaration of its class, where this ComfyUI has it."""
+        found = {}
+        for node in nodes:
+            declared = self._defs.get(_class_of(node))
+            if declared is not None:
+                with_sockets = has_socket_for_widgets(node.node, declared)
+                key = (declared.name, with_sockets)
+                if key not in self._written:
+                    self._written[key] = as_object_info(declared, with_sockets)
+                found[node.node_id] = self._written[key]
+        return found
+
+
+def _alone(node: FlatNode, declared: NodeClass | None) -> dict[str, Any]:
     """A node for comfy-cli: of the class that is named by its id, no sockets, and no other name for its class."""
     return {
-        "id": one.node_id,
-        "type": one.node_id,
-        "title": one.node.get("title") or (declared.display_name if declared else _class_of(one)),
-        "inputs": [{**entry, "link": None} for entry in one.node["inputs"] if entry.get("widget")],
-        "widgets_values": _values(one.node.get("widgets_values"), declared),
+        "id": node.node_id,
+        "type": node.node_id,
+        "title": _title(node) or (declared.display_name if declared else _class_of(node)),
+        "inputs": [
+            {
+                "name": as_text(entry.get("name")),
+                "type": entry.get("type"),
+                "link": None,
+                "widget": entry["widget"],
+            }
+            for entry in node.node["inputs"]
+            if entry.get("widget")
+        ],
+        "widgets_values": widget_values(node.node, declared),
     }
-
-
-def _values(values: Any, declared: NodeClass | None) -> Any:
-    """The values of a node's widgets, without those that comfy-cli takes for something else.
-
-    Where there is one for each of the frontend's widgets (old files hold one for a forced input too), their places
-    tell what each is. An object, which would stand for other inputs, is wrapped.
-    """
-    places = [place for spec in declared.inputs.values() for place in _places(spec)] if declared else []
-    if not isinstance(values, list) or not places:
-        return values
-    if len(values) != len(places):
-        places = [place for place in places if place != "forced"]
-    if len(values) == len(places):
-        pairs = zip(values, places, strict=True)
-        values = ["fixed" if place == "control" else value for value, place in pairs if place != "forced"]
-    return [(value,) if isinstance(value, dict) else value for value in values]
-
-
-def _places(spec: InputSpec) -> list[str]:
-    """What ``widgets_values`` holds for an input."""
-    if spec.options.get("forceInput"):
-        return ["forced"]
-    is_controlled = spec.type == "INT" and spec.options.get("control_after_generate", spec.name in SEEDS)
-    return (
-        ["value", "control"] if is_controlled else ["value"] if spec.is_widget or spec.type in TEXT_WIDGETS else []
-    )
-
-
-def _as_object_info(declared: NodeClass) -> dict[str, Any]:
-    """A class as ``/object_info`` declares it, but for what comfy-cli reads otherwise than the frontend."""
-    groups: dict[str, dict[str, Any]] = {"required": {}, "optional": {}}
-    for spec in declared.inputs.values():
-        groups["required" if spec.required else "optional"][spec.name] = _as_declared(spec)
-    return {"input": groups, "input_order": {group: list(entries) for group, entries in groups.items()}}
-
-
-def _as_declared(spec: InputSpec) -> list[Any]:
-    # Variants are chosen later, by the job's seed; a socket has no default.
-    is_socket = not spec.is_widget or spec.options.get("defaultInput")
-    left_out = {"dynamicPrompts", "default"} if is_socket else {"dynamicPrompts"}
-    options = {key: value for key, value in spec.options.items() if key not in left_out}
-    kind = "STRING" if spec.type in TEXT_WIDGETS else spec.type
-    return [list(spec.choices) if spec.is_listed and spec.choices is not None else kind, options]
 
 
 def _is_from_outside(fed: Link | Value | None) -> bool:
@@ -241,18 +289,27 @@ def _is_from_outside(fed: Link | Value | None) -> bool:
     return isinstance(fed, Value) and fed.is_outside
 
 
-def _class_of(one: FlatNode) -> str:
-    return str(one.node["type"])
+def _class_of(node: FlatNode) -> str:
+    return str(node.node["type"])
+
+
+def _title(node: FlatNode) -> str:
+    title = node.node.get("title")
+    return title if isinstance(title, str) else ""
 
 
 def _models(holder: Any) -> list[dict[str, Any]]:
     """The model files that a file or a node's properties name."""
-    listed = holder.get("models") if isinstance(holder, dict) else None
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    entries = dicts(holder.get("models")) if isinstance(holder, dict) else []
     return [entry for entry in entries if entry.get("name") and entry.get("directory")]
+
+
+def _url(model: Mapping[str, Any]) -> str | None:
+    url = model.get("url")
+    return url if isinstance(url, str) else None
 
 
 def _pack(node: dict[str, Any]) -> str:
     """The node pack that a node says it comes from; empty for ComfyUI's own."""
-    pack = str(node["properties"].get("cnr_id") or node["properties"].get("aux_id") or "")
+    pack = as_text(node["properties"].get("cnr_id") or node["properties"].get("aux_id") or "")
     return "" if pack == "comfy-core" else pack

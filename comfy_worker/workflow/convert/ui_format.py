@@ -5,8 +5,9 @@ Which node feeds which is found in :mod:`~comfy_worker.workflow.convert.flatten`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from comfy_worker.errors import InvalidWorkflow, brief
 
 __all__ = [
     "INPUT_NODE",
@@ -16,13 +17,16 @@ __all__ = [
     "LinkLine",
     "as_dict",
     "as_list",
+    "as_text",
+    "broadcast_of",
     "dicts",
     "entry_at",
     "id_of",
     "is_editor_file",
     "link_of",
+    "nesting_of",
     "passed_on",
-    "shown_outside",
+    "type_of",
     "well_formed",
 ]
 
@@ -35,6 +39,8 @@ RENAMED = {
     "T2IAdapterLoader": "ControlNetLoader",
 }
 MAX_DEPTH = 30
+MAX_ID = 200
+LARGEST_ID = 10**30
 
 Json = dict[str, Any]
 
@@ -42,26 +48,6 @@ Json = dict[str, Any]
 def is_editor_file(value: Any) -> bool:
     """Whether a value is a workflow as the editor's Save writes it, rather than an API-format one."""
     return isinstance(value, dict) and isinstance(value.get("nodes"), list) and "links" in value
-
-
-def shown_outside(
-    source: Json, subgraphs: Mapping[str, Json], known: dict[str, list[str]], depth: int = 0
-) -> list[str]:
-    """The inputs of a subgraph that have a widget on its host, in their order; each subgraph is looked at once."""
-    key = str(source.get("id"))
-    if key not in known:
-        known[key] = []  # within itself it shows nothing
-        nodes = {id_of(node): node for node in source["nodes"]}
-        slots = set()
-        for link in filter(None, map(link_of, source["links"])):
-            if link.origin == INPUT_NODE and link.target in nodes and depth <= MAX_DEPTH:
-                target = nodes[link.target]
-                entry, inner = entry_at(target["inputs"], link.target_slot), subgraphs.get(target["type"])
-                shown = shown_outside(inner, subgraphs, known, depth + 1) if inner else []
-                if entry.get("name") in shown if inner else entry.get("widget"):
-                    slots.add(link.origin_slot)
-        known[key] = [str(entry.get("name")) for slot, entry in enumerate(source["inputs"]) if slot in slots]
-    return known[key]
 
 
 class LinkLine(NamedTuple):
@@ -83,50 +69,103 @@ def link_of(entry: Any) -> LinkLine | None:
     link_id, origin, origin_slot, target, target_slot = entry[:5]
     if not isinstance(origin_slot, int) or not isinstance(target_slot, int):
         return None
-    return LinkLine(str(link_id), str(origin), origin_slot, str(target), target_slot)
+    return LinkLine(as_text(link_id), as_text(origin), origin_slot, as_text(target), target_slot)
 
 
-def passed_on(node: Json, slot: int, kind: str) -> int | None:
+def broadcast_of(entry: Any) -> LinkLine | None:
+    """One entry of ``extra.ue_links``, a link that Use Everywhere makes; None for anything else."""
+    keys = ("downstream", "upstream", "upstream_slot", "downstream", "downstream_slot")
+    return link_of([entry.get(key) for key in keys]) if isinstance(entry, dict) else None
+
+
+def passed_on(node: Json, slot: int, wanted_type: str) -> int | None:
     """The input that a bypassed node passes on as one of its outputs: one of the wanted type, linked or not."""
-    inputs = [str(entry.get("type")) for entry in node["inputs"]]
-    given = str(entry_at(node["outputs"], slot).get("type"))
-    if kind in ANY_TYPE:
-        return slot if slot < len(inputs) else 0
-    fits = [index for index, one in enumerate(inputs) if _connects(one, given) and _connects(one, kind)]
+    types = [type_of(entry) for entry in node["inputs"]]
+    output_type = type_of(entry_at(node["outputs"], slot))
+    if wanted_type in ANY_TYPE:
+        return slot if slot < len(types) else 0
+    fits = [
+        index
+        for index, input_type in enumerate(types)
+        if _connects(input_type, output_type) and _connects(input_type, wanted_type)
+    ]
     if slot in fits:
         return slot
-    if kind in inputs:
-        return inputs.index(kind)
+    if wanted_type in types:
+        return types.index(wanted_type)
     return fits[0] if fits else None
 
 
-def _connects(one: str, other: str) -> bool:
-    """Whether the editor lets an output of one type into an input of another (``LiteGraph.isValidConnection``)."""
-    if one in ANY_TYPE or other in ANY_TYPE:
+def _connects(first: str, second: str) -> bool:
+    """Whether the editor lets an output of one type into an input of another.
+
+    As ``LiteGraph.isValidConnection`` does: a type may name several, with commas between.
+    """
+    if first in ANY_TYPE or second in ANY_TYPE:
         return True
-    return not {word.strip() for word in one.lower().split(",")}.isdisjoint(
-        word.strip() for word in other.lower().split(",")
-    )
+    first_words = {word.strip() for word in first.lower().split(",")}
+    return not first_words.isdisjoint(word.strip() for word in second.lower().split(","))
 
 
 def id_of(node: Json) -> str:
-    """A node's id as text."""
-    return str(node.get("id"))
+    """A node's id as text.
+
+    Raises:
+        InvalidWorkflow: it is too long; each node of a subgraph has it in front of its own.
+    """
+    node_id = as_text(node.get("id"))
+    if len(node_id) > MAX_ID:
+        raise InvalidWorkflow(f"workflow has a node whose id is longer than {MAX_ID} characters: {brief(node_id)}")
+    return node_id
+
+
+def type_of(entry: Json) -> str:
+    """The type of an input or output; old files have a list of choices in its place."""
+    value = entry.get("type")
+    return "COMBO" if isinstance(value, list) else as_text(value)
+
+
+def as_text(value: Any) -> str:
+    """A value as text: an id, a name or a type, which files write as a number too."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and abs(value) > LARGEST_ID:
+        raise InvalidWorkflow("workflow has a number of too many digits where an id belongs")
+    return "" if isinstance(value, (dict, list)) else str(value)
+
+
+def nesting_of(value: Any) -> int:
+    """How many lists and objects are nested in each other, at most."""
+    depth, row = 0, [value]
+    while row:
+        containers = [entry for entry in row if isinstance(entry, (dict, list)) and entry]
+        depth += bool(containers)
+        row = []
+        for container in containers:
+            row += container.values() if isinstance(container, dict) else container
+    return depth
 
 
 def well_formed(graph: Json) -> Json:
-    """A graph of which the lists are lists and their entries objects, whatever the file holds."""
-    nodes = [
-        {
-            **node,
-            "type": RENAMED.get(kind := str(node.get("type") or ""), kind),
-            "inputs": dicts(node.get("inputs")),
-            "outputs": dicts(node.get("outputs")),
-            "properties": as_dict(node.get("properties")),
-        }
-        for node in dicts(graph.get("nodes"))
-    ]
-    return {**graph, "nodes": nodes, "links": as_list(graph.get("links")), "inputs": dicts(graph.get("inputs"))}
+    """A graph whose lists are lists with objects in them, whatever the file holds."""
+    return {
+        **graph,
+        "nodes": [_well_formed_node(node) for node in dicts(graph.get("nodes"))],
+        "links": as_list(graph.get("links")),
+        "inputs": dicts(graph.get("inputs")),
+        "extra": as_dict(graph.get("extra")),
+    }
+
+
+def _well_formed_node(node: Json) -> Json:
+    class_type = as_text(node.get("type") or "")
+    return {
+        **node,
+        "type": RENAMED.get(class_type, class_type),
+        "inputs": dicts(node.get("inputs")),
+        "outputs": dicts(node.get("outputs")),
+        "properties": as_dict(node.get("properties")),
+    }
 
 
 def as_dict(value: Any) -> Json:

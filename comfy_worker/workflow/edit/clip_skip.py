@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_worker.errors import NoPlace
 from comfy_worker.workflow.constraints import Limits
-from comfy_worker.workflow.graph import Editor, Input, Link, Workflow
+from comfy_worker.workflow.graph import Editor, Fold, Input, Link, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.tracing import Graph
 
@@ -36,12 +36,19 @@ def splice_clip_skip(workflow: Workflow, defs: NodeDefs, clip_skip: int) -> Work
     if not encoders:
         raise NoPlace("clip_skip has no place in this graph: no text encoder of it has a CLIP")
     editor = Editor(workflow)
-    for link, places in encoders.items():
-        above = graph.upstream(places, "CLIP")
-        there = [node_id for node_id in above if workflow[node_id]["class_type"] == "CLIPSetLastLayer"]
-        for node_id in there:
+
+    def is_setter(node_id: str) -> bool:
+        return str(workflow[node_id]["class_type"]) == "CLIPSetLastLayer"
+
+    def has_setter(node_id: str, above: list[bool]) -> bool:
+        return is_setter(node_id) or any(above)
+
+    set_above = Fold(lambda node_id: graph.above(node_id, "CLIP"), has_setter)
+    for node_id in graph.upstream([place for places in encoders.values() for place in places], "CLIP"):
+        if is_setter(node_id):
             editor.set(Input(node_id, "stop_at_clip_layer"), -clip_skip)
-        if not there and clip_skip > 1:
+    for link, places in encoders.items():
+        if clip_skip > 1 and not set_above(link.node_id):
             new = editor.add("CLIPSetLastLayer", "clip skip", clip=link, stop_at_clip_layer=-clip_skip)
             for place in places:
                 editor.set(place, Link(new, 0))

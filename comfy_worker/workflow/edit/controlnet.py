@@ -1,26 +1,29 @@
 """ControlNets, put into any graph: between its conditioning and its samplers.
 
-Owns how their nodes are wired. Knows no family and no file's content: both are asked of the caller. What ComfyUI
-applies in another way (model patches, Flux's control LoRAs, ControlNet-LLLite) is no ControlNet in this sense.
+What ComfyUI applies in another way (model patches, Flux's control LoRAs, ControlNet-LLLite) is none in this sense.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from comfy_worker.errors import InvalidValue, ModelMismatch, NoPlace
 from comfy_worker.workflow.constraints import Limits
 from comfy_worker.workflow.edit.controlnet_types import ControlNetFile, choose_model, control_type, preprocessor
-from comfy_worker.workflow.graph import Editor, Link, Workflow, ancestors, links_of
-from comfy_worker.workflow.loaders import Fits, model_roots
+from comfy_worker.workflow.graph import Editor, Fold, Link, Workflow, ancestors, as_link
+from comfy_worker.workflow.loaders import Fits, Roots
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles, Sampler
 from comfy_worker.workflow.tracing import Graph
 
 __all__ = ["ControlNetSpec", "splice_controlnets"]
+
+
+# More fit into no memory.
+MAX_CONTROLNETS = 32
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,18 @@ def splice_controlnets(
     editor = Editor(workflow)
     if not specs:
         return editor.workflow
-    graph = Graph(editor.workflow, defs)
-    roots = {s: model_roots(graph, s) for s in roles.samplers if _conditioning(graph, s) is not None}
+    if len(specs) > MAX_CONTROLNETS:
+        raise InvalidValue(
+            f"controlnets must be at most {MAX_CONTROLNETS}, not {len(specs)}",
+            [{"key": "controlnets", "value": len(specs), "maximum": MAX_CONTROLNETS}],
+        )
+    graph = Graph(workflow, defs)
+    found = Roots(graph)
+    roots = {s: found.models(s) for s in roles.samplers if _takes_conditioning(graph, s)}
     if not roots:
         raise NoPlace("controlnets have no place in this graph: no sampler of it takes a linked conditioning")
-    models = [root for found in roots.values() for root in found]
+    models = list(dict.fromkeys(root for of_one in roots.values() for root in of_one))
+    vaes = _Vaes(graph)
     names = [str(name) for name in defs["ControlNetLoader"].inputs["control_net_name"].choices or ()]
     for spec in specs:
         _check(spec, defs)
@@ -110,15 +120,25 @@ def splice_controlnets(
                 [{"file": file.name, "node_id": sampler.node_id} for sampler in roots],
             )
         samplers = [sampler for sampler, root in roots.items() if _fits(root, file.name, fits) is not False]
-        _add(editor, graph, spec, file, samplers, needs_vae)
+        _add(editor, defs, spec, file, samplers, vaes if needs_vae else None)
     return editor.workflow
 
 
-def _conditioning(graph: Graph, sampler: Sampler) -> tuple[Link, Link | None] | None:
-    """What a sampler's positive and negative inputs are linked to; None without a positive one."""
-    positive = graph.link(sampler.positive) if sampler.positive else None
-    negative = graph.link(sampler.negative) if sampler.negative else None
-    return (positive, negative) if positive else None
+def _takes_conditioning(graph: Graph, sampler: Sampler) -> bool:
+    """Whether a sampler's positive input is linked to a conditioning, and not to a bundle that holds one."""
+    link = graph.link(sampler.positive) if sampler.positive else None
+    return link is not None and graph.output_type(link) in ("CONDITIONING", "*")
+
+
+def _conditioning(workflow: Workflow, sampler: Sampler) -> tuple[Link, Link | None]:
+    """What a sampler's positive and negative inputs are linked to now."""
+    links = [
+        as_link(workflow[place.node_id]["inputs"].get(place.name)) if place else None
+        for place in (sampler.positive, sampler.negative)
+    ]
+    positive, negative = links
+    assert positive is not None
+    return positive, negative if negative is not None and negative.node_id in workflow else None
 
 
 def _fits(roots: Iterable[Link], file: str, fits: Fits | None) -> bool | None:
@@ -147,22 +167,20 @@ def _check(spec: ControlNetSpec, defs: NodeDefs) -> None:
 
 def _add(
     editor: Editor,
-    graph: Graph,
+    defs: NodeDefs,
     spec: ControlNetSpec,
     file: ControlNetFile,
     samplers: Sequence[Sampler],
-    needs_vae: bool,
+    vaes: _Vaes | None,
 ) -> None:
     """Add one ControlNet: its loaders once, and one apply node for each conditioning that the samplers take."""
-    image = _control_map(editor, graph.defs, spec)
-    control_net = _control_net(editor, graph.defs, spec, file)
+    image = _control_map(editor, defs, spec)
+    control_net = _control_net(editor, defs, spec, file)
     applied: dict[tuple[Link, Link | None], str] = {}
     for sampler in samplers:
-        pair = _conditioning(graph, sampler)
-        assert pair is not None
-        positive, negative = pair
+        pair = positive, negative = _conditioning(editor.workflow, sampler)
         if pair not in applied:
-            vae = {"vae": _vae(graph, sampler)} if needs_vae else {}
+            vae = {"vae": vaes.of(sampler)} if vaes else {}
             applied[pair] = editor.add(
                 "ControlNetApplyAdvanced",
                 f"ControlNet {file.name}",
@@ -209,29 +227,43 @@ def _control_net(editor: Editor, defs: NodeDefs, spec: ControlNetSpec, file: Con
     return Link(editor.add("SetUnionControlNetType", "ControlNet type", control_net=loaded, type=chosen), 0)
 
 
-def _vae(graph: Graph, sampler: Sampler) -> Link:
-    """The VAE that decodes what a sampler makes, or encodes what it starts from; else any VAE of the graph."""
-    node_id = sampler.node_id
-    below = _below(graph.workflow, node_id)
-    fed = {node_id, *below}  # a VAE from there would close a circle
-    for near in (*below, *ancestors(graph.workflow, node_id), *graph.workflow):
-        for vae in filter(None, (graph.link(place) for place in graph.typed(near, "VAE"))):
-            if vae.node_id not in fed:
+class _Vaes:
+    """The VAEs of a graph by the samplers that they belong to."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._below = Fold(graph.fed_by, self._first, graph.check)
+        self._above = Fold(self._feeding, self._first, graph.check)
+        self._makers: dict[str, set[str]] = {}
+
+    def of(self, sampler: Sampler) -> Link:
+        """The VAE that decodes what a sampler makes, or encodes what it starts from; else any of the graph."""
+        graph, node_id = self._graph, sampler.node_id
+        for vae in self._nearest(node_id):
+            if vae is not None and not self._is_made_by(node_id, vae):
                 return vae
-    for loader, node in graph.workflow.items():
-        outputs = graph.defs[node["class_type"]].outputs if node["class_type"] in graph.defs else ()
-        if "VAE" in outputs:
-            return Link(loader, outputs.index("VAE"))
-    raise NoPlace("controlnets of this family need a VAE, and this graph has none; add a VAELoader to it")
+        for loader, node in graph.workflow.items():
+            outputs = graph.defs[node["class_type"]].outputs if node["class_type"] in graph.defs else ()
+            if "VAE" in outputs:
+                return Link(loader, outputs.index("VAE"))
+        raise NoPlace("controlnets of this family need a VAE, and this graph has none; add a VAELoader to it")
 
+    def _nearest(self, node_id: str) -> Iterator[Link | None]:
+        yield self._below(node_id)
+        yield self._above(node_id)
+        for other in self._graph.workflow:
+            yield from map(self._graph.link, self._graph.typed(other, "VAE"))
 
-def _below(workflow: Workflow, node_id: str) -> list[str]:
-    """Every node downstream of a node, nearest first."""
-    row = [node_id]
-    for above in row:
-        row += [
-            below
-            for below, node in workflow.items()
-            if below not in row and any(link.node_id == above for link in links_of(node).values())
-        ]
-    return row[1:]
+    def _feeding(self, node_id: str) -> list[str]:
+        return [link.node_id for link in self._graph.links(node_id).values()]
+
+    def _first(self, node_id: str, near: list[Link | None]) -> Link | None:
+        own = map(self._graph.link, self._graph.typed(node_id, "VAE"))
+        return next(filter(None, (*own, *near)), None)
+
+    def _is_made_by(self, node_id: str, vae: Link) -> bool:
+        """Whether a sampler feeds a VAE, which would close a circle."""
+        if vae.node_id not in self._makers:
+            makers = ancestors(self._graph.workflow, vae.node_id, check=self._graph.check)
+            self._makers[vae.node_id] = {vae.node_id, *makers}
+        return node_id in self._makers[vae.node_id]

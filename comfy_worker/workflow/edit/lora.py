@@ -1,8 +1,4 @@
-"""LoRA stacks, put into any graph.
-
-Owns the ``<lora:...>`` tags and the chain of LoRA loaders behind a graph's own loaders. Knows no family: whether
-a LoRA fits a model is asked of the caller.
-"""
+"""LoRA stacks, put into any graph: ``<lora:...>`` tags, and LoRA loaders behind a graph's own loaders."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from dataclasses import dataclass
 from comfy_worker.errors import InvalidValue, ModelMismatch, NoPlace, brief
 from comfy_worker.workflow.constraints import Limits
 from comfy_worker.workflow.graph import Editor, Link, Workflow, ancestors
-from comfy_worker.workflow.loaders import Fits, clip_roots, model_roots
+from comfy_worker.workflow.loaders import Fits, Roots
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles
@@ -21,12 +17,15 @@ from comfy_worker.workflow.tracing import Graph
 
 __all__ = ["LoraSpec", "parse_tags", "splice_loras"]
 
-TAG = r"(?i:<lora:[^<>]*>)"
-# Tags that stand together, the blanks around them, and the comma on each side.
-TAGS = re.compile(
-    rf"(?P<before>\A\s*|[ \t]*,)?(?P<blank>[ \t]*){TAG}(?:[\s,]*{TAG})*"
-    r"(?:(?P<after>[ \t]*,[ \t]*|\s*\Z)|(?P<blanks>[ \t]*))"
-)
+TAG = re.compile(r"<lora:[^<>]*>", re.IGNORECASE)
+# What stands between tags that stand together, and the comma behind them with its blanks.
+BETWEEN_TAGS = re.compile(r"[\s,]*")
+COMMA_BEHIND = re.compile(r"[ \t]*,[ \t]*")
+BLANKS_BEHIND = re.compile(r"[ \t]*")
+BLANKS = " \t"
+
+# More make no picture better, and each is a node to load.
+MAX_LORAS = 100
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,11 @@ def parse_tags(prompt: str) -> tuple[str, list[LoraSpec]]:
     Raises:
         InvalidValue: a tag without a name, with a strength that is no number, or with too many parts.
     """
-    loras = [_read_tag(tag) for tag in re.findall(TAG, prompt)]
-    return (TAGS.sub(_gap, prompt) if loras else prompt), loras
+    spans = [found.span() for found in TAG.finditer(prompt)]
+    if not spans:
+        return prompt, []
+    loras = [_read_tag(prompt[start:end]) for start, end in spans]
+    return _without(prompt, spans), loras
 
 
 def _read_tag(tag: str) -> LoraSpec:
@@ -77,18 +79,45 @@ def _read_tag(tag: str) -> LoraSpec:
     raise InvalidValue(
         f"prompt has the tag {brief(tag)}; write <lora:name>, <lora:name:strength> or "
         "<lora:name:strength:strength_clip> with numbers for the strengths",
-        [{"key": "prompt", "value": tag}],
+        [{"key": "prompt", "value": brief(tag)}],
     )
 
 
-def _gap(tags: re.Match[str]) -> str:
-    """What stays where tags were: what keeps their neighbours apart, and no more."""
-    before, after = tags["before"], tags["after"]
-    at_start = before is not None and "," not in before
-    at_end = after is not None and "," not in after
-    if at_start or at_end:
-        return ""
-    return str(after or (before or "") + (tags["blank"] or tags["blanks"]))
+def _without(prompt: str, spans: Sequence[tuple[int, int]]) -> str:
+    """The prompt without its tags: what keeps the neighbours of tags apart stays, and no more.
+
+    Reads the prompt once, from tag to tag: a pattern that tried each blank as a beginning would take the square of
+    the number of blanks.
+    """
+    groups: list[tuple[int, int]] = []
+    for start, end in spans:
+        if groups and BETWEEN_TAGS.fullmatch(prompt, groups[-1][1], start):
+            groups[-1] = (groups[-1][0], end)
+        else:
+            groups.append((start, end))
+    text_end = len(prompt.rstrip())
+    pieces: list[str] = []
+    at = 0
+    for start, end in groups:
+        head = prompt[at:start]
+        plain = head.rstrip(BLANKS)
+        comma = COMMA_BEHIND.match(prompt, end)
+        is_first = at == 0 and not head.strip()
+        is_last = comma is None and end >= text_end
+        body = plain[:-1].rstrip(BLANKS) if plain.endswith(",") and not is_first else plain
+        if comma is not None:
+            gap, at = comma.group(), comma.end()
+        elif is_last:
+            gap, at = "", len(prompt)
+        else:
+            blanks = BLANKS_BEHIND.match(prompt, end)
+            assert blanks is not None
+            at = blanks.end()
+            gap = plain[len(body) :] + (head[len(plain) :] or blanks.group())
+        if is_first or is_last:
+            gap = ""
+        pieces += ["" if is_first else body, gap]
+    return "".join([*pieces, prompt[at:]])
 
 
 def splice_loras(
@@ -115,7 +144,7 @@ def splice_loras(
         A new graph.
 
     Raises:
-        InvalidValue: a strength out of range.
+        InvalidValue: a strength out of range, or too many LoRAs.
         ModelNotFound: a LoRA that is not installed.
         Ambiguous: a name that several files have.
         NoPlace: no sampler of the graph uses a model.
@@ -124,6 +153,11 @@ def splice_loras(
     editor = Editor(workflow)
     if not loras:
         return editor.workflow
+    if len(loras) > MAX_LORAS:
+        raise InvalidValue(
+            f"loras must be at most {MAX_LORAS}, those in the prompt counted, not {len(loras)}",
+            [{"key": "loras", "value": len(loras), "maximum": MAX_LORAS}],
+        )
     declared = defs["LoraLoader"].inputs
     chain = _Chain(editor, Graph(workflow, defs), roles)
     if not chain.models:
@@ -150,16 +184,19 @@ class _Chain:
     """
 
     def __init__(self, editor: Editor, graph: Graph, roles: Roles) -> None:
-        self.models: list[Link] = []
-        self._serves: dict[Link, list[Link]] = {}
+        self._serves: dict[Link, dict[Link, None]] = {}
+        roots = Roots(graph)
+        models: dict[Link, None] = {}
         for sampler in roles.samplers:
-            roots = model_roots(graph, sampler)
-            self.models += [root for root in roots if root not in self.models]
-            for clip in clip_roots(graph, sampler):
-                self._serves.setdefault(clip, []).extend(roots)
+            used = roots.models(sampler)
+            models |= dict.fromkeys(used)
+            for clip in roots.clips(sampler):
+                self._serves.setdefault(clip, {}).update(dict.fromkeys(used))
+        self.models = list(models)
         self._ends = {root: root for root in (*self.models, *self._serves)}
         # What a loader itself is made from does not come after it.
-        makers = {up for root in self._ends for up in (root.node_id, *ancestors(graph.workflow, root.node_id))}
+        loaders = [root.node_id for root in self._ends]
+        makers = {*loaders, *ancestors(graph.workflow, *loaders)}
         self._users = graph.workflow.keys() - makers
         self._editor = editor
 
@@ -189,6 +226,5 @@ class _Chain:
 
     def close(self) -> Workflow:
         """Link all that used a loader to the end of its line."""
-        for root, end in self._ends.items():
-            self._editor.rewire(root, end, lambda place: place.node_id in self._users)
+        self._editor.rewire(self._ends, lambda place: place.node_id in self._users)
         return self._editor.workflow

@@ -1,22 +1,21 @@
-"""Overrides: any input of any node, by the node's id or title.
-
-Owns how an override's key is read. What an input takes is asked of its declaration.
-"""
+"""Overrides: any input of any node, by the node's id or title."""
 
 from __future__ import annotations
 
-import copy
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from comfy_worker.errors import Ambiguous, InvalidInput, InvalidValue, NoPlace
+from comfy_worker.errors import Ambiguous, InvalidInput, InvalidValue, NoPlace, brief
+from comfy_worker.nearest import did_you_mean
 from comfy_worker.workflow.constraints import Limits
-from comfy_worker.workflow.graph import Input, Workflow, as_link, title_of
+from comfy_worker.workflow.graph import Input, Workflow, as_link, copied, title_of
 from comfy_worker.workflow.node_defs import WIDGET_TYPES, NodeDefs
 from comfy_worker.workflow.tracing import Graph
 
-__all__ = ["apply_overrides", "place_of"]
+__all__ = ["OverrideKeys", "apply_overrides"]
+
+# So many names go into an error's details.
+MAX_LISTED = 500
 
 
 def apply_overrides(workflow: Workflow, defs: NodeDefs, overrides: Mapping[str, Any]) -> Workflow:
@@ -39,53 +38,82 @@ def apply_overrides(workflow: Workflow, defs: NodeDefs, overrides: Mapping[str, 
         ModelNotFound: a model file that is not installed.
     """
     graph = Graph(workflow, defs)
-    changed = copy.deepcopy(workflow)
+    changed = copied(workflow)
+    keys = OverrideKeys(graph)
     for key, value in overrides.items():
-        place = place_of(graph, key)
+        place = keys.place(key)
         changed[place.node_id]["inputs"][place.name] = _checked(graph, key, place, value)
     return changed
 
 
-def place_of(graph: Graph, key: str) -> Input:
-    """The input that an override's key means."""
-    node, dot, name = key.rpartition(".")
-    if not dot:
-        raise InvalidInput(f"overrides key '{key}' must be written 'node.input', by id or title", [{"key": key}])
-    node_id = _node_id(graph.workflow, key, node)
-    declared = graph.defs.get(graph.workflow[node_id]["class_type"])
-    known = dict.fromkeys([*(declared.inputs if declared else ()), *graph.workflow[node_id]["inputs"]])
-    if declared and name not in known:
-        class_type = graph.workflow[node_id]["class_type"]
-        raise NoPlace(
-            f"overrides '{key}': node {node_id} ({class_type}) has no input '{name}'; {_hint(name, known)}",
-            [{"key": key, "node_id": node_id, "inputs": list(known)}],
-        )
-    return Input(node_id, name)
+class OverrideKeys:
+    """Reads the keys of overrides: the inputs of one workflow, by a node's id or title."""
 
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._workflow = graph.workflow
+        self._titles: dict[str, list[str]] | None = None
 
-def _node_id(workflow: Workflow, key: str, node: str) -> str:
-    """The node of that id, else the one of that title."""
-    if node in workflow:
-        return node
-    titled = [node_id for node_id in workflow if title_of(workflow, node_id) == node]
-    if len(titled) > 1:
-        raise Ambiguous(
-            f"overrides '{key}': nodes {', '.join(titled)} all have the title '{node}'; write the id",
-            [{"key": key, "node_id": one, "class_type": workflow[one]["class_type"]} for one in titled],
-        )
-    if not titled:
-        known = dict.fromkeys([*workflow, *(title_of(workflow, node_id) for node_id in workflow)])
+    def place(self, key: str) -> Input:
+        """The input that a key means.
+
+        Raises:
+            InvalidInput: a key without a dot.
+            NoPlace: a node or an input that is not there; the nearest are named.
+            Ambiguous: several nodes have that title.
+        """
+        node, dot, name = key.rpartition(".")
+        shown = brief(key)
+        if not dot:
+            raise InvalidInput(
+                f"overrides key '{shown}' must be written 'node.input', by id or title", [{"key": shown}]
+            )
+        node_id = self._node_id(key, node)
+        declared = self._graph.declared(node_id)
+        own = self._workflow[node_id]["inputs"]
+        if declared is None or name in declared.inputs or name in own:
+            return Input(node_id, name)
+        known = dict.fromkeys([*declared.inputs, *own])
         raise NoPlace(
-            f"overrides '{key}': this graph has no node with the id or title '{node}'; {_hint(node, known)}",
-            [{"key": key, "nodes": list(workflow)}],
+            f"overrides '{shown}': node {node_id} ({declared.name}) has no input '{brief(name)}'; "
+            f"{_hint(name, known)}",
+            [{"key": shown, "node_id": node_id, "inputs": list(known)[:MAX_LISTED]}],
         )
-    return titled[0]
+
+    def _node_id(self, key: str, node: str) -> str:
+        """The node of that id, else the one of that title."""
+        if node in self._workflow:
+            return node
+        by_title = self._nodes_by_title()
+        titled, shown = by_title.get(node, []), brief(key)
+        if len(titled) > 1:
+            first = titled[:MAX_LISTED]
+            raise Ambiguous(
+                f"overrides '{shown}': nodes {', '.join(first[:12])} all have the title '{brief(node)}'; "
+                "write the id",
+                [{"key": shown, "node_id": one, "class_type": self._workflow[one]["class_type"]} for one in first],
+            )
+        if not titled:
+            known = dict.fromkeys([*self._workflow, *by_title])
+            raise NoPlace(
+                f"overrides '{shown}': this graph has no node with the id or title '{brief(node)}'; "
+                f"{_hint(node, known)}",
+                [{"key": shown, "nodes": list(self._workflow)[:MAX_LISTED]}],
+            )
+        return titled[0]
+
+    def _nodes_by_title(self) -> dict[str, list[str]]:
+        if self._titles is None:
+            self._titles = {}
+            for node_id in self._workflow:
+                self._titles.setdefault(title_of(self._workflow, node_id), []).append(node_id)
+        return self._titles
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names[:12])}"
+    first = ", ".join(brief(other) for other in names[:12])
+    return did_you_mean(name, names, f"there are {first}")
 
 
 def _checked(graph: Graph, key: str, place: Input, value: Any) -> Any:
@@ -95,7 +123,7 @@ def _checked(graph: Graph, key: str, place: Input, value: Any) -> Any:
             raise InvalidValue(
                 f"overrides '{key}' links to node {link.node_id}, which this graph lacks", [{"key": key}]
             )
-        return list(link)
+        return list(value)
     if spec is None or spec.type == "*":
         return value
     if WIDGET_TYPES.isdisjoint(spec.type.split(",")):

@@ -1,33 +1,46 @@
-"""Parameters into the places that hold them, and back out.
-
-Owns how a value gets into a graph: which places take it, what must change with it, and overrides of any input.
-Where the places lie is asked of :mod:`~comfy_worker.workflow.roles.find`.
-"""
+"""Parameters into the inputs that hold them, with what must change beside them, and back out."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from comfy_worker.errors import Ambiguous, NoPlace
+from comfy_worker.errors import Ambiguous, NoPlace, brief
 from comfy_worker.workflow.constraints import Limits, limits_by_place
 from comfy_worker.workflow.edit.overrides import apply_overrides
-from comfy_worker.workflow.graph import Input, Workflow
+from comfy_worker.workflow.graph import Check, Fold, Input, Workflow, copied, links_of, never_ends, number
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
-from comfy_worker.workflow.roles.find import Roles, Split
+from comfy_worker.workflow.roles.find import PLACEHOLDER, PLACEHOLDER_WORDS, Candidate, Roles, Split
 from comfy_worker.workflow.roles.stages import NAMES
 from comfy_worker.workflow.roles.titles import TEXTS
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.tracing import SIZE_CHOICE, Graph
 
-__all__ = ["Declared", "apply_overrides", "describe", "fill", "has_place", "places_of", "read"]
+__all__ = [
+    "Declared",
+    "apply_overrides",
+    "changes_beside",
+    "describe",
+    "fill",
+    "has_place",
+    "places_of",
+    "read",
+    "seeds_of_outputs",
+]
 
 # Where a graph has only one of the two, either word means it.
 TWINS = {"cfg": "guidance", "guidance": "cfg"}
 
 # A latent has one cell for this many pixels or more; no smaller difference in size is seen.
 PIXELS_PER_CELL = 8
+
+SIDES = ("width", "height")
+
+# A stage with fewer steps than this says nothing of how many the others need.
+FEW_STEPS = 5
+MOST_SEED = 2**64 - 1
+# So many inputs are named in a warning.
+MAX_NAMED = 4
 
 
 class Declared(Protocol):
@@ -60,12 +73,15 @@ def fill(
     defs: NodeDefs,
     values: Mapping[str, Any],
     declared: Mapping[str, Declared] | None = None,
+    check: Check = never_ends,
 ) -> Workflow:
     """Put values of parameters into a copy of a workflow.
 
-    Each value is written to every place of its parameter. ``steps`` are those of the first stage: those of a later
-    one, and the steps at which one hands over to the next, stay in proportion; with ``width`` and ``height``, so
-    does what a later stage is resized to.
+    Each value is written to every place of its parameter. ``steps`` are those of the leading stage, which is the
+    first, or the longest where the first has a few only: those of the others, and the steps at which one hands
+    over to the next, stay in proportion; with ``width`` and ``height``, so does what a later stage is resized to.
+    The first place gets the seed; the others keep their distance to it. A choice that overrides the size is set
+    to its free one.
 
     Args:
         workflow: stays as it is.
@@ -73,6 +89,7 @@ def fill(
         defs: the classes that this ComfyUI has.
         values: by parameter name; ``clip_skip`` counts layers from the end, from 1.
         declared: a template's further parameters; they go before what was found.
+        check: asked again and again, so that the filling of a large graph can be ended.
 
     Returns:
         The filled copy.
@@ -84,41 +101,138 @@ def fill(
         Ambiguous: a parameter with several places that do not mean the same; or a name that fits several files.
         ModelNotFound: a model file that is not installed.
     """
-    limits = limits_by_place(Graph(workflow, defs))
-    filled = copy.deepcopy(workflow)
+    declared = declared or {}
+    limits = limits_by_place(Graph(workflow, defs, check))
+    filled = copied(workflow)
     for name, value in values.items():
-        places = places_of(workflow, roles, name, declared or {})
+        places = places_of(workflow, roles, name, declared)
         for place in places:
-            taken = _limits(name, place, limits, declared or {}).checked(name, value)
+            place_limits = _limits(name, place, limits, declared)
+            taken = place_limits.checked(name, value)
             if name == "steps":
-                taken = _share(workflow, places[0], place, taken)
-            _write(filled, place, -taken if name == "clip_skip" else taken)
+                taken = _share(workflow, _leader(workflow, places), place, taken)
+            elif name == "seed":
+                taken = _apart(workflow, places[0], place, taken, place_limits)
+            _write(filled, place, name, -taken if name == "clip_skip" else taken)
     if "steps" in values:
-        told = {Input(entry.node, entry.input) for name, entry in (declared or {}).items() if name in values}
-        _move_splits(workflow, filled, [split for split in roles.splits if split.place not in told])
-    if "width" in values or "height" in values:
+        own = {Input(entry.node, entry.input) for name, entry in declared.items() if name in values}
+        _move_splits(workflow, filled, [split for split in roles.splits if split.place not in own])
+    sides = [side for side in SIDES if side in values and side not in declared]
+    if sides:
+        _free_presets(workflow, filled, roles, sides)
+    if not values.keys().isdisjoint(SIDES):
         _scale(workflow, filled, roles, limits)
     return filled
 
 
+def changes_beside(
+    workflow: Workflow, filled: Workflow, roles: Roles, values: Mapping[str, Any], declared: Iterable[str] = ()
+) -> list[str]:
+    """What happened to a client's values beside what they say, in sentences.
+
+    Args:
+        workflow: before it was filled.
+        filled: after that.
+        roles: of the workflow.
+        values: the client's, by parameter name.
+        declared: the names of a template's further parameters, which mean one input each.
+    """
+    sentences = []
+    for name in [name for name in values if name in roles.places and name not in set(declared)]:
+        places = roles.places[name]
+        if name == "steps":
+            changed = [place for place in places if number(_value(filled, place)) != number(values[name])]
+            shares = [f"{place} has {_value(filled, place)}" for place in changed]
+            if shares:
+                leader = _leader(workflow, places)
+                sentences.append(f"steps are those of {leader}; in proportion {_listed(shares)}")
+        elif name in ("cfg", "denoise", "sampler", "scheduler", "guidance"):
+            before = [brief(_value(workflow, place), 20) for place in places]
+            if len(set(before)) > 1:
+                held = [f"{place} ({old})" for place, old in zip(places, before, strict=True)]
+                sentences.append(f"{name} went to each of {_listed(held)}, which had different values")
+        elif name in SIDES:
+            for place in places:
+                preset = roles.presets.get(place)
+                if preset is not None:
+                    sentences.append(
+                        f"{preset.place} was set from {brief(_value(workflow, preset.place))!r} to "
+                        f"{preset.free!r}, since it decided the size"
+                    )
+    return list(dict.fromkeys(sentences))
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = f" and {len(words) - MAX_NAMED} more" if len(words) > MAX_NAMED else ""
+    return ", ".join(words[:MAX_NAMED]) + more
+
+
 def has_place(roles: Roles, name: str, declared: Mapping[str, Declared] | None = None) -> bool:
     """Whether a graph has one place or more for a parameter."""
+    if name in (declared or {}):
+        return True
+    places = roles.places.get(name, ())
+    if any(place in roles.presets and roles.presets[place].free is None for place in places):
+        return False
     known = {*roles.places, *roles.ambiguous, *(declared or {})}
     return name in known or TWINS.get(name) in known
 
 
-def read(workflow: Workflow, roles: Roles, declared: Mapping[str, Declared] | None = None) -> dict[str, Any]:
-    """The value that each parameter has in a workflow now: what stands in the first of its places."""
+def read(
+    workflow: Workflow,
+    roles: Roles,
+    declared: Mapping[str, Declared] | None = None,
+    before: Workflow | None = None,
+) -> dict[str, Any]:
+    """The value that each parameter has in a workflow now: what stands in the first of its places.
+
+    Of the steps it is the leading stage's, as it was ``before`` the workflow was filled.
+    A number that is written as text is read as the number that ComfyUI makes of it; a size that a choice
+    overrides is the one of that choice, and left out where the choice does not tell it.
+    """
+    declared = declared or {}
     places = {name: found[0] for name, found in roles.places.items()}
-    places |= {name: Input(entry.node, entry.input) for name, entry in (declared or {}).items()}
-    values = {
-        name: workflow[place.node_id]["inputs"].get(place.name)
-        for name, place in places.items()
-        if place.node_id in workflow
-    }
+    if "steps" in places:
+        places["steps"] = _leader(before or workflow, roles.places["steps"])
+    places |= {name: Input(entry.node, entry.input) for name, entry in declared.items()}
+    values: dict[str, Any] = {}
+    for name, place in places.items():
+        if place.node_id not in workflow:
+            continue
+        value = _value(workflow, place)
+        preset = roles.presets.get(place)
+        if name in SIDES and preset is not None and _value(workflow, preset.place) != preset.free:
+            value = _preset_size(_value(workflow, preset.place)).get(name)
+        elif name in NAMES and isinstance(value, str) and NAMES[name][1][0] in ("INT", "FLOAT"):
+            value = value if number(value) is None else number(value)
+        if value is not None:
+            values[name] = value
     if isinstance(values.get("clip_skip"), int):
         values["clip_skip"] = -values["clip_skip"]
-    return {name: value for name, value in values.items() if value is not None}
+    return values
+
+
+def seeds_of_outputs(workflow: Workflow, roles: Roles) -> dict[str, int]:
+    """By output node, the seed that its pictures are made with: of several the leading stage's."""
+    places = [*roles.places.get("seed", ()), *(one.place for one in roles.left.get("seed", ()))]
+    ranks: dict[str, int] = {}
+    for rank, place in enumerate(places):
+        ranks.setdefault(place.node_id, rank)
+
+    def above(node_id: str) -> list[str]:
+        return [link.node_id for link in links_of(workflow[node_id]).values() if link.node_id in workflow]
+
+    def lowest(node_id: str, ranks_above: list[int]) -> int:
+        return min([ranks.get(node_id, len(places)), *ranks_above])
+
+    first = Fold(above, lowest)
+    seeds = {}
+    for node_id in roles.outputs:
+        rank = first(node_id) if node_id in workflow else len(places)
+        seed = number(_value(workflow, places[rank])) if rank < len(places) else None
+        if isinstance(seed, int):
+            seeds[node_id] = seed
+    return seeds
 
 
 def describe(
@@ -156,6 +270,7 @@ def places_of(workflow: Workflow, roles: Roles, name: str, declared: Mapping[str
     if name in declared and declared[name].node in workflow:
         return (Input(declared[name].node, declared[name].input),)
     if name in roles.places:
+        _refuse_preset(workflow, roles, name)
         return roles.places[name]
     if name in roles.ambiguous:
         raise _ambiguous(workflow, roles, name)
@@ -169,9 +284,26 @@ def places_of(workflow: Workflow, roles: Roles, name: str, declared: Mapping[str
     )
 
 
+def _refuse_preset(workflow: Workflow, roles: Roles, name: str) -> None:
+    """Refuse a size that a choice overrides which has no free setting."""
+    for place in roles.places[name] if name in SIDES else ():
+        preset = roles.presets.get(place)
+        if preset is not None and preset.free is None:
+            shown = brief(_value(workflow, preset.place))
+            raise NoPlace(
+                f"{name} has no place in this graph: {preset.place} ({shown}) decides the size; "
+                "set that by overrides",
+                [{"key": name, "node_id": preset.place.node_id, "input": preset.place.name, "value": shown}],
+            )
+
+
+def _shown(candidate: Candidate) -> str:
+    return f"{candidate.place} ({brief(candidate.title)})"
+
+
 def _ambiguous(workflow: Workflow, roles: Roles, name: str) -> Ambiguous:
     candidates = roles.ambiguous[name]
-    shown = ", ".join(f"{one.place} ({one.title})" for one in candidates)
+    shown = _listed([_shown(candidate) for candidate in candidates])
     return Ambiguous(
         f"{name} may mean several nodes of this graph: {shown}; give one of these nodes the title '{name}', "
         f"or set it by overrides, such as '{candidates[0].place}'",
@@ -213,38 +345,97 @@ def _stricter(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return both
 
 
-def _write(workflow: Workflow, place: Input, value: Any) -> None:
-    workflow[place.node_id]["inputs"][place.name] = value
+def _write(workflow: Workflow, place: Input, name: str, value: Any) -> None:
+    """Set an input; of a text around a placeholder only the placeholder."""
+    inputs = workflow[place.node_id]["inputs"]
+    old = inputs.get(place.name)
+    if isinstance(old, str) and isinstance(value, str):
+        words = {word for word in PLACEHOLDER.findall(old) if PLACEHOLDER_WORDS.get(word, word) == name}
+        if words:
+            value = PLACEHOLDER.sub(lambda found: value if found[1] in words else found[0], old)
+    inputs[place.name] = value
 
 
 def _value(workflow: Workflow, place: Input) -> Any:
     return workflow[place.node_id]["inputs"].get(place.name)
 
 
-def _share(workflow: Workflow, first: Input, place: Input, steps: int) -> int:
-    """The steps of one stage, in proportion to the first one's."""
-    old_first, old = _value(workflow, first), _value(workflow, place)
-    return max(1, round(steps * old / old_first)) if old_first and old else steps
+def _leader(workflow: Workflow, places: Sequence[Input]) -> Input:
+    """The place of the steps that a client means: the first, or the longest where the first has a few only."""
+    known = [place for place in places if place.node_id in workflow] or [places[0]]
+    counts = [number(workflow.get(place.node_id, {}).get("inputs", {}).get(place.name)) or 0 for place in known]
+    longest = max(counts)
+    has_few = 0 < counts[0] < FEW_STEPS and longest >= 2 * counts[0]
+    return known[counts.index(longest)] if has_few else known[0]
+
+
+def _share(workflow: Workflow, leader: Input, place: Input, steps: int) -> int:
+    """The steps of one stage, in proportion to the leading one's."""
+    old_leader, old = number(_value(workflow, leader)), number(_value(workflow, place))
+    if not old_leader or not old or old_leader < 0 or old < 0:
+        return steps
+    # In whole numbers where they are whole: a graph may hold one that no float holds.
+    share = steps * old / old_leader if max(old, old_leader) < MOST_SEED else steps
+    return max(1, round(share))
+
+
+def _apart(workflow: Workflow, first: Input, place: Input, seed: int, limits: Limits) -> int:
+    """The seed of one place: as far from the first one's as it was, round the end of what the node takes."""
+    old_first, old = number(_value(workflow, first)), number(_value(workflow, place))
+    if not isinstance(old_first, int) or not isinstance(old, int):
+        return seed
+    low = int(limits.minimum or 0)
+    high = MOST_SEED if limits.maximum is None else int(limits.maximum)
+    return low + (seed + old - old_first - low) % (high - low + 1)
+
+
+def _preset_size(choice: Any) -> dict[str, int]:
+    """The width and height that a choice names."""
+    found = SIZE_CHOICE.search(str(choice))
+    return dict(zip(SIDES, map(int, found.groups()), strict=True)) if found else {}
+
+
+def _free_presets(workflow: Workflow, filled: Workflow, roles: Roles, sides: Sequence[str]) -> None:
+    """Set the choices that override a size to their free one, and keep the side that no value was given for."""
+    places = {place: side for side in SIDES for place in roles.places.get(side, ())}
+    for place, preset in roles.presets.items():
+        if places.get(place) in sides and preset.free is not None:
+            _set(filled, preset.place, preset.free)
+    for place, side in places.items():
+        own = roles.presets.get(place)
+        if own is not None and side not in sides and _value(filled, own.place) == own.free:
+            size = _preset_size(_value(workflow, own.place))
+            _set(filled, place, size.get(side, _value(filled, place)))
+
+
+def _set(workflow: Workflow, place: Input, value: Any) -> None:
+    workflow[place.node_id]["inputs"][place.name] = value
 
 
 def _move_splits(workflow: Workflow, filled: Workflow, splits: Iterable[Split]) -> None:
     """Keep the hand-over from stage to stage at the same part of the steps; each stage keeps one at least."""
     for split in splits:
-        cut, old, new = _value(workflow, split.place), _value(workflow, split.steps), _value(filled, split.steps)
-        if not all(isinstance(one, int) for one in (cut, old, new)) or not 0 < cut <= old:
+        cut, old = number(_value(workflow, split.place)), number(_value(workflow, split.steps))
+        new = number(_value(filled, split.steps))
+        if not isinstance(cut, int) or not isinstance(old, int) or not isinstance(new, int):
+            continue
+        if not 0 < cut <= old:
             continue  # a stage's beginning, or an open end such as 10000
         moved = new if cut == old else max(1, min(new - 1, round(cut * new / old)))
-        _write(filled, split.place, moved)
+        _set(filled, split.place, moved)
 
 
 def _scale(workflow: Workflow, filled: Workflow, roles: Roles, limits: Mapping[Input, Limits]) -> None:
     """Resize what a sampler made by the factor by which its own size grew."""
-    for name in ("width", "height"):
+    for name in SIDES:
         sizes = roles.places.get(name, ())
-        old, new = (_value(graph, sizes[0]) if sizes else 0 for graph in (workflow, filled))
+        old, new = (number(_value(graph, sizes[0])) if sizes else None for graph in (workflow, filled))
+        taken = set(sizes)
         for size in roles.resized:
             place = size.width if name == "width" else size.height
-            was = _value(workflow, place)
-            if place not in sizes and old and isinstance(was, int) and isinstance(old, int):
+            was = number(_value(workflow, place))
+            if place in taken or not isinstance(was, int) or not isinstance(old, int) or not old or new is None:
+                continue
+            if max(was, old) < MOST_SEED:
                 cells = round(was * new / old / PIXELS_PER_CELL) * PIXELS_PER_CELL
-                _write(filled, place, limits.get(place, Limits()).nearest(cells))
+                _set(filled, place, limits.get(place, Limits()).nearest(cells))

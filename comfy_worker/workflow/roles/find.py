@@ -1,26 +1,54 @@
 """Which node is the sampler, the prompt, the latent size, the image: found by walking up from the outputs.
 
-Owns how a graph is read. Changes nothing, and leans on no node id: what a node is follows from its declared
-inputs and outputs and from where it stands.
+Leans on no node id: what a node is follows from its declared inputs and outputs and from where it stands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_worker.workflow.graph import Input, Link, Workflow, ancestors, consumers, title_of
+from comfy_worker.workflow.graph import Check, Fold, Input, Workflow, as_link, never_ends, title_of, walk
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.stages import Sampler, Stage, chained, find_stages, has_size, named, trace_lineage
-from comfy_worker.workflow.roles.texts import Text, conflicting
+from comfy_worker.workflow.roles.stages import NAMES, Sampler, Stage, Stages, has_size, named, slots_read
+from comfy_worker.workflow.roles.texts import MAX_TEXTS, Text, conflicting
 from comfy_worker.workflow.roles.titles import titled_places
 from comfy_worker.workflow.tracing import Graph, literal_place
 
-__all__ = ["Candidate", "Roles", "Sampler", "Size", "Split", "find_roles"]
+__all__ = [
+    "PLACEHOLDER",
+    "PLACEHOLDER_WORDS",
+    "Candidate",
+    "Preset",
+    "Roles",
+    "Sampler",
+    "Size",
+    "Split",
+    "find_roles",
+]
 
 # Parameters that mean one thing in a graph: where the nodes that hold them differ, the graph does not decide.
 ONE_MEANING = ("checkpoint", "vae", "image", "mask", "width", "height", "length", "batch_size", "fps")
+
+
+# Numbers that a detailer or a tiled upscaler keeps for itself where another stage makes the picture.
+OWN_NUMBERS = ("seed", "steps", "cfg", "sampler", "scheduler", "denoise")
+
+# A text that stands for a parameter's value, as programs that fill graphs write it, and their words.
+PLACEHOLDER = re.compile(r"%([a-z_]{2,30})%")
+PLACEHOLDER_WORDS = {
+    "model": "checkpoint",
+    "scale": "cfg",
+    "cfg_scale": "cfg",
+    "sampler_name": "sampler",
+    "positive": "prompt",
+    "positive_prompt": "prompt",
+    "negative": "negative_prompt",
+}
+TEXT_NAMES = frozenset({"prompt", "negative_prompt"})
+PLACEHOLDER_NAMES = TEXT_NAMES | {*NAMES} - {"clip_skip"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +77,19 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Preset:
+    """A choice by which a node overrides the size that stands beside it.
+
+    Attributes:
+        place: the input with the choice.
+        free: the choice that leaves the size to its own inputs; None if there is none.
+    """
+
+    place: Input
+    free: Any = None
+
+
+@dataclass(frozen=True)
 class Roles:
     """What the nodes of one workflow are for.
 
@@ -62,7 +103,8 @@ class Roles:
         resized: what must grow with width and height.
         alpha_masks: those of the ``image`` places whose node also gives its alpha channel as a mask.
         left: by parameter name, what is of the same kind and stays as it is: a refiner's checkpoint where the base
-            model's is ``checkpoint``, further pictures where the first is ``image``.
+            model's is ``checkpoint``, further pictures where the first is ``image``, a detailer's numbers.
+        presets: by a place of ``width`` or ``height``, the choice that overrides it now.
     """
 
     samplers: tuple[Sampler, ...]
@@ -73,6 +115,7 @@ class Roles:
     resized: tuple[Size, ...] = ()
     alpha_masks: tuple[Input, ...] = ()
     left: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
+    presets: Mapping[Input, Preset] = field(default_factory=dict)
 
     def outline(self) -> dict[str, Any]:
         """The roles as JSON: ids of nodes, and inputs written ``node_id.name`` by parameter."""
@@ -85,106 +128,323 @@ class Roles:
         }
 
 
-def find_roles(workflow: Workflow, defs: NodeDefs) -> Roles:
+def find_roles(workflow: Workflow, defs: NodeDefs, check: Check = never_ends) -> Roles:
     """Find the roles of a workflow's nodes.
 
     Args:
         workflow: API format, as :func:`~comfy_worker.workflow.graph.parse` gives it.
         defs: the classes that this ComfyUI has; those that it lacks are read by the names of their inputs.
+        check: asked again and again, so that the reading of a large graph can be ended.
     """
-    graph = Graph(workflow, defs)
-    outputs = _outputs(graph)
-    live = _live(workflow, outputs)
-    stages = find_stages(graph, live)
-    found = _found(graph, live, stages)
-    unclear = {
-        name for name in ONE_MEANING if len({repr(graph.value(place)) for place in found.get(name, ())}) > 1
-    }
-    for name, texts in _texts(stages).items():
-        found[name] = list(dict.fromkeys(text.place for _, text in texts))
-        if conflicting(texts, lambda one, other: chained(stages, one, other)):
-            unclear.add(name)
-    titled = titled_places(graph, live)
-    for name, places in titled.items():
-        # A title decides where the graph does not; where it does, it names one of the places that it found anyway.
-        if name in unclear or not set(places) <= set(found.get(name, ())):
-            found[name] = places
-            unclear.discard(name)
-    leading = {
-        "checkpoint": _first_model(graph, stages),
-        "image": _first_image(graph, found["image"], outputs, stages),
-    }
-    left = {}
-    for name in unclear & leading.keys():
-        if first := leading[name]:
-            left[name] = tuple(_candidate(workflow, place) for place in found[name] if place not in first)
-            found[name] = first
-    unclear -= left.keys()
-    return Roles(
-        samplers=tuple(stage.sampler for stage in stages if stage.sampler),
-        places={name: tuple(places) for name, places in found.items() if places and name not in unclear},
-        ambiguous={name: tuple(_candidate(workflow, place) for place in found[name]) for name in sorted(unclear)},
-        outputs=outputs,
-        splits=tuple(_splits(graph, stages)),
-        resized=tuple(_resized(graph, live, stages)),
-        alpha_masks=tuple(_loaded(graph, live)["alpha"]),
-        left=left,
-    )
+    return _Finder(Graph(workflow, defs, check)).roles()
 
 
-def _candidate(workflow: Workflow, place: Input) -> Candidate:
-    return Candidate(place, title_of(workflow, place.node_id), workflow[place.node_id]["class_type"])
+class _Finder:
+    """Finds the places of each parameter in one workflow."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._outputs = _outputs(graph)
+        self._live = _live(graph, self._outputs)
+        self._stages = Stages(graph, self._live)
+        self._carriers = self._stages.carriers(self._stages.main)
+        self._loaded = _loaded(graph, self._live)
+        self._roots = Fold(lambda node_id: graph.above(node_id, "MODEL"), self._model_roots, graph.check)
+        self._steps_above = Fold(lambda node_id: graph.above(node_id, "SIGMAS"), self._first_steps, graph.check)
+
+    def roles(self) -> Roles:
+        """All of them."""
+        found = self._found()
+        left = self._own_numbers(found)
+        unclear = {
+            name
+            for name in ONE_MEANING
+            if len({repr(self._graph.value(place)) for place in found.get(name, ())}) > 1
+        }
+        comparable = None
+        for name, texts in self._texts(left).items():
+            found[name] = list(dict.fromkeys(text.place for _, text in texts))
+            if len({text.literal for _, text in texts}) > 1:
+                comparable = comparable or self._stages.comparable()
+                unclear |= {name} if conflicting(texts, comparable) else set()
+        self._claim(found, unclear, titled_places(self._graph, self._live, self._stages.reader))
+        placeholders = self._placeholders()
+        found |= placeholders
+        unclear -= placeholders.keys()
+        left |= self._leading(found, unclear)
+        unclear -= left.keys()
+        presets = self._presets(found)
+        return Roles(
+            samplers=tuple(stage.sampler for stage in self._stages.all if stage.sampler),
+            places={name: tuple(places) for name, places in found.items() if places and name not in unclear},
+            ambiguous={
+                name: tuple(self._candidate(place) for place in found[name][: MAX_TEXTS + 1])
+                for name in sorted(unclear)
+            },
+            outputs=self._outputs,
+            splits=tuple(self._splits()),
+            resized=tuple(self._resized()),
+            alpha_masks=tuple(self._loaded["alpha"]),
+            left=left,
+            presets=presets,
+        )
+
+    def _claim(self, found: dict[str, list[Input]], unclear: set[str], claimed: Mapping[str, list[Input]]) -> None:
+        """Let a title decide where the graph does not; where it does, it names a place that it found anyway."""
+        for name, places in claimed.items():
+            if name in unclear or not set(places) <= set(found.get(name, ())):
+                found[name] = places
+                unclear.discard(name)
+
+    def _candidate(self, place: Input) -> Candidate:
+        workflow = self._graph.workflow
+        return Candidate(place, title_of(workflow, place.node_id), workflow[place.node_id]["class_type"])
+
+    def _held(self, node_ids: Iterable[str], parameter: str) -> list[Input]:
+        return list(dict.fromkeys(place for one in node_ids for place in named(self._graph, one, parameter)))
+
+    def _found(self) -> dict[str, list[Input]]:
+        """The places of every parameter but the texts, each place once."""
+        graph, stages, live = self._graph, self._stages, self._live
+        origins = stages.origins(stages.main)
+        found = {name: self._numbers(self._carriers, name) for name in OWN_NUMBERS if name != "denoise"}
+        found |= {
+            "guidance": self._held([*self._carriers, *self._guides(stages.main)], "guidance"),
+            "denoise": self._denoise(),
+            "checkpoint": self._checkpoints(stages.all),
+            "vae": self._vaes(),
+            "clip_skip": self._held(live, "clip_skip"),
+            "fps": self._fps(),
+            "image": self._loaded["image"],
+            "mask": self._loaded["mask"],
+        }
+        for name in ("length", "batch_size"):
+            found[name] = self._held(origins.begins, name)
+        for name in ("width", "height"):
+            found[name] = _with_agreeing(graph, live, name, self._held(origins.sizes, name))
+        return found
+
+    def _numbers(self, carriers: Iterable[str], name: str) -> list[Input]:
+        if name == "seed":
+            carriers = [node_id for node_id in carriers if _adds_noise(self._graph, node_id)]
+        elif name == "steps":
+            carriers = [node_id for node_id in carriers if not _changes_sigmas(self._graph, node_id)]
+        return self._held(carriers, name)
+
+    def _own_numbers(self, found: Mapping[str, Sequence[Input]]) -> dict[str, tuple[Candidate, ...]]:
+        """What detailers and upscalers keep for themselves, and the denoise of a stage that must make it all."""
+        carriers = self._stages.carriers(self._stages.retouches)
+        left = {}
+        for name in OWN_NUMBERS:
+            taken = set(found[name])
+            others = [*self._carriers, *carriers] if name == "denoise" else carriers
+            kept = [place for place in self._numbers(others, name) if place not in taken]
+            if taken and kept:
+                left[name] = tuple(self._candidate(place) for place in kept[:MAX_TEXTS])
+        return left
+
+    def _guides(self, stages: Iterable[Stage]) -> list[str]:
+        """The nodes between samplers and their texts."""
+        starts = []
+        for stage in stages:
+            if stage.sampler and stage.sampler.positive:
+                starts.append((stage.sampler.positive, "positive"))
+            if stage.sampler and stage.sampler.negative:
+                starts.append((stage.sampler.negative, "negative"))
+        return self._stages.reader.nodes(starts)
+
+    def _denoise(self) -> list[Input]:
+        """A stage that begins with an empty latent must denoise it all, unless there is no other stage."""
+        stages = self._stages
+        begun = [stage for stage in stages.main if not stage.lineage.is_sized]
+        return self._held(stages.carriers(begun), "denoise") or self._held(self._carriers, "denoise")
+
+    def _model_roots(self, node_id: str, above: list[tuple[str, ...]]) -> tuple[str, ...]:
+        if not self._graph.linked(node_id, "MODEL"):
+            return (node_id,)
+        if len(above) == 1:
+            return above[0]
+        return tuple(dict.fromkeys(root for roots in above for root in roots))[:MAX_TEXTS]
+
+    def _checkpoints(self, stages: Iterable[Stage]) -> list[Input]:
+        roots: dict[str, None] = {}
+        for stage in stages:
+            link = self._graph.link(stage.sampler.model) if stage.sampler and stage.sampler.model else None
+            if link:
+                roots |= dict.fromkeys(self._roots(link.node_id))
+            elif stage.sampler is None and _loads(self._graph, stage):
+                roots[stage.node_id] = None
+        return self._held(roots, "checkpoint")
+
+    def _leading(self, found: dict[str, list[Input]], unclear: set[str]) -> dict[str, tuple[Candidate, ...]]:
+        """Where several models or pictures are one too many, the first; the others stay as they are."""
+        left = {}
+        for name in unclear & {"checkpoint", "image"}:
+            first = self._first_model() if name == "checkpoint" else self._first_image(found["image"])
+            if first:
+                taken = set(first)
+                left[name] = tuple(self._candidate(place) for place in found[name] if place not in taken)
+                found[name] = first
+        return left
+
+    def _first_model(self) -> list[Input]:
+        """The first stage's model file, where the others are of stages with own text encoders (a refiner).
+
+        Two models behind the same texts are halves of one (Wan 2.2's two experts): neither comes first.
+        """
+        stages = self._stages.all
+        if not stages:
+            return []
+        first = self._checkpoints([stages[0]])
+        encoders = {text.encoder for text in stages[0].positive}
+        for stage in stages[1:]:
+            shares_text = not encoders.isdisjoint(text.encoder for text in stage.positive)
+            if shares_text and set(self._checkpoints([stage])) != set(first):
+                return []
+        return first if len({repr(self._graph.value(place)) for place in first}) == 1 else []
+
+    def _first_image(self, images: list[Input]) -> list[Input]:
+        """The picture that a stage starts from, else the first in the order in which the graph is read.
+
+        So a start image goes before a control map, and of a first and a last frame the first.
+        """
+        order = {node_id: number for number, node_id in enumerate(self._graph.reading_order(self._outputs))}
+        started = set(self._stages.origins(self._stages.all).nodes)
+
+        def rank(place: Input) -> tuple[bool, int]:
+            return place.node_id not in started, order.get(place.node_id, len(order))
+
+        first = min(images, key=rank, default=None)
+        return [place for place in images if first and self._graph.value(place) == self._graph.value(first)]
+
+    def _vaes(self) -> list[Input]:
+        """The VAE loaders of what encodes for the stages and of what decodes their latents."""
+        graph, stages = self._graph, self._stages
+        users = [*stages.origins(stages.all).begins, *self._guides(stages.all)]
+        made_here = 0
+        for stage in stages.all:
+            made_here |= 1 << stages.numbers[stage.node_id]
+        for node_id in self._live:
+            latents = graph.linked(node_id, "LATENT")
+            if graph.linked(node_id, "VAE") and latents and stages.lineage(latents[0]).before & made_here:
+                users.append(node_id)
+        vaes = [place for node_id in dict.fromkeys(users) for place in graph.linked(node_id, "VAE")]
+        return self._held(graph.sources(vaes, "VAE"), "vae")
+
+    def _fps(self) -> list[Input]:
+        """The rate at which pictures become a clip, and that of a conditioning that is set to the same."""
+        graph, live = self._graph, self._live
+        clips = [one for one in live if graph.linked(one, "IMAGE") and not graph.linked(one, "VAE")]
+        found = self._held(clips, "fps")
+        rates = {repr(graph.value(place)) for place in found}
+        agreeing = [place for place in self._held(live, "fps") if repr(graph.value(place)) in rates]
+        return list(dict.fromkeys([*found, *agreeing]))
+
+    def _texts(self, left: dict[str, tuple[Candidate, ...]]) -> dict[str, list[tuple[int, Text]]]:
+        """The texts of every stage; a negative one that is also a positive one is the positive one.
+
+        A detailer's own text stays as it is, and is noted among what is left.
+        """
+        numbers = self._stages.numbers
+        texts: dict[str, list[tuple[int, Text]]] = {"prompt": [], "negative_prompt": []}
+        for stage in self._stages.main:
+            texts["prompt"] += [(numbers[stage.node_id], text) for text in stage.positive]
+            texts["negative_prompt"] += [(numbers[stage.node_id], text) for text in stage.negative]
+        for name, found in texts.items():
+            known = {text.literal for _, text in found}
+            own: dict[Input, None] = {}
+            for stage in self._stages.retouches:
+                for text in stage.positive if name == "prompt" else stage.negative:
+                    if text.literal in known or not known:
+                        found.append((numbers[stage.node_id], text))
+                    else:
+                        own[text.place] = None
+            if own:
+                left[name] = tuple(self._candidate(place) for place in list(own)[:MAX_TEXTS])
+        taken = {text.place for _, text in texts["prompt"]}
+        texts["negative_prompt"] = [pair for pair in texts["negative_prompt"] if pair[1].place not in taken]
+        return texts
+
+    def _placeholders(self) -> dict[str, list[Input]]:
+        """By parameter, the inputs that hold ``%steps%`` or the like in place of a value."""
+        found: dict[str, list[Input]] = {}
+        for node_id in self._live:
+            for input_name, value in self._graph.workflow[node_id]["inputs"].items():
+                if not isinstance(value, str) or input_name == "filename_prefix":
+                    continue
+                for word in dict.fromkeys(PLACEHOLDER.findall(value)):
+                    name = PLACEHOLDER_WORDS.get(word, word)
+                    if name in PLACEHOLDER_NAMES and (name in TEXT_NAMES or value.strip() == f"%{word}%"):
+                        found.setdefault(name, []).append(Input(node_id, input_name))
+        return found
+
+    def _first_steps(self, node_id: str, above: list[Input | None]) -> Input | None:
+        """The steps of the nearest node whose number of steps is one of sampling steps."""
+        if not _changes_sigmas(self._graph, node_id):
+            return next(iter(named(self._graph, node_id, "steps")), None)
+        return next((steps for steps in above if steps), None)
+
+    def _splits(self) -> list[Split]:
+        """``start_at_step`` and ``end_at_step`` of a sampler, ``step`` of a node that cuts sigmas."""
+        graph = self._graph
+        found = []
+        for node_id in self._stages.carriers(self._stages.all):
+            steps = self._steps_above(node_id)
+            names = {"step"} if _changes_sigmas(graph, node_id) else {"start_at_step", "end_at_step"}
+            places = [literal_place(graph, place) for place in graph.inputs(node_id) if place.name in names]
+            found += [Split(place, steps) for place in places if place and steps]
+        return list(dict.fromkeys(found))
+
+    def _resized(self) -> list[Size]:
+        """What brings a sampler's latent or picture to a literal size."""
+        graph = self._graph
+        below = graph.downstream(stage.node_id for stage in self._stages.all)
+        found = []
+        for node_id in self._live:
+            declared = graph.declared(node_id)
+            if node_id not in below or not declared or not has_size(graph, node_id):
+                continue
+            if declared.outputs[:1] in {("LATENT",), ("IMAGE",)} and graph.linked(node_id, declared.outputs[0]):
+                width, height = named(graph, node_id, "width"), named(graph, node_id, "height")
+                found += [Size(width[0], height[0])] if width and height else []
+        return found
+
+    def _presets(self, found: Mapping[str, Sequence[Input]]) -> dict[Input, Preset]:
+        """The choices that override a width or height now."""
+        graph = self._graph
+        presets = {}
+        for place in [*found["width"], *found["height"]]:
+            choice = graph.preset(place.node_id)
+            free = graph.free_choice(choice) if choice else None
+            if choice and (free is None or graph.value(choice) != free):
+                presets[place] = Preset(choice, None if as_link(graph.value(choice)) else free)
+        return presets
 
 
 def _outputs(graph: Graph) -> tuple[str, ...]:
     """Output nodes as declared; a node that is not installed and that nobody reads may be one."""
-    read = {link.node_id for node_id in graph.workflow for p in graph.inputs(node_id) if (link := graph.link(p))}
+    read = {link.node_id for link in graph.readers()}
     found = []
-    for node_id, node in graph.workflow.items():
-        declared = graph.defs.get(node["class_type"])
+    for node_id in graph.workflow:
+        declared = graph.declared(node_id)
         if declared.is_output if declared else node_id not in read:
             found.append(node_id)
     return tuple(found)
 
 
-def _live(workflow: Workflow, outputs: Iterable[str]) -> list[str]:
+def _live(graph: Graph, outputs: Sequence[str]) -> list[str]:
     """The nodes that ComfyUI would run, in the order of the workflow; all of them where there is no output."""
-    ids = set(outputs)
-    for node_id in outputs:
-        ids.update(ancestors(workflow, node_id))
-    return [node_id for node_id in workflow if node_id in ids or not ids]
+
+    def above(node_id: str) -> list[str]:
+        return [link.node_id for link in graph.links(node_id).values()]
+
+    ids = set(walk(outputs, above, graph.check))
+    return [node_id for node_id in graph.workflow if node_id in ids or not ids]
 
 
-def _found(graph: Graph, live: list[str], stages: list[Stage]) -> dict[str, list[Input]]:
-    """The places of every parameter but the texts, each place once."""
-    loaded = _loaded(graph, live)
-    carriers = [node_id for stage in stages for node_id in stage.carriers]
-    guides = [node_id for stage in stages for node_id in (*stage.positive.nodes, *stage.negative.nodes)]
-    found = {
-        "seed": _held(graph, [one for one in carriers if _adds_noise(graph, one)], "seed"),
-        "steps": _held(graph, [one for one in carriers if not _changes_sigmas(graph, one)], "steps"),
-        "guidance": _held(graph, [*carriers, *guides], "guidance"),
-        "denoise": _denoise(graph, stages),
-        "checkpoint": _checkpoints(graph, stages),
-        "vae": _vaes(graph, live, stages),
-        "clip_skip": _held(graph, live, "clip_skip"),
-        "fps": _fps(graph, live),
-        "image": loaded["image"],
-        "mask": loaded["mask"],
-    }
-    for name in ("cfg", "sampler", "scheduler"):
-        found[name] = _held(graph, carriers, name)
-    begins = [node_id for stage in stages for node_id in stage.lineage.begins]
-    for name in ("length", "batch_size"):
-        found[name] = _held(graph, begins, name)
-    sizes = [node_id for stage in stages for node_id in stage.lineage.sizes]
-    for name in ("width", "height"):
-        found[name] = _with_agreeing(graph, live, name, _held(graph, sizes, name))
-    return found
-
-
-def _held(graph: Graph, node_ids: Iterable[str], parameter: str) -> list[Input]:
-    return list(dict.fromkeys(place for node_id in node_ids for place in named(graph, node_id, parameter)))
+def _loads(graph: Graph, stage: Stage) -> bool:
+    """Whether a node that is read by itself names a file to load by one of the telling names."""
+    return any(place.name in ("ckpt_name", "unet_name") for place in graph.widgets(stage.node_id))
 
 
 def _adds_noise(graph: Graph, node_id: str) -> bool:
@@ -197,92 +457,24 @@ def _changes_sigmas(graph: Graph, node_id: str) -> bool:
     return declared is not None and "SIGMAS" in declared.outputs and bool(graph.linked(node_id, "SIGMAS"))
 
 
-def _denoise(graph: Graph, stages: list[Stage]) -> list[Input]:
-    """A stage that begins with an empty latent must denoise it all, unless there is no other stage."""
-    begun = [stage for stage in stages if not stage.lineage.sizes]
-    return _held(graph, [node_id for stage in begun for node_id in stage.carriers], "denoise") or _held(
-        graph, [node_id for stage in stages for node_id in stage.carriers], "denoise"
-    )
-
-
-def _checkpoints(graph: Graph, stages: list[Stage]) -> list[Input]:
-    models = [stage.sampler.model for stage in stages if stage.sampler and stage.sampler.model]
-    return _held(graph, graph.sources(models, "MODEL"), "checkpoint")
-
-
-def _first_model(graph: Graph, stages: list[Stage]) -> list[Input]:
-    """The first stage's model file, where the others are of stages with text encoders of their own (a refiner).
-
-    Two models behind the same texts are halves of one (Wan 2.2's two experts): neither comes first.
-    """
-    first, *others = [_checkpoints(graph, [stage]) for stage in stages] or [[]]
-    encoders = {text.encoder for text in stages[0].positive.texts} if stages else set()
-    for stage, places in zip(stages[1:], others, strict=True):
-        if set(places) != set(first) and encoders & {text.encoder for text in stage.positive.texts}:
-            return []
-    return first if len({repr(graph.value(place)) for place in first}) == 1 else []
-
-
-def _first_image(
-    graph: Graph, images: list[Input], outputs: Iterable[str], stages: Iterable[Stage]
-) -> list[Input]:
-    """The picture that a stage starts from, else the first in the order in which the graph is read.
-
-    So a start image goes before a control map, and of a first and a last frame the first.
-    """
-    order = {node_id: position for position, node_id in enumerate(graph.reading_order(outputs))}
-    started = {node_id for stage in stages for node_id in stage.lineage.nodes}
-
-    def rank(place: Input) -> tuple[bool, int]:
-        return place.node_id not in started, order.get(place.node_id, len(order))
-
-    first = min(images, key=rank, default=None)
-    return [place for place in images if first and graph.value(place) == graph.value(first)]
-
-
-def _vaes(graph: Graph, live: list[str], stages: list[Stage]) -> list[Input]:
-    """The VAE loaders of what encodes for the stages and of what decodes their latents."""
-    ids = {stage.node_id for stage in stages}
-    users = [
-        one for stage in stages for one in (*stage.lineage.begins, *stage.positive.nodes, *stage.negative.nodes)
-    ]
-    for node_id in live:
-        latents = graph.linked(node_id, "LATENT")
-        if graph.linked(node_id, "VAE") and latents and trace_lineage(graph, latents[0], ids).before:
-            users.append(node_id)
-    vaes = [place for node_id in users for place in graph.linked(node_id, "VAE")]
-    return _held(graph, graph.sources(vaes, "VAE"), "vae")
-
-
-def _fps(graph: Graph, live: list[str]) -> list[Input]:
-    """The rate at which pictures become a clip, and that of a conditioning that is set to the same."""
-    clips = [node_id for node_id in live if graph.linked(node_id, "IMAGE") and not graph.linked(node_id, "VAE")]
-    found = _held(graph, clips, "fps")
-    rates = {repr(graph.value(place)) for place in found}
-    return list(dict.fromkeys([*found, *(p for p in _held(graph, live, "fps") if repr(graph.value(p)) in rates)]))
-
-
-def _loaded(graph: Graph, live: list[str]) -> dict[str, list[Input]]:
+def _loaded(graph: Graph, live: Collection[str]) -> dict[str, list[Input]]:
     """The inputs that name an uploaded picture, by what of it is used: its pixels, its mask, or both."""
     found: dict[str, list[Input]] = {"image": [], "mask": [], "alpha": []}
+    slots = slots_read(graph, set(live))
     for node_id in live:
         declared = graph.defs.get(graph.workflow[node_id]["class_type"])
         places = [p for p in graph.inputs(node_id) if (spec := graph.spec(p)) and spec.options.get("image_upload")]
         literals = [place for place in (literal_place(graph, p) for p in places) if place]
         if not declared or not literals:
             continue
-        used = {
-            kind
-            for slot, kind in enumerate(declared.outputs)
-            if any(reader.node_id in live for reader in consumers(graph.workflow, Link(node_id, slot)))
-        }
+        used = {graph.output_type(link) for link in slots.get(node_id, ())}
         found["mask" if used == {"MASK"} or "IMAGE" not in declared.outputs else "image"] += literals
         if {"IMAGE", "MASK"} <= used:
             found["alpha"] += literals
     return found
 
 
-def _with_agreeing(graph: Graph, live: list[str], name: str, found: list[Input]) -> list[Input]:
+def _with_agreeing(graph: Graph, live: Collection[str], name: str, found: list[Input]) -> list[Input]:
     """Add the nodes that must be told the size (a model's or a scheduler's), where they say the same now."""
     places = list(found)
     sizes = {repr(graph.value(place)) for place in found}
@@ -291,39 +483,3 @@ def _with_agreeing(graph: Graph, live: list[str], name: str, found: list[Input])
         if declared and {"MODEL", "SIGMAS", "CONDITIONING"} & set(declared.outputs) and has_size(graph, node_id):
             places += [p for p in named(graph, node_id, name) if sizes == {repr(graph.value(p))}]
     return list(dict.fromkeys(places))
-
-
-def _texts(stages: list[Stage]) -> dict[str, list[tuple[str, Text]]]:
-    """The texts of every stage; a negative one that is also a positive one is the positive one."""
-    positive = [(stage.node_id, text) for stage in stages for text in stage.positive.texts]
-    taken = {text.place for _, text in positive}
-    negative = [(stage.node_id, text) for stage in stages for text in stage.negative.texts]
-    return {"prompt": positive, "negative_prompt": [pair for pair in negative if pair[1].place not in taken]}
-
-
-def _splits(graph: Graph, stages: list[Stage]) -> list[Split]:
-    """``start_at_step`` and ``end_at_step`` of a sampler, ``step`` of a node that cuts sigmas."""
-    found = []
-    for node_id in dict.fromkeys(one for stage in stages for one in stage.carriers):
-        cuts_sigmas = _changes_sigmas(graph, node_id)
-        above = list(graph.upstream(graph.linked(node_id, "SIGMAS"), "SIGMAS")) if cuts_sigmas else [node_id]
-        steps = [p for one in above if not _changes_sigmas(graph, one) for p in named(graph, one, "steps")]
-        names = {"step"} if cuts_sigmas else {"start_at_step", "end_at_step"}
-        places = [literal_place(graph, place) for place in graph.inputs(node_id) if place.name in names]
-        found += [Split(place, steps[0]) for place in places if place and steps]
-    return list(dict.fromkeys(found))
-
-
-def _resized(graph: Graph, live: list[str], stages: list[Stage]) -> list[Size]:
-    """What brings a sampler's latent or picture to a literal size."""
-    below = graph.downstream(stage.node_id for stage in stages)
-    found = []
-    for node_id in live:
-        if node_id not in below or not has_size(graph, node_id):
-            continue
-        declared = graph.defs.get(graph.workflow[node_id]["class_type"])
-        for kind in ("LATENT", "IMAGE"):
-            if declared and declared.outputs[:1] == (kind,) and graph.linked(node_id, kind):
-                width, height = named(graph, node_id, "width"), named(graph, node_id, "height")
-                found += [Size(width[0], height[0])] if width and height else []
-    return found

@@ -1,19 +1,17 @@
-"""The stages that make a workflow's result: its samplers, in order, each with what lies above it.
-
-Owns what counts as a sampler and the walk along its latent. Knows no parameter but the names under which nodes
-hold them.
-"""
+"""The stages that make a workflow's result: its samplers, in order, each with what lies above it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from comfy_worker.workflow.graph import Input, ancestors
-from comfy_worker.workflow.roles.texts import TEXTUAL, Reading, Text, polarity, read_texts, text_inputs, written
-from comfy_worker.workflow.tracing import Graph, literal_place
+from comfy_worker.workflow.graph import Fold, Input, Link, walk
+from comfy_worker.workflow.roles.texts import TEXTUAL, Text, TextReader, polarity, text_inputs
+from comfy_worker.workflow.tracing import CARRIERS, Graph, literal_place, types_in
 
-__all__ = ["NAMES", "Lineage", "Sampler", "Stage", "chained", "find_stages", "has_size", "named", "trace_lineage"]
+__all__ = ["NAMES", "Sampler", "Stage", "Stages", "has_size", "named", "slots_read"]
 
 # Under which names nodes hold a parameter, most telling first, and of which types it is.
 NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -24,8 +22,8 @@ NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sampler": (("sampler_name", "sampler"), ("COMBO", "STRING")),
     "scheduler": (("scheduler",), ("COMBO", "STRING")),
     "denoise": (("denoise", "denoising_strength"), ("FLOAT",)),
-    "width": (("width",), ("INT",)),
-    "height": (("height",), ("INT",)),
+    "width": (("width", "empty_latent_width"), ("INT",)),
+    "height": (("height", "empty_latent_height"), ("INT",)),
     "length": (("length", "video_frames", "num_frames"), ("INT",)),
     "fps": (("fps", "frame_rate"), ("FLOAT", "INT")),
     "batch_size": (("batch_size",), ("INT",)),
@@ -33,6 +31,13 @@ NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "checkpoint": (("ckpt_name", "unet_name", "model_name", "model_path", "model"), ("COMBO", "STRING")),
     "vae": (("vae_name",), ("COMBO", "STRING")),
 }
+
+# The types of links to the nodes that hold a sampler's numbers beside the sampler itself.
+DRIVERS = ("GUIDER", "NOISE", "SAMPLER", "SIGMAS")
+SIDES = ("positive", "negative")
+# Results of a sampler beside its picture: who uses these alone uses a tool.
+SIDE_RESULTS = frozenset({"MASK", "SEGS", "INT", "FLOAT", "STRING", "BOOLEAN"})
+BUNDLE = re.compile(r"PIPE|CONTEXT")
 
 
 @dataclass(frozen=True)
@@ -54,21 +59,18 @@ class Sampler:
     latent: Input | None
 
 
-@dataclass
-class Lineage:
-    """What the latent of a stage is made of, up to the stages before it.
+class Lineage(NamedTuple):
+    """What a latent or a picture is made of, up to the samplers that come before.
 
     Attributes:
-        nodes: every node on the way.
-        before: the samplers that it continues.
-        begins: the nodes that make a latent out of none: empty latents of all kinds, encoders.
-        sizes: those of them that give it a width and height.
+        before: a bit for each sampler that it continues.
+        is_sized: whether a node gives it a width and a height.
+        is_noisy: whether noise with a seed is added on the way.
     """
 
-    nodes: list[str] = field(default_factory=list)
-    before: set[str] = field(default_factory=set)
-    begins: list[str] = field(default_factory=list)
-    sizes: list[str] = field(default_factory=list)
+    before: int = 0
+    is_sized: bool = False
+    is_noisy: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,18 +80,259 @@ class Stage:
     Attributes:
         node_id: the sampler, or that node.
         sampler: None for a node that makes a result by itself.
-        carriers: the nodes that hold the stage's numbers: sampler, guider, noise, sigmas.
-        lineage: what its latent is made of.
+        start: the input with the latent or picture that a sampler begins with.
+        lineage: what that is made of.
         positive: its positive texts.
         negative: its negative texts.
+        is_retouch: whether it takes a picture and gives a picture: a detailer, a tiled upscaler.
     """
 
     node_id: str
     sampler: Sampler | None
-    carriers: tuple[str, ...]
+    start: Input | None
     lineage: Lineage
-    positive: Reading
-    negative: Reading
+    positive: tuple[Text, ...] = ()
+    negative: tuple[Text, ...] = ()
+    is_retouch: bool = False
+
+
+# A node of a lineage, and whether it was reached by a latent.
+Ancestor = tuple[str, bool]
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Nodes that latents are made of.
+
+    Attributes:
+        nodes: every node on the way.
+        begins: those that make a latent out of none.
+        sizes: those of them that give it a width and height.
+    """
+
+    nodes: list[str]
+    begins: list[str]
+    sizes: list[str]
+
+
+class Stages:
+    """The stages among the nodes that feed an output, first to last.
+
+    A sampler with neither text nor noise (a depth estimator), or of whose result only a mask is used, is a tool of
+    another stage; it counts only where there is nothing else. Where there is no sampler at all, every node may
+    hold a parameter.
+
+    Args:
+        graph: the workflow.
+        live: the nodes that feed an output.
+
+    Attributes:
+        all: the stages in their order.
+        main: those that a parameter is for. A retouch keeps its own numbers where another stage makes the picture.
+        retouches: the others.
+        reader: reads the texts.
+        numbers: by the node of a stage its number, under which it has a bit in every set of stages.
+    """
+
+    def __init__(self, graph: Graph, live: Collection[str]) -> None:
+        self.graph = graph
+        self.reader = TextReader(graph)
+        samplers = [node_id for node_id in live if _is_sampler(graph, node_id)]
+        makers = [node_id for node_id in live if _is_api(graph, node_id)]
+        alone = makers if samplers or makers else list(live)
+        self.numbers = {node_id: number for number, node_id in enumerate([*samplers, *alone])}
+        self._samplers = set(samplers)
+        self._slots = slots_read(graph, set(live))
+        self._lineages = Fold(self._made_of, self._lineage, graph.check)
+        self._seeded = Fold(lambda node_id: graph.above(node_id, *DRIVERS), self._has_seed, graph.check)
+        self._holders = Fold(lambda node_id: graph.above(node_id, "GUIDER"), self._holder, graph.check)
+        found = [self._sampling(node_id) for node_id in samplers]
+        found += [self._alone(node_id) for node_id in alone]
+        found = [stage for stage in found if not self._is_tool(stage)] or found
+        self.all = self._in_order(found)
+        self._starts = {stage.node_id: stage.start for stage in self.all}
+        self._continued = Fold(self._made_of_stages, self._stages_above, graph.check)
+        makes_picture = [stage for stage in self.all if not stage.is_retouch]
+        first = [stage for stage in self.all if not stage.lineage.before]
+        self.main = makes_picture or first or self.all
+        main_ids = {stage.node_id for stage in self.main}
+        self.retouches = [stage for stage in self.all if stage.node_id not in main_ids]
+
+    def comparable(self) -> dict[int, int]:
+        """By the number of a stage, a bit for each that works on the same picture before or after it."""
+        size = len(self.numbers)
+        before = [0] * size
+        for stage in self.all:
+            state = self._ancestor(stage.start)
+            before[self.numbers[stage.node_id]] = self._continued(state) if state else 0
+        # Turned by its diagonal, a table of what is before each stage says what is after each.
+        rows = (format(bits, f"0{size}b")[::-1] for bits in reversed(before))
+        after = [int("".join(column), 2) for column in zip(*rows, strict=True)]
+        return {number: before[number] | after[number] | 1 << number for number in range(size)}
+
+    def carriers(self, stages: Sequence[Stage]) -> list[str]:
+        """The nodes that hold the numbers of some stages: samplers, guiders, noise, sigmas."""
+        graph = self.graph
+        noises = (node_id for origin in self.origins(stages).nodes for node_id in _noises(graph, origin))
+        starts = [*(stage.node_id for stage in stages), *noises]
+        return list(walk(starts, lambda node_id: graph.above(node_id, *DRIVERS), graph.check))
+
+    def origins(self, stages: Iterable[Stage]) -> Origins:
+        """What the latents of some stages are made of, up to the stages before them."""
+        origins = Origins([], [], [])
+        seen: set[Ancestor] = set()
+        for stage in stages:
+            if stage.sampler is None:
+                origins.begins.append(stage.node_id)
+                if has_size(self.graph, stage.node_id):
+                    origins.sizes.append(stage.node_id)
+                continue
+            start = self._ancestor(stage.start)
+            for state in walk([start] if start else [], self._made_of, self.graph.check, seen):
+                self._note(state, origins)
+        return origins
+
+    def lineage(self, place: Input | None) -> Lineage:
+        """What the latent or picture in an input is made of."""
+        state = self._ancestor(place)
+        return self._lineages(state) if state else Lineage()
+
+    def _note(self, state: Ancestor, origins: Origins) -> None:
+        node_id, _ = state
+        if node_id in self._samplers:
+            return
+        origins.nodes.append(node_id)
+        if self._begins(state):
+            origins.begins.append(node_id)
+            if has_size(self.graph, node_id):
+                origins.sizes.append(node_id)
+
+    def _ancestor(self, place: Input | None) -> Ancestor | None:
+        link = self.graph.link(place) if place else None
+        return (link.node_id, self.graph.type_of(place) == "LATENT") if place and link else None
+
+    def _begins(self, state: Ancestor) -> bool:
+        """Whether a node makes a latent out of none: an empty latent of any kind, an encoder."""
+        node_id, is_latent = state
+        images = self.graph.linked(node_id, "IMAGE")
+        return not self.graph.linked(node_id, "LATENT") and (is_latent or not images)
+
+    def _made_of(self, state: Ancestor) -> list[Ancestor]:
+        node_id, _ = state
+        if node_id in self._samplers or (self._begins(state) and has_size(self.graph, node_id)):
+            return []
+        places = self.graph.linked(node_id, "LATENT") or self.graph.linked(node_id, "IMAGE")
+        return [above for place in places if (above := self._ancestor(place))]
+
+    def _lineage(self, state: Ancestor, above: list[Lineage]) -> Lineage:
+        node_id, _ = state
+        if node_id in self._samplers:
+            return Lineage(before=1 << self.numbers[node_id])
+        before = 0
+        for other in above:
+            before |= other.before
+        return Lineage(
+            before,
+            is_sized=any(other.is_sized for other in above)
+            or (self._begins(state) and has_size(self.graph, node_id)),
+            is_noisy=any(other.is_noisy for other in above)
+            or any(self._seeded(noise) for noise in _noises(self.graph, node_id)),
+        )
+
+    def _made_of_stages(self, state: Ancestor) -> list[Ancestor]:
+        """The same as what a latent is made of, but on through the stages before."""
+        node_id, _ = state
+        if node_id not in self._samplers:
+            return self._made_of(state)
+        above = self._ancestor(self._starts.get(node_id))
+        return [above] if above else []
+
+    def _stages_above(self, state: Ancestor, above: list[int]) -> int:
+        node_id, _ = state
+        bits = 1 << self.numbers[node_id] if node_id in self._samplers else 0
+        for other in above:
+            bits |= other
+        return bits
+
+    def _has_seed(self, node_id: str, above: list[bool]) -> bool:
+        return any(above) or bool(named(self.graph, node_id, "seed"))
+
+    def _holder(self, node_id: str, above: list[str | None]) -> str | None:
+        """The node that takes a sampler's model: the sampler, or its guider."""
+        if self.graph.linked(node_id, "MODEL"):
+            return node_id
+        return next((holder for holder in above if holder), None)
+
+    def _sampling(self, node_id: str) -> Stage:
+        graph = self.graph
+        sampler = _sampler(graph, node_id, self._holders(node_id) or node_id)
+        pictures = graph.typed(node_id, "IMAGE")
+        declared = graph.declared(node_id)
+        gives_picture = declared is None or declared.outputs[:1] == ("IMAGE",)
+        start = sampler.latent or next(iter(graph.linked(node_id, "IMAGE")), None)
+        return Stage(
+            node_id,
+            sampler,
+            start,
+            self.lineage(start),
+            positive=tuple(self.reader.read(sampler.positive, "positive")) if sampler.positive else (),
+            negative=tuple(self.reader.read(sampler.negative, "negative")) if sampler.negative else (),
+            is_retouch=bool(pictures) and gives_picture and not graph.typed(node_id, "LATENT"),
+        )
+
+    def _alone(self, node_id: str) -> Stage:
+        """A node that holds its text and its numbers itself."""
+        graph = self.graph
+        texts: dict[str, list[Text]] = {"positive": [], "negative": []}
+        for side, found in texts.items():
+            for encoder in text_inputs(graph, node_id, side):
+                is_mine = side == "positive" or polarity(encoder.name) == "negative"
+                if is_mine and TEXTUAL.search(encoder.name):
+                    places = self.reader.written(encoder, side)
+                    found += [Text(place, str(graph.value(place)).strip(), encoder) for place in places]
+        lineage = Lineage(is_sized=has_size(graph, node_id))
+        return Stage(node_id, None, None, lineage, tuple(texts["positive"]), tuple(texts["negative"]))
+
+    def _is_tool(self, stage: Stage) -> bool:
+        if stage.sampler is None:
+            return False
+        slots = self._slots.get(stage.node_id, set())
+        declared = self.graph.declared(stage.node_id)
+        is_read = bool(slots) and not (declared is not None and declared.is_output)
+        if is_read and all(self.graph.output_type(link) in SIDE_RESULTS for link in slots):
+            return True
+        has_text = stage.positive or stage.negative
+        return not has_text and not self._seeded(stage.node_id) and not stage.lineage.is_noisy
+
+    def _in_order(self, stages: list[Stage]) -> list[Stage]:
+        """The stages, each behind those that it is made from by whatever links."""
+        own = {stage.node_id: 1 << self.numbers[stage.node_id] for stage in stages}
+
+        def above(node_id: str) -> list[str]:
+            return [link.node_id for link in self.graph.links(node_id).values()]
+
+        def joined(node_id: str, bits_above: list[int]) -> int:
+            bits = own.get(node_id, 0)
+            for other in bits_above:
+                bits |= other
+            return bits
+
+        before = Fold(above, joined, self.graph.check)
+        return sorted(stages, key=lambda stage: (before(stage.node_id) & ~own[stage.node_id]).bit_count())
+
+
+def slots_read(graph: Graph, live: Collection[str]) -> dict[str, set[Link]]:
+    """By node, its outputs that are read by nodes that feed an output."""
+    found: dict[str, set[Link]] = {}
+    for link, places in graph.readers().items():
+        if any(place.node_id in live for place in places):
+            found.setdefault(link.node_id, set()).add(link)
+    return found
+
+
+def _noises(graph: Graph, node_id: str) -> list[str]:
+    """The nodes whose noise a node adds to a latent."""
+    return [link.node_id for link in map(graph.link, graph.typed(node_id, "NOISE")) if link]
 
 
 def named(graph: Graph, node_id: str, parameter: str) -> list[Input]:
@@ -107,78 +350,24 @@ def _by_name(graph: Graph, node_id: str, parameter: str) -> list[Input]:
     return found
 
 
-def find_stages(graph: Graph, live: Iterable[str]) -> list[Stage]:
-    """Find the stages among the nodes that feed an output, first to last.
-
-    A sampler with neither text nor noise (a depth estimator) is a tool of another stage; it counts only where
-    there is nothing else. Where there is no sampler at all, every node may hold a parameter.
-    """
-    live = list(live)
-    samplers = {node_id: _sampler(graph, node_id) for node_id in live if _is_sampler(graph, node_id)}
-    stages = [_stage(graph, sampler, samplers.keys()) for sampler in samplers.values()]
-    makers = [node_id for node_id in live if _is_api(graph, node_id)]
-    if not stages and not makers:
-        return [_alone(graph, node_id) for node_id in live]
-    stages += [_alone(graph, node_id) for node_id in makers]
-    stages = [stage for stage in stages if not _is_tool(graph, stage)] or stages
-    above = {stage.node_id: set(ancestors(graph.workflow, stage.node_id)) for stage in stages}
-    return sorted(stages, key=lambda stage: sum(other.node_id in above[stage.node_id] for other in stages))
-
-
-def chained(stages: Iterable[Stage], one: str, other: str) -> bool:
-    """Whether of two stages one continues the other's latent, directly or over stages between."""
-    before = {stage.node_id: stage.lineage.before for stage in stages}
-
-    def continues(later: str, earlier: str) -> bool:
-        row, seen = [later], set()
-        while row:
-            node_id = row.pop()
-            if node_id not in seen:
-                seen.add(node_id)
-                row += before.get(node_id, ())
-        return earlier in seen
-
-    return continues(one, other) or continues(other, one)
-
-
-def trace_lineage(graph: Graph, start: Input | None, samplers: Iterable[str]) -> Lineage:
-    """Walk from a latent (or picture) up to the samplers or to the nodes that it begins with."""
-    lineage = Lineage()
-    samplers = set(samplers)
-    row = [start] if start else []
-    while row:
-        place = row.pop(0)
-        link = graph.link(place)
-        if link is None or link.node_id in lineage.nodes or link.node_id in lineage.before:
-            continue
-        node_id = link.node_id
-        if node_id in samplers:
-            lineage.before.add(node_id)
-            continue
-        lineage.nodes.append(node_id)
-        latents, images = graph.linked(node_id, "LATENT"), graph.linked(node_id, "IMAGE")
-        if not latents and (graph.type_of(place) == "LATENT" or not images):
-            lineage.begins.append(node_id)
-            if has_size(graph, node_id):
-                lineage.sizes.append(node_id)
-                continue
-        row += latents or images
-    return lineage
-
-
 def has_size(graph: Graph, node_id: str) -> bool:
     """Whether a node has a width and a height, and is no rectangle within something larger."""
     names = {place.name for place in graph.inputs(node_id)}
-    return {"width", "height"} <= names and "x" not in names
+    return "x" not in names and all(not names.isdisjoint(NAMES[side][0]) for side in ("width", "height"))
 
 
 def _is_sampler(graph: Graph, node_id: str) -> bool:
     """By socket types: it is driven by a model and its conditioning, runs over steps, and gives a result."""
-    takes = {kind for place in graph.inputs(node_id) for kind in graph.type_of(place).split(",")}
-    driven = "GUIDER" in takes or {"MODEL", "CONDITIONING"} <= takes
-    if not driven or not (_gives(graph, node_id, "LATENT") or _gives(graph, node_id, "IMAGE")):
+    takes = frozenset().union(*(types_in(graph.type_of(place)) for place in graph.inputs(node_id)))
+    if not (_gives(graph, node_id, "LATENT") or _gives(graph, node_id, "IMAGE")):
         return False
-    return "SIGMAS" in takes or any(_by_name(graph, node_id, word) for word in ("steps", "seed"))
+    has_numbers = any(_by_name(graph, node_id, word) for word in ("steps", "seed"))
+    if "GUIDER" in takes or {"MODEL", "CONDITIONING"} <= takes:
+        return "SIGMAS" in takes or has_numbers
+    # What is in a bundle no socket says; then the node's own steps or its name must.
+    is_bundled = any(BUNDLE.search(kind) for kind in takes)
+    is_called_so = "sampler" in graph.workflow[node_id]["class_type"].lower()
+    return is_bundled and (is_called_so or bool(_by_name(graph, node_id, "steps")))
 
 
 def _gives(graph: Graph, node_id: str, kind: str) -> bool:
@@ -192,63 +381,17 @@ def _is_api(graph: Graph, node_id: str) -> bool:
     return declared is not None and declared.is_api
 
 
-def _is_tool(graph: Graph, stage: Stage) -> bool:
-    reads = stage.positive.texts or stage.negative.texts
-    return stage.sampler is not None and not reads and not any(named(graph, one, "seed") for one in stage.carriers)
-
-
-def _sampler(graph: Graph, node_id: str) -> Sampler:
-    holder = next(
-        (one for one in [node_id, *_drivers(graph, node_id, "GUIDER")] if graph.linked(one, "MODEL")), node_id
-    )
+def _sampler(graph: Graph, node_id: str, holder: str) -> Sampler:
     conditioning = graph.linked(holder, "CONDITIONING")
-    positive = [place for place in conditioning if polarity(place.name) == "positive"] or [
-        place for place in conditioning if polarity(place.name) is None
-    ]
-    negative = [place for place in conditioning if polarity(place.name) == "negative"]
+    by_side = {side: [place for place in conditioning if polarity(place.name) == side] for side in SIDES}
+    plain = [place for place in conditioning if polarity(place.name) is None]
+    positive = by_side["positive"] or plain
+    # A bundle holds both sides.
+    negative = by_side["negative"] or [place for place in plain if CARRIERS.search(graph.type_of(place))]
     return Sampler(
         node_id,
         model=next(iter(graph.linked(holder, "MODEL")), None),
         positive=next(iter(positive), None),
         negative=next(iter(negative), None),
         latent=next(iter(graph.linked(node_id, "LATENT")), None),
-    )
-
-
-def _drivers(graph: Graph, node_id: str, *types: str) -> list[str]:
-    """The nodes above a sampler along links of the given types."""
-    return list(graph.upstream(graph.linked(node_id, *types), *types))
-
-
-def _stage(graph: Graph, sampler: Sampler, samplers: Iterable[str]) -> Stage:
-    node_id = sampler.node_id
-    start = sampler.latent or next(iter(graph.linked(node_id, "IMAGE")), None)
-    lineage = trace_lineage(graph, start, samplers)
-    noisy = [one for above in lineage.nodes for one in _drivers(graph, above, "NOISE")]
-    return Stage(
-        node_id,
-        sampler,
-        carriers=(node_id, *_drivers(graph, node_id, "GUIDER", "NOISE", "SAMPLER", "SIGMAS"), *noisy),
-        lineage=lineage,
-        positive=read_texts(graph, sampler.positive, "positive") if sampler.positive else Reading(),
-        negative=read_texts(graph, sampler.negative, "negative") if sampler.negative else Reading(),
-    )
-
-
-def _alone(graph: Graph, node_id: str) -> Stage:
-    """A node that holds its text and its numbers itself."""
-    texts: dict[str, list[Text]] = {"positive": [], "negative": []}
-    for side, found in texts.items():
-        for encoder in text_inputs(graph, node_id, side):
-            is_mine = side == "positive" or polarity(encoder.name) == "negative"
-            if is_mine and TEXTUAL.search(encoder.name):
-                places = written(graph, encoder, side)
-                found += [Text(place, str(graph.value(place)).strip(), encoder) for place in places]
-    return Stage(
-        node_id,
-        None,
-        carriers=(node_id,),
-        lineage=Lineage(begins=[node_id], sizes=[node_id] if has_size(graph, node_id) else []),
-        positive=Reading(texts["positive"]),
-        negative=Reading(texts["negative"]),
     )

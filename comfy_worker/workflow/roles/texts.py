@@ -1,25 +1,30 @@
-"""Which texts a sampler is given: from its conditioning up to the nodes in which they are written.
-
-Owns the walk along CONDITIONING and STRING links, and the rule when several texts mean the same. Knows nothing of
-other parameters.
-"""
+"""Which texts a sampler gets: from its conditioning up to the nodes in which they are written."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-from comfy_worker.workflow.graph import Input, as_link
+from comfy_worker.workflow.graph import Fold, Input, Link, as_link, walk
 from comfy_worker.workflow.tracing import Graph
 
-__all__ = ["Reading", "Text", "conflicting", "polarity", "read_texts", "text_inputs", "written"]
+T = TypeVar("T")
+
+__all__ = ["MAX_TEXTS", "Text", "TextReader", "conflicting", "polarity", "text_inputs"]
+
+# So many texts for one input do not mean one prompt; what lies beyond is not looked at.
+MAX_TEXTS = 32
 
 # Its output no longer holds the text that its input held; nothing in its declaration says so.
 BLANKING = {"ConditioningZeroOut"}
 
 # Names that carry the prompt itself, and names of what is beside it (a system prompt, a search pattern).
-TEXTUAL = re.compile(r"(^|_)(prompt|text|caption|tag)s?(\d|_|$)", re.IGNORECASE)
+TEXTUAL = re.compile(
+    r"(^|_)(prompt|text|caption|tag)s?(\d|_|$)|^(positive|negative)$",
+    re.IGNORECASE,
+)
 SECONDARY = re.compile(
     r"system|find|replace|pattern|delimiter|separator|exclude|tidy|whitespace|mode|(^|_)(path|file|filename)(_|$)",
     re.IGNORECASE,
@@ -27,6 +32,27 @@ SECONDARY = re.compile(
 
 # How the fixed half of a concatenated prompt begins where the text encoder is a language model (Lumina, Qwen).
 INSTRUCTION = re.compile(r"\s*you are an? ", re.IGNORECASE)
+
+# A node that makes a text of its own out of what it looks at or out of a question: by what is linked to it, by
+# what only a language model takes, by its class's name.
+LOOKED_AT = ("IMAGE", "MASK", "LATENT", "VIDEO", "AUDIO")
+MODEL_SETTINGS = frozenset(
+    {
+        "temperature",
+        "max_tokens",
+        "max_new_tokens",
+        "max_output_tokens",
+        "num_predict",
+        "top_p",
+        "top_k",
+        "num_beams",
+    }
+)
+WRITERS = re.compile(
+    r"llm|gpt|ollama|gemini|claude|openai|anthropic|llava|mistral|deepseek|groq"
+    r"|caption(er|ing)|interrogat|tagger|florence|blip|moondream|minicpm|vlm|qwen.*vl",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -37,21 +63,13 @@ class Text:
         place: where it is written.
         literal: what is written there, stripped.
         encoder: the text input that it reaches.
-        clips: the nodes that the encoder's CLIP comes from.
+        clips: a bit for each node that the encoder's CLIP comes from.
     """
 
     place: Input
     literal: str
     encoder: Input
-    clips: frozenset[str] = frozenset()
-
-
-@dataclass
-class Reading:
-    """What lies above one conditioning input: its texts, and every node passed on the way."""
-
-    texts: list[Text] = field(default_factory=list)
-    nodes: list[str] = field(default_factory=list)
+    clips: int = 0
 
 
 def polarity(name: str) -> str | None:
@@ -60,36 +78,94 @@ def polarity(name: str) -> str | None:
     return {"pos": "positive", "neg": "negative"}[found.group()] if found else None
 
 
-def read_texts(graph: Graph, start: Input, side: str) -> Reading:
-    """Walk from a conditioning input up to the texts.
+class TextReader:
+    """Walks from conditioning inputs up to the texts of one workflow.
 
-    Args:
-        graph: the workflow.
-        start: takes a CONDITIONING.
-        side: ``positive`` or ``negative``; a node that holds both is left on this side, unless the name of the
-            output in between says otherwise.
-
-    Returns:
-        The texts in the order of the graph, blank ones left out where there are others.
+    A side is ``positive`` or ``negative``; a node that holds both is left on the side that it was reached from,
+    unless the name of the output in between says otherwise.
     """
-    reading = Reading()
-    row = [(graph.link(start), side)]
-    seen = set()
-    while row:
-        link, side = row.pop(0)
-        if link is None or (link, side) in seen:
-            continue
-        seen.add((link, side))
-        reading.nodes.append(link.node_id)
-        if graph.workflow[link.node_id]["class_type"] in BLANKING:
-            continue
-        side = polarity(graph.output_name(link)) or side
-        above = graph.linked(link.node_id, "CONDITIONING")
-        row += [(graph.link(place), side) for place in _of_side(above, side)]
-        if not above:
-            reading.texts += _encoded(graph, link.node_id, side)
-    reading.texts = _without_blanks(reading.texts)
-    return reading
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._bits: dict[str, int] = {}
+        self._clips = Fold(lambda node_id: graph.above(node_id, "CLIP"), self._clip_bits, graph.check)
+        self._written = Fold(self._strings_above, self._literals, graph.check)
+        self._read = Fold(self._conditioning_above, self._texts, graph.check)
+
+    def read(self, start: Input, side: str) -> list[Text]:
+        """The texts above a conditioning input in their order, blank ones left out where there are others."""
+        link = self._graph.link(start)
+        return _without_blanks(self._read((link, side))) if link else []
+
+    def nodes(self, starts: Iterable[tuple[Input, str]]) -> list[str]:
+        """Every node between some conditioning inputs, each with its side, and their texts."""
+        links = ((self._graph.link(start), side) for start, side in starts)
+        states = walk(((link, side) for link, side in links if link), self._conditioning_above, self._graph.check)
+        return list(dict.fromkeys(link.node_id for link, _ in states))
+
+    def written(self, place: Input, side: str) -> list[Input]:
+        """Where the text that reaches an input is written: one place, or each part of it."""
+        found = self._written((place, side))
+        return [part for part in found if not INSTRUCTION.match(str(self._graph.value(part)))] or list(found)
+
+    def encoded(self, node_id: str, side: str) -> list[Text]:
+        """The texts that a node encodes."""
+        graph = self._graph
+        clips = 0
+        for loader in graph.above(node_id, "CLIP"):
+            clips |= self._clips(loader)
+        return [
+            Text(place, str(graph.value(place)).strip(), encoder, clips)
+            for encoder in text_inputs(graph, node_id, side)
+            for place in self.written(encoder, side)
+        ]
+
+    def _clip_bits(self, node_id: str, above: list[int]) -> int:
+        if not self._graph.linked(node_id, "CLIP"):
+            return 1 << self._bits.setdefault(node_id, len(self._bits))
+        bits = 0
+        for other in above:
+            bits |= other
+        return bits
+
+    def _strings_above(self, state: tuple[Input, str]) -> list[tuple[Input, str]]:
+        place, side = state
+        link = self._graph.link(place)
+        if link is None or _is_writer(self._graph, link.node_id):
+            return []
+        side = polarity(self._graph.output_name(link)) or side
+        return [(above, side) for above in text_inputs(self._graph, link.node_id, side)]
+
+    def _literals(self, state: tuple[Input, str], above: list[tuple[Input, ...]]) -> tuple[Input, ...]:
+        place, _ = state
+        if as_link(self._graph.value(place)) is None:
+            return (place,)
+        return _joined(above)
+
+    def _conditioning_above(self, state: tuple[Link, str]) -> list[tuple[Link, str]]:
+        link, side = state
+        if self._graph.workflow[link.node_id]["class_type"] in BLANKING:
+            return []
+        side = polarity(self._graph.output_name(link)) or side
+        places = _of_side(self._graph.linked(link.node_id, "CONDITIONING"), side)
+        return [(above, side) for place in places if (above := self._graph.link(place))]
+
+    def _texts(self, state: tuple[Link, str], above: list[tuple[Text, ...]]) -> tuple[Text, ...]:
+        link, side = state
+        if self._graph.workflow[link.node_id]["class_type"] in BLANKING:
+            return ()
+        if self._graph.linked(link.node_id, "CONDITIONING"):
+            return _joined(above)
+        side = polarity(self._graph.output_name(link)) or side
+        return tuple(self.encoded(link.node_id, side))
+
+
+def _joined(parts: Sequence[tuple[T, ...]]) -> tuple[T, ...]:
+    """All entries, each once; one more than :data:`MAX_TEXTS` at most."""
+    if len(parts) == 1:
+        return parts[0]
+    found = dict.fromkeys(entry for part in parts for entry in part)
+    return tuple(found)[: MAX_TEXTS + 1]
 
 
 def text_inputs(graph: Graph, node_id: str, side: str) -> list[Input]:
@@ -107,49 +183,90 @@ def text_inputs(graph: Graph, node_id: str, side: str) -> list[Input]:
     return [place for place in strings if TEXTUAL.search(place.name)] or strings
 
 
-def written(graph: Graph, place: Input, side: str) -> list[Input]:
-    """Where the text that reaches an input is written: one place, or each part of it."""
-    found: list[Input] = []
-    row = [(place, side)]
-    seen = set()
-    while row:
-        place, side = row.pop(0)
-        if place in seen:
-            continue
-        seen.add(place)
-        link = graph.link(place)
-        if link is not None:
-            side = polarity(graph.output_name(link)) or side
-            row += [(above, side) for above in text_inputs(graph, link.node_id, side)]
-        elif as_link(graph.value(place)) is None:
-            found.append(place)
-    return [part for part in found if not INSTRUCTION.match(str(graph.value(part)))] or found
-
-
-def conflicting(texts: Iterable[tuple[str, Text]], chained: Callable[[str, str], bool]) -> bool:
+def conflicting(texts: Sequence[tuple[int, Text]], comparable: Mapping[int, int]) -> bool:
     """Whether texts, each with the stage that it is for, do not all mean the same.
 
     Equal texts do. So do the inputs of one encoder (``clip_l`` and ``t5xxl``), and those of two stages of one
     image that have text encoders of their own (base and refiner).
 
     Args:
-        texts: pairs of a stage and its text.
-        chained: whether two stages work on one image, one after the other.
+        texts: pairs of a stage's number and its text.
+        comparable: by stage, a bit for each stage that works on the same image before or after it.
     """
-    known = list(texts)
+    by_literal: dict[str, _Readers] = {}
+    for stage, text in texts:
+        by_literal.setdefault(text.literal, _Readers()).add(stage, text)
+    if len(by_literal) > MAX_TEXTS:
+        return True
+    groups = list(by_literal.values())
     return any(
-        _differ(one, other, stage == after, chained(stage, after))
-        for index, (stage, one) in enumerate(known)
-        for after, other in known[index + 1 :]
+        one.conflicts(other, comparable) for index, one in enumerate(groups) for other in groups[index + 1 :]
     )
 
 
-def _differ(one: Text, other: Text, same_stage: bool, chained: bool) -> bool:
-    if one.place == other.place or one.literal == other.literal:
+class _Readers:
+    """Who reads one literal: its encoders, each with its text inputs, its CLIP bits and the bits of its stages."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[str, set[Input]] = {}
+        self.clips: dict[str, int] = {}
+        self.stages: dict[str, int] = {}
+
+    def add(self, stage: int, text: Text) -> None:
+        encoder = text.encoder.node_id
+        self.inputs.setdefault(encoder, set()).add(text.encoder)
+        self.clips[encoder] = self.clips.get(encoder, 0) | text.clips
+        self.stages[encoder] = self.stages.get(encoder, 0) | 1 << stage
+
+    def conflicts(self, other: _Readers, comparable: Mapping[int, int]) -> bool:
+        """Whether two different literals are meant for one thing."""
+        for encoder, inputs in self.inputs.items():
+            if not inputs.isdisjoint(other.inputs.get(encoder, ())):
+                return True
+        clips, stages = _Bits(other.clips), _Bits(other.stages)
+        for encoder, own in self.stages.items():
+            if self.clips[encoder] & clips.without(encoder):
+                return True
+            others = stages.without(encoder)
+            if own & others:
+                return True
+            if others and any(others & ~comparable[stage] for stage in _numbers(own)):
+                return True
         return False
-    if one.encoder.node_id == other.encoder.node_id:
-        return one.encoder == other.encoder
-    return same_stage or not chained or not one.clips.isdisjoint(other.clips)
+
+
+class _Bits:
+    """The bits of several encoders together, with any one of them left out."""
+
+    def __init__(self, bits: Mapping[str, int]) -> None:
+        self._bits = bits
+        self._once = self._twice = 0
+        for own in bits.values():
+            self._twice |= self._once & own
+            self._once |= own
+
+    def without(self, encoder: str) -> int:
+        only_there = self._bits.get(encoder, 0) & ~self._twice
+        return self._once & ~only_there
+
+
+def _numbers(bits: int) -> Iterable[int]:
+    """The numbers of the bits that are set."""
+    while bits:
+        lowest = bits & -bits
+        yield lowest.bit_length() - 1
+        bits ^= lowest
+
+
+def _is_writer(graph: Graph, node_id: str) -> bool:
+    """Whether a node makes a text of its own: a tagger, a captioner, a language model."""
+    if graph.typed(node_id, *LOOKED_AT):
+        return True
+    node = graph.workflow[node_id]
+    declared = graph.declared(node_id)
+    if declared is not None and declared.is_api:
+        return True
+    return bool(WRITERS.search(node["class_type"])) or not MODEL_SETTINGS.isdisjoint(node["inputs"])
 
 
 def _of_side(places: list[Input], side: str) -> list[Input]:
@@ -164,18 +281,7 @@ def _is_long(graph: Graph, place: Input) -> bool:
     return spec is not None and bool(spec.options.get("multiline") or spec.options.get("dynamicPrompts"))
 
 
-def _encoded(graph: Graph, node_id: str, side: str) -> list[Text]:
-    clips = frozenset(
-        graph.sources([Input(node_id, place.name) for place in graph.linked(node_id, "CLIP")], "CLIP")
-    )
-    return [
-        Text(place, str(graph.value(place)).strip(), encoder, clips)
-        for encoder in text_inputs(graph, node_id, side)
-        for place in written(graph, encoder, side)
-    ]
-
-
-def _without_blanks(texts: list[Text]) -> list[Text]:
+def _without_blanks(texts: Sequence[Text]) -> list[Text]:
     """Leave out blank texts that are combined with others, but not the other inputs of one encoder."""
 
     def combined(one: Text, other: Text) -> bool:

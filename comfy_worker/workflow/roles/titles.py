@@ -1,7 +1,4 @@
-"""What the titles of nodes decide: a node titled ``prompt``, ``seed`` or ``input:NAME`` takes that parameter.
-
-Owns how a title is read. Knows nothing of what the graph itself says.
-"""
+"""What the titles of nodes decide: a node titled ``prompt``, ``seed`` or ``input:NAME`` takes that parameter."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from collections.abc import Iterable
 
 from comfy_worker.workflow.graph import Input, title_of
 from comfy_worker.workflow.roles.stages import NAMES, named
-from comfy_worker.workflow.roles.texts import text_inputs, written
+from comfy_worker.workflow.roles.texts import TextReader, text_inputs
 from comfy_worker.workflow.tracing import Graph, literal_place
 
 __all__ = ["TEXTS", "titled_places"]
@@ -20,23 +17,24 @@ TEXTS = {"prompt": "positive", "negative_prompt": "negative"}
 ALIASES = {"positive": "prompt", "positive_prompt": "prompt", "negative": "negative_prompt"}
 
 
-def titled_places(graph: Graph, live: Iterable[str]) -> dict[str, list[Input]]:
+def titled_places(graph: Graph, live: Iterable[str], reader: TextReader) -> dict[str, list[Input]]:
     """The places that titles claim.
 
     Args:
         graph: the workflow.
         live: the nodes that feed an output.
+        reader: reads the texts of this workflow.
 
     Returns:
         By parameter name the inputs of the nodes so titled; a title that no input of its node fits claims nothing.
     """
-    found: dict[str, list[Input]] = {}
+    found: dict[str, dict[Input, None]] = {}
     for node_id in live:
         name, is_explicit = _parameter(title_of(graph.workflow, node_id))
         if is_explicit or name in NAMES or name in TEXTS or name in {"image", "mask"}:
-            places = _fitting(graph, node_id, name, is_explicit)
-            found.setdefault(name, []).extend(place for place in places if place not in found.get(name, ()))
-    return {name: places for name, places in found.items() if places}
+            places = _fitting(graph, node_id, name, is_explicit, reader)
+            found.setdefault(name, {}).update(dict.fromkeys(places))
+    return {name: list(places) for name, places in found.items() if places}
 
 
 def _parameter(title: str) -> tuple[str, bool]:
@@ -47,14 +45,14 @@ def _parameter(title: str) -> tuple[str, bool]:
     return ALIASES.get(word.lower(), word), is_explicit
 
 
-def _fitting(graph: Graph, node_id: str, name: str, is_explicit: bool) -> list[Input]:
+def _fitting(graph: Graph, node_id: str, name: str, is_explicit: bool, reader: TextReader) -> list[Input]:
     """The inputs of a node that a parameter fits: by its name, by its role, else the only one of its type."""
     own = [place for place in graph.widgets(node_id) if place.name == name]
     if own and is_explicit:
         return [place for place in (literal_place(graph, own[0]),) if place]
     if name in TEXTS:
         side = TEXTS[name]
-        return [place for one in text_inputs(graph, node_id, side) for place in written(graph, one, side)]
+        return [place for one in text_inputs(graph, node_id, side) for place in reader.written(one, side)]
     if name in {"image", "mask"}:
         uploads = [
             p for p in graph.inputs(node_id) if (spec := graph.spec(p)) and spec.options.get("image_upload")

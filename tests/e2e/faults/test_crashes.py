@@ -64,11 +64,13 @@ def test_a_crash_is_told_with_its_cause_and_leaves_no_process(faulty: FaultyWork
     inputs = {"image": ["sleep", 0], "status": 1, "last_words": last_words}
     graph["exit"] = {"class_type": "FaultExit", "inputs": inputs}
     graph["save"]["inputs"]["images"] = ["exit", 0]
-    error = faulty.failed(faulty.submit({"workflow": graph}))
+    job = faulty.finished(faulty.submit({"workflow": graph}))
+    error = job["error"]
     assert error.startswith("COMFYUI_UNAVAILABLE: ComfyUI ended with exit status 1 while the workflow ran")
     assert last_words in error
+    assert last_words not in faulty.log, "a node's words may be its client's"
     assert faulty.goes_on()
-    (forked,) = re.findall(r"forked (\d+)", faulty.log)
+    (forked,) = re.findall(r"forked (\d+)", log_of(job))
     assert not psutil.pid_exists(int(forked))
 
 

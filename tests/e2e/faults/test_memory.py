@@ -108,6 +108,7 @@ def tight(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "COMFY_ARGS": f"--extra-model-paths-config {packs}",
         "API_NODES": "true",
         "COMFY_ORG_API_KEY": KEY,
+        "LOG_LEVEL": "DEBUG",  # what a node prints is logged there only
     }
     try:
         with serving(model_root, folder, **settings) as client:

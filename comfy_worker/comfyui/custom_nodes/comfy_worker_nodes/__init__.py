@@ -4,8 +4,9 @@ Answers what ``/object_info`` leaves out: which folders are searched for models,
 itself, and what ComfyUI's own validation finds wrong with a workflow, of which nothing is queued.
 
 Makes the worker's model roots known. Lets a prompt ask for previews and say what graph is its client's, keeps
-prompts apart, and has ComfyUI end with its prompt thread. A ComfyUI whose inside is another goes without what does
-not fit it, and says so in its log.
+prompts apart, keeps nodes from files that are not their job's, keeps the prompt thread alive and the cache's keys
+small, and has ComfyUI end with its prompt thread. A ComfyUI whose inside is another goes without what does not fit
+it, and says so in its log.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import nodes
 from aiohttp import web
 from server import PromptServer
 
+from .cache_keys import shorten_cache_keys
 from .client_graph import give_clients_graph
 from .isolation import keep_prompts_apart
 from .output import ComfyWorkerOutput
+from .path_guard import guard_paths
 from .previews import take_preview_method
-from .prompt_thread import end_with_prompt_thread
+from .prompt_thread import end_with_prompt_thread, fail_one_prompt
 from .roots import add_model_roots, roots_given
 
 NODE_CLASS_MAPPINGS = {"ComfyWorkerOutput": ComfyWorkerOutput}
@@ -44,7 +47,17 @@ def model_roots() -> None:
     add_model_roots(roots_given())
 
 
-for change in (model_roots, take_preview_method, give_clients_graph, end_with_prompt_thread, keep_prompts_apart):
+CHANGES = (
+    model_roots,
+    take_preview_method,
+    give_clients_graph,
+    end_with_prompt_thread,
+    keep_prompts_apart,
+    guard_paths,
+    shorten_cache_keys,
+    fail_one_prompt,  # last, so that it catches what the others raise
+)
+for change in CHANGES:
     apply(change)
 
 

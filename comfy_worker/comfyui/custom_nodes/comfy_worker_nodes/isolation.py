@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from typing import Any
 
 import execution
 
 __all__ = ["keep_prompts_apart"]
 
-# Known to comfy_worker/comfyui/process.py.
-MARK = "comfy_worker: prompt"
+# The worker chooses it anew for each ComfyUI, so that no client can write it.
+MARK = os.environ.get("COMFY_WORKER_LOG_MARK", "comfy_worker: prompt")
 OF_VALIDATION = {"validate_prompt", "post_prompt"}
 
 

@@ -1,17 +1,22 @@
-"""A ComfyUI whose prompt thread has died ends, since it would take prompts and never run one.
+"""Keeps ComfyUI's prompt thread alive, and ends ComfyUI where the thread dies all the same.
 
-``SystemExit`` in a node, and any other exception that is no ``Exception``, passes through ComfyUI's own handling
-and ends the thread; of ``SystemExit`` Python does not even tell.
+An exception that a node raises fails its prompt. One that ComfyUI raises between nodes (for a link that leads
+nowhere, a chain that is too deep) would end the thread; it fails its prompt too. ``SystemExit`` in a node, and any
+other exception that is no ``Exception``, still ends the thread, and of ``SystemExit`` Python does not even tell. A
+ComfyUI without that thread would take prompts and never run one.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import sys
 import threading
 import traceback
+from typing import Any
 
-__all__ = ["EXIT_STATUS", "end_with_prompt_thread"]
+__all__ = ["EXIT_STATUS", "end_with_prompt_thread", "fail_one_prompt"]
 
 EXIT_STATUS = 70  # sysexits.h: an error inside the software
 
@@ -29,3 +34,40 @@ def end_with_prompt_thread() -> None:
         os._exit(EXIT_STATUS)
 
     threading.excepthook = on_exception
+
+
+def fail_one_prompt() -> None:
+    """Have what ComfyUI raises while it runs a prompt fail that prompt, and go on with the next."""
+    import execution
+
+    run = execution.PromptExecutor.execute
+
+    @functools.wraps(run)
+    def execute(executor: Any, prompt: Any, prompt_id: str, *args: Any, **options: Any) -> Any:
+        try:
+            return run(executor, prompt, prompt_id, *args, **options)
+        except Exception as error:  # the thread must live, whatever it is
+            logging.exception("comfy_worker_nodes: the workflow cannot be run")
+            executor.success, executor.history_result = False, {"outputs": {}, "meta": {}}
+            executor.add_message("execution_error", _message(executor, prompt, prompt_id, error), broadcast=False)
+            return None
+
+    execution.PromptExecutor.execute = execute
+
+
+def _message(executor: Any, prompt: Any, prompt_id: str, error: Exception) -> dict[str, Any]:
+    """What ComfyUI tells of a node that raised; the node is the last that began, where there is one."""
+    node_id = getattr(executor.server, "last_node_id", None)
+    if node_id not in prompt:
+        node_id = next(iter(prompt), "")
+    return {
+        "prompt_id": prompt_id,
+        "node_id": node_id,
+        "node_type": prompt.get(node_id, {}).get("class_type", ""),
+        "executed": [],
+        "exception_message": str(error),
+        "exception_type": type(error).__name__,
+        "traceback": traceback.format_tb(error.__traceback__),
+        "current_inputs": {},
+        "current_outputs": [],
+    }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import folder_paths
 import numpy as np
 import torch
+from PIL import Image
 
 
 class TestPhoto:
@@ -48,4 +51,51 @@ class TestMesh:
         return (SimpleNamespace(vertices=torch.eye(3)[None], faces=torch.tensor([[[0, 1, 2]]])),)
 
 
-NODE_CLASS_MAPPINGS = {"TestPhoto": TestPhoto, "TestMesh": TestMesh}
+class TestSaver:
+    """Saves as nodes of some packs do: it makes no folders for its prefix, and may keep quiet of its files."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "save"
+    CATEGORY = "tests"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        texts = {"output_path": ("STRING", {"default": ""}), "filename_prefix": ("STRING", {"default": "a"})}
+        return {"required": {"images": ("IMAGE",), **texts, "subfolder": (["right", "odd", "none"],)}}
+
+    def save(self, images: torch.Tensor, output_path: str, filename_prefix: str, subfolder: str) -> dict[str, Any]:
+        output = Path(folder_paths.get_output_directory())
+        folder = output / output_path
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{filename_prefix}_0001.png"
+        Image.fromarray((images[0].numpy() * 255).clip(0, 255).astype("uint8")).save(path)
+        written_to = str(path.parent.relative_to(output))
+        reported = {"right": written_to, "odd": written_to.replace(".", "")}
+        if subfolder == "none":
+            return {"ui": {}}
+        return {"ui": {"images": [{"filename": path.name, "subfolder": reported[subfolder], "type": "output"}]}}
+
+
+class TestTagger:
+    """Reports texts under keys of its own."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "tag"
+    CATEGORY = "tests"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        return {"required": {"image": ("IMAGE",)}}
+
+    def tag(self, image: torch.Tensor) -> dict[str, Any]:
+        return {"ui": {"tags": ["1girl, solo"], "string": "a whole caption", "count": [len(image)]}}
+
+
+NODE_CLASS_MAPPINGS = {
+    "TestPhoto": TestPhoto,
+    "TestMesh": TestMesh,
+    "TestSaver": TestSaver,
+    "TestTagger": TestTagger,
+}

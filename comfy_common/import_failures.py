@@ -1,0 +1,64 @@
+"""Reads from ComfyUI's log which node packs did not load, and why."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+__all__ = ["ImportFailures"]
+
+FAILURES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"Cannot import (?P<path>.+?) module for custom nodes: (?P<why>.*)",
+        r"Error while calling comfy_entrypoint in (?P<path>.+?): (?P<why>.*)",
+        r"(?P<path>/\S.*?)/prestartup_script\.py / (?P<why>.*)",
+    )
+)
+EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(: |$)")
+# The table at the end of the boot, and the line of a pack that raised nothing but brings no nodes.
+IN_TABLE = re.compile(r"\(IMPORT FAILED\): (?P<path>.+)$")
+SKIPPED = re.compile(r"Skip (?P<path>.+?) module for custom nodes due to (?P<why>.*)")
+
+
+class ImportFailures:
+    """Takes in a log line by line.
+
+    Attributes:
+        reasons: why a pack raised, by its path.
+        skipped: why a pack was left out that did not raise, by its path.
+        listed: the packs that ComfyUI lists as failed, whatever the reason is.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[Path, str] = {}
+        self.skipped: dict[Path, str] = {}
+        self.listed: list[Path] = []
+        self._last_line = ""
+
+    def hear(self, line: str) -> Path | None:
+        """Take in a line.
+
+        Returns:
+            The pack of which it says that it raised.
+        """
+        pack = None
+        for pattern in FAILURES:
+            if match := pattern.search(line):
+                why = match["why"]
+                # The exception stands in the line before the one that names the pack.
+                if why in self._last_line and EXCEPTION.match(self._last_line):
+                    why = self._last_line
+                pack = Path(match["path"])
+                self.reasons[pack] = why
+        if skipped := SKIPPED.search(line):
+            self.skipped[Path(skipped["path"])] = f"it was skipped due to {skipped['why']}"
+        if listed := IN_TABLE.search(line):
+            self.listed.append(Path(listed["path"]))
+        self._last_line = line
+        return pack
+
+    def failed(self) -> dict[Path, str]:
+        """Why each pack that ComfyUI lists as failed did not load."""
+        known = self.skipped | self.reasons
+        return {pack: known.get(pack, "it does not say why") for pack in self.listed}

@@ -1,0 +1,194 @@
+"""Estimates how long a workflow will still keep the GPU, so that the next job is fetched in time.
+
+A wrong guess to the long side costs a moment of the GPU; one to the short side makes a job wait behind a long one
+that another worker could have taken. So what is not known counts as endless.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from comfy_worker.comfyui.events import (
+    Cached,
+    Event,
+    Executing,
+    Failed,
+    Finished,
+    Interrupted,
+    Progress,
+)
+
+__all__ = ["DurationMemory", "GpuQueue", "RemainingTime"]
+
+KEPT_WORKFLOWS = 500
+KEPT_RUNS = 3
+# Inputs that change with each job and not how long it takes.
+IDLE_INPUTS = frozenset({"seed", "noise_seed", "color", "text", "prompt", "filename_prefix"})
+# Inputs that name a file whose size decides how long it takes.
+FILE_INPUTS = frozenset({"image", "mask", "video", "audio", "file", "upload"})
+LONGEST_WORD = 100
+
+
+class DurationMemory:
+    """How long workflows and node classes took on this worker; may be shared by threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._workflows: OrderedDict[str, deque[float]] = OrderedDict()
+        self._classes: dict[str, float] = {}
+
+    def note_workflow(self, key: str, seconds: float) -> None:
+        """Remember a run of a workflow."""
+        with self._lock:
+            self._workflows.setdefault(key, deque(maxlen=KEPT_RUNS)).append(seconds)
+            self._workflows.move_to_end(key)
+            if len(self._workflows) > KEPT_WORKFLOWS:
+                self._workflows.popitem(last=False)
+
+    def note_class(self, class_type: str, seconds: float) -> None:
+        """Remember a run of a node; ``inf`` for one that counts steps, whose next run may have any number."""
+        with self._lock:
+            self._classes[class_type] = max(seconds, self._classes.get(class_type, 0.0))
+
+    def of_workflow(self, key: str) -> float:
+        """The longest of a workflow's last runs, in seconds; ``inf`` where there was none."""
+        with self._lock:
+            return max(self._workflows.get(key, ()), default=math.inf)
+
+    def of_class(self, class_type: str) -> float:
+        """The longest run of a class, in seconds; ``inf`` where there was none."""
+        with self._lock:
+            return self._classes.get(class_type, math.inf)
+
+
+class GpuQueue:
+    """Counts the jobs of this worker that are in ComfyUI's queue; may be shared by threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    @contextmanager
+    def entered(self) -> Iterator[bool]:
+        """Count a job for as long as the block lasts; yields whether no other was there before."""
+        with self._lock:
+            self._count += 1
+            is_first = self._count == 1
+        try:
+            yield is_first
+        finally:
+            with self._lock:
+                self._count -= 1
+
+
+class RemainingTime:
+    """The estimate for one prompt, from its events and from what earlier ones took.
+
+    Args:
+        workflow: what is queued, in API format.
+        memory: earlier runs.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        workflow: Mapping[str, Any],
+        memory: DurationMemory,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._classes = {node_id: str(node["class_type"]) for node_id, node in workflow.items()}
+        self._key = _key(workflow)
+        self._memory = memory
+        self._clock = clock
+        self._waiting = set(self._classes)
+        self._began: float | None = None
+        self._running: str | None = None
+        self._node_began = 0.0
+        self._first_step: tuple[int, float] | None = None
+        self._steps_left = 0
+        self._step_s = math.inf
+
+    @property
+    def whole_s(self) -> float:
+        """How long the whole prompt took before, in seconds; ``inf`` where it never ran."""
+        return self._memory.of_workflow(self._key)
+
+    def follow(self, event: Event | None) -> None:
+        """Take note of an event of the prompt."""
+        now = self._clock()
+        match event:
+            case Cached(nodes=nodes):
+                self._waiting -= set(nodes)
+            case Executing(node_id=node_id):
+                self._began = now if self._began is None else self._began
+                self._end_node(now)
+                self._running, self._node_began = node_id, now
+                self._waiting.discard(node_id)
+            case Progress(node_id=node_id, value=value, maximum=maximum) if node_id == self._running:
+                self._note_step(value, maximum, now)
+            case Failed() | Interrupted():
+                self._key, self._running = "", None  # its time says nothing of a whole run
+            case Finished():
+                self._end_node(now)
+                if self._began is not None and self._key:
+                    self._memory.note_workflow(self._key, now - self._began)
+
+    def seconds(self) -> float:
+        """How long the prompt will still run; ``inf`` where that cannot be known, or before it runs."""
+        if self._began is None:
+            return math.inf
+        now = self._clock()
+        whole = self._memory.of_workflow(self._key)
+        elapsed = now - self._began
+        if elapsed < whole < math.inf:
+            return whole - elapsed
+        behind = sum(self._memory.of_class(self._classes[node_id]) for node_id in self._waiting)
+        return self._of_running(now) + behind
+
+    def _of_running(self, now: float) -> float:
+        if self._running is None:
+            return 0.0
+        if self._first_step is not None:
+            return self._steps_left * self._step_s
+        known = self._memory.of_class(self._classes.get(self._running, ""))
+        elapsed = now - self._node_began
+        return known - elapsed if elapsed < known else math.inf
+
+    def _note_step(self, value: int, maximum: int, now: float) -> None:
+        if self._first_step is None or value < self._first_step[0]:
+            self._first_step = (value, now)
+        first, began = self._first_step
+        self._steps_left = max(maximum - value, 0)
+        self._step_s = (now - began) / (value - first) if value > first else math.inf
+
+    def _end_node(self, now: float) -> None:
+        if self._running is not None and self._running in self._classes:
+            seconds = now - self._node_began if self._first_step is None else math.inf
+            self._memory.note_class(self._classes[self._running], seconds)
+        self._running, self._first_step = None, None
+
+
+def _key(workflow: Mapping[str, Any]) -> str:
+    """What tells workflows apart that take longer than each other; empty where a file decides that."""
+    parts = []
+    for node_id, node in sorted(workflow.items()):
+        inputs = node["inputs"]
+        if any(isinstance(inputs.get(name), str) for name in FILE_INPUTS):
+            return ""
+        kept = {name: value for name, value in inputs.items() if _decides(name, value)}
+        parts.append(f"{node_id} {node['class_type']} {sorted(kept.items(), key=str)}")
+    return hashlib.sha256("\n".join(parts).encode(errors="replace")).hexdigest()
+
+
+def _decides(name: str, value: object) -> bool:
+    """Whether an input may decide how long a workflow takes."""
+    if name in IDLE_INPUTS:
+        return False
+    return not isinstance(value, str) or (len(value) <= LONGEST_WORD and " " not in value)

@@ -1,0 +1,125 @@
+"""Remembers the graphs because of which ComfyUI had to be ended, and refuses one that does it again and again.
+
+A node that heeds no interrupt (a regular expression that runs away, a loop in C) can only be stopped by ending
+ComfyUI, which costs every client the loaded models. One graph may do so twice; then it is refused for a while.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from comfy_worker.errors import WorkflowRefused, brief
+from comfy_worker.workflow.graph import Workflow, links_of
+
+__all__ = ["Runaways", "fingerprints"]
+
+MAX_ENDED = 2
+REFUSED_FOR_S = 600.0
+REMEMBERED = 200
+# The part of a name that is another with each job.
+JOB_FOLDER = re.compile(r"[0-9a-f]{32}/")
+OF_THE_JOB = {"comfy_worker_folder"}
+
+
+def fingerprints(workflow: Workflow) -> dict[str, str]:
+    """A digest of each node: of its class, its literals, and the nodes above it.
+
+    Two nodes have the same digest where they would do the same, whatever their ids and titles are.
+    """
+    digests: dict[str, str] = {}
+    for start in workflow:
+        way = {} if start in digests else {start: iter(links_of(workflow[start]).values())}
+        while way:
+            node_id = next(reversed(way))
+            link = next(way[node_id], None)
+            if link is None:
+                del way[node_id]
+                digests[node_id] = _digest(workflow, node_id, digests)
+            elif link.node_id in workflow and link.node_id not in digests and link.node_id not in way:
+                way[link.node_id] = iter(links_of(workflow[link.node_id]).values())
+    return digests
+
+
+def _digest(workflow: Workflow, node_id: str, above: Mapping[str, str]) -> str:
+    node = workflow[node_id]
+    links = links_of(node)
+    inputs = {}
+    for name, value in node["inputs"].items():
+        if name in links:
+            inputs[name] = ["link", above.get(links[name].node_id, ""), links[name].slot]
+        elif name not in OF_THE_JOB:
+            inputs[name] = value
+    text = JOB_FOLDER.sub("", json.dumps([node["class_type"], inputs], sort_keys=True))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Runaways:
+    """The graphs that had to be ended by force; may be shared by threads.
+
+    Args:
+        refused_for_s: for how long a graph is refused after it has ended ComfyUI too often.
+    """
+
+    def __init__(self, refused_for_s: float = REFUSED_FOR_S) -> None:
+        self._refused_for_s = refused_for_s
+        self._lock = threading.Lock()
+        # By fingerprint, how often and when last.
+        self._ended: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def note(self, workflow: Workflow, node_id: str | None) -> None:
+        """Remember that ComfyUI was ended because of a graph.
+
+        Args:
+            workflow: as it was queued.
+            node_id: the node that ran; None where that is not known, which stands for all of them together.
+        """
+        digests = fingerprints(workflow)
+        key = digests[node_id] if node_id in digests else _whole(digests)
+        with self._lock:
+            count, _ = self._ended.pop(key, (0, 0.0))
+            self._ended[key] = (count + 1, time.monotonic())
+            while len(self._ended) > REMEMBERED:
+                self._ended.popitem(last=False)
+
+    def check(self, workflow: Workflow) -> None:
+        """Refuse a graph that has ended ComfyUI too often.
+
+        Raises:
+            WorkflowRefused: with the node and the time that is left.
+        """
+        with self._lock:
+            if not self._ended:
+                return
+        digests = fingerprints(workflow)
+        for node_id, digest in {**digests, "": _whole(digests)}.items():
+            wait_s = self._wait_s(digest)
+            if wait_s <= 0:
+                continue
+            where = "this graph"
+            if node_id in workflow:
+                where = f"node {brief(node_id)} ({brief(workflow[node_id]['class_type'])})"
+            raise WorkflowRefused(
+                f"{where} could not be interrupted {MAX_ENDED} times, and each time ComfyUI had to be ended with "
+                f"all of its loaded models; give it other inputs, or send it again in {wait_s / 60:.0f} minutes",
+                [{"node_id": node_id or None, "type": "runaway", "retry_after_s": round(wait_s)}],
+            )
+
+    def _wait_s(self, digest: str) -> float:
+        """How long a node is still refused, in seconds."""
+        with self._lock:
+            count, ended_at = self._ended.get(digest, (0, 0.0))
+            left_s = ended_at + self._refused_for_s - time.monotonic()
+            if count and left_s <= 0:
+                del self._ended[digest]
+        return left_s if count >= MAX_ENDED else 0.0
+
+
+def _whole(digests: Mapping[str, str]) -> str:
+    """One digest for all nodes together."""
+    return hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()

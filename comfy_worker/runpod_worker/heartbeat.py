@@ -1,0 +1,49 @@
+"""Makes the SDK's heartbeat end with the worker.
+
+The SDK pings RunPod from a process of its own. After ``kill -9`` of the worker it would go on for ever: RunPod
+would take the worker for alive, and the locks and files that the process inherited would stay.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from runpod.serverless.modules import rp_ping
+
+__all__ = ["end_with_parent"]
+
+PR_SET_PDEATHSIG = 1
+LOOK_S = 1.0
+
+# Kept here at import: a process that is not forked imports this module, and finds the SDK's own there.
+_sdk_loop = rp_ping.Heartbeat.process_loop
+
+
+def end_with_parent() -> None:
+    """Have a heartbeat that starts from now on end with this process."""
+    rp_ping.Heartbeat.process_loop = staticmethod(_loop)
+
+
+def _loop(*arguments: Any, **options: Any) -> None:
+    """The heartbeat's process: the SDK's loop, until its parent is gone."""
+    # A signal to the whole group (Ctrl-C) is for the worker, which finishes its jobs and then ends this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    threading.Thread(target=_watch, args=(parent,), name="parent-watch", daemon=True).start()
+    _sdk_loop(*arguments, **options)
+
+
+def _watch(parent: int) -> None:
+    """End this process once its parent is another: for other systems, and a parent that was gone already."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os._exit(1)

@@ -1,0 +1,158 @@
+"""Posts results to RunPod until it has them: a result that is lost costs the whole job."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from typing import Any
+
+from aiohttp import ClientError, ClientTimeout
+from runpod.serverless.modules import rp_http
+
+from comfy_worker.error_response import tell_failure
+from comfy_worker.errors import DeliveryFailed, ResultTooLarge, WorkerError
+from comfy_worker.outgoing import to_json_bytes
+from comfy_worker.response.deliver import MB
+
+__all__ = ["ResultPoster", "envelope", "with_stop_pod", "within_limit"]
+
+log = logging.getLogger(__name__)
+
+# One try may take this long, and longer for a large body over a slow line.
+TRY_S, SLOWEST_BYTES_PER_S = 25.0, 500_000
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
+PATIENCE_S = 600.0
+# RunPod says that it will never take this result; any other answer may be an outage.
+FINAL_STATUSES = (400, 413, 422)
+# An answer that says "not you" or "not there" is believed sooner.
+DOUBTFUL_STATUSES, DOUBT_S = (401, 403, 404, 405, 410), 120.0
+
+
+def envelope(answer: Any) -> dict[str, Any]:
+    """What the SDK posts for a handler's answer.
+
+    Args:
+        answer: a job's result. Of an object, ``error`` is the job's error, and the rest its output.
+    """
+    if not isinstance(answer, dict):
+        return {"output": answer}
+    output = {key: value for key, value in answer.items() if key not in ("error", "refresh_worker")}
+    posted: dict[str, Any] = {"output": output} if output else {}
+    if answer.get("error"):
+        posted["error"] = answer["error"]
+    return posted
+
+
+def within_limit(posted: dict[str, Any], limit: int) -> bytes:
+    """The body that is posted for a job, or that of a short error where RunPod would not take it.
+
+    Args:
+        posted: as :func:`envelope` makes it.
+        limit: how many bytes RunPod takes.
+    """
+    body = to_json_bytes(posted)
+    if len(body) <= limit:
+        return body
+    size_mb, limit_mb = len(body) / MB, limit / MB
+    return _error_body(
+        ResultTooLarge(
+            f"the answer takes {size_mb:.3g} MB and RunPod takes {limit_mb:.3g} MB; ask for smaller or fewer "
+            "outputs, or configure storage (BUCKET_ENDPOINT_URL)",
+            [{"size_mb": size_mb, "limit_mb": limit_mb}],
+        )
+    )
+
+
+def with_stop_pod(body: bytes) -> bytes:
+    """The same body, which also asks RunPod for a fresh worker."""
+    return json.dumps({**json.loads(body), "stopPod": True}, ensure_ascii=False).encode()
+
+
+def _error_body(error: WorkerError) -> bytes:
+    return to_json_bytes(envelope(tell_failure(error)))
+
+
+class ResultPoster:
+    """Posts the results of jobs.
+
+    Args:
+        session: the SDK's HTTP session.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    async def post(self, job_id: str, body: bytes, *, is_stream: bool = False) -> bool:
+        """Post a job's end, again and again until RunPod takes it.
+
+        Args:
+            job_id: RunPod's.
+            body: JSON in UTF-8. Where RunPod says that it will not take it, a short error is posted in its place.
+            is_stream: whether values of the job were streamed before.
+
+        Returns:
+            Whether RunPod took one of the two.
+        """
+        status = await self._insist(job_id, body, is_stream)
+        if status not in FINAL_STATUSES:
+            return status is not None
+        size = f"{len(body) / MB:.3g} MB"
+        if status == 413:
+            too_large = f"RunPod refused the result of {size} as too large (HTTP 413)"
+            error: WorkerError = ResultTooLarge(
+                f"{too_large}; ask for smaller or fewer outputs, or configure storage (BUCKET_ENDPOINT_URL)"
+            )
+        else:
+            error = DeliveryFailed(f"RunPod refused the result of {size} (HTTP {status}); send the job again")
+        status = await self._insist(job_id, _error_body(error), is_stream)
+        return status is not None and status not in FINAL_STATUSES
+
+    async def _insist(self, job_id: str, body: bytes, is_stream: bool) -> int | None:
+        """Try until RunPod took it or refused it for good; the status of its last answer, or None."""
+        url = rp_http.JOB_DONE_URL.replace("$ID", job_id) + f"&isStream={str(is_stream).lower()}"
+        timeout_s = TRY_S + len(body) / SLOWEST_BYTES_PER_S
+        began = time.monotonic()
+        pause_s = FIRST_PAUSE_S
+        doubtful_since: float | None = None
+        while True:
+            outcome = await self.try_once(url, job_id, body, timeout_s)
+            now = time.monotonic()
+            if isinstance(outcome, int):
+                if 200 <= outcome < 300 or outcome in FINAL_STATUSES:
+                    return outcome
+                doubtful_since = (doubtful_since or now) if outcome in DOUBTFUL_STATUSES else None
+            is_hopeless = doubtful_since is not None and now - doubtful_since > DOUBT_S
+            if is_hopeless or now - began > PATIENCE_S:
+                log.error("gave the result up: %s", outcome, extra={"action": "result.lost"})
+                return None
+            log.warning(
+                "RunPod did not take the result (%s); trying again in %.1f s",
+                outcome,
+                pause_s,
+                extra={"action": "result.retry"},
+            )
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def try_once(self, url: str, job_id: str, body: bytes, timeout_s: float) -> int | str:
+        """Post once.
+
+        Returns:
+            The status of the answer, or in words why there was none.
+        """
+        headers = {
+            "charset": "utf-8",
+            "Content-Type": "application/x-www-form-urlencoded",
+            "X-Request-ID": job_id,
+        }
+        options = {"timeout": ClientTimeout(total=timeout_s), "allow_redirects": False}
+        try:
+            async with self._session.post(url, data=body, headers=headers, **options) as answer:
+                status: int = answer.status
+                return status
+        except asyncio.TimeoutError:
+            return f"no answer within {timeout_s:.0f} s"
+        except (ClientError, OSError) as error:
+            return f"{type(error).__name__}: {error}"

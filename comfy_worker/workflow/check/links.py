@@ -1,0 +1,196 @@
+"""The links of a workflow as ComfyUI reads them, and what is wrong with them.
+
+ComfyUI has two ideas of a link. Its validation looks at declared inputs only and takes every list for one; its
+executor looks at every input, declared or not, and takes what ``is_link`` takes. Between the two, validation
+unwraps ``{"__value__": ...}``, so that a literal becomes a link after it has been looked at. What the executor
+cannot resolve ends its prompt thread. So each input is checked here by the executor's rule, before a prompt is
+queued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_worker.errors import brief
+from comfy_worker.workflow.graph import Input, Workflow, as_link, links_of
+from comfy_worker.workflow.node_defs import NodeDefs
+
+__all__ = ["LinkFault", "LinkWalk", "is_wrapped", "link_faults", "unwrapped", "with_plain_links", "without_idle"]
+
+WRAPPER = "__value__"
+
+
+@dataclass(frozen=True)
+class LinkFault:
+    """Something wrong with one link.
+
+    Attributes:
+        input: where the link stands.
+        type: ``hidden_link``, ``dangling_link``, ``bad_output_slot`` or ``cycle``.
+        problem: what is wrong, without its end.
+        would_do: what to do about it.
+    """
+
+    input: Input
+    type: str
+    problem: str
+    would_do: str
+
+
+def is_wrapped(value: Any) -> bool:
+    """Whether ComfyUI unwraps a value before it runs the node."""
+    return isinstance(value, dict) and WRAPPER in value
+
+
+def unwrapped(value: Any) -> Any:
+    """The value that a node gets, whatever it is wrapped in."""
+    while is_wrapped(value):
+        value = value[WRAPPER]
+    return value
+
+
+def with_plain_links(workflow: Workflow) -> Workflow:
+    """Write each link as ``[text, whole number]`` where its meaning is plain.
+
+    An id that is a number means the node whose id is that number's text, and ``false`` means slot 0 (ComfyUI
+    reads it so). Everything else stays as it is.
+
+    Args:
+        workflow: stays as it is.
+    """
+    plain = dict(workflow)
+    for node_id, node in workflow.items():
+        changed = {}
+        for name, value in node["inputs"].items():
+            link = _plain_link(workflow, value)
+            if link is not None:
+                changed[name] = link
+        if changed:
+            plain[node_id] = {**node, "inputs": {**node["inputs"], **changed}}
+    return plain
+
+
+def _plain_link(workflow: Workflow, value: Any) -> list[Any] | None:
+    """The plain form of a link that is written in another way; None where nothing has to change."""
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    node_id, slot = value
+    is_number = isinstance(node_id, int) and not isinstance(node_id, bool)
+    if is_number and str(node_id) in workflow and isinstance(slot, int):
+        return [str(node_id), int(slot)]
+    if isinstance(node_id, str) and isinstance(slot, bool):
+        return [node_id, int(slot)]
+    return None
+
+
+class LinkWalk:
+    """Which nodes an output needs, and where links close a circle, along every link that ComfyUI follows.
+
+    Args:
+        workflow: API format.
+        defs: the classes that this ComfyUI has.
+
+    Attributes:
+        live: the nodes that an output needs, in the order of the workflow.
+        circles: the inputs whose links close a circle.
+    """
+
+    def __init__(self, workflow: Workflow, defs: NodeDefs) -> None:
+        self._workflow = workflow
+        self._done: set[str] = set()
+        self.circles: set[Input] = set()
+        for node_id, node in workflow.items():
+            declared = defs.get(node["class_type"])
+            if declared is not None and declared.is_output:
+                self._walk_from(node_id)
+        self.live: dict[str, None] = {node_id: None for node_id in workflow if node_id in self._done}
+
+    def _walk_from(self, output: str) -> None:
+        """Walk up from a node, depth first; the dictionary holds the way from it to where the walk is."""
+        way = {} if output in self._done else {output: self._links(output)}
+        while way:
+            node_id = next(reversed(way))
+            step = next(way[node_id], None)
+            if step is None:
+                self._done.add(node_id)
+                del way[node_id]
+                continue
+            name, above = step
+            if above in way:
+                self.circles.add(Input(node_id, name))
+            elif above not in self._done:
+                way[above] = self._links(above)
+
+    def _links(self, node_id: str) -> Iterator[tuple[str, str]]:
+        for name, link in links_of(self._workflow[node_id]).items():
+            if link.node_id in self._workflow:
+                yield name, link.node_id
+
+
+def link_faults(workflow: Workflow, defs: NodeDefs, walk: LinkWalk | None = None) -> Iterator[LinkFault]:
+    """Everything wrong with links that ComfyUI would follow.
+
+    A node that no output needs is not queued, so of its links only the hidden ones are told.
+
+    Args:
+        workflow: as it would be queued.
+        defs: the classes that this ComfyUI has.
+        walk: of the same workflow, where the caller has one.
+    """
+    walk = walk or LinkWalk(workflow, defs)
+    for node_id, node in workflow.items():
+        for name, value in node["inputs"].items():
+            place = Input(node_id, name)
+            if is_wrapped(value) and as_link(unwrapped(value)) is not None:
+                yield _hidden(place)
+            elif node_id in walk.live:
+                fault = _fault_of(workflow, defs, walk, place, value)
+                if fault is not None:
+                    yield fault
+
+
+def _fault_of(workflow: Workflow, defs: NodeDefs, walk: LinkWalk, place: Input, value: Any) -> LinkFault | None:
+    link = as_link(value)
+    if link is None:
+        return None
+    shown = brief(place.name)
+    if link.node_id not in workflow:
+        problem = f"{shown} is linked to node {brief(repr(link.node_id))}, which is not there"
+        return LinkFault(place, "dangling_link", problem, "link it to a node of this graph, or leave it out")
+    if place in walk.circles:
+        return LinkFault(place, "cycle", f"{shown} closes a circle of links", "cut one of them")
+    source = defs.get(workflow[link.node_id]["class_type"])
+    if source is None:
+        return None  # the missing class is told by itself
+    count, slot = len(source.outputs), value[1]
+    # ComfyUI counts from the end with a negative slot, as Python does.
+    if not isinstance(slot, int) or not -count <= slot < count:
+        problem = f"{shown} is linked to output {brief(repr(slot))} of node {brief(link.node_id)}, which it lacks"
+        return LinkFault(place, "bad_output_slot", problem, _outputs_of(source.name, source.outputs))
+    return None
+
+
+def _outputs_of(class_type: str, outputs: tuple[str, ...]) -> str:
+    listed = ", ".join(f"{number} ({output_type})" for number, output_type in enumerate(outputs[:20]))
+    return f"the outputs of {class_type} are {listed or 'none'}"
+
+
+def _hidden(place: Input) -> LinkFault:
+    problem = f"{brief(place.name)} hides a link in {{'{WRAPPER}': ...}}"
+    return LinkFault(place, "hidden_link", problem, "write the link itself, [node_id, slot]")
+
+
+def without_idle(workflow: Workflow, defs: NodeDefs) -> Workflow:
+    """The workflow without the nodes that no output needs.
+
+    ComfyUI does not run those, but it asks each of them whether its files have changed, and a broken link of
+    theirs ends its prompt thread.
+
+    Args:
+        workflow: stays as it is.
+        defs: the classes that this ComfyUI has.
+    """
+    live: Mapping[str, None] = LinkWalk(workflow, defs).live
+    return {node_id: node for node_id, node in workflow.items() if node_id in live}

@@ -1,0 +1,64 @@
+"""MAX_BATCH_SIZE against every number that decides how many pictures are made at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from comfy_worker.errors import InvalidValue
+from comfy_worker.workflow.check.batch import check_batch_size
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.node_defs import NodeDefs
+from tests.core_nodes import OBJECT_INFO, node, txt2img
+
+INT: list[Any] = ["INT", {"min": 1, "max": 4096}]
+
+
+def latent_class(inputs: dict[str, list[Any]]) -> dict[str, Any]:
+    return {"input": {"required": inputs}, "output": ["LATENT"], "output_name": ["LATENT"]}
+
+
+DEFS = NodeDefs(
+    {
+        **OBJECT_INFO,
+        "RepeatLatentBatch": latent_class({"samples": ["LATENT"], "amount": INT}),
+        "RebatchLatents": latent_class({"latents": ["LATENT"], "batch_size": INT}),
+    }
+)
+
+
+def latent(batch_size: Any) -> dict[str, Any]:
+    return node("EmptyLatentImage", width=64, height=64, batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        txt2img(latent=latent(64)),
+        txt2img(latent=latent("64")),
+        txt2img(latent=latent(["number", 0]), number=node("PrimitiveInt", value=64)),
+        txt2img(
+            latent=latent(["number", 0]),
+            number=node("PrimitiveInt", value=["first", 0]),
+            first=node("PrimitiveInt", value=5),
+        ),
+        txt2img(repeat=node("RepeatLatentBatch", samples=["latent", 0], amount=9)),
+    ],
+)
+def test_more_than_the_endpoint_allows_is_refused(graph: Workflow) -> None:
+    with pytest.raises(InvalidValue, match=r"must be at most 4.*MAX_BATCH_SIZE"):
+        check_batch_size(graph, DEFS, 4)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        txt2img(latent=latent(4)),
+        txt2img(latent=latent("%batch_size%")),
+        txt2img(latent=latent(["gone", 0])),
+        txt2img(cut=node("RebatchLatents", latents=["latent", 0], batch_size=64)),
+    ],
+)
+def test_what_makes_no_more_pictures_passes(graph: Workflow) -> None:
+    check_batch_size(graph, DEFS, 4)
