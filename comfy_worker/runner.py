@@ -33,10 +33,10 @@ from comfy_worker.errors import (
 from comfy_worker.image_processes import image_processes
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.logs import bound, conceal, concealed, job_secrets
-from comfy_worker.models.catalog import listed_models, missing_needs, tell_places
+from comfy_worker.models.catalog import listed_models, log_model_locations
 from comfy_worker.models.downloads import JobModels, ModelsOnDemand
 from comfy_worker.models.hub_aliases import find_checkpoint
-from comfy_worker.planning.planner import Plan, Planner, choose_template
+from comfy_worker.planning.planner import Plan, Planner, choose_template, missing_needs
 from comfy_worker.planning.templates import Template, Templates
 from comfy_worker.request.dialect_addons import without_hash
 from comfy_worker.request.dialect_names import OPTIONS
@@ -100,7 +100,7 @@ def launch_options(settings: Settings) -> LaunchOptions:
 
 def log_places(settings: Settings) -> None:
     """Log which models lie where; looks at the network volume."""
-    tell_places(settings.comfyui_dir, settings.model_roots, settings.volume)
+    log_model_locations(settings.comfyui_dir, settings.model_roots, settings.volume)
 
 
 class JobRunner:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from comfy_common.addresses import host_matches
 from comfy_common.pinned_http import (
     Answer,
     InvalidURL,
@@ -26,7 +27,7 @@ from comfy_common.pinned_http import (
 from comfy_worker.deadline import Stop
 from comfy_worker.errors import InvalidMedia
 
-__all__ = ["Fetcher", "matches"]
+__all__ = ["Fetcher"]
 
 CHUNK_BYTES = 1 << 16
 
@@ -107,7 +108,7 @@ class Fetcher:
             ) from None
 
     def _check_host(self, key: str, host: str) -> None:
-        if self.allowed_hosts and not any(matches(host, allowed) for allowed in self.allowed_hosts):
+        if self.allowed_hosts and not any(host_matches(host, allowed) for allowed in self.allowed_hosts):
             raise InvalidMedia(
                 f"{key}: this worker fetches nothing from {host}; use {' or '.join(self.allowed_hosts)}, "
                 "or send base64"
@@ -137,8 +138,3 @@ class Fetcher:
 
     def _left_s(self) -> float:
         return max(self.deadline - time.monotonic(), 0.001)
-
-
-def matches(host: str, allowed: str) -> bool:
-    """Whether a host is the one that is allowed, or for ``.example.com`` one below it."""
-    return host.endswith(allowed) if allowed.startswith(".") else host == allowed

@@ -1,8 +1,10 @@
-"""Models that were fetched because a job asked for them: each fetched once, within a budget; the oldest go first.
+"""Keeps the model files that were downloaded for jobs, within a budget of bytes.
 
-Owns ``<root>/<folder>/<file>``, which ComfyUI searches, and beside it ``.parts`` and ``.locks``. A file's lock is
-shared while jobs use it and exclusive while it is fetched or removed, which holds for all workers on one machine;
-its time is when the file was last used, and while it is fetched its text is the size. Knows nothing of jobs.
+A file is ``<root>/<folder>/<file>``, where ComfyUI finds it. Beside it are ``.parts``, which holds
+unfinished downloads, and ``.locks``, which holds one lock file for each model. Jobs share a model's
+lock while they use it; a download or a removal takes the lock alone. File locks work between all
+workers on one machine. A lock file's time is when its model was last used; during a download its
+text is the size of the model. Files that were not used for the longest time are removed first.
 """
 
 from __future__ import annotations
@@ -28,11 +30,11 @@ WAIT_S = 0.2
 
 
 class ModelCache:
-    """The files below one folder; may be shared by threads.
+    """The model files below one folder; may be shared by threads.
 
     Args:
-        root: the folder; made with its first file.
-        budget: how many bytes all files may take together.
+        root: the folder; created with its first file.
+        budget: how many bytes all files together may take.
     """
 
     def __init__(self, root: Path, budget: int) -> None:
@@ -40,71 +42,79 @@ class ModelCache:
         self._budget = budget
 
     def hold(self, source: Source, name: str, access: Access, watch: Watch) -> IO[str]:
-        """Have a file, fetched where it is not there, and keep it until what is returned is closed.
+        """Make sure that a file is present, and keep it until the returned lock is closed.
 
         Args:
-            source: where it comes from.
+            source: where the file is downloaded from if it is missing.
             name: ``folder/file`` below the root.
-            access: what the download may show and reach.
-            watch: who waits; also told of a download that another one does.
+            access: the tokens that the download may send, and the addresses that it may reach.
+            watch: receives the progress, also of a download that another job or worker has started.
 
         Raises:
-            DownloadError: it cannot be had, or does not fit.
+            DownloadError: the file cannot be downloaded, or does not fit.
             DownloadCancelled: ``watch.cancelled`` was set.
-            OSError: the disk did not take it.
+            OSError: the disk failed.
         """
-        path, parts = self._root / name, self._root / ".parts" / name
+        path = self._root / name
         while not watch.cancelled.is_set():
-            there = path.is_file()
-            lock = self._locked(name, fcntl.LOCK_SH if there else fcntl.LOCK_EX)
+            is_present = path.is_file()
+            lock = self._locked(name, fcntl.LOCK_SH if is_present else fcntl.LOCK_EX)
             if lock is None:
-                watch.tell(bytes_in(parts), None)
+                watch.tell(bytes_in(self._parts(name)), None)
                 watch.cancelled.wait(WAIT_S)
-            elif there:
-                if path.is_file():
-                    os.utime(lock.name)
-                    return lock
-                lock.close()  # dropped meanwhile; to fetch it wants the other lock
-            else:
+            elif not is_present:
                 with lock:
-                    if not path.is_file():
-                        self._fetch(source, name, access, watch, lock)
+                    self._fetch_if_missing(source, name, access, watch, lock)
+            elif path.is_file():
+                os.utime(lock.name)
+                return lock
+            else:
+                # Another job removed the file before we had the lock. Downloading needs the lock
+                # alone, so begin again.
+                lock.close()
         raise DownloadCancelled
 
     def drop_oldest_until_free(self, free: int) -> bool:
-        """Remove files that no job uses, the least recently used first, until the disk has so many bytes free.
+        """Remove unused files, the least recently used first, until the disk has enough space.
 
         Args:
-            free: bytes.
+            free: how many bytes of the disk should be free.
 
         Returns:
-            Whether it has them now.
+            Whether that many are free now.
         """
-        return not self._root.is_dir() or self._drop_until(lambda: shutil.disk_usage(self._root).free >= free)
+        if not self._root.is_dir():
+            return True
+        return self._drop_until(lambda: shutil.disk_usage(self._root).free >= free)
 
-    def _fetch(self, source: Source, name: str, access: Access, watch: Watch, lock: IO[str]) -> None:
+    def _parts(self, name: str) -> Path:
+        return self._root / ".parts" / name
+
+    def _fetch_if_missing(self, source: Source, name: str, access: Access, watch: Watch, lock: IO[str]) -> None:
+        if (self._root / name).is_file():
+            return
+
         def admit(total: int | None) -> None:
             if total is None:
                 raise DownloadError(f"{source.shown}: its host does not say how large it is")
             self._reserve(source, name, total, lock)
 
-        parts = self._root / ".parts" / name
         try:
-            inner = Watch(watch.tell, admit, watch.cancelled)
-            download(source, self._root / name, access, parts, watch=inner)
-            log.info("fetched %s", name, extra={"action": "models.fetched"})
+            reserving = Watch(watch.tell, admit, watch.cancelled)
+            download(source, self._root / name, access, self._parts(name), watch=reserving)
+            log.info("downloaded %s", name, extra={"action": "models.fetched"})
         finally:
             lock.truncate(0)
 
     def _reserve(self, source: Source, name: str, total: int, lock: IO[str]) -> None:
-        """Make room for a file, beside those that are there and those that come."""
+        """Make space for a file, beside the present files and other downloads."""
         if total > self._budget:
-            raise DownloadError(
-                f"{source.shown} is {size(total)}, and MODELS_CACHE_GB keeps {size(self._budget)} of such files"
-            )
-        to_come = max(0, total - bytes_in(self._root / ".parts" / name))
-        with (self._root / ".locks" / "all").open("w") as all_of_them:
-            fcntl.flock(all_of_them, fcntl.LOCK_EX)  # or two would take the same room
+            limit = size(self._budget)
+            raise DownloadError(f"{source.shown} is {size(total)}, and MODELS_CACHE_GB allows {limit} in all")
+        to_come = max(0, total - bytes_in(self._parts(name)))
+        with (self._root / ".locks" / "all").open("w") as reservations:
+            # Without this lock two downloads could reserve the same space.
+            fcntl.flock(reservations, fcntl.LOCK_EX)
             lock.truncate(0)
             lock.write(str(total))
             lock.flush()
@@ -113,56 +123,60 @@ class ModelCache:
                     f"{source.shown} does not fit beside the models in use: send the job again later"
                 )
             if not self._drop_until(lambda: shutil.disk_usage(self._root).free >= to_come):
-                raise DownloadError(f"{source.shown} is {size(total)}, and the worker's disk has no room for it")
+                raise DownloadError(f"{source.shown} is {size(total)}, and the worker's disk has no space for it")
 
-    def _drop_until(self, enough: Callable[[], bool]) -> bool:
-        """Remove files until it is enough; False where all that are left are in use."""
+    def _drop_until(self, is_enough: Callable[[], bool]) -> bool:
+        """Remove unused files until there is enough space; False if there is not enough at the end."""
         for lock_path in self._oldest_first():
-            if enough():
+            if is_enough():
                 return True
-            name = str(lock_path.relative_to(self._root / ".locks").with_suffix(""))
+            name = self._name(lock_path)
             lock = self._locked(name, fcntl.LOCK_EX)
             if lock is not None:
                 with lock:
                     (self._root / name).unlink(missing_ok=True)
-                    shutil.rmtree(self._root / ".parts" / name, ignore_errors=True)
+                    shutil.rmtree(self._parts(name), ignore_errors=True)
                     lock_path.unlink()
-                log.info("dropped %s", name, extra={"action": "models.dropped"})
-        return enough()
+                log.info("removed %s", name, extra={"action": "models.dropped"})
+        return is_enough()
 
     def _used(self) -> int:
-        """The bytes of all files, those that are still to come counted in full."""
-        total = 0
-        for lock_path in self._locks():
-            name = lock_path.relative_to(self._root / ".locks").with_suffix("")
-            here = bytes_in(self._root / ".parts" / name)
-            with contextlib.suppress(FileNotFoundError):
-                here += (self._root / name).stat().st_size
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                here = max(here, int(lock_path.read_text(encoding="utf-8")))
-            total += here
-        return total
+        """The bytes of all files; unfinished downloads count with their final size."""
+        return sum(self._used_by(lock_path) for lock_path in self._locks())
+
+    def _used_by(self, lock_path: Path) -> int:
+        name = self._name(lock_path)
+        used = bytes_in(self._parts(name))
+        with contextlib.suppress(FileNotFoundError):
+            used += (self._root / name).stat().st_size
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            used = max(used, int(lock_path.read_text(encoding="utf-8")))
+        return used
 
     def _oldest_first(self) -> list[Path]:
-        used = []
+        last_used = []
         for path in self._locks():
-            with contextlib.suppress(FileNotFoundError):  # another worker has just dropped it
-                used.append((path.stat().st_mtime, path))
-        return [path for _, path in sorted(used)]
+            with contextlib.suppress(FileNotFoundError):  # another worker has just removed it
+                last_used.append((path.stat().st_mtime, path))
+        return [path for _, path in sorted(last_used)]
 
     def _locks(self) -> Iterator[Path]:
         return (self._root / ".locks").rglob("*.lock")
 
-    def _locked(self, name: str, how: int) -> IO[str] | None:
-        """A file's lock, taken; None where another one's stands against it."""
+    def _name(self, lock_path: Path) -> str:
+        return str(lock_path.relative_to(self._root / ".locks").with_suffix(""))
+
+    def _locked(self, name: str, operation: int) -> IO[str] | None:
+        """Lock a file; None if another job or worker has it locked."""
         path = self._root / ".locks" / f"{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("a+")
         try:
-            fcntl.flock(lock, how | fcntl.LOCK_NB)
+            fcntl.flock(lock, operation | fcntl.LOCK_NB)
+            # The lock file may have been removed while we opened it; then our lock locks nothing.
             if path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
                 return lock
         except (BlockingIOError, FileNotFoundError):
             pass
-        lock.close()  # taken, or removed meanwhile
+        lock.close()
         return None

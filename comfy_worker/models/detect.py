@@ -1,9 +1,9 @@
-"""Which model family a safetensors header belongs to, read in milliseconds, without loading the file.
+"""Detects a model's type and family from the header of its safetensors file, without loading it.
 
-This module owns the rules: a family shows in the names of a few tensors and in one width. They follow what
-ComfyUI's own loaders look at (``comfy/model_detection.py``, ``lora.py``, ``controlnet.py``). Where the names
-leave a doubt there is no family, never a guess: callers warn then and refuse nothing. It knows no graph, and it
-never unpickles.
+A family shows in the names of a few tensors and in one width. The rules follow what ComfyUI's own
+loaders look at (``comfy/model_detection.py``, ``lora.py``, ``controlnet.py``). Where the names leave
+a doubt, the family is unknown and never guessed: callers then warn and refuse nothing. Pickled files
+are never read, since reading them can run code.
 """
 
 from __future__ import annotations
@@ -48,25 +48,34 @@ from comfy_worker.models.families import (
 )
 from comfy_worker.models.safetensors import read_header
 
-__all__ = ["FAMILIES", "Family", "ModelKind", "compatible", "family_of_header", "identify"]
+__all__ = ["FAMILIES", "Family", "ModelInfo", "compatible", "family_of_header", "identify"]
 
 Header = Mapping[str, Mapping[str, Any]]
-Kind = Literal["checkpoint", "diffusion_model", "lora", "controlnet", "text_encoder", "vae", "unknown"]
+ModelType = Literal[
+    "checkpoint",
+    "diffusion_model",
+    "lora",
+    "controlnet",
+    "text_encoder",
+    "vae",
+    "unknown",
+]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class ModelKind:
+class ModelInfo:
     """What a model file is.
 
     Args:
-        kind: what it is used as; a checkpoint is a diffusion model with its text encoder or VAE beside it.
-        family: the family it belongs to, or for an add-on fits; None where the header does not tell.
+        model_type: what it is used for. A checkpoint is a diffusion model together with its text
+            encoder or VAE.
+        family: the family that it belongs to, or that an add-on is made for; None if unknown.
         inpaint: it takes a mask beside the image.
-        union: a ControlNet of several types, which must be told the type.
+        union: a ControlNet for several control types, which needs the type as an input.
     """
 
-    kind: Kind
+    model_type: ModelType
     family: Family | None = None
     inpaint: bool = False
     union: bool = False
@@ -80,52 +89,56 @@ def compatible(base: Family | None, addon: Family | None) -> bool | None:
         addon: the family of the LoRA or ControlNet.
 
     Returns:
-        None where one of the two is unknown: warn, do not refuse.
+        None if one of the two is unknown: warn, do not refuse.
     """
     if base is None or addon is None:
         return None
-    return base == addon or (bool(base.lineage) and base.lineage == addon.lineage)
+    if base == addon:
+        return True
+    return bool(base.compatibility_group) and base.compatibility_group == addon.compatibility_group
 
 
-def identify(path: Path) -> ModelKind:
-    """Tell what a model file is; cached until the file's size or time changes.
+def identify(path: Path) -> ModelInfo:
+    """Find out what a model file is. Cached until the file's size or time changes.
 
     Args:
-        path: a file in one of ComfyUI's model folders. Anything but ``.safetensors`` (``.sft``) is unknown.
+        path: a file in one of ComfyUI's model folders. Anything but ``.safetensors`` and ``.sft`` is
+            unknown.
 
     Raises:
-        InvalidValue: it is named so but is no whole safetensors file, or may not be read.
-        OSError: it is gone.
+        InvalidValue: the file is not a complete safetensors file, or may not be read.
+        OSError: the file is missing.
     """
     if path.suffix.lower() not in {".safetensors", ".sft"}:
-        return ModelKind("unknown")
+        return ModelInfo("unknown")
     state = path.stat()
     return _identify(path, state.st_size, state.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
-def _identify(path: Path, _size: int, _mtime_ns: int) -> ModelKind:
+def _identify(path: Path, _size: int, _mtime_ns: int) -> ModelInfo:
     return family_of_header(read_header(path))
 
 
-def family_of_header(header: Header) -> ModelKind:
-    """Tell what a model file is by its tensors.
+def family_of_header(header: Header) -> ModelInfo:
+    """Find out what a model file is by its tensors.
 
     Args:
-        header: for each tensor's name at least its ``shape``, as a safetensors header has them.
+        header: for each tensor's name at least its ``shape``, as in a safetensors header.
 
     Returns:
-        The kind, ``unknown`` where no rule holds, and the family where it is sure.
+        The type, ``unknown`` if no rule matches, and the family if it is certain.
     """
     shapes = {name: tuple(tensor["shape"]) for name, tensor in header.items()}
     for rule in (_controlnet, _lora, _base_model, _text_encoder_or_vae):
         found = rule(shapes)
         if found is not None:
             return found
-    return ModelKind("unknown")
+    return ModelInfo("unknown")
 
 
-# Families of one architecture differ in a width: of the text that a UNet attends to, or of the model itself.
+# Families of one architecture differ in one width: the width of the text embedding that a UNet
+# attends to, or of the model itself.
 UNET_CONTEXT = {768: SD15, 1024: SD2, 1280: SDXL_REFINER, 2048: SDXL}
 UNET_VECTOR = {2560: SDXL_REFINER, 2816: SDXL}
 SD3_WIDTH = {1536: SD3_MEDIUM, 2432: SD35_LARGE}
@@ -136,8 +149,13 @@ WAN_WIDTH = {1536: WAN21_1B, 3072: WAN22_5B, 5120: WAN_14B}
 MODEL_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.model.", "net.", "model.")
 BESIDE_A_MODEL = ("first_stage_model.", "vae.", "cond_stage_model.", "conditioner.", "text_encoders.")
 
-# Tensors that only this architecture has, and its family, or the tensor whose first dimension tells the family.
-BASE_MODELS: tuple[tuple[set[str], Family | tuple[str, Mapping[int, Family]]], ...] = (
+UNET_TENSORS = {"input_blocks.0.0.weight", "down_blocks.0.resnets.0.conv1.weight"}
+
+# A family, or a tensor and the families by its first dimension.
+BaseModelRule = Family | tuple[str, Mapping[int, Family]]
+
+# Each architecture by the tensors that only it has.
+BASE_MODELS: tuple[tuple[set[str], BaseModelRule], ...] = (
     ({"joint_blocks.0.context_block.attn.qkv.weight"}, ("x_embedder.proj.weight", SD3_WIDTH)),
     (
         {"transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.proj.weight"},
@@ -167,23 +185,47 @@ BASE_MODELS: tuple[tuple[set[str], Family | tuple[str, Mapping[int, Family]]], .
 )
 
 
-def _base_model(shapes: Shapes) -> ModelKind | None:
-    prefix = next((p for p in MODEL_PREFIXES if any(name.startswith(p) for name in shapes)), "")
+def _base_model(shapes: Shapes) -> ModelInfo | None:
+    prefix = _model_prefix(shapes)
     model = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
     family: Family | None
-    if model.keys() & {"input_blocks.0.0.weight", "down_blocks.0.resnets.0.conv1.weight"}:
+    if model.keys() & UNET_TENSORS:
         family = _unet_family(model)
     else:
-        told_by = next((told_by for markers, told_by in BASE_MODELS if markers <= model.keys()), None)
-        if told_by is None:
+        rule = _matching_rule(model)
+        if rule is None:
             return None
-        family = told_by if isinstance(told_by, Family) else told_by[1].get(_dim(model, 0, told_by[0]))
-    kind: Kind = "checkpoint" if any(name.startswith(BESIDE_A_MODEL) for name in shapes) else "diffusion_model"
-    # A mask and a masked image come in beside the latent: 4 + 1 + 4 channels; Flux Fill: 96 in patches of 2x2.
-    inpaint = _dim(model, 1, "input_blocks.0.0.weight", "conv_in.weight") == 9 or (
-        family == FLUX and _dim(model, 1, "img_in.weight", "x_embedder.weight") == 384
+        family = rule if isinstance(rule, Family) else rule[1].get(_dim(model, 0, rule[0]))
+    has_companion = any(name.startswith(BESIDE_A_MODEL) for name in shapes)
+    return ModelInfo(
+        "checkpoint" if has_companion else "diffusion_model",
+        family,
+        inpaint=_takes_mask(model, family),
     )
-    return ModelKind(kind, family, inpaint=inpaint)
+
+
+def _model_prefix(shapes: Shapes) -> str:
+    """What the names of a diffusion model's tensors begin with in this file."""
+    for prefix in MODEL_PREFIXES:
+        if any(name.startswith(prefix) for name in shapes):
+            return prefix
+    return ""
+
+
+def _matching_rule(model: Shapes) -> BaseModelRule | None:
+    for markers, rule in BASE_MODELS:
+        if markers <= model.keys():
+            return rule
+    return None
+
+
+def _takes_mask(model: Shapes, family: Family | None) -> bool:
+    """Whether a mask and a masked image enter the model beside the latent."""
+    # 4 channels of the latent + 1 of the mask + 4 of the masked image.
+    if _dim(model, 1, "input_blocks.0.0.weight", "conv_in.weight") == 9:
+        return True
+    # Flux Fill: 96 channels in patches of 2x2.
+    return family == FLUX and _dim(model, 1, "img_in.weight", "x_embedder.weight") == 384
 
 
 def _unet_family(shapes: Shapes) -> Family | None:
@@ -197,29 +239,41 @@ def _unet_family(shapes: Shapes) -> Family | None:
     return UNET_VECTOR.get(_dim(shapes, 1, *names))
 
 
-def _controlnet(shapes: Shapes) -> ModelKind | None:
+# The networks whose encoder is a copy of a UNet's.
+UNET_CONTROLNETS = {
+    "lora_controlnet",
+    "zero_convs.0.0.weight",
+    "control_model.zero_convs.0.0.weight",
+    "controlnet_cond_embedding.conv_in.weight",
+}
+TRANSFORMER_CONTROLNETS = {"controlnet_blocks.0.weight", "controlnet_blocks.0.linear.weight"}
+T2I_ADAPTERS = {
+    "adapter.body.0.resnets.0.block1.weight",
+    "body.0.block1.weight",
+    "body.0.in_conv.weight",
+}
+UNION_CONTROLNETS = {"task_embedding", "controlnet_mode_embedder.weight"}
+
+
+def _controlnet(shapes: Shapes) -> ModelInfo | None:
     names = shapes.keys()
     family: Family | None
-    if names & {
-        "lora_controlnet",
-        "zero_convs.0.0.weight",
-        "control_model.zero_convs.0.0.weight",
-        "controlnet_cond_embedding.conv_in.weight",
-    }:
+    if names & UNET_CONTROLNETS:
         family = _unet_family(shapes)
-    elif names & {"controlnet_blocks.0.weight", "controlnet_blocks.0.linear.weight"}:
+    elif names & TRANSFORMER_CONTROLNETS:
         family = _transformer_controlnet_family(shapes)
     elif "after_proj_list.18.bias" in names:
         family = HUNYUAN_DIT
-    elif names & {"adapter.body.0.resnets.0.block1.weight", "body.0.block1.weight", "body.0.in_conv.weight"}:
-        # A T2I-Adapter takes the picture in blocks of 16x16 pixels for SDXL, of 8x8 for SD 1.5.
-        family = SDXL if _dim(shapes, 1, "adapter.conv_in.weight", "conv_in.weight") in {256, 768} else SD15
+    elif names & T2I_ADAPTERS:
+        # A T2I-Adapter takes the image in blocks of 16x16 pixels for SDXL, of 8x8 for SD 1.5.
+        channels = _dim(shapes, 1, "adapter.conv_in.weight", "conv_in.weight")
+        family = SDXL if channels in {256, 768} else SD15
     else:
         return None
-    # A mask comes in beside 16 latent channels, in patches of 2x2 but for SD 3.
-    inpaint = _dim(shapes, 1, "pos_embed_input.proj.weight", "controlnet_x_embedder.weight") in {17, 68}
-    union = bool(names & {"task_embedding", "controlnet_mode_embedder.weight"})
-    return ModelKind("controlnet", family, inpaint=inpaint, union=union)
+    # A mask enters beside 16 latent channels: 17 for SD 3, and 68 in patches of 2x2 for others.
+    channels = _dim(shapes, 1, "pos_embed_input.proj.weight", "controlnet_x_embedder.weight")
+    is_union = bool(names & UNION_CONTROLNETS)
+    return ModelInfo("controlnet", family, inpaint=channels in {17, 68}, union=is_union)
 
 
 def _transformer_controlnet_family(shapes: Shapes) -> Family | None:
@@ -230,7 +284,8 @@ def _transformer_controlnet_family(shapes: Shapes) -> Family | None:
     return {3072: FLUX}.get(_dim(shapes, 0, "controlnet_x_embedder.weight", "img_in.weight"))
 
 
-# What a LoRA appends to the name of the module that it changes: LoRA, LoHa, LoKr, OFT, a full difference.
+# What a LoRA appends to the name of the module that it changes: LoRA, LoHa, LoKr, OFT, a full
+# difference.
 LORA_NAME = re.compile(
     r"(?P<module>.+?)[._](?P<part>lora[12]?[._](?:down|up|A|B)(?:\.\w+)?\.weight|"
     r"lora_linear_layer\.(?:down|up)\.weight|hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|oft_(?:blocks|diag)|diff)"
@@ -241,12 +296,13 @@ LORA_PREFIX = re.compile(
 )
 UNET_BLOCK = r"(?:(?:down|up|input|output)_blocks|mid_block|middle_block)_"
 
-# Modules that tell a LoRA's family, names with "_" for ".", and the family, or the families by the module's input
-# width. The first rule that holds for a module decides. Flux, HunyuanVideo and the small Flux 2 name their modules
-# alike and have one width; only blocks beyond the last one of the others, and the modulation, tell them apart.
+# Patterns of module names ("_" stands for "."), each with the family, or with the families by the
+# module's input width. The first pattern that matches a module decides. Flux, HunyuanVideo and the
+# small Flux 2 name their modules alike and have one width. They differ only in how many blocks they
+# have, and in their modulation layers.
 LORA_RULES: tuple[tuple[re.Pattern[str], Family | Mapping[int, Family]], ...] = tuple(
-    (re.compile(pattern), told_by)
-    for pattern, told_by in (
+    (re.compile(pattern), rule)
+    for pattern, rule in (
         (r"double_stream_blocks_\d", HIDREAM),
         (r"joint_transformer_blocks_\d|(?:double|single)_layers_\d", AURAFLOW),
         (r"distilled_guidance_layer_", CHROMA),
@@ -273,30 +329,32 @@ LORA_RULES: tuple[tuple[re.Pattern[str], Family | Mapping[int, Family]], ...] = 
 )
 
 
-def _lora(shapes: Shapes) -> ModelKind | None:
+def _lora(shapes: Shapes) -> ModelInfo | None:
     widths = _lora_input_widths(shapes)
     if not widths:
         return None
-    for pattern, told_by in LORA_RULES:
+    for pattern, rule in LORA_RULES:
         for module, width in widths.items():
-            if pattern.match(module):
-                family = told_by if isinstance(told_by, Family) else told_by.get(width)
-                if family is not None:
-                    return ModelKind("lora", family)
-    return ModelKind("lora")
+            if not pattern.match(module):
+                continue
+            family = rule if isinstance(rule, Family) else rule.get(width)
+            if family is not None:
+                return ModelInfo("lora", family)
+    return ModelInfo("lora")
 
 
 def _lora_input_widths(shapes: Shapes) -> dict[str, int]:
-    """For each module that a LoRA changes, the width of what the module takes; 0 where its parts do not tell."""
+    """For each module that a LoRA changes, the width of the module's input; 0 if it is not known."""
     widths: dict[str, int] = {}
     for name, shape in shapes.items():
         found = LORA_NAME.fullmatch(name)
         if found is None:
             continue
-        module = LORA_PREFIX.sub("", found["module"], count=1).replace(".", "_").replace("_processor_", "_")
+        module = LORA_PREFIX.sub("", found["module"], count=1)
+        module = module.replace(".", "_").replace("_processor_", "_")
         width = widths.setdefault(module, 0)
         if len(shape) > 1 and LORA_INPUT_SIDE.match(found["part"]):
-            # LoKr: the Kronecker product of two matrices is as wide as their widths multiplied.
+            # LoKr: the width of a Kronecker product is the product of both widths.
             widths[module] = shape[1] * (width or 1) if "lokr" in found["part"] else shape[1]
     return widths
 
@@ -315,12 +373,18 @@ VAES = {
 }
 
 
-def _text_encoder_or_vae(shapes: Shapes) -> ModelKind | None:
+def _text_encoder_or_vae(shapes: Shapes) -> ModelInfo | None:
     if shapes.keys() & TEXT_ENCODERS:
-        return ModelKind("text_encoder")
-    return ModelKind("vae") if shapes.keys() & VAES else None
+        return ModelInfo("text_encoder")
+    if shapes.keys() & VAES:
+        return ModelInfo("vae")
+    return None
 
 
 def _dim(shapes: Shapes, axis: int, *names: str) -> int:
-    """The size along an axis of the first of these tensors that is there; 0 where none is, or has no such axis."""
-    return next((shapes[name][axis] for name in names if len(shapes.get(name, ())) > axis), 0)
+    """The size along an axis of the first of these tensors that is present and has this axis; else 0."""
+    for name in names:
+        shape = shapes.get(name, ())
+        if len(shape) > axis:
+            return shape[axis]
+    return 0

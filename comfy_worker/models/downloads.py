@@ -1,7 +1,7 @@
-"""Models that a job brings by URL, or that its template lacks: fetched before it runs, kept while it does.
+"""Downloads the models that a job names by URL, or that its template lacks, and keeps them for the job.
 
-Owns which hosts and formats a client may name, and what the job tells meanwhile. How a file is fetched, and where
-it is kept, is not its business.
+The rules for clients are here: which hosts and formats they may name. :mod:`comfy_common.download`
+fetches a file, :mod:`comfy_worker.models.cache` keeps it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from threading import Event
 from typing import IO
 
 from pydantic import SecretStr
 
+from comfy_common.addresses import host_matches
 from comfy_common.download import DownloadError, Watch
 from comfy_common.model_folders import SUFFIXES
 from comfy_common.safetensors_header import SUFFIXES as SAFETENSORS
@@ -26,7 +27,6 @@ from comfy_common.sources import Access, Source, SourceError, read_source
 from comfy_common.text import size
 from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import ModelNotFetched
-from comfy_worker.inputs.fetch import matches
 from comfy_worker.logs import ContextThreadPool
 from comfy_worker.models.cache import ModelCache
 from comfy_worker.settings import Settings
@@ -35,22 +35,22 @@ from comfy_worker.workflow.graph import Need
 __all__ = ["JobModels", "ModelsOnDemand"]
 
 AT_ONCE = 4
-# In MODELS_ALLOWED_HOSTS: models come from nowhere.
+# In MODELS_ALLOWED_HOSTS: clients may not name models by URL.
 NO_HOST = "none"
-TELL_EVERY_S = 0.5
+PROGRESS_INTERVAL_S = 0.5
 
-# A model folder, and the word for a file that belongs there.
-Asked = tuple[str, str]
+# A model folder, and the reference that a client wrote for a file in it.
+Reference = tuple[str, str]
 
 
 class ModelsOnDemand:
-    """What the jobs of a worker share.
+    """The downloaded models that all jobs of a worker share.
 
     Args:
-        settings: where such models are kept, how many, and from where they may come.
+        settings: the folder and size of the cache, the allowed hosts, and the tokens.
 
     Attributes:
-        cache: where they are kept.
+        cache: keeps the files.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -59,24 +59,29 @@ class ModelsOnDemand:
 
     @contextmanager
     def job(self, say: Callable[[str], None], stop: Stop) -> Iterator[JobModels]:
-        """The models of one job; those that it uses stay until the block ends."""
+        """The models of one job; the cache keeps the files that it uses until the block ends."""
         with ExitStack() as holds:
             yield JobModels(self._settings, self.cache, holds, say, stop)
 
 
 class JobModels:
-    """The models that one job brings.
+    """Downloads the models of one job.
 
     Args:
-        settings: as above.
-        cache: where they are kept.
-        holds: keeps them.
-        say: gets a sentence on how far the downloads are.
+        settings: see :class:`ModelsOnDemand`.
+        cache: keeps the files.
+        holds: gets the locks of the files that the job uses.
+        say: receives a sentence about the progress of the downloads.
         stop: when to give up.
     """
 
     def __init__(
-        self, settings: Settings, cache: ModelCache, holds: ExitStack, say: Callable[[str], None], stop: Stop
+        self,
+        settings: Settings,
+        cache: ModelCache,
+        holds: ExitStack,
+        say: Callable[[str], None],
+        stop: Stop,
     ) -> None:
         self._settings = settings
         self._cache = cache
@@ -93,99 +98,133 @@ class JobModels:
 
     @property
     def accepts_urls(self) -> bool:
-        """Whether a client may give a model by its URL."""
+        """Whether a client may name a model by its URL."""
         return any(host != NO_HOST for host in self._settings.models_allowed_hosts)
 
-    def fetch(self, asked: Collection[Asked]) -> Mapping[Asked, str]:
-        """Have what a client asked for, and keep it; several files at once.
+    def fetch(self, references: Collection[Reference]) -> Mapping[Reference, str]:
+        """Download what a client refers to, several files at once, and keep it for the job.
 
         Returns:
-            For each the file's name in its folder.
+            For each reference the file's name in its folder.
 
         Raises:
-            ModelNotFetched: a word that is none, of a host or a format that is not allowed, or a file that cannot
-                be had.
+            ModelNotFetched: a reference is malformed, its host or format is not allowed, or the
+                download failed.
             JobCancelled: the job was cancelled first.
-            JobTimedOut: its time was over first.
+            JobTimedOut: the job's time was over first.
         """
-        sources = {one: self._allowed(one[1]) for one in asked}
-        names = {one: _file_name(source) for one, source in sources.items()}
-        self._have({f"{one[0]}/{names[one]}": source for one, source in sources.items()}, self._access)
+        names: dict[Reference, str] = {}
+        sources: dict[str, Source] = {}
+        for reference in references:
+            folder, text = reference
+            source = self._allowed(text)
+            names[reference] = _file_name(source)
+            sources[f"{folder}/{names[reference]}"] = source
+        self._hold_all(sources, self._access)
         return names
 
     def fetch_needs(self, needs: Collection[Need]) -> None:
-        """Have files that the operator's own lists name, under their own names; errors as above."""
+        """Download files that the operator's own lists name; raises the same errors as `fetch`."""
         sources = {f"{need.folder}/{need.file}": self._read(need.url or "") for need in needs}
-        self._have(sources, replace(self._access, private=True))
+        self._hold_all(sources, replace(self._access, private=True))
 
     def _read(self, text: str) -> Source:
         try:
             return read_source(text, self._access.endpoint)
         except SourceError as error:
-            raise ModelNotFetched(f"{error}; mend the word for the model") from None
+            raise ModelNotFetched(f"{error}; correct the address of the model") from None
 
     def _allowed(self, text: str) -> Source:
+        """Read a client's reference, and refuse a host or format that the settings do not allow."""
         source = self._read(text)
         hosts = self._settings.models_allowed_hosts
-        if not any(matches(source.host, host) for host in hosts):
+        if not any(host_matches(source.host, host) for host in hosts):
             raise ModelNotFetched(
-                f"{source.shown}: this worker fetches no models from {source.host}, only from "
+                f"{source.shown}: this worker downloads no models from {source.host}, only from "
                 f"{', '.join(hosts) or 'nowhere'}; use one of these, or a model that is installed"
             )
         suffix = PurePosixPath(source.name).suffix.lower()
         if self._settings.models_safetensors_only and suffix in SUFFIXES - SAFETENSORS:
             raise ModelNotFetched(
-                f"{source.shown}: this worker fetches safetensors files only, and {suffix} may hold programs; "
-                "use the .safetensors file of this model"
+                f"{source.shown}: this worker downloads only safetensors files, since a {suffix} file "
+                "may contain programs; use the .safetensors file of this model"
             )
         return source
 
-    def _have(self, sources: Mapping[str, Source], access: Access) -> None:
+    def _hold_all(self, sources: Mapping[str, Source], access: Access) -> None:
+        """Download several files at once, and keep them for the job.
+
+        Args:
+            sources: by ``folder/file``.
+            access: the tokens to send, and the addresses that may be reached.
+        """
         new = {name: source for name, source in sources.items() if name not in self._held}
-        done: dict[str, tuple[int, int | None]] = {}
+        progress = dict.fromkeys(new, Progress())
         ended = Event()
 
         def hold(name: str, source: Source) -> IO[str]:
-            watch = Watch(lambda have, total: done.__setitem__(name, (have, total)), cancelled=ended)
-            return self._cache.hold(source, name, access, watch)
+            def tell(have: int, total: int | None) -> None:
+                progress[name] = Progress(have, total)
+
+            return self._cache.hold(source, name, access, Watch(tell, cancelled=ended))
 
         pool = ContextThreadPool(AT_ONCE, thread_name_prefix="models")
-        work = {pool.submit(hold, name, source): name for name, source in new.items()}
+        downloads = {name: pool.submit(hold, name, source) for name, source in new.items()}
         try:
-            self._wait(work, done)
-            for one, name in work.items():
-                self._holds.enter_context(one.result())
+            self._wait(downloads.values(), progress)
+            for name, download in downloads.items():
+                self._holds.enter_context(download.result())
                 self._held.add(name)
         except (DownloadError, OSError) as error:
             raise ModelNotFetched(f"{error}; use another source, or a model that is installed") from None
         finally:
             ended.set()
             pool.shutdown(cancel_futures=True)
-            for one, name in work.items():
-                if name not in self._held and not one.cancelled() and one.exception() is None:
-                    one.result().close()
+            # Files that came although the job failed must not stay locked.
+            for name, download in downloads.items():
+                if name not in self._held:
+                    _release(download)
 
-    def _wait(self, work: Mapping[Future[IO[str]], str], done: Mapping[str, tuple[int, int | None]]) -> None:
-        """Wait for the downloads, and tell how far they are; until one fails."""
-        last_message, told_at = "", 0.0
-        left = set(work)
+    def _wait(self, downloads: Collection[Future[IO[str]]], progress: Mapping[str, Progress]) -> None:
+        """Wait for all downloads and report their progress; raises the error of one that fails."""
+        last_message, reported_at = "", 0.0
+        left = set(downloads)
         while left:
             ended, left = wait(left, timeout=TICK_S)
-            for future in ended:
-                future.result()
+            for download in ended:
+                download.result()
             self._stop.check()
-            if time.monotonic() - told_at < TELL_EVERY_S:
+            if time.monotonic() - reported_at < PROGRESS_INTERVAL_S:
                 continue
-            told_at = time.monotonic()
-            message = "fetching " + ", ".join(_how_far(name, *done.get(name, (0, None))) for name in work.values())
+            reported_at = time.monotonic()
+            parts = [f"{PurePosixPath(name).name}: {have}" for name, have in progress.items()]
+            message = f"downloading {', '.join(parts)}"
             if left and message != last_message:
                 last_message = message
                 self._say(message)
 
 
-def _how_far(name: str, have: int, total: int | None) -> str:
-    file = PurePosixPath(name).name
-    return f"{file}: {size(have)}" if total is None else f"{file}: {size(have)} of {size(total)}"
+@dataclass(frozen=True)
+class Progress:
+    """How much of a file is downloaded.
+
+    Args:
+        have: bytes.
+        total: the file's size in bytes; None if it is not known.
+    """
+
+    have: int = 0
+    total: int | None = None
+
+    def __str__(self) -> str:
+        """Write it as "1.2 GB of 6.9 GB"."""
+        return size(self.have) if self.total is None else f"{size(self.have)} of {size(self.total)}"
+
+
+def _release(download: Future[IO[str]]) -> None:
+    """Unlock the file of a download that nobody needs."""
+    if not download.cancelled() and download.exception() is None:
+        download.result().close()
 
 
 def _revealed(secret: SecretStr | None) -> str:
@@ -193,7 +232,7 @@ def _revealed(secret: SecretStr | None) -> str:
 
 
 def _file_name(source: Source) -> str:
-    """A name that says what it is, and that no other source has."""
+    """A readable file name that no other source has."""
     key = f"{source.repo}@{source.revision}/{source.file}" if source.repo else source.url
     path = PurePosixPath(source.name)
     suffix = path.suffix if path.suffix.lower() in SUFFIXES else ".safetensors"

@@ -1,4 +1,7 @@
-"""The model families that the worker knows, one declaration each. How files are told apart is not known here."""
+"""Declares the model families that the worker knows.
+
+:mod:`comfy_worker.models.detect` finds the family of a file.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Family:
-    """A family of models: those that share one architecture, and so their LoRAs and ControlNets.
+    """Models of one architecture. They share their LoRAs and ControlNets.
 
     Args:
-        name: its short name, as in ``sd15``.
-        title: its name for people.
+        name: a short name, such as ``sd15``.
+        title: the name that people read.
         width: native width, in pixels.
         height: native height, in pixels.
         controlnet_vae: its ControlNets work on latents, so the node that applies them needs the VAE.
-        lineage: families of one lineage take each other's LoRAs and ControlNets.
+        compatibility_group: families of one group take each other's LoRAs and ControlNets.
     """
 
     name: str
@@ -24,7 +27,7 @@ class Family:
     width: int
     height: int
     controlnet_vae: bool = False
-    lineage: str = ""
+    compatibility_group: str = ""
 
 
 SD15 = Family("sd15", "SD 1.5", 512, 512)
@@ -32,16 +35,16 @@ SD2 = Family("sd2", "SD 2", 768, 768)
 SDXL = Family("sdxl", "SDXL", 1024, 1024)
 SDXL_REFINER = Family("sdxl-refiner", "SDXL refiner", 1024, 1024)
 SVD = Family("svd", "Stable Video Diffusion", 1024, 576)
-# SD 3 medium and SD 3.5 medium have one width, so their LoRAs cannot be told apart; ComfyUI loads either.
+# SD 3 medium and SD 3.5 medium have one width, so their LoRAs look alike. ComfyUI loads either.
 SD3_MEDIUM = Family("sd3-medium", "SD 3 / 3.5 medium", 1024, 1024, controlnet_vae=True)
 SD35_LARGE = Family("sd35-large", "SD 3.5 large", 1024, 1024, controlnet_vae=True)
-FLUX = Family("flux", "Flux", 1024, 1024, controlnet_vae=True, lineage="flux")
-CHROMA = Family("chroma", "Chroma", 1024, 1024, controlnet_vae=True, lineage="flux")
+FLUX = Family("flux", "Flux", 1024, 1024, controlnet_vae=True, compatibility_group="flux")
+CHROMA = Family("chroma", "Chroma", 1024, 1024, controlnet_vae=True, compatibility_group="flux")
 FLUX2 = Family("flux2", "Flux 2", 1024, 1024, controlnet_vae=True)
 QWEN_IMAGE = Family("qwen-image", "Qwen-Image", 1328, 1328, controlnet_vae=True)
 LUMINA2 = Family("lumina2", "Lumina 2", 1024, 1024)
 Z_IMAGE = Family("z-image", "Z-Image", 1024, 1024)
-# Wan 2.1 and Wan 2.2 with 14 B parameters have the same layers, and take each other's LoRAs.
+# Wan 2.1 and Wan 2.2 with 14 B parameters have the same layers and take each other's LoRAs.
 WAN_14B = Family("wan-14b", "Wan 2.1 / 2.2 14B", 832, 480)
 WAN21_1B = Family("wan21-1.3b", "Wan 2.1 1.3B", 832, 480)
 WAN22_5B = Family("wan22-5b", "Wan 2.2 5B", 1280, 704)

@@ -1,7 +1,4 @@
-"""Checkpoints by the id of their Hugging Face repository, as endpoints for other workers name them.
-
-Owns the table of ids and of the files that were published there. Downloads nothing.
-"""
+"""Finds checkpoints by the id of their Hugging Face repository, as clients of other workers name them."""
 
 from __future__ import annotations
 
@@ -11,7 +8,11 @@ from comfy_worker.workflow.model_names import match
 
 __all__ = ["HUB_FILES", "find_checkpoint"]
 
-_SD15 = ("v1-5-pruned-emaonly-fp16.safetensors", "v1-5-pruned-emaonly.safetensors", "v1-5-pruned.safetensors")
+_SD15 = (
+    "v1-5-pruned-emaonly-fp16.safetensors",
+    "v1-5-pruned-emaonly.safetensors",
+    "v1-5-pruned.safetensors",
+)
 _SD21_BASE = ("v2-1_512-ema-pruned.safetensors", "v2-1_512-nonema-pruned.safetensors")
 _SD21 = ("v2-1_768-ema-pruned.safetensors", "v2-1_768-nonema-pruned.safetensors")
 _SDXL = ("sd_xl_base_1.0.safetensors", "sd_xl_base_1.0_0.9vae.safetensors")
@@ -28,13 +29,15 @@ HUB_FILES = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": _SD15,
     "Comfy-Org/stable-diffusion-v1-5-archive": _SD15,
 }
-"""A hub id -> the files that are it, the first that is installed counts. A model that moved has both ids:
-``runwayml/stable-diffusion-v1-5`` lives on under ``stable-diffusion-v1-5``, ``stabilityai``'s 2.1 under
-``sd2-community``."""
+"""By repository id, the files that were published there; the first installed file is used.
+
+A model that moved has two ids: ``runwayml/stable-diffusion-v1-5`` is now under
+``stable-diffusion-v1-5``, and ``stabilityai``'s 2.1 under ``sd2-community``.
+"""
 
 
 def find_checkpoint(name: str, installed: Sequence[str]) -> str:
-    """The installed checkpoint that a name or a hub id means.
+    """Find the installed checkpoint that a file name or a repository id means.
 
     Args:
         name: a file, with or without folder and extension, or a key of :data:`HUB_FILES`.
@@ -42,8 +45,9 @@ def find_checkpoint(name: str, installed: Sequence[str]) -> str:
 
     Raises:
         Ambiguous: several files fit.
-        ModelNotFound: none fits.
+        ModelNotFound: no file fits.
     """
-    files = HUB_FILES.get(name.strip(), (name,))
-    there = {choice.replace("\\", "/").rpartition("/")[2] for choice in installed}
-    return match(next((file for file in files if file in there), files[0]), installed, "checkpoint")
+    published = HUB_FILES.get(name.strip(), (name,))
+    installed_names = {file.replace("\\", "/").rpartition("/")[2] for file in installed}
+    present = [file for file in published if file in installed_names]
+    return match([*present, *published][0], installed, "checkpoint")

@@ -1,7 +1,8 @@
-"""Where a request gives a model by a URL or as ``hf:owner/repo/file``, and not by the name of an installed file.
+"""Finds where a request names a model by a URL or as ``hf:owner/repo/file``, and puts file names there.
 
-Owns the places: LoRAs, ControlNets, ``checkpoint``, ``vae``, parameters, overrides, any input of a graph that
-takes a model file, and ``embedding:`` in any text. Fetches nothing.
+Such references may be in LoRAs, ControlNets, ``checkpoint``, ``vae``, parameters, overrides, in any
+input of the workflow that takes a model file, and behind ``embedding:`` in any text. The caller
+downloads the files.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from comfy_common.sources import is_source
@@ -22,91 +24,133 @@ from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 from comfy_worker.workflow.roles.find import find_roles
 from comfy_worker.workflow.tracing import Graph
 
-__all__ = ["Take", "with_files"]
+__all__ = ["FileName", "resolve_model_urls"]
 
-# Gets a model folder and the word for a file that belongs there; gives the file's name.
-Take = Callable[[str, str], str]
+# Gives the name of a file, by its model folder and the reference that the client wrote.
+FileName = Callable[[str, str], str]
 
 # In "(embedding:URL:1.2)" the weight is not part of the URL.
-EMBEDDING = re.compile(r"embedding:(?P<word>(?:hf:|https?://)[^\s,()]+?)(?=:[\d.]+\)|[\s,()]|$)")
+EMBEDDING = re.compile(
+    r"embedding:(?P<reference>(?:hf:|https?://)[^\s,()]+?)(?=:[\d.]+\)|[\s,()]|$)",
+)
 TEXTS = ("prompt", "negative_prompt")
 FILES = ("checkpoint", "vae")
 
 
-def with_files(
-    request: JobInput, workflow: Workflow, defs: NodeDefs, declared: Mapping[str, Declared], take: Take
+def resolve_model_urls(
+    request: JobInput,
+    workflow: Workflow,
+    defs: NodeDefs,
+    declared: Mapping[str, Declared],
+    file_name: FileName,
 ) -> tuple[JobInput, Workflow]:
-    """A request and its graph with files in place of what is to be fetched.
+    """Replace the URLs of models by file names, in copies of a request and its workflow.
 
     Args:
-        request: as it was sent; stays as it is.
-        workflow: the graph that it means, not filled; stays as it is.
-        defs: the node classes that this ComfyUI has.
+        request: as the client sent it.
+        workflow: the workflow that the request names, not filled yet.
+        defs: the node definitions of the running ComfyUI.
         declared: the template's further parameters.
-        take: asked for each such word.
+        file_name: called for each reference.
 
     Raises:
-        InvalidValue: a node takes a file, and of which folder is not known.
-        NoPlace: a file for a parameter that the graph has no place for.
-        Ambiguous: the same, where it has several.
+        InvalidValue: a node takes a model file, and its model folder is not known.
+        NoPlace: a reference is the value of a parameter that the workflow does not have.
+        Ambiguous: the same, for a parameter that fits several inputs.
     """
     graph = Graph(workflow, defs)
+    references = _References(graph, file_name)
+    return (
+        request.model_copy(update=_resolved_fields(request, graph, declared, references)),
+        _resolved_workflow(workflow, references),
+    )
+
+
+def _resolved_fields(
+    request: JobInput,
+    graph: Graph,
+    declared: Mapping[str, Declared],
+    references: _References,
+) -> dict[str, Any]:
+    """The fields of a request that may hold references, resolved."""
     keys = OverrideKeys(graph)
 
-    def parameter(name: str, value: Any) -> Any:
-        if not _is_asked(value):
+    def of_parameter(name: str, value: Any) -> Any:
+        if not _has_reference(value):
             return value
-        return _at(graph, places_of(workflow, find_roles(workflow, defs), name, declared)[0], value, take)
+        roles = find_roles(graph.workflow, graph.defs)
+        return references.in_input(places_of(graph.workflow, roles, name, declared)[0], value)
 
-    changed: dict[str, Any] = {name: parameter(name, getattr(request, name)) for name in FILES}
-    changed |= {name: _in_text(getattr(request, name), take) for name in TEXTS}
-    changed["parameters"] = {name: parameter(name, value) for name, value in request.parameters.items()}
-    changed["overrides"] = {
-        key: _at(graph, keys.place(key), value, take) if _is_asked(value) else value
-        for key, value in request.overrides.items()
-    }
-    changed["loras"] = tuple(
-        lora.model_copy(update={"name": _in_folder("loras", lora.name, take)}) for lora in request.loras
+    def of_override(key: str, value: Any) -> Any:
+        return references.in_input(keys.place(key), value) if _has_reference(value) else value
+
+    fields: dict[str, Any] = {}
+    for name in FILES:
+        fields[name] = of_parameter(name, getattr(request, name))
+    for name in TEXTS:
+        fields[name] = references.in_text(getattr(request, name))
+    fields["parameters"] = {name: of_parameter(name, value) for name, value in request.parameters.items()}
+    fields["overrides"] = {key: of_override(key, value) for key, value in request.overrides.items()}
+    fields["loras"] = tuple(
+        lora.model_copy(update={"name": references.in_folder("loras", lora.name)}) for lora in request.loras
     )
-    changed["controlnets"] = tuple(
-        one.model_copy(update={"model": one.model and _in_folder("controlnet", one.model, take)})
-        for one in request.controlnets
+    fields["controlnets"] = tuple(
+        controlnet.model_copy(
+            update={"model": references.in_folder("controlnet", controlnet.model)},
+        )
+        for controlnet in request.controlnets
     )
-    filled = copy.deepcopy(workflow)
+    return fields
+
+
+def _resolved_workflow(workflow: Workflow, references: _References) -> Workflow:
+    resolved = copy.deepcopy(workflow)
     for node_id, node in workflow.items():
         for name, value in node["inputs"].items():
-            if _is_asked(value):
-                filled[node_id]["inputs"][name] = _at(graph, Input(node_id, name), value, take)
-    return request.model_copy(update=changed), filled
+            if _has_reference(value):
+                resolved[node_id]["inputs"][name] = references.in_input(Input(node_id, name), value)
+    return resolved
 
 
-def _is_asked(value: Any) -> bool:
+def _has_reference(value: Any) -> bool:
     return isinstance(value, str) and (is_source(value) or EMBEDDING.search(value) is not None)
 
 
-def _in_folder(folder: str, value: str, take: Take) -> str:
-    return take(folder, value) if is_source(value) else value
+@dataclass(frozen=True)
+class _References:
+    """Resolves references, each by where it was written."""
+
+    graph: Graph
+    file_name: FileName
+
+    def in_folder(self, folder: str, value: str | None) -> str | None:
+        """Resolve the name of a file of one model folder."""
+        return self.file_name(folder, value) if value and is_source(value) else value
+
+    def in_text(self, text: str | None) -> str | None:
+        """Resolve the embeddings in a text."""
+        if not text:
+            return text
+        return EMBEDDING.sub(self._embedding, text)
+
+    def _embedding(self, found: re.Match[str]) -> str:
+        return f"embedding:{self.file_name('embeddings', found['reference'])}"
+
+    def in_input(self, node_input: Input, value: str) -> str | None:
+        """Resolve the value of a node's input; the URL of an image, for example, stays."""
+        spec = self.graph.spec(node_input)
+        if spec is None or not _takes_model_file(spec) or not is_source(value):
+            return self.in_text(value)
+        class_type = self.graph.workflow[node_input.node_id]["class_type"]
+        folder = find_need(class_type, node_input.name, "", Sources()).folder
+        if not folder:
+            raise InvalidValue(
+                f"{node_input.name} of node {node_input.node_id} ({class_type}) takes only an installed file: "
+                "the worker does not know which model folder this node searches",
+                [{"node_id": node_input.node_id, "input": node_input.name}],
+            )
+        return self.file_name(folder, value)
 
 
-def _in_text(text: str | None, take: Take) -> str | None:
-    return text and EMBEDDING.sub(lambda found: f"embedding:{take('embeddings', found['word'])}", text)
-
-
-def _at(graph: Graph, place: Input, value: str, take: Take) -> str | None:
-    """What stands in one input: a URL that no model file is meant by, of a picture say, stays."""
-    spec = graph.spec(place)
-    if spec is None or not _takes_a_file(spec) or not is_source(value):
-        return _in_text(value, take)
-    class_type = graph.workflow[place.node_id]["class_type"]
-    folder = find_need(class_type, place.name, "", Sources()).folder
-    if not folder:
-        raise InvalidValue(
-            f"{place.name} of node {place.node_id} ({class_type}) takes an installed file only: which folder it "
-            "searches is not known",
-            [{"node_id": place.node_id, "input": place.name}],
-        )
-    return take(folder, value)
-
-
-def _takes_a_file(spec: InputSpec) -> bool:
+def _takes_model_file(spec: InputSpec) -> bool:
     return spec.choices is not None and not spec.is_upload

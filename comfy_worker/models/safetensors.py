@@ -1,4 +1,7 @@
-"""The header of a safetensors file, with the worker's own errors; the format's home is ``comfy_setup``."""
+"""Reads the header of a safetensors file and raises the worker's own errors.
+
+The format itself is in :mod:`comfy_common.safetensors_header`.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ __all__ = ["read_header"]
 
 
 def read_header(path: Path) -> dict[str, dict[str, Any]]:
-    """Read the tensors' names, dtypes and shapes, as :func:`comfy_common.safetensors_header.read_header` does.
+    """Read the names, dtypes and shapes of the tensors.
 
     Raises:
-        InvalidValue: it is no safetensors file, is not whole, or may not be read.
+        InvalidValue: the file is not a safetensors file, is incomplete, or may not be read.
     """
     try:
         return safetensors_header.read_header(path)
@@ -23,5 +26,5 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
         raise InvalidValue(f"{path.name} {error}; download it again.") from error
     except OSError as error:
         raise InvalidValue(
-            f"{path.name} cannot be read ({error.strerror}); see that the worker's user may read {path}."
+            f"{path.name} cannot be read ({error.strerror}); make sure that the worker's user may read {path}."
         ) from error

@@ -6,7 +6,7 @@ Each edit is a function of ``workflow/``. Nothing is written but the client's pi
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,9 +23,9 @@ from comfy_worker.errors import (
     brief,
 )
 from comfy_worker.inputs.files import InputFiles, is_in_place
-from comfy_worker.models.detect import Family, ModelKind, compatible, identify
+from comfy_worker.models.detect import Family, ModelInfo, compatible, identify
 from comfy_worker.models.hub_aliases import find_checkpoint
-from comfy_worker.models.references import with_files
+from comfy_worker.models.references import resolve_model_urls
 from comfy_worker.planning.templates import Template, Templates
 from comfy_worker.request.schema import SEED_LIMIT, ControlNet, JobInput, Parameters
 from comfy_worker.workflow.check.batch import check_batch_size
@@ -54,7 +54,7 @@ from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import Absence, NodeDefs
 from comfy_worker.workflow.roles.find import Roles, find_roles
 
-__all__ = ["Installed", "Plan", "Planner", "choose_template"]
+__all__ = ["Installed", "Plan", "Planner", "choose_template", "missing_needs"]
 
 # Findings that a value in the request may be the remedy of; any other is a fault of the graph itself.
 CURABLE = frozenset(
@@ -101,8 +101,8 @@ class Models(Protocol):
     def accepts_urls(self) -> bool:
         """Whether a client may give a model by its URL."""
 
-    def fetch(self, asked: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
-        """The names of files, by their folder and the word that a client has for them."""
+    def fetch(self, references: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+        """Download files. Returns their names, by folder and by the client's reference."""
 
 
 @dataclass
@@ -153,6 +153,19 @@ def choose_template(request: JobInput, templates: Templates) -> Template | None:
             [{"key": key, "problem": "missing"} for key in missing],
         )
     return template
+
+
+def missing_needs(findings: Iterable[Finding], template: Template | None, listed: Iterable[Need]) -> list[Need]:
+    """The missing model files that the template's params or models.txt say where to download."""
+    needs = (*(template.params.needs if template else ()), *listed)
+    known = {(need.folder, need.file): need for need in needs if need.url}
+    found: dict[tuple[str, str], Need] = {}
+    for finding in findings:
+        if finding["type"] == "missing_model":
+            key = (finding["folder"], finding["given"])
+            if key in known:
+                found[key] = known[key]
+    return list(found.values())
 
 
 class Planner:
@@ -248,6 +261,9 @@ class Planner:
         self._check()
         self._broken_links = broken_links(workflow, self._defs, sources)
         if self._broken_links and not request.validate_only:
+            places = {(one["node_id"], one["input"]) for one in self._broken_links}
+            found = check(workflow, self._defs, sources).findings
+            self._broken_links += [one for one in found if (one["node_id"], one["input"]) not in places]
             raise refusal(self._broken_links)
         self._check()
         roles = find_roles(workflow, self._defs, self._check)
@@ -287,7 +303,7 @@ class Planner:
         self._check()
         checked = check(workflow, self._defs, sources)
         self._check()
-        seed = values.get("seed", number(parameters.get("seed")))
+        seed = number(parameters.get("seed", values.get("seed")))
         return Plan(
             workflow,
             template.name if template else "custom",
@@ -330,10 +346,10 @@ class Planner:
             return workflow
         asked: dict[tuple[str, str], str] = {}
         place = (self._request, workflow, self._defs, declared)
-        with_files(*place, lambda folder, word: asked.setdefault((folder, word), word))
+        resolve_model_urls(*place, lambda folder, word: asked.setdefault((folder, word), word))
         if asked:
             files = self._models.fetch(asked)
-            self._request, workflow = with_files(*place, lambda folder, word: files[folder, word])
+            self._request, workflow = resolve_model_urls(*place, lambda folder, word: files[folder, word])
             self._installed.refresh()
             self._defs = self._installed.defs
         return workflow
@@ -524,18 +540,18 @@ class Planner:
                     if not any(compatible(base, family) for base in bases.values()):
                         self._warnings.append(f"whether {inputs[name]} fits the graph's model could not be told")
 
-    def _identify(self, folder: str, name: str) -> ModelKind:
+    def _identify(self, folder: str, name: str) -> ModelInfo:
         """What a model file is.
 
         Raises:
             InvalidValue: it is broken.
         """
         path = self._installed.model_path(folder, name)
-        return ModelKind("unknown") if path is None else identify(path)
+        return ModelInfo("unknown") if path is None else identify(path)
 
-    def _glance(self, folder: str, name: str) -> ModelKind:
+    def _glance(self, folder: str, name: str) -> ModelInfo:
         """The same for one file of many, of which a broken one must not spoil the choice."""
         try:
             return self._identify(folder, name)
         except InvalidValue:
-            return ModelKind("unknown")
+            return ModelInfo("unknown")

@@ -79,8 +79,8 @@ class StubWorker:
 
 
 @contextmanager
-def stub_worker(folder: Path, **environ: str) -> Iterator[StubWorker]:
-    unkind = Unkind(slow_s=0.3)
+def stub_worker(folder: Path, share: float = 0.0, **environ: str) -> Iterator[StubWorker]:
+    unkind = Unkind(share=share, slow_s=0.3)
     everything = {**os.environ, "PYTHONPATH": str(REPO), "TEST_TRY_S": "1.5", **environ}
     endpoint = LocalEndpoint(handler=HANDLER, environ=everything, log_path=folder / "log", unkind=unkind)
     with pytest.MonkeyPatch.context() as patch, endpoint:
@@ -342,6 +342,13 @@ def test_the_heartbeat_ends_with_a_killed_worker(tmp_path: Path) -> None:
         process.kill()
         _gone, left = psutil.wait_procs(children, timeout=5)
         assert left == []
+
+
+def test_every_job_is_answered_on_a_bad_day(tmp_path: Path) -> None:
+    with stub_worker(tmp_path, share=0.25) as worker:
+        jobs = [worker.submit(echo=number, updates=1) for number in range(40)]
+        echoes = [worker.wait_for(job, timeout_s=90)["output"]["echo"] for job in jobs]
+    assert echoes == list(range(40))
 
 
 def test_an_unknown_sdk_runs_its_own_loop(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_the_oldest_go_until_the_disk_has_room(cache: Cache, monkeypatch: pytest
         assert not cache.cache.drop_oldest_until_free(10 * MB)
         assert cache.names() == "a"
     monkeypatch.setattr(model_cache.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 1000}))
-    with pytest.raises(DownloadError, match="the worker's disk has no room for it"):
+    with pytest.raises(DownloadError, match="the worker's disk has no space for it"):
         cache.hold("b")
 
 

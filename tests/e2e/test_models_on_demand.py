@@ -105,7 +105,7 @@ def test_ten_jobs_with_one_lora_are_one_download(client: Client, hub: HubServer)
     asked = with_lora(f"{hub.url}/stuck.safetensors?token=hush")
     jobs = [client.post("run", {"input": asked})["id"] for _ in range(10)]
     for job in jobs:
-        told = status(client, job, "fetching stuck-")
+        told = status(client, job, "downloading stuck-")
         assert told["output"]["percent"] == 0
     hub.go_on.set()
     answers = [status(client, job, "COMPLETED")["output"] for job in jobs]
@@ -149,9 +149,12 @@ def test_a_job_may_bring_models_of_every_kind_in_every_place(client: Client, hub
     [
         (
             "https://evil.example/x.safetensors",
-            "this worker fetches no models from evil.example, only",
+            "this worker downloads no models from evil.example, only",
         ),
-        ("hf:owner/plain/x.pt", "this worker fetches safetensors files only, and .pt may hold programs"),
+        (
+            "hf:owner/plain/x.pt",
+            "this worker downloads only safetensors files, since a .pt file may contain programs",
+        ),
         ("hf:owner", "a file of the hub is written hf:owner/repo/file"),
         ("hf:owner/plain/none.safetensors", "the repository owner/plain has no such file"),
         ("WEB/page.safetensors?token=hush", "page.safetensors is no safetensors file but a web page"),
@@ -167,7 +170,7 @@ def test_what_may_not_be_had_or_cannot_is_said(client: Client, hub: HubServer, w
 
 def test_a_job_that_is_cancelled_stops_fetching(client: Client, hub: HubServer) -> None:
     job = client.post("run", {"input": with_lora(f"{hub.url}/stuck-too.safetensors")})["id"]
-    status(client, job, "fetching stuck-too")
+    status(client, job, "downloading stuck-too")
     client.post(f"cancel/{job}")
     assert status(client, job, "CANCELLED")["status"] == "CANCELLED"
     assert not list((client.temp_dir / "cache").glob("loras/stuck-too*"))

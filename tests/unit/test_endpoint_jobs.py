@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from comfy_local.endpoint.job import (
     BadRequest,
 )
 from comfy_local.endpoint.jobs import KEEP_FINISHED, STOP_NOT_BEFORE_S, Jobs, QueueFull, UnknownJob
+from comfy_local.endpoint.local import _listening
+from comfy_local.endpoint.outputs import OutputStore, StoredOutput
+from comfy_local.endpoint.unkind import Unkind, unkind_from
 
 
 class Clock:
@@ -333,3 +337,43 @@ def test_what_a_finished_job_was_given_is_forgotten(jobs: Jobs) -> None:
     job_id = started(jobs)
     jobs.post_result("w", job_id, {"output": 1})
     assert jobs.get(job_id).request == {}
+
+
+def test_a_large_output_is_kept_on_disk_until_it_is_dropped() -> None:
+    clock, outputs = Clock(), OutputStore()
+    jobs = Jobs(clock, outputs=outputs)
+    job = jobs.submit({"input": {}}, sync=True)
+    jobs.take("w", 1)
+    large = {"data": "x" * 100_000}
+    jobs.post_result("w", job.job_id, {"output": large})
+    assert isinstance(job.output, StoredOutput)
+    path = job.output.path
+    assert jobs.get(job.job_id).describe()["output"] == large
+    clock.now_s += KEEP_RUNSYNC_S + 1
+    jobs.tick()
+    assert not path.exists()
+    outputs.close()
+    assert not path.parent.exists()
+
+
+def test_a_small_output_stays_in_memory() -> None:
+    outputs = OutputStore()
+    assert outputs.keep({"a": 1}) == {"a": 1}
+    outputs.close()
+
+
+def test_the_listening_socket_names_tcp() -> None:
+    with _listening(0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP, "else asyncio leaves Nagle's algorithm on"
+
+
+@pytest.mark.parametrize("text", ["much", "2", "-1", "nan"])
+def test_an_unkindness_that_makes_no_sense_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match="UNKIND must be a number between 0 and 1"):
+        unkind_from(text)
+
+
+def test_a_habit_that_is_not_known_is_told() -> None:
+    assert unkind_from(" ") is None
+    with pytest.raises(ValueError, match="'droop' is no habit"):
+        Unkind({"done": ["droop"]})

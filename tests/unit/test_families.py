@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.models.detect import FAMILIES, Kind, ModelKind, compatible, family_of_header, identify
+from comfy_worker.models.detect import FAMILIES, ModelInfo, ModelType, compatible, family_of_header, identify
 from comfy_worker.models.safetensors import read_header
 
 
-def kind_of(**shapes: list[int]) -> ModelKind:
+def kind_of(**shapes: list[int]) -> ModelInfo:
     return family_of_header({name: {"dtype": "F16", "shape": shape} for name, shape in shapes.items()})
 
 
-def lora(module: str, width: int, down: str = "lora_down.weight", up: str = "lora_up.weight") -> ModelKind:
+def lora(module: str, width: int, down: str = "lora_down.weight", up: str = "lora_up.weight") -> ModelInfo:
     return kind_of(**{f"{module}.{down}": [4, width], f"{module}.{up}": [width, 4], f"{module}.alpha": []})
 
 
@@ -144,13 +144,13 @@ def test_a_base_model_is_told_by_its_tensors(
     prefix: str, family: str | None, shapes: dict[str, list[int]]
 ) -> None:
     found = kind_of(**{prefix + name: shape for name, shape in shapes.items()})
-    assert found == ModelKind("diffusion_model", FAMILIES[family] if family else None)
+    assert found == ModelInfo("diffusion_model", FAMILIES[family] if family else None)
 
 
 @pytest.mark.parametrize("beside", ["first_stage_model.encoder.conv_in.weight", "text_encoders.t5xxl.logit_scale"])
 def test_a_model_with_a_vae_or_text_encoder_beside_it_is_a_checkpoint(beside: str) -> None:
     found = kind_of(**{f"{UNET}txt_norm.weight": [3584], f"{UNET}img_in.weight": [3072, 64], beside: [1]})
-    assert found == ModelKind("checkpoint", FAMILIES["qwen-image"])
+    assert found == ModelInfo("checkpoint", FAMILIES["qwen-image"])
 
 
 @pytest.mark.parametrize(("channels", "inpaint"), [(4, False), (8, False), (9, True)])
@@ -164,7 +164,7 @@ def test_a_unet_of_nine_channels_is_for_inpainting(channels: int, inpaint: bool)
 @pytest.mark.parametrize(("channels", "inpaint"), [(64, False), (128, False), (384, True)])
 def test_flux_fill_is_for_inpainting(channels: int, inpaint: bool) -> None:
     found = kind_of(**{"double_blocks.0.img_attn.norm.key_norm.scale": [128], "img_in.weight": [3072, channels]})
-    assert found == ModelKind("diffusion_model", FAMILIES["flux"], inpaint=inpaint)
+    assert found == ModelInfo("diffusion_model", FAMILIES["flux"], inpaint=inpaint)
 
 
 LORAS: list[tuple[str | None, str, int]] = [
@@ -216,7 +216,7 @@ LORAS: list[tuple[str | None, str, int]] = [
 
 @pytest.mark.parametrize(("family", "module", "width"), LORAS)
 def test_a_lora_is_told_by_its_modules(family: str | None, module: str, width: int) -> None:
-    assert lora(module, width) == ModelKind("lora", FAMILIES[family] if family else None)
+    assert lora(module, width) == ModelInfo("lora", FAMILIES[family] if family else None)
 
 
 ATTN2 = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
@@ -238,32 +238,32 @@ ATTN2 = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
     ],
 )
 def test_every_layout_of_a_lora_gives_its_width(parts: dict[str, list[int]]) -> None:
-    assert kind_of(**parts) == ModelKind("lora", FAMILIES["sdxl"])
+    assert kind_of(**parts) == ModelInfo("lora", FAMILIES["sdxl"])
 
 
 def test_an_xlabs_lora_is_for_flux() -> None:
     found = kind_of(**{"double_blocks.18.processor.qkv_lora1.down.weight": [16, 3072]})
-    assert found == ModelKind("lora", FAMILIES["flux"])
+    assert found == ModelInfo("lora", FAMILIES["flux"])
 
 
 def test_a_lora_whose_parts_tell_no_width_has_no_family() -> None:
-    assert kind_of(**{f"{ATTN2}.oft_blocks": [4, 160, 160]}) == ModelKind("lora")
+    assert kind_of(**{f"{ATTN2}.oft_blocks": [4, 160, 160]}) == ModelInfo("lora")
 
 
-CONTROLNETS: list[tuple[ModelKind, dict[str, list[int]]]] = [
+CONTROLNETS: list[tuple[ModelInfo, dict[str, list[int]]]] = [
     (
-        ModelKind("controlnet", FAMILIES["sd15"]),
+        ModelInfo("controlnet", FAMILIES["sd15"]),
         {"control_model.zero_convs.0.0.weight": [320, 320, 1, 1], "control_model.a.attn2.to_k.weight": [320, 768]},
     ),
     (
-        ModelKind("controlnet", FAMILIES["sd2"]),
+        ModelInfo("controlnet", FAMILIES["sd2"]),
         {
             "controlnet_cond_embedding.conv_in.weight": [16, 3, 3, 3],
             "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": [320, 1024],
         },
     ),
     (
-        ModelKind("controlnet", FAMILIES["sdxl"], union=True),
+        ModelInfo("controlnet", FAMILIES["sdxl"], union=True),
         {
             "controlnet_cond_embedding.conv_in.weight": [16, 3, 3, 3],
             "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight": [640, 2048],
@@ -271,15 +271,15 @@ CONTROLNETS: list[tuple[ModelKind, dict[str, list[int]]]] = [
         },
     ),
     (
-        ModelKind("controlnet", FAMILIES["sdxl"]),  # the small one, without attention
+        ModelInfo("controlnet", FAMILIES["sdxl"]),  # the small one, without attention
         {"controlnet_cond_embedding.conv_in.weight": [16, 3, 3, 3], "add_embedding.linear_1.weight": [1280, 2816]},
     ),
     (
-        ModelKind("controlnet", FAMILIES["sdxl"]),  # a control LoRA
+        ModelInfo("controlnet", FAMILIES["sdxl"]),  # a control LoRA
         {"lora_controlnet": [], "input_blocks.4.1.transformer_blocks.0.attn2.to_k.down": [128, 2048]},
     ),
     (
-        ModelKind("controlnet", FAMILIES["flux"], union=True),
+        ModelInfo("controlnet", FAMILIES["flux"], union=True),
         {
             "controlnet_blocks.0.weight": [3072, 3072],
             "controlnet_x_embedder.weight": [3072, 64],
@@ -287,7 +287,7 @@ CONTROLNETS: list[tuple[ModelKind, dict[str, list[int]]]] = [
         },
     ),
     (
-        ModelKind("controlnet", FAMILIES["flux"]),  # XLabs
+        ModelInfo("controlnet", FAMILIES["flux"]),  # XLabs
         {
             "controlnet_blocks.0.weight": [3072, 3072],
             "double_blocks.0.img_attn.norm.key_norm.scale": [128],
@@ -295,32 +295,32 @@ CONTROLNETS: list[tuple[ModelKind, dict[str, list[int]]]] = [
         },
     ),
     (
-        ModelKind("controlnet", FAMILIES["flux"]),  # MistoLine
+        ModelInfo("controlnet", FAMILIES["flux"]),  # MistoLine
         {"controlnet_blocks.0.linear.weight": [3072, 3072], "img_in.weight": [3072, 64]},
     ),
     (
-        ModelKind("controlnet", FAMILIES["sd35-large"]),
+        ModelInfo("controlnet", FAMILIES["sd35-large"]),
         {"controlnet_blocks.0.weight": [2432, 2432], "pos_embed_input.proj.weight": [2432, 16, 2, 2]},
     ),
     (
-        ModelKind("controlnet", FAMILIES["sd3-medium"], inpaint=True),
+        ModelInfo("controlnet", FAMILIES["sd3-medium"], inpaint=True),
         {"controlnet_blocks.0.weight": [1536, 1536], "pos_embed_input.proj.weight": [1536, 17, 2, 2]},
     ),
     (
-        ModelKind("controlnet", FAMILIES["qwen-image"], inpaint=True),
+        ModelInfo("controlnet", FAMILIES["qwen-image"], inpaint=True),
         {
             "controlnet_blocks.0.weight": [3072, 3072],
             "transformer_blocks.0.img_mlp.net.0.proj.weight": [12288, 3072],
             "controlnet_x_embedder.weight": [3072, 68],
         },
     ),
-    (ModelKind("controlnet", FAMILIES["hunyuan-dit"]), {"after_proj_list.18.bias": [1408]}),
+    (ModelInfo("controlnet", FAMILIES["hunyuan-dit"]), {"after_proj_list.18.bias": [1408]}),
     (
-        ModelKind("controlnet", FAMILIES["sd15"]),  # T2I-Adapter
+        ModelInfo("controlnet", FAMILIES["sd15"]),  # T2I-Adapter
         {"body.0.block1.weight": [320, 320, 3, 3], "conv_in.weight": [320, 192, 3, 3]},
     ),
     (
-        ModelKind("controlnet", FAMILIES["sdxl"]),
+        ModelInfo("controlnet", FAMILIES["sdxl"]),
         {
             "adapter.body.0.resnets.0.block1.weight": [320, 320, 3, 3],
             "adapter.conv_in.weight": [320, 768, 3, 3],
@@ -330,7 +330,7 @@ CONTROLNETS: list[tuple[ModelKind, dict[str, list[int]]]] = [
 
 
 @pytest.mark.parametrize(("kind", "shapes"), CONTROLNETS)
-def test_a_controlnet_is_told_by_its_tensors(kind: ModelKind, shapes: dict[str, list[int]]) -> None:
+def test_a_controlnet_is_told_by_its_tensors(kind: ModelInfo, shapes: dict[str, list[int]]) -> None:
     assert kind_of(**shapes) == kind
 
 
@@ -346,17 +346,17 @@ def test_a_controlnet_is_told_by_its_tensors(kind: ModelKind, shapes: dict[str, 
         ("unknown", "emb_params"),
     ],
 )
-def test_other_files_are_told_by_kind_only(kind: Kind, name: str) -> None:
-    assert kind_of(**{name: [1, 1]}) == ModelKind(kind)
+def test_other_files_are_told_by_kind_only(kind: ModelType, name: str) -> None:
+    assert kind_of(**{name: [1, 1]}) == ModelInfo(kind)
 
 
 def test_a_packed_tensor_gives_no_width() -> None:
     found = kind_of(**{"input_blocks.0.0.weight": [320, 4, 3, 3], "input_blocks.1.1.attn2.to_k.weight": [122880]})
-    assert found == ModelKind("diffusion_model")
+    assert found == ModelInfo("diffusion_model")
 
 
 def test_a_file_without_tensors_is_unknown() -> None:
-    assert kind_of() == ModelKind("unknown")
+    assert kind_of() == ModelInfo("unknown")
 
 
 @pytest.mark.parametrize(
@@ -416,18 +416,18 @@ def test_what_is_no_safetensors_file_is_named(tmp_path: Path, content: bytes, wo
 
 @pytest.mark.parametrize("name", ["a.ckpt", "a.pt", "a.gguf"])
 def test_other_formats_are_unknown_and_not_opened(tmp_path: Path, name: str) -> None:
-    assert identify(tmp_path / name) == ModelKind("unknown")
+    assert identify(tmp_path / name) == ModelInfo("unknown")
 
 
 def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     vae = safetensors({"decoder.conv_in.weight": EMBEDDING}, bytes(8))
     path.write_bytes(vae)
-    assert identify(path) == ModelKind("vae")
+    assert identify(path) == ModelInfo("vae")
     state = path.stat()
     path.write_bytes(bytes(len(vae)))
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert identify(path) == ModelKind("vae")
+    assert identify(path) == ModelInfo("vae")
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
     with pytest.raises(InvalidValue):
         identify(path)

@@ -61,12 +61,9 @@ ROOMS = {
     ),
     "comfy_worker.models": (
         "comfy_common",
-        "comfy_worker.comfyui",
         "comfy_worker.deadline",
         "comfy_worker.errors",
-        "comfy_worker.inputs",
         "comfy_worker.logs",
-        "comfy_worker.planning.templates",
         "comfy_worker.request",
         "comfy_worker.settings",
         "comfy_worker.workflow",

@@ -13,7 +13,7 @@ from comfy_worker.settings import Settings
 
 def test_nothing_set_gives_the_defaults() -> None:
     settings = Settings.from_env({})
-    assert (settings.concurrency, settings.comfy_args, settings.api_nodes) == (2, (), False)
+    assert (settings.concurrency, settings.comfy_args, settings.api_nodes) == (None, (), False)
     assert settings.comfyui_dir == REPO / ".comfyui"
     assert (settings.response_format, settings.max_batch_size, settings.precision) == ("images", 4, "")
     assert (settings.enable_xformers, settings.hf_token) == (None, None)
