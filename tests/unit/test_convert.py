@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib.resources
 import itertools
 import json
 import subprocess
@@ -22,10 +21,10 @@ from comfy_worker.workflow.convert.ui_format import MAX_DEPTH
 from comfy_worker.workflow.graph import MAX_NODES, Input, Need, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests.editor_files import FILES, Node, editor_file, node, subgraph
+from tests.official_templates import RECORDED, official_templates
 
 MADE_BY_THE_FRONTEND = json.loads(Path(__file__).with_name("editor_files.json").read_text(encoding="utf-8"))
 DEFS = NodeDefs(MADE_BY_THE_FRONTEND["object_info"])
-OFFICIAL = REPO.parent / "shared" / "ui_to_api"
 
 
 def read(file: Any, defs: NodeDefs = DEFS, seed: int = 0) -> Workflow:
@@ -52,15 +51,14 @@ def test_a_file_becomes_what_the_frontend_exports(name: str) -> None:
     assert file == FILES[name]
 
 
-@pytest.mark.skipif(not OFFICIAL.is_dir(), reason="../shared/ui_to_api is not here")
+@pytest.mark.skipif(not RECORDED.is_dir(), reason="../shared/ui_to_api is not here")
 def test_the_official_templates_become_what_the_frontend_exports() -> None:
-    defs = NodeDefs(json.loads((OFFICIAL / "object_info.json").read_text(encoding="utf-8")))
-    packages: dict[str, str] = json.loads((OFFICIAL / "index.json").read_text(encoding="utf-8"))
-    assert len(packages) == 95
-    for name, package in packages.items():
-        file = importlib.resources.files(package).joinpath("templates").joinpath(name).read_text(encoding="utf-8")
-        exported = json.loads((OFFICIAL / "expected" / name).read_text(encoding="utf-8"))
-        assert declared(read(json.loads(file), defs), defs) == declared(exported, defs), name
+    defs = NodeDefs(json.loads((RECORDED / "object_info.json").read_text(encoding="utf-8")))
+    files = dict(official_templates())
+    assert len(files) == 95
+    for name, file in files.items():
+        exported = json.loads((RECORDED / "expected" / name).read_text(encoding="utf-8"))
+        assert declared(read(file, defs), defs) == declared(exported, defs), name
 
 
 def test_titles_are_those_of_the_file_else_of_the_class() -> None:
