@@ -71,7 +71,12 @@ SAMPLERS = (
     Sampling("dpm_adaptive", "normal", ("DPM adaptive",)),
     Sampling("dpmpp_2m", "normal", ("DPM++ 2M", "DPMSolverMultistep", "DPMSolver++", "DPM-M")),
     Sampling("dpmpp_2m", "karras", ("EDMDPMSolverMultistep",)),
-    Sampling("dpmpp_sde", "normal", ("DPM++ SDE", "DPMSolverSDE"), nearest=("DPMSolverSinglestep", "DPM-S")),
+    Sampling(
+        "dpmpp_sde",
+        "normal",
+        ("DPM++ SDE", "DPMSolverSDE"),
+        nearest=("DPMSolverSinglestep", "DPM-S"),
+    ),
     Sampling("dpmpp_2s_ancestral", "normal", ("DPM++ 2S a",)),
     Sampling("dpmpp_2m_sde", "normal", ("DPM++ 2M SDE",)),
     Sampling("dpmpp_2m_sde_heun", "normal", ("DPM++ 2M SDE Heun",)),
@@ -98,7 +103,15 @@ SCHEDULERS = {
 """A1111's names of schedules (they also stand behind a sampler's: ``DPM++ 2M Karras``) -> ComfyUI's; empty: the
 sampler's own."""
 
-NOT_HERE = ("Restart", "TCD", "DDIM CFG++", "Align Your Steps", "AYS GITS", "Polyexponential", "Turbo")
+NOT_HERE = (
+    "Restart",
+    "TCD",
+    "DDIM CFG++",
+    "Align Your Steps",
+    "AYS GITS",
+    "Polyexponential",
+    "Turbo",
+)
 """Samplers and schedulers that ComfyUI has nothing like: a warning, and nothing is set."""
 
 RENAMED = {
@@ -162,7 +175,11 @@ UPSCALERS = {
 }
 """A1111's ``hr_upscaler`` -> ``hires_method``; another one is a warning."""
 
-OPTIONS = {"sd_model_checkpoint": "checkpoint", "sd_vae": "vae", "CLIP_stop_at_last_layers": "clip_skip"}
+OPTIONS = {
+    "sd_model_checkpoint": "checkpoint",
+    "sd_vae": "vae",
+    "CLIP_stop_at_last_layers": "clip_skip",
+}
 """A1111's options that are honoured in ``override_settings`` -> the key of the contract."""
 
 IGNORED: dict[str, object] = {

@@ -266,7 +266,8 @@ class _Translation:
         for word, value in given.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidInput(
-                    f"{word} must be a whole number of 1 or more, not {brief(repr(value))}", [{"key": word}]
+                    f"{word} must be a whole number of 1 or more, not {brief(repr(value))}",
+                    [{"key": word}],
                 )
             count *= value
         # One is what a template makes, whether or not it has a place for the number.
@@ -282,7 +283,10 @@ class _Translation:
         self._left.pop("override_settings", None)
 
     def _add_ons(self) -> None:
-        for word, key, names in (("controlnet", "controlnets", CONTROLNET), ("lora", "loras", LORA)):
+        for word, key, names in (
+            ("controlnet", "controlnets", CONTROLNET),
+            ("lora", "loras", LORA),
+        ):
             if word in self._left:
                 self._put(key, word, entries(self._left.pop(word), names))
         scripts = _object(self._left, "alwayson_scripts")

@@ -24,9 +24,23 @@ __all__ = [
 # The words under which other programs have a graph, the one in API format first.
 WRAPPERS = ("prompt", "output", "workflow", "input")
 # What stands beside the graph in a body for /prompt.
-BESIDE_PROMPT = ("client_id", "extra_data", "front", "number", "partial_execution_targets", "prompt_id")
+BESIDE_PROMPT = (
+    "client_id",
+    "extra_data",
+    "front",
+    "number",
+    "partial_execution_targets",
+    "prompt_id",
+)
 # Further words for a workflow.
-GRAPH_WORDS = ("payload", "graph", "workflow_api", "workflow_json", "comfy_workflow", "prompt_workflow")
+GRAPH_WORDS = (
+    "payload",
+    "graph",
+    "workflow_api",
+    "workflow_json",
+    "comfy_workflow",
+    "prompt_workflow",
+)
 # Words that clients have in place of a template's name when they send a graph.
 NO_NAMES = (None, "", "custom")
 MAX_WRAPPINGS = 4
@@ -107,7 +121,10 @@ def unwrap_input(value: Any) -> Any:
             [{"key": word, "problem": "there is a second workflow"}],
         )
     left_out = {word, *BESIDE_PROMPT} if word == "prompt" else {word}
-    return {**{key: entry for key, entry in value.items() if key not in left_out}, "workflow": graph}
+    return {
+        **{key: entry for key, entry in value.items() if key not in left_out},
+        "workflow": graph,
+    }
 
 
 def secrets_within(value: Any) -> list[str]:

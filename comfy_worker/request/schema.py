@@ -154,7 +154,10 @@ class Lora(_Strict):
     )
     strength: FiniteFloat = Field(1.0, ge=-100, le=100, description="how strongly it changes the diffusion model")
     strength_clip: FiniteFloat | None = Field(
-        None, ge=-100, le=100, description="how strongly it changes the text encoder; `strength` if absent"
+        None,
+        ge=-100,
+        le=100,
+        description="how strongly it changes the text encoder; `strength` if absent",
     )
 
 
@@ -162,7 +165,8 @@ class ControlNet(_Strict):
     """One ControlNet, spliced between the conditioning and the sampler."""
 
     type: str | None = Field(
-        None, description="canny, depth, openpose, lineart ...; finds the model file by name and family"
+        None,
+        description="canny, depth, openpose, lineart ...; finds the model file by name and family",
     )
     model: str | None = Field(
         None, description="file in `controlnet`, with or without folder and extension; or a URL"
@@ -172,7 +176,8 @@ class ControlNet(_Strict):
     start: FiniteFloat = Field(0.0, ge=0, le=1, description="where in the sampling it begins")
     end: FiniteFloat = Field(1.0, ge=0, le=1, description="where in the sampling it ends")
     preprocess: bool | None = Field(
-        None, description="whether the control map is made from the picture first; true for canny if absent"
+        None,
+        description="whether the control map is made from the picture first; true for canny if absent",
     )
 
     @model_validator(mode="after")
@@ -186,19 +191,22 @@ class Output(_Strict):
     """How what was made comes back."""
 
     format: Literal["png", "jpeg", "webp"] | None = Field(
-        None, description="png, jpeg or webp, of pictures that SaveImage and its kin save; png if absent"
+        None,
+        description="png, jpeg or webp, of pictures that SaveImage and its kin save; png if absent",
     )
     quality: int = Field(90, ge=1, le=100, description="of jpeg and webp")
     lossless: bool = Field(False, description="whether webp keeps every pixel as it is")
     metadata: bool = Field(True, description="whether pictures hold the graph that made them, as ComfyUI keeps it")
     temp: bool = Field(
-        False, description="whether what nodes only preview comes back too; it does where there is nothing else"
+        False,
+        description="whether what nodes only preview comes back too; it does where there is nothing else",
     )
     delivery: Literal["base64", "s3"] | None = Field(
         None, description="`base64` or `s3`; `s3` if absent and storage is configured"
     )
     shrink: bool = Field(
-        False, description="whether pictures are re-encoded where the result is larger than RunPod takes"
+        False,
+        description="whether pictures are re-encoded where the result is larger than RunPod takes",
     )
     progress: bool = Field(True, description="whether the job tells how far it is")
     preview: bool = Field(False, description="whether its progress carries a small picture of the sampler's state")
@@ -273,12 +281,14 @@ class JobInput(Parameters):
     )
     parameters: dict[str, Any] = Field({}, description="values for further parameters that a template declares")
     overrides: dict[str, Any] = Field(
-        {}, description='any input of any node, by id or title: `{"12.scale_by": 2}`, split at the last dot'
+        {},
+        description='any input of any node, by id or title: `{"12.scale_by": 2}`, split at the last dot',
     )
     output: Output = Field(default_factory=Output, description="how what was made comes back")
 
     response: Response | None = Field(
-        None, description="the shape of the answer, see [dialects](dialects.md); `RESPONSE_FORMAT` if absent"
+        None,
+        description="the shape of the answer, see [dialects](dialects.md); `RESPONSE_FORMAT` if absent",
     )
 
     validate_only: bool = Field(False, description="build the graph and check it, queue nothing")
