@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from comfy_common.comfyui_log import plain_line
+
 __all__ = ["ImportFailures"]
 
 FAILURES = tuple(
@@ -42,6 +44,7 @@ class ImportFailures:
         Returns:
             The pack of which it says that it raised.
         """
+        line = plain_line(line)
         pack = None
         for pattern in FAILURES:
             if match := pattern.search(line):
