@@ -261,6 +261,9 @@ class Planner:
         self._check()
         self._broken_links = broken_links(workflow, self._defs, sources)
         if self._broken_links and not request.validate_only:
+            places = {(one["node_id"], one["input"]) for one in self._broken_links}
+            found = check(workflow, self._defs, sources).findings
+            self._broken_links += [one for one in found if (one["node_id"], one["input"]) not in places]
             raise refusal(self._broken_links)
         self._check()
         roles = find_roles(workflow, self._defs, self._check)
@@ -300,7 +303,7 @@ class Planner:
         self._check()
         checked = check(workflow, self._defs, sources)
         self._check()
-        seed = values.get("seed", number(parameters.get("seed")))
+        seed = number(parameters.get("seed", values.get("seed")))
         return Plan(
             workflow,
             template.name if template else "custom",

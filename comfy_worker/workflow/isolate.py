@@ -84,7 +84,8 @@ def into_folder(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
         for name in names:
             text = node["inputs"].get(name)
             is_data = text is not None and node["class_type"] in NAMES
-            if not is_data and (literal := literal_place(graph, Input(node_id, name))) is not None:
+            literal = None if is_data or text is None else literal_place(graph, Input(node_id, name))
+            if literal is not None:
                 text = graph.value(literal)
             if not _stays(text) if isinstance(text, str) else is_data:
                 raise InvalidValue(

@@ -6,7 +6,7 @@ Every answer is kept, since many walks ask the same of one node: a workflow must
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -20,7 +20,13 @@ from comfy_worker.workflow.graph import (
     never_ends,
     walk,
 )
-from comfy_worker.workflow.node_defs import WIDGET_TYPES, InputSpec, NodeClass, NodeDefs
+from comfy_worker.workflow.node_defs import (
+    ANY_TYPE,
+    WIDGET_TYPES,
+    InputSpec,
+    NodeClass,
+    NodeDefs,
+)
 
 __all__ = ["CARRIERS", "SIZE_CHOICE", "Graph", "literal_place"]
 
@@ -77,6 +83,8 @@ class Graph:
         self.defs = defs
         self.check = check
         self.literals = Fold(self._passed_from, self._literal, check)
+        self._specs: dict[str, Mapping[str, InputSpec]] = {}
+        self._output_types: dict[Link, str] = {}
         self._inputs: dict[str, list[Input]] = {}
         self._links: dict[str, dict[Input, Link]] = {}
         self._widgets: dict[str, list[Input]] = {}
@@ -110,16 +118,22 @@ class Graph:
         return self.defs.get(self.workflow[node_id]["class_type"])
 
     def spec(self, place: Input) -> InputSpec | None:
-        """How the input is declared, if it is."""
-        declared = self.declared(place.node_id)
-        return declared.inputs.get(place.name) if declared else None
+        """How the input is declared, if it is; also one below another, such as ``format.bit_depth``."""
+        return self.specs(place.node_id).get(place.name)
+
+    def specs(self, node_id: str) -> Mapping[str, InputSpec]:
+        """The inputs that a node has with its present values, by the key that stands in the workflow."""
+        if node_id not in self._specs:
+            declared = self.declared(node_id)
+            values = self.workflow[node_id]["inputs"]
+            self._specs[node_id] = declared.live_inputs(values) if declared else {}
+        return self._specs[node_id]
 
     def inputs(self, node_id: str) -> list[Input]:
         """The inputs that the workflow gives a node: in the declared order, then those not declared."""
         if node_id not in self._inputs:
             present = self.workflow[node_id]["inputs"]
-            declared = self.declared(node_id)
-            order = dict.fromkeys(name for name in declared.inputs if name in present) if declared else {}
+            order = dict.fromkeys(name for name in self.specs(node_id) if name in present)
             order |= dict.fromkeys(present)
             self._inputs[node_id] = [Input(node_id, name) for name in order]
         return self._inputs[node_id]
@@ -140,10 +154,40 @@ class Graph:
         return names[link.slot].lower() if 0 <= link.slot < len(names) else ""
 
     def output_type(self, link: Link) -> str:
-        """The declared type of an output slot; ``*`` where it is not known."""
+        """The type of an output slot; ``*`` where it is not known.
+
+        The output of a switch has the type of what is linked to its branches, through any number of switches.
+        """
+        passed: dict[Link, None] = {}
+        to_look_at = [link]
+        while to_look_at:
+            current = to_look_at.pop()
+            if current in passed:
+                continue
+            known = self._output_types.get(current)
+            if known is None and self._matching(current):
+                passed[current] = None
+                to_look_at += self._matching(current)
+                continue
+            known = known or self._declared_output(current)
+            if known != ANY_TYPE:
+                self._output_types |= dict.fromkeys(passed, known)
+                return known
+        self._output_types |= {unknown: self._declared_output(unknown) for unknown in passed}
+        return self._declared_output(link)
+
+    def _declared_output(self, link: Link) -> str:
         declared = self.declared(link.node_id)
         types = declared.outputs if declared else ()
-        return types[link.slot] if 0 <= link.slot < len(types) else "*"
+        return types[link.slot] if 0 <= link.slot < len(types) else ANY_TYPE
+
+    def _matching(self, link: Link) -> list[Link]:
+        """The links whose type an output has."""
+        declared = self.declared(link.node_id)
+        names = declared.matching_inputs(link.slot) if declared else []
+        values = self.workflow[link.node_id]["inputs"] if link.node_id in self.workflow else {}
+        found = [as_link(values.get(name)) for name in names]
+        return [above for above in found if above is not None and above.node_id in self.workflow]
 
     def type_of(self, place: Input) -> str:
         """What an input takes: as declared, else what its link gives or its literal is, else by its name."""
@@ -153,8 +197,8 @@ class Graph:
 
     def _type_of(self, place: Input) -> str:
         spec = self.spec(place)
-        if spec is not None and spec.type != "*":
-            return spec.type
+        if spec is not None and spec.value_type != ANY_TYPE and not spec.match_id:
+            return spec.value_type
         link = self.link(place)
         if link is not None:
             output = self.output_type(link)

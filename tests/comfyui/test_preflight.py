@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib.resources
-import json
 import os
 import re
 from collections import Counter
@@ -20,7 +18,6 @@ from typing import Any
 import pytest
 import requests
 
-from comfy_common.paths import REPO
 from comfy_worker.errors import ModelNotFound, NodeNotInstalled
 from comfy_worker.workflow.check.preflight import Finding, check, refusal
 from comfy_worker.workflow.convert.to_api import read_workflow
@@ -30,8 +27,8 @@ from tests import pictures, shipped
 from tests.base_graphs import node
 from tests.broken_graphs import ACCEPTED, REFUSED
 from tests.comfyui.conftest import RealComfyUI, launch_options, real_comfyui
+from tests.official_templates import COMFYUI_0375
 
-OFFICIAL = REPO.parent / "shared" / "ui_to_api"
 TOO_MANY_STEPS = "api_moonvalley_video_to_video_pose_control.json"
 
 pytestmark = pytest.mark.comfyui
@@ -77,13 +74,6 @@ class Preflight:
                 pictures.photo().save(path, format="PNG")
 
 
-def official() -> Iterator[tuple[str, Any]]:
-    packages: dict[str, str] = json.loads((OFFICIAL / "index.json").read_text(encoding="utf-8"))
-    for name, package in packages.items():
-        path = importlib.resources.files(package).joinpath("templates").joinpath(name)
-        yield name, json.loads(path.read_text(encoding="utf-8"))
-
-
 @pytest.fixture(scope="module")
 def preflight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preflight]:
     root = tmp_path_factory.mktemp("models")
@@ -94,7 +84,7 @@ def preflight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preflight]:
         for name in shipped.NAMES:
             needs = tuple(Need(**need) for need in shipped.params(name).get("needs", ()))
             found.add(name, shipped.graph(name), needs)
-        for name, file in official() if OFFICIAL.is_dir() else ():
+        for name, file in COMFYUI_0375.editor_files():
             converted = read_workflow(file, started.defs)
             found.add(name, converted.workflow, converted.needs)
         started.running.refresh()
@@ -108,7 +98,6 @@ def test_every_template_is_accepted_by_both_once_its_files_are_there(preflight: 
             assert (name, preflight.refusal(workflow)) == (name, {})
 
 
-@pytest.mark.skipif(not OFFICIAL.is_dir(), reason="../shared/ui_to_api is not here")
 def test_the_one_template_that_is_wrong_is_refused_by_both(preflight: Preflight) -> None:
     workflow = preflight.workflows[TOO_MANY_STEPS]
     (finding,) = preflight.findings(workflow)

@@ -98,3 +98,53 @@ def test_what_cannot_be_edited_in_is_told(worker: Client, asked: dict[str, Any],
     job = worker.runsync({**SMALL, **asked})
     assert job["status"] == "FAILED"
     assert job["error"].startswith(error)
+
+
+def test_a_custom_graph_keeps_its_own_seed(worker: Client) -> None:
+    first, again = (worker.output({"workflow": txt2img(seed=5)}) for _ in range(2))
+    assert (first["seed"], first["images"][0]["seed"], first["parameters"]["seed"]) == (5, 5, 5)
+    assert pictures(first)[0].tobytes() == pictures(again)[0].tobytes()
+    drawn = worker.output({"workflow": txt2img(seed=5), "seed": -1})
+    assert drawn["seed"] not in (5, -1)
+    assert drawn["images"][0]["seed"] == drawn["seed"]
+
+
+@pytest.mark.parametrize(("asked", "seeds"), [({}, [5, 1000]), ({"seed": 7}, [7, 1002])])
+def test_samplers_side_by_side_keep_their_seeds(worker: Client, asked: dict[str, int], seeds: list[int]) -> None:
+    graph = txt2img(seed=5)
+    graph["sampler2"] = {**graph["sampler"], "inputs": {**graph["sampler"]["inputs"], "seed": 1000}}
+    graph["decode2"] = {**graph["decode"], "inputs": {**graph["decode"]["inputs"], "samples": ["sampler2", 0]}}
+    graph["save2"] = {**graph["save"], "inputs": {**graph["save"]["inputs"], "images": ["decode2", 0]}}
+    result = worker.output({"workflow": graph, **asked})
+    assert {one["node_id"]: one["seed"] for one in result["images"]} == {"save": seeds[0], "save2": seeds[1]}
+    assert result["seed"] == seeds[0]
+    assert len({picture.tobytes() for picture in pictures(result)}) == 2
+
+
+def test_text_where_a_number_is_meant(worker: Client) -> None:
+    text = txt2img(seed=5, sampler={"steps": "2", "cfg": "%scale%"})
+    plain = worker.output({"workflow": txt2img(seed=5), "steps": 3, "cfg": 6.0})
+    result = worker.output({"workflow": text, "steps": 3, "cfg": 6.0})
+    assert pictures(result)[0].tobytes() == pictures(plain)[0].tobytes()
+    assert (result["parameters"]["steps"], result["parameters"]["cfg"]) == (3, 6.0)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"workflow": txt2img(latent={"batch_size": 64})},
+        {"workflow": txt2img(), "overrides": {"latent.batch_size": 64}},
+        {"prompt": "a fox", "parameters": {"batch_size": 64}},
+    ],
+)
+def test_no_way_leads_around_max_batch_size(worker: Client, asked: dict[str, Any]) -> None:
+    job = worker.runsync(asked)
+    assert job["error"].startswith("INVALID_VALUE")
+    assert "must be at most 4, not 64: the endpoint's setting MAX_BATCH_SIZE" in job["error"]
+
+
+def test_a_broken_link_is_told_before_no_place(worker: Client) -> None:
+    graph = txt2img(sampler={"positive": ["gone", 0]})
+    for asked in ({}, {"validate_only": True}):
+        job = worker.runsync({"workflow": graph, "prompt": "a fox", **asked})
+        assert "positive is linked to node 'gone'" in job["error"]

@@ -12,7 +12,8 @@ __all__ = ["check_batch_size"]
 # The inputs that decide a batch, and the only classes for those whose name says less.
 BATCH_INPUTS: dict[str, frozenset[str] | None] = {
     "batch_size": None,
-    "amount": frozenset({"RepeatLatentBatch", "RepeatImageBatch"}),
+    # RepeatImageBatch is not here: it copies a finished picture, often once per frame of a video.
+    "amount": frozenset({"RepeatLatentBatch"}),
 }
 # They cut a batch that is there into pieces of that size.
 CUTTERS = frozenset({"RebatchLatents", "RebatchImages"})

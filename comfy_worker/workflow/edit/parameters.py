@@ -362,9 +362,11 @@ def _value(workflow: Workflow, place: Input) -> Any:
 
 def _leader(workflow: Workflow, places: Sequence[Input]) -> Input:
     """The place of the steps that a client means: the first, or the longest where the first has a few only."""
-    counts = [number(_value(workflow, place)) or 0 if place.node_id in workflow else 0 for place in places]
+    known = [place for place in places if place.node_id in workflow] or [places[0]]
+    counts = [number(workflow.get(place.node_id, {}).get("inputs", {}).get(place.name)) or 0 for place in known]
     longest = max(counts)
-    return places[counts.index(longest)] if 0 < counts[0] < FEW_STEPS and longest >= 2 * counts[0] else places[0]
+    has_few = 0 < counts[0] < FEW_STEPS and longest >= 2 * counts[0]
+    return known[counts.index(longest)] if has_few else known[0]
 
 
 def _share(workflow: Workflow, leader: Input, place: Input, steps: int) -> int:
