@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO
 
 from comfy_common import offline
+from comfy_common.console import Step
 from comfy_common.errors import SetupError
-from comfy_setup.console import Step
 
 TAIL_LINES = 60
 END_WITHIN_S = 5.0

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_setup import fetch_models as module
 from comfy_setup import models
-from comfy_setup.console import Console
 from comfy_setup.fetch_models import fetch_models, fetch_real
 from tests.hub_server import HubServer, hub_server, weights
 

