@@ -52,7 +52,7 @@ from comfy_worker.server_paths import ServerPaths
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.check.links import without_idle
 from comfy_worker.workflow.check.preflight import is_stale, refusal
-from comfy_worker.workflow.isolate import into_folder, output_folders, serve_raw
+from comfy_worker.workflow.isolate import isolate_outputs, output_folders, replace_save_nodes
 
 __all__ = ["JobRunner"]
 
@@ -267,13 +267,13 @@ class JobRunner:
                 plan = self._plan(asked, request, template, comfyui, files, models, stop)
                 plan.warnings[:0] = asked.warnings
                 if request.validate_only:
-                    checked = into_folder(plan.workflow, name, comfyui.defs)
+                    checked = isolate_outputs(plan.workflow, name, comfyui.defs)
                     limit = result_limit(str(job.get("id")), self._settings.result_limit_mb)
                     return validation(plan, checked, comfyui, limit)
                 if plan.findings:
                     raise refusal(plan.findings)
                 needed = without_idle(plan.workflow, comfyui.defs)
-                workflow = into_folder(serve_raw(needed, comfyui.defs), name, comfyui.defs)
+                workflow = isolate_outputs(replace_save_nodes(needed, comfyui.defs), name, comfyui.defs)
                 make_folders(comfyui.process.output_dir, output_folders(workflow, name))
             # The graph as the client knows it: without the names of this job's folders.
             graph = json.dumps(plan.workflow).replace(f"{name}/", "")

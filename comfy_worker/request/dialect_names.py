@@ -134,22 +134,22 @@ RENAMED = {
 ``guidance_scale`` is the embedded guidance of models that have it (Flux), else the sampler's scale."""
 
 STRUCTURED = {
-    "strength": "`denoise`, where there is an image or a workflow to take it; `parameters.hires_denoise` with "
-    "`enable_hr`; else a warning",
+    "strength": "`denoise`, if the request has an image or a workflow; `parameters.hires_denoise` with "
+    "`enable_hr`; otherwise a warning",
     "num_images": "`batch_size`",
-    "n_iter": "`batch_size`, multiplied",
-    "scheduler": "`sampler` and `scheduler`, by the tables below",
-    "sampler_name": "`sampler` and `scheduler`, by the tables below",
-    "controlnet": "`controlnets`: `{type, image, conditioning_scale}` -> `{type, image, strength}`; also a list",
-    "lora": "`loras`: `{model_id, weight}` -> `{name, strength}`; also a list",
-    "refiner_inference_steps": "`parameters` of workflow `sdxl-refiner`; else a warning",
-    "high_noise_frac": "`parameters` of workflow `sdxl-refiner`; else a warning",
-    "init_images": "`image`: the first; further ones are a warning",
-    "enable_hr": "workflow `hires-fix`, where no image and no other workflow is given; else a warning",
-    "override_settings": "`checkpoint`, `vae`, `clip_skip`, see the options below; others are a warning",
-    "alwayson_scripts": "`controlnets`, from `controlnet.args`; other scripts are a warning",
-    "api_name": "what is asked: `txt2img`, `img2img`, `getModels`, `getOptions`, `setOptions`",
-    "comfy_org_api_key": "goes with the prompt to ComfyUI's API nodes; never logged",
+    "n_iter": "multiplies `batch_size`",
+    "scheduler": "`sampler` and `scheduler`, see the tables below",
+    "sampler_name": "`sampler` and `scheduler`, see the tables below",
+    "controlnet": "`controlnets`: `{type, image, conditioning_scale}` -> `{type, image, strength}`; may be a list",
+    "lora": "`loras`: `{model_id, weight}` -> `{name, strength}`; may be a list",
+    "refiner_inference_steps": "`parameters` of the template `sdxl-refiner`; otherwise a warning",
+    "high_noise_frac": "`parameters` of the template `sdxl-refiner`; otherwise a warning",
+    "init_images": "`image`: the first entry; more entries cause a warning",
+    "enable_hr": "the template `hires-fix`, if the request has no image and no workflow; otherwise a warning",
+    "override_settings": "`checkpoint`, `vae`, `clip_skip`, see the options below; other options cause a warning",
+    "alwayson_scripts": "`controlnets`, from `controlnet.args`; other scripts cause a warning",
+    "api_name": "the operation: `txt2img`, `img2img`, `getModels`, `getOptions`, `setOptions`",
+    "comfy_org_api_key": "the key for ComfyUI's API nodes; never logged",
 }
 """A word that needs more than a new name -> what the translation does with it, for the docs."""
 
