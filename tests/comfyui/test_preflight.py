@@ -26,7 +26,7 @@ from comfy_worker.workflow.model_files import Sources
 from tests import pictures, shipped
 from tests.base_graphs import node
 from tests.broken_graphs import ACCEPTED, REFUSED
-from tests.comfyui.conftest import RealComfyUI, launch_options, real_comfyui
+from tests.comfyui.conftest import NODE_PACKS, RealComfyUI, launch_options, real_comfyui
 from tests.official_templates import RECORDED, official_templates
 
 TOO_MANY_STEPS = "api_moonvalley_video_to_video_pose_control.json"
@@ -44,7 +44,8 @@ class Preflight:
 
     def findings(self, workflow: Workflow, needs: tuple[Need, ...] = ()) -> list[Finding]:
         sources = Sources(needs=needs, has_input=self._has_input)
-        return list(check(workflow, self.comfyui.defs, sources).findings)
+        running = self.comfyui.running
+        return list(check(workflow, running.defs, sources, running.validate).findings)
 
     def _has_input(self, name: str) -> bool:
         """As ComfyUI looks for it: the name may end in ``[output]`` or ``[temp]``."""
@@ -56,7 +57,7 @@ class Preflight:
 
     def refusal(self, workflow: Workflow) -> dict[str, Any]:
         """What ComfyUI itself finds wrong; empty where it accepts the workflow whole."""
-        url = f"{self.comfyui.running.process.base_url}/comfy_worker/validate"
+        url = f"{self.comfyui.running.process.base_url}/tests/validate"
         answer: dict[str, Any] = requests.post(url, json=workflow, timeout=60).json()
         return {word: found for word, found in answer.items() if found}
 
@@ -79,7 +80,7 @@ def preflight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preflight]:
     root = tmp_path_factory.mktemp("models")
     for folder in ("diffusion_models", "loras", "text_encoders"):
         (root / folder).mkdir()  # ComfyUI looks for new files in folders that it knows
-    with real_comfyui(launch_options(root, api_nodes=True)) as started:
+    with real_comfyui(launch_options(root, NODE_PACKS, api_nodes=True)) as started:
         found = Preflight(started, root)
         for name in shipped.NAMES:
             needs = tuple(Need(**need) for need in shipped.params(name).get("needs", ()))
@@ -160,11 +161,10 @@ def test_what_only_a_class_itself_can_tell_comfyui_is_asked(preflight: Preflight
         "1": node("FluxProUltraImageNode", **asked),
         "2": node("SaveImage", images=["1", 0], filename_prefix="x"),
     }
-    assert preflight.findings(workflow) == []
-    (finding,) = preflight.comfyui.running.client.validate(workflow)
-    assert finding["node_id"] == "1"
+    (finding,) = preflight.findings(workflow)
+    assert (finding["node_id"], finding["input"]) == ("1", "aspect_ratio")
     workflow["1"]["inputs"]["aspect_ratio"] = "16:9"
-    assert preflight.comfyui.running.client.validate(workflow) == []
+    assert preflight.findings(workflow) == []
 
 
 def test_an_output_that_comfyui_would_drop_is_told(preflight: Preflight) -> None:
@@ -176,8 +176,9 @@ def test_an_output_that_comfyui_would_drop_is_told(preflight: Preflight) -> None
         "5": node("SaveImage", images=["4", 0], filename_prefix="x"),
     }
     assert [finding["type"] for finding in preflight.findings(workflow)] == ["cycle"]
-    (finding,) = preflight.comfyui.running.client.validate(workflow)
-    assert finding["problem"] == "ComfyUI would drop output nodes: 5"
+    workflow["4"]["inputs"] = {}
+    assert preflight.refusal(workflow)["dropped"] == ["5"]
+    assert [finding["type"] for finding in preflight.findings(workflow)] == ["required_input_missing"]
 
 
 def _encoders(clip: str) -> dict[str, Any]:
