@@ -6,6 +6,7 @@ Each edit is a function of ``workflow/``. Nothing is written but the client's pi
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -71,6 +72,8 @@ CURABLE = frozenset(
         "more",
     )
 )
+# What programs write where a seed has yet to be filled in: `%seed%`, `{{seed}}`, `random`, nothing.
+SEED_PLACEHOLDER = re.compile(r"^\W*$|[%$<>{}\[\]]|seed|random", re.IGNORECASE)
 # So many nodes are named in a warning.
 MAX_NAMED = 4
 # The checkpoints that are missing, and what stood in, of which a client of this worker has been warned.
@@ -284,9 +287,10 @@ class Planner:
         values |= self._pictures(roles)
         if template is not None:
             values |= self._stand_in_checkpoint(template, workflow, roles, values)
-        own_seed = number(read(workflow, roles, declared).get("seed"))
+        seed_now = read(workflow, roles, declared).get("seed")
+        own_seed = number(seed_now)
         values.pop("seed", None)
-        values |= self._seed(workflow, roles, own_seed)
+        values |= self._seed(workflow, roles, seed_now)
         resolve_variants(workflow, converted.variants, int(values.get("seed", own_seed or 0)), self._check)
         defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
         values = defaults | self._placed(values, roles, declared) | request.parameters
@@ -476,16 +480,19 @@ class Planner:
         own = () if self._template is None else self._template.params.needs
         return any((need.folder, need.file) == (folder, file) and need.url for need in (*own, *self._listed))
 
-    def _seed(self, workflow: Workflow, roles: Roles, own: float | None) -> dict[str, int]:
+    def _seed(self, workflow: Workflow, roles: Roles, present: Any) -> dict[str, int]:
         """The seed to fill in: the client's, or a drawn one; a custom graph keeps its own.
 
-        One is drawn where the client asks for it by -1, for a template, and for a graph that holds -1 or no number
-        in its place.
+        One is drawn where the client asks for it by -1, for a template, and for a graph that holds -1, nothing or
+        a placeholder. Any other text stays, so that the check names it.
         """
         seed = self._request.seed
         if seed is not None and seed != -1:
             return {"seed": seed}
-        is_kept = self._template is None and seed is None and own is not None and own >= 0
+        own = number(present)
+        is_number = own is not None and own >= 0
+        is_wrong = own is None and isinstance(present, str) and not SEED_PLACEHOLDER.search(present)
+        is_kept = self._template is None and seed is None and (is_number or is_wrong)
         if is_kept or "seed" not in roles.places:
             return {}
         limit = describe(workflow, roles, self._defs)["seed"].get("maximum", SEED_LIMIT)
