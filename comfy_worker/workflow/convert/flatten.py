@@ -1,8 +1,9 @@
 """Flattens a UI-format workflow: which nodes run, and what feeds each of their inputs.
 
 Subgraphs, reroutes, primitives, Set and Get nodes, links of Use Everywhere, muted and bypassed nodes
-and notes are resolved as ComfyUI's frontend does when it exports (1.32.9, ``executionUtil.ts`` and
-``ExecutableNodeDTO.ts``).
+and notes are resolved as ComfyUI's frontend does when it exports (1.49.6, ``executionUtil.ts`` and
+``ExecutableNodeDTO.ts``). One difference: a primitive that feeds a subgraph from outside counts, as it did
+in earlier frontends.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from comfy_worker.errors import InvalidWorkflow, brief
+from comfy_worker.workflow.convert.definitions import (
+    BYPASSED,
+    MUTED,
+    Definition,
+    Subgraphs,
+    value_name,
+)
 from comfy_worker.workflow.convert.frontend_classes import (
     BROADCAST_PACK,
-    BROADCASTERS,
     GETTERS,
     PASS_ON,
     PRIMITIVE,
-    SETTERS,
     VIRTUAL,
 )
 from comfy_worker.workflow.convert.promoted import (
@@ -27,26 +33,18 @@ from comfy_worker.workflow.convert.promoted import (
     HostValues,
     Promotion,
     WidgetSource,
-    read_host_values,
 )
 from comfy_worker.workflow.convert.ui_format import (
     INPUT_NODE,
     MAX_DEPTH,
-    OUTPUT_NODE,
     Json,
-    LinkLine,
-    as_dict,
     as_list,
     as_text,
-    broadcast_of,
-    dicts,
     entry_at,
     id_of,
-    link_of,
     nesting_of,
     passed_on,
     type_of,
-    well_formed,
 )
 from comfy_worker.workflow.convert.unique_ids import with_unique_ids
 from comfy_worker.workflow.convert.work_limit import WorkLimit
@@ -54,7 +52,6 @@ from comfy_worker.workflow.graph import MAX_NESTING, MAX_NODES, Link
 
 __all__ = ["FlatNode", "Value", "flatten"]
 
-MUTED, BYPASSED = 2, 4
 # Of a whole file: its values, and the lists and objects around them.
 MAX_FILE_NESTING = MAX_NESTING + 10
 
@@ -80,7 +77,7 @@ class FlatNode:
     Attributes:
         node_id: ``5``, or ``2:5`` for node 5 of the subgraph that node 2 stands for.
         node: the node as it stands in the file; the nodes of one subgraph share it.
-        fed: by input name, what feeds it, a muted node among it; inputs that nothing feeds are left out.
+        fed: by input name, what feeds it; inputs that nothing feeds are left out.
     """
 
     node_id: str
@@ -109,28 +106,33 @@ def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[Fla
         )
     if unique_ids:
         file = with_unique_ids(file)
+    outermost = _Graph(Definition(file), Subgraphs(file, work))
     links = _LinkResolver(work)
     flat = []
-    for count, (graph, node) in enumerate(_Graph(_Definition(file), _Subgraphs(file, work)).nodes_within()):
+    for count, (graph, node) in enumerate(outermost.nodes_within()):
         if count == MAX_NODES:
             raise InvalidWorkflow(f"workflow has more than {MAX_NODES} nodes, those of its subgraphs counted")
         work.count_steps(1 + len(node["inputs"]))
-        if node["type"] in VIRTUAL or node.get("mode") in (MUTED, BYPASSED) or graph.is_host(node):
-            continue
-        flat_node = FlatNode(graph.prefix + id_of(node), node)
-        for slot, entry in enumerate(node["inputs"]):
-            source = links.source_of(graph, node, slot)
-            name = as_text(entry.get("name"))
-            if source is None:
-                if not entry.get("widget"):
-                    graph.refuse_lost_broadcast(flat_node.node_id, entry)
-            elif isinstance(source, Link) or source.is_outside or entry.get("widget"):
-                # A primitive sets widgets only; a host's value goes to sockets too.
-                flat_node.fed[name] = _without_itself(source, node, name)
-        for name, value in graph.values_for(id_of(node)).items():
-            flat_node.fed.setdefault(name, Value(value, is_outside=True))
-        flat.append(flat_node)
+        if graph.runs(node):
+            flat.append(_flat_node(graph, node, links))
     return flat
+
+
+def _flat_node(graph: _Graph, node: Json, links: _LinkResolver) -> FlatNode:
+    """One node with what feeds its inputs."""
+    flat_node = FlatNode(graph.prefix + id_of(node), node)
+    for slot, entry in enumerate(node["inputs"]):
+        source = links.source_of(graph, node, slot)
+        name = as_text(entry.get("name"))
+        if source is None:
+            if not entry.get("widget"):
+                graph.refuse_lost_broadcast(flat_node.node_id, entry)
+        elif isinstance(source, Link) or source.is_outside or entry.get("widget"):
+            # A primitive sets widgets only; a host's value goes to sockets too.
+            flat_node.fed[name] = _without_itself(source, node, name)
+    for name, value in graph.values_for(id_of(node)).items():
+        flat_node.fed.setdefault(name, Value(value, is_outside=True))
+    return flat_node
 
 
 def _without_itself(source: Link | Value, node: Json, name: str) -> Link | Value:
@@ -252,136 +254,6 @@ def _circle(step: _Step | _Bypass) -> InvalidWorkflow:
     )
 
 
-class _Definition:
-    """One graph as it stands in the file, read once however often nodes stand for it."""
-
-    def __init__(self, source: Json) -> None:
-        self.source = well_formed(source)
-        self.name = brief(source.get("name"))
-        self.nodes = {id_of(node): node for node in self.source["nodes"]}
-        links = [link for entry in self.source["links"] if (link := link_of(entry))]
-        self.links = {link.link_id: link for link in links}
-        sent = [link for entry in as_list(self.source["extra"].get("ue_links")) if (link := broadcast_of(entry))]
-        self._broadcasts = {(link.target, link.target_slot): link for link in sent}
-        self.ends = {link.target_slot: link for link in (*sent, *links) if link.target == OUTPUT_NODE}
-        self.primitives = {node_id for node_id, node in self.nodes.items() if node["type"] == PRIMITIVE}
-        self.setters: dict[tuple[str, str], str] = {}
-        for node_id, node in self.nodes.items():
-            if node["type"] in SETTERS and (name := _constant(node)):
-                self.setters.setdefault((node["type"], name), node_id)
-
-    def link_to(self, node_id: str, slot: int) -> LinkLine | None:
-        """The link that leads to an input; one of Use Everywhere where the editor drew none that is live."""
-        entry = entry_at(self.nodes[node_id]["inputs"], slot)
-        drawn = self.links.get(as_text(entry.get("link")))
-        broadcast = self._broadcasts.get((node_id, slot))
-        if drawn is None or (broadcast is not None and not self._is_live(drawn.origin)):
-            return broadcast
-        return drawn
-
-    @cached_property
-    def links_from_inputs(self) -> list[list[LinkLine]]:
-        """By slot, the links that lead in from an input of this subgraph, in the order of ``linkIds``."""
-        by_slot: list[list[LinkLine]] = [[] for _ in self.source["inputs"]]
-        for link in self.links.values():
-            if link.origin == INPUT_NODE and 0 <= link.origin_slot < len(by_slot):
-                by_slot[link.origin_slot].append(link)
-        for entry, links in zip(self.source["inputs"], by_slot, strict=True):
-            order = {as_text(link_id): index for index, link_id in enumerate(as_list(entry.get("linkIds")))}
-            links.sort(key=lambda link, order=order: order.get(link.link_id, len(order)))  # type: ignore[misc]
-        return by_slot
-
-    def _is_live(self, node_id: str) -> bool:
-        if node_id == INPUT_NODE:
-            return True
-        return node_id in self.nodes and self.nodes[node_id].get("mode") not in (MUTED, BYPASSED)
-
-    @cached_property
-    def lost_broadcasts(self) -> dict[str, Json]:
-        """The types that nodes of Use Everywhere send where the file does not say to which inputs."""
-        found: dict[str, Json] = {}
-        if self._broadcasts:
-            return found
-        for node_id, node in self.nodes.items():
-            if node["type"] in BROADCASTERS and self._is_live(node_id):
-                for slot, entry in enumerate(node["inputs"]):
-                    if (link := self.link_to(node_id, slot)) is not None:
-                        origin = self.nodes.get(link.origin, {"outputs": ()})
-                        output = entry_at(list(origin["outputs"]), link.origin_slot)
-                        found.setdefault(type_of(output or entry), node)
-        return found
-
-
-class _Subgraphs:
-    """The subgraphs of a file by their id, each read when it is first needed."""
-
-    def __init__(self, file: Json, work: WorkLimit) -> None:
-        listed = dicts(as_dict(file.get("definitions")).get("subgraphs"))
-        self._sources = {as_text(source.get("id")): source for source in listed}
-        self._read: dict[str, _Definition] = {}
-        self._promotions: dict[str, list[Promotion]] = {}
-        # By the identity of the host, which the file holds as long as this lives.
-        self._host_values: dict[int, HostValues] = {}
-        self._work = work
-
-    def __contains__(self, class_type: str) -> bool:
-        return class_type in self._sources
-
-    def __getitem__(self, class_type: str) -> _Definition:
-        if class_type not in self._read:
-            source = self._sources[class_type]
-            self._work.count_steps(len(as_list(source.get("nodes"))) + len(as_list(source.get("links"))))
-            self._read[class_type] = _Definition(source)
-        return self._read[class_type]
-
-    def promotions(self, class_type: str, depth: int = 0) -> list[Promotion]:
-        """The inputs of a subgraph that have a widget on its host, in their order."""
-        if class_type not in self._promotions:
-            self._promotions[class_type] = []  # within itself it promotes nothing
-            definition = self[class_type]
-            found = []
-            for entry, links in zip(definition.source["inputs"], definition.links_from_inputs, strict=True):
-                name = as_text(entry.get("name"))
-                for link in links:
-                    promotion = self._promotion(definition, name, link, depth)
-                    if promotion is not None:
-                        found.append(promotion)
-                        break
-            self._promotions[class_type] = found
-        return self._promotions[class_type]
-
-    def host_values(self, host: Json) -> HostValues:
-        """What a host holds for its subgraph, read once however often the host runs."""
-        if id(host) not in self._host_values:
-            promotions = self.promotions(host["type"])
-            primitives = self[host["type"]].primitives
-            self._host_values[id(host)] = read_host_values(host, promotions, primitives)
-        return self._host_values[id(host)]
-
-    def _promotion(self, definition: _Definition, name: str, link: LinkLine, depth: int) -> Promotion | None:
-        """What a link from an input promotes; None where it leads to no widget."""
-        target = definition.nodes.get(link.target)
-        if target is None or depth > MAX_DEPTH:
-            return None
-        entry = entry_at(target["inputs"], link.target_slot)
-        input_name = as_text(entry.get("name"))
-        if target["type"] not in self:
-            widget = entry.get("widget")
-            if not widget:
-                return None
-            widget_name = as_text(as_dict(widget).get("name") or input_name)
-            return Promotion(name, link.target, widget_name, WidgetSource(target, widget_name))
-        inner = self.promotions(target["type"], depth + 1)
-        self._work.count_steps(len(inner))
-        for promotion in inner:
-            if promotion.name == input_name:
-                value = self.host_values(target).by_input.get(input_name)
-                if value is None:
-                    value = promotion.inner_value
-                return Promotion(name, link.target, input_name, promotion.source, value)
-        return None
-
-
 class _Graph:
     """One graph that runs: the file's outermost, or a subgraph as one node outside of it stands for it.
 
@@ -390,8 +262,8 @@ class _Graph:
 
     def __init__(
         self,
-        definition: _Definition,
-        subgraphs: _Subgraphs,
+        definition: Definition,
+        subgraphs: Subgraphs,
         outer: _Graph | None = None,
         host: Json | None = None,
     ) -> None:
@@ -404,6 +276,11 @@ class _Graph:
             self._depth = outer._depth + 1
             self.prefix = f"{outer.prefix}{id_of(host)}:"
         self._inner: dict[str, _Graph] = {}
+
+    def runs(self, node: Json) -> bool:
+        """Whether ComfyUI gets a node: it is neither switched off nor the editor's alone."""
+        is_off = node.get("mode") in (MUTED, BYPASSED)
+        return not (is_off or node["type"] in VIRTUAL or self.is_host(node))
 
     def is_host(self, node: Json) -> bool:
         """Whether a node stands for a subgraph."""
@@ -447,18 +324,21 @@ class _Graph:
         if class_type in PASS_ON:
             return _Step(self, step.node_id, 0, is_direct=False)
         if class_type in GETTERS:
-            return self._setter_input(GETTERS[class_type], _constant(node))
+            return self._setter_input(GETTERS[class_type], value_name(node))
         if not class_type or class_type in VIRTUAL:
             return None
         if self.is_host(node):
-            inner = self._within(node)
-            link = inner._definition.ends.get(step.slot)
-            if link is None:
-                return None
-            if link.origin == INPUT_NODE:
-                return inner._outside(link.origin_slot, is_direct=False)
-            return _Step(inner, link.origin, link.origin_slot, is_output=True)
+            return self._within(node)._above_end(step.slot)
         return Link(self.prefix + step.node_id, step.slot)
+
+    def _above_end(self, slot: int) -> _Step | _Source:
+        """What an output of this subgraph is linked to, within it."""
+        link = self._definition.ends.get(slot)
+        if link is None:
+            return None
+        if link.origin == INPUT_NODE:
+            return self._outside(link.origin_slot, is_direct=False)
+        return _Step(self, link.origin, link.origin_slot, is_output=True)
 
     def _primitive_value(self, node: Json) -> Value | None:
         """The value of a primitive: the frontend sets widgets to it that are linked to it straight."""
@@ -484,7 +364,13 @@ class _Graph:
             f"node {sender_id} ({sender['type']}, of the pack {BROADCAST_PACK}) feeds inputs such as {name} of "
             f"node {node_id} without links, and the file lacks extra.ue_links, which says which; open it in a "
             f"ComfyUI with {BROADCAST_PACK} and save it again, or use Workflow > Export (API)",
-            [{"node_id": sender_id, "pack": BROADCAST_PACK, "problem": "its links are not in the file"}],
+            [
+                {
+                    "node_id": sender_id,
+                    "pack": BROADCAST_PACK,
+                    "problem": "its links are not in the file",
+                }
+            ],
         )
 
     def _setter_input(self, setter_class: str, name: str | None) -> _Step | None:
@@ -544,7 +430,12 @@ class _Graph:
         host_id = id_of(host)
         if host_id not in self._inner:
             definition = self._subgraphs[host["type"]]
-            details = [{"node_id": self.prefix + host_id, "title": brief(host.get("title") or definition.name)}]
+            details = [
+                {
+                    "node_id": self.prefix + host_id,
+                    "title": brief(host.get("title") or definition.name),
+                }
+            ]
             above: _Graph | None = self
             while above is not None:
                 if above._definition is definition:
@@ -559,12 +450,3 @@ class _Graph:
                 )
             self._inner[host_id] = _Graph(definition, self._subgraphs, self, host)
         return self._inner[host_id]
-
-
-def _constant(node: Json) -> str | None:
-    """The name that a Set or Get node holds; None where it is empty."""
-    values = node.get("widgets_values")
-    if isinstance(values, dict):
-        values = list(values.values())
-    first = as_list(values)[:1]
-    return as_text(first[0]) if first and first[0] not in (None, "") else None

@@ -112,7 +112,13 @@ def resolve_variants(
             raise InvalidWorkflow(
                 f"the text in {variant.name} of node {variant.node_id} has {len(text):,} characters; one that "
                 f"holds variants or comments may have {MAX_VARIANT_TEXT:,}",
-                [{"node_id": variant.node_id, "input": variant.name, "problem": "the text is too long"}],
+                [
+                    {
+                        "node_id": variant.node_id,
+                        "input": variant.name,
+                        "problem": "the text is too long",
+                    }
+                ],
             )
         inputs[variant.name] = choose_variants(text, generator)
 
@@ -197,7 +203,8 @@ def _refuse(flat: list[FlatNode], problems: Mapping[str, str]) -> None:
     if details:
         first = details[0]
         raise InvalidWorkflow(
-            f"node {first['node_id']} ({first['title']}) cannot be converted: {first['problem']}", details
+            f"node {first['node_id']} ({first['title']}) cannot be converted: {first['problem']}",
+            details,
         )
 
 

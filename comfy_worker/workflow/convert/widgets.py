@@ -139,7 +139,10 @@ def as_object_info(declared: NodeClass, has_sockets: bool) -> dict[str, Any]:
     for spec in declared.inputs.values():
         group = groups["required" if spec.required else "optional"]
         group[spec.name] = _as_declared(spec, has_sockets)
-    return {"input": groups, "input_order": {group: list(entries) for group, entries in groups.items()}}
+    return {
+        "input": groups,
+        "input_order": {group: list(entries) for group, entries in groups.items()},
+    }
 
 
 def _as_declared(spec: InputSpec, has_sockets: bool) -> list[Any]:
