@@ -1,9 +1,9 @@
-"""HTTP requests that follow redirects and connect to the very address that was checked.
+"""Sends HTTP requests and connects only to addresses that were checked. All GETs of this project use it.
 
-A client may name a host whose address is public when it is looked up and private when it is
-connected to (DNS rebinding). So a host is resolved once for each request, its addresses are checked,
-and the connection goes to one of these addresses; the same at every redirect. Whoever must not reach
-private addresses does not use proxies either: a proxy resolves names by itself. Standard library only.
+A client may name a host whose address is public during the check and private during the connection
+(DNS rebinding). Therefore each request resolves its host once, checks the addresses and connects to
+one of them. Every redirect does the same. A request that must not reach private addresses does not
+use proxies either, since a proxy resolves names by itself. Standard library only.
 """
 
 from __future__ import annotations
@@ -48,19 +48,20 @@ LONGEST_HOST = 253
 CONNECT_TIMEOUT_S = 10.0
 TICK_S = 0.1
 HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "comfy-worker", "Connection": "close"}
-# What stays as it is in a path or query; "%" is among them, since a URL may be quoted already.
+# Characters that are not quoted in a path or query. "%" is one of them, since a URL may be quoted
+# already.
 UNQUOTED = "!#$%&'()*+,/:;=?@[]~"
-# Neither a host nor a user's name holds these; programs disagree about where a host with a backslash ends.
+# Not allowed in a host or a user name. Programs disagree about where a host with a backslash ends.
 FORBIDDEN_IN_HOST = re.compile(r"[\x00-\x20\x7f\\]")
-# Where an organisation's own authorities are named for programs that use requests or curl.
+# Name an organisation's own certificate authorities, for programs that use requests or curl.
 CA_BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 class RequestRefused(Exception):
-    """A request that is not sent.
+    """The base class of the reasons why a request is not sent.
 
     Args:
-        host: that the URL names, empty where it names none.
+        host: the host in the URL; empty if it has none.
     """
 
     def __init__(self, host: str = "") -> None:
@@ -85,11 +86,11 @@ class PrivateAddress(RequestRefused):
 
 
 class UnsupportedProxy(RequestRefused):
-    """The proxy of the environment is one of SOCKS, which the standard library does not speak."""
+    """The proxy is a SOCKS proxy, which the standard library does not support."""
 
 
 class TooManyRedirects(RequestRefused):
-    """The host redirects again and again."""
+    """The host redirects too often."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,14 @@ class Target:
 
     @property
     def url(self) -> str:
-        """The URL, without a fragment and without a user's name."""
+        """The URL, without a fragment and a user name."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}{self.path}"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a request; its body is still to be read.
+    """The answer to a request. Its body is not read yet.
 
     Args:
         target: the URL that answered, after all redirects.
@@ -122,7 +123,7 @@ class Answer:
 
     @property
     def location(self) -> str | None:
-        """Where a redirect leads to, as it was sent; None where the answer is not a redirect."""
+        """Where a redirect leads to, as the host sent it; None if the answer is not a redirect."""
         if self.response.status not in REDIRECTS:
             return None
         location = self.response.headers.get("Location")
@@ -135,11 +136,11 @@ class Answer:
 
 
 def parse_target(url: str) -> Target:
-    """Take a URL apart.
+    """Parse a URL.
 
     Raises:
-        InvalidURL: it cannot be read.
-        UnsupportedScheme: it begins neither with http:// nor with https://.
+        InvalidURL: the URL cannot be read.
+        UnsupportedScheme: the URL begins neither with http:// nor with https://.
     """
     try:
         parts = urlsplit(url.strip())
@@ -161,12 +162,12 @@ def parse_target(url: str) -> Target:
 
 
 def basic_authorization(url: str) -> str:
-    """The value of an Authorization header for the user and password in a URL; empty where it has none."""
+    """The Authorization header for the user and password in a URL; empty if the URL has none."""
     parts = urlsplit(url)
     if parts.username is None:
         return ""
-    words = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return "Basic " + base64.b64encode(words.encode()).decode("ascii")
+    credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return "Basic " + base64.b64encode(credentials.encode()).decode("ascii")
 
 
 def _no_limit(_target: Target) -> None:
@@ -186,17 +187,19 @@ class PinnedClient:
     """Sends requests; may be shared by threads.
 
     Args:
-        allow_private: whether addresses that are not public may be connected to.
-        use_proxies: whether the proxies of the environment are used; only for what an operator asks for.
-        is_over: whether the request must end now. Asked every 0.1 s by a thread of its own; then the connection is
-            cut, so that a host that drips or is silent cannot hold the caller.
+        allow_private: whether the client may connect to addresses that are not public.
+        use_proxies: whether to use the proxies of the environment; only for requests of an operator.
+        proxy: the URL of the proxy to use, in place of those of the environment; empty for none.
+        is_over: whether the request must end now. A thread calls this every 0.1 s and then closes
+            the connection, so that a slow or silent host cannot block the caller.
         silence_s: how long to wait for the next bytes.
-        admit: gets each URL, redirects too, before its host is looked up; may raise to refuse it.
+        admit: gets each URL, also of redirects, before its host is resolved; may raise to refuse it.
         resolve: as `socket.getaddrinfo`.
     """
 
     allow_private: bool = False
     use_proxies: bool = False
+    proxy: str | None = None
     is_over: Callable[[], bool] = _never
     silence_s: Callable[[], float] = lambda: 60.0
     admit: Callable[[Target], None] = _no_limit
@@ -211,20 +214,20 @@ class PinnedClient:
         method: str = "GET",
         follow: bool = True,
     ) -> Iterator[Answer]:
-        """Send a request; the connection is closed when the block is left.
+        """Send a request. Leaving the block closes the connection.
 
         Args:
-            url: where to.
-            headers: gives the headers for each URL, so that a token is not sent to the host of a redirect.
+            url: the URL.
+            headers: returns the headers for each URL, so that no redirect's host receives a token.
             method: GET or HEAD.
-            follow: whether redirects are followed; else a redirect is the answer.
+            follow: whether to follow redirects; if not, a redirect is the answer.
 
         Yields:
             The answer of the last URL, whatever its status is.
 
         Raises:
-            RequestRefused: the request was not sent; which kind says why.
-            OSError: the host could not be reached, or the connection broke off.
+            RequestRefused: the request was not sent; the subclass says why.
+            OSError: the host could not be reached, or the connection broke.
             http.client.HTTPException: the host does not speak HTTP.
         """
         for _ in range(MAX_REDIRECTS + 1):
@@ -255,7 +258,8 @@ class PinnedClient:
             connection.request(method, path, headers=dict(headers))
             response = stack.enter_context(connection.getresponse())
             if self.is_over():
-                raise TimeoutError("the headers were cut off")  # http.client takes what came of them for all
+                # http.client accepts headers that end early, so we must not.
+                raise TimeoutError("the headers were cut off")
             yield Answer(target, response)
 
     def _direct(self, target: Target, cutter: _Cutter) -> http.client.HTTPConnection:
@@ -281,7 +285,7 @@ class PinnedClient:
         return connection
 
     def _addresses(self, target: Target) -> list[str]:
-        """The addresses of a host, looked up once and checked; a name server that is silent holds nobody."""
+        """Resolve and check a host. A silent name server cannot block the caller."""
         found: Future[list[str]] = Future()
 
         def look_up() -> None:
@@ -305,10 +309,10 @@ class PinnedClient:
         return addresses[:MAX_ADDRESSES]
 
     def connect(self, addresses: list[str], port: int, cutter: _Cutter) -> socket.socket:
-        """Connect to the first of these addresses that answers.
+        """Connect to the first address that answers.
 
         Raises:
-            OSError: none of them does.
+            OSError: no address answers.
         """
         *first, last = addresses
         for address in first:
@@ -330,18 +334,22 @@ class PinnedClient:
         return sock
 
     def _proxy(self, target: Target) -> str:
-        if not self.use_proxies or proxy_bypass(target.host):
-            return ""
-        proxies = getproxies()
-        proxy = proxies.get(target.scheme) or proxies.get("all") or ""
+        """The URL of the proxy for a request; empty for none."""
+        proxy = self._environment_proxy(target) if self.proxy is None else self.proxy
         if proxy and "://" not in proxy:
             proxy = f"http://{proxy}"
         if proxy and not proxy.startswith(("http://", "https://")):
             raise UnsupportedProxy(target.host)
         return proxy
 
+    def _environment_proxy(self, target: Target) -> str:
+        if not self.use_proxies or proxy_bypass(target.host):
+            return ""
+        proxies = getproxies()
+        return proxies.get(target.scheme) or proxies.get("all") or ""
+
     def _through_proxy(self, proxy: str, target: Target, cutter: _Cutter) -> http.client.HTTPConnection:
-        """A connection by way of a proxy, which looks the host up by itself."""
+        """Connect through a proxy. The proxy resolves the host by itself."""
         via = parse_target(proxy)
         timeout = min(self.silence_s(), CONNECT_TIMEOUT_S)
         connection: http.client.HTTPConnection
@@ -361,7 +369,7 @@ class PinnedClient:
 
 
 class _Cutter:
-    """A thread that cuts a connection once it must end, be it in the handshake, the headers or the body."""
+    """A thread that closes a connection when the request must end, at any time after its start."""
 
     def __init__(self, is_over: Callable[[], bool]) -> None:
         self._is_over = is_over
@@ -381,7 +389,7 @@ class _Cutter:
         """Watch this socket from now on.
 
         Raises:
-            TimeoutError: the request must have ended already.
+            TimeoutError: the request must end already.
         """
         self._sock = sock
         if self._is_over():
@@ -401,7 +409,10 @@ def _proxy_headers(proxy: str) -> dict[str, str]:
 
 @functools.cache
 def tls_context() -> ssl.SSLContext:
-    """The system's authorities, those of certifi (a slim container has none of its own), and the operator's."""
+    """Trusts the authorities of the system, of certifi and of the operator.
+
+    certifi is needed in slim containers, which have no authorities of their own.
+    """
     context = ssl.create_default_context()
     with contextlib.suppress(ImportError):
         import certifi
@@ -418,6 +429,6 @@ def tls_context() -> ssl.SSLContext:
 
 
 def _cut(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it has ended by itself
-        # The shutdown of a TLS socket would drop its state while another thread reads from it.
+    with contextlib.suppress(OSError):  # the connection has ended by itself
+        # SSLSocket.shutdown would drop the TLS state while another thread reads from the socket.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)

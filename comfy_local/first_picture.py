@@ -1,7 +1,7 @@
-"""One job through the real handler and the real ComfyUI, its picture on the disk: the proof that all is in place.
+"""Runs one job through the local endpoint and writes its files: the first proof that all is in place.
 
-Runs inside the virtual environment.  It is a client of the local endpoint, and knows of the worker only what any
-client knows: the job's input and its result.
+Runs inside the virtual environment. This is a client of the endpoint: it knows only the job's input
+and its result.
 """
 
 from __future__ import annotations
@@ -16,52 +16,63 @@ from typing import Any
 import requests
 
 from comfy_common import paths
+from comfy_common.console import Console, Step
 from comfy_common.errors import SetupError
+from comfy_common.placeholder_names import PREFIX
 from comfy_common.text import size
 from comfy_local.endpoint import LocalEndpoint
-from comfy_setup.console import Console, Step
 
-# What a placeholder is asked for: its pictures are noise, so they may as well be quick.
+# A placeholder's pictures are noise, so small and quick ones will do.
 SMALL = {"width": 64, "height": 64, "steps": 2}
 # The format of pictures by the ending of a file.
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+MEDIA_LISTS = ("images", "videos", "audio", "files")
 POLL_S = 0.2
 TIMEOUT_S = 30.0
 LOG_LINES = 12
-TEMPLATE_NAME = re.compile(r"[\w.-]+")  # other text is a graph, or a picture that holds one
+TEMPLATE_NAME = re.compile(r"[\w.-]+")  # other text is a workflow, or a picture that contains one
 
 
 def make_picture(
-    console: Console, environ: Mapping[str, str], asked: Mapping[str, Any], output: Path | None, small: bool
+    console: Console,
+    environ: Mapping[str, str],
+    job_input: Mapping[str, Any],
+    output: Path | None,
+    *,
+    placeholder_only: bool,
 ) -> int:
-    """Run one job and write what it made.
+    """Run one job and write its files.
 
     Args:
-        console: where it is told; the files' names go to standard output.
+        console: shows the steps; the names of the files go to standard output.
         environ: the worker's environment.
-        asked: the job's input, with its `workflow`.
-        output: the file for the (first) picture, None for one under `output/`.
-        small: ask for 64x64 and 2 steps where the input says nothing else.
+        job_input: the job's input, with its `workflow`.
+        output: the file for the (first) picture, None for a file under `output/`.
+        placeholder_only: no real checkpoint is installed. Then the picture is 64x64 with 2 steps,
+            unless the input names other values.
 
     Returns:
-        The exit code: 0, or 1 if the job failed, which is told in full.
+        The exit code: 0, or 1 if the job failed.
 
     Raises:
         SetupError: the worker does not start.
     """
-    asked = with_format(asked, output)
-    job_input = {**(SMALL if small else {}), **asked}
-    if job_input != asked:
-        console.say("So this asks for 64x64 and 2 steps only; --input '{\"width\": 512, ...}' asks for more.")
-    workflow = asked["workflow"]
-    name = workflow if isinstance(workflow, str) and TEMPLATE_NAME.fullmatch(workflow) else "custom"
+    chosen = with_format(job_input, output)
+    complete = {**(SMALL if placeholder_only else {}), **chosen}
+    if complete != chosen:
+        console.say(
+            "The picture is therefore 64x64 with 2 steps; --input '{\"width\": 512, ...}' makes a larger one."
+        )
+    workflow = chosen["workflow"]
+    is_template = isinstance(workflow, str) and TEMPLATE_NAME.fullmatch(workflow)
+    name = workflow if is_template else "custom"
     log = paths.CACHE / "worker.log"
     log.unlink(missing_ok=True)
     with (
         LocalEndpoint(environ=environ, log_path=log) as endpoint,
         console.step(f"Starting ComfyUI and the worker, running {name}") as step,
     ):
-        answer = _finished(endpoint, job_input, step, log)
+        answer = _finished(endpoint, complete, step, log)
     if answer["status"] != "COMPLETED":
         console.say(f"The job ended as {answer['status']}.")
         tell_failure(console, answer)
@@ -70,64 +81,71 @@ def make_picture(
     for path in written:
         print(path, flush=True)
     if output is not None and written[0].suffix != output.suffix:
-        console.say(f"{output.name} would not say what the job made: it is in {written[0].name}.")
-    tell_result(console, answer["output"])
+        console.say(f"The job made another format than {output.name} says: the file is named {written[0].name}.")
+    tell_result(console, answer["output"], placeholder_only=placeholder_only)
     return 0
 
 
-def with_format(asked: Mapping[str, Any], output: Path | None) -> dict[str, Any]:
-    """Let a job write pictures in the format that a file's name says.
+def with_format(job_input: Mapping[str, Any], output: Path | None) -> dict[str, Any]:
+    """Choose the format of the pictures by the ending of the output file.
 
     Args:
-        asked: the job's input.
-        output: where the first picture goes, None where nobody said.
+        job_input: the job's input.
+        output: the file for the first picture, None if the user named no file.
 
     Returns:
-        The input, with `output.format` where the name says one.
+        The input, with `output.format` if the file's ending says one.
 
     Raises:
-        SetupError: the input asks for another format than the name.
+        SetupError: the input asks for another format than the file's ending.
     """
-    wanted = FORMATS.get(output.suffix.lower()) if output is not None else None
-    options = asked.get("output") or {}
-    if output is None or wanted is None or not isinstance(options, dict):
-        return dict(asked)
+    options = job_input.get("output") or {}
+    if output is None or not isinstance(options, dict):
+        return dict(job_input)
+    wanted = FORMATS.get(output.suffix.lower())
+    if wanted is None:
+        return dict(job_input)
     chosen = options.get("format") or wanted
     if chosen != wanted:
-        raise SetupError(f"--output {output.name} and the input's output.format {chosen} differ: leave one away")
-    return {**asked, "output": {**options, "format": wanted}}
+        raise SetupError(f"--output {output.name} and the input's output.format {chosen} differ: leave one out")
+    return {**job_input, "output": {**options, "format": wanted}}
 
 
 def tell_failure(console: Console, answer: Mapping[str, Any]) -> None:
     """Say why a job failed.
 
     Args:
-        console: where it is told.
-        answer: the job's status; `error` is its "CODE: sentence", `output.details` what there is to know besides.
+        console: shows the lines.
+        answer: the job's status. `error` is "CODE: sentence", `output.details` has more if known.
     """
-    console.say(f"Error: {answer.get('error', 'it gave no reason')}")
-    given = answer.get("output")
-    details = given.get("details", []) if isinstance(given, dict) else []
-    for detail in details:
-        for key, value in detail.items() if isinstance(detail, dict) else [("detail", detail)]:
+    console.say(f"Error: {answer.get('error', 'the job gave no reason')}")
+    output = answer.get("output")
+    for detail in output.get("details", []) if isinstance(output, dict) else []:
+        entries = detail if isinstance(detail, dict) else {"detail": detail}
+        for key, value in entries.items():
             for line in value if isinstance(value, list) else [value]:
                 console.say(f"  {key}: {line}")
 
 
-def tell_result(console: Console, result: Mapping[str, Any]) -> None:
-    """Say what a job made, with which seed, and where its time went.
+def tell_result(console: Console, result: Mapping[str, Any], *, placeholder_only: bool = False) -> None:
+    """Say what a job made, with which seed, and how long its stages took.
 
     Args:
-        console: where it is told.
+        console: shows the lines.
         result: the job's output.
+        placeholder_only: the console has already explained that a placeholder is used, so warnings
+            about the placeholder are left out.
     """
     for image in result["images"]:
-        kind = image["mime_type"].rpartition("/")[2].upper()
-        console.say(f"{kind}, {image['width']}x{image['height']}, {size(image['bytes'])}, seed {result['seed']}")
-    stages = result["timings"]["stages"].items()
-    console.say(f"Time by stage: {', '.join(f'{stage} {ms} ms' for stage, ms in stages)}")
+        picture_format = image["mime_type"].rpartition("/")[2].upper()
+        console.say(
+            f"{picture_format}, {image['width']}x{image['height']}, {size(image['bytes'])}, seed {result['seed']}"
+        )
+    stages = [f"{stage} {ms} ms" for stage, ms in result["timings"]["stages"].items()]
+    console.say(f"Time by stage: {', '.join(stages)}")
     for warning in result["warnings"]:
-        console.say(f"Warning: {warning}")
+        if not (placeholder_only and PREFIX in warning):
+            console.say(f"Warning: {warning}")
 
 
 def write_files(result: Mapping[str, Any], output: Path | None, name: str) -> list[Path]:
@@ -135,34 +153,43 @@ def write_files(result: Mapping[str, Any], output: Path | None, name: str) -> li
 
     Args:
         result: the job's output, files as base64 or as links.
-        output: where the first one goes, with the file's own ending behind it where that means another format;
-            None for `output/<name>-<seed>` and the file's own ending.
-        name: of the workflow.
+        output: the path of the first file. If the file has another format than this path says, its
+            own ending is added. None for `output/<name>-<seed>` with the file's own ending.
+        name: the workflow's name.
 
     Returns:
-        The files, absolute; the second is called like the first with -2 behind its name, and so on.
+        The absolute paths. The second file is named like the first, with -2 added, and so on.
 
     Raises:
         SetupError: the job made no file.
     """
-    made = [media for kind in ("images", "videos", "audio", "files") for media in result.get(kind) or []]
+    made: list[Mapping[str, Any]] = []
+    for media_list in MEDIA_LISTS:
+        made += result.get(media_list) or []
     if not made:
-        raise SetupError("the job made no file: its workflow needs a node that saves something, as SaveImage does")
+        raise SetupError("the job made no file: its workflow needs a node that saves something, such as SaveImage")
     written = []
     for number, media in enumerate(made, 1):
         ending = PurePath(media["filename"]).suffix
         first = output or paths.OUTPUT / f"{name}-{result['seed']}{ending}"
-        path = first.with_name(f"{first.stem}-{number}{ending}")
-        if number == 1:
-            path = first if _is_same_format(first.suffix, ending) else first.with_name(first.name + ending)
+        path = _numbered(first, number, ending)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_content(media))
         written.append(path.absolute())
     return written
 
 
+def _numbered(first: Path, number: int, ending: str) -> Path:
+    """The path of a job's file, by the path of the first one."""
+    if number > 1:
+        return first.with_name(f"{first.stem}-{number}{ending}")
+    if _is_same_format(first.suffix, ending):
+        return first
+    return first.with_name(first.name + ending)
+
+
 def _is_same_format(suffix: str, ending: str) -> bool:
-    """Whether two endings of files mean one format, as .jpg and .jpeg do."""
+    """Whether two endings mean the same format, such as .jpg and .jpeg."""
     suffix, ending = suffix.lower(), ending.lower()
     return suffix == ending or (suffix in FORMATS and FORMATS[suffix] == FORMATS.get(ending))
 
@@ -176,20 +203,21 @@ def _content(media: Mapping[str, Any]) -> bytes:
 
 
 def _finished(endpoint: LocalEndpoint, job_input: Mapping[str, Any], step: Step, log: Path) -> dict[str, Any]:
-    """Run a job to its end and give its status."""
+    """Run a job to its end and return its status."""
     workers = endpoint.workers
     with requests.Session() as session:
-        session.trust_env = False  # a proxy has no business on this machine
-        answer = _json(session.post(f"{endpoint.url}/run", json={"input": job_input}, timeout=TIMEOUT_S))
+        session.trust_env = False  # requests to this machine must not use a proxy
+        request = {"input": job_input}
+        answer = _json(session.post(f"{endpoint.url}/run", json=request, timeout=TIMEOUT_S))
+        status_url = f"{endpoint.url}/status/{answer['id']}"
         while answer["status"] in ("IN_QUEUE", "IN_PROGRESS"):
             if any(worker.process.poll() is not None for worker in workers):
-                last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-                raise SetupError(
-                    f"the worker ended before the job did. Its last lines ({log}):\n" + "\n".join(last)
-                )
+                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+                last_lines = "\n".join(lines[-LOG_LINES:])
+                raise SetupError(f"the worker ended before the job did. Its last lines ({log}):\n{last_lines}")
             time.sleep(POLL_S)
             step.progress(answer["status"])
-            answer = _json(session.get(f"{endpoint.url}/status/{answer['id']}", timeout=TIMEOUT_S))
+            answer = _json(session.get(status_url, timeout=TIMEOUT_S))
     return answer
 
 

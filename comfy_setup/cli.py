@@ -17,11 +17,11 @@ from typing import Any, NoReturn
 
 from comfy_common import paths
 from comfy_common.closed_pipe import quiet_on_closed_pipe
+from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_setup import doctor, models, packages
 from comfy_setup.child import FULL_DISK
 from comfy_setup.comfyui import Choice
-from comfy_setup.console import Console
 from comfy_setup.install import install, install_lock
 
 # Says to the process that we become (same process id) that the machine is ready.
@@ -262,7 +262,7 @@ def _inside(console: Console, options: argparse.Namespace, rest: list[str], envi
 
     asked = {"workflow": options.template, **(real or {}), **job_input(options.input)}
     output = Path(options.output) if options.output else None
-    return make_picture(console, environ, asked, output, placeholder_only)
+    return make_picture(console, environ, asked, output, placeholder_only=placeholder_only)
 
 
 def _fetch_real(console: Console, environ: Mapping[str, str]) -> dict[str, Any]:

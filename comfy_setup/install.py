@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import IO
 
 from comfy_common import paths
+from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_common.text import size
 from comfy_setup import comfyui, node_packs, packages
 from comfy_setup.child import Runner
 from comfy_setup.comfyui import Choice
-from comfy_setup.console import Console
 
 FIRST_INSTALL_BYTES = 9e9
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from comfy_common import model_folders as places
 from comfy_common import paths
+from comfy_common.console import Console
 from comfy_common.download import digest_of
 from comfy_common.errors import SetupError
 from comfy_common.models_txt import MODELS_TXT, Entry, ModelsTxtError, parse_models
 from comfy_common.placeholder_names import is_placeholder
 from comfy_common.safetensors_header import DamagedModel, check_whole
 from comfy_common.text import size
-from comfy_setup.console import Console
 
 PLACEHOLDER = Path("checkpoints") / "placeholder-sd15.safetensors"
 

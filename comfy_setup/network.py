@@ -1,6 +1,6 @@
-"""Finds out within seconds whether a Git server answers, the way that Git itself would reach it.
+"""Finds out within seconds whether a Git server answers, through the proxy that Git itself would use.
 
-Git waits for minutes where a firewall drops what it sends; whoever has no way to that server should not.
+Git waits for minutes if a firewall drops its packets. A user without network access should not.
 """
 
 from __future__ import annotations
@@ -8,30 +8,39 @@ from __future__ import annotations
 import queue
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from http.client import HTTPException
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
+
+from comfy_common.pinned_http import (
+    InvalidURL,
+    PinnedClient,
+    RequestRefused,
+    UnknownHost,
+    UnsupportedProxy,
+)
 
 ANSWER_S = 5.0
 
 
 def why_unreachable(url: str, proxy: str = "", within_s: float = ANSWER_S) -> str:
-    """Ask a Git server for a sign of life.
+    """Find out why a Git server cannot be reached.
 
     Args:
-        url: a repository's; anything but http and https counts as reachable.
-        proxy: as :func:`proxy_for` gives it.
-        within_s: how long it may take in all. Looking a name up cannot be limited in Python, so a thread does it.
+        url: a repository's URL; anything but http and https counts as reachable.
+        proxy: as :func:`proxy_for` returns it.
+        within_s: the time limit.
 
     Returns:
-        Why the server cannot be reached; empty if it answered, even with an error.
+        The reason; empty if the server answered, even with an error.
     """
-    socks = bool(proxy) and not proxy.startswith(("http://", "https://"))  # Git knows these, Python does not
-    if socks or not url.startswith(("http://", "https://")):
+    # Git supports SOCKS proxies, Python does not.
+    is_socks = bool(proxy) and not proxy.startswith(("http://", "https://"))
+    if is_socks or not url.startswith(("http://", "https://")):
         return ""
     answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+    # In a thread, since Python cannot limit the time of resolving the proxy's name.
     threading.Thread(target=lambda: answers.put(_ask(url, proxy, within_s)), daemon=True).start()
     try:
         return answers.get(timeout=within_s)
@@ -40,14 +49,14 @@ def why_unreachable(url: str, proxy: str = "", within_s: float = ANSWER_S) -> st
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> str:
-    """Look up the proxy that leads to a URL.
+    """Find the proxy for a URL.
 
     Args:
         url: http or https.
-        environ: may hold `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`, in capitals too.
+        environ: may hold `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`, also in capitals.
 
     Returns:
-        The proxy's URL, empty if there is none on the way.
+        The proxy's URL, empty for none.
     """
     settings = {name.lower(): value for name, value in environ.items() if value}
     parts = urlsplit(url)
@@ -60,26 +69,36 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> str:
     return proxy if "://" in proxy or not proxy else f"http://{proxy}"
 
 
-def opener(proxy: str) -> OpenerDirector:
-    """Make what opens URLs through a proxy.
-
-    Args:
-        proxy: its URL, empty for none.
-    """
-    return build_opener(ProxyHandler({"http": proxy, "https": proxy} if proxy else {}))
+def why_refused(error: RequestRefused) -> str:
+    """Say in words why a request was not sent."""
+    if isinstance(error, UnknownHost):
+        return f"there is no host {error.host}"
+    if isinstance(error, InvalidURL):
+        return "the URL cannot be read"
+    if isinstance(error, UnsupportedProxy):
+        return "the environment names a SOCKS proxy, which Python does not support"
+    return f"the server redirects to a URL that cannot be used ({type(error).__name__})"
 
 
 def _ask(url: str, proxy: str, within_s: float) -> str:
-    # The second version of Git's protocol answers this with a few lines, the first with all branches and tags.
+    """Send one request; returns why there is no answer, or an empty text."""
+    # Version 2 of Git's protocol answers with a few lines, version 1 with all branches and tags.
     question = f"{url.rstrip('/')}/info/refs?service=git-upload-pack"
+    headers = {"Git-Protocol": "version=2", "User-Agent": "git/2"}
+    deadline = time.monotonic() + within_s
+
+    def is_over() -> bool:
+        return time.monotonic() >= deadline
+
+    client = PinnedClient(allow_private=True, proxy=proxy, is_over=is_over, silence_s=lambda: within_s)
     try:
-        request = Request(question, headers={"Git-Protocol": "version=2", "User-Agent": "git/2"})  # noqa: S310
-        opener(proxy).open(request, timeout=within_s).close()
-    except HTTPError as error:
-        error.close()
-    except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            return ""  # Git may trust other certificates, and says so if not
-        return str(getattr(reason, "strerror", None) or reason) or type(reason).__name__
-    return ""
+        with client.open(question, lambda _target: headers, follow=False):
+            return ""
+    except RequestRefused as error:
+        return why_refused(error)
+    except ssl.SSLCertVerificationError:
+        return ""  # Git may trust other certificates, and says so if not
+    except (OSError, HTTPException) as error:
+        if is_over():
+            return f"no answer within {within_s:g} s"
+        return str(getattr(error, "strerror", None) or error) or type(error).__name__

@@ -20,12 +20,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from comfy_common import paths
+from comfy_common.console import Console, Step
 from comfy_common.errors import SetupError
 from comfy_common.import_failures import ImportFailures
 from comfy_common.pinned_http import PinnedClient, RequestRefused, UnknownHost
 from comfy_setup import comfyui, packages
 from comfy_setup.child import ProgramFailed, Runner, explain
-from comfy_setup.console import Console, Step
 from comfy_setup.marker import read_stamp, write_stamp
 
 LIST = paths.REPO / "custom_nodes.txt"

@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 
 from comfy_common import paths
+from comfy_common.console import Console, Step
 from comfy_common.errors import SetupError
 from comfy_common.requirements import Unmet
 from comfy_setup import uv
 from comfy_setup.child import Runner
-from comfy_setup.console import Console, Step
 from comfy_setup.marker import file_hash, read_stamp, write_stamp
 
 LOCKS = paths.REPO / "requirements"

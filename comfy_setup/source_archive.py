@@ -1,7 +1,7 @@
-"""Fetches a version of a GitHub repository as an archive, for machines without Git.
+"""Downloads a version of a GitHub repository as an archive, for machines without Git.
 
-The archive is checked against the tree that Git itself would have: a hash of every file's name, mode and content.
-An archive's own hash would not do, as GitHub may compress it differently tomorrow.
+The files are checked against Git's own tree id: a hash of every file's name, mode and content. The
+hash of the archive itself would not do, since GitHub may compress it differently tomorrow.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import tempfile
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from comfy_common import offline
+from comfy_common.console import Step
 from comfy_common.errors import SetupError
+from comfy_common.pinned_http import PinnedClient, RequestRefused
 from comfy_common.text import size
 from comfy_setup.child import Unreachable
-from comfy_setup.console import Step
-from comfy_setup.network import opener, proxy_for, why_unreachable
+from comfy_setup.network import proxy_for, why_refused, why_unreachable
 
 ARCHIVES = "https://codeload.github.com/Comfy-Org/ComfyUI/tar.gz"
 TIMEOUT_S = 30.0
@@ -31,36 +33,34 @@ def fetch_archive(step: Step, environ: Mapping[str, str], commit: str, tree: str
     """Put the files of a commit into a folder.
 
     Args:
-        step: shows how far it is.
+        step: shows the progress.
         environ: may name a proxy.
         commit: all 40 digits.
-        tree: the id of its tree, which the files must have.
-        folder: it is made.
+        tree: the id of the commit's tree, which the files must have.
+        folder: created here.
 
     Raises:
         Unreachable: GitHub does not answer.
-        SetupError: what came is not that tree.
+        SetupError: the files are not those of the tree.
     """
     url = f"{ARCHIVES}/{commit}"
-    proxy = proxy_for(url, environ)
     folder.mkdir(parents=True)
     with tempfile.TemporaryFile(dir=folder.parent) as archive:
         try:
-            with opener(proxy).open(url, timeout=TIMEOUT_S) as answer:
-                while chunk := answer.read(CHUNK):
-                    archive.write(chunk)
-                    step.progress(size(archive.tell()))
+            _download(step, url, proxy_for(url, environ), archive)
+        except RequestRefused as error:
+            raise Unreachable(f"{url} cannot be downloaded: {why_refused(error)}") from error
         except (OSError, HTTPException) as error:
-            raise Unreachable(f"{url} cannot be fetched: {error}") from error
+            raise Unreachable(f"{url} cannot be downloaded: {error}") from error
         archive.seek(0)
         try:
             with tarfile.open(fileobj=archive) as tar:
                 for member in tar:
                     _unpack(tar, member, folder)
         except (tarfile.TarError, EOFError) as error:
-            raise SetupError(f"{url} is not a whole archive: {error}; call again") from error
+            raise SetupError(f"{url} is not a complete archive: {error}; call again") from error
     if tree_id(folder).hex() != tree:
-        raise SetupError(f"{url} does not hold the files of that commit: they were changed on the way; call again")
+        raise SetupError(f"{url} does not contain the files of that commit: something changed them; call again")
 
 
 def check_archives(environ: Mapping[str, str]) -> None:
@@ -70,17 +70,28 @@ def check_archives(environ: Mapping[str, str]) -> None:
         environ: may name a proxy.
 
     Raises:
-        Unreachable: they cannot.
+        Unreachable: they cannot be reached.
     """
     if reason := why_unreachable(ARCHIVES, proxy_for(ARCHIVES, environ)):
-        raise Unreachable(f"{ARCHIVES} cannot be reached: {reason}; {offline.advice('github.com', environ)}")
+        advice = offline.advice("github.com", environ)
+        raise Unreachable(f"{ARCHIVES} cannot be reached: {reason}; {advice}")
+
+
+def _download(step: Step, url: str, proxy: str, file: IO[bytes]) -> None:
+    client = PinnedClient(allow_private=True, proxy=proxy, silence_s=lambda: TIMEOUT_S)
+    with client.open(url) as answer:
+        if answer.response.status != 200:
+            raise OSError(f"the server answered HTTP {answer.response.status}")
+        while chunk := answer.response.read(CHUNK):
+            file.write(chunk)
+            step.progress(size(file.tell()))
 
 
 def tree_id(folder: Path) -> bytes:
-    """Compute the id that Git gives to a folder's files.
+    """Compute Git's id of a folder's files.
 
     Args:
-        folder: without `.git` in it.
+        folder: a folder without `.git` in it.
     """
     entries = []
     for entry in os.scandir(folder):
@@ -93,7 +104,9 @@ def tree_id(folder: Path) -> bytes:
             mode = b"100755" if entry.stat().st_mode & 0o100 else b"100644"
             entries.append((name, mode, _blob_id(Path(entry.path).read_bytes())))
     # Git sorts folders as if their names ended with a slash.
-    content = b"".join(mode + b" " + name.rstrip(b"/") + b"\0" + digest for name, mode, digest in sorted(entries))
+    content = b""
+    for name, mode, digest in sorted(entries):
+        content += mode + b" " + name.rstrip(b"/") + b"\0" + digest
     return _object_id(b"tree", content)
 
 
@@ -106,12 +119,15 @@ def _object_id(name: bytes, content: bytes) -> bytes:
 
 
 def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-    """Unpack a file or a link; folders come with their files. The first part of a name is the archive's own."""
+    """Unpack a file or a link; folders are created for their files.
+
+    The first part of each name is the archive's own folder and is left out.
+    """
     parts = PurePosixPath(member.name).parts[1:]
     target = folder.joinpath(*parts)
-    outside = ".." in parts or not target.parent.resolve().is_relative_to(folder.resolve())
-    if not parts or member.isdir() or outside:
-        return  # the tree's id tells if something is missing
+    is_outside = ".." in parts or not target.parent.resolve().is_relative_to(folder.resolve())
+    if not parts or member.isdir() or is_outside:
+        return  # the tree's id shows if a file is missing
     target.parent.mkdir(parents=True, exist_ok=True)
     if member.issym():
         target.symlink_to(member.linkname)

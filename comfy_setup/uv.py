@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from comfy_common.console import Step
 from comfy_common.text import size
-from comfy_setup.console import Step
 
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 

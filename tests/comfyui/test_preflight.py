@@ -28,7 +28,7 @@ from tests import pictures, shipped
 from tests.base_graphs import node
 from tests.broken_graphs import ACCEPTED, REFUSED
 from tests.comfyui.conftest import NODE_PACKS, RealComfyUI, launch_options, real_comfyui
-from tests.official_templates import RECORDED, official_templates
+from tests.official_templates import COMFYUI_0375
 
 TOO_MANY_STEPS = "api_moonvalley_video_to_video_pose_control.json"
 
@@ -90,7 +90,7 @@ def preflight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preflight]:
         for name in shipped.NAMES:
             needs = tuple(Need(**need) for need in shipped.params(name).get("needs", ()))
             found.add(name, shipped.graph(name), needs)
-        for name, file in official_templates() if RECORDED.is_dir() else ():
+        for name, file in COMFYUI_0375.editor_files():
             converted = read_workflow(file, started.defs)
             if all(node["class_type"] in started.defs for node in converted.workflow.values()):
                 found.add(name, converted.workflow, converted.needs)
@@ -109,7 +109,6 @@ def test_every_template_is_accepted_by_both_once_its_files_are_there(preflight: 
     assert len(accepted) == len(names) if is_own_release else len(accepted) > 0.9 * len(names)
 
 
-@pytest.mark.skipif(not RECORDED.is_dir(), reason="../shared/ui_to_api is not here")
 def test_the_one_template_that_is_wrong_is_refused_by_both(preflight: Preflight) -> None:
     workflow = preflight.workflows.get(TOO_MANY_STEPS)
     if workflow is None:

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 
 from comfy_common import paths
+from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_setup import node_packs, packages
 from comfy_setup.child import Runner
-from comfy_setup.console import Console
 
 pytestmark = pytest.mark.e2e
 

@@ -130,9 +130,16 @@ def test_another_scheme_than_http(worker: Client) -> None:
     refused(worker, img2img("file:///etc/passwd"), "INVALID_MEDIA: image must be base64, a data URI, or a URL")
 
 
-def test_ten_thousand_pictures(worker: Client) -> None:
-    controls = [{"type": "canny", "image": "data:image/png;base64,"}] * 10_000
-    refused(worker, {"controlnets": controls}, "INVALID_MEDIA: the input holds 10000 files; send at most 32")
+@pytest.mark.parametrize(
+    ("count", "error"),
+    [
+        (100, "INVALID_MEDIA: the input holds 100 files; send at most 32"),
+        (10_000, "INVALID_INPUT: controlnets must be a list of at most 200 entries"),
+    ],
+)
+def test_too_many_pictures(worker: Client, count: int, error: str) -> None:
+    controls = [{"type": "canny", "image": "data:image/png;base64,"}] * count
+    refused(worker, {"controlnets": controls}, error)
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,9 @@ QUICK_S = 3.0  # 0.2 on an idle machine
 LIMIT_S = 240.0
 READY = "Ready: Python environment .venv, ComfyUI 0.3.75 (wheel)\n"
 STAND_IN = (
-    "ComfyUI 0.3.75 from PyPI stands in for 0.33.0, as https://github.com/Comfy-Org/ComfyUI cannot be reached: "
-    "Connection refused. It runs 6 % of what people use of today's official templates, 0.33.0 77 %; "
-    "--comfyui-source names another repository.\n"
+    "Using ComfyUI 0.3.75 from PyPI instead of 0.33.0, "
+    "because https://github.com/Comfy-Org/ComfyUI cannot be reached: Connection refused. "
+    "It runs 6 % of the use of today's official templates, 0.33.0 runs 77 %.\n"
 )
 
 

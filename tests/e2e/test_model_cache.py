@@ -121,7 +121,7 @@ def test_two_that_come_at_once_do_not_take_the_same_room(cache: Cache, hub: HubS
 
 def test_a_file_larger_than_the_cache_is_refused_before_it_comes(cache: Cache) -> None:
     cache.use("a", 100)
-    with pytest.raises(DownloadError, match=r"large\.safetensors is 5 MB, and MODELS_CACHE_GB keeps 4 MB"):
+    with pytest.raises(DownloadError, match=r"large\.safetensors is 5 MB, and MODELS_CACHE_GB allows 4 MB"):
         cache.hold("large")
     assert cache.names() == "a"
 

@@ -108,7 +108,7 @@ ROOMS = {
     "comfy_worker.runpod_worker": ("comfy_common", "comfy_worker"),
     "comfy_worker": ("comfy_common", "comfy_worker"),
     # around the worker
-    "comfy_local": ("comfy_common", "comfy_setup.console"),
+    "comfy_local": ("comfy_common",),
     "comfy_setup": ("comfy_common", "comfy_local"),
 }
 # Packages that the pure core must not touch.
@@ -181,6 +181,12 @@ SETUP_BEFORE_THE_VENV = [p for p in (REPO / "comfy_setup").glob("*.py") if p.ste
 def test_setup_starts_on_the_standard_library(path: Path) -> None:
     top = {found.split(".")[0] for found in imports(path, top_level_only=True)} - set(PACKAGE_NAMES)
     assert top - sys.stdlib_module_names == set()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_only_pinned_http_opens_urls(path: Path) -> None:
+    is_owner = module_name(path) == "comfy_common.pinned_http"
+    assert is_owner or not imports(path) & {"urllib.request", "urllib3", "httpx"}
 
 
 def test_nothing_is_called_utils() -> None:

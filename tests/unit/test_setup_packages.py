@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from comfy_common import paths
+from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_setup import install, packages
 from comfy_setup.comfyui import Choice
-from comfy_setup.console import Console
 from comfy_setup.marker import file_hash, read_stamp, write_stamp
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from comfy_common.console import Step
 from comfy_common.errors import SetupError
 from comfy_setup import source_archive
 from comfy_setup.child import Unreachable
-from comfy_setup.console import Step
 from comfy_setup.source_archive import check_archives, fetch_archive
 
 
@@ -25,6 +25,7 @@ class Archive:
 
     content: bytes
     tree: str
+    status: int = 200
 
 
 def git(folder: Path, *arguments: str) -> bytes:
@@ -57,7 +58,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            self.send_response(made.status)
             self.send_header("Content-Length", str(len(made.content)))
             self.end_headers()
             self.wfile.write(made.content)
@@ -88,20 +89,20 @@ def test_the_files_of_a_commit_are_put_into_place(archive: Archive, tmp_path: Pa
 
 def test_another_tree_is_refused(archive: Archive, tmp_path: Path) -> None:
     archive.tree = archive.tree[::-1]
-    with pytest.raises(SetupError, match="does not hold the files of that commit"):
+    with pytest.raises(SetupError, match="does not contain the files of that commit"):
         fetch(archive, tmp_path / "made")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>no</html>"])
 def test_what_is_not_an_archive_is_refused(archive: Archive, tmp_path: Path, content: bytes) -> None:
     archive.content = content
-    with pytest.raises(SetupError, match=r"not a whole archive|does not hold the files"):
+    with pytest.raises(SetupError, match=r"not a complete archive|does not contain the files"):
         fetch(archive, tmp_path / "made")
 
 
 def test_a_cut_archive_is_refused(archive: Archive, tmp_path: Path) -> None:
     archive.content = archive.content[: len(archive.content) // 2]
-    with pytest.raises(SetupError, match=r"not a whole archive|does not hold the files"):
+    with pytest.raises(SetupError, match=r"not a complete archive|does not contain the files"):
         fetch(archive, tmp_path / "made")
 
 
@@ -118,7 +119,7 @@ def test_nothing_is_written_outside_the_folder(archive: Archive, tmp_path: Path)
             entry.size = 1
             tar.addfile(entry, io.BytesIO(b"!"))
     archive.content = packed.getvalue()
-    with pytest.raises(SetupError, match="does not hold the files"):
+    with pytest.raises(SetupError, match="does not contain the files"):
         fetch(archive, tmp_path / "part" / "made")
     assert not [path for path in tmp_path.rglob("evil") if not path.is_relative_to(tmp_path / "part" / "made")]
 
@@ -127,3 +128,20 @@ def test_a_server_that_is_gone_is_unreachable(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(source_archive, "ARCHIVES", "http://127.0.0.1:9")
     with pytest.raises(Unreachable, match="cannot be reached"):
         check_archives({})
+
+
+def test_an_archive_comes_through_the_proxy(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = source_archive.ARCHIVES
+    monkeypatch.setattr(source_archive, "ARCHIVES", "http://codeload.invalid/ComfyUI")
+    made = tmp_path / "made"
+    step = Step("Fetching", io.StringIO())
+    fetch_archive(step, {"http_proxy": proxy}, "0" * 40, archive.tree, made)
+    assert (made / "a.py").read_text() == "x"
+
+
+def test_an_archive_that_is_missing_is_unreachable(archive: Archive, tmp_path: Path) -> None:
+    archive.status = 404
+    with pytest.raises(Unreachable, match="cannot be downloaded: the server answered HTTP 404"):
+        fetch(archive, tmp_path / "made")

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from comfy_setup.console import Step
+from comfy_common.console import Step
 from comfy_setup.uv import Progress, settings_from_pip
 
 

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import pytest
 
 from comfy_common import download
+from comfy_common.console import Console
 from comfy_common.models_txt import Entry
 from comfy_common.pinned_http import PinnedClient, Target
 from comfy_common.sources import Access, Source, SourceError, read_source
 from comfy_setup import fetch_models
-from comfy_setup.console import Console
 
 ACCESS = Access(hf_token="hf_hush", civitai_token="hush", private=True)
 

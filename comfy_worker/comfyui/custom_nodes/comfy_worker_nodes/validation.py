@@ -98,10 +98,7 @@ def _needed(workflow: Workflow, outputs: list[str]) -> tuple[list[str], Error | 
 
     The reason is empty where it is none to refuse the workflow: a chain that is only long.
     """
-    obstacle: Error | None = None
-    for node_id, node in workflow.items():
-        if node.get("class_type") not in nodes.NODE_CLASS_MAPPINGS:
-            obstacle = _obstacle("missing_node_type", node_id)
+    obstacle = _unknown_class(workflow)
     done: dict[str, None] = {}
     for output in outputs:
         way = {} if output in done else {output: _sources(workflow, output)}
@@ -115,9 +112,16 @@ def _needed(workflow: Workflow, outputs: list[str]) -> tuple[list[str], Error | 
                 obstacle = obstacle or _obstacle("dependency_cycle", node_id)
             elif source not in done:
                 way[source] = _sources(workflow, source)
-                if len(way) > MAX_DEPTH and obstacle is None:
-                    obstacle = {}
+                is_long = len(way) > MAX_DEPTH
+                obstacle = {} if is_long and obstacle is None else obstacle
     return list(done), obstacle
+
+
+def _unknown_class(workflow: Workflow) -> Error | None:
+    for node_id, node in workflow.items():
+        if node.get("class_type") not in nodes.NODE_CLASS_MAPPINGS:
+            return _obstacle("missing_node_type", node_id)
+    return None
 
 
 def _obstacle(error_type: str, node_id: str) -> Error:

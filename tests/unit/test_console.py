@@ -6,8 +6,8 @@ import io
 
 import pytest
 
+from comfy_common.console import Console
 from comfy_common.text import duration, size
-from comfy_setup.console import Console
 
 
 class Terminal(io.StringIO):
