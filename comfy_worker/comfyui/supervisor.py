@@ -63,7 +63,7 @@ class RunningComfyUI:
         client: its routes.
         events: its websocket.
         defs: the node classes that it has, with the model files found when they were last read.
-        is_proved: whether a workflow has ended well.
+        has_completed_prompt: whether a workflow has ended well.
     """
 
     def __init__(self, process: ComfyUIProcess, limits: Limits, runaways: Runaways | None = None) -> None:
@@ -77,10 +77,10 @@ class RunningComfyUI:
             has_cancel_route=process.version.has_cancel_route,
         )
         self._memory = ModelMemory(memory_limit_bytes(), lambda: free_memory_mb() * 1e6)
-        self.is_proved = False
+        self.has_completed_prompt = False
         self._limits = limits
         self._users = 0
-        self._retired = False
+        self._is_closing = False
         self._lock = threading.Lock()
         # A slow volume is searched for models now. Only the boot's own limit counts: whoever gave up after
         # the limit for silence would boot for ever.
@@ -110,8 +110,8 @@ class RunningComfyUI:
             except OutOfMemory as error:
                 raise OutOfMemory(f"{error}; it had all memory to itself", error.details) from None
             except ComfyUIUnavailable as error:
-                raise _final(error) from None  # the first try had started nodes
-        self.is_proved = True
+                raise _not_retryable(error) from None  # the first try had started nodes
+        self.has_completed_prompt = True
         self._memory.workflow_ended()
         return result
 
@@ -146,7 +146,7 @@ class RunningComfyUI:
         try:
             return execution.run(workflow, stop, **options)
         except GpuFault:
-            self.process.condemn("met an error of the GPU")
+            self.process.mark_failed("met an error of the GPU")
             raise
         except (ComfyUIUnavailable, JobCancelled, JobTimedOut) as error:
             if execution.ran_away:
@@ -187,21 +187,23 @@ class RunningComfyUI:
             if silent_since is not None:
                 seen_at = max(silent_since, self.process.last_output_at)
                 if now - seen_at >= silence_s:
-                    self.process.condemn(f"left HTTP unanswered for {silence_s:g} s")
+                    self.process.mark_failed(f"left HTTP unanswered for {silence_s:g} s")
                 elif now - silent_since >= max(silence_s, stall_s):
-                    self.process.condemn(f"left HTTP unanswered for {stall_s:g} s, although it wrote to its log")
+                    self.process.mark_failed(
+                        f"left HTTP unanswered for {stall_s:g} s, although it wrote to its log"
+                    )
             next_look = now + LOOK_S
 
-    def retire(self) -> None:
+    def close_when_idle(self) -> None:
         """Close it as soon as nobody uses it any more."""
-        self._retired = True
+        self._is_closing = True
         self._close_if_unused()
 
     def _close_if_unused(self) -> None:
         with self._lock:
-            if self._users or not self._retired:
+            if self._users or not self._is_closing:
                 return
-            self._retired = False
+            self._is_closing = False
         self.close()
 
     def refresh(self) -> None:
@@ -209,7 +211,11 @@ class RunningComfyUI:
         self._read_defs()
 
     def _read_defs(self, timeout_s: float | None = None) -> None:
-        self.defs = NodeDefs(self.client.object_info(timeout_s), self.client.validated_inputs(timeout_s))
+        self.defs = NodeDefs(
+            self.client.object_info(timeout_s),
+            self.client.validated_inputs(timeout_s),
+            self.client.node_replacements(timeout_s),
+        )
 
     @cached_property
     def _folders(self) -> dict[str, list[str]]:
@@ -224,6 +230,10 @@ class RunningComfyUI:
         """
         candidates = (Path(root) / name for root in self.searched(folder))
         return next((path for path in candidates if path.is_file()), None)
+
+    def validate(self, workflow: dict[str, Any]) -> dict[str, Any] | None:
+        """What ComfyUI's own validation finds wrong with a workflow; see :meth:`ComfyUIClient.validate`."""
+        return self.client.validate(workflow)
 
     def explain(self, class_type: str) -> Absence | None:
         """Why it lacks a class that something here has; None where nothing has it."""
@@ -245,7 +255,7 @@ def pause_s(failures: int) -> float:
     return 0.0 if failures == 1 else min(2.0 ** (failures - 1), LONGEST_PAUSE_S)
 
 
-def _final(error: WorkerError) -> WorkerError:
+def _not_retryable(error: WorkerError) -> WorkerError:
     """Mark an error as not retryable: a second attempt would fail the same way."""
     if isinstance(error, ComfyUIUnavailable):
         error.try_again = False
@@ -264,7 +274,7 @@ def _add_remedy(error: WorkerError, workflow: dict[str, Any], node_id: str | Non
     error.args = (error.sentence,)
 
 
-def _fresh(error: WorkerError) -> WorkerError:
+def _copy(error: WorkerError) -> WorkerError:
     """Make an equal error that was never raised.
 
     An error that many jobs raise would keep what each of them holds: its traceback grows by their frames.
@@ -318,7 +328,7 @@ class ComfyUI:
     def is_worn(self) -> bool:
         """Whether it failed so often, or while it started, that a fresh worker may do better."""
         running = self._usable()
-        crashes = self._failures >= FAILURES_UNTIL_WORN and not (running and running.is_proved)
+        crashes = self._failures >= FAILURES_UNTIL_WORN and not (running and running.has_completed_prompt)
         return crashes or self._boot_error is not None
 
     def ready(self, stop: Stop) -> RunningComfyUI:
@@ -338,9 +348,9 @@ class ComfyUI:
         while (running := self._usable()) is None:
             stop.check()
             if self._closed.wait(TICK_S):
-                raise _final(ComfyUIUnavailable("the worker is ending; send the job again"))
+                raise _not_retryable(ComfyUIUnavailable("the worker is ending; send the job again"))
             if self._boots > boots and self._boot_error is not None:
-                raise _final(_fresh(self._boot_error))
+                raise _not_retryable(_copy(self._boot_error))
         return running
 
     def close(self) -> None:
@@ -363,11 +373,11 @@ class ComfyUI:
             self._boots += 1
             if running is not None:
                 running.watch(self._closed)
-                self._failures = 0 if running.is_proved else self._failures
+                self._failures = 0 if running.has_completed_prompt else self._failures
                 if (failure := running.process.failure()) is not None and not self._closed.is_set():
                     log.warning("%s", failure.log_text, extra={"action": "comfyui.died"})
                 self._running = None
-                running.retire()
+                running.close_when_idle()
             self._failures += 1
             self._closed.wait(pause_s(self._failures))
 
@@ -388,7 +398,7 @@ class ComfyUI:
         except WorkerError as error:
             if not self._closed.is_set():
                 log.error("%s: %s", error, error.details, extra={"action": "comfyui.boot_failed"})
-            self._boot_error = _fresh(error)
+            self._boot_error = _copy(error)
         except Exception as error:  # the outermost place of this thread: whatever it is, ComfyUI is booted again
             log.exception("ComfyUI could not be started", extra={"action": "comfyui.boot_failed"})
             self._boot_error = ComfyUIUnavailable(f"ComfyUI could not be started: {error}; run comfy_setup doctor")
@@ -408,7 +418,7 @@ class ComfyUI:
             while process.failure() is None and time.monotonic() < deadline:
                 time.sleep(TICK_S)
             if process.boot_time_left_s() <= MIN_TIMEOUT_S:
-                process.condemn_slow_boot()
+                process.mark_boot_too_slow()
             if (failure := process.failure("while it was starting")) is not None:
                 raise failure from None
             raise
