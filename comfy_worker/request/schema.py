@@ -29,6 +29,7 @@ from comfy_worker.inputs.embedded_workflow import is_picture, read_saved_graph
 from comfy_worker.json_values import find_problem
 from comfy_worker.nearest import nearest
 from comfy_worker.request.graph_wrappers import looks_like_json, parse_graph_text, unwrap_graph
+from comfy_worker.response_formats import Response
 
 __all__ = [
     "SEED_LIMIT",
@@ -66,9 +67,6 @@ _WORDS: dict[Any, str] = {
     dict: "an object",
 }
 NUMBERS = ("a whole number", "a number")
-
-Response = Literal["images", "image_base64", "image_list", "base64_list", "image_url", "image_url_list", "a1111"]
-"""The shapes of an answer, see :mod:`~comfy_worker.response.shapes`."""
 
 
 def _graph_or_name(value: object, info: ValidationInfo) -> object:
