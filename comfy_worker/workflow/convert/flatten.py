@@ -316,7 +316,7 @@ class _Graph:
         return _Step(self, link.origin, link.origin_slot, is_output=True, is_direct=step.is_direct)
 
     def above_output(self, step: _Step) -> _Step | _Bypass | _Source:
-        """Where an output gets its value: from its node, or from above where that only passes on."""
+        """Where an output gets its value: from its node, or from above if the node passes it on."""
         node = self._definition.nodes.get(step.node_id, {})
         class_type = node.get("type")
         if class_type == PRIMITIVE:

@@ -74,14 +74,17 @@ def read_workflow(value: Any, defs: NodeDefs, check: Callable[[], None] | None =
     _measure(flat, work)
     workflow = parse(_Converter(defs, work).convert(flat))
     holders = (value, *_distinct(node.node["properties"] for node in flat))
-    listed = [model for holder in holders for model in _models(holder)]
-    needs = [Need(as_text(model["directory"]), as_text(model["name"]), _url(model)) for model in listed]
-    return Converted(
-        workflow,
-        needs=tuple(dict.fromkeys(needs)),
-        packs={_class_of(node): pack for node in flat if (pack := _pack(node.node))},
-        variants=tuple(_variants(flat, defs)),
-    )
+    needs: dict[Need, None] = {}
+    for holder in holders:
+        for model in _models(holder):
+            needs[Need(as_text(model["directory"]), as_text(model["name"]), _url(model))] = None
+    packs = {}
+    for node in flat:
+        pack = _pack(node.node)
+        if pack:
+            packs[_class_of(node)] = pack
+    variants = tuple(_variants(flat, defs))
+    return Converted(workflow, needs=tuple(needs), packs=packs, variants=variants)
 
 
 def resolve_variants(
@@ -125,7 +128,7 @@ def resolve_variants(
 
 
 def _variants(flat: list[FlatNode], defs: NodeDefs) -> Iterable[Input]:
-    """Yield the inputs whose text may hold variants. The frontend leaves a host's texts as they are."""
+    """Yield the inputs whose text may hold variants. Texts of hosts stay as they are."""
     for node in flat:
         declared = defs.get(_class_of(node))
         for spec in declared.inputs.values() if declared else ():
@@ -311,10 +314,13 @@ class _Declarations:
 
 def _alone(node: FlatNode, declared: NodeClass | None) -> dict[str, Any]:
     """A node for comfy-cli, without sockets; its id is the name of its class."""
+    title = _title(node)
+    if not title:
+        title = _class_of(node) if declared is None else declared.display_name
     return {
         "id": node.node_id,
         "type": node.node_id,
-        "title": _title(node) or (declared.display_name if declared else _class_of(node)),
+        "title": title,
         "inputs": [
             {
                 "name": as_text(entry.get("name")),

@@ -79,7 +79,7 @@ def broadcast_of(entry: Any) -> LinkLine | None:
 
 
 def passed_on(node: Json, slot: int, wanted_type: str) -> int | None:
-    """The input that a bypassed node passes on as an output: one of the wanted type, linked or not."""
+    """The input that a bypassed node passes on as an output, by the wanted type, linked or not."""
     types = [type_of(entry) for entry in node["inputs"]]
     output_type = type_of(entry_at(node["outputs"], slot))
     if wanted_type in ANY_TYPE:

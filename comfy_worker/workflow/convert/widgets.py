@@ -177,8 +177,8 @@ def _as_declared(spec: InputSpec, has_sockets: bool) -> list[Any]:
 def _widget_type(spec: InputSpec) -> str | None:
     """The type of the widget that an input has in the editor; None for a socket.
 
-    Of several types (``FLOAT,INT``) the first counts, unless one of them never has a widget. A class
-    may name the widget itself (``widgetType``).
+    Of several types (``FLOAT,INT``) the first counts, unless one of them never has a widget. A
+    class may name the widget itself (``widgetType``).
     """
     if spec.type in TEXT_WIDGETS:
         return "STRING"
