@@ -213,7 +213,11 @@ class RunningComfyUI:
         self._read_defs()
 
     def _read_defs(self, timeout_s: float | None = None) -> None:
-        self.defs = NodeDefs(self.client.object_info(timeout_s), self.client.validated_inputs(timeout_s))
+        self.defs = NodeDefs(
+            self.client.object_info(timeout_s),
+            self.client.validated_inputs(timeout_s),
+            self.client.node_replacements(timeout_s),
+        )
 
     @cached_property
     def _folders(self) -> dict[str, list[str]]:
@@ -228,6 +232,10 @@ class RunningComfyUI:
         """
         candidates = (Path(root) / name for root in self.searched(folder))
         return next((path for path in candidates if path.is_file()), None)
+
+    def validate(self, workflow: dict[str, Any]) -> dict[str, Any] | None:
+        """What ComfyUI's own validation finds wrong with a workflow; see :meth:`ComfyUIClient.validate`."""
+        return self.client.validate(workflow)
 
     def explain(self, class_type: str) -> Absence | None:
         """Say why a class is missing although it is installed; None if it is not installed."""

@@ -11,6 +11,12 @@ from comfy_common.paths import REPO
 from docs.tools import make_tables
 
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
+# Phrases that readers stumbled over. Write a plain sentence instead: subject, verb, object.
+BANNED_PHRASES = re.compile(
+    r"\b(houses?|rooms?|desks?|doors?|neighbours?|anew|is told|are told|goes by|go by|of which"
+    r"|but for|is no|are no|what is to be|knows nothing)\b",
+    re.IGNORECASE,
+)
 # Words that look like a path and are none of this repository's.
 NOT_OURS = re.compile(r"[{}<>*$~ ]|\.\.\.|^/|^https?:|^NAME|^runtime/")
 
@@ -28,6 +34,14 @@ def test_every_table_has_a_page() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     used = [match["name"] for match in make_tables.MARKED_TABLE.finditer(text)]
     assert sorted(used) == sorted(make_tables.TABLES)
+
+
+@pytest.mark.parametrize("page", [*PAGES, REPO / "CHANGELOG.md"], ids=page_name)
+def test_sentences_are_plain(page: Path) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    # Names of files and tests may have such a word.
+    prose = [re.sub(r"`[^`]*`", "", line) for line in lines]
+    assert [line for line in prose if BANNED_PHRASES.search(line)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
