@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from comfy_common.comfyui_log import plain_line
+
 __all__ = ["ImportFailures"]
 
 FAILURES = tuple(
@@ -43,6 +45,7 @@ class ImportFailures:
         Returns:
             The pack that raised an exception, if the line says so.
         """
+        line = plain_line(line)
         pack = None
         for pattern in FAILURES:
             if match := pattern.search(line):

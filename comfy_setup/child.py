@@ -21,6 +21,7 @@ from typing import IO
 from comfy_common import offline
 from comfy_common.console import Step
 from comfy_common.errors import SetupError
+from comfy_common.fault_patterns import DISK_FULL
 
 TAIL_LINES = 60
 END_WITHIN_S = 5.0
@@ -32,7 +33,7 @@ NO_ACCESS = "the server refuses access: check the address, the user and the pass
 FULL_DISK = "the disk is full: free some space (doctor shows how much is free) and run this again"
 # Patterns in a failing program's output, and what they mean for the user. The first match wins.
 REASONS = [
-    (r"No space left on device|os error 28|Errno 28|Disk quota exceeded", FULL_DISK),
+    (DISK_FULL.pattern, FULL_DISK),
     (
         r"[Hh]ash mismatch|DO NOT MATCH THE HASHES",
         "a downloaded file is not the locked one (sha256 differs): the package index or a proxy has "
