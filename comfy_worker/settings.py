@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from comfy_common import paths
 from comfy_common.sources import HUB
 from comfy_worker.errors import InvalidSettings
-from comfy_worker.request.schema import Response
+from comfy_worker.response_formats import Response
 from comfy_worker.s3_location import EXPIRY_LIMIT_S, Bucket, locate
 
 __all__ = ["Settings"]

@@ -29,6 +29,7 @@ from comfy_worker.inputs.embedded_workflow import is_picture, read_saved_graph
 from comfy_worker.json_values import find_problem
 from comfy_worker.nearest import nearest
 from comfy_worker.request.graph_wrappers import looks_like_json, parse_graph_text, unwrap_graph
+from comfy_worker.response_formats import Response
 
 __all__ = [
     "SEED_LIMIT",
@@ -66,9 +67,6 @@ _WORDS: dict[Any, str] = {
     dict: "an object",
 }
 NUMBERS = ("a whole number", "a number")
-
-Response = Literal["images", "image_base64", "image_list", "base64_list", "image_url", "image_url_list", "a1111"]
-"""The shapes of an answer, see :mod:`~comfy_worker.response.shapes`."""
 
 
 def _graph_or_name(value: object, info: ValidationInfo) -> object:
@@ -352,13 +350,12 @@ class JobInput(Parameters):
             check: raises where the job must end; called now and then.
 
         Raises:
-            InvalidInput: the value is not an object, or keys hold wrong values; the details list them all.
+            InvalidInput: the value is not an object, or keys hold wrong values; the details list all.
             UnknownKey: a key is unknown; the error names the nearest known one.
         """
         if not isinstance(value, dict):
-            raise InvalidInput(
-                f'input must be an object such as {{"prompt": "a lighthouse"}}, not {_json_type(value)}'
-            )
+            example = '{"prompt": "a lighthouse"}'
+            raise InvalidInput(f"input must be an object such as {example}, not {_json_type(value)}")
         try:
             return cls.model_validate(value, context={"check": check})
         except ValidationError as error:
@@ -376,7 +373,7 @@ def _json_type(value: object) -> str:
 def _input_error(
     error: ValidationError, client_words: Mapping[str, str], known_words: Iterable[str]
 ) -> InputError:
-    """Turn pydantic's findings into one error of ours. An unknown key counts before other findings."""
+    """Turn pydantic's findings into one error of ours. An unknown key comes first."""
     findings = error.errors(include_url=False)
     unknown = [finding for finding in findings if finding["type"] == "extra_forbidden"]
     shown = findings[:MAX_FINDINGS]

@@ -34,11 +34,12 @@ ROOMS = {
     "comfy_worker.imaging": (),
     "comfy_worker.image_processes": ("comfy_common", "comfy_worker.deadline", "comfy_worker.errors"),
     "comfy_worker.json_values": (),
+    "comfy_worker.response_formats": (),
     "comfy_worker.s3_location": (),
     "comfy_worker.settings": (
         "comfy_common",
         "comfy_worker.errors",
-        "comfy_worker.request.schema",
+        "comfy_worker.response_formats",
         "comfy_worker.s3_location",
     ),
     # the stages of a job
@@ -47,6 +48,7 @@ ROOMS = {
         "comfy_worker.inputs.embedded_workflow",
         "comfy_worker.json_values",
         "comfy_worker.nearest",
+        "comfy_worker.response_formats",
     ),
     "comfy_worker.inputs": (
         "comfy_common",
