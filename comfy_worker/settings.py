@@ -21,7 +21,8 @@ from comfy_worker.s3_location import EXPIRY_LIMIT_S, Bucket, locate
 
 __all__ = ["Settings"]
 
-# ComfyUI listens on loopback, on another port at each start, and jobs' files are in the worker's folders.
+# ComfyUI listens on loopback, on another port at each start, and jobs' files are in the worker's
+# folders.
 WORKER_FLAGS = (
     "--listen",
     "--port",
