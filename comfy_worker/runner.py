@@ -30,7 +30,7 @@ from comfy_worker.errors import (
     InvalidValue,
     ModelNotFound,
 )
-from comfy_worker.image_processes import image_processes
+from comfy_worker.imaging.processes import image_processes
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.logs import bound, conceal, concealed, job_secrets
 from comfy_worker.models.catalog import listed_models, log_model_locations
@@ -45,7 +45,8 @@ from comfy_worker.request.graph_wrappers import secrets_within
 from comfy_worker.request.schema import JobInput, Output
 from comfy_worker.response.builder import Outcome, Tell, json_size, validation
 from comfy_worker.response.deliver import Delivery, result_limit
-from comfy_worker.response.s3 import Storage, job_storage
+from comfy_worker.response.s3 import S3Uploader
+from comfy_worker.response.s3_config import job_uploader
 from comfy_worker.response.schema import Result
 from comfy_worker.response.shapes import model_list, options_answer, shape
 from comfy_worker.server_paths import ServerPaths
@@ -110,7 +111,7 @@ class JobRunner:
         self._settings = settings
         self._comfyui = comfyui
         self._templates = templates
-        self._storage = Storage(settings.bucket) if settings.bucket else None
+        self._storage = S3Uploader(settings.bucket) if settings.bucket else None
         self._folders = JobFolders()
         self._listed = listed_models()
         self._models = ModelsOnDemand(settings)
@@ -308,7 +309,7 @@ class JobRunner:
         limit = result_limit(job_id, self._settings.result_limit_mb)
         storage = self._storage
         if own is not None:
-            storage = job_storage(own, allow_private=self._settings.allow_private_urls)
+            storage = job_uploader(own, allow_private=self._settings.allow_private_urls, stop=stop)
         return Delivery(job_id, asked, storage, limit, self._settings.streaming, stop)
 
     def _make_room(self, comfyui: RunningComfyUI) -> None:

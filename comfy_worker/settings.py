@@ -17,7 +17,7 @@ from comfy_common import paths
 from comfy_common.sources import HUB
 from comfy_worker.errors import InvalidSettings
 from comfy_worker.request.schema import Response
-from comfy_worker.s3_location import EXPIRY_LIMIT_S, Bucket, locate
+from comfy_worker.s3_location import EXPIRY_LIMIT_S, Bucket, parse_endpoint
 
 __all__ = ["Settings"]
 
@@ -345,7 +345,7 @@ class Settings(BaseModel):
             prefix=self.bucket_prefix,
             url_expiry_s=self.bucket_url_expiry_s,
             public_url=self.bucket_public_url,
-            **locate(self.bucket_endpoint_url, self.bucket_name),
+            **parse_endpoint(self.bucket_endpoint_url, self.bucket_name),
         )
 
 
@@ -362,7 +362,7 @@ def _storage_problems(values: Mapping[str, object]) -> list[dict[str, object]]:
     url = str(values.get("BUCKET_ENDPOINT_URL", ""))
     try:
         if url:
-            locate(url, str(values.get("BUCKET_NAME", "")))
+            parse_endpoint(url, str(values.get("BUCKET_NAME", "")))
     except ValueError as error:
         missing.append({"setting": "BUCKET_ENDPOINT_URL", "given": url, "problem": str(error)})
     return missing

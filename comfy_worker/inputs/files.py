@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import InvalidMedia
-from comfy_worker.image_processes import ImageTask, TaskFault, image_processes, split
+from comfy_worker.imaging.processes import ImageTask, TaskFault, image_processes, split_into_shares
 from comfy_worker.inputs.fetch import Fetcher
 from comfy_worker.logs import ContextThreadPool
 
@@ -233,18 +233,18 @@ class InputFiles:
         with contextlib.ExitStack() as stack:
             yield [
                 _Process(stack.enter_context(image_processes().task(attempt, memory)), positions)
-                for positions in split(count)
+                for positions in split_into_shares(count)
             ]
 
     def _probe(self, task: ImageTask, file: _Sent, data: Mapping[str, bytes]) -> int:
         request = {"key": file.key, "content": file.content, "max_pixels": self._settings.max_input_pixels}
         with _told_of(file.key):
-            answer, _ = task.ask("probe", request, *(data[key] for key in file.values), limit_s=DECODE_LIMIT_S)
+            answer, _ = task.run("probe", request, *(data[key] for key in file.values), limit_s=DECODE_LIMIT_S)
         return int(answer["pixels"])
 
     def _store(self, task: ImageTask, key: str, index: int, target: Path) -> str:
         with _told_of(key):
-            answer, _ = task.ask("store", {"index": index, "target": str(target)}, limit_s=DECODE_LIMIT_S)
+            answer, _ = task.run("store", {"index": index, "target": str(target)}, limit_s=DECODE_LIMIT_S)
         return str(answer["suffix"])
 
 
@@ -284,7 +284,7 @@ def decode(key: str, value: str) -> bytes:
         InvalidMedia: it is neither.
     """
     head = DATA_URI.match(value)
-    text = "".join((value[head.end() :] if head else value).split())
+    text = "".join((value[head.end() :] if head else value).split_into_shares())
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

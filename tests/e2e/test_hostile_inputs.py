@@ -74,9 +74,9 @@ def img2img(image: str) -> dict[str, Any]:
     ("path", "error"),
     [
         ("/bomb.png", "INVALID_MEDIA: image has too many pixels; send at most 64,000,000"),
-        ("/cut.png", "INVALID_MEDIA: image is a picture that is broken or cut short; send the whole file"),
-        ("/text.png", "INVALID_MEDIA: image is no picture that can be read, or is cut short"),
-        ("/clip.mp4", "INVALID_MEDIA: image is no picture that can be read"),
+        ("/cut.png", "INVALID_MEDIA: image is a damaged or incomplete picture; send the complete file"),
+        ("/text.png", "INVALID_MEDIA: image cannot be decoded: the data is not a picture"),
+        ("/clip.mp4", "INVALID_MEDIA: image cannot be decoded: the data is not a picture"),
     ],
 )
 def test_a_file_that_is_not_what_it_claims(limited: Client, server: FileServer, path: str, error: str) -> None:

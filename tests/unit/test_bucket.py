@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InvalidSettings, InvalidValue
-from comfy_worker.response.s3 import bucket_of
-from comfy_worker.s3_location import locate
+from comfy_worker.response.s3_config import parse_s3_config
+from comfy_worker.s3_location import parse_endpoint
 from comfy_worker.settings import Settings
 
 R2 = "0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com"
@@ -46,7 +46,7 @@ SET = {
 def test_a_url_says_service_bucket_and_region(
     url: str, name: str, endpoint: str, bucket: str, virtual: bool, region: str
 ) -> None:
-    found = locate(url, name)
+    found = parse_endpoint(url, name)
     assert found == {"endpoint_url": endpoint, "name": bucket, "virtual_hosted": virtual, "region": region}
 
 
@@ -54,14 +54,14 @@ def test_a_url_says_service_bucket_and_region(
     "url", ["art", "ftp://host/art", "https://", "https://a b/art", "https://s3.example.com", "https://host/a/b"]
 )
 def test_a_url_that_names_no_bucket_is_told(url: str) -> None:
-    with pytest.raises(ValueError, match=r"should be a URL|names no bucket"):
-        locate(url, "")
+    with pytest.raises(ValueError, match=r"should be a URL|does not contain the name of a bucket"):
+        parse_endpoint(url, "")
 
 
 @pytest.mark.parametrize(("url", "name"), [("http://" + "a" * 10**6, "b"), ("https://host", "b" * 10**6)])
 def test_long_words_are_refused_by_their_length(url: str, name: str) -> None:
     with pytest.raises(ValueError, match="at most 1000 characters") as caught:
-        locate(url, name)
+        parse_endpoint(url, name)
     assert len(str(caught.value)) < 200
 
 
@@ -101,7 +101,7 @@ def test_a_prefix_alone_is_no_storage() -> None:
 
 
 def test_a_job_may_bring_its_own() -> None:
-    bucket = bucket_of(ASKED)
+    bucket = parse_s3_config(ASKED)
     assert (bucket.endpoint_url, bucket.name, bucket.access_key_id) == ("https://s3.example.com", "art", "AKIA")
 
 
@@ -117,4 +117,4 @@ def test_a_job_may_bring_its_own() -> None:
 )
 def test_an_s3_config_that_is_none_is_told(given: Any) -> None:
     with pytest.raises(InvalidValue, match="s3Config"):
-        bucket_of(given)
+        parse_s3_config(given)

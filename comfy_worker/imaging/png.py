@@ -1,7 +1,7 @@
-"""Pixels -> a PNG file, many times faster than a general encoder. Knows nothing of jobs.
+"""Writes PNG files many times faster than a general encoder.
 
-Each row is stored as its difference to the row above (PNG's filter 2), which NumPy does at once for all rows;
-isal's fastest deflate makes of that less than zlib does of the plain rows.
+Each row is stored as its difference to the row above (PNG's filter 2). NumPy does this for all rows together.
+isal's fastest deflate makes smaller files of these rows than zlib makes of the plain ones.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ from PIL.PngImagePlugin import PngInfo
 
 __all__ = ["write_png"]
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels: grey, grey and alpha, RGB, RGBA
 UP = 2
 
 
 def write_png(pixels: npt.NDArray[np.uint8], text: Mapping[str, str]) -> bytes:
-    """Encode a picture.
+    """Encode a picture as a PNG file.
 
     Args:
         pixels: (height, width, 1 to 4 channels), in C order.
-        text: by keyword of 1 to 79 Latin-1 characters; kept in text chunks, as ComfyUI keeps its graphs.
-
-    Returns:
-        A PNG file.
+        text: by keyword of 1 to 79 Latin-1 characters. Stored in text chunks, as ComfyUI stores its graphs.
     """
     height, width, channels = pixels.shape
     rows = pixels.reshape(height, width * channels)
@@ -40,11 +38,14 @@ def write_png(pixels: npt.NDArray[np.uint8], text: Mapping[str, str]) -> bytes:
     info = PngInfo()
     for keyword, value in text.items():
         info.add_text(keyword, value)
-    texts = [_chunk(kind, data) for kind, data, *_ in info.chunks]
-    pixel_data = _chunk(b"IDAT", isal_zlib.compress(filtered, 1))
-    return b"".join((b"\x89PNG\r\n\x1a\n", _chunk(b"IHDR", header), *texts, pixel_data, _chunk(b"IEND", b"")))
+    parts = [SIGNATURE, _chunk(b"IHDR", header)]
+    for chunk_type, data, *_ in info.chunks:
+        parts.append(_chunk(chunk_type, data))
+    parts.append(_chunk(b"IDAT", isal_zlib.compress(filtered, 1)))
+    parts.append(_chunk(b"IEND", b""))
+    return b"".join(parts)
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    checksum = isal_zlib.crc32(data, isal_zlib.crc32(kind))
-    return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", checksum)))
+def _chunk(chunk_type: bytes, data: bytes) -> bytes:
+    checksum = isal_zlib.crc32(data, isal_zlib.crc32(chunk_type))
+    return b"".join((struct.pack(">I", len(data)), chunk_type, data, struct.pack(">I", checksum)))
