@@ -6,6 +6,7 @@ Owns how a route is called and how its refusals are read. Knows nothing of jobs,
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from requests.adapters import HTTPAdapter
 from comfy_worker.errors import ComfyUIUnavailable, WorkflowRefused
 
 __all__ = ["ComfyUIClient"]
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0
 QUEUE_TIMEOUT_S = 5.0
@@ -27,12 +30,19 @@ class ComfyUIClient:
     Args:
         base_url: ``http://127.0.0.1:<port>``.
         timeout_s: how long an answer may take.
-        queue_timeout_s: how long it may where a request only looks for a prompt, or takes one out.
+        queue_timeout_s: how long an answer may take that only looks for a prompt or removes one.
+        has_cancel_route: whether this ComfyUI has ``POST /api/jobs/{id}/cancel``.
     """
 
     def __init__(
-        self, base_url: str, timeout_s: float = TIMEOUT_S, queue_timeout_s: float = QUEUE_TIMEOUT_S
+        self,
+        base_url: str,
+        timeout_s: float = TIMEOUT_S,
+        queue_timeout_s: float = QUEUE_TIMEOUT_S,
+        *,
+        has_cancel_route: bool = False,
     ) -> None:
+        self._has_cancel_route = has_cancel_route
         self._base_url = base_url
         self._timeout_s = timeout_s
         self._queue_timeout_s = queue_timeout_s
@@ -93,7 +103,7 @@ class ComfyUIClient:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise ComfyUIUnavailable(f"ComfyUI answered HTTP {response.status_code} to POST /prompt")
+            raise _unexpected(response)
         if not response.ok or answer.get("node_errors"):
             raise _refused(answer, workflow)
         return answer
@@ -141,6 +151,22 @@ class ComfyUIClient:
         """Whether a prompt is pending or running."""
         return any(item[1] == prompt_id for row in self.get_queue().values() for item in row)
 
+    def cancel(self, prompt_id: str) -> None:
+        """Take a prompt out of the queue, or stop it if it runs; other prompts are not touched."""
+        if self._has_cancel_route:
+            route = f"/api/jobs/{prompt_id}/cancel"
+            response = self._request("POST", route, timeout_s=self._queue_timeout_s)
+            if response.status_code not in (404, 405):
+                _check(response)
+                return
+            self._has_cancel_route = False
+            log.warning(
+                "this ComfyUI does not have POST /api/jobs/{id}/cancel; using /queue and /interrupt",
+                extra={"action": "comfyui.route_missing"},
+            )
+        self.delete_queue_item(prompt_id)
+        self.interrupt(prompt_id)
+
     def delete_queue_item(self, prompt_id: str) -> None:
         """``POST /queue``: take a pending prompt out; a running one is not touched."""
         self._order("/queue", {"delete": [prompt_id]})
@@ -154,9 +180,7 @@ class ComfyUIClient:
         self._order("/free", {"unload_models": True, "free_memory": True})
 
     def _order(self, route: str, body: dict[str, Any]) -> None:
-        response = self._request("POST", route, body, self._queue_timeout_s)
-        if not response.ok:
-            raise ComfyUIUnavailable(f"ComfyUI answered HTTP {response.status_code} to POST {route}")
+        _check(self._request("POST", route, body, self._queue_timeout_s))
 
     def _json(self, method: str, route: str, timeout_s: float | None = None) -> dict[str, Any]:
         return _read(self._request(method, route, timeout_s=timeout_s))
@@ -191,11 +215,18 @@ def _read(response: requests.Response) -> dict[str, Any]:
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        asked = response.request
-        raise ComfyUIUnavailable(
-            f"ComfyUI answered HTTP {response.status_code} to {asked.method} {asked.path_url}"
-        )
+        raise _unexpected(response)
     return answer
+
+
+def _check(response: requests.Response) -> None:
+    if not response.ok:
+        raise _unexpected(response)
+
+
+def _unexpected(response: requests.Response) -> ComfyUIUnavailable:
+    method, route = response.request.method, response.request.path_url
+    return ComfyUIUnavailable(f"ComfyUI answered HTTP {response.status_code} to {method} {route}")
 
 
 def _refused(answer: dict[str, Any], workflow: dict[str, Any]) -> WorkflowRefused:

@@ -20,13 +20,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from comfy_common import paths
+from comfy_common.comfyui_log import plain_line
 from comfy_common.environment import loopback_variables, public_variables
 from comfy_common.requirements import install_command, summary, unmet_requirements
-from comfy_worker.comfyui.cause import ending, log_cause, oom_kills
+from comfy_worker.comfyui.cause import USE_LESS_MEMORY, ending, log_cause, oom_kills
 from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.launch import LaunchOptions, has_accelerator, launch_flags
 from comfy_worker.comfyui.node_packs import NodePacks
 from comfy_worker.comfyui.reaper import END_SIGNALS
+from comfy_worker.comfyui.resources import memory_limit_bytes
+from comfy_worker.comfyui.version import ComfyUIVersion
 from comfy_worker.comfyui.workdirs import OwnFolder
 from comfy_worker.errors import ComfyUIUnavailable, OutOfMemory
 from comfy_worker.logs import redact
@@ -46,7 +49,8 @@ REMEMBERED_PROMPTS = 64
 # may write a prompt, and ComfyUI itself warns of the words behind "embedding:".
 PUBLIC_LINES = re.compile(
     r"got prompt|Prompt executed in [\d.:]+( seconds)?|Processing interrupted"
-    r"|Interrupting prompt [\w-]+|Requested to load \w+|\d+ models unloaded\."
+    r"|(Interrupting|Cancelling running|Cancelling pending) prompt [\w-]+"
+    r"|Requested to load \w+|\d+ models unloaded\."
     r"|loaded (completely|partially)[\w ;:,.-]*|Unloaded partially:[\w ;:,.-]*"
     r"|model weight dtype [\w.]+, manual cast: [\w.]+|model_type \w+|unet unexpected: \[\]"
     r"|(Using \w+ attention in|CLIP/text encoder model load device:|VAE load device:)[\w :,.-]*"
@@ -66,10 +70,12 @@ class ComfyUIProcess:
         last_output_at: when it last wrote to its log, as ``time.monotonic()`` counts.
         last_prompt_id: the prompt that it began last, as our own nodes say in its log.
         packs: its node packs, and those that did not load.
+        version: which ComfyUI this is.
     """
 
     def __init__(self, options: LaunchOptions) -> None:
         self.options = options
+        self.version = ComfyUIVersion.in_folder(options.comfyui_dir)
         own, raw = OwnFolder(Path(tempfile.gettempdir())), _folder_in(options.raw_root)
         self._own_folders = [own] if raw is None else [own, raw]
         self.runtime_dir, self.raw_dir = own.path, None if raw is None else raw.path
@@ -99,7 +105,8 @@ class ComfyUIProcess:
 
     def start(self) -> None:
         """Start the child; returns at once, see :meth:`wait_ready`."""
-        log.info("starting ComfyUI at %s", self.base_url, extra={"action": "comfyui.start"})
+        version = self.version.name or "of an unknown version"
+        log.info("starting ComfyUI %s at %s", version, self.base_url, extra={"action": "comfyui.start"})
         self._boot_deadline = time.monotonic() + self.options.boot_timeout_s
         if self.options.xformers and find_spec("xformers") is None:
             log.warning("xformers is asked for and not installed", extra={"action": "comfyui.no_xformers"})
@@ -161,7 +168,7 @@ class ComfyUIProcess:
             told += f"; {hint}"
         error: ComfyUIUnavailable | OutOfMemory
         if out_of_memory:
-            error = OutOfMemory(f"{told}; ask for a smaller size, a smaller batch or an fp8 model", details)
+            error = OutOfMemory(f"{told}; {USE_LESS_MEMORY}", details)
         else:
             error = ComfyUIUnavailable(f"{told}; its last log lines are in the details", details)
         if self._booted:  # the cause may be a node's, with words of its client
@@ -265,7 +272,7 @@ class ComfyUIProcess:
         with child.stdout:
             for line in child.stdout:
                 self.last_output_at = time.monotonic()
-                if text := line.rstrip():
+                if text := plain_line(line).rstrip():
                     self._hear(text)
 
     def _hear(self, line: str) -> None:
@@ -285,25 +292,32 @@ class ComfyUIProcess:
         comfyui_log.log(logging.INFO if is_shown else logging.DEBUG, "%s", line)
 
     def _command(self) -> list[str]:
-        config = self.runtime_dir / "extra_model_paths.yaml"
-        packs = {f"pack{i}": {"custom_nodes": str(folder)} for i, folder in enumerate(self.options.custom_nodes)}
-        config.write_text(json.dumps(packs), encoding="utf-8")  # JSON is YAML
         options = self.options
-        flags = {
-            "--listen": "127.0.0.1",
-            "--port": str(self._port),
-            "--input-directory": str(self.input_dir),
-            "--output-directory": str(self.output_dir),
-            "--temp-directory": str(self.runtime_dir),
-            "--user-directory": str(self.user_dir),
-            "--database-url": "sqlite:///:memory:",
-            "--extra-model-paths-config": str(config),
-            "--preview-size": "256",
-            "--verbose": options.log_level,
+        config = self.runtime_dir / "extra_model_paths.yaml"
+        packs = {
+            f"pack{index}": {"custom_nodes": str(folder)} for index, folder in enumerate(options.custom_nodes)
         }
-        command = [sys.executable, "main.py", "--disable-auto-launch"]
-        command += [word for flag in flags.items() for word in flag]
-        return [*command, *launch_flags(options, accelerator=has_accelerator())]
+        config.write_text(json.dumps(packs), encoding="utf-8")  # JSON is YAML
+        own_options = (
+            ("--disable-auto-launch",),
+            ("--listen", "127.0.0.1"),
+            ("--port", str(self._port)),
+            ("--input-directory", str(self.input_dir)),
+            ("--output-directory", str(self.output_dir)),
+            ("--temp-directory", str(self.runtime_dir)),
+            ("--user-directory", str(self.user_dir)),
+            ("--database-url", "sqlite:///:memory:"),
+            ("--extra-model-paths-config", str(config)),
+            ("--preview-size", "256"),
+            ("--verbose", options.log_level),
+        )
+        flags = launch_flags(
+            options,
+            accelerator=has_accelerator(),
+            version=self.version,
+            memory_bytes=memory_limit_bytes(),
+        )
+        return [sys.executable, "main.py", *self.version.supported(own_options), *flags]
 
     def _environ(self) -> dict[str, str]:
         roots = os.pathsep.join(str(root) for root in self.options.model_roots)

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.events import EventStream
 from comfy_worker.comfyui.execution import Execution, ExecutionResult, Limits
 from comfy_worker.comfyui.launch import LaunchOptions
+from comfy_worker.comfyui.model_memory import ModelMemory
 from comfy_worker.comfyui.process import MIN_TIMEOUT_S, ComfyUIProcess
+from comfy_worker.comfyui.resources import free_memory_mb, memory_limit_bytes
 from comfy_worker.comfyui.runaways import Runaways
 from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import (
@@ -30,6 +32,7 @@ from comfy_worker.errors import (
     WorkerError,
     brief,
 )
+from comfy_worker.workflow.model_files import Sources, model_files
 from comfy_worker.workflow.node_defs import Absence, NodeDefs
 
 __all__ = ["ComfyUI", "RunningComfyUI"]
@@ -67,7 +70,13 @@ class RunningComfyUI:
         self.process = process
         self._runaways = runaways or Runaways()
         # Two tries to take a prompt out before its time is over.
-        self.client = ComfyUIClient(process.base_url, limits.silence_s, limits.interrupt_s / 2)
+        self.client = ComfyUIClient(
+            process.base_url,
+            limits.silence_s,
+            limits.interrupt_s / 2,
+            has_cancel_route=process.version.has_cancel_route,
+        )
+        self._memory = ModelMemory(memory_limit_bytes(), lambda: free_memory_mb() * 1e6)
         self.is_proved = False
         self._limits = limits
         self._users = 0
@@ -87,6 +96,7 @@ class RunningComfyUI:
             WorkflowRefused: ComfyUI had to be ended because of this workflow before, and more than once.
         """
         self._runaways.check(workflow)
+        self._make_room(workflow)
         try:
             result = self._execute(workflow, stop, options)
         except OutOfMemory:
@@ -102,7 +112,27 @@ class RunningComfyUI:
             except ComfyUIUnavailable as error:
                 raise _final(error) from None  # the first try had started nodes
         self.is_proved = True
+        self._memory.workflow_ended()
         return result
+
+    def _make_room(self, workflow: dict[str, Any]) -> None:
+        """Unload other models if those of a workflow do not fit into memory beside them."""
+        # A cache that keeps to the container's memory makes room by itself.
+        if self.process.version.heeds_container_memory:
+            return
+        sizes: dict[str, int] = {}
+        for model in model_files(workflow, self.defs, Sources()):
+            # What is wrong with the file, or with ComfyUI, shows when the workflow runs.
+            with suppress(OSError, ComfyUIUnavailable):
+                if path := self.model_path(model.folder, model.file):
+                    sizes[str(path)] = path.stat().st_size
+        if self._memory.must_unload(sizes):
+            log.info(
+                "unloading models: those of this workflow do not fit beside them",
+                extra={"action": "memory.unload"},
+            )
+            self.free()
+            time.sleep(FREE_S)
 
     def free(self) -> None:
         """Have models and cached results given up before the next prompt; that it fails is only logged."""

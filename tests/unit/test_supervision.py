@@ -25,6 +25,7 @@ from comfy_worker.comfyui.execution import Limits
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.runaways import Runaways
 from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI, pause_s
+from comfy_worker.comfyui.version import ComfyUIVersion
 from comfy_worker.deadline import Stop
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, JobTimedOut, OutOfMemory, WorkerError
 
@@ -332,7 +333,9 @@ def test_a_second_try_for_want_of_memory_that_comfyui_does_not_survive_is_the_la
     monkeypatch.setattr(RunningComfyUI, "_execute", execute)
     running = object.__new__(RunningComfyUI)
     running._runaways = Runaways()
-    running.process = SimpleNamespace(failure=lambda: None)  # type: ignore[assignment]
+    running.process = SimpleNamespace(  # type: ignore[assignment]
+        failure=lambda: None, version=ComfyUIVersion(heeds_container_memory=True)
+    )
     running.client = SimpleNamespace(free=lambda: None)  # type: ignore[assignment]
     with pytest.raises(ComfyUIUnavailable) as caught:
         running.execute({}, Stop())

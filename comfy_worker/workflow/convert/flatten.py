@@ -22,6 +22,13 @@ from comfy_worker.workflow.convert.frontend_classes import (
     SETTERS,
     VIRTUAL,
 )
+from comfy_worker.workflow.convert.promoted import (
+    PRIMITIVE_WIDGET,
+    HostValues,
+    Promotion,
+    WidgetSource,
+    read_host_values,
+)
 from comfy_worker.workflow.convert.ui_format import (
     INPUT_NODE,
     MAX_DEPTH,
@@ -41,6 +48,7 @@ from comfy_worker.workflow.convert.ui_format import (
     type_of,
     well_formed,
 )
+from comfy_worker.workflow.convert.unique_ids import with_unique_ids
 from comfy_worker.workflow.convert.work_limit import WorkLimit
 from comfy_worker.workflow.graph import MAX_NESTING, MAX_NODES, Link
 
@@ -52,13 +60,17 @@ MAX_FILE_NESTING = MAX_NESTING + 10
 
 
 class Value(NamedTuple):
-    """A literal that comes from another node: a primitive, or the outside of a subgraph.
+    """A literal that comes from another node: a primitive, or the host of a subgraph.
 
-    ``is_outside`` tells the second; its ``value`` is None where nothing was set there: the node's own holds.
+    Attributes:
+        value: None where the host holds none.
+        is_outside: whether it comes from the host of a subgraph.
+        source: the widget whose value holds where the host has none; None: the input's own widget.
     """
 
     value: Any
     is_outside: bool = False
+    source: WidgetSource | None = None
 
 
 @dataclass(frozen=True)
@@ -76,12 +88,13 @@ class FlatNode:
     fed: dict[str, Link | Value] = field(default_factory=dict)
 
 
-def flatten(file: Json, work: WorkLimit) -> list[FlatNode]:
+def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[FlatNode]:
     """Flatten a file.
 
     Args:
         file: JSON that :func:`~comfy_worker.workflow.convert.ui_format.is_editor_file` takes for a file.
         work: bounds the work, and hears where the job must end.
+        unique_ids: whether nodes of subgraphs get new ids where an id is taken.
 
     Returns:
         The nodes that run in the order of the file, those of a subgraph where its node stands.
@@ -94,6 +107,8 @@ def flatten(file: Json, work: WorkLimit) -> list[FlatNode]:
             f"workflow holds lists and objects that are nested more than {MAX_FILE_NESTING} deep; "
             "save it again in ComfyUI"
         )
+    if unique_ids:
+        file = with_unique_ids(file)
     links = _LinkResolver(work)
     flat = []
     for count, (graph, node) in enumerate(_Graph(_Definition(file), _Subgraphs(file, work)).nodes_within()):
@@ -105,13 +120,25 @@ def flatten(file: Json, work: WorkLimit) -> list[FlatNode]:
         flat_node = FlatNode(graph.prefix + id_of(node), node)
         for slot, entry in enumerate(node["inputs"]):
             source = links.source_of(graph, node, slot)
-            # A literal goes where there is a widget to hold it.
-            if isinstance(source, Link) or (source is not None and entry.get("widget")):
-                flat_node.fed[as_text(entry.get("name"))] = source
-            elif source is None and not entry.get("widget"):
-                graph.refuse_lost_broadcast(flat_node.node_id, entry)
+            name = as_text(entry.get("name"))
+            if source is None:
+                if not entry.get("widget"):
+                    graph.refuse_lost_broadcast(flat_node.node_id, entry)
+            elif isinstance(source, Link) or source.is_outside or entry.get("widget"):
+                # A primitive sets widgets only; a host's value goes to sockets too.
+                flat_node.fed[name] = _without_itself(source, node, name)
+        for name, value in graph.values_for(id_of(node)).items():
+            flat_node.fed.setdefault(name, Value(value, is_outside=True))
         flat.append(flat_node)
     return flat
+
+
+def _without_itself(source: Link | Value, node: Json, name: str) -> Link | Value:
+    """What feeds an input, without a source that is the input's own widget."""
+    if isinstance(source, Link) or source.source is None:
+        return source
+    is_own = source.source.node is node and source.source.name == name
+    return source._replace(source=None) if is_own else source
 
 
 class _Step(NamedTuple):
@@ -237,6 +264,7 @@ class _Definition:
         sent = [link for entry in as_list(self.source["extra"].get("ue_links")) if (link := broadcast_of(entry))]
         self._broadcasts = {(link.target, link.target_slot): link for link in sent}
         self.ends = {link.target_slot: link for link in (*sent, *links) if link.target == OUTPUT_NODE}
+        self.primitives = {node_id for node_id, node in self.nodes.items() if node["type"] == PRIMITIVE}
         self.setters: dict[tuple[str, str], str] = {}
         for node_id, node in self.nodes.items():
             if node["type"] in SETTERS and (name := _constant(node)):
@@ -250,6 +278,18 @@ class _Definition:
         if drawn is None or (broadcast is not None and not self._is_live(drawn.origin)):
             return broadcast
         return drawn
+
+    @cached_property
+    def links_from_inputs(self) -> list[list[LinkLine]]:
+        """By slot, the links that lead in from an input of this subgraph, in the order of ``linkIds``."""
+        by_slot: list[list[LinkLine]] = [[] for _ in self.source["inputs"]]
+        for link in self.links.values():
+            if link.origin == INPUT_NODE and 0 <= link.origin_slot < len(by_slot):
+                by_slot[link.origin_slot].append(link)
+        for entry, links in zip(self.source["inputs"], by_slot, strict=True):
+            order = {as_text(link_id): index for index, link_id in enumerate(as_list(entry.get("linkIds")))}
+            links.sort(key=lambda link, order=order: order.get(link.link_id, len(order)))  # type: ignore[misc]
+        return by_slot
 
     def _is_live(self, node_id: str) -> bool:
         if node_id == INPUT_NODE:
@@ -279,7 +319,9 @@ class _Subgraphs:
         listed = dicts(as_dict(file.get("definitions")).get("subgraphs"))
         self._sources = {as_text(source.get("id")): source for source in listed}
         self._read: dict[str, _Definition] = {}
-        self._shown: dict[str, list[str]] = {}
+        self._promotions: dict[str, list[Promotion]] = {}
+        # By the identity of the host, which the file holds as long as this lives.
+        self._host_values: dict[int, HostValues] = {}
         self._work = work
 
     def __contains__(self, class_type: str) -> bool:
@@ -292,28 +334,52 @@ class _Subgraphs:
             self._read[class_type] = _Definition(source)
         return self._read[class_type]
 
-    def shown_outside(self, class_type: str, depth: int = 0) -> list[str]:
+    def promotions(self, class_type: str, depth: int = 0) -> list[Promotion]:
         """The inputs of a subgraph that have a widget on its host, in their order."""
-        if class_type not in self._shown:
-            self._shown[class_type] = []  # within itself it shows nothing
+        if class_type not in self._promotions:
+            self._promotions[class_type] = []  # within itself it promotes nothing
             definition = self[class_type]
-            slots = set()
-            for link in definition.links.values():
-                if link.origin == INPUT_NODE and link.target in definition.nodes and depth <= MAX_DEPTH:
-                    target = definition.nodes[link.target]
-                    entry = entry_at(target["inputs"], link.target_slot)
-                    if self._has_widget(target, entry, depth):
-                        slots.add(link.origin_slot)
-            names = [as_text(entry.get("name")) for entry in definition.source["inputs"]]
-            self._shown[class_type] = [name for slot, name in enumerate(names) if slot in slots]
-        return self._shown[class_type]
+            found = []
+            for entry, links in zip(definition.source["inputs"], definition.links_from_inputs, strict=True):
+                name = as_text(entry.get("name"))
+                for link in links:
+                    promotion = self._promotion(definition, name, link, depth)
+                    if promotion is not None:
+                        found.append(promotion)
+                        break
+            self._promotions[class_type] = found
+        return self._promotions[class_type]
 
-    def _has_widget(self, target: Json, entry: Json, depth: int) -> bool:
+    def host_values(self, host: Json) -> HostValues:
+        """What a host holds for its subgraph, read once however often the host runs."""
+        if id(host) not in self._host_values:
+            promotions = self.promotions(host["type"])
+            primitives = self[host["type"]].primitives
+            self._host_values[id(host)] = read_host_values(host, promotions, primitives)
+        return self._host_values[id(host)]
+
+    def _promotion(self, definition: _Definition, name: str, link: LinkLine, depth: int) -> Promotion | None:
+        """What a link from an input promotes; None where it leads to no widget."""
+        target = definition.nodes.get(link.target)
+        if target is None or depth > MAX_DEPTH:
+            return None
+        entry = entry_at(target["inputs"], link.target_slot)
+        input_name = as_text(entry.get("name"))
         if target["type"] not in self:
-            return bool(entry.get("widget"))
-        shown = self.shown_outside(target["type"], depth + 1)
-        self._work.count_steps(len(shown))
-        return entry.get("name") in shown
+            widget = entry.get("widget")
+            if not widget:
+                return None
+            widget_name = as_text(as_dict(widget).get("name") or input_name)
+            return Promotion(name, link.target, widget_name, WidgetSource(target, widget_name))
+        inner = self.promotions(target["type"], depth + 1)
+        self._work.count_steps(len(inner))
+        for promotion in inner:
+            if promotion.name == input_name:
+                value = self.host_values(target).by_input.get(input_name)
+                if value is None:
+                    value = promotion.inner_value
+                return Promotion(name, link.target, input_name, promotion.source, value)
+        return None
 
 
 class _Graph:
@@ -373,9 +439,9 @@ class _Graph:
         node = self._definition.nodes.get(step.node_id, {})
         class_type = node.get("type")
         if class_type == PRIMITIVE:
-            # The frontend sets widgets to it that are linked to it straight, and from the outermost graph only.
-            values = as_list(node.get("widgets_values")) if step.is_direct and self._outer is None else ()
-            return Value(values[0]) if values else None
+            return self._primitive_value(node) if step.is_direct else None
+        if node.get("mode") == MUTED:
+            return None
         if node.get("mode") == BYPASSED:
             return _Bypass(self, step.node_id, step.slot)
         if class_type in PASS_ON:
@@ -384,7 +450,7 @@ class _Graph:
             return self._setter_input(GETTERS[class_type], _constant(node))
         if not class_type or class_type in VIRTUAL:
             return None
-        if self.is_host(node) and node.get("mode") != MUTED:
+        if self.is_host(node):
             inner = self._within(node)
             link = inner._definition.ends.get(step.slot)
             if link is None:
@@ -393,6 +459,16 @@ class _Graph:
                 return inner._outside(link.origin_slot, is_direct=False)
             return _Step(inner, link.origin, link.origin_slot, is_output=True)
         return Link(self.prefix + step.node_id, step.slot)
+
+    def _primitive_value(self, node: Json) -> Value | None:
+        """The value of a primitive: the frontend sets widgets to it that are linked to it straight."""
+        values = as_list(node.get("widgets_values"))
+        value = self.values_for(id_of(node)).get(PRIMITIVE_WIDGET, values[0] if values else None)
+        return None if value is None else Value(value)
+
+    def values_for(self, node_id: str) -> dict[str, Any]:
+        """By name, the values that the host holds for widgets of an inner node without an input of its own."""
+        return self._host_values.by_widget.get(node_id, {})
 
     def refuse_lost_broadcast(self, node_id: str, entry: Json) -> None:
         """Refuse an input that Use Everywhere would have fed, had the file kept its links.
@@ -425,11 +501,19 @@ class _Graph:
         """What feeds an input of this subgraph from outside, else the value that its host holds for it."""
         if self._outer is None or self._host is None:
             return None
-        name = entry_at(self._definition.source["inputs"], slot).get("name")
-        index = self._host_slots.get(as_text(name))
+        name = as_text(entry_at(self._definition.source["inputs"], slot).get("name"))
+        index = self._host_slots.get(name)
         if index is not None:
             return _Step(self._outer, id_of(self._host), index, is_direct=is_direct, renews_type=True)
-        return Value(self._host_values.get(as_text(name)), is_outside=True)
+        value = self._outer.values_for(id_of(self._host)).get(name)
+        if value is None:
+            value = self._host_values.by_input.get(name)
+        promotion = self._promotions.get(name)
+        if promotion is None:
+            return Value(value, is_outside=True)
+        if value is None:
+            value = promotion.inner_value
+        return Value(value, is_outside=True, source=promotion.source)
 
     @cached_property
     def _host_slots(self) -> dict[str, int]:
@@ -442,20 +526,18 @@ class _Graph:
         return slots
 
     @cached_property
-    def _host_values(self) -> dict[str, Any]:
-        """The values of the widgets that a subgraph shows on its host, by the name of its input."""
-        from comfy_cli.cql import promoted
+    def _promotions(self) -> dict[str, Promotion]:
+        """What this subgraph promotes, by the name of its input."""
+        if self._host is None:
+            return {}
+        return {promotion.name: promotion for promotion in self._subgraphs.promotions(self._host["type"])}
 
-        host = self._host or {}
-        # Where the host lists what it shows, its values stand in that order; ``-1`` tells an input of its own.
-        listed = [entry for entry in as_list(host["properties"].get("proxyWidgets")) if isinstance(entry, list)]
-        if any(entry[:1] == ["-1"] for entry in listed):
-            pairs = zip(listed, as_list(host.get("widgets_values")), strict=False)
-            return {str(entry[-1]): value for entry, value in pairs if entry[:1] == ["-1"]}
-        shown = self._subgraphs.shown_outside(host["type"])
-        inputs = [promoted.PromotedInput(name, "", index, index) for index, name in enumerate(shown)]
-        values = {entry.name: promoted.host_value(host, entry) for entry in inputs}
-        return {name: value for name, value in values.items() if value is not promoted.UNSET}
+    @cached_property
+    def _host_values(self) -> HostValues:
+        """The values that the host of this subgraph holds."""
+        if self._host is None:
+            return HostValues()
+        return self._subgraphs.host_values(self._host)
 
     def _within(self, host: Json) -> _Graph:
         """The subgraph that a node stands for."""
