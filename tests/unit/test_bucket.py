@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from comfy_worker.errors import InvalidSettings, InvalidValue
-from comfy_worker.response.s3_config import parse_s3_config
+from comfy_worker.deadline import Stop
+from comfy_worker.errors import DeliveryFailed, InvalidSettings, InvalidValue, JobTimedOut
+from comfy_worker.response import s3_config as s3_config_module
+from comfy_worker.response.s3_config import job_uploader, parse_s3_config
 from comfy_worker.s3_location import parse_endpoint
 from comfy_worker.settings import Settings
 
@@ -118,3 +123,43 @@ def test_a_job_may_bring_its_own() -> None:
 def test_an_s3_config_that_is_none_is_told(given: Any) -> None:
     with pytest.raises(InvalidValue, match="s3Config"):
         parse_s3_config(given)
+
+
+@pytest.fixture
+def silent_names() -> Iterator[Any]:
+    """A name server that never answers."""
+    over = threading.Event()
+
+    def resolve(*_: Any, **__: Any) -> list[Any]:
+        over.wait(60)
+        return []
+
+    yield resolve
+    over.set()
+
+
+def test_silent_name_servers_cannot_outlast_the_job(silent_names: Any) -> None:
+    with pytest.raises(JobTimedOut):
+        job_uploader(ASKED, allow_private=False, stop=Stop(timeout_s=0.3), resolve=silent_names)
+
+
+def test_silent_name_servers_are_given_up(silent_names: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_config_module, "LOOK_UP_LIMIT_S", 0.3)
+    with pytest.raises(DeliveryFailed, match=r"no address for s3\.example\.com within 0\.3 s"):
+        job_uploader(ASKED, allow_private=False, resolve=silent_names)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "problem"),
+    [
+        (["10.0.0.1"], "has an address that is not public"),
+        (["93.184.216.34", "127.0.0.1"], "has an address that is not public"),
+        ([], "does not exist"),
+    ],
+)
+def test_hosts_without_public_addresses_are_rejected(addresses: list[str], problem: str) -> None:
+    def resolve(_host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    with pytest.raises(InvalidValue, match=problem):
+        job_uploader(ASKED, allow_private=False, resolve=resolve)
