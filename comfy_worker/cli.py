@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_worker.errors import InvalidWorkflow, WorkerError
-from comfy_worker.inputs.embedded_workflow import graph_of_picture
+from comfy_worker.inputs.embedded_workflow import graph_of_picture, with_embedded_workflow
 from comfy_worker.models.catalog import listed_models
 from comfy_worker.planning.templates import PARAMS
 from comfy_worker.request.schema import JobInput
@@ -98,7 +98,7 @@ def _parsed(data: bytes) -> Any:
     asked = value.get("input") if isinstance(value, dict) else None
     if not isinstance(asked, dict) or "workflow" not in asked:
         return value
-    return JobInput.read({"workflow": asked["workflow"]}).workflow
+    return with_embedded_workflow(JobInput.read({"workflow": asked["workflow"]})).workflow
 
 
 def _report(command: str, read: Callable[[], bytes], defs: NodeDefs) -> Report:

@@ -31,6 +31,7 @@ from comfy_worker.errors import (
     ModelNotFound,
 )
 from comfy_worker.image_processes import image_processes
+from comfy_worker.inputs.embedded_workflow import with_embedded_workflow
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.logs import bound, conceal, concealed, job_secrets
 from comfy_worker.models.catalog import listed_models, log_model_locations
@@ -186,6 +187,7 @@ class JobRunner:
         if asked.api_name in ("getModels", "getOptions", "setOptions"):
             return self._a1111_options(asked, stop)
         request = JobInput.read(asked.input, asked.said, KNOWN_WORDS, stop.check)
+        request = with_embedded_workflow(request)
         most = self._settings.max_batch_size
         if request.batch_size is not None and request.batch_size > most:
             word = asked.said.get("batch_size", "batch_size")

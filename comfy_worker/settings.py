@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from comfy_common import paths
 from comfy_common.sources import HUB
 from comfy_worker.errors import InvalidSettings
-from comfy_worker.request.schema import Response
+from comfy_worker.response_formats import ResponseFormat
 from comfy_worker.s3_location import EXPIRY_LIMIT_S, Bucket, locate
 
 __all__ = ["Settings"]
@@ -140,7 +140,7 @@ class Settings(BaseModel):
         description="Checkpoint that stands in where a template's own is not installed: a file in `checkpoints`, "
         "or a hub id that docs/settings.md lists",
     )
-    response_format: Response = Field(
+    response_format: ResponseFormat = Field(
         "images",
         alias="RESPONSE_FORMAT",
         description="Shape of the answer where a request does not name one by `response`",

@@ -8,8 +8,9 @@ from comfy_worker.errors import InvalidWorkflow
 from comfy_worker.inputs import files as media
 from comfy_worker.inputs.picture_texts import picture_texts
 from comfy_worker.json_values import find_problem, parse_json
+from comfy_worker.request.schema import JobInput
 
-__all__ = ["graph_of_picture", "is_picture", "read_saved_graph"]
+__all__ = ["graph_of_picture", "read_saved_graph", "with_embedded_workflow"]
 
 # The API format comes first: it is what ran, with every variant chosen.
 KEYS = ("prompt", "workflow")
@@ -17,8 +18,21 @@ KEYS = ("prompt", "workflow")
 MAX_NAME = 200
 
 
-def is_picture(text: str) -> bool:
-    """Whether a text is a picture as base64 or data URI, rather than a name."""
+def with_embedded_workflow(request: JobInput) -> JobInput:
+    """Replace a picture in ``workflow`` by the graph that it holds; other requests stay as they are.
+
+    Raises:
+        InvalidMedia: the picture is not base64.
+        InvalidWorkflow: it cannot be read as a picture, or holds no graph.
+    """
+    text = request.workflow
+    if not isinstance(text, str) or not _is_picture(text):
+        return request
+    return request.model_copy(update={"workflow": read_saved_graph(text)})
+
+
+def _is_picture(text: str) -> bool:
+    """Whether a text is a picture as base64 or data URI, rather than a template's name."""
     return text.startswith("data:") or len(text) > MAX_NAME
 
 

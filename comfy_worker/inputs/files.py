@@ -18,16 +18,14 @@ from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.image_processes import ImageTask, TaskFault, image_processes, split
 from comfy_worker.inputs.fetch import Fetcher
 from comfy_worker.logs import ContextThreadPool
-
-if TYPE_CHECKING:  # the settings import the contract, which imports this
-    from comfy_worker.settings import Settings
+from comfy_worker.settings import Settings
 
 __all__ = ["InputFiles", "decode", "is_in_place"]
 

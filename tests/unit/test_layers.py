@@ -34,19 +34,20 @@ ROOMS = {
     "comfy_worker.imaging": (),
     "comfy_worker.image_processes": ("comfy_common", "comfy_worker.deadline", "comfy_worker.errors"),
     "comfy_worker.json_values": (),
+    "comfy_worker.response_formats": (),
     "comfy_worker.s3_location": (),
     "comfy_worker.settings": (
         "comfy_common",
         "comfy_worker.errors",
-        "comfy_worker.request.schema",
+        "comfy_worker.response_formats",
         "comfy_worker.s3_location",
     ),
     # the stages of a job
     "comfy_worker.request": (
         "comfy_worker.errors",
-        "comfy_worker.inputs.embedded_workflow",
         "comfy_worker.json_values",
         "comfy_worker.nearest",
+        "comfy_worker.response_formats",
     ),
     "comfy_worker.inputs": (
         "comfy_common",
@@ -100,6 +101,7 @@ ROOMS = {
         "comfy_worker.outgoing",
         "comfy_worker.planning",
         "comfy_worker.request",
+        "comfy_worker.response_formats",
         "comfy_worker.s3_location",
         "comfy_worker.settings",
         "comfy_worker.workflow",

@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from comfy_worker.errors import InvalidInput, InvalidMedia, InvalidWorkflow
-from comfy_worker.inputs.embedded_workflow import read_saved_graph
+from comfy_worker.inputs.embedded_workflow import read_saved_graph, with_embedded_workflow
 from comfy_worker.request.schema import JobInput
 from tests import bombs
 
@@ -72,7 +72,8 @@ def with_notes() -> dict[str, object]:
 )
 def test_the_graph_is_read_the_one_that_ran_first(text: str, graph: object) -> None:
     assert read_saved_graph(text) == graph
-    assert JobInput.read({"workflow": "data:image/png;base64," + text}).workflow == graph
+    request = JobInput.read({"workflow": "data:image/png;base64," + text})
+    assert with_embedded_workflow(request).workflow == graph
 
 
 MANY_TAGS = b"".join(struct.pack("<HHII", 0x0110, 2, 1_000_000, 8) for _ in range(65_000))
@@ -157,10 +158,13 @@ def test_metadata_that_means_harm_is_refused(data: bytes, sentence: str) -> None
 )
 def test_a_picture_without_one_is_refused(text: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        JobInput.read({"workflow": "data:image/png;base64," + text.removeprefix("data:image/png;base64,")})
+        with_embedded_workflow(
+            JobInput.read({"workflow": "data:image/png;base64," + text.removeprefix("data:image/png;base64,")})
+        )
 
 
 def test_a_short_text_is_a_name() -> None:
-    assert JobInput.read({"workflow": "iVBORw0KGgo"}).workflow == "iVBORw0KGgo"
+    request = JobInput.read({"workflow": "iVBORw0KGgo"})
+    assert with_embedded_workflow(request).workflow == "iVBORw0KGgo"
     with pytest.raises(InvalidInput):
         JobInput.read({"workflow": "{cut"})
