@@ -16,14 +16,16 @@ MAX_URL = 1000  # characters; a host has at most 253
 EXPIRY_LIMIT_S = 7 * 24 * 3600  # the longest life of a link with a signature of version 4
 URL_PROBLEM = "should be a URL such as https://s3.eu-central-1.amazonaws.com"
 
-# Hosts that begin with the bucket: AWS and services with the same host names, DigitalOcean, Cloudflare.
+# Hosts that begin with the bucket: AWS and services with the same host names, DigitalOcean,
+# Cloudflare.
 _VIRTUAL_HOSTS = (
     re.compile(r"(?P<bucket>.+)\.(?P<host>s3[.-].+)"),
     re.compile(r"(?P<bucket>.+)\.(?P<host>[\w-]+\.digitaloceanspaces\.com.*)"),
     re.compile(r"(?P<bucket>.+)\.(?P<host>[0-9a-f]{32}(?:\.\w+)?\.r2\.cloudflarestorage\.com.*)"),
 )
 _REGION = re.compile(
-    r"(?:^|\.)s3(?:\.dualstack)?[.-](?P<aws>[a-z]+-[\w-]+)\.|(?P<spaces>[\w-]+)\.digitaloceanspaces\.com"
+    r"(?:^|\.)s3(?:\.dualstack)?[.-](?P<aws>[a-z]+-[\w-]+)\."
+    r"|(?P<spaces>[\w-]+)\.digitaloceanspaces\.com"
 )
 
 

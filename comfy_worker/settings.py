@@ -16,7 +16,8 @@ from pydantic_core import PydanticCustomError
 from comfy_common import paths
 from comfy_common.sources import HUB
 from comfy_worker.errors import InvalidSettings
-from comfy_worker.request.schema import Response
+from comfy_worker.input_limits import InputLimits
+from comfy_worker.response_formats import ResponseFormat
 from comfy_worker.s3_location import EXPIRY_LIMIT_S, Bucket, parse_endpoint
 
 __all__ = ["Settings"]
@@ -140,7 +141,7 @@ class Settings(BaseModel):
         description="Checkpoint that stands in where a template's own is not installed: a file in `checkpoints`, "
         "or a hub id that docs/settings.md lists",
     )
-    response_format: Response = Field(
+    response_format: ResponseFormat = Field(
         "images",
         alias="RESPONSE_FORMAT",
         description="Shape of the answer where a request does not name one by `response`",
@@ -333,6 +334,18 @@ class Settings(BaseModel):
         """The values that nobody may see."""
         given = (getattr(self, name) for name in type(self).model_fields)
         return [value.get_secret_value() for value in given if isinstance(value, SecretStr)]
+
+    @property
+    def input_limits(self) -> InputLimits:
+        """The limits for the files of a job."""
+        return InputLimits(
+            max_files=self.max_inputs,
+            max_mb=self.max_input_mb,
+            max_pixels=self.max_input_pixels,
+            timeout_s=self.input_timeout_s,
+            allowed_hosts=self.allowed_url_hosts,
+            allow_private=self.allow_private_urls,
+        )
 
     @property
     def bucket(self) -> Bucket | None:

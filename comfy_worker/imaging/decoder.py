@@ -1,7 +1,8 @@
 """Decodes the files that clients send: pictures, masks, videos and sounds.
 
-Runs in a process that can be ended (:mod:`comfy_worker.imaging.processes`), because nobody knows how long a
-client's file takes. The header of each file is read first; its pixels are decoded only if they are within the limits.
+Runs in a process that can be ended (:mod:`comfy_worker.imaging.processes`), because nobody knows
+how long a client's file takes. The header of each file is read first; its pixels are decoded only
+if they are within the limits.
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ from av.container import InputContainer
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from comfy_worker.errors import InvalidMedia
+from comfy_worker.imaging.messages import Answer
 from comfy_worker.imaging.png import write_png
 
 __all__ = ["Clip", "Decoder", "mask_file", "read_image", "read_mask", "read_media", "with_mask"]
 
 PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 
-# Pillow reads about fifty formats, one of them by running Ghostscript. These are the ones that people send.
+# Pillow reads about fifty formats, one of them by running Ghostscript. These are the ones that
+# people send.
 PICTURES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
-# The suffix of each format that is accepted, by FFmpeg's name. Playlists are not: they name further files.
+# The suffix of each format that is accepted, by FFmpeg's name. Playlists are not: they name further
+# files.
 CLIPS = {
     "mov": ".mp4",
     "matroska": ".mkv",
@@ -43,12 +47,14 @@ CLIPS = {
     "wav": ".wav",
     "aac": ".aac",
 }
-# Formats where FFmpeg marks a packet that is cut short. It would mark the last packet of a complete WAV too.
+# Formats where FFmpeg marks a packet that is cut short. It would mark the last packet of a complete
+# WAV too.
 MARKED = {"mov", "avi"}
 # Formats whose header holds the clip's duration. The duration of an MP3 is a guess.
 TIMED = {"matroska", "flac"}
 MAX_PACKETS = 200_000
-# The decoder walks over all pixels for each scan of a JPEG. Cameras and editors write about ten scans.
+# The decoder walks over all pixels for each scan of a JPEG. Cameras and editors write about ten
+# scans.
 MAX_SCANS = 100
 # A marker within the data of a scan that is neither a stuffed byte nor a restart.
 JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
@@ -56,7 +62,8 @@ JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
 LONE_MARKERS = {0x01, 0xD8, *range(0xD0, 0xD8)}
 SOS, EOI = 0xDA, 0xD9
 
-# What Pillow and its plugins raise for a damaged file. An image sequence without a time base divides by zero.
+# What Pillow and its plugins raise for a damaged file. An image sequence without a time base
+# divides by zero.
 BROKEN = (
     ArithmeticError,
     AttributeError,
@@ -107,7 +114,7 @@ class Decoder:
     def __init__(self) -> None:
         self._files: list[_ProbedFile] = []
 
-    def probe(self, request: dict[str, Any], blocks: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
+    def probe(self, request: dict[str, Any], blocks: list[bytes]) -> Answer:
         """Read the header of a file, and keep the file for :meth:`store`.
 
         Args:
@@ -133,11 +140,12 @@ class Decoder:
         self._files.append(file)
         return {"pixels": pixels}, []
 
-    def store(self, request: dict[str, Any], _blocks: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
+    def store(self, request: dict[str, Any], _blocks: list[bytes]) -> Answer:
         """Decode a probed file, and write it in a form that ComfyUI reads correctly.
 
         Args:
-            request: ``index``, counted in the order of the probes, and ``target``, a path without suffix.
+            request: ``index``, counted in the order of the probes, and ``target``, a path without
+                suffix.
 
         Returns:
             ``suffix``: the suffix of the file that was written.
@@ -178,11 +186,13 @@ def read_image(key: str, data: bytes, max_pixels: int) -> Image.Image:
 
     Args:
         key: the file's key in the input, for the error.
-        data: a file in one of the formats :data:`PICTURES`. Only the first frame of an animation is read.
+        data: a file in one of the formats :data:`PICTURES`. Only the first frame of an animation is
+            read.
         max_pixels: limit of width times height.
 
     Raises:
-        InvalidMedia: the file is not a picture, is cut short, has too many pixels, or takes too long to decode.
+        InvalidMedia: the file is not a picture, is cut short, has too many pixels, or takes too
+            long to decode.
     """
     try:
         return _decode_picture(key, data, max_pixels)
@@ -229,12 +239,18 @@ def read_media(key: str, data: bytes, max_pixels: int) -> Image.Image | Clip:
 
 
 def mask_file(mask: Image.Image) -> Image.Image:
-    """Return a mask that ``LoadImageMask`` reads the same from any channel. It inverts alpha and no other channel."""
+    """Return a mask that ``LoadImageMask`` reads the same from any channel.
+
+    It inverts alpha and no other channel.
+    """
     return Image.merge("RGBA", [mask, mask, mask, ImageChops.invert(mask)])
 
 
 def with_mask(image: Image.Image, mask: Image.Image) -> Image.Image:
-    """Put a mask into a picture's alpha channel, where ``LoadImage`` reads it: transparent means repaint."""
+    """Put a mask into a picture's alpha channel, where ``LoadImage`` reads it.
+
+    Transparent means repaint.
+    """
     masked = image.convert("RGBA")
     if mask.size != image.size:
         mask = mask.resize(image.size)
@@ -259,8 +275,8 @@ def _open_picture(key: str, data: bytes, max_pixels: int) -> Iterator[Image.Imag
                 raise _too_many_pixels(key, max_pixels)
             if opened.format in ("JPEG", "MPO") and _count_scans(data) > MAX_SCANS:
                 raise InvalidMedia(
-                    f"{key} is a JPEG of more than {MAX_SCANS} scans, which takes too long to decode; "
-                    "save it again as a plain JPEG or PNG"
+                    f"{key} is a JPEG of more than {MAX_SCANS} scans, which takes too long to "
+                    "decode; save it again as a plain JPEG or PNG"
                 )
             yield opened
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -278,7 +294,7 @@ def _count_pixels(key: str, data: bytes, max_pixels: int) -> int:
 
 
 def _decode_picture(key: str, data: bytes, max_pixels: int) -> Image.Image:
-    """Decode a picture to a mode that ComfyUI reads correctly; raises as :func:`_open_picture` does."""
+    """Decode a picture to a mode that ComfyUI reads correctly; raises as ``_open_picture`` does."""
     with _open_picture(key, data, max_pixels) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I") or image.mode == "F":
@@ -287,7 +303,7 @@ def _decode_picture(key: str, data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _to_eight_bits(key: str, image: Image.Image) -> Image.Image:
-    """Convert grey of 16 bits or of floating point numbers, which ComfyUI would read as white or black."""
+    """Convert 16 bits or floating point numbers, which ComfyUI would read as white or black."""
     values = np.asarray(image)
     least = float(values.min())
     most = float(values.max())
@@ -303,7 +319,10 @@ def _to_eight_bits(key: str, image: Image.Image) -> Image.Image:
 
 
 def _count_scans(data: bytes) -> int:
-    """Count the scans of a JPEG, up to one more than the limit. Those of a thumbnail in its header do not count."""
+    """Count the scans of a JPEG, up to one more than the limit.
+
+    Those of a thumbnail in its header do not count.
+    """
     position = 2
     scans = 0
     while scans <= MAX_SCANS:
@@ -345,7 +364,10 @@ def _format(container: InputContainer) -> str:
 
 
 def _is_cut(container: InputContainer) -> bool:
-    """Whether a clip ends before the end that its header gives. Reads the packets without decoding them."""
+    """Whether a clip ends before the end that its header gives.
+
+    Reads the packets without decoding them.
+    """
     name = _format(container)
     end_s = 0.0
     for packet in itertools.islice(container.demux(), MAX_PACKETS):
@@ -370,15 +392,15 @@ def _ends_early(container: InputContainer, end_s: float) -> bool:
 
 def _not_a_picture(key: str) -> InvalidMedia:
     return InvalidMedia(
-        f"{key} cannot be decoded: the data is not a picture in a supported format, or is cut short; "
-        "send PNG, JPEG or WebP"
+        f"{key} cannot be decoded: the data is not a picture in a supported format, "
+        "or is cut short; send PNG, JPEG or WebP"
     )
 
 
 def _not_media(key: str) -> InvalidMedia:
     return InvalidMedia(
-        f"{key} cannot be decoded: the data is not a picture, video or sound in a supported format, "
-        "or is cut short; send PNG, JPEG, WebP, MP4, WebM, FLAC, MP3 or WAV"
+        f"{key} cannot be decoded: the data is not a picture, video or sound in a supported "
+        "format, or is cut short; send PNG, JPEG, WebP, MP4, WebM, FLAC, MP3 or WAV"
     )
 
 

@@ -1,7 +1,8 @@
 """Encodes the pixels that nodes saved, and makes pictures smaller.
 
-Runs in a process that can be ended (:mod:`comfy_worker.imaging.processes`): a picture of 64 megapixels keeps an
-encoder busy for many seconds, and a thread in a C library cannot be stopped when its job ends.
+Runs in a process that can be ended (:mod:`comfy_worker.imaging.processes`): a picture of 64
+megapixels keeps an encoder busy for many seconds, and a thread in a C library cannot be stopped
+when its job ends.
 """
 
 from __future__ import annotations
@@ -14,17 +15,26 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from comfy_worker.imaging.messages import Answer
 from comfy_worker.imaging.png import write_png
 
 __all__ = ["Encoder"]
 
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
-# In a WebP file ComfyUI stores ``prompt`` under the tag Model, and further texts under Make and the tags below it.
+# In a WebP file ComfyUI stores ``prompt`` under the tag Model, and further texts under Make and the
+# tags below it.
 EXIF_MODEL, EXIF_MAKE = 0x0110, 0x010F
 JPEG_EXIF_LIMIT = 65_533
+# What Pillow raises if it cannot read a picture.
+UNREADABLE = (
+    UnidentifiedImageError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,
+)
 
 Pixels = npt.NDArray[np.uint8]
-Answer = tuple[dict[str, Any], list[bytes]]
 
 
 class Encoder:
@@ -42,11 +52,12 @@ class Encoder:
         """Encode raw pixels.
 
         Args:
-            request: ``source`` and ``target``, paths; ``shape``, (height, width, channels); and ``format``,
-                ``quality`` and ``lossless`` of the job's ``output``.
+            request: ``source`` and ``target``, paths; ``shape``, (height, width, channels); and
+                ``format``, ``quality`` and ``lossless`` of the job's ``output``.
 
         Returns:
-            ``format``: the format of the file. ``warnings``: for the client, each to be put behind the file's name.
+            ``format``: the format of the file. ``warnings``: for the client, each to be put behind
+            the file's name.
         """
         pixels = np.fromfile(request["source"], np.uint8).reshape(request["shape"])
         height, width, _channels = pixels.shape
@@ -96,24 +107,24 @@ class Encoder:
         return file.getvalue(), warnings
 
     def measure(self, request: dict[str, Any], _blocks: list[bytes]) -> Answer:
-        """Read ``size``, (width, height), of the picture at ``source``; None if Pillow cannot read the file."""
+        """Read ``size``, (width, height), of the picture at ``source``; None if it is unreadable."""
         try:
             with Image.open(request["source"]) as image:
                 return {"size": image.size}, []
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except UNREADABLE:
             return {"size": None}, []
 
     def shrink(self, request: dict[str, Any], blocks: list[bytes]) -> Answer:
         """Make a still picture smaller.
 
         Args:
-            request: ``source``, the path of a picture, or None if its bytes are a block; ``quality``; and
-                ``scale`` of each side.
+            request: ``source``, the path of a picture, or None if its bytes are a block;
+                ``quality``; and ``scale`` of each side.
             blocks: the picture, if there is no ``source``.
 
         Returns:
-            ``format`` and ``size``, and the bytes. A WebP stays one, transparency becomes WebP, all else JPEG.
-            ``still`` is false if the picture must stay as it is, such as an animation.
+            ``format`` and ``size``, and the bytes. A WebP stays one, transparency becomes WebP, all
+            else JPEG. ``still`` is false if the picture must stay as it is, such as an animation.
         """
         Image.MAX_IMAGE_PIXELS = None  # pictures of the workflow's nodes may have any size
         with Image.open(request["source"] or io.BytesIO(blocks[0])) as opened:

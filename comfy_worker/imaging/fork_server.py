@@ -1,7 +1,10 @@
-"""Forks a process for each task on pixels: ``python -m comfy_worker.imaging.fork_server CONTROL_FD PARENT_PID``.
+"""Forks a process for each task on pixels.
 
-Started by :mod:`comfy_worker.imaging.processes`. The server has the libraries loaded and no threads, so a fork takes
-milliseconds and shares its memory. The server ends when its parent ends, and every task ends with the server.
+Usage: ``python -m comfy_worker.imaging.fork_server CONTROL_FD PARENT_PID``.
+
+Started by :mod:`comfy_worker.imaging.processes`. The server has the libraries loaded and no
+threads, so a fork takes milliseconds and shares its memory. The server ends when its parent ends,
+and every task ends with the server.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Any
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.imaging.decoder import Decoder
 from comfy_worker.imaging.encoder import Encoder
-from comfy_worker.imaging.messages import CONTROL, KILL, receive, send
+from comfy_worker.imaging.messages import CONTROL, KILL, Answer, receive, send
 
 __all__ = ["main", "steps"]
 
@@ -33,7 +36,7 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 # The address space of this process where /proc does not tell it.
 ASSUMED_SIZE = 1 << 30
 
-Step = Callable[[dict[str, Any], list[bytes]], tuple[dict[str, Any], list[bytes]]]
+Step = Callable[[dict[str, Any], list[bytes]], Answer]
 
 
 def steps() -> dict[str, Step]:
@@ -78,7 +81,7 @@ def main(control: socket.socket, parent_pid: int) -> None:
 
 
 def _wake_on_child_end() -> socket.socket:
-    """Return a socket that becomes readable when a task has ended, so that the task is reaped at once."""
+    """Return a socket that becomes readable when a task has ended, which must be reaped."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
@@ -89,7 +92,10 @@ def _wake_on_child_end() -> socket.socket:
 
 
 def _reap(pids: dict[int, int]) -> None:
-    """Forget the tasks that have ended. Until it is reaped, a process id cannot belong to another process."""
+    """Forget the tasks that have ended.
+
+    Until it is reaped, a process id cannot belong to another process.
+    """
     while True:
         try:
             ended, _ = os.waitpid(-1, os.WNOHANG)

@@ -8,9 +8,13 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["CONTROL", "FORK", "KILL", "receive", "send"]
+__all__ = ["CONTROL", "FORK", "KILL", "Answer", "receive", "send"]
 
-# To the fork server: the order, the number of the task, and how many bytes of memory the task may take (0: no limit).
+Answer = tuple[dict[str, Any], list[bytes]]
+"""The answer of a step as JSON, and the blocks of bytes that belong to it."""
+
+# To the fork server: the order, the number of the task, and how many bytes of memory the task may
+# take (0: no limit).
 CONTROL = struct.Struct(">cIQ")
 FORK, KILL = b"F", b"K"
 # Before a message: the length of its JSON, and how many blocks of bytes follow it.
@@ -28,7 +32,7 @@ def send(connection: socket.socket, message: dict[str, Any], blocks: Sequence[by
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[bytes]] | None:
-    """Read a message and the blocks of bytes that belong to it; None if the other side has closed."""
+    """Read a message and the blocks that belong to it; None if the other side has closed."""
     try:
         length, count = HEAD.unpack(_read_exactly(connection, HEAD.size))
         message: dict[str, Any] = json.loads(_read_exactly(connection, length))

@@ -1,7 +1,8 @@
 """Writes PNG files many times faster than a general encoder.
 
-Each row is stored as its difference to the row above (PNG's filter 2). NumPy does this for all rows together.
-isal's fastest deflate makes smaller files of these rows than zlib makes of the plain ones.
+Each row is stored as its difference to the row above (PNG's filter 2). NumPy does this for all rows
+together. isal's fastest deflate makes smaller files of these rows than zlib makes of the plain
+ones.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def write_png(pixels: npt.NDArray[np.uint8], text: Mapping[str, str]) -> bytes:
 
     Args:
         pixels: (height, width, 1 to 4 channels), in C order.
-        text: by keyword of 1 to 79 Latin-1 characters. Stored in text chunks, as ComfyUI stores its graphs.
+        text: by keyword of 1 to 79 Latin-1 characters. Stored in text chunks, as ComfyUI stores its
+            graphs.
     """
     height, width, channels = pixels.shape
     rows = pixels.reshape(height, width * channels)

@@ -1,7 +1,7 @@
 """Runs work on pixels in processes that end with their task, with the job, or with the worker.
 
-A small server process (:mod:`comfy_worker.imaging.fork_server`) has the libraries loaded and forks a process for
-each task, in a few milliseconds.
+A small server process (:mod:`comfy_worker.imaging.fork_server`) has the libraries loaded and forks
+a process for each task, in a few milliseconds.
 """
 
 from __future__ import annotations
@@ -24,14 +24,23 @@ from typing import Any
 from comfy_common import paths
 from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import InvalidMedia
-from comfy_worker.imaging.messages import CONTROL, FORK, KILL, receive, send
+from comfy_worker.imaging.messages import CONTROL, FORK, KILL, Answer, receive, send
 
 __all__ = ["ImageProcesses", "ImageTask", "TaskFault", "image_processes", "split_into_shares"]
 
 # A healthy process reads each request at once.
 SEND_LIMIT_S = 60.0
 # The server gets no other variable of the environment: it needs neither tokens nor keys.
-ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
+ENVIRONMENT = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "LD_LIBRARY_PATH",
+)
 # A library that starts threads of its own cannot be forked.
 NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -57,9 +66,7 @@ class ImageTask:
         self._stop = stop
         connection.settimeout(SEND_LIMIT_S)
 
-    def run(
-        self, step: str, request: dict[str, Any], *blocks: bytes, limit_s: float = math.inf
-    ) -> tuple[dict[str, Any], list[bytes]]:
+    def run(self, step: str, request: dict[str, Any], *blocks: bytes, limit_s: float = math.inf) -> Answer:
         """Run a step in the process.
 
         Args:

@@ -1,7 +1,8 @@
-"""Receives the files that a client sent: base64, data URI or URL become verified files in the job's own folder.
+"""Receives a client's files: base64, data URI or URL become verified files in the job's own folder.
 
-The type of a file is detected from its content, not from its name. The order of the steps matters: all files are
-fetched, then all headers are read, then all limits are checked, and only then pixels are decoded.
+The type of a file is detected from its content, not from its name. The order of the steps matters:
+all files are fetched, then all headers are read, then all limits are checked, and only then pixels
+are decoded.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from typing import TypeVar
 from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.imaging.processes import ImageTask, TaskFault, image_processes, split_into_shares
+from comfy_worker.input_limits import InputLimits
 from comfy_worker.inputs.fetch import Fetcher
 from comfy_worker.inputs.inline_source import decode_base64, is_url
-from comfy_worker.inputs.limits import InputLimits
 from comfy_worker.logs import ContextThreadPool
 
 __all__ = ["InputFiles"]
@@ -38,7 +39,8 @@ PARALLEL = 8
 MAX_PIXELS_FACTOR = 4
 # How long the decoding of a file may take. A picture of 64 megapixels takes a few seconds.
 DECODE_LIMIT_S = 60.0
-# How much memory a decoder may take: a fixed amount, and bytes for each pixel of the largest allowed picture.
+# How much memory a decoder may take: a fixed amount, and bytes for each pixel of the largest
+# allowed picture.
 DECODER_MEMORY, BYTES_PER_PIXEL = 1 << 30, 32
 
 
@@ -48,7 +50,8 @@ class _PendingFile:
 
     Attributes:
         key: its key in the input.
-        content: ``picture``, ``mask``, ``merged`` (a picture and its mask, which become one file) or ``any``.
+        content: ``picture``, ``mask``, ``merged`` (a picture and its mask, which become one file)
+            or ``any``.
         sources: base64, a data URI or a URL, by key in the input; two of them for ``merged``.
     """
 
@@ -114,7 +117,10 @@ class _Attempt(Stop):
         super().check()
 
     def run_all(self, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
-        """Call ``work`` with each item, several at the same time. A failure ends the work on all others."""
+        """Call ``work`` with each item, several at the same time.
+
+        A failure ends the work on all others.
+        """
         if len(items) == 1:
             return [work(items[0])]
         pool = ContextThreadPool(PARALLEL, thread_name_prefix="input")
@@ -140,12 +146,14 @@ class InputFiles:
     """The files that a client sent with one job.
 
     Args:
-        folder: the job's own folder below ComfyUI's input folder; made when the first file is stored.
+        folder: the job's own folder below ComfyUI's input folder; made when the first file is
+            stored.
         limits: how many files there may be, how large they may be, and which hosts URLs may reach.
         stop: when to give up; None: never.
 
     Attributes:
-        names: the name that ``LoadImage`` has for each file, ``<folder>/<name>``, by key in the input.
+        names: the name that ``LoadImage`` has for each file, ``<folder>/<name>``, by key in the
+            input.
     """
 
     def __init__(self, folder: Path, limits: InputLimits, stop: Stop | None = None) -> None:
@@ -154,18 +162,21 @@ class InputFiles:
         self._limits = limits
         self._stop = stop or Stop()
         self._pixels = 0
-        # Decreases only during fetches: a model that is downloaded between two files must not use it up.
+        # Decreases only during fetches: a model that is downloaded between two files must not use
+        # it up.
         self._fetch_time_left_s = limits.timeout_s
 
     def add_pictures(self, sources: Mapping[str, str], *, merged: bool = False) -> None:
-        """Receive pictures. The picture under ``mask`` is stored so that every channel holds the mask.
+        """Receive pictures. A picture under ``mask`` is stored so that every channel holds the mask.
 
         Args:
             sources: base64, a data URI or a URL, by key in the input.
-            merged: whether ``image`` and ``mask`` become one file, named under both keys, with the mask as alpha.
+            merged: whether ``image`` and ``mask`` become one file, named under both keys, with the
+                mask as alpha.
 
         Raises:
-            InvalidMedia: a file cannot be fetched, is not a picture or is too large; or there are too many.
+            InvalidMedia: a file cannot be fetched, is not a picture or is too large; or there are
+                too many.
         """
         files = []
         pair = {}
@@ -182,7 +193,10 @@ class InputFiles:
             self.names["mask"] = self.names["image"]
 
     def add_any(self, sources: Mapping[str, str]) -> None:
-        """Receive pictures, videos and sounds. Arguments and errors are those of :meth:`add_pictures`."""
+        """Receive pictures, videos and sounds.
+
+        Arguments and errors are those of :meth:`add_pictures`.
+        """
         self._receive([_PendingFile(key, "any", {key: source}) for key, source in sources.items()])
 
     def _receive(self, files: Sequence[_PendingFile]) -> None:
@@ -204,7 +218,7 @@ class InputFiles:
             self._folder.mkdir(exist_ok=True)
             if pixels <= max_pixels:
                 names = attempt.run_all(processes, _DecoderProcess.store)
-            else:  # one process after the other, so that the memory for their pixels does not add up
+            else:  # one after the other, so that the memory for their pixels does not add up
                 names = [process.store() for process in processes]
         for names_of_process in names:
             self.names |= names_of_process
@@ -216,7 +230,10 @@ class InputFiles:
             raise InvalidMedia(f"the pictures have too many pixels together; send at most {limit:,}")
 
     def _fetch_all(self, attempt: _Attempt, files: Sequence[_PendingFile]) -> dict[str, bytes]:
-        """Return the bytes of each file by its key in the input. Several URLs are fetched at the same time."""
+        """Return the bytes of each file by its key in the input.
+
+        Several URLs are fetched at the same time.
+        """
         sources: dict[str, str] = {}
         for file in files:
             sources.update(file.sources)
@@ -246,19 +263,22 @@ class InputFiles:
         return decode_base64(key, source)
 
     @contextmanager
-    def _processes(
-        self, attempt: _Attempt, files: Sequence[_PendingFile]
-    ) -> Iterator[list[_DecoderProcess]]:
-        """Start processes that decode, each with its share of the files. They end when the block is left."""
+    def _processes(self, attempt: _Attempt, files: Sequence[_PendingFile]) -> Iterator[list[_DecoderProcess]]:
+        """Start processes that decode, each with its share of the files.
+
+        They end when the block is left.
+        """
         memory = DECODER_MEMORY + BYTES_PER_PIXEL * self._limits.max_pixels
         first = len(self.names)
         processes = []
         with contextlib.ExitStack() as stack:
             for share in split_into_shares(len(files)):
                 task = stack.enter_context(image_processes().task(attempt, memory))
-                targets = [self._folder / f"{first + index}_{_slug(files[index].key)}" for index in share]
-                pending = [files[index] for index in share]
-                processes.append(_DecoderProcess(task, list(zip(pending, targets, strict=True))))
+                pending = []
+                for index in share:
+                    target = self._folder / f"{first + index}_{_slug(files[index].key)}"
+                    pending.append((files[index], target))
+                processes.append(_DecoderProcess(task, pending))
             yield processes
 
 
@@ -270,12 +290,12 @@ def _decoder_faults(key: str) -> Iterator[None]:
     except TaskFault as fault:
         log.debug("%s: %s", key, fault, extra={"action": "input.fault"})
         sentences = {
-            "memory": f"{key} takes too much memory to decode; send it as a plain PNG or JPEG, or smaller",
-            "time": f"{key} takes longer than {DECODE_LIMIT_S:g} s to decode; send it as a plain PNG or JPEG",
-            "died": f"{key} made its decoder crash; send it as a plain PNG or JPEG",
+            "memory": "takes too much memory to decode; send it as a plain PNG or JPEG, or smaller",
+            "time": f"takes longer than {DECODE_LIMIT_S:g} s to decode; send a plain PNG or JPEG",
+            "died": "made its decoder crash; send it as a plain PNG or JPEG",
         }
-        damaged = f"{key} is a damaged or incomplete picture; send the complete file"
-        raise InvalidMedia(sentences.get(fault.reason, damaged)) from None
+        damaged = "is a damaged or incomplete picture; send the complete file"
+        raise InvalidMedia(f"{key} {sentences.get(fault.reason, damaged)}") from None
 
 
 def _slug(key: str) -> str:

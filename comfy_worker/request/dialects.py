@@ -16,7 +16,8 @@ from comfy_worker.json_values import find_problem
 from comfy_worker.request import dialect_names as words
 from comfy_worker.request.dialect_addons import CONTROLNET, LORA, entries, from_unit, without_hash
 from comfy_worker.request.graph_wrappers import unwrap_input
-from comfy_worker.request.schema import JobInput, Response
+from comfy_worker.request.schema import JobInput
+from comfy_worker.response_formats import ResponseFormat
 
 __all__ = ["API_NAMES", "KNOWN_WORDS", "Request", "translate"]
 
@@ -53,7 +54,7 @@ class Request:
     input: Any
     warnings: list[str] = field(default_factory=list)
     said: dict[str, str] = field(default_factory=dict)
-    response: Response | None = None
+    response: ResponseFormat | None = None
     api_name: str | None = None
     extra_data: dict[str, str] = field(default_factory=dict, repr=False)
 

@@ -24,10 +24,10 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from comfy_worker.errors import InputError, InvalidInput, UnknownKey, brief
-from comfy_worker.inputs.embedded_workflow import is_picture, read_saved_graph
 from comfy_worker.json_values import find_problem
 from comfy_worker.nearest import nearest
 from comfy_worker.request.graph_wrappers import looks_like_json, parse_graph_text, unwrap_graph
+from comfy_worker.response_formats import ResponseFormat
 
 __all__ = [
     "SEED_LIMIT",
@@ -37,7 +37,6 @@ __all__ = [
     "NamedImage",
     "Output",
     "Parameters",
-    "Response",
 ]
 
 SEED_LIMIT = 2**53
@@ -64,12 +63,12 @@ _WORDS: dict[Any, str] = {
 }
 NUMBERS = ("a whole number", "a number")
 
-Response = Literal["images", "image_base64", "image_list", "base64_list", "image_url", "image_url_list", "a1111"]
-"""The shapes of an answer."""
-
 
 def _graph_or_name(value: object, info: ValidationInfo) -> object:
-    """A graph may arrive as JSON text, as a body for ComfyUI's ``/prompt``, or within a picture."""
+    """Read a graph that arrives as JSON text, or wrapped as in a body for ComfyUI's ``/prompt``.
+
+    A picture stays the text that it is; :mod:`comfy_worker.planning.embedded_workflow` reads it.
+    """
     if isinstance(value, str) and looks_like_json(value):
         try:
             value = parse_graph_text(value)
@@ -78,8 +77,6 @@ def _graph_or_name(value: object, info: ValidationInfo) -> object:
         check = (info.context or {}).get("check")
         if (problem := find_problem(value, finite=False, check=check)) is not None:
             raise InvalidInput(f"workflow holds {problem}", [{"key": "workflow", "problem": problem}])
-    if isinstance(value, str) and is_picture(value):
-        return read_saved_graph(value)
     if not isinstance(value, (str, dict)):
         raise PydanticCustomError("workflow", "Input should be a template's name or a graph")
     return unwrap_graph(value)
@@ -277,7 +274,7 @@ class JobInput(Parameters):
     )
     output: Output = Field(default_factory=Output, description="how what was made comes back")
 
-    response: Response | None = Field(
+    response: ResponseFormat | None = Field(
         None, description="the shape of the answer, see [dialects](dialects.md); `RESPONSE_FORMAT` if absent"
     )
 

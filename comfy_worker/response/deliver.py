@@ -1,6 +1,7 @@
 """Delivers a job's files: as base64 in the result, or as links to storage.
 
-Whether a result fits through RunPod is calculated from the sizes of its files. Only files that fit are read.
+Whether a result fits through RunPod is calculated from the sizes of its files. Only files that fit
+are read.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from comfy_worker.response.shrink import base64_size, shrink_steps
 __all__ = ["ENVELOPE", "MB", "Delivery", "MediaByCategory", "result_limit"]
 
 MB = 1_000_000
-# The sizes that RunPod documents: for the result of /runsync, for that of /run, and for one value of a stream.
+# The sizes that RunPod documents: for the result of /runsync, for that of /run, and for one value
+# of a stream.
 SYNC_LIMIT, RUN_LIMIT, STREAM_LIMIT = 20 * MB, 10 * MB, MB
 # Reserved for what the SDK adds to a result, and for warnings.
 ENVELOPE = 10_000
@@ -78,8 +80,8 @@ class Delivery:
     ) -> None:
         if output.delivery == "s3" and storage is None:
             raise InvalidValue(
-                "output.delivery cannot be s3, since no storage is configured; set the BUCKET_ variables, send "
-                "s3Config, or ask for base64",
+                "output.delivery cannot be s3, since no storage is configured; set the BUCKET_ "
+                "variables, send s3Config, or ask for base64",
                 [{"key": "output.delivery"}],
             )
         self.warnings: list[str] = []
@@ -103,12 +105,14 @@ class Delivery:
         """Make files part of a result that fits through RunPod.
 
         Args:
-            files: all files of the result. Files that :meth:`deliver_partial` uploaded are not uploaded again.
+            files: all files of the result. Files that :meth:`deliver_partial` uploaded are not
+                uploaded again.
             seed: the job's.
             json_of: returns the JSON of the result that contains these media.
 
         Returns:
-            The media by category (``images``, ``videos``, ``audio``, ``files``), in the order of the files.
+            The media by category (``images``, ``videos``, ``audio``, ``files``), in the order of
+            the files.
 
         Raises:
             DeliveryFailed: the storage did not accept the files, and as base64 they do not fit.
@@ -131,24 +135,27 @@ class Delivery:
                 too_large = f"the result takes {_mb(size)} and RunPod takes {_mb(room + ENVELOPE)}"
         size = as_base64.size(json_of)
         if self._streaming and size <= remaining:
-            self.warnings.append(f"{too_large} of a stream's value; so only the job's status has it")
+            self.warnings.append(f"{too_large} of a stream's value; so only the job's status contains it")
             return as_base64.media()
         largest = sorted(files, key=lambda file: file.size, reverse=True)[:LISTED]
         sizes = [{"filename": file.filename, "size_mb": file.size / MB} for file in largest]
         if failures:
-            raise DeliveryFailed(f"{failures[0].sentence}; {too_large}", [*failures[0].details, *sizes])
+            failure = failures[0]
+            raise DeliveryFailed(f"{failure.sentence}; {too_large}", [*failure.details, *sizes])
+        total = {"size_mb": size / MB, "limit_mb": (room + ENVELOPE) / MB, "files": len(files)}
         raise ResultTooLarge(
-            f"{too_large}; configure storage (BUCKET_ENDPOINT_URL), allow output.shrink, or ask for smaller or "
-            "fewer files",
-            [{"size_mb": size / MB, "limit_mb": (room + ENVELOPE) / MB, "files": len(files)}, *sizes],
+            f"{too_large}; configure storage (BUCKET_ENDPOINT_URL), allow output.shrink, or ask for "
+            "smaller or fewer files",
+            [total, *sizes],
         )
 
     def _check_rest(self, size: int, remaining: int) -> None:
-        """Reject a result that is too large even without its files: neither storage nor shrinking would help."""
+        """Reject a result that is too large without its files: storage would not help."""
         if size > remaining:
             raise ResultTooLarge(
-                f"the result takes {_mb(size)} without its files, and RunPod takes {_mb(remaining + ENVELOPE)} in "
-                "all; have the workflow show less text, or save it as a file",
+                f"the result takes {_mb(size)} without its files, and RunPod takes "
+                f"{_mb(remaining + ENVELOPE)} in all; have the workflow show less text, or save it "
+                "as a file",
                 [{"size_mb": size / MB, "limit_mb": (remaining + ENVELOPE) / MB}],
             )
 
@@ -214,7 +221,10 @@ class Delivery:
         return [self._links[file] for file in files]
 
     def _key(self, file: EncodedFile) -> str:
-        """Return the file's key. Files of different folders may have the same name, but not the same key."""
+        """Return the file's key.
+
+        Files of different folders may have the same name, but not the same key.
+        """
         assert self._storage is not None
         if file not in self._keys:
             path = PurePath(file.filename)
@@ -243,11 +253,14 @@ class _Transport:
         return _media(self.files, "base64", data, self.seed)
 
     def size(self, json_of: Callable[[MediaByCategory], bytes], *, with_files: bool = True) -> int:
-        """Return how many bytes the result's JSON takes, with or without the files. Reads no file."""
+        """Return how many bytes the result's JSON takes, with or without the files.
+
+        Reads no file.
+        """
         if self.links is not None:
             return len(json_of(self.media()))
-        # A response format may contain a file's base64 never, once or twice. So the JSON is made with a mark
-        # in place of each file, and the marks in it are counted.
+        # A response format may contain a file's base64 never, once or twice. So the JSON is made
+        # with a mark in place of each file, and the marks in it are counted.
         mark = uuid.uuid4().hex
         marks = [f"{mark}{position:08}" for position in range(len(self.files))]
         text = json_of(_media(self.files, "base64", marks, self.seed))

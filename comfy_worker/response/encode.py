@@ -1,4 +1,4 @@
-"""Prepares output files for delivery: encodes raw pixels, and leaves other files as the nodes saved them."""
+"""Prepares output files for delivery: encodes raw pixels, and leaves other files unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from comfy_worker.response.collect import OutputFile, sniff
 __all__ = ["SUFFIXES", "EncodedFile", "encode", "encoder_faults", "warnings_of"]
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-# How many bytes of raw pixels are encoded at the same time. An encoder needs several bytes for each of them.
+# How many bytes of raw pixels are encoded at the same time. An encoder needs several bytes for each
+# of them.
 PARALLEL_BYTES = 1 << 29
 
 
@@ -73,7 +74,8 @@ def encode(
     Args:
         files: as :func:`comfy_worker.response.collect.find_files` returns them.
         output: the format that the job asks for.
-        png_metadata: texts to store in each picture if ``output.metadata`` is set: ``prompt`` and others, as JSON.
+        png_metadata: texts to store in each picture if ``output.metadata`` is set: ``prompt`` and
+            others, as JSON.
         stop: when to give up; None: never.
 
     Returns:
@@ -129,7 +131,7 @@ class _Batch:
 
 @contextmanager
 def encoder_faults() -> Iterator[None]:
-    """Raise the error for the client if an encoder ends: on our own pixels it dies only for lack of memory."""
+    """Tell the client why an encoder ended: on our own pixels it dies only for lack of memory."""
     try:
         yield
     except TaskFault as fault:
@@ -192,7 +194,7 @@ def _as_saved(task: ImageTask, file: OutputFile, output: Output) -> EncodedFile:
 
 
 def _measure(task: ImageTask, path: Path) -> tuple[int | None, int | None]:
-    """Return width and height of a picture; None if Pillow cannot read it, which the client's program may."""
+    """Return width and height of a picture; None if Pillow cannot read it."""
     answer: dict[str, Any]
     answer, _ = task.run("measure", {"source": str(path)})
     if answer["size"] is None:

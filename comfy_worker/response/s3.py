@@ -37,7 +37,8 @@ ANSWER_LIMIT_S = 30.0
 REMOVE_LIMIT_S = 10.0
 PARALLEL = 8
 POLL_S = 0.02
-# What boto3 raises for errors of the service, and for answers that lack a part's ETag or an upload's id.
+# What boto3 raises for errors of the service, and for answers that lack a part's ETag or an
+# upload's id.
 FAILURES = (BotoCoreError, ClientError, OSError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -100,11 +101,14 @@ class S3Uploader:
             yield client
 
     def upload(self, files: Mapping[str, EncodedFile], stop: Stop | None = None) -> dict[str, str]:
-        """Upload files in parallel: all of them or none. Files on the disk are streamed, not read into memory.
+        """Upload files in parallel: all of them or none.
+
+        Files on the disk are streamed, not read into memory.
 
         Args:
             files: by key.
-            stop: when to give up; None: never. Files that were uploaded by then are removed in the background.
+            stop: when to give up; None: never. Files that were uploaded by then are removed in the
+                background.
 
         Returns:
             The links by key: signed, or below the bucket's public URL.
@@ -126,7 +130,7 @@ class S3Uploader:
         try:
             with self._client(stop) as client, create_transfer_manager(client, config) as transfers:
                 uploads = [
-                    transfers.upload(_source(file), self.bucket.name, key, extra_args=_headers(file))
+                    transfers.upload(_source(file), self.bucket.name, key, _headers(file))
                     for key, file in files.items()
                 ]
                 while not all(upload.done() for upload in uploads):
@@ -142,8 +146,8 @@ class S3Uploader:
             log.warning("upload failed: %s", error, extra={"action": "storage.failed"})
             raise DeliveryFailed(
                 f"the storage at {self.bucket.endpoint_url} did not accept the files for bucket "
-                f"'{self.bucket.name}'; the details contain its answer: check its settings, or ask for "
-                "output.delivery base64",
+                f"'{self.bucket.name}'; the details contain its answer: check its settings, or ask "
+                "for output.delivery base64",
                 [{"problem": brief(error, 500), "exception_type": type(error).__name__}],
             ) from error
 
@@ -159,7 +163,7 @@ class S3Uploader:
         return link
 
     def _remove(self, keys: Iterable[str]) -> None:
-        """Remove files that were uploaded; gives up after a while, since the job must not wait for a cleanup."""
+        """Remove uploaded files; gives up after a while, since a silent service may not block."""
         stop = Stop(timeout_s=REMOVE_LIMIT_S)
         try:
             with self._client(stop) as client:
@@ -168,7 +172,9 @@ class S3Uploader:
                     client.delete_object(Bucket=self.bucket.name, Key=key)
         except (*FAILURES, JobTimedOut) as error:
             log.warning(
-                "could not remove the uploaded files: %s", error, extra={"action": "storage.not_removed"}
+                "could not remove the uploaded files: %s",
+                error,
+                extra={"action": "storage.not_removed"},
             )
 
 

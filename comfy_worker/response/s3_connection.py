@@ -1,8 +1,8 @@
-"""Limits the connections of an upload: the size and duration of each answer, and the addresses they may reach.
+"""Limits the connections of an upload: the size and duration of answers, and the addresses.
 
-A service may answer without end, or one byte at a time. botocore has neither a limit for the size of an answer nor
-one for its duration. So each upload has a watch, which cuts connections that take too long, and all of its
-connections once the job ends.
+A service may answer without end, or one byte at a time. botocore has neither a limit for the size
+of an answer nor one for its duration. So each upload has a watch, which cuts connections that take
+too long, and all of its connections once the job ends.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class _WatchedSocket:
 
     Attributes:
         sock: a duplicate of the socket: TLS detaches the original one.
-        waits_since: when the last byte was sent, in seconds of ``time.monotonic()``; None during a request.
+        waits_since: when the last byte was sent, in seconds of ``time.monotonic()``; None during a
+            request.
         is_cut: whether the watch cut the connection.
     """
 
@@ -110,7 +111,7 @@ class ConnectionWatch:
         self._current.connection = watched
 
     def check_complete(self) -> None:
-        """Check that the answer this thread has read is complete: one of a connection that was cut is not.
+        """Check that the connection was not cut while this thread read its answer.
 
         Raises:
             TimeoutError: the connection was cut.
@@ -129,7 +130,7 @@ class ConnectionWatch:
         self._cut(math.inf)
 
     def _cut(self, before: float) -> None:
-        """Cut the connections that have waited for an answer since before this time; all of them if it is inf."""
+        """Cut the connections that have waited for an answer since before this time; inf: all."""
         late = []
         kept = []
         with self._lock:
@@ -153,13 +154,15 @@ class _WatchedConnection:
     _watched: _WatchedSocket | None = None
 
     def _new_conn(self) -> socket.socket:
-        # The address that was really connected to is checked: the host's name may have changed its address.
+        # The address that was really connected to is checked: the host's name may have changed its
+        # address.
         sock: socket.socket = super()._new_conn()  # type: ignore[misc]
         self._watched = self.watch.add(self, sock)
         return sock
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        # With "Expect" botocore waits for an interim answer, and reads one that is cut short for ever.
+        # With "Expect" botocore waits for an interim answer, and reads one that is cut short for
+        # ever.
         kept = {key: value for key, value in (headers or {}).items() if key.lower() != "expect"}
         self.watch.set_current(None)
         super().request(method, url, body, kept, **options)  # type: ignore[misc]
@@ -185,12 +188,14 @@ class BoundedSession:
         attributes = {"watch": watch}
         http_connection = type("_HTTP", (_WatchedConnection, AWSHTTPConnection), attributes)
         https_connection = type("_HTTPS", (_WatchedConnection, AWSHTTPSConnection), attributes)
+        http_attributes = {"ConnectionCls": http_connection}
+        https_attributes = {"ConnectionCls": https_connection}
         pools = {
-            "http": type("_HTTPPool", (AWSHTTPConnectionPool,), {"ConnectionCls": http_connection}),
-            "https": type("_HTTPSPool", (AWSHTTPSConnectionPool,), {"ConnectionCls": https_connection}),
+            "http": type("_HTTPPool", (AWSHTTPConnectionPool,), http_attributes),
+            "https": type("_HTTPSPool", (AWSHTTPSConnectionPool,), https_attributes),
         }
-        # botocore has no public option for the class of its connections. Connections through a proxy take the
-        # classes from the session, all others from its manager.
+        # botocore has no public option for the class of its connections. Connections through a
+        # proxy take the classes from the session, all others from its manager.
         session._pool_classes_by_scheme = pools
         session._manager.pool_classes_by_scheme = pools
         self._session = session
@@ -229,7 +234,8 @@ def _read_bounded(raw: Any) -> bytes:
     Raises:
         ValueError: the body is larger than an answer of S3 can be.
     """
-    # urllib3 reads a line of any length at the beginning of a chunk; Python's own reader has a limit.
+    # urllib3 reads a line of any length at the beginning of a chunk; Python's own reader has a
+    # limit.
     response: http.client.HTTPResponse = raw._original_response
     body = bytearray()
     try:

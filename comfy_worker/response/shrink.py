@@ -1,4 +1,4 @@
-"""Makes still pictures smaller until the result fits: first with lower quality, then with fewer pixels."""
+"""Makes still pictures smaller until the result fits: lower quality first, then fewer pixels."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ __all__ = ["base64_size", "shrink_steps"]
 STEPS = ((90, 1.0), (75, 1.0), (60, 1.0), (60, 0.75), (60, 0.5), (60, 0.25))
 
 
-def shrink_steps(
-    files: Sequence[EncodedFile], limit: int, stop: Stop
-) -> Iterator[tuple[str, list[EncodedFile]]]:
-    """Yield the files again and again, each time smaller. Files that are not still pictures stay as they are.
+def shrink_steps(files: Sequence[EncodedFile], limit: int, stop: Stop) -> Iterator[tuple[str, list[EncodedFile]]]:
+    """Yield the files again and again, each time smaller. Only still pictures are changed.
 
     Args:
         files: ready for delivery.
@@ -27,7 +25,8 @@ def shrink_steps(
         stop: when to give up.
 
     Yields:
-        The format in words, and the files. A WebP stays one, transparency becomes WebP, all else JPEG.
+        The format in words, and the files. A WebP stays one, transparency becomes WebP, all else
+        JPEG.
 
     Raises:
         JobCancelled: ``stop`` was due.

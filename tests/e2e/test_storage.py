@@ -225,7 +225,7 @@ def test_no_more_is_read_of_an_answer_than_its_limit(begin: bytes, again: bytes)
     before = peak_kb()
     with raw_host(endless) as host:
         with pytest.raises(DeliveryFailed):
-            at_raw(host, answer_limit_s=1.0).upload(TWO)
+            at_raw(host, answer_limit_s=0.3).upload(TWO)
         assert peak_kb() - before < 60_000
     wait_until(lambda: not uploading())
 

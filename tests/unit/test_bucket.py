@@ -11,8 +11,9 @@ import pytest
 
 from comfy_worker.deadline import Stop
 from comfy_worker.errors import DeliveryFailed, InvalidSettings, InvalidValue, JobTimedOut
-from comfy_worker.response import s3_config as s3_config_module
-from comfy_worker.response.s3_config import job_uploader, parse_s3_config
+from comfy_worker.request.s3_config import parse_s3_config
+from comfy_worker.response import job_uploader as uploader_module
+from comfy_worker.response.job_uploader import job_uploader
 from comfy_worker.s3_location import parse_endpoint
 from comfy_worker.settings import Settings
 
@@ -23,6 +24,7 @@ ASKED = {
     "endpointUrl": "https://s3.example.com",
     "bucketName": "art",
 }
+BUCKET = parse_s3_config(ASKED)
 SET = {
     "BUCKET_ENDPOINT_URL": "https://art.s3.eu-central-1.amazonaws.com",
     "BUCKET_ACCESS_KEY_ID": "AKIA",
@@ -140,13 +142,13 @@ def silent_names() -> Iterator[Any]:
 
 def test_silent_name_servers_cannot_outlast_the_job(silent_names: Any) -> None:
     with pytest.raises(JobTimedOut):
-        job_uploader(ASKED, allow_private=False, stop=Stop(timeout_s=0.3), resolve=silent_names)
+        job_uploader(BUCKET, allow_private=False, stop=Stop(timeout_s=0.3), resolve=silent_names)
 
 
 def test_silent_name_servers_are_given_up(silent_names: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_config_module, "LOOK_UP_LIMIT_S", 0.3)
+    monkeypatch.setattr(uploader_module, "LOOK_UP_LIMIT_S", 0.3)
     with pytest.raises(DeliveryFailed, match=r"no address for s3\.example\.com within 0\.3 s"):
-        job_uploader(ASKED, allow_private=False, resolve=silent_names)
+        job_uploader(BUCKET, allow_private=False, resolve=silent_names)
 
 
 @pytest.mark.parametrize(
@@ -162,4 +164,4 @@ def test_hosts_without_public_addresses_are_rejected(addresses: list[str], probl
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
 
     with pytest.raises(InvalidValue, match=problem):
-        job_uploader(ASKED, allow_private=False, resolve=resolve)
+        job_uploader(BUCKET, allow_private=False, resolve=resolve)

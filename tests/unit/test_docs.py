@@ -12,8 +12,9 @@ from comfy_common.paths import REPO
 from comfy_worker.comfyui.launch import PRECISIONS
 from comfy_worker.models.hub_aliases import HUB_FILES
 from comfy_worker.request import dialect_names as words
-from comfy_worker.request.schema import ControlNet, JobInput, Lora, NamedImage, Output, Response
+from comfy_worker.request.schema import ControlNet, JobInput, Lora, NamedImage, Output
 from comfy_worker.response.schema import Media, Result, Text, Timings, Validation
+from comfy_worker.response_formats import ResponseFormat
 from comfy_worker.settings import Settings
 
 WORDS = {
@@ -115,5 +116,5 @@ def test_dialects_md_is_the_tables() -> None:
     for table in (words_table(), samplers_table(), schedulers_table()):
         assert table in text
     plain = " ".join(text.split())
-    for names in (words.IGNORED, words.NO_EFFECT, words.NOT_HERE, words.OPTIONS, get_args(Response)):
+    for names in (words.IGNORED, words.NO_EFFECT, words.NOT_HERE, words.OPTIONS, get_args(ResponseFormat)):
         assert [name for name in names if f"`{name}`" not in plain] == []

@@ -98,7 +98,7 @@ def test_what_is_transparent_becomes_white_in_jpeg_and_is_told_once(tmp_path: Pa
     assert max(image.getpixel((4, 8))) < 10  # type: ignore[arg-type]
     assert min(image.getpixel((28, 8))) > 245  # type: ignore[arg-type]
     assert warnings_of(encoded) == [
-        "ComfyUI_00001_.png had transparent parts, which jpeg cannot hold; they are white"
+        "ComfyUI_00001_.png had transparent parts, which jpeg cannot store; they are white"
     ]
 
 

@@ -39,7 +39,7 @@ def text(data: bytes) -> str:
 
 
 def inputs(folder: Path, stop: Stop | None = None, **changes: Any) -> media.InputFiles:
-    return media.InputFiles(folder / "job", Settings(**changes), stop)
+    return media.InputFiles(folder / "job", Settings(**changes).input_limits, stop)
 
 
 def tasks() -> list[int]:
@@ -213,6 +213,7 @@ def test_a_server_that_was_killed_is_started_again(tmp_path: Path) -> None:
 def test_a_task_whose_process_dies_says_so() -> None:
     with image_processes().task(Stop()) as task:
         assert task.run("prepare", {"text": {}}) == ({}, [])
+        wait_until(lambda: len(tasks()) == 1)  # the process of an earlier test may still be ending
         (pid,) = tasks()
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(TaskFault) as caught:

@@ -14,6 +14,7 @@ from PIL import Image
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.imaging import decoder
 from comfy_worker.inputs import files as media
+from comfy_worker.inputs import inline_source
 from comfy_worker.settings import Settings
 from tests import clips, pictures
 
@@ -27,7 +28,7 @@ def text(data: bytes) -> str:
 
 
 def inputs(folder: Path, **changes: Any) -> media.InputFiles:
-    return media.InputFiles(folder / "job", Settings(**changes))
+    return media.InputFiles(folder / "job", Settings(**changes).input_limits)
 
 
 def stored(files: media.InputFiles, folder: Path, key: str) -> Image.Image:
@@ -43,13 +44,13 @@ def test_base64_and_data_uri_are_alike() -> None:
         f"data:image/png;base64,{plain}",
         "\n".join(plain[i : i + 20] for i in range(0, 999, 20)),
     ):
-        assert media.decode("image", value) == pictures.file(RED)
+        assert inline_source.decode_base64("image", value) == pictures.file(RED)
 
 
 @pytest.mark.parametrize("value", ["not base64!", "data:image/png;base64,%%%", "data:image/png,abc", "bild.png"])
 def test_what_is_neither_is_refused(value: str) -> None:
     with pytest.raises(InvalidMedia, match="image must be base64, a data URI or a URL"):
-        media.decode("image", value)
+        inline_source.decode_base64("image", value)
 
 
 def test_a_wrong_type_in_a_data_uri_does_not_matter(tmp_path: Path) -> None:
@@ -221,10 +222,10 @@ def test_a_failure_leaves_nothing_running(tmp_path: Path) -> None:
 
 
 def test_what_stands_in_place_of_a_name_is_told() -> None:
-    assert media.is_in_place("https://example.com/a.png")
-    assert media.is_in_place("data:image/png;base64,AAAA")
-    assert not media.is_in_place("example.png")
-    assert not media.is_in_place(["4", 0])
+    assert inline_source.is_inline_source("https://example.com/a.png")
+    assert inline_source.is_inline_source("data:image/png;base64,AAAA")
+    assert not inline_source.is_inline_source("example.png")
+    assert not inline_source.is_inline_source(["4", 0])
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
