@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import TypedDict
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
 
@@ -81,14 +81,7 @@ def parse_endpoint(endpoint_url: str, name: str) -> S3Location:
     Raises:
         ValueError: the URL is invalid, or neither contains a bucket.
     """
-    if len(endpoint_url) > MAX_URL or len(name) > MAX_URL:
-        raise ValueError(f"and the bucket's name should have at most {MAX_URL} characters each")
-    url = urlsplit(endpoint_url)
-    if url.scheme not in ("http", "https") or not re.fullmatch(r"[\w.-]+(:\d{1,5})?", url.netloc):
-        raise ValueError(URL_PROBLEM)
-    port = url.netloc.partition(":")[2]
-    if port and int(port) > LAST_PORT:
-        raise ValueError(URL_PROBLEM)
+    url = _split_url(endpoint_url, name)
     host = url.netloc
     path = url.path.strip("/")
     virtual_hosted = False
@@ -117,3 +110,20 @@ def _region_of(host: str) -> str:
     if match is None:
         return ""
     return match["aws"] or match["spaces"]
+
+
+def _split_url(endpoint_url: str, name: str) -> SplitResult:
+    """Split a URL, and check all of it except its path.
+
+    Raises:
+        ValueError: the URL is invalid, or a text is too long.
+    """
+    if len(endpoint_url) > MAX_URL or len(name) > MAX_URL:
+        raise ValueError(f"and the bucket's name should have at most {MAX_URL} characters each")
+    url = urlsplit(endpoint_url)
+    if url.scheme not in ("http", "https") or not re.fullmatch(r"[\w.-]+(:\d{1,5})?", url.netloc):
+        raise ValueError(URL_PROBLEM)
+    port = url.netloc.partition(":")[2]
+    if port and int(port) > LAST_PORT:
+        raise ValueError(URL_PROBLEM)
+    return url

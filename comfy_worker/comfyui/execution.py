@@ -140,7 +140,7 @@ class Execution:
     @property
     def ran_away(self) -> bool:
         """Whether ComfyUI had to be ended because this prompt could not be interrupted."""
-        return self._process.was_condemned and self._may_have_started()
+        return self._process.was_marked_failed and self._may_have_started()
 
     @property
     def running_node(self) -> str | None:
@@ -285,7 +285,7 @@ class Execution:
         if silence_s < stall_s:
             return
         if self._state.stage is Stage.NEXT:
-            self._process.condemn(f"took up no workflow for {stall_s:g} s")
+            self._process.mark_failed(f"took up no workflow for {stall_s:g} s")
             return
         where = "" if self.running_node is None else f" in node {self.running_node}"
         raise ComfyUIUnavailable(
@@ -313,7 +313,7 @@ class Execution:
                     extra={"action": "prompt.abandon_failed"},
                 )
             if time.monotonic() >= deadline:
-                self._process.condemn(f"did not stop a workflow within {self._limits.interrupt_s:g} s")
+                self._process.mark_failed(f"did not stop a workflow within {self._limits.interrupt_s:g} s")
                 return False
             time.sleep(TICK_S)
         return True

@@ -67,17 +67,24 @@ def main(control: socket.socket, parent_pid: int) -> None:
         _reap(pids)
         if control not in readable:
             continue
-        message, descriptors, _, _ = socket.recv_fds(control, CONTROL.size, 1)
-        if len(message) < CONTROL.size:
+        if not _obey(control, pids):
             break
-        order, number, memory = CONTROL.unpack(message)
-        if order == KILL and number in pids:
-            os.kill(pids[number], signal.SIGKILL)
-        for descriptor in descriptors:
-            pids[number] = _fork(control, descriptor, memory)
     for pid in pids.values():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _obey(control: socket.socket, pids: dict[int, int]) -> bool:
+    """Read an order and carry it out; returns False if the parent has closed the connection."""
+    message, descriptors, _, _ = socket.recv_fds(control, CONTROL.size, 1)
+    if len(message) < CONTROL.size:
+        return False
+    order, number, memory = CONTROL.unpack(message)
+    if order == KILL and number in pids:
+        os.kill(pids[number], signal.SIGKILL)
+    for descriptor in descriptors:
+        pids[number] = _fork(control, descriptor, memory)
+    return True
 
 
 def _wake_on_child_end() -> socket.socket:

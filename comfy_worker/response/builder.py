@@ -153,7 +153,7 @@ def json_size(answer: Any) -> int:
 
 
 def validation(plan: Plan, workflow: Workflow, comfyui: RunningComfyUI, limit: int) -> dict[str, Any]:
-    """What ``validate_only`` answers; where the check found nothing, ComfyUI is asked as well.
+    """What ``validate_only`` answers.
 
     Args:
         plan: the job.
@@ -176,7 +176,7 @@ def validation(plan: Plan, workflow: Workflow, comfyui: RunningComfyUI, limit: i
         parameters=plan.parameters,
         roles=plan.roles.outline(),
         needs=needs,
-        findings=within(list(plan.findings) or comfyui.client.validate(workflow), without_secrets),
+        findings=within(list(plan.findings), without_secrets),
         warnings=plan.warnings,
     ).model_dump(exclude_none=True)
     room = limit - ENVELOPE

@@ -1,6 +1,6 @@
 """Draws docs/architecture.svg: which package imports which, read from the imports themselves.
 
-Run it from the repository: ``python3 docs/tools/draw_architecture.py``. CI runs it and fails if the file changes.
+Run it with ``.venv/bin/python -m docs.tools.draw_architecture``. CI runs it and fails if the file changes.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def test_its_folders_stay_until_the_last_who_uses_them_leaves(stand_in: Callable
     with stand_in() as comfyui:
         first = comfyui.ready(Stop())
         with first.in_use():
-            first.process.condemn("is to go")
+            first.process.mark_failed("is to go")
             second = comfyui.ready(Stop())
             assert first.process.output_dir.is_dir()
         assert not first.process.runtime_dir.exists()
@@ -153,7 +153,7 @@ def test_one_that_fails_again_and_again_makes_the_worker_worn_until_a_workflow_e
         assert "ended with exit status 3 while it was idle and its log says 'ValueError: enough'" in str(failure)
         assert eventually(lambda: comfyui.is_worn)
         last = comfyui.ready(Stop())
-        last.is_proved = True
+        last.has_completed_prompt = True
         assert not comfyui.is_worn
 
 
