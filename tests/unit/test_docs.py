@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from comfy_common.paths import REPO
 from docs.tools import draw_architecture, make_tables
@@ -76,3 +77,10 @@ def test_packages_import_only_downwards() -> None:
     rows = {name: index for index, row in enumerate(draw_architecture.ROWS) for name in row}
     upward = [pair for pair in draw_architecture.arrows() if rows[pair[0]] >= rows[pair[1]]]
     assert upward == []
+
+
+def test_ci_runs_every_hook() -> None:
+    hooks = yaml.safe_load((REPO / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    script = (REPO / ".ci" / "run").read_text(encoding="utf-8")
+    commands = [hook["entry"].removesuffix(" --force-exclude") for hook in hooks["repos"][0]["hooks"]]
+    assert [command for command in commands if f"\n{command}" not in script] == []
