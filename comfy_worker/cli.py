@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from comfy_worker.errors import InvalidWorkflow, WorkerError
-from comfy_worker.inputs.embedded_workflow import graph_of_picture
+from comfy_worker.inputs.embedded_workflow import workflow_of_picture
 from comfy_worker.models.catalog import listed_models
+from comfy_worker.planning.embedded_workflow import with_embedded_workflow
 from comfy_worker.planning.templates import PARAMS
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.check.preflight import check
@@ -93,7 +94,7 @@ def _files(file: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
 def _parsed(data: bytes) -> Any:
     """The workflow in a file, or in the request that a file contains."""
     if data[:4] in (b"\x89PNG", b"RIFF"):
-        return graph_of_picture(data)
+        return workflow_of_picture(data)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -101,7 +102,7 @@ def _parsed(data: bytes) -> Any:
     job_input = value.get("input") if isinstance(value, dict) else None
     if not isinstance(job_input, dict) or "workflow" not in job_input:
         return value
-    return JobInput.read({"workflow": job_input["workflow"]}).workflow
+    return with_embedded_workflow(JobInput.read({"workflow": job_input["workflow"]})).workflow
 
 
 def _report(command: str, read: Callable[[], bytes], defs: NodeDefs) -> Report:

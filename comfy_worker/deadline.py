@@ -57,7 +57,7 @@ class Stop:
             )
 
     def wait_for(self, work: Future[T]) -> T:
-        """Wait for another thread's result; if the work must end first, that thread runs on alone."""
+        """Wait for another thread's result; if the work must end first, abandon that thread."""
         while not wait([work], timeout=TICK_S).done:
             self.check()
         return work.result()

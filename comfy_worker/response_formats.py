@@ -1,10 +1,17 @@
-"""Names the formats of a response: a request chooses one, or the settings do."""
+"""The shapes that a job's answer can have; both a request and a setting may name one."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["Response"]
+__all__ = ["ResponseFormat"]
 
-Response = Literal["images", "image_base64", "image_list", "base64_list", "image_url", "image_url_list", "a1111"]
-"""The value of ``response`` in a request, and of ``RESPONSE_FORMAT``."""
+ResponseFormat = Literal[
+    "images",
+    "image_base64",
+    "image_list",
+    "base64_list",
+    "image_url",
+    "image_url_list",
+    "a1111",
+]

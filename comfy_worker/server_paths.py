@@ -44,7 +44,8 @@ class ServerPaths:
         return self._pattern.sub(self._name_of, text)
 
     def _look_up(self) -> None:
-        # Not at the start: this resolves links on the disk, which may be a network volume that hangs.
+        # Not at the start: this resolves links on the disk, which may be a network volume that
+        # hangs.
         names = {
             str(Path.home()): "~",
             tempfile.gettempdir(): "tmp",

@@ -16,12 +16,14 @@ from pydantic_core import PydanticCustomError
 from comfy_common import paths
 from comfy_common.sources import HUB
 from comfy_worker.errors import InvalidSettings
-from comfy_worker.response_formats import Response
-from comfy_worker.s3_location import EXPIRY_LIMIT_S, Bucket, locate
+from comfy_worker.input_limits import InputLimits
+from comfy_worker.response_formats import ResponseFormat
+from comfy_worker.s3_location import EXPIRY_LIMIT_S, Bucket, parse_endpoint
 
 __all__ = ["Settings"]
 
-# ComfyUI listens on loopback, on another port at each start, and jobs' files are in the worker's folders.
+# ComfyUI listens on loopback, on another port at each start, and jobs' files are in the worker's
+# folders.
 WORKER_FLAGS = (
     "--listen",
     "--port",
@@ -166,7 +168,7 @@ class Settings(BaseModel):
         description="Checkpoint to use when a template's own checkpoint is not installed: a file "
         "in `checkpoints`, or a repository id from the list in docs/settings.md",
     )
-    response_format: Response = Field(
+    response_format: ResponseFormat = Field(
         "images",
         alias="RESPONSE_FORMAT",
         description="Format of the response when a request has no `response` key",
@@ -371,6 +373,18 @@ class Settings(BaseModel):
         return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
 
     @property
+    def input_limits(self) -> InputLimits:
+        """The limits for the files of a job."""
+        return InputLimits(
+            max_files=self.max_inputs,
+            max_mb=self.max_input_mb,
+            max_pixels=self.max_input_pixels,
+            timeout_s=self.input_timeout_s,
+            allowed_hosts=self.allowed_url_hosts,
+            allow_private=self.allow_private_urls,
+        )
+
+    @property
     def bucket(self) -> Bucket | None:
         """The storage for results; None if none is configured."""
         if self.bucket_secret_access_key is None:
@@ -381,7 +395,7 @@ class Settings(BaseModel):
             prefix=self.bucket_prefix,
             url_expiry_s=self.bucket_url_expiry_s,
             public_url=self.bucket_public_url,
-            **locate(self.bucket_endpoint_url, self.bucket_name),
+            **parse_endpoint(self.bucket_endpoint_url, self.bucket_name),
         )
 
 
@@ -398,7 +412,7 @@ def _storage_problems(values: Mapping[str, object]) -> list[dict[str, object]]:
     url = str(values.get("BUCKET_ENDPOINT_URL", ""))
     try:
         if url:
-            locate(url, str(values.get("BUCKET_NAME", "")))
+            parse_endpoint(url, str(values.get("BUCKET_NAME", "")))
     except ValueError as error:
         problems.append({"setting": "BUCKET_ENDPOINT_URL", "given": url, "problem": str(error)})
     return problems

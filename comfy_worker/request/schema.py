@@ -25,11 +25,10 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from comfy_worker.errors import InputError, InvalidInput, UnknownKey, brief
-from comfy_worker.inputs.embedded_workflow import is_picture, read_saved_graph
 from comfy_worker.json_values import find_problem
 from comfy_worker.nearest import nearest
 from comfy_worker.request.graph_wrappers import looks_like_json, parse_graph_text, unwrap_graph
-from comfy_worker.response_formats import Response
+from comfy_worker.response_formats import ResponseFormat
 
 __all__ = [
     "SEED_LIMIT",
@@ -39,7 +38,6 @@ __all__ = [
     "NamedImage",
     "Output",
     "Parameters",
-    "Response",
 ]
 
 SEED_LIMIT = 2**53
@@ -70,11 +68,12 @@ NUMBERS = ("a whole number", "a number")
 
 
 def _graph_or_name(value: object, info: ValidationInfo) -> object:
-    """Read a graph that arrives as JSON text, as a body for ComfyUI's ``/prompt``, or within a picture."""
+    """Read a graph that arrives as JSON text, or as a body for ComfyUI's ``/prompt``.
+
+    A picture stays as it is; :mod:`comfy_worker.planning.embedded_workflow` reads its workflow.
+    """
     if isinstance(value, str) and looks_like_json(value):
         value = _graph_in_text(value, (info.context or {}).get("check"))
-    if isinstance(value, str) and is_picture(value):
-        return read_saved_graph(value)
     if not isinstance(value, (str, dict)):
         raise PydanticCustomError("workflow", "Input should be a template's name or a graph")
     return unwrap_graph(value)
@@ -324,7 +323,7 @@ class JobInput(Parameters):
     )
     output: Output = Field(default_factory=Output, description="format and delivery of the result")
 
-    response: Response | None = Field(
+    response: ResponseFormat | None = Field(
         None,
         description="format of the response, see [dialects](dialects.md); default: `RESPONSE_FORMAT`",
     )

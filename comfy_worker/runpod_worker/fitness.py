@@ -1,7 +1,7 @@
 """Checks that this container can work, before the worker takes its first job.
 
-The SDK runs these checks while ComfyUI boots, and ends the worker if one fails. They take seconds at
-most, so none of them imports torch.
+The SDK runs these checks while ComfyUI boots, and ends the worker if one fails. They take seconds
+at most, so none of them imports torch.
 """
 
 from __future__ import annotations

@@ -22,8 +22,9 @@ from comfy_common.paths import REPO
 from comfy_worker.comfyui.launch import PRECISIONS
 from comfy_worker.models.hub_aliases import HUB_FILES
 from comfy_worker.request import dialect_names as names
-from comfy_worker.request.schema import ControlNet, JobInput, Lora, NamedImage, Output, Response
+from comfy_worker.request.schema import ControlNet, JobInput, Lora, NamedImage, Output
 from comfy_worker.response import schema as response
+from comfy_worker.response_formats import ResponseFormat
 from comfy_worker.settings import Settings
 
 PAGES = sorted([REPO / "README.md", *(REPO / "docs").glob("*.md")])
@@ -227,7 +228,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "not-supported-samplers": lambda: paragraph(names.NOT_HERE),
     "keys-with-a-warning": lambda: paragraph(names.IGNORED),
     "keys-without-effect": lambda: paragraph(names.NO_EFFECT),
-    "responses": lambda: paragraph(get_args(Response)),
+    "responses": lambda: paragraph(get_args(ResponseFormat)),
 }
 
 
