@@ -70,8 +70,13 @@ class Changes:
 def create_app(jobs: Jobs, changes: Changes, workers: Workers) -> FastAPI:
     """Returns the application; it and its arguments belong to one event loop."""
     app = FastAPI(openapi_url=None)
-    app.include_router(_public_routes(jobs, changes, workers), prefix="/v2/{endpoint_id}")
-    app.include_router(_worker_routes(jobs, changes, workers), prefix="/v2/{endpoint_id}")
+    for router in (
+        _job_routes(jobs, changes),
+        _endpoint_routes(jobs, changes, workers),
+        _poll_routes(jobs, changes, workers),
+        _post_routes(jobs, changes, workers),
+    ):
+        app.include_router(router, prefix="/v2/{endpoint_id}")
 
     async def refuse(_request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(error)}, status_code=_REFUSALS[type(error)])
@@ -81,7 +86,8 @@ def create_app(jobs: Jobs, changes: Changes, workers: Workers) -> FastAPI:
     return app
 
 
-def _public_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+def _job_routes(jobs: Jobs, changes: Changes) -> APIRouter:
+    """The routes of clients for one job."""
     router = APIRouter()
 
     async def submit(request: Request, *, sync: bool) -> Job:
@@ -114,6 +120,13 @@ def _public_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
         changes.notify()
         return JSONResponse({"id": job.job_id, "status": job.status})
 
+    return router
+
+
+def _endpoint_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+    """The routes of clients for the endpoint."""
+    router = APIRouter()
+
     @router.get("/health")
     async def health() -> Response:
         return JSONResponse({"jobs": jobs.counts(), "workers": workers.counts()})
@@ -127,7 +140,8 @@ def _public_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
     return router
 
 
-def _worker_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+def _poll_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+    """The routes from which workers get jobs and stop signals."""
     router = APIRouter()
 
     async def poll(worker_id: str, look: Callable[[], list[_T]]) -> list[_T]:
@@ -157,6 +171,17 @@ def _worker_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
         stops = await poll(worker_id, lambda: jobs.take_stops(worker_id))
         return JSONResponse({"jobsToStop": stops}) if stops else Response(status_code=204)
 
+    @router.get("/ping/{worker_id}")
+    async def ping() -> Response:
+        return Response()
+
+    return router
+
+
+def _post_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+    """The routes to which workers post results and stream values."""
+    router = APIRouter()
+
     @router.post("/job-done/{worker_id}/{job_id}")
     async def job_done(worker_id: str, job_id: str, request: Request) -> Response:
         limit = limit_bytes(sync=job_id.startswith("sync-"))
@@ -175,10 +200,6 @@ def _worker_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
     @router.post("/job-stream/{worker_id}/{job_id}")
     async def job_stream(worker_id: str, job_id: str, request: Request) -> Response:
         jobs.post_stream(worker_id, job_id, await _result(request, job_id, STREAM_LIMIT_BYTES))
-        return Response()
-
-    @router.get("/ping/{worker_id}")
-    async def ping() -> Response:
         return Response()
 
     return router

@@ -26,7 +26,7 @@ from .app import Changes, create_app
 from .jobs import MAX_QUEUE_SIZE, Jobs
 from .outputs import OutputStore
 from .unkind import Unkind, unkind_from
-from .workers import Worker, WorkerPool
+from .workers import Worker, WorkerCommand, WorkerPool
 
 __all__ = ["HOST", "LocalEndpoint", "serve"]
 
@@ -48,7 +48,6 @@ class LocalEndpoint:
         environ: The workers' environment, to which RunPod's variables are added; default
             ``os.environ``. Its ``MAX_QUEUE_SIZE``, 1 or more, limits the waiting jobs.
         handler: The file that calls ``runpod.serverless.start``.
-        python: The interpreter that runs it; the SDK must be installed there.
         log_path: A file to which the workers' output is appended; default this process's standard error.
         unkind: Injects faults into the answers to workers, for tests. By default ``UNKIND`` in
             ``environ`` is the share of requests with a fault: a dropped connection, an outage, an
@@ -62,7 +61,6 @@ class LocalEndpoint:
         workers: int = 1,
         environ: Mapping[str, str] | None = None,
         handler: Path = HANDLER,
-        python: str = sys.executable,
         log_path: Path | None = None,
         unkind: Unkind | None = None,
     ) -> None:
@@ -70,7 +68,6 @@ class LocalEndpoint:
         self._count = workers
         self._environ = os.environ if environ is None else environ
         self._handler = handler
-        self._python = python
         self._log_path = log_path
         self._unkind = unkind
         self._started: Future[None] = Future()
@@ -159,9 +156,7 @@ class LocalEndpoint:
         outputs, changes = OutputStore(), Changes()
         jobs = Jobs(time.monotonic, self._max_queue_size, outputs)
         self._pool = WorkerPool(
-            [self._python, str(self._handler)],
-            environ=self._environ,
-            base_url=self.url,
+            WorkerCommand([sys.executable, str(self._handler)], self._environ, self.url),
             count=self._count,
             jobs=jobs,
             notify=changes.notify,

@@ -85,13 +85,26 @@ def worker_environ(environ: Mapping[str, str], base_url: str, worker_id: str) ->
     }
 
 
+@dataclass(frozen=True)
+class WorkerCommand:
+    """How a worker is started.
+
+    Args:
+        arguments: The interpreter and the handler file.
+        environ: The variables for ``worker_environ``.
+        base_url: The URL of the endpoint.
+    """
+
+    arguments: Sequence[str]
+    environ: Mapping[str, str]
+    base_url: str
+
+
 class WorkerPool:
     """Keeps a number of worker processes running; its methods belong to the endpoint's event loop.
 
     Args:
-        command: Starts a worker: the interpreter and the handler file.
-        environ: The variables for ``worker_environ``.
-        base_url: The URL of the endpoint.
+        command: Starts a worker.
         count: How many workers, 1 or more.
         jobs: The jobs of the endpoint.
         notify: Called after each change that an open poll of a worker should see.
@@ -100,18 +113,14 @@ class WorkerPool:
 
     def __init__(
         self,
-        command: Sequence[str],
+        command: WorkerCommand,
         *,
-        environ: Mapping[str, str],
-        base_url: str,
         count: int,
         jobs: Jobs,
         notify: Callable[[], None],
         log: IO[bytes],
     ) -> None:
-        self._command = list(command)
-        self._environ = environ
-        self._base_url = base_url
+        self._command = command
         self._count = count
         self._jobs = jobs
         self._notify = notify
@@ -206,8 +215,8 @@ class WorkerPool:
     def _launch(self) -> Worker:
         worker_id = f"local-{uuid4().hex[:12]}"
         process = subprocess.Popen(
-            self._command,
-            env=worker_environ(self._environ, self._base_url, worker_id),
+            self._command.arguments,
+            env=worker_environ(self._command.environ, self._command.base_url, worker_id),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -376,12 +376,12 @@ def test_a_max_queue_size_that_makes_no_sense_is_told_at_start(handler: Path, gi
 @pytest.mark.parametrize(
     ("body", "named"),
     [
-        (b"{", "no JSON"),
+        (b"{", "not JSON"),
         (b'{"input": {"x": NaN}}', "NaN"),
-        (b"\xff", "no JSON"),
-        (b'{"input": {"prompt": "\\ud800"}}', "no JSON"),
-        (b'{"input": {"cfg": 1e400}}', "no JSON"),
-        (b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "no JSON"),
+        (b"\xff", "not JSON"),
+        (b'{"input": {"prompt": "\\ud800"}}', "not JSON"),
+        (b'{"input": {"cfg": 1e400}}', "not JSON"),
+        (b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not JSON"),
         (b"[]", "object"),
         (b'{"prompt": "x"}', '"input"'),
         (b'{"input": {}, "policy": {"ttl": "soon"}}', '"policy.ttl"'),
@@ -532,11 +532,14 @@ def test_a_handler_that_cannot_start_is_tried_again_ever_more_slowly(tmp_path: P
         assert len(starts.read_text()) == 2
 
 
-def test_a_missing_handler_and_a_missing_interpreter_are_told_at_start(handler: Path, tmp_path: Path) -> None:
+def test_a_missing_handler_or_interpreter_raises_at_start(
+    handler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(FileNotFoundError, match="no handler at"):
         LocalEndpoint(handler=tmp_path / "none.py").start()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
     with pytest.raises(FileNotFoundError, match="no-python"):
-        LocalEndpoint(handler=handler, python=str(tmp_path / "no-python")).start()
+        LocalEndpoint(handler=handler).start()
 
 
 @contextmanager
