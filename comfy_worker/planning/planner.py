@@ -36,7 +36,7 @@ from comfy_worker.workflow.check.preflight import Checked, Finding, broken_links
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
 from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
 from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
-from comfy_worker.workflow.edit.input_files import name_stored
+from comfy_worker.workflow.edit.input_files import name_stored, without_browser_files
 from comfy_worker.workflow.edit.lora import LoraSpec, parse_tags, splice_loras
 from comfy_worker.workflow.edit.parameters import (
     Declared,
@@ -393,6 +393,8 @@ class Planner:
         self._files.add_any({key: one.image for key, one in keys.items()})
         stored = {one.name: self._files.names[key] for key, one in keys.items()}
         workflow, used = name_stored(workflow, self._defs, stored)
+        workflow, lost = without_browser_files(workflow, self._defs, set(self._files.names.values()))
+        self._warnings += lost
         self._warnings += [f"images: no node names '{brief(name)}'" for name in stored if name not in used]
         return workflow
 
