@@ -352,13 +352,12 @@ class JobInput(Parameters):
             check: raises where the job must end; called now and then.
 
         Raises:
-            InvalidInput: the value is not an object, or keys hold wrong values; the details list them all.
+            InvalidInput: the value is not an object, or keys hold wrong values; the details list all.
             UnknownKey: a key is unknown; the error names the nearest known one.
         """
         if not isinstance(value, dict):
-            raise InvalidInput(
-                f'input must be an object such as {{"prompt": "a lighthouse"}}, not {_json_type(value)}'
-            )
+            example = '{"prompt": "a lighthouse"}'
+            raise InvalidInput(f"input must be an object such as {example}, not {_json_type(value)}")
         try:
             return cls.model_validate(value, context={"check": check})
         except ValidationError as error:
@@ -376,7 +375,7 @@ def _json_type(value: object) -> str:
 def _input_error(
     error: ValidationError, client_words: Mapping[str, str], known_words: Iterable[str]
 ) -> InputError:
-    """Turn pydantic's findings into one error of ours. An unknown key counts before other findings."""
+    """Turn pydantic's findings into one error of ours. An unknown key comes first."""
     findings = error.errors(include_url=False)
     unknown = [finding for finding in findings if finding["type"] == "extra_forbidden"]
     shown = findings[:MAX_FINDINGS]

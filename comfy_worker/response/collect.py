@@ -18,7 +18,7 @@ from comfy_worker.response.schema import Text
 
 __all__ = ["OutputFile", "find_files", "find_texts", "find_unreported", "sniff"]
 
-# Reported texts that no client wants: a file's name, a path or address within the editor, a file as text.
+# Reported texts that no client wants: file names, paths and addresses in the editor, data URIs.
 NO_TEXT = re.compile(
     r"[^\s/\\]+\.(png|jpe?g|webp|gif|mp4|webm|mov|mkv|wav|mp3|flac|ogg|opus"
     r"|glb|gltf|obj|fbx|stl|ply|splat|latent)"
@@ -81,8 +81,8 @@ def find_files(outputs: Mapping[str, Mapping[str, Any]], folders: Mapping[str, P
 def _written_file(folder: Path, subfolder: str, filename: str) -> Path | None:
     """Find the file that a node reported; None where the folder does not have it.
 
-    Some nodes report another subfolder than they wrote to. Then the file counts if it is the only one of
-    that name in the job's own folder.
+    Some nodes report another subfolder than they wrote to. Then the file counts if it is the only one
+    of that name in the job's own folder.
     """
     path = Path(os.path.normpath(folder / subfolder / filename))
     if not path.is_relative_to(folder) or "\0" in str(path):
@@ -109,7 +109,7 @@ def find_unreported(folder: Path, node_id: str) -> list[OutputFile]:
 
 
 def find_texts(outputs: Mapping[str, Mapping[str, Any]]) -> list[Text]:
-    """List the texts that nodes reported: under ``text`` like ``PreviewAny``, or under any other key."""
+    """List the texts that nodes reported under ``text``, as ``PreviewAny`` does, or another key."""
     texts = []
     for node_id, reported in outputs.items():
         for key, value in reported.items():
@@ -121,7 +121,7 @@ def find_texts(outputs: Mapping[str, Mapping[str, Any]]) -> list[Text]:
 
 
 def _texts_in(value: Any) -> list[str]:
-    """The texts in the value that a node reported under a key: a list of them, or a list of lists."""
+    """The texts in a value that a node reported: a list of texts, or a list of lists."""
     if not isinstance(value, (list, tuple)):
         return []
     texts = []
@@ -148,8 +148,8 @@ def sniff(head: bytes) -> tuple[str, str]:
         head: the first 1024 bytes, or all of a shorter file.
 
     Returns:
-        The list of the result that it belongs to (``images``, ``videos``, ``audio`` or ``files``) and its
-        MIME type.
+        The list of the result that the file belongs to (``images``, ``videos``, ``audio`` or
+        ``files``), and its MIME type.
     """
     for offset, magic, result_list, mime_type in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
