@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ from comfy_worker.planning.templates import Templates
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.node_defs import NodeDefs
 
+ONLY_DECLARATIONS = (
+    "check: only the declarations in {} are read; what a class checks itself, and the choices of newer lists, "
+    "are not checked. Without --object-info a ComfyUI is started and checks everything."
+)
 DESK = {
     "convert": "a workflow as the editor saves it, in API format",
     "check": "what of a workflow this ComfyUI would refuse",
@@ -69,12 +74,15 @@ def _main(arguments: Sequence[str]) -> int:
         templates = Templates(paths.workflow_folders(settings.volume))
         if options.command == "schema":
             template = templates.load(options.name)
-            print(json.dumps(template_schema(template, _node_defs(settings, options.object_info)), indent=2))
+            with _node_source(settings, options.object_info) as source:
+                print(json.dumps(template_schema(template, source.defs), indent=2))
             return 0
         if options.command in DESK:
-            defs = _node_defs(settings, options.object_info)
             output = getattr(options, "output", None)
-            return desk.run(options.command, options.file, defs, output=output, as_json=options.json)
+            with _node_source(settings, options.object_info) as source:
+                if options.command == "check" and source.validate is None:
+                    print(ONLY_DECLARATIONS.format(options.object_info), file=sys.stderr)
+                return desk.run(options.command, options.file, source, output=output, as_json=options.json)
         return _list([_row(settings, templates, name) for name in templates.names()], as_json=options.json)
     except WorkerError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
@@ -106,15 +114,12 @@ def _list(rows: list[dict[str, Any]], *, as_json: bool) -> int:
     return 1 if any(row["missing"] or row["broken"] for row in rows) else 0
 
 
-def _node_defs(settings: Settings, object_info: Path | None) -> NodeDefs:
-    """The node classes: of a file, or of ComfyUI, started for the question."""
+@contextmanager
+def _node_source(settings: Settings, object_info: Path | None) -> Iterator[desk.NodeSource]:
+    """The node classes of a file, or of a ComfyUI that runs while the block lasts."""
     if object_info is not None:
-        try:
-            return NodeDefs(dict(json.loads(object_info.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError) as error:
-            raise InvalidInput(
-                f"--object-info must be a file with the answer of /object_info ({error})"
-            ) from error
+        yield desk.NodeSource(_read_object_info(object_info))
+        return
     comfyui = ComfyUI(
         LaunchOptions(
             settings.comfyui_dir,
@@ -124,9 +129,17 @@ def _node_defs(settings: Settings, object_info: Path | None) -> NodeDefs:
         )
     )
     try:
-        return comfyui.ready(Stop()).defs
+        running = comfyui.ready(Stop())
+        yield desk.NodeSource(running.defs, running.validate)
     finally:
         comfyui.close()
+
+
+def _read_object_info(file: Path) -> NodeDefs:
+    try:
+        return NodeDefs(dict(json.loads(file.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidInput(f"--object-info must be a file with the answer of /object_info ({error})") from error
 
 
 if __name__ == "__main__":
