@@ -30,22 +30,25 @@ from comfy_worker.errors import (
     InvalidValue,
     ModelNotFound,
 )
-from comfy_worker.image_processes import image_processes
+from comfy_worker.imaging.processes import image_processes
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.logs import bound, conceal, concealed, job_secrets
 from comfy_worker.models.catalog import listed_models, log_model_locations
 from comfy_worker.models.downloads import JobModels, ModelsOnDemand
 from comfy_worker.models.hub_aliases import find_checkpoint
+from comfy_worker.planning.embedded_workflow import with_embedded_workflow
 from comfy_worker.planning.planner import Plan, Planner, choose_template, missing_needs
 from comfy_worker.planning.templates import Template, Templates
 from comfy_worker.request.dialect_addons import without_hash
 from comfy_worker.request.dialect_names import OPTIONS
 from comfy_worker.request.dialects import KNOWN_WORDS, TranslatedInput, translate
 from comfy_worker.request.graph_wrappers import secrets_within
+from comfy_worker.request.s3_config import parse_s3_config
 from comfy_worker.request.schema import JobInput, Output
 from comfy_worker.response.builder import Outcome, Tell, json_size, validation
 from comfy_worker.response.deliver import Delivery, result_limit
-from comfy_worker.response.s3 import Storage, job_storage
+from comfy_worker.response.job_uploader import job_uploader
+from comfy_worker.response.s3 import S3Uploader
 from comfy_worker.response.schema import Result
 from comfy_worker.response.shapes import model_list, options_answer, shape
 from comfy_worker.server_paths import ServerPaths
@@ -110,7 +113,7 @@ class JobRunner:
         self._settings = settings
         self._comfyui = comfyui
         self._templates = templates
-        self._storage = Storage(settings.bucket) if settings.bucket else None
+        self._storage = S3Uploader(settings.bucket) if settings.bucket else None
         self._folders = JobFolders()
         self._listed = listed_models()
         self._models = ModelsOnDemand(settings)
@@ -186,6 +189,7 @@ class JobRunner:
         if asked.api_name in ("getModels", "getOptions", "setOptions"):
             return self._a1111_options(asked, stop)
         request = JobInput.read(asked.input, asked.client_words, KNOWN_WORDS, stop.check)
+        request = with_embedded_workflow(request)
         most = self._settings.max_batch_size
         if request.batch_size is not None and request.batch_size > most:
             word = asked.client_words.get("batch_size", "batch_size")
@@ -263,7 +267,7 @@ class JobRunner:
         with comfyui.in_use(), opened as name, brought as models, concealed(name):
             self._make_room(comfyui)
             with clock.stage("prepare"):
-                files = InputFiles(comfyui.process.input_dir / name, self._settings, stop)
+                files = InputFiles(comfyui.process.input_dir / name, self._settings.input_limits, stop)
                 plan = self._plan(asked, request, template, comfyui, files, models, stop)
                 plan.warnings[:0] = asked.warnings
                 if request.validate_only:
@@ -308,7 +312,8 @@ class JobRunner:
         limit = result_limit(job_id, self._settings.result_limit_mb)
         storage = self._storage
         if own is not None:
-            storage = job_storage(own, allow_private=self._settings.allow_private_urls)
+            bucket = parse_s3_config(own)
+            storage = job_uploader(bucket, allow_private=self._settings.allow_private_urls, stop=stop)
         return Delivery(job_id, asked, storage, limit, self._settings.streaming, stop)
 
     def _make_room(self, comfyui: RunningComfyUI) -> None:

@@ -23,7 +23,8 @@ from comfy_worker.errors import (
     NoPlace,
     brief,
 )
-from comfy_worker.inputs.files import InputFiles, is_in_place
+from comfy_worker.inputs.files import InputFiles
+from comfy_worker.inputs.inline_source import is_inline_source
 from comfy_worker.models.detect import Family, ModelInfo, compatible, identify
 from comfy_worker.models.hub_aliases import find_checkpoint
 from comfy_worker.models.references import resolve_model_urls
@@ -379,7 +380,7 @@ class Planner:
     def _has_input(self, name: str) -> bool:
         """Whether an input file of that name came with the job: a job reads no other."""
         sent = {*self._files.names.values(), *(one.name for one in self._request.images)}
-        return is_in_place(name) or name.removesuffix(" [input]") in sent
+        return is_inline_source(name) or name.removesuffix(" [input]") in sent
 
     def _placed(self, values: Mapping[str, Any], roles: Roles, declared: Mapping[str, Declared]) -> dict[str, Any]:
         """The values without those that came in another dialect's words and have no place in this graph."""
@@ -433,7 +434,7 @@ class Planner:
         editor = Editor(workflow)
         places = {f"node {place}": place for place in file_places(workflow, self._defs, roles.outputs)}
         found = {key: workflow[place.node_id]["inputs"][place.name] for key, place in places.items()}
-        sent = {key: value for key, value in found.items() if is_in_place(value)}
+        sent = {key: value for key, value in found.items() if is_inline_source(value)}
         self._files.add_any(sent)
         for key in sent:
             editor.set(places[key], self._files.names[key])

@@ -21,7 +21,8 @@ from comfy_worker.request.dialect_addons import (
     without_hash,
 )
 from comfy_worker.request.graph_wrappers import unwrap_input
-from comfy_worker.request.schema import JobInput, Response
+from comfy_worker.request.schema import JobInput
+from comfy_worker.response_formats import ResponseFormat
 
 __all__ = ["API_NAMES", "KNOWN_WORDS", "TranslatedInput", "translate"]
 
@@ -64,7 +65,7 @@ class TranslatedInput:
     input: Any
     warnings: list[str] = field(default_factory=list)
     client_words: dict[str, str] = field(default_factory=dict)
-    response: Response | None = None
+    response: ResponseFormat | None = None
     api_name: str | None = None
     extra_data: dict[str, str] = field(default_factory=dict, repr=False)
 

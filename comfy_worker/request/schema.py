@@ -25,10 +25,10 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from comfy_worker.errors import InputError, InvalidInput, UnknownKey, brief
-from comfy_worker.inputs.embedded_workflow import is_picture, read_saved_graph
 from comfy_worker.json_values import find_problem
 from comfy_worker.nearest import nearest
 from comfy_worker.request.graph_wrappers import looks_like_json, parse_graph_text, unwrap_graph
+from comfy_worker.response_formats import ResponseFormat
 
 __all__ = [
     "SEED_LIMIT",
@@ -38,7 +38,6 @@ __all__ = [
     "NamedImage",
     "Output",
     "Parameters",
-    "Response",
 ]
 
 SEED_LIMIT = 2**53
@@ -67,16 +66,14 @@ _WORDS: dict[Any, str] = {
 }
 NUMBERS = ("a whole number", "a number")
 
-Response = Literal["images", "image_base64", "image_list", "base64_list", "image_url", "image_url_list", "a1111"]
-"""The shapes of an answer, see :mod:`~comfy_worker.response.shapes`."""
-
 
 def _graph_or_name(value: object, info: ValidationInfo) -> object:
-    """Read a graph that arrives as JSON text, as a body for ComfyUI's ``/prompt``, or within a picture."""
+    """Read a graph that arrives as JSON text, or as a body for ComfyUI's ``/prompt``.
+
+    A picture stays as it is; :mod:`comfy_worker.planning.embedded_workflow` reads its workflow.
+    """
     if isinstance(value, str) and looks_like_json(value):
         value = _graph_in_text(value, (info.context or {}).get("check"))
-    if isinstance(value, str) and is_picture(value):
-        return read_saved_graph(value)
     if not isinstance(value, (str, dict)):
         raise PydanticCustomError("workflow", "Input should be a template's name or a graph")
     return unwrap_graph(value)
@@ -188,13 +185,13 @@ class ControlNet(_Strict):
         None,
         description="file name in `controlnet`; folder and extension may be left out. Or a URL",
     )
-    image: str = Field(min_length=1, description="the control map, or the picture from which to make it")
+    image: str = Field(min_length=1, description="the control map, or the image from which to make it")
     strength: FiniteFloat = Field(1.0, ge=0, le=10, description="strength of the ControlNet")
     start: FiniteFloat = Field(0.0, ge=0, le=1, description="fraction of the sampling at which it starts")
     end: FiniteFloat = Field(1.0, ge=0, le=1, description="fraction of the sampling at which it ends")
     preprocess: bool | None = Field(
         None,
-        description="make the control map from the picture first; default: true for canny, else false",
+        description="make the control map from the image first; default: true for canny, else false",
     )
 
     @model_validator(mode="after")
@@ -209,11 +206,11 @@ class Output(_Strict):
 
     format: Literal["png", "jpeg", "webp"] | None = Field(
         None,
-        description="png, jpeg or webp, for pictures that SaveImage and similar nodes save; default: png",
+        description="png, jpeg or webp, for images that SaveImage and similar nodes save; default: png",
     )
     quality: int = Field(90, ge=1, le=100, description="quality of jpeg and webp")
     lossless: bool = Field(False, description="use lossless compression for webp")
-    metadata: bool = Field(True, description="store the workflow in the picture, as ComfyUI does")
+    metadata: bool = Field(True, description="store the workflow in the image, as ComfyUI does")
     temp: bool = Field(
         False,
         description="also return preview images; if nothing was saved, they are always returned",
@@ -221,9 +218,7 @@ class Output(_Strict):
     delivery: Literal["base64", "s3"] | None = Field(
         None, description="`base64` or `s3`; default: `s3` if storage is configured, else `base64`"
     )
-    shrink: bool = Field(
-        False, description="compress or shrink pictures if the result exceeds RunPod's size limit"
-    )
+    shrink: bool = Field(False, description="compress or shrink images if the result exceeds RunPod's size limit")
     progress: bool = Field(True, description="report progress while the job runs")
     preview: bool = Field(False, description="add a small preview of the sampler's current state to the progress")
 
@@ -239,7 +234,7 @@ class NamedImage(_Strict):
     name: Annotated[str, AfterValidator(_without_folder_mark)] = Field(
         min_length=1, description="the file name that a node such as LoadImage refers to"
     )
-    image: str = Field(min_length=1, description="the picture: base64, data URI or URL")
+    image: str = Field(min_length=1, description="the image: base64, data URI or URL")
 
 
 class Parameters(_Strict):
@@ -281,7 +276,7 @@ class Parameters(_Strict):
     )
     length: int | None = Field(None, ge=1, description="number of frames of a video")
     fps: FiniteFloat | None = Field(None, gt=0, description="frames per second of a video")
-    batch_size: int | None = Field(None, ge=1, description="number of pictures to make at once")
+    batch_size: int | None = Field(None, ge=1, description="number of images to make at once")
     checkpoint: str | None = Field(
         None, description="checkpoint file; folder and extension may be left out. Or a URL"
     )
@@ -306,7 +301,7 @@ class JobInput(Parameters):
     images: tuple[NamedImage, ...] = Field(
         (),
         max_length=MAX_ENTRIES,
-        description="pictures that a custom workflow refers to by file name",
+        description="images that a custom workflow refers to by file name",
     )
     clip_skip: int | None = Field(
         None,
@@ -328,7 +323,7 @@ class JobInput(Parameters):
     )
     output: Output = Field(default_factory=Output, description="format and delivery of the result")
 
-    response: Response | None = Field(
+    response: ResponseFormat | None = Field(
         None,
         description="format of the response, see [dialects](dialects.md); default: `RESPONSE_FORMAT`",
     )

@@ -68,7 +68,7 @@ class Outcome:
             return
         encoded = encode(saved, self._asked, self._text, self._delivery.stop)
         self._told[event.node_id] = encoded
-        media = self._delivery.early(encoded, self._plan.seed)
+        media = self._delivery.deliver_partial(encoded, self._plan.seed)
         if media is not None:
             media = self._with_own_seeds(media)
             tell({kind: [one.model_dump(exclude_none=True) for one in row] for kind, row in media.items()})

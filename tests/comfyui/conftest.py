@@ -63,7 +63,7 @@ class RealComfyUI:
         """What a job's input becomes before it is queued."""
         request = JobInput.read(asked)
         template = choose_template(request, TEMPLATES)
-        files = InputFiles(self.input_dir / uuid.uuid4().hex, Settings())
+        files = InputFiles(self.input_dir / uuid.uuid4().hex, Settings().input_limits)
         return Planner(request, template, installed=self.running, sd_model="", files=files).plan()
 
     def images(self, workflow: dict[str, Any]) -> list[Image.Image]:

@@ -78,7 +78,7 @@ def test_redirects_are_followed(server: FileServer) -> None:
     assert fetcher().fetch("image", url) == FILES["/photo.png"]
 
 
-def test_nothing_is_asked_of_an_address_that_is_not_public(server: FileServer) -> None:
+def test_private_addresses_get_no_request(server: FileServer) -> None:
     with pytest.raises(InvalidMedia, match="not public"):
         fetcher(allow_private=False).fetch("image", local(server, "/photo.png"))
     assert server.seen == []
@@ -104,7 +104,7 @@ def test_a_redirect_leads_nowhere_else_than_a_url(server: FileServer, routed: No
         ("/large", "the file at 127.0.0.1 is too large; send at most 2 MB"),
         ("/endless", "the file at 127.0.0.1 is too large"),
         ("/chunked", "the file at 127.0.0.1 is too large"),
-        ("/gzip", "127.0.0.1 sends its file compressed"),
+        ("/gzip", "127.0.0.1 sends the file compressed"),
         ("/short", "127.0.0.1 could not be read"),
         ("/loop", "127.0.0.1 redirects too often"),
         ("/redirect?to=file:///etc/passwd", "must be base64, a data URI, or a URL that begins with"),
@@ -145,7 +145,7 @@ def test_a_port_where_nobody_listens_is_told() -> None:
 
 
 def test_several_files_arrive_at_once(server: FileServer, tmp_path: Path) -> None:
-    files = InputFiles(tmp_path / "job", Settings(allow_private_urls=True))
+    files = InputFiles(tmp_path / "job", Settings(allow_private_urls=True).input_limits)
     began = time.monotonic()
     files.add_pictures({f"image{index}": local(server, "/slow.png") for index in range(8)})
     assert time.monotonic() - began < 1.6, "one after the other takes 3.2 s"
@@ -177,7 +177,7 @@ def certificate(folder: Path, host: str) -> Path:
     return file
 
 
-def test_https_is_spoken_to_the_host_that_was_named(
+def test_https_verifies_the_host_in_the_url(
     server: FileServer, routed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = certificate(tmp_path, "pictures.example")

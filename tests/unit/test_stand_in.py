@@ -49,7 +49,7 @@ def plan(tmp_path: Path, files: list[str], sd_model: str = "", **changes: Any) -
         Template("mine", txt2img(), params),
         installed=installed,
         sd_model=sd_model,
-        files=InputFiles(tmp_path, Settings()),
+        files=InputFiles(tmp_path, Settings().input_limits),
     ).plan()
 
 
