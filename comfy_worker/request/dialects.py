@@ -19,9 +19,12 @@ from comfy_worker.request.graph_wrappers import unwrap_input
 from comfy_worker.request.schema import JobInput
 from comfy_worker.response_formats import ResponseFormat
 
-__all__ = ["API_NAMES", "KNOWN_WORDS", "Request", "translate"]
+__all__ = ["API_NAMES", "KNOWN_WORDS", "OPTIONS_CALLS", "Request", "translate"]
 
-API_NAMES = ("txt2img", "img2img", "getModels", "getOptions", "setOptions")
+OPTIONS_CALLS = ("getModels", "getOptions", "setOptions")
+"""The calls of A1111's API that make no picture."""
+
+API_NAMES = ("txt2img", "img2img", *OPTIONS_CALLS)
 
 KNOWN_WORDS = (*words.RENAMED, *words.STRUCTURED, *words.HIRES, *words.IGNORED, *words.NO_EFFECT)
 """The words that are known and are, but for a few, no keys of the contract."""

@@ -11,7 +11,6 @@ import http.client
 import io
 import itertools
 import logging
-import re
 import socket
 import threading
 import time
@@ -33,17 +32,17 @@ from botocore.awsrequest import (
 )
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-from pydantic import SecretStr
 from urllib3.exceptions import NewConnectionError
 
 from comfy_common.addresses import is_public, resolved
 from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import DeliveryFailed, InvalidValue, JobCancelled, JobTimedOut, brief
 from comfy_worker.logs import ContextThreadPool
+from comfy_worker.request.s3_config import ENDPOINT_KEY
 from comfy_worker.response.encode import EncodedFile
-from comfy_worker.s3_location import Bucket, locate
+from comfy_worker.s3_location import Bucket
 
-__all__ = ["Storage", "bucket_of", "job_storage"]
+__all__ = ["Storage", "job_storage"]
 
 log = logging.getLogger(__name__)
 
@@ -403,55 +402,25 @@ def _headers(file: EncodedFile) -> dict[str, str]:
     return {"ContentType": file.mime_type, "ContentDisposition": f"inline; {name}"}
 
 
-ENDPOINT = "s3Config.endpointUrl"
-# Every storage's keys have this form; a longer text is a mistake, or an attack on the worker's memory.
-CREDENTIAL = re.compile(r"[!-~]{1,512}")
-
-
-def job_storage(s3_config: object, *, allow_private: bool) -> Storage:
-    """The storage of a job.
+def job_storage(bucket: Bucket, *, allow_private: bool) -> Storage:
+    """Make the storage that a job brings along.
 
     Args:
-        s3_config: RunPod's ``{accessId, accessSecret, bucketName, endpointUrl}``.
+        bucket: as the job names it.
         allow_private: whether addresses that are not public may be reached.
 
     Raises:
-        InvalidValue: a key is missing or makes no sense, or the endpoint has an address that is not public.
+        InvalidValue: the endpoint is not a usable URL, or has an address that is not public.
     """
-    bucket = bucket_of(s3_config)
     if not allow_private:
         _check_public(bucket.endpoint_url)
     try:
         return Storage(bucket, public_only=not allow_private)
     except (BotoCoreError, ValueError):
         raise InvalidValue(
-            f"{ENDPOINT} should be a URL such as https://s3.eu-central-1.amazonaws.com", [{"key": ENDPOINT}]
+            f"{ENDPOINT_KEY} should be a URL such as https://s3.eu-central-1.amazonaws.com",
+            [{"key": ENDPOINT_KEY}],
         ) from None
-
-
-def bucket_of(s3_config: object) -> Bucket:
-    """Read an ``s3Config``; argument and error as above."""
-    given = s3_config if isinstance(s3_config, dict) else {}
-    wanted = ("accessId", "accessSecret", "endpointUrl")
-    missing = [key for key in wanted if not (isinstance(given.get(key), str) and given[key])]
-    if missing or not isinstance(given.get("bucketName", ""), str):
-        raise InvalidValue(
-            f"s3Config must be an object with {', '.join(wanted)} and bucketName, each some text",
-            [{"key": f"s3Config.{key}", "problem": "is missing"} for key in missing],
-        )
-    wrong = [key for key in ("accessId", "accessSecret") if not CREDENTIAL.fullmatch(given[key])]
-    if wrong:
-        raise InvalidValue(
-            f"s3Config.{wrong[0]} must be at most 512 letters, digits and signs without blanks; copy it anew "
-            "from your storage's settings",
-            [{"key": f"s3Config.{key}", "problem": "does not have the form of a key"} for key in wrong],
-        )
-    try:
-        place = locate(given["endpointUrl"], given.get("bucketName", ""))
-    except ValueError as error:
-        raise InvalidValue(f"{ENDPOINT} {error}", [{"key": ENDPOINT}]) from None
-    secret = SecretStr(given["accessSecret"])
-    return Bucket(access_key_id=given["accessId"], secret_access_key=secret, **place)
 
 
 def _check_public(endpoint_url: str) -> None:
@@ -460,10 +429,10 @@ def _check_public(endpoint_url: str) -> None:
     try:
         addresses = resolved(host, url.port or 443)
     except OSError:
-        raise InvalidValue(f"{ENDPOINT}: there is no host {host}; check it", [{"key": ENDPOINT}]) from None
+        raise InvalidValue(f"{ENDPOINT_KEY}: there is no host {host}; check it", [{"key": ENDPOINT_KEY}]) from None
     if not all(map(is_public, addresses)):
         raise InvalidValue(
-            f"{ENDPOINT}: {host} has an address that is not public, which this worker puts nothing into; "
+            f"{ENDPOINT_KEY}: {host} has an address that is not public, which this worker puts nothing into; "
             "use storage on the internet, or set ALLOW_PRIVATE_URLS",
-            [{"key": ENDPOINT}],
+            [{"key": ENDPOINT_KEY}],
         )

@@ -7,7 +7,7 @@ or the data URI would.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from comfy_worker.errors import NoOutput
@@ -15,7 +15,7 @@ from comfy_worker.request.dialect_names import a1111_sampler
 from comfy_worker.response.schema import Media, Result
 from comfy_worker.response_formats import ResponseFormat
 
-__all__ = ["model_list", "options_answer", "shape"]
+__all__ = ["shape"]
 
 # Left out of A1111's echo of the request: pictures, and what must not be repeated.
 NOT_ECHOED = {
@@ -131,24 +131,3 @@ _SHAPES: dict[str, Callable[[Result, Mapping[str, Any]], Any]] = {
     "image_url_list": lambda result, _: [{"image_url": _uri(one), "seed": one.seed} for one in result.images],
     "a1111": _a1111,
 }
-
-
-def model_list(checkpoints: Sequence[str]) -> list[dict[str, Any]]:
-    """As ``/sdapi/v1/sd-models`` answers.
-
-    Args:
-        checkpoints: the files of ``checkpoints``, with their subfolders.
-    """
-    return [
-        {"title": name, "model_name": _stem(name), "hash": None, "sha256": None, "filename": name, "config": None}
-        for name in checkpoints
-    ]
-
-
-def options_answer(checkpoint: str) -> dict[str, Any]:
-    """As ``/sdapi/v1/options`` answers, with the options that count here.
-
-    Args:
-        checkpoint: the one that holds where nothing is set; empty for the templates' own.
-    """
-    return {"sd_model_checkpoint": checkpoint, "sd_vae": "Automatic", "CLIP_stop_at_last_layers": 1}

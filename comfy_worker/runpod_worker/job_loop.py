@@ -20,7 +20,7 @@ from runpod.http_client import AsyncClientSession, TooManyRequests
 from runpod.serverless.modules import rp_job, rp_logger, rp_scale
 
 from comfy_worker import logs
-from comfy_worker.error_response import tell_failure
+from comfy_worker.error_response import error_response
 from comfy_worker.errors import WorkerError
 from comfy_worker.outgoing import to_json_bytes
 from comfy_worker.response.deliver import result_limit
@@ -154,7 +154,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
                 body = await self._answer(job, updates)
             except Exception as error:  # the outermost place of this task: the client gets an answer
                 updates.cancel()
-                body = to_json_bytes(envelope(tell_failure(error)))
+                body = to_json_bytes(envelope(error_response(error)))
             finally:
                 self._leave_thread(job["id"])
             await self._post(job["id"], body)
@@ -184,7 +184,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
     async def _refuse(self, job_id: str, error: WorkerError) -> None:
         """Answer an entry that is not a job."""
         with logs.bound(job_id=job_id):
-            await self._post(job_id, to_json_bytes(envelope(tell_failure(error))))
+            await self._post(job_id, to_json_bytes(envelope(error_response(error))))
 
     async def _post(self, job_id: str, body: bytes) -> None:
         """Post a job's end; the last job that is here takes the wish for a fresh worker along."""

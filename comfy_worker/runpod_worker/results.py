@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import ClientError, ClientTimeout
 from runpod.serverless.modules import rp_http
 
-from comfy_worker.error_response import tell_failure
+from comfy_worker.error_response import error_response
 from comfy_worker.errors import DeliveryFailed, ResultTooLarge, WorkerError
 from comfy_worker.outgoing import to_json_bytes
 from comfy_worker.response.deliver import MB
@@ -71,7 +71,7 @@ def with_stop_pod(body: bytes) -> bytes:
 
 
 def _error_body(error: WorkerError) -> bytes:
-    return to_json_bytes(envelope(tell_failure(error)))
+    return to_json_bytes(envelope(error_response(error)))
 
 
 class ResultPoster:

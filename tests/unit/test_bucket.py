@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InvalidSettings, InvalidValue
-from comfy_worker.response.s3 import bucket_of
+from comfy_worker.request.s3_config import bucket_of
 from comfy_worker.s3_location import locate
 from comfy_worker.settings import Settings
 
