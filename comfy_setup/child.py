@@ -21,6 +21,7 @@ from typing import IO
 from comfy_common import offline
 from comfy_common.console import Step
 from comfy_common.errors import SetupError
+from comfy_common.fault_patterns import DISK_FULL
 
 TAIL_LINES = 60
 END_WITHIN_S = 5.0
@@ -32,7 +33,7 @@ NO_ACCESS = "the server refuses access: check the address, the user and the pass
 FULL_DISK = "the disk is full: make room (doctor shows what is free) and call again"
 # What a failing program says, and what that means for the user.  The first that fits wins.
 REASONS = [
-    (r"No space left on device|os error 28|Errno 28|Disk quota exceeded", FULL_DISK),
+    (DISK_FULL.pattern, FULL_DISK),
     (
         r"[Hh]ash mismatch|DO NOT MATCH THE HASHES",
         "a downloaded file is not the one that was locked (sha256 differs): the package index or a proxy changed "

@@ -50,8 +50,8 @@ def run(command: str, file: str, defs: NodeDefs, *, output: Path | None = None, 
     if output is not None:
         for name, report in reports.items():
             if "workflow" in report:
-                into_folder = Path(file).is_dir() or output.is_dir()
-                _write(report, output / Path(name).with_suffix(".json").name if into_folder else output)
+                isolate_outputs = Path(file).is_dir() or output.is_dir()
+                _write(report, output / Path(name).with_suffix(".json").name if isolate_outputs else output)
     if as_json:
         print(json.dumps(reports, indent=2, ensure_ascii=False))
     else:

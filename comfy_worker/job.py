@@ -12,7 +12,7 @@ from comfy_worker.errors import InvalidValue
 from comfy_worker.inputs.embedded_workflow import with_embedded_workflow
 from comfy_worker.request.dialect_addons import without_hash
 from comfy_worker.request.dialect_names import OPTIONS
-from comfy_worker.request.dialects import KNOWN_WORDS, OPTIONS_CALLS, Request, translate
+from comfy_worker.request.dialects import KNOWN_WORDS, OPTIONS_CALLS, TranslatedInput, translate
 from comfy_worker.request.graph_wrappers import secrets_within
 from comfy_worker.request.s3_config import bucket_of
 from comfy_worker.request.schema import JobInput
@@ -42,7 +42,7 @@ class Job:
         storage: the client's own storage for the results; None: the worker's.
         is_stream: whether the outputs of each node are sent as soon as they are finished.
         warnings: what of another worker's request is ignored, a sentence each.
-        client_names: by key of the schema, the client's own name for it. If the workflow has no input for such
+        client_words: by key of the schema, the client's own name for it. If the workflow has no input for such
             a key, that is a warning and not an error.
         extra_data: goes to ComfyUI with the prompt; holds the client's key for paid nodes.
         options_call: ``getModels``, ``getOptions`` or ``setOptions`` of A1111's API; None: a job for the GPU.
@@ -57,7 +57,7 @@ class Job:
     storage: Bucket | None = None
     is_stream: bool = False
     warnings: list[str] = field(default_factory=list)
-    client_names: Mapping[str, str] = field(default_factory=dict)
+    client_words: Mapping[str, str] = field(default_factory=dict)
     extra_data: Mapping[str, str] = field(default_factory=dict, repr=False)
     options_call: str | None = None
 
@@ -85,20 +85,20 @@ class Job:
                 deadline=deadline,
                 options_call=translated.api_name,
             )
-        request = JobInput.read(translated.input, translated.said, KNOWN_WORDS, deadline.check)
+        request = JobInput.read(translated.input, translated.client_words, KNOWN_WORDS, deadline.check)
         request = with_embedded_workflow(request)
         _check_batch_size(request, translated, settings.max_batch_size)
         s3_config = envelope.get("s3Config") or None
         return cls(
             id=str(envelope.get("id")),
             input=request,
-            raw_input=translated.given,
+            raw_input=translated.raw_input,
             deadline=deadline,
             response=request.response or translated.response or settings.response_format,
             storage=None if s3_config is None else bucket_of(s3_config),
             is_stream=settings.streaming,
             warnings=translated.warnings,
-            client_names=translated.said,
+            client_words=translated.client_words,
             extra_data=translated.extra_data,
         )
 
@@ -126,10 +126,10 @@ def time_limit_s(envelope: Mapping[str, Any], default_s: float) -> float:
     return limit_s - min(MARGIN_S, limit_s * MARGIN_SHARE)
 
 
-def _check_batch_size(request: JobInput, translated: Request, maximum: int) -> None:
+def _check_batch_size(request: JobInput, translated: TranslatedInput, maximum: int) -> None:
     if request.batch_size is None or request.batch_size <= maximum:
         return
-    name = translated.said.get("batch_size", "batch_size")
+    name = translated.client_words.get("batch_size", "batch_size")
     raise InvalidValue(
         f"{name} must be at most {maximum}, not {request.batch_size}: the endpoint's setting MAX_BATCH_SIZE",
         [{"key": name, "value": request.batch_size, "maximum": maximum}],

@@ -25,7 +25,14 @@ LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidat
 
 
 # ComfyUI listens on loopback, on another port at each start, and all files of jobs lie in the worker's folders.
-OURS = ("--listen", "--port", "--input-directory", "--output-directory", "--temp-directory", "--user-directory")
+OURS = (
+    "--listen",
+    "--port",
+    "--input-directory",
+    "--output-directory",
+    "--temp-directory",
+    "--user-directory",
+)
 
 
 def _flags(text: object) -> object:
@@ -52,240 +59,255 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     comfy_args: Annotated[tuple[str, ...], BeforeValidator(_flags)] = Field(
-        (), alias="COMFY_ARGS", description="Further command line flags for ComfyUI, quoted as in a shell"
+        (),
+        alias="COMFY_ARGS",
+        description="Extra command line flags for ComfyUI, quoted as in a shell",
     )
-    comfy_log_level: LogLevel = Field(
-        "INFO", alias="COMFY_LOG_LEVEL", description="How much of ComfyUI's own log is written"
-    )
+    comfy_log_level: LogLevel = Field("INFO", alias="COMFY_LOG_LEVEL", description="Log level of ComfyUI")
     comfy_readable_dirs: str = Field(
         "",
         alias="COMFY_READABLE_DIRS",
-        description="Folders that nodes may read beside those of ComfyUI, its packs, models and libraries, "
-        "parted by `:`",
+        description="Extra folders that nodes may read, separated by `:`. Nodes can always read "
+        "ComfyUI, node packs, models and libraries",
     )
     comfy_boot_timeout_s: float = Field(
-        300.0, alias="COMFY_BOOT_TIMEOUT_S", gt=0, description="How long ComfyUI may take to start, in seconds"
+        300.0,
+        alias="COMFY_BOOT_TIMEOUT_S",
+        gt=0,
+        description="How long ComfyUI may take to start, in seconds",
     )
     comfy_silence_limit_s: float = Field(
         30.0,
         alias="COMFY_SILENCE_LIMIT_S",
         gt=0,
-        description="How long ComfyUI may leave HTTP unanswered before it is started again, in seconds",
+        description="How long ComfyUI may leave HTTP requests unanswered before the worker "
+        "restarts it, in seconds",
     )
     comfy_stall_limit_s: float = Field(
         300.0,
         alias="COMFY_STALL_LIMIT_S",
         gt=0,
-        description="How long a running workflow may show no sign of life before it is ended, in seconds",
+        description="How long a running workflow may show no sign of life before the worker ends it, in seconds",
     )
     interrupt_limit_s: float = Field(
         5.0,
         alias="INTERRUPT_LIMIT_S",
         gt=0,
-        description="How long a node may ignore that its job must end before ComfyUI is started again, in seconds",
+        description="How long a node may ignore an interrupt before the worker restarts ComfyUI, in seconds",
     )
     job_timeout_s: float = Field(
         590.0,
         alias="JOB_TIMEOUT_S",
         gt=0,
-        description="How long a job may take that brings no `policy.executionTimeout`, in seconds; RunPod ends it "
-        "after 600 unless the endpoint allows more: raise both",
+        description="Time limit of a job without `policy.executionTimeout`, in seconds. RunPod "
+        "ends a job after 600 seconds unless the endpoint allows more: raise both limits together",
     )
     api_nodes: bool = Field(
         False,
         alias="API_NODES",
-        description="Whether ComfyUI loads nodes that call the paid services of comfy.org",
+        description="Load ComfyUI's API nodes, which call the paid services of comfy.org",
     )
     comfy_org_api_key: SecretStr | None = Field(
         None,
         alias="COMFY_ORG_API_KEY",
-        description="Key that pays for such nodes where a request brings none; the bill is yours",
+        description="API key for paid nodes, used when a request brings none. You pay for these requests",
     )
     refresh_worker: bool = Field(
         False,
         alias="REFRESH_WORKER",
-        description="Whether RunPod is to replace the worker after every job; it then takes one job at a time",
+        description="Ask RunPod to replace the worker after every job. The worker then takes one job at a time",
     )
     min_free_disk_mb: float = Field(
         500,
         alias="MIN_FREE_DISK_MB",
         ge=0,
-        description="How much disk must be free before a job starts, in megabytes",
+        description="Free disk space that a job needs to start, in megabytes",
     )
     min_free_memory_mb: float = Field(
         250,
         alias="MIN_FREE_MEMORY_MB",
         ge=0,
-        description="How much host memory must be free before a job starts, in megabytes; models go first",
+        description="Free host memory that a job needs to start, in megabytes. The worker unloads "
+        "models first if memory is short",
     )
     concurrency: int | None = Field(
         None,
         alias="WORKER_CONCURRENCY",
         ge=1,
         le=32,
-        description="Jobs that a worker takes at once; not set: one, and the next when the GPU is about to be "
-        "free",
+        description="How many jobs a worker takes at once. Not set: one, plus the next one "
+        "shortly before the GPU is free",
     )
     prefetch_s: float = Field(
         2.0,
         alias="PREFETCH_S",
         ge=0,
-        description="How long before the GPU is free the next job is taken and prepared, in seconds, as far as "
-        "that can be foreseen",
+        description="How long before the GPU is expected to be free the worker takes and prepares "
+        "the next job, in seconds",
     )
-    log_level: LogLevel = Field("INFO", alias="LOG_LEVEL", description="How much of the worker's log is written")
+    log_level: LogLevel = Field("INFO", alias="LOG_LEVEL", description="Log level of the worker")
     sd_model: str = Field(
         "",
         alias="SD_MODEL",
-        description="Checkpoint that stands in where a template's own is not installed: a file in `checkpoints`, "
-        "or a hub id that docs/settings.md lists",
+        description="Checkpoint to use when a template's own checkpoint is not installed: a file "
+        "in `checkpoints`, or a repository id from the list in docs/settings.md",
     )
     response_format: ResponseFormat = Field(
         "images",
         alias="RESPONSE_FORMAT",
-        description="Shape of the answer where a request does not name one by `response`",
+        description="Format of the response when a request has no `response` key",
     )
     max_batch_size: int = Field(
         4,
         alias="MAX_BATCH_SIZE",
         ge=1,
-        description="The most pictures that a request or its graph may ask for at once",
+        description="Maximum number of images that one request or workflow may ask for",
     )
     precision: Annotated[Literal["", "fp16", "bf16", "fp32", "fp8"], BeforeValidator(_lower)] = Field(
         "",
         alias="PRECISION",
-        description="fp16, bf16, fp32 or fp8: what the diffusion model and the text encoder run in; not set: "
-        "ComfyUI chooses by model and GPU",
+        description="Precision of the diffusion model and the text encoder: fp16, bf16, fp32 or "
+        "fp8. Not set: ComfyUI chooses by model and GPU",
     )
     enable_xformers: bool | None = Field(
         None,
         alias="ENABLE_XFORMERS",
-        description="false: ComfyUI does without xformers; true: a warning at start where it is not installed; "
-        "not set: it is used where it is installed",
+        description="false: never use xformers. true: log a warning at start if xformers is "
+        "missing. Not set: use xformers if it is installed",
     )
     hf_token: SecretStr | None = Field(
-        None, alias="HF_TOKEN", description="Token for models that Hugging Face gives only to those who have one"
+        None, alias="HF_TOKEN", description="Hugging Face token, for models that require one"
     )
     bucket_endpoint_url: str = Field(
         "",
         alias="BUCKET_ENDPOINT_URL",
-        description="S3-compatible storage that results are put into; the URL may name the bucket too",
+        description="URL of the S3-compatible storage for results. It may include the bucket name",
     )
-    bucket_access_key_id: str = Field("", alias="BUCKET_ACCESS_KEY_ID", description="Its access key")
+    bucket_access_key_id: str = Field("", alias="BUCKET_ACCESS_KEY_ID", description="Access key of the storage")
     bucket_secret_access_key: SecretStr | None = Field(
-        None, alias="BUCKET_SECRET_ACCESS_KEY", description="Its secret key"
+        None, alias="BUCKET_SECRET_ACCESS_KEY", description="Secret key of the storage"
     )
     bucket_name: str = Field(
-        "", alias="BUCKET_NAME", description="Its bucket; needed where the endpoint URL names none"
+        "",
+        alias="BUCKET_NAME",
+        description="Name of the bucket. Required if the endpoint URL does not include it",
     )
-    bucket_prefix: str = Field("", alias="BUCKET_PREFIX", description="What every key in the bucket begins with")
+    bucket_prefix: str = Field("", alias="BUCKET_PREFIX", description="Prefix of every key in the bucket")
     bucket_url_expiry_s: int = Field(
         EXPIRY_LIMIT_S,
         alias="BUCKET_URL_EXPIRY_S",
         ge=1,
         le=EXPIRY_LIMIT_S,
-        description="How long the links to results are good, in seconds, at most seven days",
+        description="How long signed links to results stay valid, in seconds (at most seven days)",
     )
     bucket_public_url: str = Field(
         "",
         alias="BUCKET_PUBLIC_URL",
         pattern="^https?://",
-        description="Where the bucket is open to all; links are then not signed, and do not expire",
+        description="Public URL of the bucket. If set, links are unsigned and do not expire",
     )
     result_limit_mb: float | None = Field(
         None,
         alias="RESULT_LIMIT_MB",
         gt=0,
-        description="How large a result may be, base64 counted; otherwise RunPod's 10, and 20 for `/runsync`",
+        description="Maximum size of a result in megabytes, including base64. Not set: RunPod's "
+        "limits, 10 for `/run` and 20 for `/runsync`",
     )
     streaming: bool = Field(
         False,
         alias="STREAMING",
-        description="Whether every job is a stream of its progress, its finished outputs and its result",
+        description="Stream every job: progress, each finished output, then the result",
     )
     max_input_mb: float = Field(
-        64, alias="MAX_INPUT_MB", gt=0, description="How large a file that a client sends may be, in megabytes"
+        64,
+        alias="MAX_INPUT_MB",
+        gt=0,
+        description="Maximum size of a file that a client sends, in megabytes",
     )
     max_input_pixels: int = Field(
         64_000_000,
         alias="MAX_INPUT_PIXELS",
         gt=0,
         le=178_956_970,  # Pillow's own
-        description="How many pixels such a picture, or a frame of such a video, may have; all pictures of a job "
-        "four times as many",
+        description="Maximum number of pixels in an input image or a frame of an input video. All "
+        "images of a job together may have four times as many",
     )
     max_inputs: int = Field(
-        32, alias="MAX_INPUTS", ge=1, description="How many pictures, videos and sounds a job may send"
+        32,
+        alias="MAX_INPUTS",
+        ge=1,
+        description="Maximum number of images, videos and audio files that a job may send",
     )
     input_timeout_s: float = Field(
         30.0,
         alias="INPUT_TIMEOUT_S",
         gt=0,
-        description="How long all files that a job names by URL may take to arrive, in seconds",
+        description="Time limit for downloading all files that a job names by URL, in seconds",
     )
     allowed_url_hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = Field(
         (),
         alias="ALLOWED_URL_HOSTS",
-        description="The hosts that such a URL may name, `.example.com` for all below it; empty: every host",
+        description="Hosts that input file URLs may use; `.example.com` allows its subdomains. Empty: every host",
     )
     allow_private_urls: bool = Field(
         False,
         alias="ALLOW_PRIVATE_URLS",
-        description="Whether such a URL, or a job's `s3Config`, may lead to addresses that are not public, such "
+        description="Allow input file URLs and a job's `s3Config` to use private addresses, such "
         "as those of your network",
     )
     comfyui_dir: Path = Field(
         default_factory=lambda: paths.comfyui_dir({}),
         alias="COMFYUI_DIR",
-        description="A ComfyUI that is already there, used as it is; otherwise `.comfyui`",
+        description="Folder of an existing ComfyUI, which is used unchanged. Not set: `.comfyui`",
     )
     models_dir: Path = Field(
         default_factory=lambda: paths.models_dir({}),
         alias="MODELS_DIR",
-        description="A folder with `checkpoints`, `loras` ... of its own; the network volume's are found anyway",
+        description="Folder with your own `checkpoints`, `loras` ... The worker also searches the network volume",
     )
 
     volume: Path = Field(
         default_factory=lambda: paths.volume_dir({}),
         alias="VOLUME_DIR",
-        description="Where the network volume is mounted; otherwise RunPod's `/runpod-volume`",
+        description="Folder where the network volume is mounted. Not set: RunPod's `/runpod-volume`",
     )
     models_cache_dir: Path = Field(
         default_factory=lambda: paths.models_cache_dir({}),
         alias="MODELS_CACHE_DIR",
-        description="Where models are kept that were fetched because a job asked; otherwise `.cache/models`",
+        description="Folder for models that jobs download. Not set: `.cache/models`",
     )
     models_cache_gb: float = Field(
         20,
         alias="MODELS_CACHE_GB",
         gt=0,
-        description="How many gigabytes of them are kept; the least recently used go first",
+        description="Maximum size of that folder, in gigabytes. The least recently used files are deleted first",
     )
     models_on_demand: bool = Field(
         False,
         alias="MODELS_ON_DEMAND",
-        description="Whether models are fetched that a template lacks and that its params or `models.txt` name",
+        description="Download missing models of a template if its params file or `models.txt` has their URL",
     )
     models_allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = Field(
         ("huggingface.co", "civitai.com"),
         alias="MODELS_ALLOWED_HOSTS",
-        description="The hosts a job may bring models from, `.example.com` for all below it; `none` for none",
+        description="Hosts from which jobs may download models; `.example.com` allows its "
+        "subdomains, `none` allows no host",
     )
     models_safetensors_only: bool = Field(
         True,
         alias="MODELS_SAFETENSORS_ONLY",
-        description="Whether a job may bring no other formats; a `.ckpt` or `.pt` file may hold programs",
+        description="Accept only safetensors files from jobs. Other formats (`.ckpt`, `.pt`) may contain code",
     )
     civitai_token: SecretStr | None = Field(
         None,
         alias="CIVITAI_TOKEN",
-        description="Token for what civitai.com gives only to those who have one",
+        description="civitai.com token, for models that require one",
     )
     hf_endpoint: str = Field(
         HUB,
         alias="HF_ENDPOINT",
         pattern="^https?://",
-        description="Where the Hugging Face hub is, for a mirror",
+        description="URL of the Hugging Face hub. Change it to use a mirror",
     )
 
     @classmethod
@@ -313,7 +335,11 @@ class Settings(BaseModel):
                 return settings
         except ValidationError as error:
             details += [
-                {"setting": str(e["loc"][0]), "given": environ.get(str(e["loc"][0])), "problem": e["msg"]}
+                {
+                    "setting": str(e["loc"][0]),
+                    "given": environ.get(str(e["loc"][0])),
+                    "problem": e["msg"],
+                }
                 for e in error.errors()
             ]
         listed = "; ".join(f"{detail['setting']}: {detail['problem']}" for detail in details)

@@ -479,7 +479,7 @@ FILES: dict[str, dict[str, Any]] = {
         ],
     ),
     "a subgraph with an input that nothing feeds": editor_file(
-        _use(2, None), _save(3, (2, 0)), _load(4), _save(5, (4, 0)), subgraphs=[_blur_part()]
+        _use(2, None), _save(3, (2, 0)), _load(14), _save(15, (14, 0)), subgraphs=[_blur_part()]
     ),
     "reroutes in a subgraph": editor_file(
         _load(1),

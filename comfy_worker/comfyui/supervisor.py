@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.events import EventStream
 from comfy_worker.comfyui.execution import Execution, ExecutionResult, Limits
 from comfy_worker.comfyui.launch import LaunchOptions
+from comfy_worker.comfyui.model_memory import ModelMemory
 from comfy_worker.comfyui.process import MIN_TIMEOUT_S, ComfyUIProcess
+from comfy_worker.comfyui.resources import free_memory_mb, memory_limit_bytes
 from comfy_worker.comfyui.runaways import Runaways
 from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import (
@@ -30,6 +32,7 @@ from comfy_worker.errors import (
     WorkerError,
     brief,
 )
+from comfy_worker.workflow.model_files import Sources, model_files
 from comfy_worker.workflow.node_defs import Absence, NodeDefs
 
 __all__ = ["ComfyUI", "RunningComfyUI"]
@@ -60,18 +63,24 @@ class RunningComfyUI:
         client: its routes.
         events: its websocket.
         defs: the node classes that it has, with the model files found when they were last read.
-        is_proved: whether a workflow has ended well.
+        has_completed_prompt: whether a workflow has ended well.
     """
 
     def __init__(self, process: ComfyUIProcess, limits: Limits, runaways: Runaways | None = None) -> None:
         self.process = process
         self._runaways = runaways or Runaways()
         # Two tries to take a prompt out before its time is over.
-        self.client = ComfyUIClient(process.base_url, limits.silence_s, limits.interrupt_s / 2)
-        self.is_proved = False
+        self.client = ComfyUIClient(
+            process.base_url,
+            limits.silence_s,
+            limits.interrupt_s / 2,
+            has_cancel_route=process.version.has_cancel_route,
+        )
+        self._memory = ModelMemory(memory_limit_bytes(), lambda: free_memory_mb() * 1e6)
+        self.has_completed_prompt = False
         self._limits = limits
         self._users = 0
-        self._retired = False
+        self._is_closing = False
         self._lock = threading.Lock()
         # A slow volume is searched for models now. Only the boot's own limit counts: whoever gave up after
         # the limit for silence would boot for ever.
@@ -87,6 +96,7 @@ class RunningComfyUI:
             WorkflowRefused: ComfyUI had to be ended because of this workflow before, and more than once.
         """
         self._runaways.check(workflow)
+        self._make_room(workflow)
         try:
             result = self._execute(workflow, stop, options)
         except OutOfMemory:
@@ -100,9 +110,29 @@ class RunningComfyUI:
             except OutOfMemory as error:
                 raise OutOfMemory(f"{error}; it had all memory to itself", error.details) from None
             except ComfyUIUnavailable as error:
-                raise _final(error) from None  # the first try had started nodes
-        self.is_proved = True
+                raise _not_retryable(error) from None  # the first try had started nodes
+        self.has_completed_prompt = True
+        self._memory.workflow_ended()
         return result
+
+    def _make_room(self, workflow: dict[str, Any]) -> None:
+        """Unload other models if those of a workflow do not fit into memory beside them."""
+        # A cache that keeps to the container's memory makes room by itself.
+        if self.process.version.heeds_container_memory:
+            return
+        sizes: dict[str, int] = {}
+        for model in model_files(workflow, self.defs, Sources()):
+            # What is wrong with the file, or with ComfyUI, shows when the workflow runs.
+            with suppress(OSError, ComfyUIUnavailable):
+                if path := self.model_path(model.folder, model.file):
+                    sizes[str(path)] = path.stat().st_size
+        if self._memory.must_unload(sizes):
+            log.info(
+                "unloading models: those of this workflow do not fit beside them",
+                extra={"action": "memory.unload"},
+            )
+            self.free()
+            time.sleep(FREE_S)
 
     def free(self) -> None:
         """Have models and cached results given up before the next prompt; that it fails is only logged."""
@@ -116,7 +146,7 @@ class RunningComfyUI:
         try:
             return execution.run(workflow, stop, **options)
         except GpuFault:
-            self.process.condemn("met an error of the GPU")
+            self.process.mark_failed("met an error of the GPU")
             raise
         except (ComfyUIUnavailable, JobCancelled, JobTimedOut) as error:
             if execution.ran_away:
@@ -157,21 +187,23 @@ class RunningComfyUI:
             if silent_since is not None:
                 seen_at = max(silent_since, self.process.last_output_at)
                 if now - seen_at >= silence_s:
-                    self.process.condemn(f"left HTTP unanswered for {silence_s:g} s")
+                    self.process.mark_failed(f"left HTTP unanswered for {silence_s:g} s")
                 elif now - silent_since >= max(silence_s, stall_s):
-                    self.process.condemn(f"left HTTP unanswered for {stall_s:g} s, although it wrote to its log")
+                    self.process.mark_failed(
+                        f"left HTTP unanswered for {stall_s:g} s, although it wrote to its log"
+                    )
             next_look = now + LOOK_S
 
-    def retire(self) -> None:
+    def close_when_idle(self) -> None:
         """Close it as soon as nobody uses it any more."""
-        self._retired = True
+        self._is_closing = True
         self._close_if_unused()
 
     def _close_if_unused(self) -> None:
         with self._lock:
-            if self._users or not self._retired:
+            if self._users or not self._is_closing:
                 return
-            self._retired = False
+            self._is_closing = False
         self.close()
 
     def refresh(self) -> None:
@@ -215,7 +247,7 @@ def pause_s(failures: int) -> float:
     return 0.0 if failures == 1 else min(2.0 ** (failures - 1), LONGEST_PAUSE_S)
 
 
-def _final(error: WorkerError) -> WorkerError:
+def _not_retryable(error: WorkerError) -> WorkerError:
     """Mark an error as not retryable: a second attempt would fail the same way."""
     if isinstance(error, ComfyUIUnavailable):
         error.try_again = False
@@ -234,7 +266,7 @@ def _add_remedy(error: WorkerError, workflow: dict[str, Any], node_id: str | Non
     error.args = (error.sentence,)
 
 
-def _fresh(error: WorkerError) -> WorkerError:
+def _copy(error: WorkerError) -> WorkerError:
     """Make an equal error that was never raised.
 
     An error that many jobs raise would keep what each of them holds: its traceback grows by their frames.
@@ -288,7 +320,7 @@ class ComfyUI:
     def is_worn(self) -> bool:
         """Whether it failed so often, or while it started, that a fresh worker may do better."""
         running = self._usable()
-        crashes = self._failures >= FAILURES_UNTIL_WORN and not (running and running.is_proved)
+        crashes = self._failures >= FAILURES_UNTIL_WORN and not (running and running.has_completed_prompt)
         return crashes or self._boot_error is not None
 
     def ready(self, stop: Stop) -> RunningComfyUI:
@@ -308,9 +340,9 @@ class ComfyUI:
         while (running := self._usable()) is None:
             stop.check()
             if self._closed.wait(TICK_S):
-                raise _final(ComfyUIUnavailable("the worker is ending; send the job again"))
+                raise _not_retryable(ComfyUIUnavailable("the worker is ending; send the job again"))
             if self._boots > boots and self._boot_error is not None:
-                raise _final(_fresh(self._boot_error))
+                raise _not_retryable(_copy(self._boot_error))
         return running
 
     def close(self) -> None:
@@ -333,11 +365,11 @@ class ComfyUI:
             self._boots += 1
             if running is not None:
                 running.watch(self._closed)
-                self._failures = 0 if running.is_proved else self._failures
+                self._failures = 0 if running.has_completed_prompt else self._failures
                 if (failure := running.process.failure()) is not None and not self._closed.is_set():
                     log.warning("%s", failure.log_text, extra={"action": "comfyui.died"})
                 self._running = None
-                running.retire()
+                running.close_when_idle()
             self._failures += 1
             self._closed.wait(pause_s(self._failures))
 
@@ -358,7 +390,7 @@ class ComfyUI:
         except WorkerError as error:
             if not self._closed.is_set():
                 log.error("%s: %s", error, error.details, extra={"action": "comfyui.boot_failed"})
-            self._boot_error = _fresh(error)
+            self._boot_error = _copy(error)
         except Exception as error:  # the outermost place of this thread: whatever it is, ComfyUI is booted again
             log.exception("ComfyUI could not be started", extra={"action": "comfyui.boot_failed"})
             self._boot_error = ComfyUIUnavailable(f"ComfyUI could not be started: {error}; run comfy_setup doctor")
@@ -378,7 +410,7 @@ class ComfyUI:
             while process.failure() is None and time.monotonic() < deadline:
                 time.sleep(TICK_S)
             if process.boot_time_left_s() <= MIN_TIMEOUT_S:
-                process.condemn_slow_boot()
+                process.mark_boot_too_slow()
             if (failure := process.failure("while it was starting")) is not None:
                 raise failure from None
             raise

@@ -307,13 +307,13 @@ class _PlanBuilder:
         kept: dict[str, Any] = {}
         lost = []
         for name, value in values.items():
-            if name in self._context.job.client_names and not has_place(roles, name, self._declared):
+            if name in self._context.job.client_words and not has_place(roles, name, self._declared):
                 lost.append(name)
             else:
                 kept[name] = value
         for name in sorted(lost):
-            client_name = self._context.job.client_names[name]
-            self._warnings.append(f"{client_name} is ignored: this graph has no {name}")
+            client_word = self._context.job.client_words[name]
+            self._warnings.append(f"{client_word} is ignored: this graph has no {name}")
         return kept
 
     def _warn_of_changes(

@@ -13,7 +13,7 @@ from comfy_worker.planning.plan import Plan
 from comfy_worker.workflow.check.links import without_idle
 from comfy_worker.workflow.check.preflight import refusal
 from comfy_worker.workflow.graph import Workflow
-from comfy_worker.workflow.isolate import into_folder, output_folders, serve_raw
+from comfy_worker.workflow.isolate import isolate_outputs, output_folders, replace_save_nodes
 from comfy_worker.workflow.node_defs import NodeDefs
 
 __all__ = ["API_KEY", "Prompt", "make_prompt"]
@@ -54,8 +54,8 @@ def make_prompt(job: Job, plan: Plan, defs: NodeDefs, folder: str, worker_key: s
     """
     if plan.findings:
         raise refusal(plan.findings)
-    needed = serve_raw(without_idle(plan.workflow, defs), defs)
-    workflow = into_folder(needed, folder, defs)
+    needed = replace_save_nodes(without_idle(plan.workflow, defs), defs)
+    workflow = isolate_outputs(needed, folder, defs)
     client_workflow = json.dumps(plan.workflow).replace(f"{folder}/", "")
     extra_data: dict[str, Any] = {
         **_key_for_paid_nodes(job, plan, defs, worker_key),

@@ -147,11 +147,15 @@ class Lora(_Strict):
 
     name: str = Field(
         min_length=1,
-        description="file in `loras`, with or without folder and extension; or a URL, see [models](models.md)",
+        description="file name in `loras`; folder and extension may be left out. Or a URL, see "
+        "[models](models.md)",
     )
-    strength: FiniteFloat = Field(1.0, ge=-100, le=100, description="how strongly it changes the diffusion model")
+    strength: FiniteFloat = Field(1.0, ge=-100, le=100, description="strength for the diffusion model")
     strength_clip: FiniteFloat | None = Field(
-        None, ge=-100, le=100, description="how strongly it changes the text encoder; `strength` if absent"
+        None,
+        ge=-100,
+        le=100,
+        description="strength for the text encoder; default: same as `strength`",
     )
 
 
@@ -159,17 +163,20 @@ class ControlNet(_Strict):
     """One ControlNet, spliced between the conditioning and the sampler."""
 
     type: str | None = Field(
-        None, description="canny, depth, openpose, lineart ...; finds the model file by name and family"
+        None,
+        description="canny, depth, openpose, lineart ...: selects an installed model by name and family",
     )
     model: str | None = Field(
-        None, description="file in `controlnet`, with or without folder and extension; or a URL"
+        None,
+        description="file name in `controlnet`; folder and extension may be left out. Or a URL",
     )
-    image: str = Field(min_length=1, description="the control map, or the picture to make it from")
-    strength: FiniteFloat = Field(1.0, ge=0, le=10, description="how strongly it acts")
-    start: FiniteFloat = Field(0.0, ge=0, le=1, description="where in the sampling it begins")
-    end: FiniteFloat = Field(1.0, ge=0, le=1, description="where in the sampling it ends")
+    image: str = Field(min_length=1, description="the control map, or the picture from which to make it")
+    strength: FiniteFloat = Field(1.0, ge=0, le=10, description="strength of the ControlNet")
+    start: FiniteFloat = Field(0.0, ge=0, le=1, description="fraction of the sampling at which it starts")
+    end: FiniteFloat = Field(1.0, ge=0, le=1, description="fraction of the sampling at which it ends")
     preprocess: bool | None = Field(
-        None, description="whether the control map is made from the picture first; true for canny if absent"
+        None,
+        description="make the control map from the picture first; default: true for canny, else false",
     )
 
     @model_validator(mode="after")
@@ -183,22 +190,24 @@ class Output(_Strict):
     """How what was made comes back."""
 
     format: Literal["png", "jpeg", "webp"] | None = Field(
-        None, description="png, jpeg or webp, of pictures that SaveImage and its kin save; png if absent"
+        None,
+        description="png, jpeg or webp, for pictures that SaveImage and similar nodes save; default: png",
     )
-    quality: int = Field(90, ge=1, le=100, description="of jpeg and webp")
-    lossless: bool = Field(False, description="whether webp keeps every pixel as it is")
-    metadata: bool = Field(True, description="whether pictures hold the graph that made them, as ComfyUI keeps it")
+    quality: int = Field(90, ge=1, le=100, description="quality of jpeg and webp")
+    lossless: bool = Field(False, description="use lossless compression for webp")
+    metadata: bool = Field(True, description="store the workflow in the picture, as ComfyUI does")
     temp: bool = Field(
-        False, description="whether what nodes only preview comes back too; it does where there is nothing else"
+        False,
+        description="also return preview images; if nothing was saved, they are always returned",
     )
     delivery: Literal["base64", "s3"] | None = Field(
-        None, description="`base64` or `s3`; `s3` if absent and storage is configured"
+        None, description="`base64` or `s3`; default: `s3` if storage is configured, else `base64`"
     )
     shrink: bool = Field(
-        False, description="whether pictures are re-encoded where the result is larger than RunPod takes"
+        False, description="compress or shrink pictures if the result exceeds RunPod's size limit"
     )
-    progress: bool = Field(True, description="whether the job tells how far it is")
-    preview: bool = Field(False, description="whether its progress carries a small picture of the sampler's state")
+    progress: bool = Field(True, description="report progress while the job runs")
+    preview: bool = Field(False, description="add a small preview of the sampler's current state to the progress")
 
 
 def _without_folder_mark(name: str) -> str:
@@ -210,39 +219,55 @@ class NamedImage(_Strict):
     """One picture that a custom graph names, as worker-comfyui takes it."""
 
     name: Annotated[str, AfterValidator(_without_folder_mark)] = Field(
-        min_length=1, description="the file that a node such as LoadImage names"
+        min_length=1, description="the file name that a node such as LoadImage refers to"
     )
-    image: str = Field(min_length=1, description="the picture, stored under a name of our own")
+    image: str = Field(min_length=1, description="the picture: base64, data URI or URL")
 
 
 class Parameters(_Strict):
     """What is filled into the nodes that hold it, in templates and in custom graphs alike."""
 
-    prompt: str | None = Field(None, description="what to show; `<lora:name:0.8>` in it becomes a LoRA")
-    negative_prompt: str | None = Field(None, description="what not to show")
+    prompt: str | None = Field(None, description="the positive prompt; `<lora:name:0.8>` adds a LoRA")
+    negative_prompt: str | None = Field(None, description="the negative prompt")
     seed: int | None = Field(
         None,
         ge=-1,
-        description="-1: a fresh one below 2**53 is drawn and reported; absent: the same, but a custom graph "
-        "keeps its own",
+        description="the seed; -1 draws a random seed below 2**53. Default: a random seed for a "
+        "template, the workflow's own for a custom workflow",
     )
-    steps: int | None = Field(None, ge=1, description="sampling steps")
+    steps: int | None = Field(None, ge=1, description="number of sampling steps")
     cfg: FiniteFloat | None = Field(None, ge=0, description="the sampler's classifier-free guidance scale")
     guidance: FiniteFloat | None = Field(
         None,
         ge=0,
-        description="embedded guidance (Flux); in a graph with only one of the two either word means it",
+        description="embedded guidance (Flux). If a workflow has only one of `cfg` and "
+        "`guidance`, both keys set it",
     )
-    sampler: str | None = Field(None, description="as ComfyUI names it: euler, dpmpp_2m ...")
-    scheduler: str | None = Field(None, description="as ComfyUI names it: normal, karras ...")
-    denoise: FiniteFloat | None = Field(None, ge=0, le=1, description="how much of the start image is made anew")
-    width: int | None = Field(None, ge=1, description="pixels, on the step of the graph's latent node")
-    height: int | None = Field(None, ge=1, description="pixels, on the step of the graph's latent node")
-    length: int | None = Field(None, ge=1, description="frames of a video")
-    fps: FiniteFloat | None = Field(None, gt=0, description="frames a second of a video")
-    batch_size: int | None = Field(None, ge=1, description="pictures at once")
-    checkpoint: str | None = Field(None, description="model file, with or without folder and extension; or a URL")
-    vae: str | None = Field(None, description="VAE file, with or without folder and extension; or a URL")
+    sampler: str | None = Field(None, description="ComfyUI's name of the sampler: euler, dpmpp_2m ...")
+    scheduler: str | None = Field(None, description="ComfyUI's name of the scheduler: normal, karras ...")
+    denoise: FiniteFloat | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="how much to change the start image: 0 keeps it, 1 replaces it",
+    )
+    width: int | None = Field(
+        None,
+        ge=1,
+        description="width in pixels; must be a multiple of the latent node's step (usually 8)",
+    )
+    height: int | None = Field(
+        None,
+        ge=1,
+        description="height in pixels; must be a multiple of the latent node's step (usually 8)",
+    )
+    length: int | None = Field(None, ge=1, description="number of frames of a video")
+    fps: FiniteFloat | None = Field(None, gt=0, description="frames per second of a video")
+    batch_size: int | None = Field(None, ge=1, description="number of pictures to make at once")
+    checkpoint: str | None = Field(
+        None, description="checkpoint file; folder and extension may be left out. Or a URL"
+    )
+    vae: str | None = Field(None, description="VAE file; folder and extension may be left out. Or a URL")
 
 
 class JobInput(Parameters):
@@ -250,35 +275,47 @@ class JobInput(Parameters):
 
     workflow: Annotated[str | dict[str, Any] | None, BeforeValidator(_graph_or_name)] = Field(
         None,
-        description="a template's name, or a custom graph as ComfyUI saves or exports it (object or JSON string), "
-        "or a PNG or WebP that ComfyUI saved (base64 or data URI); "
-        "absent: `inpaint` with an image and a mask, `img2img` with an image, else `txt2img`",
+        description="a template's name; or a custom workflow as ComfyUI saves or exports it "
+        "(object or JSON text); or a PNG or WebP that ComfyUI saved (base64 or data URI). "
+        "Default: `inpaint` with an image and a mask, `img2img` with an image, else `txt2img`",
     )
-    image: str | None = Field(None, description="start image: base64, data URI or URL")
-    mask: str | None = Field(None, description="white, or opaque, is made anew: base64, data URI or URL")
+    image: str | None = Field(None, description="the start image: base64, data URI or URL")
+    mask: str | None = Field(
+        None,
+        description="the mask: base64, data URI or URL. White areas are repainted (opaque areas, "
+        "if the file has an alpha channel)",
+    )
     images: tuple[NamedImage, ...] = Field(
-        (), max_length=MAX_ENTRIES, description="the pictures that a custom graph names"
+        (),
+        max_length=MAX_ENTRIES,
+        description="pictures that a custom workflow refers to by file name",
     )
     clip_skip: int | None = Field(
-        None, ge=1, le=24, description="1: the text encoder's last layer, 2: the one before"
+        None,
+        ge=1,
+        le=24,
+        description="last text encoder layer to use, counted from the end: 1 is the last layer",
     )
     loras: tuple[Lora, ...] = Field(
-        (), max_length=MAX_ENTRIES, description="LoRAs, spliced into any graph in order"
+        (), max_length=MAX_ENTRIES, description="LoRAs to add to the workflow, in this order"
     )
     controlnets: tuple[ControlNet, ...] = Field(
-        (), max_length=MAX_ENTRIES, description="ControlNets, spliced into any graph in order"
+        (), max_length=MAX_ENTRIES, description="ControlNets to add to the workflow, in this order"
     )
-    parameters: dict[str, Any] = Field({}, description="values for further parameters that a template declares")
+    parameters: dict[str, Any] = Field({}, description="values for the parameters that a template declares")
     overrides: dict[str, Any] = Field(
-        {}, description='any input of any node, by id or title: `{"12.scale_by": 2}`, split at the last dot'
+        {},
+        description='any input of any node, by node id or title: `{"12.scale_by": 2}`. The key is '
+        "split at its last dot",
     )
-    output: Output = Field(default_factory=Output, description="how what was made comes back")
+    output: Output = Field(default_factory=Output, description="format and delivery of the result")
 
     response: ResponseFormat | None = Field(
-        None, description="the shape of the answer, see [dialects](dialects.md); `RESPONSE_FORMAT` if absent"
+        None,
+        description="format of the response, see [dialects](dialects.md); default: `RESPONSE_FORMAT`",
     )
 
-    validate_only: bool = Field(False, description="build the graph and check it, queue nothing")
+    validate_only: bool = Field(False, description="build and check the workflow, but do not run it")
 
     @classmethod
     def read(

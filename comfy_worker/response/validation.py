@@ -12,7 +12,7 @@ from comfy_worker.outgoing import posted_size, within
 from comfy_worker.planning.plan import Plan
 from comfy_worker.response.deliver import ENVELOPE, MB
 from comfy_worker.response.schema import Validation
-from comfy_worker.workflow.isolate import into_folder
+from comfy_worker.workflow.isolate import isolate_outputs
 
 __all__ = ["validation"]
 
@@ -30,7 +30,7 @@ def validation(plan: Plan, comfyui: RunningComfyUI, folder: str, limit: int) -> 
     Raises:
         ResultTooLarge: it has more all the same.
     """
-    workflow = into_folder(plan.workflow, folder, comfyui.defs)
+    workflow = isolate_outputs(plan.workflow, folder, comfyui.defs)
     needs = []
     for need in plan.needs:
         is_installed = comfyui.model_path(need.folder, need.file) is not None

@@ -422,6 +422,15 @@ class NodeDefs(Mapping[str, NodeClass]):
             self._read[class_type] = NodeClass.read(class_type, self._object_info[class_type], own)
         return self._read[class_type]
 
+    @property
+    def has_unique_subgraph_ids(self) -> bool:
+        """Whether this ComfyUI's editor gives nodes of subgraphs new ids where an id is taken.
+
+        Frontends since 1.42 do. They came with a ComfyUI that declares ``has_intermediate_output``.
+        """
+        first = next(iter(self._object_info.values()), None)
+        return first is None or "has_intermediate_output" in first
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._object_info)
 

@@ -1,6 +1,6 @@
 """Draws docs/architecture.svg: which package imports which, read from the imports themselves.
 
-Run it from the repository: ``python3 docs/tools/draw_architecture.py``. CI runs it and fails if the file changes.
+Run it with ``.venv/bin/python -m docs.tools.draw_architecture``. CI runs it and fails if the file changes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ PICTURE = REPO / "docs" / "architecture.svg"
 ROWS: tuple[tuple[str, ...], ...] = (
     ("handler", "comfy_setup"),
     ("comfy_worker.runpod_worker", "comfy_local"),
-    ("comfy_worker.runner",),
-    ("comfy_worker.planning", "comfy_worker.response"),
-    ("comfy_worker.inputs", "comfy_worker.models", "comfy_worker.comfyui"),
-    ("comfy_worker.request", "comfy_worker.workflow"),
+    ("comfy_worker.runner", "comfy_worker.shared_services"),
+    ("comfy_worker.response",),
+    ("comfy_worker.planning", "comfy_worker.comfyui"),
+    ("comfy_worker.job", "comfy_worker.models"),
+    ("comfy_worker.inputs", "comfy_worker.workflow"),
+    ("comfy_worker.request",),
     ("comfy_worker.settings", "comfy_worker.deadline", "comfy_worker.logs", "comfy_worker.errors"),
     ("comfy_common",),
 )
@@ -35,6 +37,8 @@ CAPTIONS = {
     "comfy_common": "paths, sources, downloads, models.txt",
     "comfy_worker.runpod_worker": "RunPod's job loop, progress, shutdown",
     "comfy_worker.runner": "one job, from input to result",
+    "comfy_worker.shared_services": "what all jobs share",
+    "comfy_worker.job": "RunPod's envelope, typed",
     "comfy_worker.planning": "template + request = workflow",
     "comfy_worker.response": "outputs encoded and delivered",
     "comfy_worker.inputs": "files that came with a job",

@@ -27,7 +27,7 @@ from tests import pictures, shipped
 from tests.base_graphs import node
 from tests.broken_graphs import ACCEPTED, REFUSED
 from tests.comfyui.conftest import RealComfyUI, launch_options, real_comfyui
-from tests.official_templates import RECORDED, official_templates
+from tests.official_templates import COMFYUI_0375
 
 TOO_MANY_STEPS = "api_moonvalley_video_to_video_pose_control.json"
 
@@ -84,7 +84,7 @@ def preflight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preflight]:
         for name in shipped.NAMES:
             needs = tuple(Need(**need) for need in shipped.params(name).get("needs", ()))
             found.add(name, shipped.graph(name), needs)
-        for name, file in official_templates() if RECORDED.is_dir() else ():
+        for name, file in COMFYUI_0375.editor_files():
             converted = read_workflow(file, started.defs)
             found.add(name, converted.workflow, converted.needs)
         started.running.refresh()
@@ -98,7 +98,6 @@ def test_every_template_is_accepted_by_both_once_its_files_are_there(preflight: 
             assert (name, preflight.refusal(workflow)) == (name, {})
 
 
-@pytest.mark.skipif(not RECORDED.is_dir(), reason="../shared/ui_to_api is not here")
 def test_the_one_template_that_is_wrong_is_refused_by_both(preflight: Preflight) -> None:
     workflow = preflight.workflows[TOO_MANY_STEPS]
     (finding,) = preflight.findings(workflow)

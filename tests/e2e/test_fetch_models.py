@@ -96,9 +96,7 @@ def test_a_damaged_file_is_told_of_and_fetched_anew(command: Command) -> None:
 
 def test_one_that_cannot_be_had_does_not_keep_the_others(command: Command) -> None:
     assert command() == 1
-    assert (
-        "Error: hf:owner/gated/c.safetensors: it is given only to those who accepted its licence" in command.said
-    )
+    assert "Error: hf:owner/gated/c.safetensors: its licence must be accepted first" in command.said
     assert "3 of 4 files fetched." in command.said
     assert command.files() == [
         "checkpoints/a.safetensors",

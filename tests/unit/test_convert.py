@@ -21,10 +21,13 @@ from comfy_worker.workflow.convert.ui_format import MAX_DEPTH
 from comfy_worker.workflow.graph import MAX_NODES, Input, Need, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests.editor_files import FILES, Node, editor_file, node, subgraph
-from tests.official_templates import RECORDED, official_templates
+from tests.editor_files_033 import FILES_033, RECORDED_033
+from tests.official_templates import COMFYUI_033, COMFYUI_0375
 
 MADE_BY_THE_FRONTEND = json.loads(Path(__file__).with_name("editor_files.json").read_text(encoding="utf-8"))
 DEFS = NodeDefs(MADE_BY_THE_FRONTEND["object_info"])
+MADE_033 = json.loads(RECORDED_033.read_text(encoding="utf-8"))
+DEFS_033 = NodeDefs(MADE_033["object_info"])
 
 
 def read(file: Any, defs: NodeDefs = DEFS, seed: int = 0) -> Workflow:
@@ -38,7 +41,11 @@ def declared(workflow: Workflow, defs: NodeDefs) -> dict[str, Any]:
     return {
         node_id: (
             one["class_type"],
-            {name: value for name, value in one["inputs"].items() if name in defs[one["class_type"]].inputs},
+            {
+                name: value
+                for name, value in one["inputs"].items()
+                if name.split(".")[0] in defs[one["class_type"]].inputs
+            },
         )
         for node_id, one in workflow.items()
     }
@@ -51,14 +58,74 @@ def test_a_file_becomes_what_the_frontend_exports(name: str) -> None:
     assert file == FILES[name]
 
 
-@pytest.mark.skipif(not RECORDED.is_dir(), reason="../shared/ui_to_api is not here")
-def test_the_official_templates_become_what_the_frontend_exports() -> None:
-    defs = NodeDefs(json.loads((RECORDED / "object_info.json").read_text(encoding="utf-8")))
-    files = dict(official_templates())
+@pytest.mark.parametrize("name", FILES_033)
+def test_a_file_of_today_becomes_its_export(name: str) -> None:
+    file = copy.deepcopy(FILES_033[name])
+    assert declared(read(file, DEFS_033), DEFS_033) == declared(MADE_033["exports"][name], DEFS_033)
+    assert file == FILES_033[name]
+
+
+def test_an_empty_value_on_a_host_counts_as_none() -> None:
+    file = copy.deepcopy(FILES_033["a host without a value"])
+    file["nodes"][0]["widgets_values"] = [None]
+    assert read(file, DEFS_033) == read(FILES_033["a host without a value"], DEFS_033)
+
+
+def test_a_host_may_name_its_values() -> None:
+    file = copy.deepcopy(FILES_033["a host's value for a socket"])
+    del file["nodes"][0]["widgets_values"]
+    file["nodes"][0]["widgets_values_named"] = {"v": 9}
+    assert read(file, DEFS_033) == read(FILES_033["a host's value for a socket"], DEFS_033)
+
+
+def test_older_comfyui_leaves_ids_as_they_are() -> None:
+    old = NodeDefs({"PrimitiveInt": {"input": {}, "output": ["INT"]}})
+    file = FILES_033["ids that two subgraphs share"]
+    assert read(file, old).keys() == {"10:1", "10:2", "11:1", "11:10"}
+
+
+def test_official_templates_of_0375_become_their_exports() -> None:
+    defs = NodeDefs(COMFYUI_0375.object_info)
+    files = dict(COMFYUI_0375.editor_files())
     assert len(files) == 95
     for name, file in files.items():
-        exported = json.loads((RECORDED / "expected" / name).read_text(encoding="utf-8"))
-        assert declared(read(file, defs), defs) == declared(exported, defs), name
+        assert declared(read(file, defs), defs) == declared(COMFYUI_0375.exports[name], defs), name
+
+
+def test_official_templates_of_033_become_their_exports() -> None:
+    defs = NodeDefs(COMFYUI_033.object_info)
+    files = dict(COMFYUI_033.editor_files())
+    assert len(files) == 115
+    for name, file in files.items():
+        export = COMFYUI_033.exports[name]
+        assert with_outputs_only(read(file, defs), defs) == with_outputs_only(export, defs), name
+
+
+# Widgets of the browser, which a file may lack.
+OF_THE_BROWSER = {("ImageCompare", "compare_view"), ("SaveVideo", "codec"), ("SaveVideo", "format.codec.encoding")}
+
+
+def with_outputs_only(workflow: Workflow, defs: NodeDefs) -> dict[str, Any]:
+    """What a graph's outputs need, without inputs that are empty or at their default."""
+    wanted = [node_id for node_id, entry in workflow.items() if defs[entry["class_type"]].is_output]
+    found: dict[str, Any] = {}
+    while wanted:
+        node_id = wanted.pop()
+        if node_id in found or node_id not in workflow:
+            continue
+        class_type = workflow[node_id]["class_type"]
+        specs = defs[class_type].inputs
+        kept: dict[str, Any] = {}
+        for name, value in workflow[node_id]["inputs"].items():
+            spec = specs.get(name.split(".")[0])
+            if spec is None or (class_type, name) in OF_THE_BROWSER:
+                continue
+            if isinstance(value, list):
+                wanted.append(value[0])
+            if value not in ("", spec.options.get("default")) or name != spec.name:
+                kept[name] = value
+        found[node_id] = (class_type, kept)
+    return found
 
 
 def test_titles_are_those_of_the_file_else_of_the_class() -> None:
@@ -242,7 +309,7 @@ def test_a_malformed_file_never_raises_anything_else(broken: str, with_what: Any
         read_workflow(file, DEFS)
 
 
-def test_nothing_is_told_to_anybody() -> None:
+def test_nothing_is_kept_to_anybody() -> None:
     script = (
         "import json, sys; from comfy_worker.workflow.convert.to_api import read_workflow; "
         "from comfy_worker.workflow.node_defs import NodeDefs; before = 'comfy_cli' in sys.modules; "

@@ -73,6 +73,14 @@ def test_what_would_grow_is_refused_soon(file: dict[str, Any]) -> None:
     assert time.monotonic() - began < 30
 
 
+def test_a_text_handed_to_many_hosts_is_refused() -> None:
+    text = node(1, "X", {"=text": ("STRING", (-10, 0))}, widgets=["x" * 100_000], mode=2)
+    part = subgraph(PART, {"text": "STRING"}, {}, text, node(2, "Y", {"a": ("STRING", (-10, 0))}))
+    text_hosts = [node(number, PART, {"=text": ("STRING", None)}) for number in range(10, 810)]
+    with pytest.raises(InvalidWorkflow, match="workflow becomes longer"):
+        read_workflow(editor_file(*text_hosts, subgraphs=[part]), DEFS)
+
+
 def test_a_cancelled_job_ends_while_a_file_is_read() -> None:
     calls = 0
 

@@ -60,7 +60,9 @@ def test_what_torch_is_built_for_is_read_without_importing_it() -> None:
 
 
 def test_comfyui_must_be_whole(tmp_path: Path) -> None:
-    with pytest.raises(Unfit, match=r"holds no ComfyUI: it lacks comfyui_version\.py, main\.py.*set COMFYUI_DIR"):
+    with pytest.raises(
+        Unfit, match=r"is not a complete ComfyUI: it lacks comfyui_version\.py, main\.py.*set COMFYUI_DIR"
+    ):
         checks(comfyui_dir=tmp_path)["comfyui_files"]()
 
 

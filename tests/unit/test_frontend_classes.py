@@ -62,21 +62,21 @@ def test_setters_of_another_pack_do_not_count() -> None:
 
 
 def test_getters_look_outward_and_find_the_nearest() -> None:
-    inner = subgraph(OTHER, {}, {}, node(1, "GetNode", {}, "*", ["a"]), save((1, 0)))
+    inner = subgraph(OTHER, {}, {}, node(21, "GetNode", {}, "*", ["a"]), save((21, 0), 29))
     middle = subgraph(
         PART,
         {},
         {},
-        node(1, OTHER),
-        node(2, "Load", {}, "IMAGE MODEL"),
-        node(3, "SetNode", {"IMAGE": ("IMAGE", (2, 0))}, "*", ["b"]),
-        node(4, "GetNode", {}, "*", ["b"]),
-        save((4, 0)),
+        node(11, OTHER),
+        node(12, "Load", {}, "IMAGE MODEL"),
+        node(13, "SetNode", {"IMAGE": ("IMAGE", (12, 0))}, "*", ["b"]),
+        node(14, "GetNode", {}, "*", ["b"]),
+        save((14, 0), 19),
     )
     setters = [node(number, "SetNode", {"": ("*", (1, 1))}, "*", [name]) for number, name in ((2, "a"), (3, "b"))]
     workflow = read(editor_file(LOAD, *setters, node(5, PART), subgraphs=[middle, inner]))
-    assert workflow["5:1:9"]["inputs"] == {"images": ["1", 1]}
-    assert workflow["5:9"]["inputs"] == {"images": ["5:2", 0]}
+    assert workflow["5:11:29"]["inputs"] == {"images": ["1", 1]}
+    assert workflow["5:19"]["inputs"] == {"images": ["5:12", 0]}
 
 
 def test_a_setter_inside_is_not_seen_outside() -> None:

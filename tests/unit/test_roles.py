@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from comfy_common.paths import REPO
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import find_roles
 from tests.core_nodes import found
+from tests.official_templates import COMFYUI_0375
 
 TABLE: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("roles.json").read_text(encoding="utf-8"))
-GRAPHS = REPO.parent / "shared" / "ui_to_api"
 API_KEYS = ("prompt", "seed", "image")
 
 
 @pytest.fixture(scope="module")
 def all_defs() -> NodeDefs:
-    if not GRAPHS.is_dir():
-        pytest.skip(f"{GRAPHS} is absent: the table's graphs lie there")
-    return NodeDefs(json.loads((GRAPHS / "object_info.json").read_text(encoding="utf-8")))
+    return NodeDefs(COMFYUI_0375.object_info)
 
 
 def table_graph(name: str) -> Workflow:
-    loaded: Workflow = json.loads((GRAPHS / "expected" / f"{name}.json").read_text(encoding="utf-8"))
+    loaded: Workflow = copy.deepcopy(COMFYUI_0375.exports[f"{name}.json"])
     return loaded
 
 
@@ -48,7 +46,7 @@ def test_the_roles_of_a_graph_are_those_that_a_reader_wrote_down(name: str, all_
 
 
 def test_most_graphs_with_a_sampler_are_decided_without_a_title(all_defs: NodeDefs) -> None:
-    assert sorted(TABLE) == sorted(path.stem for path in (GRAPHS / "expected").glob("*.json"))
+    assert sorted(TABLE) == sorted(name.removesuffix(".json") for name in COMFYUI_0375.exports)
     graphs = [table_graph(name) for name in TABLE]
     sampled = [find_roles(graph, all_defs) for graph in graphs if has_sampler(graph)]
     assert len(sampled) == 56

@@ -97,7 +97,7 @@ WHOLE = len(HEADER).to_bytes(8, "little") + HEADER + b"xyz"
         ("a.safetensors", WHOLE, ""),
         ("a.sft", WHOLE[:-1], "is cut short: 88 of 89 bytes"),
         ("a.SFT", WHOLE[:20], "is cut short in its header"),
-        ("a.safetensors", b"<html>a web page</html>", "is no safetensors file but a web page"),
+        ("a.safetensors", b"<html>a web page</html>", "is not a safetensors file but a web page"),
         ("a.ckpt", b"", "is empty"),
         ("a.ckpt", b"a pickle", ""),
     ],
@@ -147,7 +147,7 @@ def test_a_check_fails_for_what_is_missing_damaged_or_another_file(
     assert check() == (1, "missing  checkpoints/x.safetensors\n")
     path = Path(listed["MODELS_DIR"]) / "checkpoints" / "x.safetensors"
     add(listed, "checkpoints/x.safetensors")
-    assert check() == (1, f"damaged  {path}  is no safetensors file but something else\n")
+    assert check() == (1, f"damaged  {path}  is not a safetensors file but something else\n")
     path.write_bytes(WHOLE)
     assert check() == (1, f"damaged  {path}  is not the file that models.txt means: its sha256 differs\n")
     text = TEXT.replace("00FF" * 16, hashlib.sha256(WHOLE).hexdigest())

@@ -75,7 +75,7 @@ def test_each_pack_that_comfyui_does_not_load_is_named_with_its_reason() -> None
     assert list(failed) == [Path(f"/worker/custom_nodes/{name}") for name in ("broken", "empty", "silent")]
     assert failed[Path("/worker/custom_nodes/broken")].endswith("No module named 'no_such_package'")
     assert "lack of NODE_CLASS_MAPPINGS" in failed[Path("/worker/custom_nodes/empty")]
-    assert failed[Path("/worker/custom_nodes/silent")] == "it does not say why"
+    assert failed[Path("/worker/custom_nodes/silent")] == "ComfyUI does not say why"
 
 
 def test_the_worker_gives_comfyui_the_folder_of_the_packs_once_it_is_there(

@@ -1,8 +1,9 @@
 """Flattens a UI-format workflow: which nodes run, and what feeds each of their inputs.
 
 Subgraphs, reroutes, primitives, Set and Get nodes, links of Use Everywhere, muted and bypassed nodes
-and notes are resolved as ComfyUI's frontend does when it exports (1.32.9, ``executionUtil.ts`` and
-``ExecutableNodeDTO.ts``).
+and notes are resolved as ComfyUI's frontend does when it exports (1.49.6, ``executionUtil.ts`` and
+``ExecutableNodeDTO.ts``). One difference: a primitive that feeds a subgraph from outside counts, as it did
+in earlier frontends.
 """
 
 from __future__ import annotations
@@ -13,52 +14,60 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from comfy_worker.errors import InvalidWorkflow, brief
+from comfy_worker.workflow.convert.definitions import (
+    BYPASSED,
+    MUTED,
+    Definition,
+    Subgraphs,
+    value_name,
+)
 from comfy_worker.workflow.convert.frontend_classes import (
     BROADCAST_PACK,
-    BROADCASTERS,
     GETTERS,
     PASS_ON,
     PRIMITIVE,
-    SETTERS,
     VIRTUAL,
+)
+from comfy_worker.workflow.convert.promoted import (
+    PRIMITIVE_WIDGET,
+    HostValues,
+    Promotion,
+    WidgetSource,
 )
 from comfy_worker.workflow.convert.ui_format import (
     INPUT_NODE,
     MAX_DEPTH,
-    OUTPUT_NODE,
     Json,
-    LinkLine,
-    as_dict,
     as_list,
     as_text,
-    broadcast_of,
-    dicts,
     entry_at,
     id_of,
-    link_of,
     nesting_of,
     passed_on,
     type_of,
-    well_formed,
 )
+from comfy_worker.workflow.convert.unique_ids import with_unique_ids
 from comfy_worker.workflow.convert.work_limit import WorkLimit
 from comfy_worker.workflow.graph import MAX_NESTING, MAX_NODES, Link
 
 __all__ = ["FlatNode", "Value", "flatten"]
 
-MUTED, BYPASSED = 2, 4
 # Of a whole file: its values, and the lists and objects around them.
 MAX_FILE_NESTING = MAX_NESTING + 10
 
 
 class Value(NamedTuple):
-    """A literal that comes from another node: a primitive, or the outside of a subgraph.
+    """A literal that comes from another node: a primitive, or the host of a subgraph.
 
-    ``is_outside`` tells the second; its ``value`` is None where nothing was set there: the node's own holds.
+    Attributes:
+        value: None where the host holds none.
+        is_outside: whether it comes from the host of a subgraph.
+        source: the widget whose value holds where the host has none; None: the input's own widget.
     """
 
     value: Any
     is_outside: bool = False
+    source: WidgetSource | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class FlatNode:
     Attributes:
         node_id: ``5``, or ``2:5`` for node 5 of the subgraph that node 2 stands for.
         node: the node as it stands in the file; the nodes of one subgraph share it.
-        fed: by input name, what feeds it, a muted node among it; inputs that nothing feeds are left out.
+        fed: by input name, what feeds it; inputs that nothing feeds are left out.
     """
 
     node_id: str
@@ -76,12 +85,13 @@ class FlatNode:
     fed: dict[str, Link | Value] = field(default_factory=dict)
 
 
-def flatten(file: Json, work: WorkLimit) -> list[FlatNode]:
+def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[FlatNode]:
     """Flatten a file.
 
     Args:
         file: JSON that :func:`~comfy_worker.workflow.convert.ui_format.is_editor_file` takes for a file.
         work: bounds the work, and hears where the job must end.
+        unique_ids: whether nodes of subgraphs get new ids where an id is taken.
 
     Returns:
         The nodes that run in the order of the file, those of a subgraph where its node stands.
@@ -94,24 +104,43 @@ def flatten(file: Json, work: WorkLimit) -> list[FlatNode]:
             f"workflow holds lists and objects that are nested more than {MAX_FILE_NESTING} deep; "
             "save it again in ComfyUI"
         )
+    if unique_ids:
+        file = with_unique_ids(file)
+    outermost = _Graph(Definition(file), Subgraphs(file, work))
     links = _LinkResolver(work)
     flat = []
-    for count, (graph, node) in enumerate(_Graph(_Definition(file), _Subgraphs(file, work)).nodes_within()):
+    for count, (graph, node) in enumerate(outermost.nodes_within()):
         if count == MAX_NODES:
             raise InvalidWorkflow(f"workflow has more than {MAX_NODES} nodes, those of its subgraphs counted")
         work.count_steps(1 + len(node["inputs"]))
-        if node["type"] in VIRTUAL or node.get("mode") in (MUTED, BYPASSED) or graph.is_host(node):
-            continue
-        flat_node = FlatNode(graph.prefix + id_of(node), node)
-        for slot, entry in enumerate(node["inputs"]):
-            source = links.source_of(graph, node, slot)
-            # A literal goes where there is a widget to hold it.
-            if isinstance(source, Link) or (source is not None and entry.get("widget")):
-                flat_node.fed[as_text(entry.get("name"))] = source
-            elif source is None and not entry.get("widget"):
-                graph.refuse_lost_broadcast(flat_node.node_id, entry)
-        flat.append(flat_node)
+        if graph.runs(node):
+            flat.append(_flat_node(graph, node, links))
     return flat
+
+
+def _flat_node(graph: _Graph, node: Json, links: _LinkResolver) -> FlatNode:
+    """One node with what feeds its inputs."""
+    flat_node = FlatNode(graph.prefix + id_of(node), node)
+    for slot, entry in enumerate(node["inputs"]):
+        source = links.source_of(graph, node, slot)
+        name = as_text(entry.get("name"))
+        if source is None:
+            if not entry.get("widget"):
+                graph.refuse_lost_broadcast(flat_node.node_id, entry)
+        elif isinstance(source, Link) or source.is_outside or entry.get("widget"):
+            # A primitive sets widgets only; a host's value goes to sockets too.
+            flat_node.fed[name] = _without_itself(source, node, name)
+    for name, value in graph.values_for(id_of(node)).items():
+        flat_node.fed.setdefault(name, Value(value, is_outside=True))
+    return flat_node
+
+
+def _without_itself(source: Link | Value, node: Json, name: str) -> Link | Value:
+    """What feeds an input, without a source that is the input's own widget."""
+    if isinstance(source, Link) or source.source is None:
+        return source
+    is_own = source.source.node is node and source.source.name == name
+    return source._replace(source=None) if is_own else source
 
 
 class _Step(NamedTuple):
@@ -225,97 +254,6 @@ def _circle(step: _Step | _Bypass) -> InvalidWorkflow:
     )
 
 
-class _Definition:
-    """One graph as it stands in the file, read once however often nodes stand for it."""
-
-    def __init__(self, source: Json) -> None:
-        self.source = well_formed(source)
-        self.name = brief(source.get("name"))
-        self.nodes = {id_of(node): node for node in self.source["nodes"]}
-        links = [link for entry in self.source["links"] if (link := link_of(entry))]
-        self.links = {link.link_id: link for link in links}
-        sent = [link for entry in as_list(self.source["extra"].get("ue_links")) if (link := broadcast_of(entry))]
-        self._broadcasts = {(link.target, link.target_slot): link for link in sent}
-        self.ends = {link.target_slot: link for link in (*sent, *links) if link.target == OUTPUT_NODE}
-        self.setters: dict[tuple[str, str], str] = {}
-        for node_id, node in self.nodes.items():
-            if node["type"] in SETTERS and (name := _constant(node)):
-                self.setters.setdefault((node["type"], name), node_id)
-
-    def link_to(self, node_id: str, slot: int) -> LinkLine | None:
-        """The link that leads to an input; one of Use Everywhere where the editor drew none that is live."""
-        entry = entry_at(self.nodes[node_id]["inputs"], slot)
-        drawn = self.links.get(as_text(entry.get("link")))
-        broadcast = self._broadcasts.get((node_id, slot))
-        if drawn is None or (broadcast is not None and not self._is_live(drawn.origin)):
-            return broadcast
-        return drawn
-
-    def _is_live(self, node_id: str) -> bool:
-        if node_id == INPUT_NODE:
-            return True
-        return node_id in self.nodes and self.nodes[node_id].get("mode") not in (MUTED, BYPASSED)
-
-    @cached_property
-    def lost_broadcasts(self) -> dict[str, Json]:
-        """The types that nodes of Use Everywhere send where the file does not say to which inputs."""
-        found: dict[str, Json] = {}
-        if self._broadcasts:
-            return found
-        for node_id, node in self.nodes.items():
-            if node["type"] in BROADCASTERS and self._is_live(node_id):
-                for slot, entry in enumerate(node["inputs"]):
-                    if (link := self.link_to(node_id, slot)) is not None:
-                        origin = self.nodes.get(link.origin, {"outputs": ()})
-                        output = entry_at(list(origin["outputs"]), link.origin_slot)
-                        found.setdefault(type_of(output or entry), node)
-        return found
-
-
-class _Subgraphs:
-    """The subgraphs of a file by their id, each read when it is first needed."""
-
-    def __init__(self, file: Json, work: WorkLimit) -> None:
-        listed = dicts(as_dict(file.get("definitions")).get("subgraphs"))
-        self._sources = {as_text(source.get("id")): source for source in listed}
-        self._read: dict[str, _Definition] = {}
-        self._shown: dict[str, list[str]] = {}
-        self._work = work
-
-    def __contains__(self, class_type: str) -> bool:
-        return class_type in self._sources
-
-    def __getitem__(self, class_type: str) -> _Definition:
-        if class_type not in self._read:
-            source = self._sources[class_type]
-            self._work.count_steps(len(as_list(source.get("nodes"))) + len(as_list(source.get("links"))))
-            self._read[class_type] = _Definition(source)
-        return self._read[class_type]
-
-    def shown_outside(self, class_type: str, depth: int = 0) -> list[str]:
-        """The inputs of a subgraph that have a widget on its host, in their order."""
-        if class_type not in self._shown:
-            self._shown[class_type] = []  # within itself it shows nothing
-            definition = self[class_type]
-            slots = set()
-            for link in definition.links.values():
-                if link.origin == INPUT_NODE and link.target in definition.nodes and depth <= MAX_DEPTH:
-                    target = definition.nodes[link.target]
-                    entry = entry_at(target["inputs"], link.target_slot)
-                    if self._has_widget(target, entry, depth):
-                        slots.add(link.origin_slot)
-            names = [as_text(entry.get("name")) for entry in definition.source["inputs"]]
-            self._shown[class_type] = [name for slot, name in enumerate(names) if slot in slots]
-        return self._shown[class_type]
-
-    def _has_widget(self, target: Json, entry: Json, depth: int) -> bool:
-        if target["type"] not in self:
-            return bool(entry.get("widget"))
-        shown = self.shown_outside(target["type"], depth + 1)
-        self._work.count_steps(len(shown))
-        return entry.get("name") in shown
-
-
 class _Graph:
     """One graph that runs: the file's outermost, or a subgraph as one node outside of it stands for it.
 
@@ -324,8 +262,8 @@ class _Graph:
 
     def __init__(
         self,
-        definition: _Definition,
-        subgraphs: _Subgraphs,
+        definition: Definition,
+        subgraphs: Subgraphs,
         outer: _Graph | None = None,
         host: Json | None = None,
     ) -> None:
@@ -338,6 +276,11 @@ class _Graph:
             self._depth = outer._depth + 1
             self.prefix = f"{outer.prefix}{id_of(host)}:"
         self._inner: dict[str, _Graph] = {}
+
+    def runs(self, node: Json) -> bool:
+        """Whether ComfyUI gets a node: it is neither switched off nor the editor's alone."""
+        is_off = node.get("mode") in (MUTED, BYPASSED)
+        return not (is_off or node["type"] in VIRTUAL or self.is_host(node))
 
     def is_host(self, node: Json) -> bool:
         """Whether a node stands for a subgraph."""
@@ -373,26 +316,39 @@ class _Graph:
         node = self._definition.nodes.get(step.node_id, {})
         class_type = node.get("type")
         if class_type == PRIMITIVE:
-            # The frontend sets widgets to it that are linked to it straight, and from the outermost graph only.
-            values = as_list(node.get("widgets_values")) if step.is_direct and self._outer is None else ()
-            return Value(values[0]) if values else None
+            return self._primitive_value(node) if step.is_direct else None
+        if node.get("mode") == MUTED:
+            return None
         if node.get("mode") == BYPASSED:
             return _Bypass(self, step.node_id, step.slot)
         if class_type in PASS_ON:
             return _Step(self, step.node_id, 0, is_direct=False)
         if class_type in GETTERS:
-            return self._setter_input(GETTERS[class_type], _constant(node))
+            return self._setter_input(GETTERS[class_type], value_name(node))
         if not class_type or class_type in VIRTUAL:
             return None
-        if self.is_host(node) and node.get("mode") != MUTED:
-            inner = self._within(node)
-            link = inner._definition.ends.get(step.slot)
-            if link is None:
-                return None
-            if link.origin == INPUT_NODE:
-                return inner._outside(link.origin_slot, is_direct=False)
-            return _Step(inner, link.origin, link.origin_slot, is_output=True)
+        if self.is_host(node):
+            return self._within(node)._above_end(step.slot)
         return Link(self.prefix + step.node_id, step.slot)
+
+    def _above_end(self, slot: int) -> _Step | _Source:
+        """What an output of this subgraph is linked to, within it."""
+        link = self._definition.ends.get(slot)
+        if link is None:
+            return None
+        if link.origin == INPUT_NODE:
+            return self._outside(link.origin_slot, is_direct=False)
+        return _Step(self, link.origin, link.origin_slot, is_output=True)
+
+    def _primitive_value(self, node: Json) -> Value | None:
+        """The value of a primitive: the frontend sets widgets to it that are linked to it straight."""
+        values = as_list(node.get("widgets_values"))
+        value = self.values_for(id_of(node)).get(PRIMITIVE_WIDGET, values[0] if values else None)
+        return None if value is None else Value(value)
+
+    def values_for(self, node_id: str) -> dict[str, Any]:
+        """By name, the values that the host holds for widgets of an inner node without an input of its own."""
+        return self._host_values.by_widget.get(node_id, {})
 
     def refuse_lost_broadcast(self, node_id: str, entry: Json) -> None:
         """Refuse an input that Use Everywhere would have fed, had the file kept its links.
@@ -408,7 +364,13 @@ class _Graph:
             f"node {sender_id} ({sender['type']}, of the pack {BROADCAST_PACK}) feeds inputs such as {name} of "
             f"node {node_id} without links, and the file lacks extra.ue_links, which says which; open it in a "
             f"ComfyUI with {BROADCAST_PACK} and save it again, or use Workflow > Export (API)",
-            [{"node_id": sender_id, "pack": BROADCAST_PACK, "problem": "its links are not in the file"}],
+            [
+                {
+                    "node_id": sender_id,
+                    "pack": BROADCAST_PACK,
+                    "problem": "its links are not in the file",
+                }
+            ],
         )
 
     def _setter_input(self, setter_class: str, name: str | None) -> _Step | None:
@@ -425,11 +387,19 @@ class _Graph:
         """What feeds an input of this subgraph from outside, else the value that its host holds for it."""
         if self._outer is None or self._host is None:
             return None
-        name = entry_at(self._definition.source["inputs"], slot).get("name")
-        index = self._host_slots.get(as_text(name))
+        name = as_text(entry_at(self._definition.source["inputs"], slot).get("name"))
+        index = self._host_slots.get(name)
         if index is not None:
             return _Step(self._outer, id_of(self._host), index, is_direct=is_direct, renews_type=True)
-        return Value(self._host_values.get(as_text(name)), is_outside=True)
+        value = self._outer.values_for(id_of(self._host)).get(name)
+        if value is None:
+            value = self._host_values.by_input.get(name)
+        promotion = self._promotions.get(name)
+        if promotion is None:
+            return Value(value, is_outside=True)
+        if value is None:
+            value = promotion.inner_value
+        return Value(value, is_outside=True, source=promotion.source)
 
     @cached_property
     def _host_slots(self) -> dict[str, int]:
@@ -442,27 +412,30 @@ class _Graph:
         return slots
 
     @cached_property
-    def _host_values(self) -> dict[str, Any]:
-        """The values of the widgets that a subgraph shows on its host, by the name of its input."""
-        from comfy_cli.cql import promoted
+    def _promotions(self) -> dict[str, Promotion]:
+        """What this subgraph promotes, by the name of its input."""
+        if self._host is None:
+            return {}
+        return {promotion.name: promotion for promotion in self._subgraphs.promotions(self._host["type"])}
 
-        host = self._host or {}
-        # Where the host lists what it shows, its values stand in that order; ``-1`` tells an input of its own.
-        listed = [entry for entry in as_list(host["properties"].get("proxyWidgets")) if isinstance(entry, list)]
-        if any(entry[:1] == ["-1"] for entry in listed):
-            pairs = zip(listed, as_list(host.get("widgets_values")), strict=False)
-            return {str(entry[-1]): value for entry, value in pairs if entry[:1] == ["-1"]}
-        shown = self._subgraphs.shown_outside(host["type"])
-        inputs = [promoted.PromotedInput(name, "", index, index) for index, name in enumerate(shown)]
-        values = {entry.name: promoted.host_value(host, entry) for entry in inputs}
-        return {name: value for name, value in values.items() if value is not promoted.UNSET}
+    @cached_property
+    def _host_values(self) -> HostValues:
+        """The values that the host of this subgraph holds."""
+        if self._host is None:
+            return HostValues()
+        return self._subgraphs.host_values(self._host)
 
     def _within(self, host: Json) -> _Graph:
         """The subgraph that a node stands for."""
         host_id = id_of(host)
         if host_id not in self._inner:
             definition = self._subgraphs[host["type"]]
-            details = [{"node_id": self.prefix + host_id, "title": brief(host.get("title") or definition.name)}]
+            details = [
+                {
+                    "node_id": self.prefix + host_id,
+                    "title": brief(host.get("title") or definition.name),
+                }
+            ]
             above: _Graph | None = self
             while above is not None:
                 if above._definition is definition:
@@ -477,12 +450,3 @@ class _Graph:
                 )
             self._inner[host_id] = _Graph(definition, self._subgraphs, self, host)
         return self._inner[host_id]
-
-
-def _constant(node: Json) -> str | None:
-    """The name that a Set or Get node holds; None where it is empty."""
-    values = node.get("widgets_values")
-    if isinstance(values, dict):
-        values = list(values.values())
-    first = as_list(values)[:1]
-    return as_text(first[0]) if first and first[0] not in (None, "") else None

@@ -6,7 +6,15 @@ rgthree-comfy, ComfyUI-KJNodes, ComfyUI-Easy-Use and cg-use-everywhere.
 
 from __future__ import annotations
 
-__all__ = ["BROADCASTERS", "BROADCAST_PACK", "GETTERS", "PASS_ON", "PRIMITIVE", "SETTERS", "VIRTUAL"]
+__all__ = [
+    "BROADCASTERS",
+    "BROADCAST_PACK",
+    "GETTERS",
+    "PASS_ON",
+    "PRIMITIVE",
+    "SETTERS",
+    "VIRTUAL",
+]
 
 PRIMITIVE = "PrimitiveNode"
 

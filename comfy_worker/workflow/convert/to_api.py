@@ -22,6 +22,7 @@ from comfy_worker.workflow.convert.widgets import (
     as_object_info,
     has_socket_for_widgets,
     widget_values,
+    with_names,
 )
 from comfy_worker.workflow.convert.work_limit import WorkLimit
 from comfy_worker.workflow.graph import Input, Link, Need, Workflow, parse
@@ -67,10 +68,10 @@ def read_workflow(value: Any, defs: NodeDefs, check: Callable[[], None] | None =
     if not is_editor_file(value):
         return Converted(parse(value))
     work = WorkLimit(check)
-    flat = flatten(value, work)
+    flat = flatten(value, work, unique_ids=defs.has_unique_subgraph_ids)
     _refuse_unreadable(flat)
     _measure(flat, work)
-    workflow = parse(_converted(flat, defs, work))
+    workflow = parse(_Converter(defs, work).convert(flat))
     holders = (value, *_distinct(node.node["properties"] for node in flat))
     listed = [model for holder in holders for model in _models(holder)]
     needs = [Need(as_text(model["directory"]), as_text(model["name"]), _url(model)) for model in listed]
@@ -111,7 +112,13 @@ def resolve_variants(
             raise InvalidWorkflow(
                 f"the text in {variant.name} of node {variant.node_id} has {len(text):,} characters; one that "
                 f"holds variants or comments may have {MAX_VARIANT_TEXT:,}",
-                [{"node_id": variant.node_id, "input": variant.name, "problem": "the text is too long"}],
+                [
+                    {
+                        "node_id": variant.node_id,
+                        "input": variant.name,
+                        "problem": "the text is too long",
+                    }
+                ],
             )
         inputs[variant.name] = choose_variants(text, generator)
 
@@ -196,51 +203,88 @@ def _refuse(flat: list[FlatNode], problems: Mapping[str, str]) -> None:
     if details:
         first = details[0]
         raise InvalidWorkflow(
-            f"node {first['node_id']} ({first['title']}) cannot be converted: {first['problem']}", details
+            f"node {first['node_id']} ({first['title']}) cannot be converted: {first['problem']}",
+            details,
         )
 
 
-def _converted(flat: list[FlatNode], defs: NodeDefs, work: WorkLimit) -> Workflow:
-    """The nodes in API format, fed as they are."""
-    # Importing it takes 0.3 s, which graphs in API format need not wait for.
-    from comfy_cli.workflow_to_api import WorkflowConversionError, convert_ui_to_api
+class _Converter:
+    """Converts flattened nodes; each class is declared to comfy-cli once, however many nodes are of it."""
 
-    converted: Workflow = {}
-    declarations = _Declarations(defs)
-    for start in range(0, len(flat), CHUNK):
-        work.check()
-        chunk = flat[start : start + CHUNK]
-        nodes = [_alone(node, defs.get(_class_of(node))) for node in chunk]
-        try:
-            converted |= convert_ui_to_api({"nodes": nodes, "links": []}, declarations.of(chunk))
-        except WorkflowConversionError as error:
-            raise InvalidWorkflow(f"workflow cannot be converted: {brief(error, 300)}") from error
-    unreadable = {
-        node.node_id: "its values have no readable form" for node in flat if node.node_id not in converted
-    }
-    _refuse(flat, unreadable)
-    for node in flat:
-        entry = converted[node.node_id]
-        entry["class_type"] = _class_of(node)
-        # A tuple holds an object that comfy-cli would take for something else.
-        entry["inputs"] = {
-            name: value[0] if isinstance(value, tuple) else value for name, value in entry["inputs"].items()
-        }
-        _feed(entry["inputs"], node, converted)
-    return converted
+    def __init__(self, defs: NodeDefs, work: WorkLimit) -> None:
+        self._defs = defs
+        self._work = work
+        self._declarations = _Declarations(defs)
+
+    def convert(self, flat: list[FlatNode]) -> Workflow:
+        """The nodes in API format, fed as they are."""
+        self._resolve_sources(flat)
+        converted = self._with_widgets(flat)
+        unreadable = {}
+        for node in flat:
+            if node.node_id not in converted:
+                unreadable[node.node_id] = "its values have no readable form"
+        _refuse(flat, unreadable)
+        for node in flat:
+            _feed(converted[node.node_id]["inputs"], node, self._defs.get(_class_of(node)))
+        return converted
+
+    def _resolve_sources(self, flat: list[FlatNode]) -> None:
+        """Fill in values that are those of another node's widget."""
+        sources: dict[int, FlatNode] = {}
+        for node in flat:
+            for fed in node.fed.values():
+                if isinstance(fed, Value) and fed.value is None and fed.source is not None:
+                    inner = fed.source.node
+                    sources.setdefault(id(inner), FlatNode(str(id(inner)), inner))
+        if not sources:
+            return
+        converted = self._with_widgets(list(sources.values()))
+        for node in flat:
+            for name, fed in node.fed.items():
+                if isinstance(fed, Value) and fed.value is None and fed.source is not None:
+                    entry = converted.get(str(id(fed.source.node)))
+                    value = None if entry is None else entry["inputs"].get(fed.source.name)
+                    steps, characters = _size(value)
+                    self._work.count_steps(steps)
+                    self._work.count_characters(characters)
+                    node.fed[name] = fed._replace(value=value)
+
+    def _with_widgets(self, nodes: list[FlatNode]) -> Workflow:
+        """The nodes in API format with the values of their widgets; unreadable ones are left out."""
+        # Importing it takes 0.3 s, which graphs in API format need not wait for.
+        from comfy_cli.workflow_to_api import WorkflowConversionError, convert_ui_to_api
+
+        converted: Workflow = {}
+        for start in range(0, len(nodes), CHUNK):
+            self._work.check()
+            chunk = nodes[start : start + CHUNK]
+            alone = [_alone(node, self._defs.get(_class_of(node))) for node in chunk]
+            try:
+                converted |= convert_ui_to_api({"nodes": alone, "links": []}, self._declarations.of(chunk))
+            except WorkflowConversionError as error:
+                raise InvalidWorkflow(f"workflow cannot be converted: {brief(error, 300)}") from error
+        for node in nodes:
+            entry = converted.get(node.node_id)
+            if entry is not None:
+                entry["class_type"] = _class_of(node)
+                entry["inputs"] = with_names(entry["inputs"], node.node, self._defs.get(_class_of(node)))
+        return converted
 
 
-def _feed(inputs: dict[str, Any], node: FlatNode, converted: Workflow) -> None:
+def _feed(inputs: dict[str, Any], node: FlatNode, declared: NodeClass | None) -> None:
     """Set the inputs of a node that something feeds."""
     for name, source in node.fed.items():
-        if isinstance(source, Value):
-            if source.value is not None:
-                is_list = isinstance(source.value, list)
-                inputs[name] = {"__value__": source.value} if is_list else source.value
-        elif source.node_id in converted:
+        if isinstance(source, Link):
             inputs[name] = list(source)
-        else:  # linked to a muted node
-            inputs.pop(name, None)
+        elif source.value is not None and _takes(declared, name):
+            is_list = isinstance(source.value, list)
+            inputs[name] = {"__value__": source.value} if is_list else source.value
+
+
+def _takes(declared: NodeClass | None, name: str) -> bool:
+    """Whether a class has an input; ``format.codec`` is one of an input ``format``."""
+    return declared is None or name in declared.inputs or name.partition(".")[0] in declared.inputs
 
 
 class _Declarations:

@@ -8,15 +8,33 @@ from typing import Any, NamedTuple
 from comfy_worker.workflow.convert.ui_format import Json, as_text
 from comfy_worker.workflow.node_defs import WIDGET_TYPES, InputSpec, NodeClass
 
-__all__ = ["as_object_info", "has_socket_for_widgets", "widget_values"]
+__all__ = ["as_object_info", "has_socket_for_widgets", "widget_values", "with_names"]
 
 # Widgets of the frontend that comfy-cli does not know; each holds one text.
 TEXT_WIDGETS = frozenset({"AUDIO_RECORD"})
 # The frontend's own widget behind such an input, if nothing says otherwise: what becomes of the seed after a run.
 SEEDS = frozenset({"seed", "noise_seed"})
 CONTROL_VALUES = frozenset({"fixed", "increment", "decrement", "randomize"})
-# Types whose widgets take a varying number of entries, or are the frontend's own.
-VARYING_TYPE = re.compile(r"COMFY_|LOAD_3D|PREVIEW_3D|IMAGECOMPARE|WEBCAM|CURVE|COLOR|BOUNDING_BOX")
+# Widgets of the frontend that hold an object or a list, or a text of a form of their own.
+RICH_WIDGETS = frozenset(
+    {
+        "BOUNDING_BOX",
+        "BOUNDING_BOXES",
+        "CHART",
+        "COLOR",
+        "COLORS",
+        "COMPOSITOR",
+        "CURVE",
+        "GALLERIA",
+        "IMAGECOMPARE",
+        "PAINTER",
+        "RANGE",
+        "TEXTAREA",
+        "VIDEO_EDIT",
+    }
+)
+# Types whose widgets take a varying number of entries. So do rich widgets: some add widgets for their parts.
+VARYING_TYPE = re.compile(r"COMFY_|LOAD_3D|PREVIEW_3D|WEBCAM")
 FILE_NAME = re.compile(r"[^\n]{1,500}\.[A-Za-z0-9]{2,12}")
 # More entries than these are no widgets and buttons.
 MAX_BUTTONS, MAX_VALUES = 20, 200
@@ -32,30 +50,65 @@ class _Slot(NamedTuple):
 def widget_values(node: Json, declared: NodeClass | None) -> Any:
     """The values of a node's widgets for comfy-cli: a list in the order of the class, or an object by name.
 
-    Names count before places. Where there is one entry for each of the frontend's widgets (old files
-    hold one for a forced input too), their places tell what each is. An object, which comfy-cli would
-    take for other inputs, stands in a tuple.
+    Where there is one entry for each of the frontend's widgets (old files hold one for a forced input
+    too), their places tell what each is. An object, which comfy-cli would take for other inputs, stands
+    in a tuple; :func:`with_names` takes it out again.
 
     Args:
         node: as it stands in the file.
         declared: its class; None where this ComfyUI lacks it.
     """
-    values, named = node.get("widgets_values"), node.get("widgets_values_named")
-    if isinstance(named, dict) and named:
-        return {name: value for name, value in named.items() if value is not None}
+    values = node.get("widgets_values")
     if isinstance(values, dict) and values and all(key == str(index) for index, key in enumerate(values)):
         values = list(values.values())
-    slots = _slots(node, declared) if declared else []
-    if not isinstance(values, list) or not slots:
+    if declared is None or not values:
+        return values if not _named_values(node) else _named_values(node)
+    if not isinstance(values, list) or not _has_widgets(declared):
         return values
+    if _is_plain(declared):
+        values = _in_order_of_class(values, _slots(node, declared))
+    return [(value,) if isinstance(value, dict) else value for value in values]
+
+
+def with_names(inputs: dict[str, Any], node: Json, declared: NodeClass | None) -> dict[str, Any]:
+    """What comfy-cli made of :func:`widget_values`, with the values that the file names.
+
+    Names count before places: a place means another widget once a node pack adds one. A file may name
+    inputs that its class no longer has, so that the places stay good for the inputs that it does not name.
+    """
+    found = {name: value[0] if isinstance(value, tuple) else value for name, value in inputs.items()}
+    for name, value in _named_values(node).items():
+        found[name] = {"__value__": value} if isinstance(value, list) else value
+    for spec in declared.inputs.values() if declared else ():
+        value = found.get(spec.name)
+        if spec.type == "CURVE" and isinstance(value, dict) and value.keys() == {"__value__"}:
+            found[spec.name] = {"__type__": "CURVE", **value}
+    return found
+
+
+def _named_values(node: Json) -> dict[str, Any]:
+    """The values that a file names; empty ones are those of buttons."""
+    named = node.get("widgets_values_named")
+    if not isinstance(named, dict):
+        return {}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _in_order_of_class(values: list[Any], slots: list[_Slot]) -> list[Any]:
+    """The values of a class whose widgets have one entry each."""
     if len(values) != len(slots):
         slots = [slot for slot in slots if slot.role != "forced"]
-    if len(values) == len(slots):
-        pairs = zip(values, slots, strict=True)
-        values = ["fixed" if slot.role == "control" else value for value, slot in pairs if slot.role != "forced"]
-    elif declared is not None and len(values) > len(slots) and _is_plain(declared):
-        values = _without_buttons(values, slots)
-    return [(value,) if isinstance(value, dict) else value for value in values]
+    if len(values) > len(slots):
+        return _without_buttons(values, slots)
+    if len(values) < len(slots):
+        return values
+    ordered = []
+    for value, slot in zip(values, slots, strict=True):
+        if slot.role == "control":
+            ordered.append("fixed")
+        elif slot.role != "forced":
+            ordered.append(value)
+    return ordered
 
 
 def has_socket_for_widgets(node: Json, declared: NodeClass) -> bool:
@@ -86,27 +139,41 @@ def as_object_info(declared: NodeClass, has_sockets: bool) -> dict[str, Any]:
     for spec in declared.inputs.values():
         group = groups["required" if spec.required else "optional"]
         group[spec.name] = _as_declared(spec, has_sockets)
-    return {"input": groups, "input_order": {group: list(entries) for group, entries in groups.items()}}
+    return {
+        "input": groups,
+        "input_order": {group: list(entries) for group, entries in groups.items()},
+    }
 
 
 def _as_declared(spec: InputSpec, has_sockets: bool) -> list[Any]:
     widget_type = _widget_type(spec)
     if has_sockets and "," in spec.type:
         widget_type = None
+    is_rich = spec.type in RICH_WIDGETS
+    is_forced = spec.options.get("defaultInput") or spec.options.get("forceInput")
+    is_socket = is_forced or not (widget_type or is_rich)
     # Variants are chosen later, by the job's seed; a socket has no default.
-    is_socket = widget_type is None or spec.options.get("defaultInput") or spec.options.get("forceInput")
     left_out = {"dynamicPrompts", "default"} if is_socket else {"dynamicPrompts"}
     options = {key: value for key, value in spec.options.items() if key not in left_out}
+    if is_rich:
+        options["socketless"] = True  # comfy-cli knows these widgets by this word alone
     if spec.is_listed and spec.choices is not None:
         return [list(spec.choices), options]
     return [widget_type if widget_type and not is_socket else spec.type, options]
 
 
 def _widget_type(spec: InputSpec) -> str | None:
-    """The type of the widget that an input has in the editor: of several types the first that has one."""
+    """The type of the widget that an input has in the editor; None for a socket.
+
+    Of several types (``FLOAT,INT``) it is the first, unless one of them never has a widget. The class may
+    name the widget itself (``widgetType``).
+    """
     if spec.type in TEXT_WIDGETS:
         return "STRING"
-    return next((word for word in map(str.strip, spec.type.split(",")) if word in WIDGET_TYPES), None)
+    words = [word.strip() for word in spec.type.split(",")]
+    if spec.options.get("widgetType"):
+        return next((word for word in words if word in WIDGET_TYPES), None)
+    return words[0] if WIDGET_TYPES.issuperset(words) else None
 
 
 def _slots(node: Json, declared: NodeClass) -> list[_Slot]:
@@ -132,7 +199,19 @@ def _slots_of(spec: InputSpec) -> list[_Slot]:
 def _is_plain(declared: NodeClass) -> bool:
     """Whether each widget of a class has one entry, as far as its declaration tells."""
     specs = declared.inputs.values()
-    return not any(VARYING_TYPE.search(spec.type) or spec.options.get("socketless") for spec in specs)
+    for spec in specs:
+        if spec.type in RICH_WIDGETS or VARYING_TYPE.search(spec.type) or spec.options.get("socketless"):
+            return False
+    return True
+
+
+def _has_widgets(declared: NodeClass) -> bool:
+    """Whether a class has a widget of its own; where it has none, a pack's web code reads the values."""
+    for spec in declared.inputs.values():
+        is_rich = spec.type in RICH_WIDGETS or spec.options.get("socketless")
+        if is_rich or _widget_type(spec) or VARYING_TYPE.search(spec.type):
+            return True
+    return False
 
 
 def _without_buttons(values: list[Any], slots: list[_Slot]) -> list[Any]:

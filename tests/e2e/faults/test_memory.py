@@ -1,4 +1,4 @@
-"""No memory, a GPU that works no more, and a disk without room: tried again, or told in a sentence."""
+"""No memory, a broken GPU, and a disk without room: tried again, or told in a sentence."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_disk_that_fills_while_a_node_saves_is_told(
         "noise": node("ImageAddNoise", image=["image", 0], seed=1, strength=1.0),
         "save": node(class_type, **inputs),
     }
-    fails_for_room(tight, 6, {"workflow": graph}, f"node save ({class_type}) found no room on the worker's disk")
+    fails_for_room(tight, 6, {"workflow": graph}, f"node save ({class_type}) filled the worker's disk")
 
 
 def test_a_picture_needs_no_disk(tight: TightWorker) -> None:
