@@ -1,7 +1,7 @@
 """Turns an exception into a job's answer and a log line.
 
-The one place where keys and this machine's paths are taken out of what a client reads, and where a
-client's words are kept out of the log.
+The only module where keys and this machine's paths are taken out of what a client reads, and where
+a client's words are kept out of the log.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ SENTENCE_LENGTH = 2_000
 
 
 def error_response(error: Exception, paths: ServerPaths | None = None) -> dict[str, Any]:
-    """Log an error, and make it a job's result.
+    """Log an error, and return it as a job's result.
 
     Args:
-        error: whatever ended the job; one that is no :class:`WorkerError` is a fault of the worker or its disk.
+        error: whatever ended the job; one that is no :class:`WorkerError` is a fault of the worker
+            or its disk.
         paths: this machine's folders, which clients read under other names.
 
     Returns:
-        ``{"error", "code", "message", "details"}``, however much the error had to say: long texts are cut, and
-        the last of many details counts those that are left out.
+        ``{"error", "code", "message", "details"}``, however much the error had to say: long texts
+        are cut, and the last of many details counts those that are left out.
     """
     if not isinstance(error, WorkerError):
         log.error("fault of the worker", exc_info=error, extra={"action": "job.fault"})

@@ -1,4 +1,4 @@
-"""One job, read once from the envelope in which RunPod hands it out: ``{"id", "input", "policy", "s3Config"}``."""
+"""A typed job, read once from RunPod's envelope ``{"id", "input", "policy", "s3Config"}``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from comfy_worker.settings import Settings
 
 __all__ = ["Job", "secrets_in", "secrets_of", "time_limit_s"]
 
-# An error needs time to arrive before RunPod ends the job: this much, but at most this share of the job's time.
+# An error needs time to arrive before RunPod ends the job: this much, but at most this share of the
+# job's time.
 MARGIN_S = 10.0
 MARGIN_SHARE = 0.1
 # RunPod allows seven days.
@@ -42,10 +43,11 @@ class Job:
         storage: the client's own storage for the results; None: the worker's.
         is_stream: whether the outputs of each node are sent as soon as they are finished.
         warnings: what of another worker's request is ignored, a sentence each.
-        client_words: by key of the schema, the client's own name for it. If the workflow has no input for such
-            a key, that is a warning and not an error.
+        client_words: by key of the schema, the client's own name for it. If the workflow has no
+            input for such a key, that is a warning and not an error.
         extra_data: goes to ComfyUI with the prompt; holds the client's key for paid nodes.
-        options_call: ``getModels``, ``getOptions`` or ``setOptions`` of A1111's API; None: a job for the GPU.
+        options_call: ``getModels``, ``getOptions`` or ``setOptions`` of A1111's API; None: a job
+            for the GPU.
         timer: measures the stages of the job.
     """
 
@@ -115,7 +117,10 @@ class Job:
 
 
 def time_limit_s(envelope: Mapping[str, Any], default_s: float) -> float:
-    """How long a job may take, in seconds: its own ``executionTimeout`` less a margin, else the default."""
+    """Return how long a job may take, in seconds.
+
+    That is its own ``executionTimeout`` less a margin, otherwise the default.
+    """
     policy = envelope.get("policy")
     limit_ms = policy.get("executionTimeout") if isinstance(policy, Mapping) else None
     if isinstance(limit_ms, bool) or not isinstance(limit_ms, (int, float)):

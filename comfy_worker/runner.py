@@ -1,4 +1,4 @@
-"""Runs one job from its input to its result. Read it top to bottom; each step has a module of its own."""
+"""Runs one job from its input to its result. Each step has a module of its own."""
 
 from __future__ import annotations
 
@@ -65,12 +65,14 @@ class JobRunner:
         Args:
             envelope: RunPod's ``{"id", "input", ...}``.
             cancelled: set by another thread to stop the job.
-            send: gets the job's progress and, if the settings make it a stream, its finished outputs.
+            send: gets the job's progress and, if the settings make it a stream, its finished
+                outputs.
             release: called when the GPU is free for another job, or is about to be.
 
         Returns:
-            The result in the shape that the client asked for, or ``{"error": "CODE: sentence", "code",
-            "message", "details"}``; with ``refresh_worker`` if RunPod should start another worker.
+            The result in the shape that the client asked for, or ``{"error": "CODE: sentence",
+            "code", "message", "details"}``; with ``refresh_worker`` if RunPod should start another
+            worker.
         """
         services = self._services
         with bound(job_id=str(envelope.get("id"))), job_secrets(*secrets_in(envelope)):

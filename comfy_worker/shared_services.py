@@ -1,7 +1,7 @@
 """What all jobs of a worker share, made once from its settings.
 
-Nothing here may touch the network volume in the main thread. A volume that hangs would hold it for ever, and the
-fitness check, which reports such a volume, would never run.
+Nothing here may touch the network volume in the main thread. A volume that hangs would hold it for
+ever, and the fitness check, which reports such a volume, would never run.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class SharedServices:
 
 @contextmanager
 def started_comfyui(settings: Settings) -> Iterator[ComfyUI]:
-    """Start ComfyUI, which boots in the background, and what a worker needs beside it; end them with the block."""
+    """Start ComfyUI, which boots in the background, and end it with the block."""
     limits = Limits(settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s)
     comfyui = ComfyUI(lambda: _launch_options(settings), limits)
     comfyui.start()
@@ -124,12 +124,18 @@ def started_comfyui(settings: Settings) -> Iterator[ComfyUI]:
 
 
 def worker_templates(settings: Settings) -> Templates:
-    """The templates of the repository and of the network volume; their folders are looked up for each job."""
+    """Return the templates of the repository and of the network volume.
+
+    The folders are looked up for each job, so a new file counts at once.
+    """
     return Templates(lambda: paths.workflow_folders(settings.volume))
 
 
 def _launch_options(settings: Settings) -> LaunchOptions:
-    """How ComfyUI is started; looks at the network volume, so only the supervisor's thread may call it."""
+    """Return how to start ComfyUI.
+
+    Looks at the network volume, so only the supervisor's thread may call it.
+    """
     return LaunchOptions(
         comfyui_dir=settings.comfyui_dir,
         model_roots=settings.model_roots,

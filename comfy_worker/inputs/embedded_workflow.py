@@ -19,7 +19,7 @@ MAX_NAME = 200
 
 
 def with_embedded_workflow(request: JobInput) -> JobInput:
-    """Replace a picture in ``workflow`` by the graph that it holds; other requests stay as they are.
+    """Replace a picture in ``workflow`` by the graph in it; other requests stay as they are.
 
     Raises:
         InvalidMedia: the picture is not base64.
@@ -66,7 +66,7 @@ def graph_of_picture(data: bytes) -> dict[str, Any]:
 
 
 def _first_usable(texts: dict[str, str]) -> dict[str, Any]:
-    """The first graph that can be used: a picture whose ``prompt`` is broken may hold a whole ``workflow``.
+    """Return the first usable graph: with a broken ``prompt``, ``workflow`` may still be intact.
 
     Raises:
         InvalidWorkflow: there is none.

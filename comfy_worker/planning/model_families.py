@@ -56,7 +56,7 @@ class BaseModels:
 
     @property
     def may_need_vae(self) -> bool:
-        """Whether a ControlNet may need a VAE. ComfyUI ignores a VAE that a ControlNet does not need."""
+        """Whether a ControlNet may need a VAE. ComfyUI ignores one that is not needed."""
         families = self._families.values()
         return any(family is None or family.controlnet_vae for family in families)
 
@@ -93,7 +93,7 @@ class BaseModels:
         return any(compatible(base, family) for base in self._families.values())
 
     def _info(self, folder: str, file: str) -> ModelInfo:
-        """Tell what a file is. A broken file among many must not end the search for one that fits."""
+        """Tell what a file is. A broken file must not end the search for one that fits."""
         try:
             return identify_installed(self._comfyui, folder, file)
         except InvalidValue:

@@ -20,7 +20,10 @@ __all__ = ["Installed", "Plan", "PlanContext", "PlanningRules", "StandIn"]
 
 
 class Installed(Protocol):
-    """What the ComfyUI that will run the job has. Planning imports nothing of the ComfyUI process itself."""
+    """What the ComfyUI that will run the job has installed.
+
+    A protocol, so that planning imports nothing of the ComfyUI process.
+    """
 
     @property
     def defs(self) -> NodeDefs:
@@ -44,7 +47,8 @@ class PlanningRules:
     """What the operator of the endpoint decides about all plans.
 
     Attributes:
-        sd_model: the checkpoint that stands in for one that is not installed: a file, a hub id, or empty.
+        sd_model: the checkpoint that stands in for one that is not installed: a file, a hub id, or
+            empty.
         downloads_models: whether the worker downloads models that a template lacks.
         max_batch_size: how many pictures at once the endpoint allows; None: any number.
         listed: the model files of models.txt.
@@ -114,7 +118,8 @@ class Plan:
         warnings: sentences for the client.
         roles: what its nodes are for, before anything was spliced in.
         needs: the model files that it names, and where they can be downloaded.
-        findings: the reasons for which it cannot run; see :mod:`comfy_worker.workflow.check.preflight`.
+        findings: the reasons for which it cannot run; see
+            :mod:`comfy_worker.workflow.check.preflight`.
         seeds: by output node, the seed that its own pictures are made with.
         stand_in: the checkpoint that is used in place of the template's, where nobody chose it.
     """

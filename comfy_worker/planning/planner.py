@@ -1,7 +1,7 @@
 """Turns a request and its workflow into a plan: the workflow as it will be queued.
 
-Each edit is a function of ``workflow/``; here is their order. Nothing is written to disk but the files that the
-client sent.
+Each edit is a function of ``workflow/``; here is their order. Nothing is written to disk but the
+files that the client sent.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _first_plan(context: PlanContext) -> Plan | None:
 
 
 def _with_downloads(context: PlanContext, plan: Plan) -> Plan:
-    """Download the models that a plan lacks, where the operator allows it, and build the plan with them."""
+    """Download the models that a plan lacks, if the operator allows it, and build it again."""
     if context.models is None or not context.rules.downloads_models or context.job.input.validate_only:
         return plan
     needs = context.missing_needs(plan.findings)
@@ -99,7 +99,9 @@ def _with_downloads(context: PlanContext, plan: Plan) -> Plan:
 
 
 def build_plan(context: PlanContext) -> Plan:
-    """Try once to build a plan; a second try starts from nothing that this one left, except the taken files.
+    """Try once to build a plan.
+
+    A second try finds nothing of the first, except the client's files, which are taken in once.
 
     Raises:
         InputError: the request cannot be done; the code says why.
@@ -133,8 +135,8 @@ class _PlanBuilder:
         except ModelNotFound as error:
             raise self._with_folders(error) from error
         except InputError as error:
-            # With `validate_only` the edits are tried on a workflow with broken links too, and fail because of
-            # those.
+            # With `validate_only` the edits are tried on a workflow with broken links too, and fail
+            # because of those.
             if self._link_findings:
                 raise refusal(self._link_findings) from error
             raise
@@ -200,7 +202,7 @@ class _PlanBuilder:
         )
 
     def _download_commands(self) -> dict[str, str]:
-        """By model file, what `comfy_setup models --only` takes: the template, else the file of models.txt."""
+        """Map model files to what `comfy_setup models --only` takes: a template or a file."""
         files = [f"{need.folder}/{need.file}" for need in self._context.rules.listed]
         commands = dict(zip(files, files, strict=True))
         if self._template is not None:
@@ -210,7 +212,7 @@ class _PlanBuilder:
         return commands
 
     def _with_downloaded_models(self, workflow: Workflow) -> Workflow:
-        """Download the models that the request names by URL, and let request and workflow name the files."""
+        """Download the models that are named by URL, and put the names of the files there."""
         models = self._context.models
         if models is None:
             return workflow
@@ -251,7 +253,7 @@ class _PlanBuilder:
         raise refusal(self._link_findings)
 
     def _client_values(self) -> tuple[dict[str, Any], list[LoraSpec]]:
-        """Read the parameters of the request except the seed, and the LoRAs that its prompts name."""
+        """Read the request's parameters, except the seed, and the LoRAs that its prompts name."""
         values: dict[str, Any] = {}
         for name in Parameters.model_fields:
             value = getattr(self._request, name)
@@ -273,9 +275,10 @@ class _PlanBuilder:
         return chosen
 
     def _seed_values(self, workflow: Workflow, roles: Roles, own: float | None) -> dict[str, int]:
-        """Choose the seed to fill in: the client's, or a drawn one; a custom workflow keeps its own.
+        """Choose the seed: the client's, or a drawn one. A custom workflow keeps its own.
 
-        One is drawn if the client sends -1, for a template, and for a workflow that holds -1 or no number.
+        One is drawn if the client sends -1, for a template, and for a workflow that holds -1 or no
+        number.
         """
         seed = self._request.seed
         if seed is not None and seed != -1:
@@ -303,7 +306,7 @@ class _PlanBuilder:
         return with_plain_links(filled)
 
     def _with_inputs(self, values: Mapping[str, Any], roles: Roles) -> dict[str, Any]:
-        """Leave out, with a warning, what another dialect asks for and this workflow has no input for."""
+        """Leave out, with a warning, values of another dialect that have no input here."""
         kept: dict[str, Any] = {}
         lost = []
         for name, value in values.items():
@@ -319,7 +322,7 @@ class _PlanBuilder:
     def _warn_of_changes(
         self, unfilled: Workflow, filled: Workflow, roles: Roles, values: Mapping[str, Any]
     ) -> None:
-        """Warn where a value went to some nodes of a custom workflow only, or changed more than itself."""
+        """Warn where a value reached only some nodes of a workflow, or changed other inputs too."""
         chosen = dict(values)
         if self._request.seed in (None, -1):  # nobody chose it
             chosen.pop("seed", None)

@@ -1,4 +1,4 @@
-"""Makes the prompt that is queued: the planned workflow, kept apart from other jobs, and what goes with it."""
+"""Makes the prompt that is queued: the planned workflow with the job's folders and secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Prompt:
 
     Attributes:
         workflow: what ComfyUI runs.
-        client_workflow: the same as the client knows it, as JSON: without the names of this job's folders.
+        client_workflow: the same as the client knows it, as JSON: without the names of this job's
+            folders.
         extra_data: goes with it to ComfyUI.
         folders: the folders below ComfyUI's output folder that its nodes write to.
     """

@@ -84,7 +84,7 @@ class Splicer:
         )
 
     def _base_models(self, workflow: Workflow, loras: Sequence[LoraSpec]) -> BaseModels:
-        """Identify the workflow's models, if something has to fit them: it reads the files' headers."""
+        """Identify the workflow's models by their headers, if something has to fit them."""
         has_to_fit = bool(loras) or bool(self._request.controlnets)
         loaders = loader_files(workflow, self._roles, self._defs) if has_to_fit else []
         return BaseModels(self._comfyui, loaders)

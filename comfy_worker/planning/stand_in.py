@@ -51,7 +51,7 @@ class CheckpointChoice:
         self._roles = roles
 
     def values(self, template: Template, client_values: Mapping[str, Any]) -> dict[str, Any]:
-        """Choose the checkpoint to fill in, and the size that is native to it unless the client chose one.
+        """Choose the checkpoint, and its native size unless the client chose a size.
 
         Args:
             template: the one that the job runs.

@@ -1,7 +1,7 @@
-"""Named templates: a graph, and what the graph cannot say of itself.
+"""Named templates: a workflow, and what the workflow cannot express.
 
-Owns the files ``<name>.json`` (as ComfyUI exports or saves it) and ``<name>.params.json``. A file dropped into
-one of the folders is a template from then on: they are listed anew each time.
+Reads the files ``<name>.json`` (as ComfyUI exports or saves it) and ``<name>.params.json``. A file in
+one of the folders is a template at once: the folders are listed for each job.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class Templates:
     """The templates of a list of folders.
 
     Args:
-        folders: searched in order, the first file of a name counts; a folder need not exist. Or what finds
-            them, asked each time anew: it may look at a network volume that hangs.
+        folders: searched in order, the first file of a name counts; a folder need not exist. Or
+            what finds them, asked each time anew: it may look at a network volume that hangs.
     """
 
     def __init__(self, folders: Sequence[Path] | Callable[[], Sequence[Path]]) -> None:

@@ -13,7 +13,8 @@ __all__ = ["ENDPOINT_KEY", "bucket_of"]
 
 ENDPOINT_KEY = "s3Config.endpointUrl"
 REQUIRED = ("accessId", "accessSecret", "endpointUrl")
-# Every storage's keys have this form; a longer text is a mistake, or an attack on the worker's memory.
+# Every storage's keys have this form; a longer text is a mistake, or an attack on the worker's
+# memory.
 CREDENTIAL = re.compile(r"[!-~]{1,512}")
 
 
@@ -21,7 +22,8 @@ def bucket_of(s3_config: object) -> Bucket:
     """Read an ``s3Config``.
 
     Args:
-        s3_config: RunPod's ``{accessId, accessSecret, bucketName, endpointUrl}``, as the client sent it.
+        s3_config: RunPod's ``{accessId, accessSecret, bucketName, endpointUrl}``, as the client
+            sent it.
 
     Raises:
         InvalidValue: a key is missing or makes no sense.

@@ -1,4 +1,4 @@
-"""Answers the calls of A1111's API that make no picture: ``getModels``, ``getOptions`` and ``setOptions``."""
+"""Answers A1111's calls that make no picture: ``getModels``, ``getOptions``, ``setOptions``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from comfy_worker.job import Job
 from comfy_worker.models.hub_aliases import find_checkpoint
 from comfy_worker.request.dialect_addons import without_hash
+from comfy_worker.response.a1111_answer import stem
 from comfy_worker.workflow.node_defs import NodeDefs
 
 __all__ = ["answer_options_call", "model_list", "options_answer"]
@@ -48,7 +49,7 @@ def model_list(checkpoints: Sequence[str]) -> list[dict[str, Any]]:
     """
     models = []
     for name in checkpoints:
-        title = {"title": name, "model_name": _stem(name)}
+        title = {"title": name, "model_name": stem(name)}
         models.append({**title, "hash": None, "sha256": None, "filename": name, "config": None})
     return models
 
@@ -60,7 +61,3 @@ def options_answer(checkpoint: str) -> dict[str, Any]:
         checkpoint: the one that is used if a request chooses none; empty for the templates' own.
     """
     return {"sd_model_checkpoint": checkpoint, "sd_vae": "Automatic", "CLIP_stop_at_last_layers": 1}
-
-
-def _stem(file: str) -> str:
-    return file.rpartition(".")[0] or file

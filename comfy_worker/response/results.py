@@ -51,7 +51,7 @@ class ResultBuilder:
         self._streamed: dict[str, list[EncodedFile]] = {}
 
     def streamed(self, event: Executed) -> dict[str, Any] | None:
-        """Encode what one node saved; None where there is nothing, or it is too large to be sent twice."""
+        """Encode what one node saved; None if there is nothing, or too much to be sent twice."""
         files = find_files({event.node_id: event.output}, self._folders)
         saved = [file for file in files if file.type == "output"]
         if not saved:
@@ -65,12 +65,14 @@ class ResultBuilder:
         return {name: [item.model_dump(exclude_none=True) for item in row] for name, row in media.items()}
 
     def build(self, executed: ExecutionResult, folder: str) -> Any:
-        """Collect everything; previews count only if the workflow saved nothing, or the client wants them.
+        """Collect everything.
+
+        Previews count only if the workflow saved nothing, or if the client wants them.
 
         Args:
             executed: what the workflow left behind.
-            folder: the name of the job's own folder. Files there that no node reported count if nothing else
-                was found.
+            folder: the name of the job's own folder. Files there that no node reported count if
+                nothing else was found.
 
         Returns:
             The result in the shape that the client asked for.
@@ -124,7 +126,7 @@ class ResultBuilder:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A result that lacks only its media: how its files are delivered depends on the size of all the rest."""
+    """A result without its media: how files are delivered depends on the size of the rest."""
 
     job: Job
     plan: Plan
@@ -157,7 +159,7 @@ class _Draft:
 
 
 def _with_seeds(media: MediaByType, plan: Plan) -> MediaByType:
-    """Give each file the seed of its own sampler: samplers beside each other may have different ones."""
+    """Give each file the seed of its own sampler: a workflow may have several."""
     with_seeds: MediaByType = {}
     for name, row in media.items():
         seeds = [plan.seeds.get(item.node_id, item.seed) for item in row]

@@ -18,14 +18,16 @@ __all__ = ["validation"]
 
 
 def validation(plan: Plan, comfyui: RunningComfyUI, folder: str, limit: int) -> dict[str, Any]:
-    """Answer what a check of the plan found. If our own check found nothing, ComfyUI's is asked as well.
+    """Return what a check of the plan found.
+
+    If our own check finds nothing, ComfyUI validates the workflow as well.
 
     Args:
         plan: the job's.
         comfyui: would run it.
         folder: the name of the job's own folders.
-        limit: how many bytes of JSON RunPod takes. If the answer has more, long texts in ``parameters`` are
-            cut: they are in ``workflow`` too.
+        limit: how many bytes of JSON RunPod takes. If the answer has more, long texts in
+            ``parameters`` are cut: they are in ``workflow`` too.
 
     Raises:
         ResultTooLarge: it has more all the same.

@@ -1,4 +1,7 @@
-"""Handlers for the SDK's own loop, which runs where its shape is not the known one, and for its local modes."""
+"""Handlers for the SDK's own job loop, and for its local modes.
+
+The SDK's loop runs if :mod:`sdk_shape` finds the SDK different from what our loop is built on.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ def make_stream_handler(threads: JobThreads, config: dict[str, Any]) -> Callable
 
     Args:
         threads: run the jobs.
-        config: the SDK's. It reads ``refresh_worker`` there: in a stream's values it does not look for it.
+        config: the SDK's. It reads ``refresh_worker`` there: in a stream's values it does not look
+            for it.
     """
 
     async def handler(job: Job) -> AsyncIterator[Any]:

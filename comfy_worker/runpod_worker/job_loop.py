@@ -1,8 +1,8 @@
-"""Takes jobs, runs them, posts their results: the SDK's ``JobScaler``, woken by events instead of a clock.
+"""Takes jobs, runs them and posts their results: the SDK's ``JobScaler``, driven by events.
 
-The SDK's own loop sleeps a second whenever its slots are full and looks every tenth of a second for what to do, so
-that a job of 50 ms costs a second. Here a task waits for RunPod's answer, a job's task starts when it arrives, and
-the next job is asked for when the GPU is about to be free.
+The SDK's own loop sleeps a second whenever its slots are full and looks every tenth of a second for
+what to do, so that a job of 50 ms costs a second. Here a task waits for RunPod's answer, a job's
+task starts when it arrives, and the next job is asked for when the GPU is about to be free.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class LoopOptions:
     Attributes:
         threads: run the jobs.
         slots: how many jobs may hold the GPU's queue at once.
-        threads_count: how many jobs may be worked on at once, those included whose files are being encoded.
+        threads_count: how many jobs may be worked on at once, those included whose files are being
+            encoded.
         streaming: whether each job is a stream of its updates and its result.
         one_job: whether RunPod replaces the worker after each job.
         limit_mb: how large a result may be, where the settings say so.
@@ -66,7 +67,7 @@ class LoopOptions:
 
 
 class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
-    """The SDK's scaler with a loop of our own; what it shares with the SDK is what its ``start`` needs.
+    """The SDK's scaler with a loop of our own. The SDK calls only its ``start``.
 
     Args:
         config: the SDK's.
@@ -85,7 +86,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Work until the worker must end; jobs that are here then are done and answered first."""
+        """Work until the worker must end; the jobs that it has are finished and answered first."""
         GracefulShutdown(self.kill_worker).install()
         async with AsyncClientSession() as session:
             self._poster = ResultPoster(session)
@@ -97,7 +98,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
                 await stops
 
     def kill_worker(self) -> None:
-        """Take no further job, and end when those that are here are answered."""
+        """Take no further job, and end when all jobs are answered."""
         super().kill_worker()
         self._changed.set()
 
@@ -105,7 +106,8 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
         """Take jobs while the worker lives; each starts at once."""
         taker = JobTaker(session, self.jobs_fetcher, self._shutdown_event)
         while (count := await self._free_slots()) > 0:
-            # A job may be handed out until this returns, also after the signal to end; it would be lost unread.
+            # A job may be handed out until this returns, also after the signal to end; it would be
+            # lost unread.
             self._is_taking = True
             batch = await taker.take(count, set(self.jobs_tasks))
             self._is_taking = False
@@ -169,7 +171,8 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
         except asyncio.CancelledError:
             updates.cancel()
             raise
-        # Before its slot is free: what is taken from now on would be taken by a worker that is to go.
+        # Before its slot is free: what is taken from now on would be taken by a worker that is to
+        # go.
         self._wants_refresh |= isinstance(answer, dict) and bool(answer.get("refresh_worker"))
         self._leave_thread(job_id)
         posted = envelope(answer)

@@ -36,12 +36,12 @@ class JobThreads:
     async def running(
         self, job: Job, on_update: Callable[[Update], None], on_release: Callable[[], None] = lambda: None
     ) -> AsyncIterator[asyncio.Future[Any]]:
-        """Start a job in a thread. Leaving the block early cancels the job and waits until it has stopped.
+        """Start a job in a thread. Leaving the block cancels the job and waits for its end.
 
         Args:
             job: RunPod's.
             on_update: gets the job's updates, in the event loop.
-            on_release: called in the event loop once the job hinders no other on the GPU.
+            on_release: called in the event loop when the next job is wanted.
 
         Yields:
             A future of its result.

@@ -89,7 +89,8 @@ class ResultPoster:
 
         Args:
             job_id: RunPod's.
-            body: JSON in UTF-8. Where RunPod says that it will not take it, a short error is posted in its place.
+            body: JSON in UTF-8. Where RunPod says that it will not take it, a short error is posted
+                in its place.
             is_stream: whether values of the job were streamed before.
 
         Returns:
@@ -110,7 +111,7 @@ class ResultPoster:
         return status is not None and status not in FINAL_STATUSES
 
     async def _insist(self, job_id: str, body: bytes, is_stream: bool) -> int | None:
-        """Try until RunPod took it or refused it for good; the status of its last answer, or None."""
+        """Try until RunPod takes it or refuses it for good; returns the last status, or None."""
         url = rp_http.JOB_DONE_URL.replace("$ID", job_id) + f"&isStream={str(is_stream).lower()}"
         timeout_s = TRY_S + len(body) / SLOWEST_BYTES_PER_S
         began = time.monotonic()
