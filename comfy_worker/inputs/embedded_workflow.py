@@ -14,6 +14,8 @@ __all__ = ["graph_of_picture", "read_saved_graph", "with_embedded_workflow"]
 
 # The API format comes first: it is what ran, with every variant chosen.
 KEYS = ("prompt", "workflow")
+# The parts of a node that ComfyUI reads.
+NODE_PARTS = ("inputs", "class_type", "_meta")
 # No template's name is so long.
 MAX_NAME = 200
 
@@ -100,7 +102,8 @@ def _as_read_by_comfyui(graph: Any) -> Any:
         return graph
     if not all(isinstance(node, dict) and "class_type" in node for node in graph.values()):
         return graph
-    return {
-        node_id: {part: node[part] for part in ("inputs", "class_type", "_meta") if part in node}
-        for node_id, node in graph.items()
-    }
+    return {node_id: _read_parts(node) for node_id, node in graph.items()}
+
+
+def _read_parts(node: dict[str, Any]) -> dict[str, Any]:
+    return {part: node[part] for part in NODE_PARTS if part in node}

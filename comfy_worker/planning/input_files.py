@@ -7,7 +7,7 @@ from comfy_worker.inputs.files import InputFiles, is_in_place
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.check.file_access import file_places
 from comfy_worker.workflow.edit.input_files import name_stored
-from comfy_worker.workflow.graph import Editor, Workflow
+from comfy_worker.workflow.graph import Editor, Input, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles
 
@@ -41,9 +41,13 @@ def take_named_images(
     Returns:
         The new workflow, and a warning for each image that no node names.
     """
-    images = {f"images.{index}.image": image for index, image in enumerate(request.images)}
-    files.add_any({key: image.image for key, image in images.items()})
-    stored = {image.name: files.names[key] for key, image in images.items()}
+    names: dict[str, str] = {}
+    sent: dict[str, str] = {}
+    for index, image in enumerate(request.images):
+        key = f"images.{index}.image"
+        names[key], sent[key] = image.name, image.image
+    files.add_any(sent)
+    stored = {names[key]: files.names[key] for key in sent}
     workflow, used = name_stored(workflow, defs, stored)
     warnings = [f"images: no node names '{brief(name)}'" for name in stored if name not in used]
     return workflow, warnings
@@ -52,12 +56,13 @@ def take_named_images(
 def take_inline_files(files: InputFiles, workflow: Workflow, defs: NodeDefs, roles: Roles) -> Workflow:
     """Take in what a workflow holds as a URL or data URI where a node reads a file."""
     editor = Editor(workflow)
-    inputs = {f"node {place}": place for place in file_places(workflow, defs, roles.outputs)}
+    inputs: dict[str, Input] = {}
     sent: dict[str, str] = {}
-    for key, node_input in inputs.items():
+    for node_input in file_places(workflow, defs, roles.outputs):
         value = workflow[node_input.node_id]["inputs"][node_input.name]
         if is_in_place(value):
-            sent[key] = value
+            key = f"node {node_input}"
+            inputs[key], sent[key] = node_input, value
     files.add_any(sent)
     for key in sent:
         editor.set(inputs[key], files.names[key])

@@ -61,8 +61,7 @@ class ResultBuilder:
         media = self._delivery.early(encoded, self._plan.seed)
         if media is None:
             return None
-        media = _with_seeds(media, self._plan)
-        return {name: [item.model_dump(exclude_none=True) for item in row] for name, row in media.items()}
+        return {name: _as_json(row) for name, row in _with_seeds(media, self._plan).items()}
 
     def build(self, executed: ExecutionResult, folder: str) -> Any:
         """Collect everything.
@@ -162,9 +161,15 @@ def _with_seeds(media: MediaByType, plan: Plan) -> MediaByType:
     """Give each file the seed of its own sampler: a workflow may have several."""
     with_seeds: MediaByType = {}
     for name, row in media.items():
-        seeds = [plan.seeds.get(item.node_id, item.seed) for item in row]
-        with_seeds[name] = [item.model_copy(update={"seed": seed}) for item, seed in zip(row, seeds, strict=True)]
+        with_seeds[name] = []
+        for item in row:
+            seed = plan.seeds.get(item.node_id, item.seed)
+            with_seeds[name].append(item.model_copy(update={"seed": seed}))
     return with_seeds
+
+
+def _as_json(media: Sequence[Media]) -> list[dict[str, Any]]:
+    return [item.model_dump(exclude_none=True) for item in media]
 
 
 def _remove(files: Sequence[OutputFile], encoded: Sequence[EncodedFile]) -> None:
