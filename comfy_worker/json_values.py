@@ -1,7 +1,7 @@
 """Reads JSON from clients, and finds values in it that only Python's JSON reader accepts.
 
-Python accepts halves of surrogate pairs, which cannot be encoded; numbers of thousands of digits, which
-no float holds; and nesting that is too deep for recursive functions.
+Python accepts halves of surrogate pairs, which cannot be encoded; numbers of thousands of digits,
+which no float holds; and nesting that is too deep for recursive functions.
 """
 
 from __future__ import annotations

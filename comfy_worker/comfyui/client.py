@@ -9,7 +9,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from comfy_worker.comfyui.refusals import findings, refusal
+from comfy_worker.comfyui.refusals import refusal
 from comfy_worker.errors import ComfyUIUnavailable
 
 __all__ = ["ComfyUIClient"]
@@ -130,13 +130,20 @@ class ComfyUIClient:
         """
         return self._own("GET", "/comfy_worker/validated", timeout_s=timeout_s)
 
-    def validate(self, workflow: dict[str, Any]) -> list[dict[str, Any]]:
-        """``POST /comfy_worker/validate``, of our own nodes: what ComfyUI finds wrong with a workflow.
+    def validate(self, workflow: dict[str, Any]) -> dict[str, Any] | None:
+        """``POST /comfy_worker/validate``, of our own nodes: everything that ComfyUI finds wrong with a workflow.
 
-        Queues nothing. Empty where it would accept it, and where our nodes are not loaded.
+        Queues nothing.
+
+        Returns:
+            ``{"error", "node_errors"}`` in the form of a refused ``POST /prompt``; both are empty where ComfyUI
+            would accept the workflow. None where our nodes are not loaded.
         """
-        answer = self._own("POST", "/comfy_worker/validate", workflow) or {}
-        return findings(answer, workflow) if answer.get("error") or answer.get("node_errors") else []
+        return self._own("POST", "/comfy_worker/validate", workflow)
+
+    def node_replacements(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """``GET /node_replacements``: by a class that is gone, its substitute; empty before ComfyUI 0.33."""
+        return self._own("GET", "/node_replacements", timeout_s=timeout_s) or {}
 
     def delete_history(self, prompt_id: str) -> None:
         """``POST /history``: forget a prompt."""

@@ -38,6 +38,9 @@ class Installed(Protocol):
     def searched(self, folder: str) -> Sequence[str]:
         """List the folders that it searches for models of one type."""
 
+    def validate(self, workflow: Workflow) -> Mapping[str, Any] | None:
+        """Ask ComfyUI's own validation what is wrong with a workflow; None if it cannot be asked."""
+
     def refresh(self) -> None:
         """Read the node classes again: a file has arrived."""
 

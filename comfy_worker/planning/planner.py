@@ -7,7 +7,9 @@ files that the client sent.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Set
+from dataclasses import replace
 from typing import Any
 
 from comfy_worker.errors import Ambiguous, InputError, ModelNotFound, NoPlace, brief
@@ -25,7 +27,14 @@ from comfy_worker.request.schema import SEED_LIMIT, Parameters
 from comfy_worker.workflow.check.batch import check_batch_size
 from comfy_worker.workflow.check.file_access import check_paths
 from comfy_worker.workflow.check.links import with_plain_links
-from comfy_worker.workflow.check.preflight import Finding, broken_links, check, is_stale, refusal
+from comfy_worker.workflow.check.preflight import (
+    Checked,
+    Finding,
+    broken_links,
+    check,
+    is_stale,
+    refusal,
+)
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
 from comfy_worker.workflow.edit.lora import LoraSpec, parse_tags
 from comfy_worker.workflow.edit.parameters import (
@@ -40,6 +49,7 @@ from comfy_worker.workflow.edit.parameters import (
 )
 from comfy_worker.workflow.graph import Workflow, number
 from comfy_worker.workflow.model_files import Sources, model_files
+from comfy_worker.workflow.replaced_classes import with_present_classes
 from comfy_worker.workflow.roles.find import Roles, find_roles
 
 __all__ = ["build_plan", "prepare"]
@@ -53,9 +63,13 @@ CURABLE = frozenset(
         "value_smaller_than_min",
         "value_bigger_than_max",
         "invalid_input_type",
+        "custom_validation_failed",
+        "exception_during_validation",
         "more",
     )
 )
+# What programs write if a seed is still to be filled in: `%seed%`, `{{seed}}`, `random`, nothing.
+SEED_PLACEHOLDER = re.compile(r"^\W*$|[%$<>{}\[\]]|seed|random", re.IGNORECASE)
 PROMPTS = ("prompt", "negative_prompt")
 # How many nodes a warning names.
 MAX_NAMED = 4
@@ -145,17 +159,17 @@ class _PlanBuilder:
         source = self._request.workflow if self._template is None else self._template.workflow
         converted = read_workflow(source, self._defs, self._check)
         self._sources = self._known_sources(converted)
-        workflow = converted.workflow
+        workflow = with_present_classes(converted.workflow, self._defs)
         is_known = all(node["class_type"] in self._defs for node in workflow.values())
         if not is_known and not self._request.validate_only:
             # Other parts of the request may need the classes that are missing.
-            raise refusal(check(workflow, self._defs, self._sources).findings)
+            raise refusal(self._check_all(workflow).findings)
         try:
-            return self._edited(converted)
+            return self._edited(replace(converted, workflow=workflow))
         except (Ambiguous, NoPlace):
             # A part of the request may have no place only because the workflow itself is broken.
             self._check()
-            findings = check(workflow, self._defs, self._sources).findings
+            findings = self._check_all(workflow).findings
             faults = [finding for finding in findings if finding["type"] not in CURABLE]
             if faults:
                 raise refusal(faults) from None
@@ -172,9 +186,9 @@ class _PlanBuilder:
         values, tagged = self._client_values()
         values |= take_pictures(self._files, self._request, roles)
         values |= self._checkpoint_values(workflow, roles, values)
-        own_seed = number(read(workflow, roles, self._declared).get("seed"))
+        own_seed = read(workflow, roles, self._declared).get("seed")
         values |= self._seed_values(workflow, roles, own_seed)
-        variant_seed = int(values.get("seed", own_seed or 0))
+        variant_seed = int(values.get("seed", number(own_seed) or 0))
         resolve_variants(workflow, converted.variants, variant_seed, self._check)
         unfilled = workflow
         workflow = self._filled(workflow, roles, values)
@@ -243,11 +257,11 @@ class _PlanBuilder:
 
     def _check_links(self, workflow: Workflow) -> None:
         """Refuse a workflow with broken links, together with whatever else is wrong with it."""
-        self._link_findings = broken_links(workflow, self._defs, self._sources)
+        self._link_findings = broken_links(workflow, self._defs)
         if not self._link_findings or self._request.validate_only:
             return
         broken = {(finding["node_id"], finding["input"]) for finding in self._link_findings}
-        for finding in check(workflow, self._defs, self._sources).findings:
+        for finding in self._check_all(workflow).findings:
             if (finding["node_id"], finding["input"]) not in broken:
                 self._link_findings.append(finding)
         raise refusal(self._link_findings)
@@ -274,17 +288,16 @@ class _PlanBuilder:
         self._stand_in = choice.stand_in
         return chosen
 
-    def _seed_values(self, workflow: Workflow, roles: Roles, own: float | None) -> dict[str, int]:
+    def _seed_values(self, workflow: Workflow, roles: Roles, own_seed: Any) -> dict[str, int]:
         """Choose the seed: the client's, or a drawn one. A custom workflow keeps its own.
 
-        One is drawn if the client sends -1, for a template, and for a workflow that holds -1 or no
-        number.
+        One is drawn if the client sends -1, for a template, and for a workflow that holds -1,
+        nothing or a placeholder. Any other text stays, so that the check names it.
         """
         seed = self._request.seed
         if seed is not None and seed != -1:
             return {"seed": seed}
-        has_own = own is not None and own >= 0
-        is_kept = self._template is None and seed is None and has_own
+        is_kept = self._template is None and seed is None and _keeps_seed(own_seed)
         if is_kept or "seed" not in roles.places:
             return {}
         limit = describe(workflow, roles, self._defs)["seed"].get("maximum", SEED_LIMIT)
@@ -356,6 +369,10 @@ class _PlanBuilder:
         self._check()
         return workflow
 
+    def _check_all(self, workflow: Workflow) -> Checked:
+        """Find what ComfyUI and this worker would refuse."""
+        return check(workflow, self._defs, self._sources, self._context.comfyui.validate)
+
     def _checked(self, workflow: Workflow, roles: Roles, parameters: dict[str, Any], seed: float | None) -> Plan:
         """Check the workflow after the last edit: only now it is what ComfyUI will see."""
         check_paths(workflow, self._defs, roles.outputs, set(self._files.names.values()))
@@ -363,7 +380,7 @@ class _PlanBuilder:
         if max_batch_size is not None:
             check_batch_size(workflow, self._defs, max_batch_size, self._check)
         self._check()
-        checked = check(workflow, self._defs, self._sources)
+        checked = self._check_all(workflow)
         self._check()
         return Plan(
             workflow=workflow,
@@ -377,3 +394,11 @@ class _PlanBuilder:
             seeds=seeds_of_outputs(workflow, roles),
             stand_in=self._stand_in,
         )
+
+
+def _keeps_seed(own_seed: Any) -> bool:
+    """Whether a custom workflow's own seed stays: a number, or a text that is not a placeholder."""
+    value = number(own_seed)
+    if value is not None:
+        return value >= 0
+    return isinstance(own_seed, str) and not SEED_PLACEHOLDER.search(own_seed)

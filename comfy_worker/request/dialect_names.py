@@ -1,7 +1,7 @@
 """The words of other workers, as tables; ``docs/dialects.md`` is made from them.
 
-Dialects: plain, diffusers (RunPod's Stable Diffusion and SDXL workers), A1111, worker-comfyui. Names of
-samplers and schedulers are compared by their letters, digits and plus signs only.
+Dialects: plain, diffusers (RunPod's Stable Diffusion and SDXL workers), A1111, worker-comfyui.
+Names of samplers and schedulers are compared by their letters, digits and plus signs only.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Sampling(NamedTuple):
         sampler: ComfyUI's name.
         scheduler: ComfyUI's name of its usual schedule.
         names: A1111's name first, then diffusers' and RunPod's.
-        nearest: names of samplers that ComfyUI lacks and that this one comes nearest to; a warning says so.
+        nearest: names of samplers that ComfyUI lacks; this one is used in their place.
     """
 
     sampler: str
@@ -47,7 +47,7 @@ class Sampling(NamedTuple):
 
 
 class SamplerMatch(NamedTuple):
-    """The meaning of a name: a sampler, its schedule, and whether ComfyUI only has something near."""
+    """The meaning of a name: a sampler, its schedule, and whether it is only the nearest one."""
 
     sampler: str
     scheduler: str
@@ -100,8 +100,8 @@ SCHEDULERS = {
     "Linear Quadratic": "linear_quadratic",
     "Automatic": "",
 }
-"""A1111's names of schedules -> ComfyUI's; empty for the sampler's own. They also follow the name of a sampler,
-as in ``DPM++ 2M Karras``."""
+"""A1111's names of schedules -> ComfyUI's; empty for the sampler's own. They also follow the name of
+a sampler, as in ``DPM++ 2M Karras``."""
 
 NOT_HERE = (
     "Restart",
@@ -131,7 +131,7 @@ RENAMED = {
     "sampler_index": "sampler_name",
 }
 """A word -> the key of our own input, or the word of :data:`STRUCTURED`, with the same meaning.
-``guidance_scale`` is the embedded guidance of models that have it (Flux), else the sampler's scale."""
+``guidance_scale`` is the embedded guidance of models that have it (Flux), else the sampler's."""
 
 STRUCTURED = {
     "strength": "`denoise`, if the request has an image or a workflow; `parameters.hires_denoise` with "
@@ -198,8 +198,8 @@ IGNORED: dict[str, object] = {
     "inpainting_fill": 1,
     "inpaint_full_res_padding": 32,
 }
-"""Known words that this worker ignores with a warning. There is no warning for a value that turns the option
-off: an empty one, 0, -1, or the value named here."""
+"""Known words that this worker ignores with a warning. There is no warning for a value that turns the
+option off: an empty one, 0, -1, or the value named here."""
 
 NO_EFFECT = (
     "override_settings_restore_afterwards",

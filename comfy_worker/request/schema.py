@@ -1,6 +1,7 @@
-"""The contract: what a job's input may hold, and what its result holds.
+"""Declares the keys of a job's input.
 
-One declaration a key: reading, errors, ``python -m comfy_worker schema`` and ``docs/input.md`` follow from it.
+Each key is declared once: reading, errors, ``python -m comfy_worker schema`` and ``docs/input.md`` follow
+from that declaration.
 """
 
 from __future__ import annotations
@@ -40,16 +41,18 @@ __all__ = [
 ]
 
 SEED_LIMIT = 2**53
-# Names, of a file or of a node's input: a URL is the longest. Prompts, pictures and graphs may be longer.
+# Of names of files and of nodes' inputs, URLs included. Prompts, pictures and graphs may be longer.
 MAX_NAME = 4000
 LONG_TEXTS = ("prompt", "negative_prompt", "image", "mask", "workflow")
-# Whatever a number means here, it is not longer.
+# Longer than any number that makes sense here.
 MAX_DIGITS = 40
-# Of a list. Each LoRA becomes a node, and each picture is decoded.
+# Of a list: each LoRA becomes a node, and each picture is decoded.
 MAX_ENTRIES = 200
-# How many findings an error lists.
+# Of one error's details.
 MAX_FINDINGS = 20
-# Keys that hold an object of a client's own names.
+# Errors quote a value up to this length.
+MAX_QUOTED = 40
+# Keys whose value is an object with names that the client chooses.
 OPEN_KEYS = ("overrides", "parameters")
 
 _WORDS: dict[Any, str] = {
@@ -70,16 +73,23 @@ def _graph_or_name(value: object, info: ValidationInfo) -> object:
     A picture stays the text that it is; :mod:`comfy_worker.inputs.embedded_workflow` reads it.
     """
     if isinstance(value, str) and looks_like_json(value):
-        try:
-            value = parse_graph_text(value)
-        except ValueError as error:
-            raise PydanticCustomError("json", "Input should be a template's name or a graph as JSON") from error
-        check = (info.context or {}).get("check")
-        if (problem := find_problem(value, finite=False, check=check)) is not None:
-            raise InvalidInput(f"workflow holds {problem}", [{"key": "workflow", "problem": problem}])
+        value = _graph_in_text(value, (info.context or {}).get("check"))
     if not isinstance(value, (str, dict)):
         raise PydanticCustomError("workflow", "Input should be a template's name or a graph")
     return unwrap_graph(value)
+
+
+def _graph_in_text(text: str, check: Callable[[], None] | None) -> object:
+    """The JSON in a text."""
+    try:
+        value = parse_graph_text(text)
+    except ValueError as error:
+        problem = "Input should be a template's name or a graph as JSON"
+        raise PydanticCustomError("json", problem) from error
+    unusable = find_problem(value, finite=False, check=check)
+    if unusable is not None:
+        raise InvalidInput(f"workflow holds {unusable}", [{"key": "workflow", "problem": unusable}])
+    return value
 
 
 class _Strict(BaseModel):
@@ -88,33 +98,34 @@ class _Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, value: object) -> object:
-        """Null counts as "not given" for each key, and within lists of entries."""
+        """Leave out nulls: a key with null counts as absent, and so does a null in a list of entries."""
         if not isinstance(value, dict):
             return value
-        present = {key: entry for key, entry in value.items() if entry is not None or key not in cls.model_fields}
-        for key, entry in present.items():
+        present: dict[str, Any] = {}
+        for key, entry in value.items():
+            if entry is None and key in cls.model_fields:
+                continue
             if isinstance(entry, list):
                 present[key] = [item for item in entry if item is not None]
-            elif key in OPEN_KEYS and isinstance(entry, dict):
+            elif isinstance(entry, dict) and key in OPEN_KEYS:
                 present[key] = {name: item for name, item in entry.items() if item is not None}
+            else:
+                present[key] = entry
         return present
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_bool_for_a_number(cls, value: object, info: ValidationInfo) -> object:
-        words = _words_of(cls.model_fields[info.field_name or ""].annotation)
+    def _check_form(cls, value: object, info: ValidationInfo) -> object:
+        """Reject what pydantic would accept or could not bear: true for 1, and very long values."""
+        name = info.field_name or ""
+        words = _words_of(cls.model_fields[name].annotation)
         if isinstance(value, bool) and "true or false" not in words:
             raise PydanticCustomError("bool", "Input should be {words}", {"words": words})
-        if (
-            words == "text"
-            and isinstance(value, str)
-            and info.field_name not in LONG_TEXTS
-            and len(value) > MAX_NAME
-        ):
-            raise PydanticCustomError(
-                "long", "Input should be text of at most {most} characters", {"most": MAX_NAME}
-            )
-        if info.field_name in OPEN_KEYS and isinstance(value, dict) and max(map(len, value), default=0) > MAX_NAME:
+        is_name = words == "text" and name not in LONG_TEXTS
+        if is_name and isinstance(value, str) and len(value) > MAX_NAME:
+            problem = "Input should be text of at most {most} characters"
+            raise PydanticCustomError("long", problem, {"most": MAX_NAME})
+        if name in OPEN_KEYS and isinstance(value, dict) and _longest_key(value) > MAX_NAME:
             problem = "Input should be an object whose keys have at most {most} characters each"
             raise PydanticCustomError("long", problem, {"most": MAX_NAME})
         if words in NUMBERS and _is_too_long(value):
@@ -123,15 +134,19 @@ class _Strict(BaseModel):
         return value
 
 
+def _longest_key(value: Mapping[str, object]) -> int:
+    return max(map(len, value), default=0)
+
+
 def _is_too_long(number: object) -> bool:
-    """Whether a number, or the text of one, has more digits than any number here means."""
+    """Whether a number, or its text, has more digits than any number that makes sense here."""
     if isinstance(number, str):
         return len(number) > MAX_DIGITS
     return isinstance(number, int) and abs(number) >= 10**MAX_DIGITS
 
 
 def _words_of(annotation: Any) -> str:
-    """What a key takes, in a client's words."""
+    """The values that a key takes, in the words of JSON."""
     parts = {annotation, *get_args(annotation)}
     parts |= {get_origin(part) for part in parts}
     for part in tuple(parts):
@@ -321,45 +336,49 @@ class JobInput(Parameters):
     def read(
         cls,
         value: object,
-        said: Mapping[str, str] | None = None,
-        further: Iterable[str] = (),
+        client_words: Mapping[str, str] | None = None,
+        known_words: Iterable[str] = (),
         check: Callable[[], None] | None = None,
     ) -> JobInput:
         """Read ``job["input"]``.
 
         Args:
-            value: what was sent, in the contract's words.
-            said: by key, the client's own word for it, for the errors.
-            further: words that are known beside the keys, for the nearest to an unknown one.
+            value: the request in the keys of this class.
+            client_words: by key, the word that the client used for it; errors name that word.
+            known_words: words beside the keys that an error may suggest for an unknown key.
             check: raises where the job must end; called now and then.
 
         Raises:
-            InvalidInput: it is no object, or a key holds a wrong value; all of them are in the details.
-            UnknownKey: a key that is not in the contract, with the nearest one that is.
+            InvalidInput: the value is not an object, or keys hold wrong values; the details list all.
+            UnknownKey: a key is unknown; the error names the nearest known one.
         """
         if not isinstance(value, dict):
-            raise InvalidInput(
-                f'input must be an object such as {{"prompt": "a lighthouse"}}, not {_json_kind(value)}'
-            )
+            example = '{"prompt": "a lighthouse"}'
+            raise InvalidInput(f"input must be an object such as {example}, not {_json_type(value)}")
         try:
             return cls.model_validate(value, context={"check": check})
         except ValidationError as error:
-            raise _input_error(error, said or {}, further) from None
+            raise _input_error(error, client_words or {}, known_words) from None
 
 
-def _json_kind(value: object) -> str:
-    kinds = {str: "text", list: "a list", bool: "true or false", int: "a number", float: "a number"}
-    return "null" if value is None else kinds.get(type(value), type(value).__name__)
+def _json_type(value: object) -> str:
+    """The type of a value, in the words of JSON."""
+    if value is None:
+        return "null"
+    names = {str: "text", list: "a list", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), type(value).__name__)
 
 
-def _input_error(error: ValidationError, said: Mapping[str, str], further: Iterable[str]) -> InputError:
-    """Pydantic's findings as one error: an unknown key is named with the nearest known one."""
+def _input_error(
+    error: ValidationError, client_words: Mapping[str, str], known_words: Iterable[str]
+) -> InputError:
+    """Turn pydantic's findings into one error of ours. An unknown key comes first."""
     findings = error.errors(include_url=False)
     unknown = [finding for finding in findings if finding["type"] == "extra_forbidden"]
     shown = findings[:MAX_FINDINGS]
     if unknown and unknown[0] not in shown:
         shown[-1] = unknown[0]
-    details = [_finding(finding, said, further) for finding in shown]
+    details = [_finding(finding, client_words, known_words) for finding in shown]
     first = details[shown.index(unknown[0])] if unknown else details[0]
     sentence = first["problem"]
     if len(findings) > len(details):
@@ -369,7 +388,7 @@ def _input_error(error: ValidationError, said: Mapping[str, str], further: Itera
     return UnknownKey(sentence, details) if unknown else InvalidInput(sentence, details)
 
 
-# What pydantic says in its own words, in those of a client who knows JSON.
+# By pydantic's type of error, what the value must be, in the words of JSON.
 _PLAIN = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -388,30 +407,41 @@ _PLAIN = {
 }
 
 
-def _finding(finding: ErrorDetails, said: Mapping[str, str], further: Iterable[str]) -> dict[str, Any]:
-    *parents, last = finding["loc"]
+def _finding(finding: ErrorDetails, client_words: Mapping[str, str], known_words: Iterable[str]) -> dict[str, Any]:
+    """One entry of an error's details."""
     first, *rest = map(str, finding["loc"])
-    key = brief(".".join([said.get(first, first), *rest]), 200)
+    key = brief(".".join([client_words.get(first, first), *rest]), 200)
     if finding["type"] == "extra_forbidden":
-        nested: dict[object, type[BaseModel]] = {
-            "loras": Lora,
-            "controlnets": ControlNet,
-            "images": NamedImage,
-            "output": Output,
-        }
-        form = nested[parents[0]] if parents else JobInput
-        known = [*form.model_fields, *(() if parents else further)]
-        near = nearest(str(last), known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(form.model_fields)}"
-        return {
-            "key": key,
-            "problem": f"{brief(key) or 'an empty name'} is not a key of the input; {hint}",
-            "nearest": near[0] if near else None,
-        }
+        return _unknown_key(finding, key, known_words)
     if finding["type"] == "missing":
         return {"key": key, "problem": f"{key} is missing"}
     plain = _PLAIN.get(finding["type"])
     demand = f"be {plain}" if plain else finding["msg"].removeprefix("Input should ")
-    given = finding["input"]
-    shown = f", not {json.dumps(given)}" if isinstance(given, (int, float, str)) and len(str(given)) <= 40 else ""
-    return {"key": key, "problem": f"{key} must {demand}{shown}"}
+    problem = f"{key} must {demand}"
+    value = finding["input"]
+    if isinstance(value, (int, float, str)) and len(str(value)) <= MAX_QUOTED:
+        problem += f", not {json.dumps(value)}"
+    return {"key": key, "problem": problem}
+
+
+def _unknown_key(finding: ErrorDetails, key: str, known_words: Iterable[str]) -> dict[str, Any]:
+    """The entry for an unknown key, with the nearest known one."""
+    nested: dict[object, type[BaseModel]] = {
+        "loras": Lora,
+        "controlnets": ControlNet,
+        "images": NamedImage,
+        "output": Output,
+    }
+    *parents, name = finding["loc"]
+    if parents:
+        keys = list(nested[parents[0]].model_fields)
+        near = nearest(str(name), keys, 1)
+    else:
+        keys = list(JobInput.model_fields)
+        near = nearest(str(name), [*keys, *known_words], 1)
+    hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(keys)}"
+    return {
+        "key": key,
+        "problem": f"{brief(key) or 'an empty name'} is not a key of the input; {hint}",
+        "nearest": near[0] if near else None,
+    }

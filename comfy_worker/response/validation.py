@@ -18,9 +18,7 @@ __all__ = ["validation"]
 
 
 def validation(plan: Plan, comfyui: RunningComfyUI, folder: str, limit: int) -> dict[str, Any]:
-    """Return what a check of the plan found.
-
-    If our own check finds nothing, ComfyUI validates the workflow as well.
+    """Return what the check of a plan found.
 
     Args:
         plan: the job's.
@@ -44,7 +42,7 @@ def validation(plan: Plan, comfyui: RunningComfyUI, folder: str, limit: int) -> 
         parameters=plan.parameters,
         roles=plan.roles.outline(),
         needs=needs,
-        findings=within(list(plan.findings) or comfyui.client.validate(workflow), without_secrets),
+        findings=within(list(plan.findings), without_secrets),
         warnings=plan.warnings,
     ).model_dump(exclude_none=True)
     return _cut(answer, limit)

@@ -1,6 +1,6 @@
 """Keeps the outputs of jobs apart: each job's saving nodes write into a folder of its own.
 
-Where pictures are wanted as raw pixels, saving nodes are replaced by a node of ours that does not encode.
+For results as raw pixels, saving nodes are replaced by a node of ours that does not encode.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ REPLACED = {
     "SaveImageWebsocket": ("output", "ComfyUI"),
 }
 
-# Inputs that hold the prefix in classes that do not name it filename_prefix; the job's folder goes into the
-# first. Datasets may lie outside of ComfyUI's output folder, so that all of these must be literal texts.
+# Inputs that hold the prefix in classes that do not name it filename_prefix. The job's folder goes
+# into the first. ComfyUI lets datasets leave its output folder, so all of these must be literals.
 PREFIX_INPUTS = {
     "SaveLoRA": ("prefix",),
     "SaveImageDataSetToFolder": ("folder_name", "filename_prefix"),
@@ -34,7 +34,7 @@ PREFIX_INPUTS = {
     "LoadTrainingDataset": ("folder_name",),
 }
 
-# The input for a folder beside the prefix, in classes that have one. These values mean the output folder.
+# An input for a folder beside the prefix, and its values that mean the output folder.
 OWN_FOLDER = "output_path"
 NO_FOLDER = ("", ".", "./", "none", "None")
 # What a node replaces in a path: ComfyUI's ``%date:...%``, ``[time(...)]`` of WAS.
@@ -67,9 +67,10 @@ def replace_save_nodes(workflow: Workflow, defs: NodeDefs) -> Workflow:
 def isolate_outputs(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
     """Put every ``filename_prefix`` below the job's own folder.
 
-    So jobs keep apart, and ComfyUI does not take a saving node for cached while its file is gone. An output
-    node without such a prefix gets the folder in an input that only ComfyUI's cache looks at. So does a node
-    that sees more of its job than its inputs, or that calls a paid service: its result belongs to one job.
+    This keeps jobs apart. It also makes ComfyUI run a saving node again whose file is gone. An output
+    node without such a prefix gets the folder in an input that only ComfyUI's cache looks at. So does
+    a node that sees more of its job than its inputs, or that calls a paid service: its result belongs
+    to one job.
 
     Args:
         workflow: is not changed.
@@ -77,8 +78,8 @@ def isolate_outputs(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow
         defs: the node classes that this ComfyUI has.
 
     Raises:
-        InvalidValue: a prefix is absolute, climbs with ``..`` or is not a valid file name; or the folder of a
-            dataset is computed.
+        InvalidValue: a prefix is absolute, climbs with ``..`` or is not a valid file name; or the
+            folder of a dataset is computed.
     """
     moved = dict(workflow)
     graph = Graph(workflow, defs)

@@ -78,8 +78,8 @@ def code_list(words: Iterable[str]) -> str:
 
 
 def paragraph(words: Iterable[str]) -> str:
-    """Return words in code marks as lines of at most 120 columns."""
-    return textwrap.fill(code_list(words), 120, break_long_words=False, break_on_hyphens=False)
+    """Return words in code marks as lines of at most 100 columns."""
+    return textwrap.fill(code_list(words), 100, break_long_words=False, break_on_hyphens=False)
 
 
 def type_name(schema: Mapping[str, Any]) -> str:

@@ -25,13 +25,16 @@ def test_the_hub_knows_every_setting() -> None:
     assert hub()["config"]["env"] == expected, "run `.venv/bin/python -m docs.tools.make_tables`"
 
 
-def test_what_the_hub_sets_by_itself_is_what_the_worker_does_by_itself() -> None:
-    defaults = {entry["key"]: entry["input"]["default"] for entry in hub()["config"]["env"]}
-    given = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in defaults.items()}
-    assert Settings.from_env(given) == Settings.from_env({})
+def test_hub_defaults_equal_the_workers() -> None:
+    environ = {}
+    for entry in hub()["config"]["env"]:
+        default = entry["input"]["default"]
+        is_flag = isinstance(default, bool)
+        environ[entry["key"]] = str(default).lower() if is_flag else str(default)
+    assert Settings.from_env(environ) == Settings.from_env({})
 
 
-def test_the_hub_asks_for_hosts_that_the_default_torch_runs_on() -> None:
+def test_hub_hosts_run_the_default_torch() -> None:
     lock = packages.WORKER_LOCKS[packages.DEFAULT_CUDA].read_text()
     [cuda] = set(re.findall(r"^nvidia-cuda-runtime==(\d+\.\d+)", lock, re.M))
     tests = json.loads((REPO / ".runpod" / "tests.json").read_text(encoding="utf-8"))
@@ -39,7 +42,7 @@ def test_the_hub_asks_for_hosts_that_the_default_torch_runs_on() -> None:
         assert config["allowedCudaVersions"][0] == cuda
 
 
-def test_a_variant_of_the_image_bakes_sections_of_models_txt_and_is_released() -> None:
+def test_image_variants_exist_and_are_released() -> None:
     text = (REPO / "docker-bake.hcl").read_text(encoding="utf-8")
     variants = dict(re.findall(r'name = "([\w-]+)", models = "([^"]*)"', text))
     assert list(variants) == ["base", "sd15", "sdxl", "flux-schnell", "flux-dev", "z-image", "qwen-image"]

@@ -41,6 +41,7 @@ def plan(tmp_path: Path, files: list[str], sd_model: str = "", **changes: Any) -
         defs=NodeDefs(info),
         model_path=lambda _folder, _name: None,
         explain=lambda _class_type: None,
+        validate=lambda _workflow: None,
         searched=lambda folder: [f"/models/{folder}"],
         refresh=lambda: None,
     )

@@ -1,7 +1,7 @@
-"""The graphs of a UI-format file as they stand in it: the outermost, and the definitions of subgraphs.
+"""Reads the graphs of a UI-format file: the outermost one, and the definitions of its subgraphs.
 
-Each is read once, however many nodes stand for it. Which of their nodes run is found in
-:mod:`~comfy_worker.workflow.convert.flatten`.
+A definition is read once, however many hosts it has. :mod:`~comfy_worker.workflow.convert.flatten`
+finds the nodes that run.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Definition:
     def link_to(self, node_id: str, slot: int) -> LinkLine | None:
         """The link that leads to an input, else that of Use Everywhere.
 
-        A drawn link from a node that is switched off counts only where Use Everywhere sends nothing.
+        A drawn link from a muted or bypassed node counts only where Use Everywhere sends nothing.
         """
         entry = entry_at(self.nodes[node_id]["inputs"], slot)
         drawn = self.links.get(as_text(entry.get("link")))
@@ -134,7 +134,7 @@ class Definition:
 
 
 class Subgraphs:
-    """The subgraphs of a file by their id, each read when it is first needed."""
+    """The definitions of a file's subgraphs by id, each read when it is first needed."""
 
     def __init__(self, file: Json, work: WorkLimit) -> None:
         listed = dicts(as_dict(file.get("definitions")).get("subgraphs"))
@@ -156,7 +156,7 @@ class Subgraphs:
         return self._read[class_type]
 
     def promotions(self, class_type: str, depth: int = 0) -> list[Promotion]:
-        """The inputs of a subgraph that have a widget on its host, in their order."""
+        """List the inputs of a subgraph that have a widget on the host, in their order."""
         if class_type not in self._promotions:
             self._promotions[class_type] = []  # a subgraph within itself promotes nothing
             definition = self[class_type]
@@ -172,7 +172,7 @@ class Subgraphs:
         return self._promotions[class_type]
 
     def host_values(self, host: Json) -> HostValues:
-        """What a host holds for its subgraph, read once however often the host runs."""
+        """The values of a host, read once however often the host runs."""
         if id(host) not in self._host_values:
             promotions = self.promotions(host["type"])
             primitives = self[host["type"]].primitives
@@ -180,7 +180,7 @@ class Subgraphs:
         return self._host_values[id(host)]
 
     def _promotion(self, definition: Definition, name: str, link: LinkLine, depth: int) -> Promotion | None:
-        """What a link from an input promotes; None where it leads to no widget."""
+        """The promotion by a link from an input; None where the link leads to no widget."""
         target = definition.nodes.get(link.target)
         if target is None or depth > MAX_DEPTH:
             return None

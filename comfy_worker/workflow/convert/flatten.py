@@ -1,9 +1,9 @@
-"""Flattens a UI-format workflow: which nodes run, and what feeds each of their inputs.
+"""Flattens a UI-format workflow: finds the nodes that run, and what feeds their inputs.
 
-Subgraphs, reroutes, primitives, Set and Get nodes, links of Use Everywhere, muted and bypassed nodes
-and notes are resolved as ComfyUI's frontend does when it exports (1.49.6, ``executionUtil.ts`` and
-``ExecutableNodeDTO.ts``). One difference: a primitive that feeds a subgraph from outside counts, as it did
-in earlier frontends.
+Subgraphs, reroutes, primitives, Set and Get nodes, links of Use Everywhere, muted and bypassed
+nodes and notes are resolved as ComfyUI's frontend resolves them in an export (1.49.6,
+``executionUtil.ts`` and ``ExecutableNodeDTO.ts``). There is one difference: a primitive that feeds
+a subgraph from outside counts, as it did in earlier frontends.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from comfy_worker.workflow.graph import MAX_NESTING, MAX_NODES, Link
 
 __all__ = ["FlatNode", "Value", "flatten"]
 
-# Of a whole file: its values, and the lists and objects around them.
+# Values may be nested as deep as in an API-format graph; the file adds its own lists and objects.
 MAX_FILE_NESTING = MAX_NESTING + 10
 
 
@@ -60,9 +60,9 @@ class Value(NamedTuple):
     """A literal that comes from another node: a primitive, or the host of a subgraph.
 
     Attributes:
-        value: None where the host holds none.
-        is_outside: whether it comes from the host of a subgraph.
-        source: the widget whose value holds where the host has none; None: the input's own widget.
+        value: None where the host has no value.
+        is_outside: whether the literal comes from the host of a subgraph.
+        source: the widget that gives the value where the host has none; None for the input's own.
     """
 
     value: Any
@@ -72,12 +72,12 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class FlatNode:
-    """One node that ComfyUI would get.
+    """One node of the export.
 
     Attributes:
-        node_id: ``5``, or ``2:5`` for node 5 of the subgraph that node 2 stands for.
-        node: the node as it stands in the file; the nodes of one subgraph share it.
-        fed: by input name, what feeds it; inputs that nothing feeds are left out.
+        node_id: ``5``, or ``2:5`` for node 5 in the subgraph of host 2.
+        node: the node in the file; hosts of the same subgraph share it.
+        fed: what feeds an input, by name; inputs that nothing feeds are left out.
     """
 
     node_id: str
@@ -89,15 +89,15 @@ def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[Fla
     """Flatten a file.
 
     Args:
-        file: JSON that :func:`~comfy_worker.workflow.convert.ui_format.is_editor_file` takes for a file.
-        work: bounds the work, and hears where the job must end.
+        file: a workflow in UI format.
+        work: limits the work, and notices where the job must end.
         unique_ids: whether nodes of subgraphs get new ids where an id is taken.
 
     Returns:
-        The nodes that run in the order of the file, those of a subgraph where its node stands.
+        The nodes that run, in the order of the file; nodes of a subgraph in place of its host.
 
     Raises:
-        InvalidWorkflow: a subgraph contains itself, links go in a circle, or the workflow is too large.
+        InvalidWorkflow: a subgraph contains itself, links form a circle, or the file is too large.
     """
     if nesting_of(file) > MAX_FILE_NESTING:
         raise InvalidWorkflow(
@@ -144,12 +144,12 @@ def _without_itself(source: Link | Value, node: Json, name: str) -> Link | Value
 
 
 class _Step(NamedTuple):
-    """A stop on the way up from an input: an input of a node, or an output.
+    """A stop on the way up from an input: an input or an output of a node.
 
     Attributes:
-        is_output: whether ``slot`` is one of the node's outputs.
-        is_direct: whether no node has passed anything on so far.
-        renews_type: whether the type that is wanted is that of this input, no longer that of the first.
+        is_output: whether ``slot`` is an output of the node.
+        is_direct: whether the way has led through no reroute or bypassed node so far.
+        renews_type: whether the type to look for is from now on the type of this input.
     """
 
     graph: _Graph
@@ -161,7 +161,7 @@ class _Step(NamedTuple):
 
 
 class _Bypass(NamedTuple):
-    """An output of a bypassed node: which input it stands for depends on the type that is wanted."""
+    """An output of a bypassed node. The type to look for decides which input it passes on."""
 
     graph: _Graph
     node_id: str
@@ -172,18 +172,18 @@ _Source = Link | Value | None
 
 
 class _Reached(NamedTuple):
-    """Where a way ends, and the type that is wanted there; None: the one that was wanted at its start."""
+    """The end of a way, and the type to look for there; None for the type at its start."""
 
     end: _Bypass | _Source
     wanted_type: str | None = None
 
 
 class _LinkResolver:
-    """Finds what feeds an input in the end.
+    """Finds what finally feeds an input.
 
-    Goes up link by link, in and out of subgraphs, through what only passes on. Each stop is looked at
-    once, however many ways lead over it: without the type that is wanted as far as a bypassed node, and
-    from there once for each type.
+    Goes up link by link, into and out of subgraphs, through nodes that only pass values on. Results
+    are kept, so that the work does not grow with the number of ways over a stop: up to a bypassed
+    node there is one result for each stop, and beyond it one for each type.
     """
 
     def __init__(self, work: WorkLimit) -> None:
@@ -192,10 +192,10 @@ class _LinkResolver:
         self._behind: dict[tuple[_Bypass, str], _Source] = {}
 
     def source_of(self, graph: _Graph, node: Json, slot: int) -> _Source:
-        """What feeds an input of a node.
+        """Find what feeds an input of a node.
 
         Raises:
-            InvalidWorkflow: the links go in a circle, or there are too many.
+            InvalidWorkflow: the links form a circle, or there are too many.
         """
         wanted_type = type_of(node["inputs"][slot])
         step = _Step(graph, id_of(node), slot)
@@ -222,7 +222,7 @@ class _LinkResolver:
         return source
 
     def _walk(self, start: _Step) -> _Reached:
-        """Go up as far as a bypassed node, or to the end."""
+        """Go up to a bypassed node, or to the end."""
         way: dict[_Step, str | None] = {}
         step: _Step | _Bypass | _Source = start
         while isinstance(step, _Step) and step not in self._reached:
@@ -255,9 +255,13 @@ def _circle(step: _Step | _Bypass) -> InvalidWorkflow:
 
 
 class _Graph:
-    """One graph that runs: the file's outermost, or a subgraph as one node outside of it stands for it.
+    """One graph that runs: the outermost of the file, or the subgraph of one host.
 
-    That node is its host.
+    Args:
+        definition: the graph in the file.
+        subgraphs: the definitions of all subgraphs.
+        outer: the graph around a subgraph.
+        host: the node of ``outer`` that stands for this subgraph.
     """
 
     def __init__(
@@ -278,7 +282,7 @@ class _Graph:
         self._inner: dict[str, _Graph] = {}
 
     def runs(self, node: Json) -> bool:
-        """Whether ComfyUI gets a node: it is neither switched off nor the editor's alone."""
+        """Whether a node is part of the export."""
         is_off = node.get("mode") in (MUTED, BYPASSED)
         return not (is_off or node["type"] in VIRTUAL or self.is_host(node))
 
@@ -287,12 +291,12 @@ class _Graph:
         return node["type"] in self._subgraphs
 
     def node(self, node_id: str) -> Json:
-        """The node of an id, which must be there."""
+        """The node with an id that exists."""
         node: Json = self._definition.nodes[node_id]
         return node
 
     def nodes_within(self) -> Iterator[tuple[_Graph, Json]]:
-        """Every node here, and in the subgraphs below that run."""
+        """Yield every node of this graph and of the subgraphs in it that run."""
         for node in self._definition.nodes.values():
             yield self, node
             if self.is_host(node) and node.get("mode") not in (MUTED, BYPASSED):
@@ -312,7 +316,7 @@ class _Graph:
         return _Step(self, link.origin, link.origin_slot, is_output=True, is_direct=step.is_direct)
 
     def above_output(self, step: _Step) -> _Step | _Bypass | _Source:
-        """What an output stands for: itself, or what its node only passes on."""
+        """Where an output gets its value: from its node, or from above if the node passes it on."""
         node = self._definition.nodes.get(step.node_id, {})
         class_type = node.get("type")
         if class_type == PRIMITIVE:
@@ -332,7 +336,7 @@ class _Graph:
         return Link(self.prefix + step.node_id, step.slot)
 
     def _above_end(self, slot: int) -> _Step | _Source:
-        """What an output of this subgraph is linked to, within it."""
+        """What an output of this subgraph is linked to inside."""
         link = self._definition.ends.get(slot)
         if link is None:
             return None
@@ -341,29 +345,30 @@ class _Graph:
         return _Step(self, link.origin, link.origin_slot, is_output=True)
 
     def _primitive_value(self, node: Json) -> Value | None:
-        """The value of a primitive: the frontend sets widgets to it that are linked to it straight."""
+        """The value of a primitive, which the frontend writes into the widgets linked to it."""
         values = as_list(node.get("widgets_values"))
         value = self.values_for(id_of(node)).get(PRIMITIVE_WIDGET, values[0] if values else None)
         return None if value is None else Value(value)
 
     def values_for(self, node_id: str) -> dict[str, Any]:
-        """By name, the values that the host holds for widgets of an inner node without an input of its own."""
+        """By name, the host's values for widgets of an inner node that no input leads to."""
         return self._host_values.by_widget.get(node_id, {})
 
     def refuse_lost_broadcast(self, node_id: str, entry: Json) -> None:
-        """Refuse an input that Use Everywhere would have fed, had the file kept its links.
+        """Reject an input that Use Everywhere would feed if the file had kept its links.
 
         Raises:
-            InvalidWorkflow: a node of Use Everywhere sends what this input takes.
+            InvalidWorkflow: a node of Use Everywhere sends this input's type.
         """
         sender = self._definition.lost_broadcasts.get(type_of(entry))
         if sender is None:
             return
         sender_id, name = self.prefix + id_of(sender), brief(entry.get("name"))
         raise InvalidWorkflow(
-            f"node {sender_id} ({sender['type']}, of the pack {BROADCAST_PACK}) feeds inputs such as {name} of "
-            f"node {node_id} without links, and the file lacks extra.ue_links, which says which; open it in a "
-            f"ComfyUI with {BROADCAST_PACK} and save it again, or use Workflow > Export (API)",
+            f"node {sender_id} ({sender['type']}, of the pack {BROADCAST_PACK}) feeds inputs such as "
+            f"{name} of node {node_id} without links, and the file lacks extra.ue_links, which says "
+            f"which; open it in a ComfyUI with {BROADCAST_PACK} and save it again, or use "
+            "Workflow > Export (API)",
             [
                 {
                     "node_id": sender_id,
@@ -374,7 +379,7 @@ class _Graph:
         )
 
     def _setter_input(self, setter_class: str, name: str | None) -> _Step | None:
-        """The input of the node that sets a named value, here or else in the graphs around."""
+        """The input of the node that sets a named value, in this graph or the nearest around it."""
         graph: _Graph | None = self
         while graph is not None and name:
             setter_id = graph._definition.setters.get((setter_class, name))
@@ -384,7 +389,7 @@ class _Graph:
         return None
 
     def _outside(self, slot: int, *, is_direct: bool) -> _Step | _Source:
-        """What feeds an input of this subgraph from outside, else the value that its host holds for it."""
+        """What feeds an input of this subgraph from outside; without a link, the host's value."""
         if self._outer is None or self._host is None:
             return None
         name = as_text(entry_at(self._definition.source["inputs"], slot).get("name"))
@@ -403,7 +408,7 @@ class _Graph:
 
     @cached_property
     def _host_slots(self) -> dict[str, int]:
-        """The linked inputs of the host by their name."""
+        """The slots of the host's linked inputs, by name."""
         slots: dict[str, int] = {}
         if self._outer is not None and self._host is not None:
             for index, entry in enumerate(self._host["inputs"]):
@@ -413,7 +418,7 @@ class _Graph:
 
     @cached_property
     def _promotions(self) -> dict[str, Promotion]:
-        """What this subgraph promotes, by the name of its input."""
+        """What this subgraph promotes, by the input's name."""
         if self._host is None:
             return {}
         return {promotion.name: promotion for promotion in self._subgraphs.promotions(self._host["type"])}
@@ -426,27 +431,32 @@ class _Graph:
         return self._subgraphs.host_values(self._host)
 
     def _within(self, host: Json) -> _Graph:
-        """The subgraph that a node stands for."""
+        """The subgraph of a host.
+
+        Raises:
+            InvalidWorkflow: the subgraph contains itself, or is nested too deep.
+        """
         host_id = id_of(host)
         if host_id not in self._inner:
             definition = self._subgraphs[host["type"]]
-            details = [
-                {
-                    "node_id": self.prefix + host_id,
-                    "title": brief(host.get("title") or definition.name),
-                }
-            ]
-            above: _Graph | None = self
-            while above is not None:
-                if above._definition is definition:
-                    raise InvalidWorkflow(
-                        f"subgraph '{definition.name}' contains itself; take node {self.prefix}{host_id} out",
-                        details,
-                    )
-                above = above._outer
-            if self._depth >= MAX_DEPTH:
+            title = brief(host.get("title") or definition.name)
+            details = [{"node_id": self.prefix + host_id, "title": title}]
+            if self._is_within(definition):
                 raise InvalidWorkflow(
-                    f"subgraphs are nested more than {MAX_DEPTH} deep; unpack some of them", details
+                    f"subgraph '{definition.name}' contains itself; take node {self.prefix}{host_id} out",
+                    details,
                 )
+            if self._depth >= MAX_DEPTH:
+                problem = f"subgraphs are nested more than {MAX_DEPTH} deep; unpack some of them"
+                raise InvalidWorkflow(problem, details)
             self._inner[host_id] = _Graph(definition, self._subgraphs, self, host)
         return self._inner[host_id]
+
+    def _is_within(self, definition: Definition) -> bool:
+        """Whether this graph, or one around it, has a definition."""
+        graph: _Graph | None = self
+        while graph is not None:
+            if graph._definition is definition:
+                return True
+            graph = graph._outer
+        return False

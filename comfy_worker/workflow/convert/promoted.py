@@ -1,9 +1,9 @@
-"""Reads the widget values that a subgraph's host node holds for the nodes inside.
+"""Reads the widget values of a host, which is the node that stands for a subgraph.
 
-A host shows ("promotes") widgets of inner nodes. Since frontend 1.43 each host has values of its own, in the
-order of the subgraph's inputs. Earlier frontends list what a host shows in ``proxyWidgets``, with values
-in that order, also for widgets that no input of the subgraph leads to. The frontend of today reads both:
-``SubgraphNode.ts`` and ``proxyWidgetMigration.ts`` of 1.49.6.
+A host shows ("promotes") widgets of inner nodes. Since frontend 1.43 each host has its own values,
+in the order of the subgraph's inputs. Earlier frontends list the widgets in ``proxyWidgets`` and
+the values in that order, also for widgets that no input of the subgraph leads to. Frontend 1.49.6
+reads both forms (``SubgraphNode.ts``, ``proxyWidgetMigration.ts``), and so does this module.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PRIMITIVE_WIDGET = ""
 
 
 class WidgetSource(NamedTuple):
-    """A widget of a node, as it stands in the file.
+    """A widget of a node in the file.
 
     Attributes:
         node: the node.
@@ -73,7 +73,7 @@ class HostValues:
 
 
 def read_host_values(host: Json, promotions: list[Promotion], primitives: set[str]) -> HostValues:
-    """Read what a host holds; a value that is None counts as missing.
+    """Read the values of a host; None counts as missing.
 
     Args:
         host: the node that stands for the subgraph.
@@ -137,7 +137,7 @@ def _without_ids(widget: str) -> str:
 
 
 def _promoted_entries(value: Any) -> list[tuple[str, str]]:
-    """``proxyWidgets`` as pairs of a node's id and a widget's name; anything else is an empty pair."""
+    """``proxyWidgets`` as pairs of node id and widget name; a malformed entry is an empty pair."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
