@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from comfy_worker.errors import InvalidWorkflow, WorkerError
-from comfy_worker.inputs.embedded_workflow import graph_of_picture, with_embedded_workflow
+from comfy_worker.inputs.embedded_workflow import workflow_of_picture
 from comfy_worker.models.catalog import listed_models
 from comfy_worker.planning.templates import PARAMS
+from comfy_worker.request.embedded_workflow import with_embedded_workflow
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.check.preflight import check
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
@@ -90,7 +91,7 @@ def _files(file: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
 def _parsed(data: bytes) -> Any:
     """The graph that a file holds, or a request in it."""
     if data[:4] in (b"\x89PNG", b"RIFF"):
-        return graph_of_picture(data)
+        return workflow_of_picture(data)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -9,12 +9,12 @@ from typing import Any
 
 from comfy_worker.deadline import Clock, Stop
 from comfy_worker.errors import InvalidValue
-from comfy_worker.inputs.embedded_workflow import with_embedded_workflow
 from comfy_worker.request.dialect_addons import without_hash
 from comfy_worker.request.dialect_names import OPTIONS
 from comfy_worker.request.dialects import KNOWN_WORDS, OPTIONS_CALLS, TranslatedInput, translate
+from comfy_worker.request.embedded_workflow import with_embedded_workflow
 from comfy_worker.request.graph_wrappers import secrets_within
-from comfy_worker.request.s3_config import bucket_of
+from comfy_worker.request.s3_config import parse_s3_config
 from comfy_worker.request.schema import JobInput
 from comfy_worker.response_formats import ResponseFormat
 from comfy_worker.s3_location import Bucket
@@ -97,7 +97,7 @@ class Job:
             raw_input=translated.raw_input,
             deadline=deadline,
             response=request.response or translated.response or settings.response_format,
-            storage=None if s3_config is None else bucket_of(s3_config),
+            storage=None if s3_config is None else parse_s3_config(s3_config),
             is_stream=settings.streaming,
             warnings=translated.warnings,
             client_words=translated.client_words,

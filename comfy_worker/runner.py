@@ -135,7 +135,9 @@ class _JobRun:
         with comfyui.in_use(), opened as folder, downloads as models, concealed(folder):
             services.ensure_resources(comfyui)
             with job.timer.stage("prepare"):
-                files = InputFiles(comfyui.process.input_dir / folder, services.settings, job.deadline)
+                files = InputFiles(
+                    comfyui.process.input_dir / folder, services.settings.input_limits, job.deadline
+                )
                 context = PlanContext(job, self._template, comfyui, files, models, services.rules)
                 plan = prepare(context)
                 if job.input.validate_only:

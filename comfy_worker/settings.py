@@ -1,6 +1,6 @@
-"""Every environment variable of the worker, read once at start and handed down.
+"""Reads the worker's settings from environment variables, once at start.
 
-One declaration: the reading, its errors and ``docs/settings.md`` all follow from :class:`Settings`.
+:class:`Settings` declares them. The reading, its errors and ``docs/settings.md`` follow from it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from pydantic_core import PydanticCustomError
 from comfy_common import paths
 from comfy_common.sources import HUB
 from comfy_worker.errors import InvalidSettings
+from comfy_worker.input_limits import InputLimits
 from comfy_worker.response_formats import ResponseFormat
-from comfy_worker.s3_location import EXPIRY_LIMIT_S, Bucket, locate
+from comfy_worker.s3_location import EXPIRY_LIMIT_S, Bucket, parse_endpoint
 
 __all__ = ["Settings"]
 
-LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda v: str(v).upper())]
-
-
-# ComfyUI listens on loopback, on another port at each start, and all files of jobs lie in the worker's folders.
-OURS = (
+# ComfyUI listens on loopback, on another port at each start, and jobs' files are in the worker's
+# folders.
+WORKER_FLAGS = (
     "--listen",
     "--port",
     "--input-directory",
@@ -33,28 +32,45 @@ OURS = (
     "--temp-directory",
     "--user-directory",
 )
+# As short as this, a flag could be the beginning of many.
+SHORTEST_FLAG = 4
 
 
-def _flags(text: object) -> object:
-    words = tuple(shlex.split(text)) if isinstance(text, str) else text
-    for word in words if isinstance(words, tuple) else ():
-        # ComfyUI takes a flag's beginning for the flag.
-        flag = str(word).partition("=")[0]
-        if len(flag) > 3 and any(one.startswith(flag) for one in OURS):
+def _upper(value: object) -> str:
+    return str(value).upper()
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _hosts(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(value.lower().replace(",", " ").split())
+
+
+def _flags(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    words = tuple(shlex.split(value))
+    for word in words:
+        flag = word.partition("=")[0]
+        if len(flag) >= SHORTEST_FLAG and _is_worker_flag(flag):
             raise PydanticCustomError("flag", "{flag} is the worker's own to set", {"flag": flag})
     return words
 
 
-def _lower(text: object) -> object:
-    return text.lower() if isinstance(text, str) else text
+def _is_worker_flag(flag: str) -> bool:
+    # ComfyUI accepts the beginning of a flag for the flag.
+    return any(worker_flag.startswith(flag) for worker_flag in WORKER_FLAGS)
 
 
-def _hosts(text: object) -> object:
-    return tuple(text.lower().replace(",", " ").split()) if isinstance(text, str) else text
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
 
 
 class Settings(BaseModel):
-    """What the operator of an endpoint can set; each field's alias is the environment variable."""
+    """The settings of an endpoint; each field's alias is the environment variable."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -318,7 +334,7 @@ class Settings(BaseModel):
             environ: usually ``os.environ``; an empty value counts as not set.
 
         Raises:
-            InvalidSettings: names every variable that makes no sense, all together.
+            InvalidSettings: names every invalid variable.
         """
         known = {field.alias for field in cls.model_fields.values()}
         values: dict[str, object] = {
@@ -334,14 +350,10 @@ class Settings(BaseModel):
             if not details:
                 return settings
         except ValidationError as error:
-            details += [
-                {
-                    "setting": str(e["loc"][0]),
-                    "given": environ.get(str(e["loc"][0])),
-                    "problem": e["msg"],
-                }
-                for e in error.errors()
-            ]
+            for problem in error.errors():
+                name = str(problem["loc"][0])
+                value = environ.get(name)
+                details.append({"setting": name, "given": value, "problem": problem["msg"]})
         listed = "; ".join(f"{detail['setting']}: {detail['problem']}" for detail in details)
         raise InvalidSettings(f"set these environment variables right, or unset them: {listed}", details)
 
@@ -349,20 +361,32 @@ class Settings(BaseModel):
     def model_roots(self) -> tuple[Path, ...]:
         """The folders that hold models, searched in order after ComfyUI's own.
 
-        Looks at the network volume, which may hang: the main thread must not ask for it at start.
+        Looks at the network volume, which may hang: do not call it in the main thread at start.
         """
         volume = paths.volume_model_roots(self.volume)
         return (self.models_dir, *volume, self.models_cache_dir)
 
     @property
     def secrets(self) -> list[str]:
-        """The values that nobody may see."""
-        given = (getattr(self, name) for name in type(self).model_fields)
-        return [value.get_secret_value() for value in given if isinstance(value, SecretStr)]
+        """The values that must not appear in logs or answers."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+
+    @property
+    def input_limits(self) -> InputLimits:
+        """The limits for the files of a job."""
+        return InputLimits(
+            max_files=self.max_inputs,
+            max_mb=self.max_input_mb,
+            max_pixels=self.max_input_pixels,
+            timeout_s=self.input_timeout_s,
+            allowed_hosts=self.allowed_url_hosts,
+            allow_private=self.allow_private_urls,
+        )
 
     @property
     def bucket(self) -> Bucket | None:
-        """The storage that is configured."""
+        """The storage for results; None if none is configured."""
         if self.bucket_secret_access_key is None:
             return None
         return Bucket(
@@ -371,24 +395,24 @@ class Settings(BaseModel):
             prefix=self.bucket_prefix,
             url_expiry_s=self.bucket_url_expiry_s,
             public_url=self.bucket_public_url,
-            **locate(self.bucket_endpoint_url, self.bucket_name),
+            **parse_endpoint(self.bucket_endpoint_url, self.bucket_name),
         )
 
 
 def _storage_problems(values: Mapping[str, object]) -> list[dict[str, object]]:
-    """What is wrong with the ``BUCKET_`` variables together: storage is configured in full, or not at all."""
-    # How long links are good says nothing of whether there is storage; RunPod's Hub always sets it.
-    if not any(name.startswith("BUCKET_") for name in values.keys() - {"BUCKET_URL_EXPIRY_S"}):
+    """List the ``BUCKET_`` variables that are missing or wrong, if any of them is set."""
+    # RunPod's Hub always sets BUCKET_URL_EXPIRY_S, also where there is no storage.
+    set_names = values.keys() - {"BUCKET_URL_EXPIRY_S"}
+    if not any(name.startswith("BUCKET_") for name in set_names):
         return []
     needed = ("BUCKET_ENDPOINT_URL", "BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY")
     problem = "is missing, while other BUCKET_ variables are set"
-    missing: list[dict[str, object]] = [
-        {"setting": name, "given": None, "problem": problem} for name in needed if name not in values
-    ]
+    missing = [name for name in needed if name not in values]
+    problems: list[dict[str, object]] = [{"setting": name, "given": None, "problem": problem} for name in missing]
     url = str(values.get("BUCKET_ENDPOINT_URL", ""))
     try:
         if url:
-            locate(url, str(values.get("BUCKET_NAME", "")))
+            parse_endpoint(url, str(values.get("BUCKET_NAME", "")))
     except ValueError as error:
-        missing.append({"setting": "BUCKET_ENDPOINT_URL", "given": url, "problem": str(error)})
-    return missing
+        problems.append({"setting": "BUCKET_ENDPOINT_URL", "given": url, "problem": str(error)})
+    return problems

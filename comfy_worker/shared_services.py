@@ -17,7 +17,7 @@ from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
 from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
 from comfy_worker.comfyui.workdirs import JobFolders
-from comfy_worker.image_processes import image_processes
+from comfy_worker.imaging.processes import image_processes
 from comfy_worker.job import Job
 from comfy_worker.logs import conceal
 from comfy_worker.models.catalog import listed_models, log_model_locations
@@ -25,7 +25,8 @@ from comfy_worker.models.downloads import ModelsOnDemand
 from comfy_worker.planning.plan import PlanningRules
 from comfy_worker.planning.templates import Templates
 from comfy_worker.response.deliver import Delivery, result_limit
-from comfy_worker.response.s3 import Storage, job_storage
+from comfy_worker.response.job_uploader import job_uploader
+from comfy_worker.response.s3 import S3Uploader
 from comfy_worker.server_paths import ServerPaths
 from comfy_worker.settings import Settings
 
@@ -62,7 +63,7 @@ class SharedServices:
             settings.sd_model, settings.models_on_demand, settings.max_batch_size, listed_models()
         )
         self.paths = _server_paths(settings)
-        self._storage = Storage(settings.bucket) if settings.bucket else None
+        self._storage = S3Uploader(settings.bucket) if settings.bucket else None
         conceal(*settings.secrets)
 
     def delivery(self, job: Job) -> Delivery:
@@ -73,7 +74,8 @@ class SharedServices:
         """
         storage = self._storage
         if job.storage is not None:
-            storage = job_storage(job.storage, allow_private=self.settings.allow_private_urls)
+            allow_private = self.settings.allow_private_urls
+            storage = job_uploader(job.storage, allow_private=allow_private, stop=job.deadline)
         limit = self.result_limit(job)
         return Delivery(job.id, job.input.output, storage, limit, job.is_stream, job.deadline)
 

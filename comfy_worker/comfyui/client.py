@@ -131,18 +131,18 @@ class ComfyUIClient:
         return self._own("GET", "/comfy_worker/validated", timeout_s=timeout_s)
 
     def validate(self, workflow: dict[str, Any]) -> dict[str, Any] | None:
-        """``POST /comfy_worker/validate``, of our own nodes: everything that ComfyUI finds wrong with a workflow.
+        """``POST /comfy_worker/validate``, of our own nodes: all of ComfyUI's findings.
 
         Queues nothing.
 
         Returns:
-            ``{"error", "node_errors"}`` in the form of a refused ``POST /prompt``; both are empty where ComfyUI
-            would accept the workflow. None where our nodes are not loaded.
+            ``{"error", "node_errors"}`` in the form of a refused ``POST /prompt``; both are empty
+            if ComfyUI would accept the workflow. None if our nodes are not loaded.
         """
         return self._own("POST", "/comfy_worker/validate", workflow)
 
     def node_replacements(self, timeout_s: float | None = None) -> dict[str, Any]:
-        """``GET /node_replacements``: by a class that is gone, its substitute; empty before ComfyUI 0.33."""
+        """``GET /node_replacements``: substitutes of removed classes; empty before ComfyUI 0.33."""
         return self._own("GET", "/node_replacements", timeout_s=timeout_s) or {}
 
     def delete_history(self, prompt_id: str) -> None:
@@ -150,7 +150,7 @@ class ComfyUIClient:
         self._order("/history", {"delete": [prompt_id]})
 
     def get_queue(self) -> dict[str, list[Any]]:
-        """``GET /queue``: ``queue_running`` and ``queue_pending``; an item's [1] is its prompt id."""
+        """``GET /queue``: ``queue_running`` and ``queue_pending``; item[1] is the prompt id."""
         return self._json("GET", "/queue", self._queue_timeout_s)
 
     def is_queued(self, prompt_id: str) -> bool:

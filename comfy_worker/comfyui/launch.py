@@ -26,7 +26,8 @@ class LaunchOptions:
 
     Attributes:
         comfyui_dir: the folder with its ``main.py``.
-        model_roots: folders that hold ``checkpoints/``, ``loras/`` ..., searched in order after ComfyUI's own.
+        model_roots: folders that hold ``checkpoints/``, ``loras/`` ..., searched in order after
+            ComfyUI's own.
         custom_nodes: folders of node packs beside ComfyUI's own.
         args: further command line flags (``COMFY_ARGS``); they win over the worker's.
         log_level: DEBUG, INFO, WARNING or ERROR, for ComfyUI's own log.
@@ -94,8 +95,8 @@ def _part(flag: str) -> str:
 def has_accelerator(dev: Path = Path("/dev")) -> bool:
     """Whether this machine shows a GPU that ComfyUI can use; without one, it needs ``--cpu``.
 
-    Looks at device files (NVIDIA, WSL, ROCm), since importing torch to ask takes seconds. On systems
-    other than Linux ComfyUI finds out by itself.
+    Looks at device files (NVIDIA, WSL, ROCm), since importing torch to ask takes seconds. On
+    systems other than Linux ComfyUI finds out by itself.
     """
     if sys.platform != "linux":
         return True

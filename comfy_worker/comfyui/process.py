@@ -46,7 +46,8 @@ MIN_TIMEOUT_S = 0.001
 # How many prompts' keys are remembered: ComfyUI may still write about an abandoned prompt.
 REMEMBERED_PROMPTS = 64
 # ComfyUI's own lines, which cannot hold a client's text. After the start all other lines are logged
-# at debug level: a node may write a prompt, and ComfyUI itself repeats the words after "embedding:".
+# at debug level: a node may write a prompt, and ComfyUI itself repeats the words after
+# "embedding:".
 PUBLIC_LINES = re.compile(
     r"got prompt|Prompt executed in [\d.:]+( seconds)?|Processing interrupted"
     r"|(Interrupting|Cancelling running|Cancelling pending) prompt [\w-]+"

@@ -21,9 +21,9 @@ class ProgressReport:
     """Reports how far one job is, at most twice a second.
 
     Args:
-        tell: gets ``{percent, message}``. While a node runs, it also gets ``node_id``, ``node`` (the
-            node's title), ``step`` and ``steps`` if the node counts them, and ``preview``, a data
-            URI, if there is a new one.
+        tell: gets ``{percent, message}``. While a node runs, it also gets ``node_id``, ``node``
+            (the node's title), ``step`` and ``steps`` if the node counts them, and ``preview``, a
+            data URI, if there is a new one.
         clock: a clock that never goes back, in seconds.
     """
 

@@ -1,13 +1,14 @@
 """Runs ComfyUI for the worker, so that no process and no file outlives the worker.
 
-Run as a script, on the standard library alone: ``reaper.py PARENT_PID FOLDERS COMMAND...``. It starts
-the command and waits until the command ends, until a signal asks it to end (SIGTERM), or until its
-parent is gone. Then it ends every process that descends from the command, and leaves with the command's
-exit status. It removes the folders (separated as in PATH) if the parent is gone; a parent that lives
-may still read them.
+Run as a script, on the standard library alone: ``reaper.py PARENT_PID FOLDERS COMMAND...``. It
+starts the command and waits until the command ends, until a signal asks it to end (SIGTERM), or
+until its parent is gone. Then it ends every process that descends from the command, and leaves with
+the command's exit status. It removes the folders (separated as in PATH) if the parent is gone; a
+parent that lives may still read them.
 
-No signal handler runs here: any Python code in one can be interrupted by the next signal, which comes at
-the same moment when a container ends. The signals stay blocked, and the loop looks for a pending one.
+No signal handler runs here: any Python code in one can be interrupted by the next signal, which
+comes at the same moment when a container ends. The signals stay blocked, and the loop looks for a
+pending one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Estimates how long a workflow will still use the GPU, so that the next job is fetched in time.
 
-An estimate that is too long leaves the GPU idle for a moment. One that is too short makes a job wait
-behind a long one, although another worker could have taken it. So an unknown time counts as endless.
+An estimate that is too long leaves the GPU idle for a moment. One that is too short makes a job
+wait behind a long one, although another worker could have taken it. So an unknown time counts as
+endless.
 """
 
 from __future__ import annotations

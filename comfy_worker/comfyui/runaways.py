@@ -1,8 +1,8 @@
 """Refuses graphs for which ComfyUI had to be ended repeatedly.
 
-A node that ignores interrupts (a slow regular expression, a loop in C) can only be stopped by ending
-ComfyUI. All clients then lose the loaded models. One graph may do so twice; then it is refused for a
-while.
+A node that ignores interrupts (a slow regular expression, a loop in C) can only be stopped by
+ending ComfyUI. All clients then lose the loaded models. One graph may do so twice; then it is
+refused for a while.
 """
 
 from __future__ import annotations

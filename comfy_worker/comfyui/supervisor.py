@@ -171,8 +171,8 @@ class RunningComfyUI:
     def watch(self, closed: threading.Event) -> None:
         """Return when it cannot be used any more or ``closed`` is set; end it if it is silent.
 
-        A node may hold Python's lock for so long that HTTP is not answered. ComfyUI is alive as long
-        as it writes to its log. Then the limit for a workflow without a sign of life counts.
+        A node may hold Python's lock for so long that HTTP is not answered. ComfyUI is alive as
+        long as it writes to its log. Then the limit for a workflow without a sign of life counts.
         """
         silent_since: float | None = None
         next_look = time.monotonic() + LOOK_S
@@ -234,7 +234,7 @@ class RunningComfyUI:
         return next((path for path in candidates if path.is_file()), None)
 
     def validate(self, workflow: dict[str, Any]) -> dict[str, Any] | None:
-        """What ComfyUI's own validation finds wrong with a workflow; see :meth:`ComfyUIClient.validate`."""
+        """List what ComfyUI finds wrong with a workflow; see :meth:`ComfyUIClient.validate`."""
         return self.client.validate(workflow)
 
     def explain(self, class_type: str) -> Absence | None:

@@ -66,7 +66,8 @@ class JobFolders:
                 continue
             with self._lock:
                 if set(self._live) - known:
-                    return  # a job has begun, and may write there; the next job that ends looks again
+                    # A job has begun and may write there; the next job that ends looks again.
+                    return
                 gone = _moved_away(path)
             _remove(gone)
 
@@ -150,8 +151,8 @@ class OwnFolder:
             os.close(self._held.pop())
 
 
-# A process that the worker forks, such as the SDK's heartbeat, would hold the locks too. If the worker
-# were killed, its folders would stay as long as that process lives.
+# A process that the worker forks, such as the SDK's heartbeat, would hold the locks too. If the
+# worker were killed, its folders would stay as long as that process lives.
 _folders_held: weakref.WeakSet[OwnFolder] = weakref.WeakSet()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from comfy_worker.errors import brief
-from comfy_worker.inputs.files import InputFiles, is_in_place
+from comfy_worker.inputs.files import InputFiles
+from comfy_worker.inputs.inline_source import is_inline_source
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.check.file_access import file_places
 from comfy_worker.workflow.edit.input_files import name_stored
@@ -60,7 +61,7 @@ def take_inline_files(files: InputFiles, workflow: Workflow, defs: NodeDefs, rol
     sent: dict[str, str] = {}
     for node_input in file_places(workflow, defs, roles.outputs):
         value = workflow[node_input.node_id]["inputs"][node_input.name]
-        if is_in_place(value):
+        if is_inline_source(value):
             key = f"node {node_input}"
             inputs[key], sent[key] = node_input, value
     files.add_any(sent)
@@ -72,4 +73,4 @@ def take_inline_files(files: InputFiles, workflow: Workflow, defs: NodeDefs, rol
 def came_with_job(files: InputFiles, request: JobInput, name: str) -> bool:
     """Whether an input file of that name came with the job: a job can read no other."""
     sent = {*files.names.values(), *(image.name for image in request.images)}
-    return is_in_place(name) or name.removesuffix(" [input]") in sent
+    return is_inline_source(name) or name.removesuffix(" [input]") in sent

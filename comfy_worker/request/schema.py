@@ -68,9 +68,9 @@ NUMBERS = ("a whole number", "a number")
 
 
 def _graph_or_name(value: object, info: ValidationInfo) -> object:
-    """Read a graph that arrives as JSON text, or wrapped as in a body for ComfyUI's ``/prompt``.
+    """Read a graph that arrives as JSON text, or as a body for ComfyUI's ``/prompt``.
 
-    A picture stays the text that it is; :mod:`comfy_worker.inputs.embedded_workflow` reads it.
+    A picture stays as it is; :mod:`comfy_worker.request.embedded_workflow` reads its workflow.
     """
     if isinstance(value, str) and looks_like_json(value):
         value = _graph_in_text(value, (info.context or {}).get("check"))
@@ -185,13 +185,13 @@ class ControlNet(_Strict):
         None,
         description="file name in `controlnet`; folder and extension may be left out. Or a URL",
     )
-    image: str = Field(min_length=1, description="the control map, or the picture from which to make it")
+    image: str = Field(min_length=1, description="the control map, or the image from which to make it")
     strength: FiniteFloat = Field(1.0, ge=0, le=10, description="strength of the ControlNet")
     start: FiniteFloat = Field(0.0, ge=0, le=1, description="fraction of the sampling at which it starts")
     end: FiniteFloat = Field(1.0, ge=0, le=1, description="fraction of the sampling at which it ends")
     preprocess: bool | None = Field(
         None,
-        description="make the control map from the picture first; default: true for canny, else false",
+        description="make the control map from the image first; default: true for canny, else false",
     )
 
     @model_validator(mode="after")
@@ -206,11 +206,11 @@ class Output(_Strict):
 
     format: Literal["png", "jpeg", "webp"] | None = Field(
         None,
-        description="png, jpeg or webp, for pictures that SaveImage and similar nodes save; default: png",
+        description="png, jpeg or webp, for images that SaveImage and similar nodes save; default: png",
     )
     quality: int = Field(90, ge=1, le=100, description="quality of jpeg and webp")
     lossless: bool = Field(False, description="use lossless compression for webp")
-    metadata: bool = Field(True, description="store the workflow in the picture, as ComfyUI does")
+    metadata: bool = Field(True, description="store the workflow in the image, as ComfyUI does")
     temp: bool = Field(
         False,
         description="also return preview images; if nothing was saved, they are always returned",
@@ -218,9 +218,7 @@ class Output(_Strict):
     delivery: Literal["base64", "s3"] | None = Field(
         None, description="`base64` or `s3`; default: `s3` if storage is configured, else `base64`"
     )
-    shrink: bool = Field(
-        False, description="compress or shrink pictures if the result exceeds RunPod's size limit"
-    )
+    shrink: bool = Field(False, description="compress or shrink images if the result exceeds RunPod's size limit")
     progress: bool = Field(True, description="report progress while the job runs")
     preview: bool = Field(False, description="add a small preview of the sampler's current state to the progress")
 
@@ -236,7 +234,7 @@ class NamedImage(_Strict):
     name: Annotated[str, AfterValidator(_without_folder_mark)] = Field(
         min_length=1, description="the file name that a node such as LoadImage refers to"
     )
-    image: str = Field(min_length=1, description="the picture: base64, data URI or URL")
+    image: str = Field(min_length=1, description="the image: base64, data URI or URL")
 
 
 class Parameters(_Strict):
@@ -278,7 +276,7 @@ class Parameters(_Strict):
     )
     length: int | None = Field(None, ge=1, description="number of frames of a video")
     fps: FiniteFloat | None = Field(None, gt=0, description="frames per second of a video")
-    batch_size: int | None = Field(None, ge=1, description="number of pictures to make at once")
+    batch_size: int | None = Field(None, ge=1, description="number of images to make at once")
     checkpoint: str | None = Field(
         None, description="checkpoint file; folder and extension may be left out. Or a URL"
     )
@@ -303,7 +301,7 @@ class JobInput(Parameters):
     images: tuple[NamedImage, ...] = Field(
         (),
         max_length=MAX_ENTRIES,
-        description="pictures that a custom workflow refers to by file name",
+        description="images that a custom workflow refers to by file name",
     )
     clip_skip: int | None = Field(
         None,

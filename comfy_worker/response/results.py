@@ -16,7 +16,7 @@ from comfy_worker.job import Job
 from comfy_worker.outgoing import to_json_bytes
 from comfy_worker.planning.plan import Plan
 from comfy_worker.response.collect import OutputFile, find_files, find_texts, find_unreported
-from comfy_worker.response.deliver import Delivery
+from comfy_worker.response.deliver import Delivery, MediaByCategory
 from comfy_worker.response.encode import EncodedFile, encode, warnings_of
 from comfy_worker.response.schema import Media, Result, Text, Timings
 from comfy_worker.response.shapes import shape
@@ -24,8 +24,6 @@ from comfy_worker.response.shapes import shape
 __all__ = ["ResultBuilder"]
 
 log = logging.getLogger(__name__)
-
-MediaByType = dict[str, list[Media]]
 
 
 class ResultBuilder:
@@ -58,7 +56,7 @@ class ResultBuilder:
             return None
         encoded = self._encoded(saved)
         self._streamed[event.node_id] = encoded
-        media = self._delivery.early(encoded, self._plan.seed)
+        media = self._delivery.deliver_partial(encoded, self._plan.seed)
         if media is None:
             return None
         return {name: _as_json(row) for name, row in _with_seeds(media, self._plan).items()}
@@ -134,11 +132,11 @@ class _Draft:
     texts: list[Text]
     files: list[EncodedFile]
 
-    def to_json(self, media: MediaByType) -> bytes:
+    def to_json(self, media: MediaByCategory) -> bytes:
         """The result as it is posted."""
         return to_json_bytes(self.with_media(media))
 
-    def with_media(self, media: MediaByType) -> Any:
+    def with_media(self, media: MediaByCategory) -> Any:
         """The result in the shape that the client asked for."""
         timer = self.job.timer
         result = Result(
@@ -157,9 +155,9 @@ class _Draft:
         return [*self.plan.warnings, *warnings_of(self.files), *self.delivery.warnings]
 
 
-def _with_seeds(media: MediaByType, plan: Plan) -> MediaByType:
+def _with_seeds(media: MediaByCategory, plan: Plan) -> MediaByCategory:
     """Give each file the seed of its own sampler: a workflow may have several."""
-    with_seeds: MediaByType = {}
+    with_seeds: MediaByCategory = {}
     for name, row in media.items():
         with_seeds[name] = []
         for item in row:

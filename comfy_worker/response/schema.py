@@ -49,7 +49,7 @@ class Timings(BaseModel):
 class Result(BaseModel):
     """What a finished job answers; kinds of output that there are none of are left out, but for ``images``."""
 
-    images: list[Media] = Field(description="pictures, including animations")
+    images: list[Media] = Field(description="images and animations")
     videos: list[Media] | None = Field(None, description="MP4, WebM")
     audio: list[Media] | None = Field(None, description="FLAC, MP3, Opus, WAV")
     files: list[Media] | None = Field(None, description="all other saved files: 3D models, latents ...")

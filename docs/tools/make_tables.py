@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from comfy_common.models_txt import parse_models
 from comfy_common.paths import REPO
 from comfy_worker.comfyui.launch import PRECISIONS
 from comfy_worker.models.hub_aliases import HUB_FILES
@@ -36,6 +37,16 @@ JSON_TYPES = {
     "boolean": "true or false",
     "object": "object",
     "null": "null",
+}
+# GiB of GPU memory, from ComfyUI's own template list (0.7.25) for the same workflow. That list has no
+# number for the other templates.
+VRAM_GIB = {
+    "txt2img": "2.9",
+    "img2img": "2.9",
+    "inpaint-model": "3.8",
+    "hires-fix": "3.7",
+    "flux-dev": "22",
+    "flux-kontext": "18",
 }
 # Spellings for the labels of RunPod's Hub, by the words of a setting's name.
 LABEL_WORDS = {
@@ -172,6 +183,29 @@ def options_table() -> str:
     return table(("`override_settings`", "key"), rows)
 
 
+def templates_table() -> str:
+    """Return the templates, in the order of models.txt."""
+    entries = parse_models((REPO / "models.txt").read_text(encoding="utf-8"))
+    rows = []
+    for name in dict.fromkeys(entry.section for entry in entries):
+        path = REPO / "workflows" / f"{name}.params.json"
+        if not path.exists():  # a section that is not a template
+            continue
+        params = json.loads(path.read_text(encoding="utf-8"))
+        rows.append(
+            (
+                f"`{name}`",
+                params["description"],
+                code_list(params.get("required", ())),
+                code_list(params.get("parameters", ())),
+                code_list(f"{need['folder']}/{need['file']}" for need in params["needs"]),
+                VRAM_GIB.get(name, ""),
+            )
+        )
+    header = ("template", "what it does", "required", "extra parameters", "model files", "VRAM")
+    return table(header, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "JobInput": lambda: keys_table(JobInput),
     "Lora": lambda: keys_table(Lora),
@@ -184,6 +218,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "Timings": lambda: keys_table(response.Timings),
     "Validation": lambda: keys_table(response.Validation),
     "settings": settings_table,
+    "templates": templates_table,
     "precisions": precisions_table,
     "repositories": repositories_table,
     "dialect-keys": dialect_keys_table,

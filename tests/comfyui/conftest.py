@@ -65,7 +65,7 @@ class RealComfyUI:
         """What a job's input becomes before it is queued."""
         request = JobInput.read(asked)
         template = choose_template(request, TEMPLATES)
-        files = InputFiles(self.input_dir / uuid.uuid4().hex, Settings())
+        files = InputFiles(self.input_dir / uuid.uuid4().hex, Settings().input_limits)
         return build_plan(PlanContext(Job("test", request), template, self.running, files))
 
     def images(self, workflow: dict[str, Any]) -> list[Image.Image]:

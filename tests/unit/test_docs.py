@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from comfy_common.paths import REPO
-from docs.tools import make_tables
+from docs.tools import draw_architecture, make_tables
 
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
 # Phrases that readers stumbled over. Write a plain sentence instead: subject, verb, object.
@@ -57,3 +58,29 @@ def test_named_paths_exist(page: Path) -> None:
     paths = [word for word in words if re.fullmatch(r"[\w./-]+/[\w./-]*|[\w./-]+\.py", word)]
     ours = [word for word in paths if not NOT_OURS.search(word)]
     assert [word for word in ours if not (REPO / word).exists()] == []
+
+
+@pytest.mark.parametrize("page", [REPO / "CONTRIBUTING.md", REPO / "docs" / "architecture.md"], ids=page_name)
+def test_named_symbols_exist(page: Path) -> None:
+    """Every identifier in code marks occurs in the code: a renamed function is renamed in the docs too."""
+    words = re.findall(r"`([A-Za-z_]+)`", page.read_text(encoding="utf-8"))
+    symbols = {word for word in words if re.search(r"[a-z]_[a-z]|[a-z][A-Z]|^[A-Z]", word)}
+    folders = [REPO / name for name in ("comfy_common", "comfy_setup", "comfy_worker", "tests")]
+    sources = [path for folder in folders for path in folder.rglob("*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    missing = [symbol for symbol in sorted(symbols) if not re.search(rf"\b{symbol}\b", code)]
+    assert missing == []
+
+
+def test_packages_import_only_downwards() -> None:
+    """The picture has no arrow that points up, so no circle of imports between packages."""
+    rows = {name: index for index, row in enumerate(draw_architecture.ROWS) for name in row}
+    upward = [pair for pair in draw_architecture.arrows() if rows[pair[0]] >= rows[pair[1]]]
+    assert upward == []
+
+
+def test_ci_runs_every_hook() -> None:
+    hooks = yaml.safe_load((REPO / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    script = (REPO / ".ci" / "run").read_text(encoding="utf-8")
+    commands = [hook["entry"].removesuffix(" --force-exclude") for hook in hooks["repos"][0]["hooks"]]
+    assert [command for command in commands if f"\n{command}" not in script] == []

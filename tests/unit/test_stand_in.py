@@ -48,7 +48,7 @@ def plan(tmp_path: Path, files: list[str], sd_model: str = "", **changes: Any) -
     params = Params(needs=(Need("checkpoints", OWN, URL),))
     job = Job("job", JobInput.read({"prompt": "x", **changes}))
     template = Template("mine", txt2img(), params)
-    files = InputFiles(tmp_path, Settings())
+    files = InputFiles(tmp_path, Settings().input_limits)
     rules = PlanningRules(sd_model)
     return prepare(PlanContext(job, template, comfyui, files, rules=rules))
 
