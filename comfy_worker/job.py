@@ -9,8 +9,6 @@ from typing import Any
 
 from comfy_worker.deadline import Clock, Stop
 from comfy_worker.errors import InvalidValue
-from comfy_worker.request.dialect_addons import without_hash
-from comfy_worker.request.dialect_names import OPTIONS
 from comfy_worker.request.dialects import KNOWN_WORDS, OPTIONS_CALLS, TranslatedInput, translate
 from comfy_worker.request.embedded_workflow import with_embedded_workflow
 from comfy_worker.request.graph_wrappers import secrets_within
@@ -103,17 +101,6 @@ class Job:
             client_words=translated.client_words,
             extra_data=translated.extra_data,
         )
-
-    def chosen_options(self) -> dict[str, Any]:
-        """Read the options that a call of ``setOptions`` sets, by A1111's names.
-
-        Raises:
-            InvalidInput: an option has a wrong value.
-        """
-        options = {name: self.raw_input[name] for name in OPTIONS if self.raw_input.get(name) is not None}
-        values = {OPTIONS[name]: without_hash(value) for name, value in options.items()}
-        JobInput.read(values, {key: name for name, key in OPTIONS.items()})
-        return options
 
 
 def time_limit_s(envelope: Mapping[str, Any], default_s: float) -> float:

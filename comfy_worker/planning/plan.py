@@ -39,7 +39,7 @@ class Installed(Protocol):
         """List the folders that it searches for models of one type."""
 
     def validate(self, workflow: Workflow) -> Mapping[str, Any] | None:
-        """Ask ComfyUI's own validation what is wrong with a workflow; None if it cannot be asked."""
+        """Have ComfyUI validate a workflow; None if that is not possible."""
 
     def refresh(self) -> None:
         """Read the node classes again: a file has arrived."""

@@ -1,7 +1,7 @@
 """Named templates: a workflow, and what the workflow cannot express.
 
-Reads the files ``<name>.json`` (as ComfyUI exports or saves it) and ``<name>.params.json``. A file in
-one of the folders is a template at once: the folders are listed for each job.
+Reads the files ``<name>.json`` (as ComfyUI exports or saves it) and ``<name>.params.json``. A file
+in one of the folders is a template at once: the folders are listed for each job.
 """
 
 from __future__ import annotations

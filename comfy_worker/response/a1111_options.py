@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comfy_worker.job import Job
 from comfy_worker.models.hub_aliases import find_checkpoint
 from comfy_worker.request.dialect_addons import without_hash
+from comfy_worker.request.dialect_names import OPTIONS
+from comfy_worker.request.schema import JobInput
 from comfy_worker.response.a1111_answer import stem
 from comfy_worker.workflow.node_defs import NodeDefs
 
@@ -35,10 +37,22 @@ def answer_options_call(job: Job, defs: NodeDefs, sd_model: str) -> Any:
         return model_list(installed)
     if job.options_call == "getOptions":
         return options_answer(sd_model)
-    checkpoint = job.chosen_options().get("sd_model_checkpoint")
+    checkpoint = _chosen_options(job.raw_input).get("sd_model_checkpoint")
     if checkpoint:
         find_checkpoint(without_hash(checkpoint), installed)
     return {"warnings": [OPTIONS_DO_NOT_STAY]}
+
+
+def _chosen_options(raw_input: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the options that a call of ``setOptions`` sets, by A1111's names.
+
+    Raises:
+        InvalidInput: an option has a wrong value.
+    """
+    options = {name: raw_input[name] for name in OPTIONS if raw_input.get(name) is not None}
+    values = {OPTIONS[name]: without_hash(value) for name, value in options.items()}
+    JobInput.read(values, {key: name for name, key in OPTIONS.items()})
+    return options
 
 
 def model_list(checkpoints: Sequence[str]) -> list[dict[str, Any]]:
