@@ -25,7 +25,7 @@ from comfy_worker.errors import WorkerError
 from comfy_worker.outgoing import to_json_bytes
 from comfy_worker.response.deliver import result_limit
 from comfy_worker.runpod_worker.entries import USABLE_ID
-from comfy_worker.runpod_worker.job_threads import Job, JobThreads
+from comfy_worker.runpod_worker.job_threads import Envelope, JobThreads
 from comfy_worker.runpod_worker.pauses import limited
 from comfy_worker.runpod_worker.results import ResultPoster, envelope, with_stop_pod, within_limit
 from comfy_worker.runpod_worker.shutdown import GracefulShutdown
@@ -147,7 +147,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
                 pause_s = STOP_PAUSE_S
             await asyncio.sleep(pause_s)
 
-    async def handle_job(self, session: Any, job: Job) -> None:  # noqa: ARG002 - likewise
+    async def handle_job(self, session: Any, job: Envelope) -> None:  # noqa: ARG002 - likewise
         """Run one job and post its result."""
         with logs.bound(job_id=job["id"]), _batch(job):
             log.info("took a job", extra={"action": "job.taken"})
@@ -161,7 +161,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
                 self._leave_thread(job["id"])
             await self._post(job["id"], body)
 
-    async def _answer(self, job: Job, updates: JobUpdates) -> bytes:
+    async def _answer(self, job: Envelope, updates: JobUpdates) -> bytes:
         """Run a job; the body that answers it."""
         job_id = job["id"]
         on_release = partial(self._release, job_id)
@@ -245,7 +245,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
 
 
 @contextmanager
-def _batch(job: Job) -> Iterator[None]:
+def _batch(job: Envelope) -> Iterator[None]:
     """Have the SDK's log name the job's batch, as the SDK does."""
     batch_id = job.get("batchId")
     is_usable = isinstance(batch_id, str) and USABLE_ID.fullmatch(batch_id)
