@@ -9,13 +9,9 @@ from concurrent.futures import Future
 
 import pytest
 
-from comfy_worker.comfyui.launch import LaunchOptions
-from comfy_worker.comfyui.supervisor import ComfyUI
 from comfy_worker.deadline import Stop
 from comfy_worker.errors import JobCancelled, JobTimedOut
-from comfy_worker.planning.templates import Templates
-from comfy_worker.runner import JobRunner
-from comfy_worker.settings import Settings
+from comfy_worker.job import time_limit_s
 
 
 def test_a_stop_by_itself_never_comes() -> None:
@@ -33,7 +29,7 @@ def test_a_cancel_is_told() -> None:
         stop.check()
 
 
-def test_the_end_of_the_time_is_told_with_what_would_help() -> None:
+def test_a_timeout_says_what_would_help() -> None:
     stop = Stop(timeout_s=0.01)
     time.sleep(0.02)
     assert stop.is_due
@@ -69,7 +65,5 @@ def test_other_threads_are_waited_for_until_the_stop() -> None:
         ("none", 50.0),
     ],
 )
-def test_a_jobs_time_is_that_of_its_policy_less_a_margin_else_the_settings(policy: object, limit_s: float) -> None:
-    settings = Settings(job_timeout_s=50)
-    runner = JobRunner(settings, ComfyUI(LaunchOptions(settings.comfyui_dir)), Templates([]))
-    assert runner._time_limit_s({"policy": policy}) == pytest.approx(limit_s)
+def test_the_policy_limits_a_job_with_margin(policy: object, limit_s: float) -> None:
+    assert time_limit_s({"policy": policy}, default_s=50) == pytest.approx(limit_s)
