@@ -15,8 +15,8 @@ from typing import Any
 from comfy_worker.errors import InvalidWorkflow, WorkerError
 from comfy_worker.inputs.embedded_workflow import workflow_of_picture
 from comfy_worker.models.catalog import listed_models
-from comfy_worker.planning.embedded_workflow import with_embedded_workflow
 from comfy_worker.planning.templates import PARAMS
+from comfy_worker.request.embedded_workflow import with_embedded_workflow
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.check.preflight import check
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants

@@ -1,7 +1,8 @@
-"""Posts what a job has to say before its end: its progress, or the values of its stream.
+"""Posts a job's updates before its end: its progress, or the values of its stream.
 
-An update is worth little once the next one is there. So at most one is on its way, newer progress takes the place
-of older, and what RunPod refuses is dropped. The result waits for none of it longer than a moment.
+An update is worth little once the next one is there. So at most one is on its way, newer progress
+takes the place of older, and what RunPod refuses is dropped. The result waits for none of it longer
+than a moment.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class JobUpdates:
             self._task = asyncio.create_task(self._post_all())
 
     async def finish(self, last: Any = None) -> None:
-        """End the updates; a stream's waiting files, and its last value, are posted if RunPod takes them now.
+        """End the updates. A stream posts its waiting values and the last one first.
 
         Args:
             last: the job's result where it is the last value of a stream.
@@ -77,13 +78,14 @@ class JobUpdates:
             if not self._streaming:
                 self._waiting.clear()
             await asyncio.wait([self._task], timeout=STREAM_END_S if self._streaming else LAST_MOMENT_S)
-            # What RunPod was not handed any more is in the list of all values, which it gets with the result.
+            # What RunPod was not handed any more is in the list of all values, which it gets with
+            # the result.
             for update in self._waiting:
                 self._keep(update)
             self.cancel()
 
     def cancel(self) -> None:
-        """Give up what is on its way."""
+        """Stop posting."""
         if self._task is not None:
             self._task.cancel()
 
@@ -113,7 +115,7 @@ class JobUpdates:
         return isinstance(outcome, int) and 200 <= outcome < 300
 
     def _keep(self, update: Any) -> None:
-        """Remember a value for the list of all; pictures of the sampler's state are not worth their size."""
+        """Remember a value for the list of all values, without the large preview images."""
         if isinstance(update, dict) and "percent" in update:
             update = {key: value for key, value in update.items() if key != "preview"}
             self._progress_bytes += len(to_json_bytes(update))

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from comfy_worker.inputs.files import InputFiles
-from comfy_worker.planning import planner as module
-from comfy_worker.planning.planner import Plan, Planner
+from comfy_worker.job import Job
+from comfy_worker.planning import stand_in
+from comfy_worker.planning.plan import Plan, PlanContext, PlanningRules
+from comfy_worker.planning.planner import prepare
 from comfy_worker.planning.templates import Params, Template
 from comfy_worker.request.schema import JobInput
 from comfy_worker.settings import Settings
@@ -26,16 +28,16 @@ URL = "https://huggingface.co/owner/repo/resolve/main/sd15.safetensors"
 
 @pytest.fixture(autouse=True)
 def nobody_was_told() -> Iterator[None]:
-    module._STAND_INS_TOLD.clear()
+    stand_in._announced.clear()
     yield
-    module._STAND_INS_TOLD.clear()
+    stand_in._announced.clear()
 
 
 def plan(tmp_path: Path, files: list[str], sd_model: str = "", **changes: Any) -> Plan:
     """A template's job on a worker that has these checkpoints."""
     info = copy.deepcopy(OBJECT_INFO)
     info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"] = [files]
-    installed = SimpleNamespace(
+    comfyui: Any = SimpleNamespace(
         defs=NodeDefs(info),
         model_path=lambda _folder, _name: None,
         explain=lambda _class_type: None,
@@ -44,13 +46,11 @@ def plan(tmp_path: Path, files: list[str], sd_model: str = "", **changes: Any) -
         refresh=lambda: None,
     )
     params = Params(needs=(Need("checkpoints", OWN, URL),))
-    return Planner(
-        JobInput.read({"prompt": "x", **changes}),
-        Template("mine", txt2img(), params),
-        installed=installed,
-        sd_model=sd_model,
-        files=InputFiles(tmp_path, Settings().input_limits),
-    ).plan()
+    job = Job("job", JobInput.read({"prompt": "x", **changes}))
+    template = Template("mine", txt2img(), params)
+    files = InputFiles(tmp_path, Settings().input_limits)
+    rules = PlanningRules(sd_model)
+    return prepare(PlanContext(job, template, comfyui, files, rules=rules))
 
 
 def test_a_placeholder_does_not_count_beside_a_real_file(tmp_path: Path) -> None:
