@@ -7,7 +7,7 @@ from comfy_worker.inputs.files import InputFiles
 from comfy_worker.inputs.inline_source import is_inline_source
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.check.file_access import file_places
-from comfy_worker.workflow.edit.input_files import name_stored
+from comfy_worker.workflow.edit.input_files import name_stored, without_browser_files
 from comfy_worker.workflow.graph import Editor, Input, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles
@@ -40,7 +40,7 @@ def take_named_images(
     """Take in ``images``, and let the nodes that name them name the stored files.
 
     Returns:
-        The new workflow, and a warning for each image that no node names.
+        The new workflow, and a warning for each image that no node names and each drawing that was not sent.
     """
     names: dict[str, str] = {}
     sent: dict[str, str] = {}
@@ -51,7 +51,8 @@ def take_named_images(
     stored = {names[key]: files.names[key] for key in sent}
     workflow, used = name_stored(workflow, defs, stored)
     warnings = [f"images: no node names '{brief(name)}'" for name in stored if name not in used]
-    return workflow, warnings
+    workflow, lost = without_browser_files(workflow, defs, set(files.names.values()))
+    return workflow, [*warnings, *lost]
 
 
 def take_inline_files(files: InputFiles, workflow: Workflow, defs: NodeDefs, roles: Roles) -> Workflow:
