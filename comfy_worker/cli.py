@@ -205,8 +205,8 @@ def _rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
     for name, entry in report["parameters"].items():
         yield name, _short(entry.get("default", "")), _takes(entry), " ".join(entry["places"])
     for word in ("ambiguous", "left"):
-        for name, places in report["roles"][word].items():
-            yield name, "", word, " ".join(places)
+        for name, inputs in report["roles"][word].items():
+            yield name, "", word, " ".join(inputs)
     for role in ("samplers", "outputs"):
         yield role, "", "", " ".join(report["roles"][role])
     for need in report["needs"]:
@@ -234,7 +234,8 @@ def _short(value: Any) -> str:
 
 def _print_table(rows: Iterator[tuple[str, str, str, str]]) -> None:
     table = list(rows)
-    widths = [max(len(row[column]) for row in table) for column in range(3)]
+    columns = list(zip(*table, strict=True))
+    widths = [max(map(len, column)) for column in columns[:3]]
     for row in table:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         print(f"  {'  '.join(cells)}  {row[3]}".rstrip())

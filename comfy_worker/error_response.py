@@ -26,7 +26,7 @@ def error_response(error: Exception, paths: ServerPaths | None = None) -> dict[s
     """Log an error, and return it as a job's result.
 
     Args:
-        error: whatever ended the job; one that is no :class:`WorkerError` is a fault of the worker
+        error: what ended the job; anything but a :class:`WorkerError` is a fault of the worker
             or its disk.
         paths: this machine's folders, which clients read under other names.
 

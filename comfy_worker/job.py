@@ -40,10 +40,10 @@ class Job:
         response: the shape of the answer.
         storage: the client's own storage for the results; None: the worker's.
         is_stream: whether the outputs of each node are sent as soon as they are finished.
-        warnings: what of another worker's request is ignored, a sentence each.
+        warnings: a sentence for each ignored part of another worker's request.
         client_words: by key of the schema, the client's own name for it. If the workflow has no
             input for such a key, that is a warning and not an error.
-        extra_data: goes to ComfyUI with the prompt; holds the client's key for paid nodes.
+        extra_data: sent to ComfyUI with the prompt; holds the client's key for paid nodes.
         options_call: ``getModels``, ``getOptions`` or ``setOptions`` of A1111's API; None: a job
             for the GPU.
         timer: measures the stages of the job.

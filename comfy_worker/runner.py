@@ -81,7 +81,7 @@ class JobRunner:
                 answer = self._answer(envelope, cancelled, send, release)
                 duration_ms = (time.monotonic() - began) * 1000
                 log.info("done in %d ms", duration_ms, extra={"action": "job.done"})
-            except Exception as error:  # the outermost place: the client gets an answer, the worker goes on
+            except Exception as error:  # outermost: the client gets an answer
                 answer = error_response(error, services.paths)
             if services.comfyui.needs_fresh_worker and isinstance(answer, dict):
                 log.warning("asking for a fresh worker", extra={"action": "worker.refresh"})
