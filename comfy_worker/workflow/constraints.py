@@ -15,7 +15,7 @@ from comfy_worker.nearest import nearest
 from comfy_worker.workflow.graph import Input
 from comfy_worker.workflow.model_names import is_model, match
 from comfy_worker.workflow.node_defs import InputSpec
-from comfy_worker.workflow.tracing import Graph, literal_place
+from comfy_worker.workflow.tracing import Graph, live_literal
 
 __all__ = ["Limits", "limits_by_place"]
 
@@ -201,7 +201,8 @@ def limits_by_place(graph: Graph) -> dict[Input, Limits]:
     passed: dict[Input, list[InputSpec]] = {}
     for node_id in graph.workflow:
         for place in graph.widgets(node_id):
-            spec, literal = graph.spec(place), literal_place(graph, place)
-            if spec is not None and literal is not None:
+            # An input whose value is computed may get a literal in place of its link.
+            spec, literal = graph.spec(place), live_literal(graph, place) or place
+            if spec is not None:
                 (own if literal == place else passed).setdefault(literal, []).append(spec)
     return {place: Limits.of([*own.get(place, ()), *passed.get(place, ())]) for place in {**own, **passed}}
