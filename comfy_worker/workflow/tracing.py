@@ -28,7 +28,7 @@ from comfy_worker.workflow.node_defs import (
     NodeClass,
     NodeDefs,
 )
-from comfy_worker.workflow.values import COMPUTED, UNKNOWN, Values, branch_names
+from comfy_worker.workflow.values import COMPUTED, Values, branch_names
 
 __all__ = [
     "CARRIERS",
@@ -36,8 +36,8 @@ __all__ = [
     "SIZE_CHOICE",
     "UPSCALE_FACTORS",
     "Graph",
-    "live_literal",
     "literal_place",
+    "live_literal",
     "settable",
 ]
 
@@ -73,6 +73,11 @@ LATENT_UPSCALERS = re.compile(r"LatentUpsampl|LatentUpscale")
 UPSCALE_FACTORS = (2, 4)
 # An expression that only rounds a size changes it by less than this.
 MAX_ROUNDED = 64
+
+SIDES = ("width", "height")
+# What changes a picture's size by more than its inputs say, and inputs by which a node keeps a picture's shape.
+RESIZERS = re.compile(r"Scale|Resize|Crop|Pad|Stitch|Concat", re.IGNORECASE)
+KEEPS_SHAPE = re.compile(r"proportion|aspect|divisible")
 
 # Classes that give numbers on unchanged beside choices that have nothing to do with them.
 KNOWN_TO_PASS = frozenset({"WanCameraEmbedding"})
@@ -396,6 +401,42 @@ class Graph:
                 return found
             place = linked[0]
 
+    def picture_side(self, place: Input) -> Input | None:
+        """The input with a literal side of the picture that a node measures, if a number is measured so.
+
+        A picture that is resized before it is measured has the size that it is resized to, whatever was sent; one
+        that a sampler made has a size that is not set there.
+        """
+        link = self.link(self.computed_from(place))
+        side = self.output_name(link) if link else ""
+        pictures = self.typed(link.node_id, "IMAGE") if link else []
+        seen: set[str] = set()
+        while side in SIDES and len(pictures) == 1:
+            node_id = self.links(pictures[0].node_id)[pictures[0]].node_id
+            found = self._side(node_id, side)
+            if found is not None:
+                return None if self._is_made_of_latents(node_id) else found
+            resizes = RESIZERS.search(self.workflow[node_id]["class_type"])
+            if node_id in seen or (resizes and not self.enlarges_latents):
+                return None
+            seen.add(node_id)
+            pictures = self.typed(node_id, "IMAGE")
+        return None
+
+    def _side(self, node_id: str, side: str) -> Input | None:
+        """The width or height that a node gives a picture without regard to the shape that the picture has."""
+        names = {
+            name.rpartition(".")[2].removeprefix("target_"): name for name in self.workflow[node_id]["inputs"]
+        }
+        if not names.keys() >= set(SIDES) or "x" in names or KEEPS_SHAPE.search(" ".join(names)):
+            return None
+        place = Input(node_id, names[side])
+        return None if self.values(place) == 0 else place
+
+    def _is_made_of_latents(self, node_id: str) -> bool:
+        above = self.upstream(self.typed(node_id, "IMAGE"), "IMAGE")
+        return any(self.typed(other, "LATENT") for other in above)
+
     def is_from_media(self, place: Input) -> bool:
         """Whether a value follows from a picture, a clip or a sound."""
         link = self.link(place)
@@ -504,7 +545,8 @@ def settable(graph: Graph, place: Input, is_size: bool = False) -> list[Input]:
     if link is None or not _may_be(_kind(graph.type_of(place)), graph.output_type(link)):
         return []
     if graph.is_from_media(place):
-        return []
+        side = graph.picture_side(place) if is_size else None
+        return settable(graph, side, is_size) if side else []
     way = graph.outward(place)
     chosen = next((outer for outer in reversed(way) if _means_the_same(graph, place, outer, is_size)), way[0])
     link = graph.link(chosen)

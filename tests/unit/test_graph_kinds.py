@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.errors import NoPlace
 from comfy_worker.workflow.edit.parameters import changes_beside, fill, read, seeds_of_outputs
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs

@@ -151,6 +151,11 @@ def changes_beside(
             if shares:
                 leader = _leader(old, places)
                 sentences.append(f"steps are those of {leader}; in proportion {_listed(shares)}")
+        elif name == "seed":
+            apart = [place for place in places if number(_value(new, place)) != number(values[name])]
+            shares = [f"{place} has {_value(new, place)}" for place in apart]
+            if shares:
+                sentences.append(f"seed is that of {places[0]}; {_listed(shares)}, as far from it as before")
         elif name in ("cfg", "denoise", "sampler", "scheduler", "guidance"):
             before = [brief(_value(old, place), 20) for place in places]
             if len(set(before)) > 1:

@@ -108,8 +108,8 @@ class Roles:
         alpha_masks: those of the ``image`` places whose node also gives its alpha channel as a mask.
         left: by parameter name, what is of the same kind and stays as it is: a refiner's checkpoint where the base
             model's is ``checkpoint``, further pictures where the first is ``image``, a detailer's numbers.
-        received: by parameter, the input of the sampler or latent that gets it, where the graph may compute it from
-            what is written in the first of ``places``.
+        received: by parameter, the input of the sampler or latent that gets it, where the graph may compute it
+            from what is written in the first of ``places``.
         presets: by a place of ``width`` or ``height``, the choice that overrides it now.
     """
 
@@ -247,6 +247,10 @@ class _Finder:
             found[name] = self._held(origins.begins, name)
         for name in ("width", "height"):
             found[name] = _with_agreeing(graph, live, name, self._held(origins.sizes, name))
+        if not set(found["width"]).isdisjoint(found["height"]):
+            # One number makes a square. Two sides that a client sets need an input each.
+            for name in ("width", "height"):
+                found[name] = [place for node_id in origins.sizes for place in held_as(graph, node_id, name)]
         return found
 
     def _numbers(self, carriers: Iterable[str], name: str) -> list[Input]:
@@ -444,7 +448,7 @@ class _Finder:
         for place in [*found["width"], *found["height"]]:
             choice = graph.preset(place.node_id)
             free = graph.free_choice(choice) if choice else None
-            if choice and (free is None or graph.value(choice) != free):
+            if choice and (free is None or graph.values(choice) != free):
                 presets[place] = Preset(choice, None if as_link(graph.value(choice)) else free)
         return presets
 
