@@ -1,12 +1,12 @@
 # syntax=docker/dockerfile:1
-# docs/deploy.md says how to build it and what the arguments do. The layers stand in the order in which they change:
-# packages and ComfyUI (gigabytes), models, custom nodes, the worker's own code (seconds).
+# docs/deploy.md explains how to build the image and what the arguments do. Layers that change rarely come first:
+# packages and ComfyUI (gigabytes), then models, custom nodes and the worker's own code.
 ARG BASE_IMAGE=debian:bookworm-slim
 
 FROM ${BASE_IMAGE} AS packages
-# What custom nodes need of the system, as "libgl1 libglib2.0-0" for those that use opencv-python.
+# System packages for custom nodes, such as "libgl1 libglib2.0-0" for nodes that use opencv-python.
 ARG APT_PACKAGES=""
-# What goes again takes all with it that came along. Links on a volume that a pod made lead below /workspace.
+# Removing a package also removes what was installed with it. Links that a pod made on a volume point to /workspace.
 RUN printf 'APT::AutoRemove::%sImportant "false";\n' Recommends Suggests > /etc/apt/apt.conf.d/autoremove \
     && apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 tini ${APT_PACKAGES} \
@@ -17,13 +17,13 @@ WORKDIR /worker
 COPY requirements requirements
 COPY comfy_common comfy_common
 COPY comfy_setup comfy_setup
-# 13: torch for CUDA 13, which needs driver 580; 12: for CUDA 12.8 on hosts with older ones.
+# 13: torch for CUDA 13, which needs driver 580. 12: torch for CUDA 12.8, for hosts with older drivers.
 ARG CUDA=13
-# Named here, a version never falls back to another one where its repository cannot be reached.
+# Naming a version disables the fallback: the build fails if its repository cannot be reached.
 ARG COMFYUI_VERSION=0.33.0
 ARG COMFYUI_SOURCE=""
-# Git and venv come and go within the layer; so does what is needed only to compile against torch, and the packages'
-# own tests. A stage of their own would mean to copy, and to keep, gigabytes twice.
+# This layer installs Git and venv and removes them again, and also removes headers of torch and the packages' own
+# tests. A separate build stage would copy gigabytes and keep them twice.
 RUN --mount=type=cache,target=/root/.cache \
     apt-get update && apt-get install -y --no-install-recommends git python3-venv \
     && UV_LINK_MODE=copy python3 -m comfy_setup install --cuda "${CUDA}" \
@@ -48,7 +48,7 @@ RUN --mount=type=secret,id=HF_TOKEN --mount=type=secret,id=CIVITAI_TOKEN \
 FROM packages
 COPY --from=models /worker/models models
 COPY custom_nodes.txt ./
-# The compilers that some custom nodes ask for come and go within the layer.
+# This layer installs the compilers that some custom nodes need and removes them again.
 RUN --mount=type=cache,target=/root/.cache \
     if grep -q '^[^#]' custom_nodes.txt; then \
         apt-get update && apt-get install -y --no-install-recommends git g++ python3-dev \

@@ -1,5 +1,5 @@
-# The variants of the image: `docker buildx bake sdxl` builds one, `docker buildx bake` all, `CUDA=12` before it for
-# torch built for CUDA 12.8. docs/deploy.md says more.
+# The variants of the image: `docker buildx bake sdxl` builds one variant, `docker buildx bake` builds all.
+# Prefix the command with `CUDA=12` for torch built for CUDA 12.8. See docs/deploy.md.
 variable "REPOSITORY" { default = "comfy-worker" }
 variable "VERSION" { default = "dev" }
 variable "REVISION" { default = "" }

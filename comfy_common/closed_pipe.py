@@ -1,4 +1,4 @@
-"""Ends a command quietly where whoever reads its output has gone, as in `... | head -1`."""
+"""Ends a command quietly when the reader of its output has ended, as in `... | head -1`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TextIO
 
 __all__ = ["CLOSED_PIPE", "quiet_on_closed_pipe"]
 
-# What a shell says of a program that SIGPIPE has ended.
+# The exit code that a shell reports for a program that SIGPIPE has ended.
 CLOSED_PIPE = 141
 
 
@@ -18,10 +18,10 @@ def quiet_on_closed_pipe(command: Callable[[], int]) -> int:
     """Run a command.
 
     Args:
-        command: gives its exit code, or ends with SystemExit.
+        command: returns its exit code, or raises SystemExit.
 
     Returns:
-        Its exit code, or 141 where standard output or standard error has no reader any more.
+        The command's exit code, or 141 if standard output or standard error has lost its reader.
     """
     try:
         try:
@@ -32,7 +32,7 @@ def quiet_on_closed_pipe(command: Callable[[], int]) -> int:
     except BrokenPipeError:
         closed = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
         if not closed:
-            raise  # the pipe of something else
+            raise  # some other pipe broke
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in closed:
             os.dup2(nowhere, stream.fileno())  # Python flushes both once more at its end
@@ -45,5 +45,5 @@ def _has_no_reader(stream: TextIO) -> bool:
         poll = select.poll()
         poll.register(stream.fileno(), select.POLLOUT)
     except (OSError, ValueError):
-        return False  # a stream of a test, which has no file
+        return False  # a test has replaced the stream, and there is no file behind it
     return any(event & (select.POLLERR | select.POLLHUP) for _number, event in poll.poll(0))

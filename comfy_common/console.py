@@ -1,7 +1,7 @@
-"""What the user sees while a machine is made ready: steps, progress, durations, and the one line of a failure.
+"""Shows the user the steps of a command: progress, durations and messages.
 
-On a terminal a step is one line that is drawn again; elsewhere (a log, a pipe) it is a few plain lines.  It knows
-nothing of what the steps do.
+On a terminal a step is one line that is drawn again and again. In a log or a pipe it is a few plain
+lines.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ DRAW_EVERY_S = 0.1
 
 @dataclass
 class Step:
-    """One thing that takes its time.
+    """A part of a command that takes a while.
 
     Args:
-        title: what is being done, as "Installing the packages".
-        stream: where it is shown.
+        title: such as "Installing the packages".
+        stream: where the step is shown.
     """
 
     title: str
@@ -43,22 +43,23 @@ class Step:
         return time.monotonic() - self.started
 
     def progress(self, note: str, fraction: float | None = None) -> None:
-        """Say how far the step is.
+        """Show the progress of the step.
 
         Args:
-            note: what is counted, as "12 of 34 files"; empty for nothing.
-            fraction: 0..1 for a bar, None where nothing can be counted.
+            note: such as "12 of 34 files"; may be empty.
+            fraction: 0..1 for a bar, None for no bar.
         """
         self.note, self.fraction = note, fraction
         self.tick()
 
     def tick(self) -> None:
-        """Show the step again if it is time; call it now and then while waiting."""
+        """Show the step again if it is time. Call this often while waiting."""
         now = time.monotonic()
         if self.stream.isatty():
             if now - self.shown_at >= DRAW_EVERY_S:
                 self.shown_at = now
-                width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be drawn over
+                # A line that wraps could not be drawn over.
+                width = shutil.get_terminal_size().columns - 1
                 self.stream.write(f"\r\x1b[K{self._line()[:width]}")
                 self.stream.flush()
         elif now - max(self.shown_at, self.started) >= PLAIN_EVERY_S and self.note != self.shown:
@@ -78,10 +79,10 @@ class Step:
 
 @dataclass
 class Console:
-    """Where the story of a command is told.
+    """Shows the messages and steps of a command.
 
     Args:
-        stream: standard error, as results alone go to standard output.
+        stream: standard error, since standard output is for results only.
     """
 
     stream: TextIO
@@ -97,13 +98,13 @@ class Console:
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
-        """Tell of one step: its title at once, how long it took when it has ended.
+        """Show a step: its title at the start, its duration at the end.
 
         Args:
-            title: what is being done, as "Installing the packages".
+            title: such as "Installing the packages".
 
         Yields:
-            The step, to report progress to.
+            The step, which takes reports of progress.
         """
         step = Step(title, self.stream)
         terminal = self.stream.isatty()

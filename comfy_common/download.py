@@ -1,9 +1,9 @@
-"""One model file from where it comes from to where it belongs; the one downloader of setup and worker.
+"""Downloads one model file, for the command line and for jobs.
 
-A file is fetched into a folder of its own, checked, and renamed, so that a file under a model's
-name is always whole. What has come stays there, and the next attempt goes on behind it. All bytes
-come through `pinned_http`, so a client's URL reaches only addresses that were checked. Standard
-library only.
+A file is downloaded into a folder of its own, checked, and then renamed, so that a file with a
+model's name is always complete. After a failure the downloaded bytes stay, and the next attempt
+continues there. All bytes come through `pinned_http`, so a client's URL reaches only addresses that
+were checked. Standard library only.
 """
 
 from __future__ import annotations
@@ -42,43 +42,43 @@ from comfy_common.pinned_http import (
     parse_target,
 )
 from comfy_common.safetensors_header import DamagedModel, check_whole
-from comfy_common.sources import CIVITAI, Access, Source
+from comfy_common.sources import Access, Source
 from comfy_common.text import duration, size
 
 ATTEMPTS = 5
 UNREACHED_ATTEMPTS = 3
-# Then over one connection: the host may not like several.
+# Later attempts use one connection, in case the host refuses several.
 IN_BLOCKS_ATTEMPTS = 2
 PAUSE_S = 1.0
 LONGEST_PAUSE_S = 120.0
-# A longer wait is not worth a number: nobody comes back to the minute.
-LONGEST_TOLD_S = 7 * 86400.0
+# A longer wait is shown as "more than a week".
+LONGEST_STATED_WAIT_S = 7 * 86400.0
 STALLED_S = 180.0
 SILENCE_S = 60.0
-TELL_EVERY_S = 0.5
+PROGRESS_INTERVAL_S = 0.5
 CHUNK_BYTES = 1 << 20
 HASHED_BYTES = 1 << 22
 BUSY = {408, 429, 500, 502, 503, 504}
 MAX_HOPS = 8
 PART = "download.part"
 ETAG = "download.etag"
-# A tag that can be sent back; a weak one (W/"...") does not promise the same bytes.
+# An ETag that promises the same bytes, which a weak one (W/"...") does not.
 STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 SHA256 = re.compile(r"[0-9a-f]{64}")
 REPOSITORY = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]*\w)?")
-# A large file comes in blocks over several connections: a host often limits what each of them gets.
+# A large file is downloaded in blocks over several connections, since hosts often limit each one.
 BLOCK_BYTES = 16 << 20
 CONNECTIONS = 4
-# While a file comes whose size is unknown, its disk keeps this much free.
+# During the download of a file with unknown size, this much of the disk stays free.
 SPARE_BYTES = 1_000_000_000
 
 
 class DownloadError(SetupError):
-    """A file that cannot be had; the sentence begins with its source and says what to do.
+    """A file cannot be downloaded. The sentence begins with its source and says what to do.
 
     Args:
         sentence: what is wrong.
-        unreached: the host that could not be reached at all, empty where one answered.
+        unreached: the host that could not be reached; empty if a host answered.
     """
 
     def __init__(self, sentence: str, *, unreached: str = "") -> None:
@@ -87,20 +87,20 @@ class DownloadError(SetupError):
 
 
 class DownloadCancelled(Exception):
-    """Whoever waited for the file no longer does; what has come is kept for the next one."""
+    """Nobody waits for the file any more. The downloaded bytes stay for the next attempt."""
 
 
 class _Refused(Exception):
-    """The file cannot be had from there; the sentence says why."""
+    """The host does not provide the file; the sentence says why. Not retryable."""
 
 
 class _Interrupted(Exception):
-    """The file may come at another attempt.
+    """An attempt failed, and another one may succeed.
 
     Args:
         reason: what happened.
-        after_s: how long the host wants us to wait, None if it does not say.
-        unreached: the host that could not be reached at all.
+        after_s: how long the host wants us to wait; None if it does not say.
+        unreached: the host that could not be reached; empty if it answered.
     """
 
     def __init__(self, reason: str, *, after_s: float | None = None, unreached: str = "") -> None:
@@ -110,7 +110,7 @@ class _Interrupted(Exception):
 
 
 class _DiskError(Exception):
-    """The disk did not take what came: an error that is no fault of the host."""
+    """The disk failed, not the host."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(str(error))
@@ -119,13 +119,13 @@ class _DiskError(Exception):
 
 @dataclass
 class Watch:
-    """What is asked of a download while it runs; the defaults ask nothing.
+    """Follows a download, and can refuse or cancel it. The defaults do nothing.
 
     Args:
-        tell: gets the bytes that are there and, where it is known, how many there will be; twice a second, from
-            another thread.
-        admit: gets the size, None where it is not known, before the first byte comes; may raise to refuse it.
-        cancelled: set by another thread to end it.
+        tell: receives the number of downloaded bytes and the file's size (None if unknown), twice a
+            second, from another thread.
+        admit: receives the size (None if unknown) before the download; may raise to refuse the file.
+        cancelled: set by another thread to end the download.
     """
 
     tell: Callable[[int, int | None], None] = lambda _done, _total: None
@@ -133,7 +133,7 @@ class Watch:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
-        """Go on, or raise.
+        """Raise if the download must end.
 
         Raises:
             DownloadCancelled: `cancelled` was set.
@@ -145,20 +145,20 @@ class Watch:
 def download(
     source: Source, target: Path, access: Access, parts: Path, *, sha256: str = "", watch: Watch | None = None
 ) -> None:
-    """Fetch a model file.
+    """Download a model file.
 
     Args:
-        source: where it comes from.
-        target: where it belongs; a file there is replaced once the new one is whole.
-        access: tokens, and what may be reached.
-        parts: a folder on the same disk for what has come so far, of this file alone; removed in the end.
-        sha256: of the file in hex, empty if it is not known.
-        watch: who asks how far it is.
+        source: where the file comes from.
+        target: the path of the file; an existing file is replaced once the new one is complete.
+        access: the tokens to send, and the addresses that may be reached.
+        parts: a folder on the same disk for the unfinished file, and no other; removed at the end.
+        sha256: the expected hash in hex; empty if it is not known.
+        watch: follows the download.
 
     Raises:
-        DownloadError: it cannot be had, or is not what it should be.
+        DownloadError: the file cannot be downloaded, or is not the expected one.
         DownloadCancelled: `watch.cancelled` was set.
-        OSError: the disk did not take it.
+        OSError: the disk failed.
     """
     watch = watch or Watch()
     parts.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ def download(
 
 
 def _fetch(source: Source, access: Access, parts: Path, watch: Watch) -> str:
-    """Fetch the bytes, in as many attempts as it is worth; the sha256 that the hub promises, empty if none."""
+    """Download the bytes, in several attempts. Returns the sha256 that the hub promises, if any."""
     failures, have = 0, bytes_in(parts)
     while True:
         transfer = _Transfer(source, access, parts, watch, in_blocks=failures < IN_BLOCKS_ATTEMPTS)
@@ -193,8 +193,8 @@ def _fetch(source: Source, access: Access, parts: Path, watch: Watch) -> str:
             return transfer.sha256
         except _Interrupted as interrupted:
             watch.check()
-            grew, have = bytes_in(parts) > have, bytes_in(parts)
-            failures = 1 if grew else failures + 1
+            has_grown, have = bytes_in(parts) > have, bytes_in(parts)
+            failures = 1 if has_grown else failures + 1
             watch.cancelled.wait(_pause_s(source, interrupted, failures))
         watch.check()
 
@@ -203,15 +203,16 @@ def _pause_s(source: Source, interrupted: _Interrupted, failures: int) -> float:
     """How long to wait before the next attempt.
 
     Raises:
-        DownloadError: another attempt is not worth it.
+        DownloadError: there is no further attempt.
     """
-    if failures >= (UNREACHED_ATTEMPTS if interrupted.unreached else ATTEMPTS):
+    attempts = UNREACHED_ATTEMPTS if interrupted.unreached else ATTEMPTS
+    if failures >= attempts:
         sentence = f"{source.shown}: {interrupted}, {failures} times; try again later"
         raise DownloadError(sentence, unreached=interrupted.unreached)
     after_s = interrupted.after_s
     if after_s is None:
         return PAUSE_S * float(2 ** (failures - 1))
-    if after_s > LONGEST_TOLD_S:
+    if after_s > LONGEST_STATED_WAIT_S:
         raise DownloadError(f"{source.shown}: {interrupted}; its host asks to wait for more than a week")
     if after_s > LONGEST_PAUSE_S:
         raise DownloadError(f"{source.shown}: {interrupted}; try again in {duration(after_s)}")
@@ -219,22 +220,23 @@ def _pause_s(source: Source, interrupted: _Interrupted, failures: int) -> float:
 
 
 def _check(file: Path, suffix: str, promised: set[str], watch: Watch) -> None:
-    """Make sure that a file is what it should be, before it gets a model's name."""
+    """Make sure that a file is complete and the expected one, before it gets a model's name."""
     check_whole(file, suffix)
     if promised and {digest_of(file, watch.check)} != promised:
-        raise DamagedModel(f"is not what was promised: its sha256 is not {' and '.join(sorted(promised))}")
+        expected = " and ".join(sorted(promised))
+        raise DamagedModel(f"is not the promised file: its sha256 is not {expected}")
 
 
-def _go_on() -> None:
+def _never_ends() -> None:
     return
 
 
-def digest_of(path: Path, check: Callable[[], None] = _go_on) -> str:
+def digest_of(path: Path, check: Callable[[], None] = _never_ends) -> str:
     """The sha256 of a file in hex.
 
     Args:
         path: a file of any size.
-        check: called between blocks; may raise to end it.
+        check: called between blocks; may raise to stop.
     """
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -245,10 +247,10 @@ def digest_of(path: Path, check: Callable[[], None] = _go_on) -> str:
 
 
 def bytes_in(folder: Path) -> int:
-    """How much of a file has come.
+    """The bytes of all files in a folder.
 
     Args:
-        folder: where it comes; files in it may go while they are counted.
+        folder: may be missing, and its files may be removed during the count.
     """
     total = 0
     for top, _folders, names in os.walk(folder):
@@ -263,10 +265,10 @@ def retry_after_s(value: str, now: float | None = None) -> float | None:
 
     Args:
         value: a number of seconds of any length, or a date.
-        now: seconds since 1970, the clock's if absent.
+        now: seconds since 1970; the current time if absent.
 
     Returns:
-        Seconds from now, 0 or more; None where the header says nothing that can be understood.
+        Seconds from now, 0 or more; None if the header cannot be read.
     """
     value = value.strip()
     if value.isascii() and value.isdecimal():
@@ -280,7 +282,7 @@ def retry_after_s(value: str, now: float | None = None) -> float | None:
 
 @contextlib.contextmanager
 def _disk() -> Iterator[None]:
-    """Tell an error of the disk from one of the network: both are OSError."""
+    """Mark the errors of the disk. Errors of the network are OSError too."""
     try:
         yield
     except OSError as error:
@@ -288,7 +290,7 @@ def _disk() -> Iterator[None]:
 
 
 class _Transfer:
-    """One attempt to fetch a file into its folder; goes on behind what an earlier one left."""
+    """One attempt to download a file. Continues where an earlier attempt ended."""
 
     def __init__(
         self, source: Source, access: Access, parts: Path, watch: Watch, *, in_blocks: bool = False
@@ -304,11 +306,11 @@ class _Transfer:
         self._have = 0
         self._counting = threading.Lock()
         self._total: int | None = None
-        self._told_at = 0.0
+        self._reported_at = 0.0
         self._moved_at = time.monotonic()
         self._hub = urlsplit(access.endpoint)
         self._client = PinnedClient(
-            # The operator has chosen the hub, and the hub where its files are.
+            # The operator has chosen the hub, and the hub chooses the storage of its files.
             allow_private=access.private or bool(source.repo),
             use_proxies=access.private or bool(source.repo),
             is_over=self._is_over,
@@ -325,7 +327,9 @@ class _Transfer:
             _DiskError: the disk did not take it.
         """
         reached = False
-        host = self._hub.hostname or "" if self._source.repo else self._source.host
+        host = self._source.host
+        if self._source.repo:
+            host = self._hub.hostname or ""
         try:
             if self._source.repo:
                 url, total, etag = self._find_in_repository()
@@ -351,42 +355,46 @@ class _Transfer:
         return time.monotonic() - self._moved_at > STALLED_S
 
     def _is_over(self) -> bool:
-        """Asked every 0.1 s while a connection is open; tells how far it is, also while no byte comes."""
+        """Called every 0.1 s while a connection is open; also reports the progress."""
         now = time.monotonic()
-        if now - self._told_at >= TELL_EVERY_S:
-            self._told_at = now
+        if now - self._reported_at >= PROGRESS_INTERVAL_S:
+            self._reported_at = now
             self._watch.tell(self._have, self._total)
-        return self._watch.cancelled.is_set() or self._abandoned or self._is_stalled()
+        if self._watch.cancelled.is_set() or self._abandoned:
+            return True
+        return self._is_stalled()
 
     def _find_in_repository(self) -> tuple[str, int | None, str]:
-        """Ask the hub about a file: the URL of its bytes, its size, and a tag that changes when its bytes do."""
+        """Ask the hub about a file.
+
+        Returns:
+            The URL of the bytes, the size, and a tag that changes when the bytes change.
+        """
         source = self._source
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-            raise _Refused("HF_HUB_OFFLINE is set: unset it to fetch from the hub")
+            raise _Refused("HF_HUB_OFFLINE is set: unset it to download from the hub")
         if not REPOSITORY.fullmatch(source.repo) or ".." in source.repo or "--" in source.repo:
-            raise _Refused("that is no name of a repository")
+            raise _Refused("this is not a valid name of a repository")
         revision = quote(source.revision, safe="")
         url = f"{self._access.endpoint}/{source.repo}/resolve/{revision}/{quote(source.file)}"
         for _ in range(MAX_HOPS):
             with self._client.open(url, self._hub_headers, method="HEAD", follow=False) as answer:
-                headers, location = answer.response.headers, answer.location
-                linked_size = headers.get("X-Linked-Size")
-                if location is not None and linked_size is None and not urlsplit(location).netloc:
-                    url = urljoin(url, location)  # a repository that was renamed
-                    continue
+                location = answer.location
                 if location is None and answer.response.status != 200:
                     raise self._hub_refusal(answer)
-                etag = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
+                if _is_renamed(answer):
+                    url = urljoin(url, location or "")
+                    continue
+                etag = _hub_etag(answer)
                 if SHA256.fullmatch(etag):
                     self.sha256 = etag
-                length = linked_size if location is not None else headers.get("Content-Length")
-                total = int(length) if length and length.isascii() and length.isdecimal() else None
+                total = _hub_size(answer)
                 self._admit(total)
-                return urljoin(url, location) if location is not None else url, total, etag
+                return url if location is None else urljoin(url, location), total, etag
         raise TooManyRedirects
 
     def _hub_headers(self, target: Target) -> Mapping[str, str]:
-        """The token is for the hub's own host, and not for the storage that it redirects to."""
+        """The token, only for the hub's own host and not for the storage that it redirects to."""
         hub = parse_target(self._access.endpoint)
         is_hub = (target.scheme, target.host, target.port) == (hub.scheme, hub.host, hub.port)
         if self._access.hf_token and is_hub:
@@ -394,7 +402,7 @@ class _Transfer:
         return {}
 
     def _web_headers(self, target: Target) -> Mapping[str, str]:
-        """The token, or the password in the URL, is for the source's own host; a token by https alone."""
+        """The token or the password of the URL, only for the source's host; a token only over HTTPS."""
         if target.host != self._source.host:
             return {}
         token = self._source.token(self._access)
@@ -404,12 +412,12 @@ class _Transfer:
         return {"Authorization": authorization} if authorization else {}
 
     def _get(self, url: str, *, promised_size: int | None = None, identity: str = "") -> None:
-        """Fetch what is missing of a file.
+        """Download the missing bytes of a file.
 
         Args:
-            url: where it is.
-            promised_size: what the hub says.
-            identity: the hub's tag for these bytes; without one the host's own ETag counts.
+            url: the URL of the bytes.
+            promised_size: the size that the hub promises.
+            identity: the hub's tag for these bytes; if empty, the host's own ETag is used.
         """
         kept = self._kept(identity)
         resume: dict[str, str] = {}
@@ -421,10 +429,10 @@ class _Transfer:
         with self._client.open(url, lambda target: {**own_headers(target), **resume}) as answer:
             begin = self._begin(answer, kept)
             response = answer.response
-            # Where both are sent, the length of chunks counts and Content-Length means nothing (RFC 9112, 6.3).
+            # With chunked encoding, Content-Length means nothing (RFC 9112, 6.3).
             total = None if response.length is None else begin + response.length
             if promised_size is not None and total is not None and total != promised_size:
-                raise _Refused("it is not as long as the hub says")
+                raise _Refused("its size is not the one that the hub promises")
             self._total = promised_size if total is None else total
             if not self._source.repo or promised_size is None:
                 self._admit(self._total)
@@ -441,31 +449,32 @@ class _Transfer:
         self._watch.tell(self._have, self._total)
 
     def _kept(self, identity: str) -> int:
-        """How many bytes an earlier attempt left that the next bytes can follow."""
+        """How many bytes of an earlier attempt can be continued."""
         with _disk():
             if not self._part.is_file() or not self._etag_file.is_file():
                 return 0
             etag = self._etag_file.read_text(encoding="utf-8")
-            return self._part.stat().st_size if etag and (not identity or etag == identity) else 0
+            is_same = etag == identity if identity else bool(etag)
+            return self._part.stat().st_size if is_same else 0
 
     def _begin(self, answer: Answer, kept: int) -> int:
-        """Where in the file the body of an answer begins."""
+        """The position in the file where the body of an answer begins."""
         response = answer.response
         if response.status == 416 and kept:
             with _disk():
                 self._part.unlink()
-            raise _Interrupted("would not go on where it broke off")
+            raise _Interrupted("would not continue where it broke off")
         if response.status not in (200, 206):
             raise self._refusal(answer)
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise _Refused("it comes compressed, which no model file should")
+            raise _Refused("the answer is compressed, which this worker does not support")
         if response.status == 200:
             return 0
         content_range = response.headers.get("Content-Range", "")
         if not kept or not content_range.startswith(f"bytes {kept}-"):
             with _disk():
                 self._part.unlink(missing_ok=True)
-            raise _Interrupted("sent another part of the file than it was asked for")
+            raise _Interrupted("sent another part of the file than requested")
         return kept
 
     def _admit(self, total: int | None) -> None:
@@ -473,7 +482,7 @@ class _Transfer:
         self._watch.admit(total)
 
     def _receive(self, response: http.client.HTTPResponse, begin: int) -> None:
-        """Write the body behind what is kept; never more than was announced."""
+        """Write the body after the kept bytes; never more than announced."""
         limit = self._total
         with contextlib.ExitStack() as stack:
             with _disk():
@@ -497,9 +506,11 @@ class _Transfer:
             raise _Interrupted("stands still")
 
     def _blocks(self, response: http.client.HTTPResponse, begin: int) -> list[tuple[int, int]]:
-        """Where blocks begin and end, for a file that is worth it and a host that gives parts of files."""
-        gives_parts = response.status == 206 or response.headers.get("Accept-Ranges", "").lower() == "bytes"
-        if not self._in_blocks or not gives_parts or self._total is None:
+        """The begin and end of each block; empty if the file is small or the host sends no parts."""
+        accepts_ranges = response.headers.get("Accept-Ranges", "").lower() == "bytes"
+        if response.status != 206 and not accepts_ranges:
+            return []
+        if not self._in_blocks or self._total is None:
             return []
         if self._total - begin <= CONNECTIONS * BLOCK_BYTES:
             return []
@@ -509,12 +520,12 @@ class _Transfer:
     def _receive_blocks(
         self, url: str, blocks: list[tuple[int, int]], headers: Callable[[Target], Mapping[str, str]]
     ) -> None:
-        """Fetch several blocks at once and write them in their order, so that what is kept has no hole.
+        """Download several blocks at once and write them in order, so that the file has no hole.
 
         Args:
-            url: that answered; not where the redirects began, since each of them may lead elsewhere.
-            blocks: where they begin and end.
-            headers: gives the headers for a URL, without a range.
+            url: the URL after all redirects, since another redirect may lead elsewhere.
+            blocks: the begin and end of each block.
+            headers: returns the headers for a URL, without a range.
         """
         begin = blocks[0][0]
         self._have, self._moved_at = begin, time.monotonic()
@@ -541,16 +552,19 @@ class _Transfer:
             pool.shutdown(cancel_futures=True)
 
     def _block(self, url: str, begin: int, end: int, headers: Callable[[Target], Mapping[str, str]]) -> bytearray:
-        """The bytes of a file from one place to before another."""
+        """Download the bytes of a file from one position up to another."""
         wanted = f"bytes={begin}-{end - 1}"
         data = bytearray()
         with self._client.open(url, lambda target: {**headers(target), "Range": wanted}) as answer:
             response = answer.response
             is_part = response.headers.get("Content-Range", "").startswith(f"bytes {begin}-{end - 1}/")
             if response.status != 206 or not is_part:
-                # Its address may have expired, or the file has changed: the next attempt begins at the source.
+                # The URL has expired or the file has changed: the next attempt begins at the source.
                 raise _Interrupted(f"answered HTTP {response.status} to a request for a part")
-            while len(data) < end - begin and (chunk := response.read1(min(CHUNK_BYTES, end - begin - len(data)))):
+            while len(data) < end - begin:
+                chunk = response.read1(min(CHUNK_BYTES, end - begin - len(data)))
+                if not chunk:
+                    break
                 data += chunk
                 self._count(len(chunk))
         self._watch.check()
@@ -566,27 +580,29 @@ class _Transfer:
     def _write(self, file: IO[bytes], chunk: bytes) -> None:
         with _disk():
             file.write(chunk)
-            file.flush()  # what is written is kept, whatever comes next
+            file.flush()  # so that the next attempt can continue here, whatever happens
         self._count(len(chunk))
 
     def _keep_disk_free(self) -> None:
         if shutil.disk_usage(self._part.parent).free < SPARE_BYTES:
             raise _Refused(
-                f"its host does not say how large it is, and after {size(self._have)} the disk is nearly full: "
-                "make room"
+                f"its host does not say how large it is, and after {size(self._have)} "
+                "the disk is nearly full: free some space"
             )
 
     def _hub_refusal(self, answer: Answer) -> Exception:
-        """What it means that the hub does not give a file."""
-        source, token = self._source, self._access.hf_token
+        """Explain why the hub does not provide a file."""
+        source = self._source
         headers, status = answer.response.headers, answer.response.status
         code = headers.get("X-Error-Code", "")
         if code == "GatedRepo":
             return _Refused(_gated(source, self._access))
-        wrong_token = "Invalid credentials" in headers.get("X-Error-Message", "")
-        if code == "RepoNotFound" or (status == 401 and not wrong_token):
-            whose = "the one of HF_TOKEN may not read it" if token else "it is private and HF_TOKEN is not set"
-            return _Refused(f"there is no repository {source.repo}, or {whose}")
+        is_token_invalid = "Invalid credentials" in headers.get("X-Error-Message", "")
+        if code == "RepoNotFound" or (status == 401 and not is_token_invalid):
+            reason = "it is private and HF_TOKEN is not set"
+            if self._access.hf_token:
+                reason = "the account of HF_TOKEN may not read it"
+            return _Refused(f"there is no repository {source.repo}, or {reason}")
         if code == "RevisionNotFound":
             return _Refused(f"the repository {source.repo} has no revision {source.revision}")
         if code == "EntryNotFound" or status == 404:
@@ -594,25 +610,24 @@ class _Transfer:
         return self._refusal(answer)
 
     def _refusal(self, answer: Answer) -> Exception:
-        """What an answer means that is not a file."""
+        """Explain an answer that is not a file."""
         status = answer.response.status
         if status in BUSY:
             after_s = retry_after_s(answer.response.headers.get("Retry-After", ""))
             return _Interrupted(f"answered HTTP {status}", after_s=after_s)
         if status not in (401, 403):
             return _Refused(f"answered HTTP {status}: check the address")
-        name = ""
+        return _Refused(f"answered HTTP {status}: {self._login_problem()}")
+
+    def _login_problem(self) -> str:
+        name = "CIVITAI_TOKEN" if self._source.is_civitai else ""
         if self._source.repo:
             name = "HF_TOKEN"
-        elif self._source.host == CIVITAI or self._source.host.endswith(f".{CIVITAI}"):
-            name = "CIVITAI_TOKEN"
         if not name:
-            why = "it wants a login that this worker does not have"
-        elif self._source.token(self._access):
-            why = f"{name} is not accepted, or may not read this file"
-        else:
-            why = f"set {name}, which is missing"
-        return _Refused(f"answered HTTP {status}: {why}")
+            return "it requires a login that this worker does not have"
+        if self._source.token(self._access):
+            return f"{name} is not accepted, or may not read this file"
+        return f"set {name}, which is missing"
 
 
 _REFUSALS: Mapping[type[RequestRefused], str] = {
@@ -628,4 +643,23 @@ def _gated(source: Source, access: Access) -> str:
     page = f"https://huggingface.co/{source.repo}"
     if access.hf_token:
         return f"the account of HF_TOKEN has not accepted the licence: accept it on {page}"
-    return f"it is given only to those who accepted its licence: accept it on {page} and set HF_TOKEN"
+    return f"its licence must be accepted first: accept it on {page} and set HF_TOKEN"
+
+
+def _is_renamed(answer: Answer) -> bool:
+    """Whether the hub redirects to the new name of a repository, and not to a file's storage."""
+    if answer.location is None or "X-Linked-Size" in answer.response.headers:
+        return False
+    return not urlsplit(answer.location).netloc
+
+
+def _hub_etag(answer: Answer) -> str:
+    headers = answer.response.headers
+    etag = headers.get("X-Linked-Etag") or headers.get("ETag") or ""
+    return etag.removeprefix("W/").strip('"')
+
+
+def _hub_size(answer: Answer) -> int | None:
+    name = "Content-Length" if answer.location is None else "X-Linked-Size"
+    length = answer.response.headers.get(name, "")
+    return int(length) if length.isascii() and length.isdecimal() else None

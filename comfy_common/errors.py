@@ -1,7 +1,7 @@
-"""The error of everything that makes a machine ready."""
+"""The base class of the errors that the command line shows to the user."""
 
 from __future__ import annotations
 
 
 class SetupError(Exception):
-    """A failure told in one line: what is wrong and what to do."""
+    """A failure with a message of one line: what is wrong and what to do."""

@@ -1,9 +1,11 @@
-"""Reads from ComfyUI's log which node packs did not load, and why."""
+"""Finds in ComfyUI's log which node packs did not load, and why."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+from comfy_common.comfyui_log import plain_line
 
 __all__ = ["ImportFailures"]
 
@@ -16,18 +18,19 @@ FAILURES = tuple(
     )
 )
 EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(: |$)")
-# The table at the end of the boot, and the line of a pack that raised nothing but brings no nodes.
+# The table at the end of the start, and the line for a pack that has no nodes although it raised
+# nothing.
 IN_TABLE = re.compile(r"\(IMPORT FAILED\): (?P<path>.+)$")
 SKIPPED = re.compile(r"Skip (?P<path>.+?) module for custom nodes due to (?P<why>.*)")
 
 
 class ImportFailures:
-    """Takes in a log line by line.
+    """Reads a log line by line.
 
     Attributes:
-        reasons: why a pack raised, by its path.
-        skipped: why a pack was left out that did not raise, by its path.
-        listed: the packs that ComfyUI lists as failed, whatever the reason is.
+        reasons: by a pack's path, the exception that it raised.
+        skipped: by a pack's path, why it was left out although it raised nothing.
+        listed: the packs that ComfyUI lists as failed, for any reason.
     """
 
     def __init__(self) -> None:
@@ -37,28 +40,29 @@ class ImportFailures:
         self._last_line = ""
 
     def hear(self, line: str) -> Path | None:
-        """Take in a line.
+        """Read a line.
 
         Returns:
-            The pack of which it says that it raised.
+            The pack that raised an exception, if the line says so.
         """
+        line = plain_line(line)
         pack = None
         for pattern in FAILURES:
             if match := pattern.search(line):
                 why = match["why"]
-                # The exception stands in the line before the one that names the pack.
+                # The exception is in the line before the line that names the pack.
                 if why in self._last_line and EXCEPTION.match(self._last_line):
                     why = self._last_line
                 pack = Path(match["path"])
                 self.reasons[pack] = why
         if skipped := SKIPPED.search(line):
-            self.skipped[Path(skipped["path"])] = f"it was skipped due to {skipped['why']}"
+            self.skipped[Path(skipped["path"])] = f"it was skipped because of {skipped['why']}"
         if listed := IN_TABLE.search(line):
             self.listed.append(Path(listed["path"]))
         self._last_line = line
         return pack
 
     def failed(self) -> dict[Path, str]:
-        """Why each pack that ComfyUI lists as failed did not load."""
+        """By pack that ComfyUI lists as failed, why it did not load."""
         known = self.skipped | self.reasons
-        return {pack: known.get(pack, "it does not say why") for pack in self.listed}
+        return {pack: known.get(pack, "ComfyUI does not say why") for pack in self.listed}

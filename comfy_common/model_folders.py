@@ -1,6 +1,6 @@
-"""What lies where: every folder that ComfyUI searches for models, and the files that are there.
+"""Finds the folders that ComfyUI searches for models, and the model files in them.
 
-Asks ComfyUI which folders it knows; knows nothing of what the files are good for.  Standard library only.
+ComfyUI itself says which folders it searches. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,65 +15,79 @@ from pathlib import Path
 from comfy_common import paths
 from comfy_common.environment import public_variables
 
-# What ComfyUI takes for a model file.
+# The suffixes of the files that ComfyUI treats as models.
 SUFFIXES = {".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf"}
 ASK = paths.CUSTOM_NODES / "comfy_worker_nodes" / "roots.py"
 ASK_TIMEOUT_S = 60
 
 
 def model_folders(comfyui: Path, roots: Sequence[Path]) -> dict[str, list[Path]]:
-    """Ask ComfyUI which folders it searches, by kind of model, first to last; they need not be there.
+    """Ask ComfyUI which folders it searches for each model folder name, in order of search.
 
     Args:
-        comfyui: where it lies.
+        comfyui: the folder of ComfyUI.
         roots: the worker's model roots.
 
     Returns:
-        By `checkpoints`, `loras` ...; where there is no ComfyUI to ask, whatever folders the first root has.
+        By `checkpoints`, `loras` ...; the folders may be missing. If ComfyUI cannot be asked, the
+        folders that exist in its `models` and in the first root.
     """
     listed = os.pathsep.join(map(str, roots))
     environ = {**public_variables(os.environ), "COMFY_WORKER_MODEL_ROOTS": listed}
+    command: list[str | Path] = [sys.executable, "-B", ASK]
     try:
-        asked = subprocess.run(
-            [sys.executable, "-B", ASK], cwd=comfyui, env=environ, capture_output=True, timeout=ASK_TIMEOUT_S
-        )
-        known = json.loads(asked.stdout)
-        return {name: [Path(folder) for folder in folders] for name, folders in known.items()}
+        finished = subprocess.run(command, cwd=comfyui, env=environ, capture_output=True, timeout=ASK_TIMEOUT_S)
+        answer = json.loads(finished.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired):
-        found: dict[str, list[Path]] = {}
-        for root in filter(Path.is_dir, (comfyui / "models", *roots[:1])):
-            for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != "."):
+        return _existing_folders([comfyui / "models", *roots[:1]])
+    searched: dict[str, list[Path]] = {}
+    for name, folders in answer.items():
+        searched[name] = [Path(folder) for folder in folders]
+    return searched
+
+
+def _existing_folders(roots: Sequence[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for root in filter(Path.is_dir, roots):
+        for folder in sorted(root.iterdir()):
+            if folder.is_dir() and not folder.name.startswith("."):
                 found.setdefault(folder.name, []).append(folder)
-        return found
+    return found
 
 
 def model_files(folders: Mapping[str, Sequence[Path]]) -> dict[str, dict[Path, list[Path]]]:
     """Find the model files.
 
     Args:
-        folders: as :func:`model_folders` says.
+        folders: as :func:`model_folders` returns them.
 
     Returns:
-        Files by kind and folder, both without those that have none; a file that another kind's folder holds too
-        stands in both.
+        The files by model folder name and folder. Names and folders without files are left out. A
+        file in a folder that belongs to two names is listed under both.
     """
     found: dict[str, dict[Path, list[Path]]] = {}
-    for kind, searched in sorted(folders.items()):
+    for folder_name, searched in sorted(folders.items()):
         for folder in dict.fromkeys(searched):
-            tops = os.walk(folder, followlinks=True)
-            files = [Path(top, name) for top, _folders, names in tops for name in sorted(names)]
-            if models := [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()]:
-                found.setdefault(kind, {})[folder] = models
+            models = _models_below(folder)
+            if models:
+                found.setdefault(folder_name, {})[folder] = models
     return found
 
 
+def _models_below(folder: Path) -> list[Path]:
+    models = []
+    for top, _folders, names in os.walk(folder, followlinks=True):
+        for name in sorted(names):
+            path = Path(top, name)
+            if path.suffix.lower() in SUFFIXES and path.is_file():
+                models.append(path)
+    return models
+
+
 def where(files: Mapping[Path, Sequence[Path]]) -> str:
-    """Say in which folders files lie.
+    """List folders with the number of their files, as "/a/loras (2), /b/loras (1)".
 
     Args:
         files: by folder.
-
-    Returns:
-        "/a/loras (2), /b/loras (1)".
     """
     return ", ".join(f"{folder} ({len(found)})" for folder, found in files.items())

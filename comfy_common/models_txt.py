@@ -1,7 +1,7 @@
-"""models.txt: which weights, from where, into which folder.
+"""Reads models.txt, which lists model files, their URLs and their folders.
 
-The one home of its format, for `comfy_setup`, which fetches them, and `comfy_worker`, which says where one can be
-got. Standard library only.
+`comfy_setup` downloads the files; `comfy_worker` tells clients where a missing file can be
+downloaded. Standard library only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHA256 = r"(sha256:[0-9a-fA-F]{64})?"
 
 
 class ModelsTxtError(SetupError):
-    """A line of models.txt that is none."""
+    """A line of models.txt cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Entry:
     """A line of models.txt.
 
     Args:
-        section: the `[name]` that it stands under, empty above the first.
-        path: folder and file under a model root, as "checkpoints/x.safetensors".
-        url: where it comes from.
-        sha256: of the file in lower-case hex, empty if not given.
+        section: the `[name]` above it; empty before the first section.
+        path: folder and file below a model root, such as "checkpoints/x.safetensors".
+        url: the source of the file.
+        sha256: the file's hash in lower-case hex; empty if the line has none.
     """
 
     section: str
@@ -45,10 +45,10 @@ def parse_models(text: str) -> list[Entry]:
         text: lines `folder/file  URL  [sha256:...]`, `#` comments, `[name]` sections.
 
     Returns:
-        Its entries in order.
+        The entries in order.
 
     Raises:
-        ModelsTxtError: a line is none of these.
+        ModelsTxtError: a line has another form.
     """
     entries = []
     section = ""
@@ -59,11 +59,22 @@ def parse_models(text: str) -> list[Entry]:
         if name := re.fullmatch(r"\[([\w.-]+)\]", " ".join(words)):
             section = name[1]
             continue
-        path, url, digest = [*words, "", ""][:3]
-        relative = re.fullmatch(r"[^/]+/.*[^/]", path) and ".." not in Path(path).parts
-        if len(words) > 3 or not relative or "://" not in url or not re.fullmatch(SHA256, digest):
+        entry = _entry(section, words)
+        if entry is None:
             raise ModelsTxtError(
                 f"models.txt, line {number}: write `folder/file  URL  [sha256:...]`, a `[name]` or a `# comment`"
             )
-        entries.append(Entry(section, path, url, digest.removeprefix("sha256:").lower()))
+        entries.append(entry)
     return entries
+
+
+def _entry(section: str, words: list[str]) -> Entry | None:
+    """The entry of a line; None if the line has another form."""
+    if len(words) > 3:
+        return None
+    path, url, digest = [*words, "", ""][:3]
+    if not re.fullmatch(r"[^/]+/.*[^/]", path) or ".." in Path(path).parts:
+        return None
+    if "://" not in url or not re.fullmatch(SHA256, digest):
+        return None
+    return Entry(section, path, url, digest.removeprefix("sha256:").lower())

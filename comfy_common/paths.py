@@ -1,7 +1,6 @@
-"""Where things lie: the repository, its virtual environment, ComfyUI, the folders that hold models.
+"""The paths of the repository, its virtual environment, ComfyUI, models, templates and node packs.
 
-The one home of what `comfy_setup` and `comfy_worker` both need.  Standard library only; nothing is read at import,
-and it knows nothing of what is done with these places.
+Standard library only. Nothing is read from the disk at import.
 """
 
 from __future__ import annotations
@@ -20,106 +19,107 @@ RUNPOD_VOLUME = Path("/runpod-volume")
 
 
 def comfyui_dir(environ: Mapping[str, str]) -> Path:
-    """Say where ComfyUI lies.
+    """The folder of ComfyUI, as an absolute path. It may be missing.
 
     Args:
-        environ: `COMFYUI_DIR` names a ComfyUI that is already there.
-
-    Returns:
-        An absolute path; nothing need be there yet.
+        environ: `COMFYUI_DIR` names a ComfyUI that the user has installed.
     """
     chosen = environ.get("COMFYUI_DIR", "")
     return Path(chosen).expanduser().absolute() if chosen else REPO / ".comfyui"
 
 
 def volume_dir(environ: Mapping[str, str]) -> Path:
-    """Say where the network volume is mounted; nothing need be there.
+    """The folder where the network volume is mounted. It may be missing.
 
     Args:
-        environ: `VOLUME_DIR` names another place than RunPod's own.
+        environ: `VOLUME_DIR` names another folder than RunPod's own.
     """
     return Path(environ.get("VOLUME_DIR", "") or RUNPOD_VOLUME).expanduser().absolute()
 
 
 def models_cache_dir(environ: Mapping[str, str]) -> Path:
-    """Say where models lie that were fetched because a job asked for them; it need not be there.
+    """The folder for models that are downloaded for jobs. It may be missing.
 
     Args:
-        environ: `MODELS_CACHE_DIR` names another place than the repository's own cache.
+        environ: `MODELS_CACHE_DIR` names another folder than the repository's own cache.
     """
     return Path(environ.get("MODELS_CACHE_DIR", "") or CACHE / "models").expanduser().absolute()
 
 
 def models_dir(environ: Mapping[str, str]) -> Path:
-    """Say which folder models are put into; it need not be there.
+    """The folder into which models are installed. It may be missing.
 
     Args:
-        environ: `MODELS_DIR` stands in for the repository's own `models`.
+        environ: `MODELS_DIR` replaces the repository's own `models`.
     """
     chosen = environ.get("MODELS_DIR", "")
     return Path(chosen).expanduser().absolute() if chosen else REPO / "models"
 
 
 def model_roots(environ: Mapping[str, str]) -> list[Path]:
-    """Say which folders hold models, each with ComfyUI's sub-folders (`checkpoints`, `loras`, ...).
+    """The folders with models, each with ComfyUI's subfolders (`checkpoints`, `loras`, ...).
 
-    ComfyUI's own `models` folder is not among them: ComfyUI knows it already.
+    ComfyUI's own `models` folder is not listed, since ComfyUI searches it anyway.
 
     Args:
-        environ: `MODELS_DIR` stands in for the repository's own `models`; the rest as above.
+        environ: may hold `MODELS_DIR`, `VOLUME_DIR` and `MODELS_CACHE_DIR`.
 
     Returns:
-        Absolute paths: the one to write to (it need not be there yet), those of the network volume that exist, and
-        the cache.
+        Absolute paths: the folder into which models are installed (it may be missing), the existing
+        folders of the network volume, and the cache.
     """
     volume = volume_model_roots(volume_dir(environ))
     return [models_dir(environ), *volume, models_cache_dir(environ)]
 
 
 def volume_model_roots(volume: Path) -> list[Path]:
-    """Say which folders of a network volume may hold models, in any of the layouts that people have there.
+    """The folders of a network volume that may contain models, in all common layouts.
 
     Args:
-        volume: where it is mounted.
+        volume: where the volume is mounted.
 
     Returns:
-        Those that exist: the volume itself, and every folder `models` on it, up to two folders deep; those of a
-        ComfyUI first.
+        The existing folders: the volume itself, and every folder `models` on it, up to two folders
+        deep. Those of a ComfyUI come first.
     """
     if not volume.is_dir():
         return []
-    deep = [path for pattern in ("*/models", "*/*/models") for path in _folders(volume, pattern)]
-    ours = [root / "models" for root in _comfyuis(volume)]
-    return list(dict.fromkeys([volume, *_folders(volume, "models"), *(o for o in ours if o in deep), *deep]))
+    deep = [*_folders(volume, "*/models"), *_folders(volume, "*/*/models")]
+    of_comfyui = [root / "models" for root in _comfyuis(volume) if root / "models" in deep]
+    return list(dict.fromkeys([volume, *_folders(volume, "models"), *of_comfyui, *deep]))
 
 
 def workflow_folders(volume: Path) -> list[Path]:
-    """Say which folders hold named templates: the worker's own, then those of the network volume.
+    """The folders with templates: the worker's own, then those of the network volume.
 
     Args:
-        volume: where it is mounted; nothing need be there.
+        volume: where the volume is mounted; it may be missing.
     """
-    places = [root / part for root in _comfyuis(volume) for part in ("workflows", "user/default/workflows")]
-    return [REPO / "workflows", volume / "workflows", *places]
+    folders = [REPO / "workflows", volume / "workflows"]
+    for root in _comfyuis(volume):
+        folders += [root / "workflows", root / "user/default/workflows"]
+    return folders
 
 
 def custom_node_folders(volume: Path) -> list[Path]:
-    """Say which folders hold node packs beside ComfyUI's own: of custom_nodes.txt, then of the network volume.
+    """The folders with node packs beside ComfyUI's own: of custom_nodes.txt, then of the volume.
 
     Args:
-        volume: where it is mounted; nothing need be there.
+        volume: where the volume is mounted; it may be missing.
 
     Returns:
-        Absolute paths that exist; the worker's own nodes last, so that they see which model folders others add.
+        The existing folders, as absolute paths. The worker's own nodes are last, so that they see
+        which model folders other packs add.
     """
-    places = [NODE_PACKS, *(root / "custom_nodes" for root in (volume, *_comfyuis(volume))), CUSTOM_NODES]
-    return [folder for folder in places if folder.is_dir()]
+    roots = [volume, *_comfyuis(volume)]
+    folders = [NODE_PACKS, *(root / "custom_nodes" for root in roots), CUSTOM_NODES]
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def _comfyuis(volume: Path) -> list[Path]:
-    """A ComfyUI that a pod left on the volume, perhaps in a folder of its own as RunPod's templates do."""
-    found = [path for pattern in ("*", "*/*") for path in _folders(volume, pattern)]
-    return [path for path in found if path.name.lower() == "comfyui"]
+    """The ComfyUIs that pods have left on the volume, up to two folders deep."""
+    folders = [*_folders(volume, "*"), *_folders(volume, "*/*")]
+    return [folder for folder in folders if folder.name.lower() == "comfyui"]
 
 
 def _folders(volume: Path, pattern: str) -> list[Path]:

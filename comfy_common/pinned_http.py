@@ -263,7 +263,7 @@ class PinnedClient:
             yield Answer(target, response)
 
     def _direct(self, target: Target, cutter: _Cutter) -> http.client.HTTPConnection:
-        sock = self.connect(self._addresses(target), target.port, cutter)
+        sock = self.connect(self.addresses(target), target.port, cutter)
         if target.scheme == "http":
             connection = http.client.HTTPConnection(target.host, target.port)
         else:
@@ -284,8 +284,14 @@ class PinnedClient:
             raise
         return connection
 
-    def _addresses(self, target: Target) -> list[str]:
-        """Resolve and check a host. A silent name server cannot block the caller."""
+    def addresses(self, target: Target) -> list[str]:
+        """Resolve and check a host. A silent name server cannot block the caller.
+
+        Raises:
+            PrivateAddress: an address of the host is not public, and only public ones are allowed.
+            TimeoutError: `is_over` became true.
+            UnknownHost: the host has no address.
+        """
         found: Future[list[str]] = Future()
 
         def look_up() -> None:

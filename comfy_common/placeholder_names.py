@@ -1,4 +1,4 @@
-"""How a placeholder model is told from a real one: by its name, which nothing else looks into."""
+"""Tells placeholder models from real ones by their file names."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ PREFIX = "placeholder"
 
 
 def is_placeholder(file: str) -> bool:
-    """Tell whether a model file was made here to stand in for a real one.
+    """Whether a model file is a placeholder, which this project made with random weights.
 
     Args:
-        file: its name, perhaps behind folders.
+        file: its name, with or without folders.
     """
     return file.replace("\\", "/").rpartition("/")[2].startswith(PREFIX)
 
 
 def real_files(files: Iterable[str]) -> list[str]:
-    """The files without placeholders; all of them where there is nothing else.
+    """The files without placeholders; all files if there are only placeholders.
 
     Args:
         files: names of model files.

@@ -1,7 +1,7 @@
-"""Compares a requirements.txt with the packages that are installed.
+"""Compares a requirements.txt with the installed packages of the running Python.
 
-It looks at the packages of the Python that runs it, so `python -m comfy_common.requirements FILE` lets another
-Python tell what it lacks. The virtual environment's Python has `packaging`; the system's need not.
+`python -m comfy_common.requirements FILE` does so for another Python. This needs `packaging`, which
+the virtual environment has, and the system's Python may lack.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-# ComfyUI's editor. A headless ComfyUI never opens it, so a newer release than the one asked for will do.
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+# ComfyUI's editor. A headless ComfyUI never opens it, so a newer release than required will do.
 EDITOR_PACKAGES = {"comfyui-frontend-package", "comfyui-workflow-templates", "comfyui-embedded-docs"}
 
 
@@ -21,8 +25,8 @@ class Unmet:
     """A requirement that the installed packages do not meet.
 
     Args:
-        requirement: as it stands in the file, such as "av>=16.0.0".
-        installed: the version that is installed; empty if none is.
+        requirement: as the file says, such as "av>=16.0.0".
+        installed: the installed version; empty if the package is missing.
     """
 
     requirement: str
@@ -30,21 +34,20 @@ class Unmet:
 
     def __str__(self) -> str:
         """Write it as "av>=16.0.0 (14.2.0 is installed)"."""
-        return f"{self.requirement} ({self.installed + ' is' if self.installed else 'not'} installed)"
+        found = f"{self.installed} is" if self.installed else "not"
+        return f"{self.requirement} ({found} installed)"
 
 
 def unmet_requirements(file: Path) -> list[Unmet]:
     """List the requirements of a file that the running Python's packages do not meet.
 
     Args:
-        file: a requirements.txt; one that is missing asks for nothing.
+        file: a requirements.txt; a missing file has no requirements.
 
     Returns:
-        Those requirements in order. Lines that name no package (options, bare URLs) are passed over.
+        The unmet requirements in order. Lines without a package (options, bare URLs) are skipped.
     """
     from packaging.requirements import InvalidRequirement, Requirement
-    from packaging.specifiers import SpecifierSet
-    from packaging.utils import canonicalize_name
 
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -54,39 +57,48 @@ def unmet_requirements(file: Path) -> list[Unmet]:
     for line in lines:
         try:
             requirement = Requirement(line.partition(" #")[0].strip())
-        except InvalidRequirement:  # an empty line and a comment too
+        except InvalidRequirement:  # also for an empty line or a comment
             continue
-        if requirement.marker and not requirement.marker.evaluate():
-            continue
-        allowed = requirement.specifier
-        if canonicalize_name(requirement.name) in EDITOR_PACKAGES:
-            allowed = SpecifierSet(str(allowed).replace("==", ">="))
-        try:
-            installed = version(requirement.name)
-        except PackageNotFoundError:
-            found.append(Unmet(str(requirement), ""))
-            continue
-        if not allowed.contains(installed, prereleases=True):
-            found.append(Unmet(str(requirement), installed))
+        if requirement.marker is None or requirement.marker.evaluate():
+            unmet = _unmet(requirement)
+            found += [unmet] if unmet else []
     return found
+
+
+def _unmet(requirement: Requirement) -> Unmet | None:
+    """Compare a requirement with the installed package; None if it is met."""
+    from packaging.specifiers import SpecifierSet
+    from packaging.utils import canonicalize_name
+
+    allowed = requirement.specifier
+    if canonicalize_name(requirement.name) in EDITOR_PACKAGES:
+        allowed = SpecifierSet(str(allowed).replace("==", ">="))
+    try:
+        installed = version(requirement.name)
+    except PackageNotFoundError:
+        return Unmet(str(requirement), "")
+    if allowed.contains(installed, prereleases=True):
+        return None
+    return Unmet(str(requirement), installed)
 
 
 def summary(unmet: list[Unmet], most: int = 5) -> str:
     """Name unmet requirements in one line.
 
     Args:
-        unmet: what :func:`unmet_requirements` found.
-        most: how many are named; the rest is counted.
+        unmet: the result of :func:`unmet_requirements`.
+        most: how many to name; the others are counted.
     """
+    named = ", ".join(map(str, unmet[:most]))
     rest = len(unmet) - most
-    return ", ".join(map(str, unmet[:most])) + (f" and {rest} more" if rest > 0 else "")
+    return f"{named} and {rest} more" if rest > 0 else named
 
 
 def install_command(comfyui_dir: Path | None = None) -> str:
-    """Give the command that installs what a ComfyUI asks for.
+    """The command that installs the requirements of a ComfyUI.
 
     Args:
-        comfyui_dir: a ComfyUI of the user's own; None for the one that the command brings.
+        comfyui_dir: a ComfyUI that the user has installed; None for the one of this project.
     """
     option = f" --comfyui-dir {shlex.quote(str(comfyui_dir))}" if comfyui_dir else ""
     return f"python3 -m comfy_setup install{option}"

@@ -1,7 +1,7 @@
-"""Reads the header of a safetensors file: names, dtypes and shapes of its tensors, and nothing else of it.
+"""Reads the header of a safetensors file, and checks that a model file is complete.
 
-It knows the file format (8 bytes of length, then JSON, then the data) and no model family.  The one home of what
-makes a model file whole, for `comfy_setup` and `comfy_worker`.  Standard library only.
+A safetensors file is 8 bytes with the header's length, then the header as JSON, then the data.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -13,33 +13,35 @@ from typing import Any
 SUFFIXES = {".safetensors", ".sft"}
 MAX_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
 LARGEST_NUMBER = 1 << 63
-# A tensor takes about eight values. Without a limit, a header of 100 MB would take gigabytes once it is parsed.
+# A tensor takes about eight values. Without a limit, parsing a header of 100 MB would take gigabytes.
 MAX_VALUES = 2_000_000
 
 
 class DamagedModel(Exception):
-    """A model file that is none, or not all of it; the words go behind its name: "is cut short ..."."""
+    """A file is not a model, or is incomplete. The text follows the file's name: "is cut short"."""
 
 
 def read_header(path: Path) -> dict[str, dict[str, Any]]:
-    """Read the tensors' names, dtypes and shapes out of a safetensors file.
+    """Read the tensors' names, dtypes and shapes from a safetensors file.
 
     Args:
         path: the file.
 
     Returns:
-        `{name: {"dtype": "F16", "shape": [320, 4, 3, 3], "data_offsets": [0, 23040]}}`, without the metadata.
+        `{name: {"dtype": "F16", "shape": [320, 4, 3, 3], "data_offsets": [0, 23040]}}`, without the
+        metadata.
 
     Raises:
-        DamagedModel: it is no safetensors file (a web page, a pickle), is cut short, or longer than it says.
-        OSError: it cannot be read.
+        DamagedModel: the file is not a safetensors file (but a web page or a pickle, for example),
+            is cut short, or is longer than its header says.
+        OSError: the file cannot be read.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)
         length = int.from_bytes(start[:8], "little")
         if start[8:] != b"{" or length > MAX_HEADER_BYTES:
-            raise DamagedModel(f"is no safetensors file but {_found(start)}")
+            raise DamagedModel(f"is not a safetensors file but {_found(start)}")
         text = start[8:] + file.read(length - 1)
     if len(text) < length:
         raise DamagedModel("is cut short in its header")
@@ -50,7 +52,7 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
         header.pop("__metadata__", None)
         end = max(map(_end_of, header.values()), default=0)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError):
-        # The error itself is not shown: it may quote a number of thousands of digits.
+        # The error itself is not shown, since it may quote a number with thousands of digits.
         raise DamagedModel("has a damaged safetensors header") from None
     if size != 8 + length + end:
         how = "cut short" if size < 8 + length + end else "longer than its header says"
@@ -59,10 +61,10 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _end_of(tensor: dict[str, Any]) -> int:
-    """Where a tensor's bytes end, behind the header.
+    """Where a tensor's bytes end, counted from the end of the header.
 
     Raises:
-        TypeError: the tensor is not described as the format demands.
+        TypeError: the tensor is not described as the format requires.
         KeyError: the same.
         ValueError: the same.
     """
@@ -73,22 +75,22 @@ def _end_of(tensor: dict[str, Any]) -> int:
         if not isinstance(number, int) or isinstance(number, bool):
             raise TypeError("a number that is not an integer")
         if not 0 <= number < LARGEST_NUMBER:
-            raise ValueError("a number that no file can have")
+            raise ValueError("a number that is too large for any file")
     if begin > end:
         raise ValueError("a tensor that ends before it begins")
     return int(end)
 
 
 def check_whole(path: Path, suffix: str) -> None:
-    """Make sure that a model file has all its bytes, as far as its format says.
+    """Make sure that a model file is complete, as far as its format shows.
 
     Args:
         path: a model file of any format.
-        suffix: what its name ends in, or will.
+        suffix: the suffix of the file's final name.
 
     Raises:
-        DamagedModel: it is empty; for safetensors also whatever :func:`read_header` finds.
-        OSError: it cannot be read.
+        DamagedModel: the file is empty, or :func:`read_header` raises it.
+        OSError: the file cannot be read.
     """
     if suffix.lower() in SUFFIXES:
         read_header(path)

@@ -1,7 +1,7 @@
-"""Where a model file comes from: a file of a Hugging Face repository, or any other URL.
+"""Reads where a model file comes from: a file of a Hugging Face repository, or any other URL.
 
-The one home of how such a word is read, and of which token goes to which host.  No word of a source that is shown
-holds a query or a password.  Standard library only; fetches nothing.
+Also decides which token each host receives. The readable form of a source never contains a query or
+a password. Standard library only.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ CIVITAI = "civitai.com"
 LONGEST_SHOWN = 200
 SHORT = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?/(?P<file>.+)")
 FILE_PAGE = re.compile(r"/(?P<repo>[\w.-]+/[\w.-]+)/(?:resolve|blob)/(?P<revision>[^/]+)/(?P<file>.+)")
+HUB_FORM = "a file of the hub is written hf:owner/repo/file"
+URL_FORM = "a model is given by a URL that begins with https://, or as hf:owner/repo/file"
 
 
 class SourceError(SetupError):
-    """A word that is neither a URL nor a file of a repository."""
+    """A text is neither a URL nor a file of a repository."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """What may be shown to whom, and reached.
+    """The tokens that a download may send, and the addresses that it may reach.
 
     Args:
-        hf_token: for the hub, empty for none.
-        civitai_token: for civitai.com, empty for none.
-        endpoint: where the hub is.
+        hf_token: the token for the hub; empty for none.
+        civitai_token: the token for civitai.com; empty for none.
+        endpoint: the URL of the hub.
         private: whether URLs may lead to addresses that are not public, and through proxies.
     """
 
@@ -44,7 +46,7 @@ class Access:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Access:
-        """Read the tokens and the hub's address; for an operator, who may reach every address.
+        """Read the tokens and the hub's URL, for an operator, who may reach every address.
 
         Args:
             environ: may hold HF_TOKEN, CIVITAI_TOKEN and HF_ENDPOINT.
@@ -58,11 +60,11 @@ class Source:
     """Where one model file comes from.
 
     Args:
-        host: for the hub always huggingface.co, whatever its endpoint is.
-        file: its path in the repository, or in the URL.
-        url: the whole URL, may hold secrets; empty for a file of the hub.
-        repo: "owner/name", empty where it is not the hub's.
-        revision: of that repository.
+        host: for the hub always huggingface.co, also if its endpoint is another.
+        file: the path in the repository, or in the URL.
+        url: the full URL, which may contain secrets; empty for a file of the hub.
+        repo: "owner/name"; empty if the file is not on the hub.
+        revision: the revision of the repository.
     """
 
     host: str
@@ -73,7 +75,7 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """The source as anyone may read it; of a long one, its beginning and its end."""
+        """The source without secrets; a long one is shortened in the middle."""
         text = f"hf:{self.repo}/{self.file}" if self.repo else f"{self.host}{self.file}"
         if len(text) <= LONGEST_SHOWN:
             return text
@@ -81,22 +83,27 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The file's name, as far as the source tells it."""
+        """The name of the file, by the source."""
         return PurePosixPath(self.file).name
 
     def token(self, access: Access) -> str:
-        """The token that its host is shown, empty for none.
+        """The token that the source's host receives; empty for none.
 
         Args:
-            access: the tokens there are.
+            access: all tokens.
         """
         if self.repo:
             return access.hf_token
-        return access.civitai_token if self.host == CIVITAI or self.host.endswith(f".{CIVITAI}") else ""
+        return access.civitai_token if self.is_civitai else ""
+
+    @property
+    def is_civitai(self) -> bool:
+        """Whether the file is on civitai.com."""
+        return self.host == CIVITAI or self.host.endswith(f".{CIVITAI}")
 
 
 def is_source(text: str) -> bool:
-    """Tell whether a word means a file to fetch rather than one that is installed.
+    """Whether a text names a file to download, and not an installed file.
 
     Args:
         text: as a client wrote it.
@@ -108,29 +115,45 @@ def read_source(text: str, endpoint: str = HUB) -> Source:
     """Read where a file comes from.
 
     Args:
-        text: `hf:owner/repo/file`, `hf:owner/repo@revision/file`, or a URL; the URL of a file's page on the hub
-            means the file.
-        endpoint: where the hub is.
+        text: `hf:owner/repo/file`, `hf:owner/repo@revision/file`, or a URL. The URL of a file's page
+            on the hub means the file itself.
+        endpoint: the URL of the hub.
 
     Returns:
         The source.
 
     Raises:
-        SourceError: it is none.
+        SourceError: the text is neither.
     """
-    control = re.search(r"[\x00-\x1f\x7f]", unquote(text))  # it would stand in logs
-    if text.startswith("hf:"):
-        if not control and (short := SHORT.fullmatch(text)) and ".." not in PurePosixPath(short["file"]).parts:
-            return Source("huggingface.co", short["file"], "", short["repo"], short["revision"] or "main")
-        raise SourceError("a file of the hub is written hf:owner/repo/file")
+    return _hub_file(text) if text.startswith("hf:") else _file_at_url(text, endpoint)
+
+
+def _has_control_characters(text: str) -> bool:
+    """Whether a text contains characters that could forge lines in a log."""
+    return re.search(r"[\x00-\x1f\x7f]", unquote(text)) is not None
+
+
+def _hub_file(text: str) -> Source:
+    short = SHORT.fullmatch(text)
+    if short is None or _has_control_characters(text):
+        raise SourceError(HUB_FORM)
+    if ".." in PurePosixPath(short["file"]).parts:
+        raise SourceError(HUB_FORM)
+    return Source("huggingface.co", short["file"], "", short["repo"], short["revision"] or "main")
+
+
+def _file_at_url(text: str, endpoint: str) -> Source:
     try:
         parts = urlsplit(text)
         host, _port = (parts.hostname or "").lower(), parts.port
         hub = urlsplit(endpoint)
     except ValueError:
-        host = ""
-    if not host or parts.scheme not in ("http", "https") or control or re.search(r"[\s\\]", text):
-        raise SourceError("a model is given by a URL that begins with https://, or as hf:owner/repo/file")
+        raise SourceError(URL_FORM) from None
+    if not host or parts.scheme not in ("http", "https"):
+        raise SourceError(URL_FORM)
+    # Programs disagree about where a host with a backslash ends.
+    if _has_control_characters(text) or re.search(r"[\s\\]", text):
+        raise SourceError(URL_FORM)
     page = FILE_PAGE.fullmatch(parts.path)
     if page and (host in HUB_HOSTS or parts.netloc == hub.netloc):
         file = unquote(page["file"])

@@ -1,10 +1,10 @@
-"""Writes sizes and durations as people say them."""
+"""Formats sizes and durations for people."""
 
 from __future__ import annotations
 
 
 def duration(seconds: float) -> str:
-    """Write a duration as people say it.
+    """Format a duration.
 
     Args:
         seconds: 0 or more.
@@ -24,7 +24,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Write a number of bytes as people say it.
+    """Format a number of bytes.
 
     Args:
         count: bytes, 0 or more.

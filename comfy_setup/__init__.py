@@ -1,5 +1,5 @@
-"""Gets a machine ready for the worker: packages, ComfyUI, a first picture, the tests.
+"""The command line: installs packages and ComfyUI, makes a first picture, runs the tests.
 
-It needs nothing but Python's standard library until its virtual environment stands, and knows nothing of
-`comfy_worker`.  This file and `__main__.py` must parse on any Python, however old.
+It uses only Python's standard library until its virtual environment is installed, and never imports
+`comfy_worker`. This file and `__main__.py` must parse on any Python, however old.
 """

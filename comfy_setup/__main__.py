@@ -1,6 +1,6 @@
-"""The door: says so in one line if this Python is too old, else hands over to the command line.
+"""Starts the command line, or says in one line that this Python is too old.
 
-This file keeps to syntax that an old Python can read, or it could not say its line.
+This file uses only syntax that an old Python can read. Otherwise Python would show a syntax error.
 """
 
 import sys
@@ -10,13 +10,13 @@ OLDEST = (3, 10)
 
 def complaint(version):
     # type: (tuple[int, ...]) -> str
-    """Say what is wrong with a Python of this version.
+    """Say what is wrong with a version of Python.
 
     Args:
         version: major and minor number.
 
     Returns:
-        One line for the user, empty if the version will do.
+        One line for the user; empty if the version is supported.
     """
     if tuple(version) >= OLDEST:
         return ""
@@ -24,7 +24,7 @@ def complaint(version):
     return (
         "comfy_setup needs Python 3.10 or newer and this is Python "
         + found
-        + ": call it with a newer one, e.g. `python3.11 -m comfy_setup run`."
+        + ": run it with a newer one, e.g. `python3.11 -m comfy_setup run`."
     )
 
 

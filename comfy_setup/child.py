@@ -1,6 +1,6 @@
-"""Running a program as a step: its output goes to the log, its lines to whoever counts, its failure into one line.
+"""Runs a program as a step of the installation, and explains its failure in one line.
 
-It knows pip's, uv's and git's ways of failing, and nothing of what they are called for.
+The program's output goes to a log. The known errors of pip, uv and git are listed here.
 """
 
 from __future__ import annotations
@@ -21,57 +21,61 @@ from typing import IO
 from comfy_common import offline
 from comfy_common.console import Step
 from comfy_common.errors import SetupError
+from comfy_common.fault_patterns import DISK_FULL
 
 TAIL_LINES = 60
 END_WITHIN_S = 5.0
 PR_SET_PDEATHSIG = 1
 
-# Said in front of what to check; `explain` adds the host, the proxy and how a mirror is set.
+# `explain` adds what to check: the host, the proxy and a mirror.
 NO_NETWORK = "no network, or the server does not answer"
 NO_ACCESS = "the server refuses access: check the address, the user and the password"
-FULL_DISK = "the disk is full: make room (doctor shows what is free) and call again"
-# What a failing program says, and what that means for the user.  The first that fits wins.
+FULL_DISK = "the disk is full: free some space (doctor shows how much is free) and run this again"
+# Patterns in a failing program's output, and what they mean for the user. The first match wins.
 REASONS = [
-    (r"No space left on device|os error 28|Errno 28|Disk quota exceeded", FULL_DISK),
+    (DISK_FULL.pattern, FULL_DISK),
     (
         r"[Hh]ash mismatch|DO NOT MATCH THE HASHES",
-        "a downloaded file is not the one that was locked (sha256 differs): the package index or a proxy changed "
-        "it; call again, and try another index if it stays so",
+        "a downloaded file is not the locked one (sha256 differs): the package index or a proxy has "
+        "changed it; run this again, and use another index if the error stays",
     ),
     (
         r"certificate verify failed|invalid peer certificate|UnknownIssuer|SSL certificate problem",
-        "the server's certificate is not trusted here: point SSL_CERT_FILE at your organisation's certificates",
+        "this machine does not trust the server's certificate: set SSL_CERT_FILE to the file with "
+        "your organisation's certificates",
     ),
     (
-        r"\b(401 Unauthorized|403 Forbidden|407 Proxy Auth)|status code: 40[137]|Authentication failed"
-        r"|could not read Username",
+        r"\b(401 Unauthorized|403 Forbidden|407 Proxy Auth)|status code: 40[137]"
+        r"|Authentication failed|could not read Username",
         NO_ACCESS,
     ),
     (
-        r"dns error|Connection refused|failed to lookup address|Failed to establish a new connection"
-        r"|NewConnectionError|Name or service not known|name resolution|Network is unreachable|No route to host"
-        r"|Could not resolve host|[Cc]ould not connect|Failed to connect|timed out|tcp connect error"
-        r"|ConnectionResetError|Connection reset|network connectivity is disabled|error sending request"
-        r"|Operation too slow|early EOF|RPC failed",
+        r"dns error|Connection refused|failed to lookup address"
+        r"|Failed to establish a new connection|NewConnectionError|Name or service not known"
+        r"|name resolution|Network is unreachable|No route to host|Could not resolve host"
+        r"|[Cc]ould not connect|Failed to connect|timed out|tcp connect error"
+        r"|ConnectionResetError|Connection reset|network connectivity is disabled"
+        r"|error sending request|Operation too slow|early EOF|RPC failed",
         NO_NETWORK,
     ),
     (
         r"detected dubious ownership",
-        "Git does not trust that repository, as it belongs to another user: call `git config --global --add "
-        "safe.directory FOLDER` with its folder",
+        "Git does not trust that repository, since it belongs to another user: run "
+        "`git config --global --add safe.directory FOLDER` with its folder",
     ),
     (
         r"does not appear to be a git repository|not a git repository|repository '.*' not found",
-        "there is no Git repository at that address: name one with --comfyui-source, or use a folder of files as "
-        "it is with --comfyui-dir",
+        "there is no Git repository at that address: name one with --comfyui-source, or use a folder "
+        "of files with --comfyui-dir",
     ),
     (
-        r"unable to read [0-9a-f]{40}|missing blob|promisor remote|bad object|did not receive expected object",
+        r"unable to read [0-9a-f]{40}|missing blob|promisor remote|bad object"
+        r"|did not receive expected object",
         "that repository lacks some of the files of this version: name a complete one",
     ),
     (
         r"No matching distribution|No solution found|was not found in the package registry",
-        "the package index cannot be reached or has no packages that fit together: check pip's index settings",
+        "the package index cannot be reached, or has no packages that fit together: check pip's index settings",
     ),
 ]
 
@@ -80,8 +84,8 @@ class ProgramFailed(SetupError):
     """A program failed.
 
     Args:
-        sentence: what it was called for, why it failed, and where its full output is.
-        output: the last lines that it printed.
+        sentence: which step failed, why, and where the full output is.
+        output: the last lines of the program's output.
     """
 
     def __init__(self, sentence: str, output: str) -> None:
@@ -100,22 +104,30 @@ def explain(output: str, environ: Mapping[str, str] | None = None) -> str:
     """Say why a program failed.
 
     Args:
-        output: the last lines that it printed.
-        environ: its environment, which may name a proxy; ours if absent.
+        output: the last lines of the program's output.
+        environ: the program's environment, which may name a proxy; ours if absent.
 
     Returns:
-        What is wrong and what to do, or the last line of the output if the reason is not a known one.
+        What is wrong and what to do, or the last line of the output if the reason is not known.
     """
+    reason = _known_reason(output)
+    if not reason:
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        return lines[-1] if lines else "it printed nothing"
+    if reason == NO_NETWORK:
+        host = offline.host_in(output)
+        advice = offline.advice(host, os.environ if environ is None else environ)
+        return f"{reason}: {advice}; then run this again, finished downloads are kept"
+    # uv says which requirements contradict each other.
+    because = re.search(r"Because .*?(?:unsatisfiable|cannot be used)\.", output, re.DOTALL)
+    return f"{reason} ({' '.join(because[0].split())})" if because else reason
+
+
+def _known_reason(output: str) -> str:
     for pattern, reason in REASONS:
         if re.search(pattern, output):
-            if reason == NO_NETWORK:
-                what = offline.advice(offline.host_in(output), os.environ if environ is None else environ)
-                return f"{reason}: {what}; then call again, what is already downloaded is kept"
-            # uv says which requirements contradict each other.
-            because = re.search(r"Because .*?(?:unsatisfiable|cannot be used)\.", output, re.DOTALL)
-            return f"{reason} ({' '.join(because[0].split())})" if because else reason
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return lines[-1] if lines else "it printed nothing"
+            return reason
+    return ""
 
 
 @dataclass(frozen=True)
@@ -123,9 +135,10 @@ class Runner:
     """Runs programs under the lock of one install.
 
     Args:
-        lock: an open file that holds the install's lock.  It is the standard input of every program, so the lock
-            is not free before the last of them (and of their own children) has ended, even if we are killed.
-        log: the file that keeps all output.
+        lock: the open file with the install's lock. It is the standard input of every program, so
+            that the lock stays until the last program and its children have ended, even if this
+            process is killed.
+        log: the file for all output.
         environ: the programs' environment.
     """
 
@@ -144,17 +157,18 @@ class Runner:
         """Run a program to its end.
 
         Args:
-            step: what is being done; it is kept moving meanwhile.
+            step: shows that the program is running.
             command: the program and its arguments.
-            on_line: gets each line of its output (both streams).
-            settings: environment variables on top.
-            folder: where it runs, None for where we do.
+            on_line: receives each line of its output (of both streams).
+            settings: further environment variables.
+            folder: the working directory; None for the current one.
 
         Returns:
             The last lines of its output.
 
         Raises:
-            ProgramFailed: it failed; the line says why and names the log. `Unreachable` where a server is why.
+            Unreachable: it failed because of a server.
+            ProgramFailed: it failed. The sentence says why and names the log.
         """
         tail: deque[str] = deque(maxlen=TAIL_LINES)
         with self.log.open("a", encoding="utf-8") as log:
@@ -187,7 +201,7 @@ class Runner:
 
 
 def _lines(child: subprocess.Popen[bytes], step: Step) -> Iterator[str]:
-    """Yield the lines of the child's output as they come, and let the step tick between them."""
+    """Yield the lines of the child's output at once, and update the step between them."""
     assert child.stdout
     with child.stdout as pipe:
         rest = b""
@@ -215,7 +229,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """Give what a child must call so that a kill of ours is its own end too (Linux alone can)."""
+    """What a child calls at its start so that it ends when we are killed (only on Linux)."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""Fetches one version out of a Git repository: a tag, a branch, a commit or the latest release."""
+"""Downloads one version from a Git repository: a tag, a branch, a commit or the latest release."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ RELEASE = re.compile(r"refs/tags/v?\d+(\.\d+)+")
 SETTINGS = {
     "GIT_TERMINAL_PROMPT": "0",
     "LC_ALL": "C",
-    # A transfer that stands still for that many seconds has failed.
+    # A transfer that stalls for that many seconds has failed.
     "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
     "GIT_HTTP_LOW_SPEED_TIME": "30",
 }
 NO_SUCH_COMMIT = re.compile(r"not our ref|unadvertised object|[Cc]ouldn't find remote ref|unknown revision")
+GIT_IS_MISSING = "git is missing: install it (Debian and Ubuntu: `apt install git`) and run this again"
 
 
 @dataclass(frozen=True)
 class Revision:
-    """A version that a repository has.
+    """A version of a repository.
 
     Args:
-        ref: what Git is asked for: `refs/tags/...`, `refs/heads/...` or a commit.
+        ref: what Git fetches: `refs/tags/...`, `refs/heads/...` or a commit.
         commit: all 40 digits.
-        moves: whether the same words may mean another commit tomorrow.
+        moves: whether the same name may mean another commit tomorrow.
     """
 
     ref: str
@@ -48,12 +49,12 @@ class Revision:
 
 @dataclass(frozen=True)
 class Repository:
-    """A Git repository somewhere else, or on this machine's disk.
+    """A Git repository on a server, or on this machine's disk.
 
     Args:
-        url: anything that Git takes.
+        url: any URL that Git supports.
         runner: runs Git.
-        step: shows how far it is.
+        step: shows the progress.
     """
 
     url: str
@@ -64,20 +65,16 @@ class Repository:
         """Look a version up.
 
         Args:
-            version: a tag (its leading v may be left away or added), a branch, a commit in full or abbreviated to
-                seven digits or more, or `latest`.
-            scratch: a folder that is not there yet; used where only the whole history tells.
+            version: a tag (with or without a leading v), a branch, a commit in full or abbreviated
+                to at least seven digits, or `latest`.
+            scratch: a folder that does not exist yet; used for the history of the repository.
 
         Raises:
             SetupError: the repository has no such version.
         """
         refs = self._refs()
         if version == LATEST:
-            releases = [ref for ref in refs if RELEASE.fullmatch(ref)]
-            if not releases:
-                raise SetupError(f"{self.url} has no tags of versions: name a branch or a commit")
-            ref = max(releases, key=lambda name: parse_version(name.removeprefix("refs/tags/")))
-            return Revision(ref, refs[ref], moves=True)
+            return self._latest(refs)
         other = version.removeprefix("v") if version.startswith("v") else f"v{version}"
         for ref in (f"refs/tags/{version}", f"refs/tags/{other}", f"refs/heads/{version}"):
             if ref in refs:
@@ -89,12 +86,19 @@ class Repository:
             return Revision(commit, commit)
         raise self._has_no(version, refs)
 
+    def _latest(self, refs: Mapping[str, str]) -> Revision:
+        releases = [ref for ref in refs if RELEASE.fullmatch(ref)]
+        if not releases:
+            raise SetupError(f"{self.url} has no tags of versions: name a branch or a commit")
+        ref = max(releases, key=lambda name: parse_version(name.removeprefix("refs/tags/")))
+        return Revision(ref, refs[ref], moves=True)
+
     def fetch(self, revision: Revision, folder: Path) -> str:
         """Put the files of a version into a folder, without the history.
 
         Args:
-            revision: what :meth:`find` found.
-            folder: it is made.
+            revision: the result of :meth:`find`.
+            folder: created here.
 
         Returns:
             The commit, all 40 digits.
@@ -118,16 +122,16 @@ class Repository:
         """List the tags and branches with their commits."""
         refs: dict[str, str] = {}
         for line in self._git(["ls-remote", "--tags", "--heads", "--", self.url]):
-            # Of a tag with a message `NAME^{}` is the commit, and comes after NAME.
+            # For a tag with a message, `NAME^{}` is the commit, and follows NAME.
             if match := re.fullmatch(r"([0-9a-f]{40})\t(refs/\S+?)(\^\{\})?", line):
                 refs[match[2]] = match[1]
         return refs
 
     def _full_commit(self, abbreviated: str, scratch: Path) -> str:
-        """Find the commit that begins so, in the history without its files."""
+        """Find a commit by its first digits, in the history without files."""
         self._git(["init", "--quiet", "--bare", scratch])
-        what = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
-        self._git(["-C", scratch, "fetch", "--progress", "--filter=tree:0", "--", self.url, *what])
+        refs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
+        self._git(["-C", scratch, "fetch", "--progress", "--filter=tree:0", "--", self.url, *refs])
         try:
             return self._git(["-C", scratch, "rev-parse", "--verify", f"{abbreviated}^{{commit}}"])[-1]
         except SetupError as error:
@@ -137,7 +141,7 @@ class Repository:
         releases = [ref.removeprefix("refs/tags/") for ref in refs if RELEASE.fullmatch(ref)]
         newest = max(releases, key=parse_version, default="")
         hint = f"; its newest version is {newest}" if newest else ""
-        return SetupError(f"{self.url} has no tag, branch or commit {version}: name one that it has{hint}")
+        return SetupError(f"{self.url} has no tag, branch or commit {version}: name an existing one{hint}")
 
     def _git(self, arguments: Sequence[str | Path]) -> list[str]:
         lines: list[str] = []
@@ -152,28 +156,28 @@ class Repository:
 
 
 def check_repository(url: str, environ: Mapping[str, str]) -> None:
-    """Make sure that Git is there and that a repository's server answers.
+    """Make sure that Git is installed and that a repository's server answers.
 
     Args:
-        url: the repository's.
+        url: the repository's URL.
         environ: Git's environment.
 
     Raises:
-        SetupError: there is no Git.
+        SetupError: Git is not installed.
         Unreachable: the server does not answer.
     """
     if not has_git(environ):
-        raise SetupError("git is missing: install it (Debian and Ubuntu: `apt install git`) and call again")
-    # Git's own setting comes before the environment's.
-    asked = ["git", "config", "--get-urlmatch", "http.proxy", url]
-    configured = subprocess.run(asked, env=dict(environ), capture_output=True, text=True).stdout.strip()
-    if reason := why_unreachable(url, configured or proxy_for(url, environ)):
-        what = offline.advice(urlsplit(url).hostname or "", environ)
-        raise Unreachable(f"{url} cannot be reached: {reason}; {what}")
+        raise SetupError(GIT_IS_MISSING)
+    # Git's own setting takes precedence over the environment.
+    command = ["git", "config", "--get-urlmatch", "http.proxy", url]
+    finished = subprocess.run(command, env=dict(environ), capture_output=True, text=True)
+    if reason := why_unreachable(url, finished.stdout.strip() or proxy_for(url, environ)):
+        advice = offline.advice(urlsplit(url).hostname or "", environ)
+        raise Unreachable(f"{url} cannot be reached: {reason}; {advice}")
 
 
 def has_git(environ: Mapping[str, str]) -> bool:
-    """Tell whether Git is installed.
+    """Whether Git is installed.
 
     Args:
         environ: its PATH is searched.

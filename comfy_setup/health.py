@@ -1,6 +1,6 @@
-"""Whether the ComfyUI of this machine answers: the container's HEALTHCHECK, run as `python -m comfy_setup.health`.
+"""Checks that ComfyUI answers. The container's HEALTHCHECK runs `python -m comfy_setup.health`.
 
-It knows of the worker only that it starts ComfyUI as a process, with its port on the command line.
+ComfyUI's port is read from the command line of its process.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ def comfyui_port(proc: Path = Path("/proc")) -> int | None:
     """Find the port that the ComfyUI of our user listens on.
 
     Args:
-        proc: where Linux shows its processes.
+        proc: the folder where Linux shows its processes.
 
     Returns:
-        The port, None if no ComfyUI runs.
+        The port; None if no ComfyUI runs.
     """
     for file in proc.glob("[0-9]*/cmdline"):
         try:
-            words = file.read_bytes().split(b"\0") if file.stat().st_uid == os.getuid() else []
+            if file.stat().st_uid != os.getuid():
+                continue
+            arguments = file.read_bytes().split(b"\0")
         except OSError:
-            continue  # it has just ended
-        if b"main.py" in words and b"--port" in words:
-            return int(words[words.index(b"--port") + 1])
+            continue  # the process has just ended
+        if b"main.py" in arguments and b"--port" in arguments:
+            return int(arguments[arguments.index(b"--port") + 1])
     return None
 
 
 def healthy(port: int | None) -> bool:
-    """Tell whether ComfyUI answers.
+    """Whether ComfyUI answers.
 
     Args:
-        port: that it listens on, None if it does not run.
+        port: ComfyUI's port; None if ComfyUI does not run.
     """
     if port is None:
         return False

@@ -1,6 +1,7 @@
-"""Getting the machine ready, in order: environment, ComfyUI, packages, bytecode, custom nodes.
+"""Installs everything in order: environment, ComfyUI, packages, bytecode, custom nodes.
 
-Every step looks first whether it is needed, and can be killed at any point: the next call repairs what it left.
+Every step is skipped if it is finished already. A step may be killed at any point: the next call
+repairs what it left.
 """
 
 from __future__ import annotations
@@ -26,29 +27,31 @@ FIRST_INSTALL_BYTES = 9e9
 def install(
     console: Console, environ: Mapping[str, str], choice: Choice, cuda: str = "", dev: bool = False
 ) -> None:
-    """Get the machine ready; what is there already is kept.
+    """Install everything that is missing.
 
     Args:
-        console: where the story is told.
-        environ: the environment; `COMFYUI_DIR` names a ComfyUI to use as it is.
-        choice: which ComfyUI.
-        cuda: which CUDA version torch is built for, a key of `packages.WORKER_LOCKS`; empty: as it is, else the
-            default.
-        dev: also what tests and checks need.
+        console: shows the steps.
+        environ: the environment; `COMFYUI_DIR` names a ComfyUI that is used unchanged.
+        choice: which ComfyUI to install.
+        cuda: the CUDA version that torch is built for, a key of `packages.WORKER_LOCKS`; empty to
+            keep the installed one, or to install the default.
+        dev: also install the packages for tests and checks.
 
     Raises:
-        SetupError: one line for the user.
-        OSError: the disk did not take a file.
+        SetupError: a step failed; one line for the user.
+        OSError: the disk failed.
     """
     with install_lock(console) as lock:
         runner = Runner(lock, paths.CACHE / "install.log", environ)
         cuda = cuda or packages.chosen_cuda()
-        # A link leads to another checkout's environment, which other processes use: nothing here changes it.
+        # A link leads to the environment of another checkout, which must not change.
         is_linked = paths.VENV.is_symlink()
         is_ready = packages.ready(cuda, dev and is_linked)
         if is_linked and not is_ready:
-            where = paths.VENV.readlink()
-            console.say(f"{paths.VENV.name} is a link to {where}: used as it is, though not made from these locks")
+            console.say(
+                f"{paths.VENV.name} is a link to {paths.VENV.readlink()}: "
+                "it is used unchanged, although it does not match the lock files"
+            )
         elif not is_ready:
             check_disk(shutil.disk_usage(paths.REPO).free, environ)
             packages.make_environment(console, runner)
@@ -61,43 +64,48 @@ def install(
 
 
 def check_disk(free: float, environ: Mapping[str, str]) -> None:
-    """Make sure that a first install fits before gigabytes are fetched.
+    """Make sure that a first install fits before it downloads gigabytes.
 
     Args:
-        free: bytes free where the repository lies.
-        environ: says where uv's cache is; what is in there need not come again.
+        free: free bytes on the disk of the repository.
+        environ: names uv's cache; files in it are not downloaded again.
 
     Raises:
-        SetupError: it does not fit.
+        SetupError: the install does not fit.
     """
     if free >= FIRST_INSTALL_BYTES:
         return
-    home = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "/")) / ".cache"
-    cache = Path(environ.get("UV_CACHE_DIR") or Path(home) / "uv")
-    same_disk = cache.is_dir() and cache.stat().st_dev == paths.REPO.stat().st_dev
-    cached = sum(entry.stat().st_size for entry in cache.rglob("*") if entry.is_file()) if same_disk else 0
-    if free + cached < FIRST_INSTALL_BYTES:
+    if free + _cached_bytes(environ) < FIRST_INSTALL_BYTES:
         raise SetupError(
             f"the disk of {paths.REPO} has {size(free)} free and a first install needs about "
-            f"{size(FIRST_INSTALL_BYTES)}: make room, or put the checkout on another disk"
+            f"{size(FIRST_INSTALL_BYTES)}: free some space, or move the checkout to another disk"
         )
+
+
+def _cached_bytes(environ: Mapping[str, str]) -> int:
+    """The size of uv's cache if it is on the disk of the repository."""
+    caches = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "/")) / ".cache"
+    cache = Path(environ.get("UV_CACHE_DIR") or Path(caches) / "uv")
+    if not cache.is_dir() or cache.stat().st_dev != paths.REPO.stat().st_dev:
+        return 0
+    return sum(entry.stat().st_size for entry in cache.rglob("*") if entry.is_file())
 
 
 @contextmanager
 def install_lock(console: Console) -> Iterator[IO[bytes]]:
-    """Keep other processes from changing this machine at the same time; waits for one that does.
+    """Keep other processes from installing at the same time; waits for one that does.
 
     Args:
-        console: told if there is one.
+        console: says if this call waits.
 
     Yields:
-        The open file that holds the lock; whoever inherits it holds the lock too.
+        The open file with the lock. A process that inherits the file holds the lock too.
     """
     paths.CACHE.mkdir(exist_ok=True)
     with (paths.CACHE / "install.lock").open("a+b") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.say("Another install is at work here: waiting for it to end")
+            console.say("Another installation is running here: waiting for its end")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock

@@ -1,4 +1,4 @@
-"""Small files that say that a step is finished, and of what."""
+"""Reads and writes markers: small files that say which step is finished, and its inputs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ def file_hash(path: Path) -> str:
     """Hash a small file.
 
     Args:
-        path: a file that is there.
+        path: an existing file.
 
     Returns:
-        Its sha256 in hex.
+        The sha256 in hex.
     """
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def read_stamp(path: Path) -> dict[str, str]:
-    """Read what a finished step wrote of itself.
+def read_marker(path: Path) -> dict[str, str]:
+    """Read the marker of a finished step.
 
     Args:
-        path: the stamp.
+        path: the marker.
 
     Returns:
-        Its entries; none if there is no such file or it is no stamp.
+        Its entries; empty if the file is missing or is not a marker.
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
@@ -36,12 +36,12 @@ def read_stamp(path: Path) -> dict[str, str]:
     return entries if isinstance(entries, dict) else {}
 
 
-def write_stamp(path: Path, entries: Mapping[str, str]) -> None:
-    """Write a stamp, whole or not at all.
+def write_marker(path: Path, entries: Mapping[str, str]) -> None:
+    """Write a marker. A reader never sees half of it.
 
     Args:
-        path: the stamp.
-        entries: what the finished step says of itself.
+        path: the marker.
+        entries: the inputs of the finished step.
     """
     part = path.with_suffix(".part")
     part.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")

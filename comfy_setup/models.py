@@ -1,4 +1,4 @@
-"""Model files: which are there, which models.txt names, and the placeholder for a machine that has none."""
+"""Lists and checks the installed model files and those of models.txt; makes the placeholder."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from comfy_common import model_folders as places
-from comfy_common import paths
+from comfy_common import model_folders, paths
 from comfy_common.console import Console
 from comfy_common.download import digest_of
 from comfy_common.errors import SetupError
@@ -22,25 +21,25 @@ PLACEHOLDER = Path("checkpoints") / "placeholder-sd15.safetensors"
 
 
 def folders(environ: Mapping[str, str]) -> dict[str, list[Path]]:
-    """Say where models are looked for, by kind.
+    """The folders that ComfyUI searches for models, by `checkpoints`, `loras` ...
 
     Args:
         environ: may hold MODELS_DIR, COMFYUI_DIR, VOLUME_DIR and MODELS_CACHE_DIR.
     """
-    return places.model_folders(paths.comfyui_dir(environ), paths.model_roots(environ))
+    return model_folders.model_folders(paths.comfyui_dir(environ), paths.model_roots(environ))
 
 
 def damage(path: Path, sha256: str = "") -> str:
-    """Say what is wrong with a model file, as far as its format and its hash tell; empty for nothing.
+    """Say what is wrong with a model file, by its format and its hash; empty for nothing.
 
     Args:
         path: a model file.
-        sha256: that it must have, in hex; empty if that is not known.
+        sha256: the expected hash in hex; empty if it is not known.
     """
     try:
         check_whole(path, path.suffix)
         if sha256 and digest_of(path) != sha256:
-            return "is not the file that models.txt means: its sha256 differs"
+            return "is not the file of models.txt: its sha256 differs"
     except DamagedModel as error:
         return str(error)
     except OSError as error:
@@ -49,16 +48,17 @@ def damage(path: Path, sha256: str = "") -> str:
 
 
 def ensure_checkpoint(console: Console, environ: Mapping[str, str]) -> bool:
-    """Make the placeholder checkpoint if there is no checkpoint; only inside the virtual environment.
+    """Make the placeholder checkpoint if there is no checkpoint. Needs the virtual environment.
 
     Args:
-        console: told what it is, and how to get real weights.
+        console: explains the placeholder, and how to install real weights.
         environ: may hold MODELS_DIR and COMFYUI_DIR.
 
     Returns:
-        Whether there is nothing but placeholders.
+        Whether all checkpoints are placeholders.
     """
-    checkpoints = list(chain(*places.model_files(folders(environ)).get("checkpoints", {}).values()))
+    installed = model_folders.model_files(folders(environ))
+    checkpoints = list(chain(*installed.get("checkpoints", {}).values()))
     if any(not is_placeholder(path.name) for path in checkpoints):
         return False
     root = paths.model_roots(environ)[0]
@@ -67,37 +67,41 @@ def ensure_checkpoint(console: Console, environ: Mapping[str, str]) -> bool:
 
         with console.step(f"Making a placeholder checkpoint, {root / PLACEHOLDER}"):
             write_checkpoint(root / PLACEHOLDER)
+    console.say("The only checkpoint is a placeholder with random weights, so pictures are noise.")
     console.say(
-        "The only checkpoint here is a placeholder with random weights: its pictures are noise that proves"
+        "`run --real` downloads a small real checkpoint, `models --only txt2img` the usual one. "
+        f"You can also put a .safetensors file into {root / 'checkpoints'}."
     )
-    console.say("the pipeline. `run --real` fetches a small real one, `models --only txt2img` the usual one;")
-    console.say(f"or put a .safetensors file into {root / 'checkpoints'}.")
     return True
 
 
 def listed(only: Sequence[str], environ: Mapping[str, str]) -> list[Entry]:
-    """Read models.txt, and what templates say of the models that they need.
+    """List the entries of models.txt, or those of chosen sections, files and templates.
 
     Args:
-        only: sections of models.txt, files as `folder/file`, or templates; empty for all of models.txt.
-        environ: may hold VOLUME_DIR, where templates may lie too.
+        only: sections of models.txt, files as `folder/file`, or templates; empty for all of
+            models.txt.
+        environ: may hold VOLUME_DIR, which may contain templates too.
 
     Returns:
-        The lines, each file once.
+        The entries, each file once.
 
     Raises:
-        SetupError: models.txt cannot be read, or there is nothing of such a name.
+        SetupError: models.txt cannot be read, or a name is unknown.
     """
     try:
-        entries = parse_models(MODELS_TXT.read_text(encoding="utf-8")) if MODELS_TXT.is_file() else []
+        text = MODELS_TXT.read_text(encoding="utf-8") if MODELS_TXT.is_file() else ""
     except UnicodeDecodeError as error:
-        raise SetupError(f"models.txt is no UTF-8 text: {error}") from error
-    chosen = [entry for name in only for entry in _named(name, entries, environ)] if only else entries
+        raise SetupError(f"models.txt is not UTF-8 text: {error}") from error
+    entries = parse_models(text)
+    chosen = [] if only else entries
+    for name in only:
+        chosen += _named(name, entries, environ)
     return list({entry.path: entry for entry in chosen}.values())
 
 
 def _named(name: str, entries: Sequence[Entry], environ: Mapping[str, str]) -> list[Entry]:
-    """The lines that one name means."""
+    """The entries of a section, a file or a template."""
     found = [entry for entry in entries if entry.section == name]
     if not found:
         found = [entry for entry in entries if entry.path == name][:1]
@@ -106,14 +110,14 @@ def _named(name: str, entries: Sequence[Entry], environ: Mapping[str, str]) -> l
     if not found:
         sections = dict.fromkeys(entry.section for entry in entries if entry.section)
         raise SetupError(
-            f"models.txt has no section {name}: it has {', '.join(sections) or 'none'}; nor is {name} one of its "
-            "files, or a template that names where its models come from"
+            f"models.txt has no section {name}: it has {', '.join(sections) or 'none'}; "
+            f"and {name} is not one of its files, or a template with URLs of its models"
         )
     return found
 
 
 def _needs_of_template(name: str, environ: Mapping[str, str]) -> list[Entry]:
-    """The model files that a template's params name with their URLs."""
+    """The model files of a template's params that have a URL."""
     if not re.fullmatch(r"[\w.-]+", name):
         return []
     for folder in paths.workflow_folders(paths.volume_dir(environ)):
@@ -125,64 +129,72 @@ def _needs_of_template(name: str, environ: Mapping[str, str]) -> list[Entry]:
             lines = [f"{need['folder']}/{need['file']}  {need['url']}" for need in needs if need.get("url")]
             return parse_models("\n".join(lines))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ModelsTxtError) as error:
-            raise SetupError(f"{file} does not say where its models come from: {error}") from None
+            raise SetupError(f"the `needs` of {file} cannot be read: {error}") from None
     return []
 
 
 def find(entry: Entry, searched: Mapping[str, Sequence[Path]]) -> Path | None:
-    """Say where a file of models.txt lies; None where it does not.
+    """Find the installed file of an entry; None if it is missing.
 
     Args:
-        entry: its line.
-        searched: the folders by kind.
+        entry: an entry of models.txt.
+        searched: the result of :func:`folders`.
     """
-    kind, _, file = entry.path.partition("/")
-    return next((folder / file for folder in searched.get(kind, ()) if (folder / file).is_file()), None)
+    folder_name, _, file = entry.path.partition("/")
+    for folder in searched.get(folder_name, ()):
+        if (folder / file).is_file():
+            return folder / file
+    return None
 
 
 def list_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
-    """Print which model files are there, and which of models.txt are missing.
+    """Print the installed model files, and which files of models.txt are present or missing.
 
     Args:
         environ: as for :func:`folders`.
-        only: sections of models.txt to look at, empty for all.
+        only: as for :func:`listed`.
 
     Returns:
-        0.
+        The exit code, which is 0.
 
     Raises:
-        SetupError: models.txt cannot be read, or has no such section.
+        SetupError: models.txt cannot be read, or a name is unknown.
     """
     searched = folders(environ)
-    for kind, found in places.model_files(searched).items():
-        print(f"{kind}:")
+    for folder_name, found in model_folders.model_files(searched).items():
+        print(f"{folder_name}:")
         for path in chain(*found.values()):
             print(f"  {size(path.stat().st_size):>8}  {path}")
     for entry in listed(only, environ):
-        there = find(entry, searched)
-        print(f"present  {there}" if there else f"missing  {entry.path}  {entry.url}")
+        installed = find(entry, searched)
+        print(f"present  {installed}" if installed else f"missing  {entry.path}  {entry.url}")
     return 0
 
 
 def check_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
-    """Look at the files that models.txt names as far as that goes without the network, and print what is wrong.
+    """Check the files of models.txt, without the network, and print the result for each.
 
     Args:
         environ: as for :func:`folders`.
-        only: sections of models.txt to look at, empty for all.
+        only: as for :func:`listed`.
 
     Returns:
-        1 if a file is missing or is not what it should be, else 0.
+        The exit code: 1 if a file is missing or damaged, else 0.
 
     Raises:
-        SetupError: models.txt cannot be read, or has no such section.
+        SetupError: models.txt cannot be read, or a name is unknown.
     """
     searched = folders(environ)
-    wrong = 0
+    exit_code = 0
     for entry in listed(only, environ):
         path = find(entry, searched)
-        problem = damage(path, entry.sha256) if path else ""
-        wrong += path is None or bool(problem)
-        word = "damaged" if problem else "right" if path else "missing"
-        print(f"{word:<8} {path or entry.path}  {problem}".rstrip())
-    return 1 if wrong else 0
+        if path is None:
+            result = f"missing  {entry.path}"
+            exit_code = 1
+        elif problem := damage(path, entry.sha256):
+            result = f"damaged  {path}  {problem}"
+            exit_code = 1
+        else:
+            result = f"right    {path}"
+        print(result)
+    return exit_code

@@ -1,7 +1,8 @@
-"""The virtual environment `.venv` and the packages in it, installed by uv from hash-checked lock files.
+"""Creates the virtual environment `.venv` and installs its packages from hash-checked lock files.
 
-Owns `.venv` and its stamp.  The stamp is written when all is in place and taken away before anything changes: an
-environment without a right one is unfinished, is removed and built anew, which uv's cache makes quick.
+The environment has a marker, which is written at the end and removed before any change. An
+environment without a valid marker is unfinished: it is removed and created again, which is quick
+thanks to uv's cache.
 """
 
 from __future__ import annotations
@@ -19,44 +20,45 @@ from comfy_common.errors import SetupError
 from comfy_common.requirements import Unmet
 from comfy_setup import uv
 from comfy_setup.child import Runner
-from comfy_setup.marker import file_hash, read_stamp, write_stamp
+from comfy_setup.marker import file_hash, read_marker, write_marker
 
 LOCKS = paths.REPO / "requirements"
-STAMP = paths.VENV / "comfy_setup.json"
-# What the environment held before custom nodes added to it, as lines "name==version".
+MARKER = paths.VENV / "comfy_setup.json"
+# The packages of the environment before those of custom nodes, as lines "name==version".
 INSTALLED = paths.VENV / "installed.txt"
 # The lock of the worker's packages by the CUDA version that torch is built for.
 WORKER_LOCKS = {"13": LOCKS / "worker.lock", "12": LOCKS / "worker-cuda12.lock"}
 DEFAULT_CUDA = "13"
 SITE_PACKAGES = "lib/python*/site-packages"
-# A ComfyUI that asks for more than is locked may bring packages of its own, but no other ones of these.
+# A ComfyUI with further requirements may add packages, but may not replace these.
 HELD = ("torch", "torchvision", "torchaudio", "transformers")
 
 
 def chosen_cuda() -> str:
-    """Say which CUDA version the environment's torch is built for: a key of `WORKER_LOCKS`."""
-    return read_stamp(STAMP).get("cuda", DEFAULT_CUDA)
+    """The CUDA version that the environment's torch is built for: a key of `WORKER_LOCKS`."""
+    return read_marker(MARKER).get("cuda", DEFAULT_CUDA)
 
 
 def ready(cuda: str = "", dev: bool = False) -> bool:
-    """Tell whether the environment is finished and made from the lock files as they are.
+    """Whether the environment is finished and matches the lock files.
 
     Args:
-        cuda: which CUDA version its torch must be built for, empty if any will do.
-        dev: whether the packages for tests and checks must be there too.
+        cuda: the CUDA version that torch must be built for; empty for any.
+        dev: whether the packages for tests and checks must be installed too.
     """
-    have = read_stamp(STAMP)
+    have = read_marker(MARKER)
+    if cuda not in ("", chosen_cuda()):
+        return False
+    if have.get("worker") != file_hash(WORKER_LOCKS[chosen_cuda()]):
+        return False
     dev_hash = file_hash(LOCKS / "dev.lock")
-    return (
-        cuda in ("", chosen_cuda())
-        and have.get("worker") == file_hash(WORKER_LOCKS[chosen_cuda()])
-        and have.get("dev", "" if dev else dev_hash) == dev_hash
-        and have.get("python") == _venv_version()
-    )
+    if have.get("dev", "" if dev else dev_hash) != dev_hash:
+        return False
+    return have.get("python") == _venv_version()
 
 
 def check_python() -> None:
-    """Make sure that this Python can make virtual environments.
+    """Make sure that this Python can create virtual environments.
 
     Raises:
         SetupError: it cannot.
@@ -64,24 +66,25 @@ def check_python() -> None:
     if not all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")):
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise SetupError(
-            f"this Python ({sys.executable}) comes without its venv module: install it (Debian and Ubuntu: "
-            f"`apt install python{version}-venv`) and call again"
+            f"this Python ({sys.executable}) lacks its venv module: install it (Debian and Ubuntu: "
+            f"`apt install python{version}-venv`) and run this again"
         )
 
 
 def make_environment(console: Console, runner: Runner) -> None:
-    """Make the virtual environment anew, with uv in it; a former one is removed.
+    """Create the virtual environment with uv in it; a former one is removed.
 
     Args:
-        console: where it is told.
+        console: shows the step.
         runner: runs pip.
 
     Raises:
-        SetupError: one line for the user.
+        SetupError: it failed; one line for the user.
     """
     check_python()
-    python: str = getattr(sys, "_base_executable", sys.executable)  # we may run inside the environment that goes
-    with console.step(f"Making the Python environment {paths.VENV.name}") as step:
+    # This process may run in the environment that is removed.
+    python: str = getattr(sys, "_base_executable", sys.executable)
+    with console.step(f"Creating the Python environment {paths.VENV.name}") as step:
         shutil.rmtree(paths.VENV, ignore_errors=True)
         runner.run(step, [python, "-m", "venv", paths.VENV])
         pip: list[str | Path] = [
@@ -96,38 +99,38 @@ def make_environment(console: Console, runner: Runner) -> None:
 
 
 def install_packages(console: Console, runner: Runner, cuda: str, dev: bool, requirements: Path | None) -> None:
-    """Install what is locked, and what this ComfyUI asks for beyond that.
+    """Install the locked packages, and further requirements of the installed ComfyUI.
 
     Args:
-        console: where it is told.
+        console: shows the steps.
         runner: runs uv.
         cuda: a key of `WORKER_LOCKS`.
-        dev: also the packages for tests and checks.
-        requirements: this ComfyUI's requirements.txt, None if it has none.
+        dev: also install the packages for tests and checks.
+        requirements: ComfyUI's requirements.txt; None if it has none.
 
     Raises:
-        SetupError: one line for the user.
+        SetupError: it failed; one line for the user.
     """
-    have = read_stamp(STAMP)
+    have = read_marker(MARKER)
     want = {"comfyui": file_hash(requirements) if requirements else ""}
     if have and want.items() <= have.items() and (not dev or "dev" in have):
         return
-    STAMP.unlink(missing_ok=True)
+    MARKER.unlink(missing_ok=True)
     worker = WORKER_LOCKS[cuda]
     locks = [worker] + ([LOCKS / "dev.lock"] if dev or "dev" in have else [])
     with console.step("Installing the packages (4 GB to download the first time)") as step:
         from_locks = [part for lock in locks for part in ("-r", lock)]
-        # The locks are complete, but for what comfy-cli asks for in vain.
+        # Without dependencies: the locks are complete, except for unused ones of comfy-cli.
         uv_install(runner, step, "--require-hashes", "--no-deps", "--compile-bytecode", *from_locks)
     if requirements and unmet_requirements(requirements):
-        with console.step(f"Installing what {requirements} asks for on top") as step:
+        with console.step(f"Installing further requirements of {requirements}") as step:
             constraints = paths.CACHE / "held.txt"
             constraints.write_text("".join(f"{line}\n" for line in held(worker)))
             uv_install(runner, step, "--compile-bytecode", "-r", requirements, "-c", constraints)
     INSTALLED.write_text("".join(f"{line}\n" for line in installed()))
     dev_entry = {lock.stem: file_hash(lock) for lock in locks[1:]}
     entries = {"cuda": cuda, "worker": file_hash(worker), "python": _venv_version()}
-    write_stamp(STAMP, {**entries, **dev_entry, **want})
+    write_marker(MARKER, {**entries, **dev_entry, **want})
 
 
 def unmet_requirements(requirements: Path) -> list[Unmet]:
@@ -137,7 +140,7 @@ def unmet_requirements(requirements: Path) -> list[Unmet]:
         requirements: a requirements.txt.
 
     Returns:
-        Nothing where there is no environment: then more than that is missing.
+        An empty list if there is no environment, since then everything is missing.
     """
     command: list[str | Path] = [paths.VENV_PYTHON, "-B", "-m", "comfy_common.requirements", requirements]
     try:
@@ -148,12 +151,12 @@ def unmet_requirements(requirements: Path) -> list[Unmet]:
 
 
 def uv_install(runner: Runner, step: Step, *arguments: str | Path) -> None:
-    """Call `uv pip install` for the virtual environment, with pip's settings.
+    """Run `uv pip install` for the virtual environment, with pip's settings.
 
     Args:
-        runner: runs it.
-        step: shows its progress.
-        arguments: what to install, and how.
+        runner: runs uv.
+        step: shows the progress.
+        arguments: the further arguments.
 
     Raises:
         SetupError: it failed.
@@ -173,38 +176,32 @@ def uv_install(runner: Runner, step: Step, *arguments: str | Path) -> None:
 
 
 def installed() -> list[str]:
-    """Give what the environment holds now.
-
-    Returns:
-        Lines "name==version", sorted.
-    """
-    names = (folder.name.removesuffix(".dist-info") for folder in paths.VENV.glob(f"{SITE_PACKAGES}/*.dist-info"))
-    return sorted("==".join(name.rsplit("-", 1)) for name in names)
+    """The packages in the environment, as sorted lines "name==version"."""
+    lines = []
+    for folder in paths.VENV.glob(f"{SITE_PACKAGES}/*.dist-info"):
+        name_and_version = folder.name.removesuffix(".dist-info").rsplit("-", 1)
+        lines.append("==".join(name_and_version))
+    return sorted(lines)
 
 
 def held(lock: Path) -> list[str]:
-    """Give the packages that no ComfyUI may replace.
+    """The packages that no ComfyUI may replace, as lines "name==version".
 
     Args:
         lock: one of `WORKER_LOCKS`.
-
-    Returns:
-        Lines "name==version", as locked.
     """
     locked = lock.read_text()
-    return [line for name in HELD for line in re.findall(rf"^{name}==[^\s;]+", locked, re.MULTILINE)]
+    lines: list[str] = []
+    for name in HELD:
+        lines += re.findall(rf"^{name}==[^\s;]+", locked, re.MULTILINE)
+    return lines
 
 
 def _venv_version() -> str:
-    """Ask the environment's Python for its version; its base may have been removed or replaced."""
+    """Ask the environment's Python for its version, since its base may have been replaced."""
+    program = "import sys; print('%d.%d' % sys.version_info[:2])"
+    command: list[str | Path] = [paths.VENV_PYTHON, "-I", "-S", "-c", program]
     try:
-        asked: list[str | Path] = [
-            paths.VENV_PYTHON,
-            "-I",
-            "-S",
-            "-c",
-            "import sys; print('%d.%d' % sys.version_info[:2])",
-        ]
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -58,9 +58,11 @@ def fetch_archive(step: Step, environ: Mapping[str, str], commit: str, tree: str
                 for member in tar:
                     _unpack(tar, member, folder)
         except (tarfile.TarError, EOFError) as error:
-            raise SetupError(f"{url} is not a complete archive: {error}; call again") from error
+            raise SetupError(f"{url} is not a complete archive: {error}; run this again") from error
     if tree_id(folder).hex() != tree:
-        raise SetupError(f"{url} does not contain the files of that commit: something changed them; call again")
+        raise SetupError(
+            f"{url} does not contain the files of that commit: something changed them; run this again"
+        )
 
 
 def check_archives(environ: Mapping[str, str]) -> None:

@@ -1,7 +1,4 @@
-"""uv, which installs the packages: pip's settings handed on to it, its output read as progress.
-
-It knows nothing of which packages there are or where they go.
-"""
+"""Translates pip's settings for uv, and uv's output into progress."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from comfy_common.text import size
 
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
-# pip's settings and uv's variables of the same meaning; uv does not read pip's.
+# By pip's setting, uv's variable with the same meaning. uv does not read pip's settings.
 VARIABLES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -32,17 +29,17 @@ OTHER_NAMES = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_U
 
 
 def settings_from_pip(pip_config: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Hand pip's settings on to uv: index, certificates, proxy and the like.
+    """Translate pip's settings for uv: index, certificates, proxy and others.
 
     Args:
-        pip_config: what `pip config list` printed.
-        environ: the environment; what is set there for uv already stays as it is.
+        pip_config: the output of `pip config list`.
+        environ: the environment; uv's variables in it take precedence.
 
     Returns:
         Environment variables for uv.
     """
     found: dict[str, str] = {}
-    for section in ("global", "install", ":env:"):  # the later wins, as with pip
+    for section in ("global", "install", ":env:"):  # later ones win, as in pip
         for key, value in re.findall(rf"^{section}\.([a-z-]+)=(.+)$", pip_config, re.MULTILINE):
             variable = VARIABLES.get(key, "")
             taken = {variable, OTHER_NAMES.get(variable, variable)} & environ.keys()
@@ -50,17 +47,17 @@ def settings_from_pip(pip_config: str, environ: Mapping[str, str]) -> dict[str, 
             if variable and words and not taken:
                 found[variable] = ("," if variable == "UV_FIND_LINKS" else " ").join(words)
     if "UV_INDEX" in found and "UV_INDEX_STRATEGY" not in environ:
-        # As pip does: any index may hold any of the files; the locked hashes say which file is the right one.
+        # Like pip, search all indexes for each file. The locked hashes select the right file.
         found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return found
 
 
 @dataclass
 class Progress:
-    """Turns the lines that uv prints into how far a step is.
+    """Turns the lines of uv's output into progress.
 
     Args:
-        step: where it is shown.
+        step: shows the progress.
     """
 
     step: Step
@@ -68,10 +65,10 @@ class Progress:
     loaded: set[str] = field(default_factory=set)
 
     def read(self, line: str) -> None:
-        """Take in one line.
+        """Read one line.
 
         Args:
-            line: of uv's output, as `Downloading torch (873.1MiB)`, ` Downloaded torch`, `Prepared 3 packages`.
+            line: such as `Downloading torch (873.1MiB)`, ` Downloaded torch`, `Prepared 3 packages`.
         """
         if match := re.match(r"Downloading (\S+) \(([\d.]+)([KMG]iB)\)", line):
             self.sizes[match[1]] = float(match[2]) * UNITS[match[3]]
@@ -80,9 +77,9 @@ class Progress:
             self.loaded.add(match[1])
             self._count()
         elif line.startswith("Prepared "):
-            self.step.progress("putting them in place")
+            self.step.progress("installing them")
         elif match := re.match(r"Installed (\d+) ", line):
-            self.step.progress(f"{match[1]} packages are in place, compiling them to bytecode")
+            self.step.progress(f"{match[1]} packages are installed, compiling them to bytecode")
 
     def _count(self) -> None:
         loaded = sum(self.sizes.get(name, 0.0) for name in self.loaded)

@@ -1,4 +1,4 @@
-"""Commands for the desk: ``python -m comfy_worker templates | schema | convert | check | inspect``."""
+"""The command line for workflows: ``python -m comfy_worker templates | schema | convert | ...``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Any
 
 from comfy_common import paths
 from comfy_common.closed_pipe import quiet_on_closed_pipe
-from comfy_worker import cli as desk
-from comfy_worker import logs
+from comfy_worker import cli, logs
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.supervisor import ComfyUI
 from comfy_worker.deadline import Stop
@@ -23,10 +22,10 @@ from comfy_worker.planning.templates import Templates
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.node_defs import NodeDefs
 
-DESK = {
-    "convert": "a workflow as the editor saves it, in API format",
-    "check": "what of a workflow this ComfyUI would refuse",
-    "inspect": "a workflow's parameters, and what its nodes are for",
+COMMANDS = {
+    "convert": "convert a workflow from ComfyUI's editor to API format",
+    "check": "list what prevents a workflow from running on this ComfyUI",
+    "inspect": "show a workflow's parameters and the roles of its nodes",
 }
 
 
@@ -34,67 +33,87 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, or 1 where the command found something missing or wrong.
+        The exit code: 0, or 1 if the command found a problem.
     """
     return quiet_on_closed_pipe(lambda: _main(arguments))
 
 
 def _main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m comfy_worker", description="Looks at workflows from the desk."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    listing = commands.add_parser("templates", help="the templates, and what this machine lacks to run each")
-    listing.add_argument("--json", action="store_true", help="as JSON")
-    schema = commands.add_parser("schema", help="a template's JSON Schema")
-    schema.add_argument("name", metavar="NAME", help="a template")
-    schema.add_argument(
-        "--object-info", type=Path, metavar="FILE", help="ComfyUI's /object_info, else it is started"
-    )
-    for name, meaning in DESK.items():
-        command = commands.add_parser(name, help=meaning)
-        command.add_argument(
-            "file", metavar="FILE", help="a workflow in any form, a folder of them, or - for stdin"
-        )
-        command.add_argument(
-            "--object-info", type=Path, metavar="FILE", help="ComfyUI's /object_info, else it is started"
-        )
-        command.add_argument("--json", action="store_true", help="as JSON, by file")
-        if name == "convert":
-            command.add_argument("--output", type=Path, metavar="FILE", help="where to write it, else to stdout")
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     logs.configure("WARNING")
     try:
-        settings = Settings.from_env(os.environ)
-        templates = Templates(paths.workflow_folders(settings.volume))
-        if options.command == "schema":
-            template = templates.load(options.name)
-            print(json.dumps(template_schema(template, _node_defs(settings, options.object_info)), indent=2))
-            return 0
-        if options.command in DESK:
-            defs = _node_defs(settings, options.object_info)
-            output = getattr(options, "output", None)
-            return desk.run(options.command, options.file, defs, output=output, as_json=options.json)
-        return _list([_row(settings, templates, name) for name in templates.names()], as_json=options.json)
+        return _run(options)
     except WorkerError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return 1
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m comfy_worker",
+        description="Lists, converts and checks workflows.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    listing = commands.add_parser(
+        "templates", help="list the templates and the models that they lack on this machine"
+    )
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    schema = commands.add_parser("schema", help="print a template's JSON Schema")
+    schema.add_argument("name", metavar="NAME", help="a template")
+    _add_object_info(schema)
+    for name, meaning in COMMANDS.items():
+        command = commands.add_parser(name, help=meaning)
+        command.add_argument("file", metavar="FILE", help="a workflow in any format, a folder, or - for stdin")
+        _add_object_info(command)
+        command.add_argument("--json", action="store_true", help="print JSON, by file")
+        if name == "convert":
+            command.add_argument("--output", type=Path, metavar="FILE", help="where to write (default: stdout)")
+    return parser
+
+
+def _add_object_info(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--object-info",
+        type=Path,
+        metavar="FILE",
+        help="a saved /object_info response (default: start ComfyUI and ask it)",
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = Settings.from_env(os.environ)
+    templates = Templates(paths.workflow_folders(settings.volume))
+    if options.command == "schema":
+        template = templates.load(options.name)
+        defs = _node_defs(settings, options.object_info)
+        print(json.dumps(template_schema(template, defs), indent=2))
+        return 0
+    if options.command in COMMANDS:
+        defs = _node_defs(settings, options.object_info)
+        output = getattr(options, "output", None)
+        return cli.run(options.command, options.file, defs, output=output, as_json=options.json)
+    rows = [_row(settings, templates, name) for name in templates.names()]
+    return _list(rows, as_json=options.json)
+
+
 def _row(settings: Settings, templates: Templates, name: str) -> dict[str, Any]:
-    """What there is to say of one template; of a broken one, what is wrong with it."""
+    """The entry of a template in the list; for a broken one with its error."""
     try:
         params = templates.load(name).params
     except WorkerError as error:
         return {"name": name, "description": str(error), "missing": [], "broken": True}
     roots = (settings.comfyui_dir / "models", *settings.model_roots)
     needs = [f"{need.folder}/{need.file}" for need in params.needs]
-    missing = [need for need in needs if not any((root / need).is_file() for root in roots)]
+    missing = [need for need in needs if not _is_installed(need, roots)]
     return {"name": name, "description": params.description, "missing": missing, "broken": False}
 
 
+def _is_installed(need: str, roots: Sequence[Path]) -> bool:
+    return any((root / need).is_file() for root in roots)
+
+
 def _list(rows: list[dict[str, Any]], *, as_json: bool) -> int:
-    """Print the templates; 1 where one is broken or lacks a model."""
+    """Print the templates. Returns 1 if a template is broken or lacks a model, else 0."""
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
@@ -103,17 +122,18 @@ def _list(rows: list[dict[str, Any]], *, as_json: bool) -> int:
             print(f"{row['name']:{width}}  {row['description']}")
             for need in row["missing"]:
                 print(f"{'':{width}}  - lacks models/{need}")
-    return 1 if any(row["missing"] or row["broken"] for row in rows) else 0
+    has_problem = any(row["missing"] or row["broken"] for row in rows)
+    return 1 if has_problem else 0
 
 
 def _node_defs(settings: Settings, object_info: Path | None) -> NodeDefs:
-    """The node classes: of a file, or of ComfyUI, started for the question."""
+    """The node definitions, from a file or from a ComfyUI that is started for this."""
     if object_info is not None:
         try:
             return NodeDefs(dict(json.loads(object_info.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError) as error:
             raise InvalidInput(
-                f"--object-info must be a file with the answer of /object_info ({error})"
+                f"--object-info must be a file with a response of /object_info ({error})"
             ) from error
     comfyui = ComfyUI(
         LaunchOptions(

@@ -1,20 +1,21 @@
-"""The desk's commands on workflow files: ``convert``, ``check`` and ``inspect``.
+"""The commands on workflow files: ``convert``, ``check`` and ``inspect``.
 
-Owns how files are found, read and told of. What is told comes from ``graph/``.
+Files are found, read and reported here; ``workflow/`` does the work.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from comfy_worker.errors import InvalidWorkflow, WorkerError
-from comfy_worker.inputs.embedded_workflow import graph_of_picture
+from comfy_worker.inputs.embedded_workflow import workflow_of_picture
 from comfy_worker.models.catalog import listed_models
+from comfy_worker.planning.embedded_workflow import with_embedded_workflow
 from comfy_worker.planning.templates import PARAMS
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.check.preflight import check
@@ -32,40 +33,43 @@ Report = dict[str, Any]
 
 
 def run(command: str, file: str, defs: NodeDefs, *, output: Path | None = None, as_json: bool = False) -> int:
-    """Run one command on one file, on each of a folder, or on what stdin holds.
+    """Run a command on a file, on every file of a folder, or on stdin.
 
     Args:
         command: one of :data:`COMMANDS`.
         file: a path, or ``-`` for stdin.
-        defs: the node classes to go by.
+        defs: the node definitions of ComfyUI.
         output: where ``convert`` writes: a file, or for a folder a folder; stdout if None.
-        as_json: tell everything as one JSON object by file.
+        as_json: print one JSON object with a report for each file.
 
     Returns:
-        The exit code: 1 where something is wrong with a file.
+        The exit code: 1 if a file has a problem, else 0.
     """
     reports = {name: _report(command, read, defs) for name, read in _files(file)}
     if not reports:
         reports = {file: _failed("there is no workflow in this folder")}
     if output is not None:
+        is_folder = Path(file).is_dir() or output.is_dir()
         for name, report in reports.items():
+            file_name = Path(name).with_suffix(".json").name
             if "workflow" in report:
-                into_folder = Path(file).is_dir() or output.is_dir()
-                _write(report, output / Path(name).with_suffix(".json").name if into_folder else output)
+                _write(report, output / file_name if is_folder else output)
     if as_json:
         print(json.dumps(reports, indent=2, ensure_ascii=False))
     else:
         for name, report in reports.items():
             if command == "convert" and output is None and "workflow" in report:
                 print(json.dumps(report["workflow"], indent=2, ensure_ascii=False))
-            _tell(command, name, report)
-    return 1 if any(report["findings"] for report in reports.values()) else 0
+            _print_report(command, name, report)
+    has_problem = any(report["findings"] for report in reports.values())
+    return 1 if has_problem else 0
 
 
 def _write(report: Report, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report["workflow"], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(report["workflow"], indent=2, ensure_ascii=False)
+        path.write_text(f"{text}\n", encoding="utf-8")
     except OSError as error:
         report |= _failed(str(error))
 
@@ -75,34 +79,34 @@ def _failed(problem: str) -> Report:
 
 
 def _files(file: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """The files that are meant, each with how it is read."""
+    """The names of the files, each with a function that reads it."""
     path = Path(file)
     if file == "-":
         yield "stdin", sys.stdin.buffer.read
     elif path.is_dir():
-        for one in sorted(path.iterdir()):
-            if one.suffix in (".json", *PICTURES) and not one.name.endswith(PARAMS):
-                yield str(one), one.read_bytes
+        for entry in sorted(path.iterdir()):
+            if entry.suffix in (".json", *PICTURES) and not entry.name.endswith(PARAMS):
+                yield str(entry), entry.read_bytes
     else:
         yield file, path.read_bytes
 
 
 def _parsed(data: bytes) -> Any:
-    """The graph that a file holds, or a request in it."""
+    """The workflow in a file, or in the request that a file contains."""
     if data[:4] in (b"\x89PNG", b"RIFF"):
-        return graph_of_picture(data)
+        return workflow_of_picture(data)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InvalidWorkflow(f"it is neither JSON nor a picture that ComfyUI saved ({error})") from None
-    asked = value.get("input") if isinstance(value, dict) else None
-    if not isinstance(asked, dict) or "workflow" not in asked:
+    job_input = value.get("input") if isinstance(value, dict) else None
+    if not isinstance(job_input, dict) or "workflow" not in job_input:
         return value
-    return JobInput.read({"workflow": asked["workflow"]}).workflow
+    return with_embedded_workflow(JobInput.read({"workflow": job_input["workflow"]})).workflow
 
 
 def _report(command: str, read: Callable[[], bytes], defs: NodeDefs) -> Report:
-    """What a command says of one file; an error of it is a finding too."""
+    """Run a command on one file; an error becomes a finding."""
     try:
         converted = read_workflow(_parsed(read()), defs)
         resolve_variants(converted.workflow, converted.variants, seed=0)
@@ -117,7 +121,7 @@ def _report(command: str, read: Callable[[], bytes], defs: NodeDefs) -> Report:
 def _sources(converted: Converted) -> Sources:
     listed = listed_models()
     names = frozenset(f"{need.folder}/{need.file}" for need in listed)
-    # Pictures come with a job; here none is.
+    # Input files come with a job, so none can be missing here.
     return Sources(
         (*converted.needs, *listed),
         names,
@@ -128,7 +132,7 @@ def _sources(converted: Converted) -> Sources:
 
 
 def _convert(converted: Converted, defs: NodeDefs) -> Report:
-    """The graph in API format; a finding is a node that could not be converted for want of its class."""
+    """The workflow in API format; the findings are nodes whose class is not installed."""
     findings = check(converted.workflow, defs, _sources(converted)).findings
     return {
         "workflow": converted.workflow,
@@ -158,8 +162,8 @@ COMMANDS: dict[str, Callable[[Converted, NodeDefs], Report]] = {
 }
 
 
-def _tell(command: str, name: str, report: Report) -> None:
-    """A report for a person: what was asked for to stdout, what is wrong with a conversion to stderr."""
+def _print_report(command: str, name: str, report: Report) -> None:
+    """Print a report for people. Problems of a conversion go to stderr, all else to stdout."""
     stream = sys.stderr if command == "convert" else sys.stdout
     if "error" in report:
         print(f"{name}: {report['error']}", file=stream)
@@ -177,22 +181,31 @@ def _tell(command: str, name: str, report: Report) -> None:
 
 
 def _rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
-    """Parameters, then what is not one: the columns are name, value now, what it takes, where."""
+    """The parameters, then the roles and model files, in four columns."""
     yield "parameter", "now", "takes", "in"
     for name, entry in report["parameters"].items():
-        low, high = entry.get("minimum"), entry.get("maximum")
-        span = (
-            f"{'' if low is None else low}..{'' if high is None else high}" if (low, high) != (None, None) else ""
-        )
-        takes = f"one of {len(entry['enum'])}" if "enum" in entry else f"{entry.get('type', '')} {span}".strip()
-        yield name, _short(entry.get("default", "")), takes, " ".join(entry["places"])
+        yield name, _short(entry.get("default", "")), _takes(entry), " ".join(entry["places"])
     for word in ("ambiguous", "left"):
         for name, places in report["roles"][word].items():
             yield name, "", word, " ".join(places)
     for role in ("samplers", "outputs"):
         yield role, "", "", " ".join(report["roles"][role])
     for need in report["needs"]:
-        yield "needs", "", need["folder"], need["file"] + (f"  {need['url']}" if need["url"] else "")
+        source = f"  {need['url']}" if need["url"] else ""
+        yield "needs", "", need["folder"], f"{need['file']}{source}"
+
+
+def _takes(entry: Mapping[str, Any]) -> str:
+    """Which values a parameter takes."""
+    if "enum" in entry:
+        return f"one of {len(entry['enum'])}"
+    value_type = entry.get("type", "")
+    low, high = entry.get("minimum"), entry.get("maximum")
+    if low is None and high is None:
+        return str(value_type)
+    lower = "" if low is None else low
+    upper = "" if high is None else high
+    return f"{value_type} {lower}..{upper}".strip()
 
 
 def _short(value: Any) -> str:

@@ -1,6 +1,6 @@
-"""Why and when the work on a job must end early: somebody cancelled it, or its time is over.
+"""Says when the work on a job must end early, and measures its stages.
 
-Owns the clock of one job. Knows nothing of what is being done; whoever waits asks here again and again.
+A job ends early if its client cancels it or its time is over. Every wait checks this repeatedly.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["TICK_S", "Clock", "Stop"]
 T = TypeVar("T")
 
 TICK_S = 0.1
-"""How often whoever waits should ask, in seconds."""
+"""How often a wait should check its deadline, in seconds."""
 
 
 class Stop:
-    """The end that may come early; may be shared by threads.
+    """A time limit that can also be cancelled; may be shared by threads.
 
     Args:
         cancelled: set by another thread to end the work.
@@ -34,18 +34,18 @@ class Stop:
     def __init__(self, cancelled: threading.Event | None = None, timeout_s: float = math.inf) -> None:
         self._cancelled = cancelled or threading.Event()
         self._timeout_s = timeout_s
-        self._deadline = time.monotonic() + timeout_s
+        self._ends_at = time.monotonic() + timeout_s
 
     @property
     def is_due(self) -> bool:
         """Whether the work must end now."""
-        return self._cancelled.is_set() or time.monotonic() >= self._deadline
+        return self._cancelled.is_set() or time.monotonic() >= self._ends_at
 
     def check(self) -> None:
-        """Go on, or raise.
+        """Raise an error if the work must end now.
 
         Raises:
-            JobCancelled: it was cancelled.
+            JobCancelled: the job was cancelled.
             JobTimedOut: its time is over.
         """
         if self._cancelled.is_set():
@@ -57,14 +57,14 @@ class Stop:
             )
 
     def wait_for(self, work: Future[T]) -> T:
-        """What other threads make, unless the end comes first; they are then left to themselves."""
+        """Wait for another thread's result; if the work must end first, abandon that thread."""
         while not wait([work], timeout=TICK_S).done:
             self.check()
         return work.result()
 
 
 class Clock:
-    """The stages of one job; none begins once the job must end.
+    """Measures the stages of one job; no stage begins once the job must end.
 
     Args:
         stop: when the job must end.
@@ -80,7 +80,7 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Take the time of a block; the name goes into the error of a job whose time is over."""
+        """Measure the time of a block; the error of a job that runs out of time names the stage."""
         began = time.monotonic()
         try:
             self._stop.check()
@@ -92,5 +92,5 @@ class Clock:
             self.stages[name] = round((time.monotonic() - began) * 1000)
 
     def total_ms(self) -> int:
-        """Milliseconds since the clock was made."""
+        """Return the milliseconds since the timer was created."""
         return round((time.monotonic() - self._began) * 1000)

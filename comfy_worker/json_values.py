@@ -1,7 +1,7 @@
-"""Reads JSON that strangers wrote, and finds in it what Python takes and others do not.
+"""Reads JSON from clients, and finds values in it that only Python's JSON reader accepts.
 
-Python's JSON reader takes halves of surrogate pairs, which cannot be encoded, numbers of thousands of
-digits, which no float holds, and nesting that functions which call themselves do not survive.
+Python accepts halves of surrogate pairs, which cannot be encoded; numbers of thousands of digits,
+which no float holds; and nesting that is too deep for recursive functions.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ CHECK_EVERY = 20_000
 
 
 def parse_json(text: str) -> Any:
-    """Read JSON text; a byte order mark in front does no harm.
+    """Read a JSON text, with or without a byte order mark.
 
     Raises:
-        ValueError: it is not JSON, or nested too deep for Python's reader.
+        ValueError: the text is not JSON, or nested too deep for Python's reader.
     """
     try:
         return json.loads(text.lstrip("\ufeff \t\r\n"))
@@ -32,12 +32,15 @@ def parse_json(text: str) -> Any:
 
 
 def find_problem(value: Any, *, finite: bool = True, check: Callable[[], None] | None = None) -> str | None:
-    """What makes a JSON value unusable; None where nothing does.
+    """Find a value that later steps cannot handle.
 
     Args:
-        value: JSON already read.
-        finite: whether NaN and Infinity count, which JSON has no word for.
+        value: JSON that has been read.
+        finite: whether NaN and Infinity are problems: JSON has no word for them.
         check: raises where the job must end; called now and then.
+
+    Returns:
+        What is wrong, for "... holds {problem}"; None where all is well.
     """
     depth, seen, row = 0, 0, [value]
     while row:
@@ -53,20 +56,20 @@ def find_problem(value: Any, *, finite: bool = True, check: Callable[[], None] |
                 inner += entry.values()
             elif isinstance(entry, list):
                 inner += entry
-            elif (problem := _scalar_problem(entry, finite=finite)) is not None:
-                return problem
+            else:
+                problem = _scalar_problem(entry, finite=finite)
+                if problem is not None:
+                    return problem
         row = inner
         depth += 1
     return None
 
 
 def _scalar_problem(value: Any, *, finite: bool) -> str | None:
-    if isinstance(value, str):
-        if value.isascii() or _is_encodable(value):
-            return None
+    if isinstance(value, str) and not value.isascii() and not _is_encodable(value):
         return "half of a surrogate pair, as text that was cut within a character does"
-    if isinstance(value, int):
-        return "a number of more than 300 digits" if abs(value) >= LARGEST_NUMBER else None
+    if isinstance(value, int) and abs(value) >= LARGEST_NUMBER:
+        return "a number of more than 300 digits"
     if finite and isinstance(value, float) and not math.isfinite(value):
         return "NaN or Infinity, which JSON lacks"
     return None

@@ -1,10 +1,11 @@
-"""Writes one log line an event, with a stable ``action`` and the job it belongs to.
+"""Configures the log and keeps secrets out of it.
 
-``job_id`` and ``prompt_id`` are bound by context, so that no call has to carry them. Prompts and pictures
-are logged at debug level at most; keys and tokens never, whoever wrote them into a line.
+Each event is one line, with a stable ``action`` and the job that it belongs to. ``job_id`` and
+``prompt_id`` are bound by context, so that log calls need not pass them. Prompts and pictures are
+logged at debug level at most; keys and tokens never, whichever code wrote the line.
 
-A client's keys are redacted in the lines and the answer of its own job only. A key is a text of the
-client's choice: redacted everywhere, it would blot out words in the errors of all other clients.
+A client's keys are redacted only in the lines and the answer of its own job. A client chooses the
+text of its keys: redacted everywhere, it could hide words in the errors of other clients.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ __all__ = [
     "without_secrets",
 ]
 
-# A shorter one would be found in ordinary words.
+# A shorter text occurs in ordinary words.
 MIN_SECRET = 8
-# A longer one is no key; where a request is read it is refused.
+# A longer text is not a key; a request with one is refused.
 MAX_SECRET = 512
 HIDDEN = "[hidden]"
 INDENT = "    "
 
-# What moves a terminal's cursor, or reverses what it shows. Line breaks are handled before.
+# Characters that move a terminal's cursor or reverse its text. Line breaks are handled before.
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _lock = threading.Lock()
-# The worker's own: they are hidden from everybody, a few for ever and others for a while.
+# The worker's own secrets, redacted for everybody, some for ever and others for a while.
 _own: Counter[str] = Counter()
-# Those of the jobs that run: for the lines of ComfyUI that belong to no job.
+# The secrets of all running jobs, for the lines of ComfyUI that belong to no job.
 _of_jobs: Counter[str] = Counter()
 
 _bound: ContextVar[dict[str, str]] = ContextVar("comfy_worker_log", default={})  # noqa: B039 - never mutated
@@ -57,10 +58,10 @@ _in_context: ContextVar[tuple[str, ...]] = ContextVar("comfy_worker_secrets", de
 
 
 class ContextThreadPool(ThreadPoolExecutor):
-    """A pool whose threads keep the log context of whoever hands them work."""
+    """A thread pool whose threads keep the log context of the code that submits work."""
 
     def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run something in a thread, with ``job_id`` and the job's secrets bound there too."""
+        """Run a function in a thread, with ``job_id`` and the job's secrets bound there too."""
         context = contextvars.copy_context()
 
         def run() -> T:
@@ -80,7 +81,7 @@ def bound(**values: str) -> Iterator[None]:
 
 
 def conceal(*secrets: str) -> None:
-    """Keep the worker's own keys and tokens out of every log line and error from now on."""
+    """Redact keys and tokens of the worker in every log line and error from now on."""
     with _lock:
         for secret in _long_enough(secrets):
             _own[secret] = max(_own[secret], 1)
@@ -88,9 +89,9 @@ def conceal(*secrets: str) -> None:
 
 @contextmanager
 def concealed(*secrets: str) -> Iterator[None]:
-    """Keep names that the worker made up out of every log line and error while the block lasts.
+    """Redact names that the worker made up, such as its folders, until the block ends.
 
-    They stay hidden from the job of this block to its end, since its error is told after the block.
+    For the job of this block they stay redacted longer, since its error is written after the block.
     """
     _in_context.set((*_in_context.get(), *secrets))
     with _counted(_own, _long_enough(secrets)):
@@ -99,18 +100,18 @@ def concealed(*secrets: str) -> Iterator[None]:
 
 @contextmanager
 def job_secrets(*secrets: str) -> Iterator[None]:
-    """Keep a client's keys out of the log lines and the errors of a block, which is its job."""
-    chosen = _long_enough(secrets)
-    token = _in_context.set((*_in_context.get(), *chosen))
+    """Redact a client's keys in the log lines and errors of a block, which is its job."""
+    keys = _long_enough(secrets)
+    token = _in_context.set((*_in_context.get(), *keys))
     try:
-        with _counted(_of_jobs, chosen):
+        with _counted(_of_jobs, keys):
             yield
     finally:
         _in_context.reset(token)
 
 
 def secrets_in_context() -> tuple[str, ...]:
-    """The keys of the job that this thread works for."""
+    """Return the keys of the job that this thread works for."""
     return _in_context.get()
 
 
@@ -120,22 +121,23 @@ def without_secrets(text: str) -> str:
 
 
 def redact(text: str, secrets: Iterable[str] | None) -> str:
-    """Redact the worker's secrets, and further ones.
+    """Redact the worker's secrets and those of jobs.
 
     Args:
         text: a log line, or a part of an answer.
-        secrets: those of the job that the text belongs to; None: of every job that runs.
+        secrets: the secrets of the job that the text belongs to; None for those of all jobs.
     """
     with _lock:
-        hidden = [*_own, *(_of_jobs if secrets is None else secrets)]
-    # The longest first: one may be the beginning of another.
+        of_job = _of_jobs if secrets is None else secrets
+        hidden = [*_own, *of_job]
+    # The longest first: a secret may be the beginning of another.
     for secret in sorted(hidden, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return text
 
 
 def one_line(text: str) -> str:
-    """Indent all lines but the first, so that nothing in a text looks like a log line of its own."""
+    """Indent all lines except the first, so that no part of a text looks like a new log line."""
     lines = text.splitlines() or [""]
     return f"\n{INDENT}".join(CONTROL.sub(_escaped, line) for line in lines)
 
@@ -168,8 +170,8 @@ class _Formatter(logging.Formatter):
         action = getattr(record, "action", None)
         if action:
             fields = {"action": action, **fields}
-        words = [super().format(record), *(f"{key}={value}" for key, value in fields.items())]
-        return one_line(without_secrets(" ".join(words)))
+        pairs = [f"{key}={value}" for key, value in fields.items()]
+        return one_line(without_secrets(" ".join([super().format(record), *pairs])))
 
 
 def configure(level: str) -> None:
@@ -184,7 +186,7 @@ def configure(level: str) -> None:
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(level)
-    # Libraries warn through the root logger, with URLs and what servers answered.
+    # Libraries warn through the root logger; their lines hold URLs and servers' answers.
     logging.getLogger().handlers = [handler]
-    # It warns of classes that are not installed, under names that only the conversion knows.
+    # It warns about classes that are not installed, under names that only the conversion uses.
     logging.getLogger("comfy_cli").setLevel("ERROR")

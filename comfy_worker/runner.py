@@ -30,29 +30,32 @@ from comfy_worker.errors import (
     InvalidValue,
     ModelNotFound,
 )
-from comfy_worker.image_processes import image_processes
+from comfy_worker.imaging.processes import image_processes
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.logs import bound, conceal, concealed, job_secrets
 from comfy_worker.models.catalog import listed_models, log_model_locations
 from comfy_worker.models.downloads import JobModels, ModelsOnDemand
 from comfy_worker.models.hub_aliases import find_checkpoint
+from comfy_worker.planning.embedded_workflow import with_embedded_workflow
 from comfy_worker.planning.planner import Plan, Planner, choose_template, missing_needs
 from comfy_worker.planning.templates import Template, Templates
 from comfy_worker.request.dialect_addons import without_hash
 from comfy_worker.request.dialect_names import OPTIONS
-from comfy_worker.request.dialects import KNOWN_WORDS, Request, translate
+from comfy_worker.request.dialects import KNOWN_WORDS, TranslatedInput, translate
 from comfy_worker.request.graph_wrappers import secrets_within
+from comfy_worker.request.s3_config import parse_s3_config
 from comfy_worker.request.schema import JobInput, Output
 from comfy_worker.response.builder import Outcome, Tell, json_size, validation
 from comfy_worker.response.deliver import Delivery, result_limit
-from comfy_worker.response.s3 import Storage, job_storage
+from comfy_worker.response.job_uploader import job_uploader
+from comfy_worker.response.s3 import S3Uploader
 from comfy_worker.response.schema import Result
 from comfy_worker.response.shapes import model_list, options_answer, shape
 from comfy_worker.server_paths import ServerPaths
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.check.links import without_idle
 from comfy_worker.workflow.check.preflight import is_stale, refusal
-from comfy_worker.workflow.isolate import into_folder, output_folders, serve_raw
+from comfy_worker.workflow.isolate import isolate_outputs, output_folders, replace_save_nodes
 
 __all__ = ["JobRunner"]
 
@@ -110,7 +113,7 @@ class JobRunner:
         self._settings = settings
         self._comfyui = comfyui
         self._templates = templates
-        self._storage = Storage(settings.bucket) if settings.bucket else None
+        self._storage = S3Uploader(settings.bucket) if settings.bucket else None
         self._folders = JobFolders()
         self._listed = listed_models()
         self._models = ModelsOnDemand(settings)
@@ -185,10 +188,11 @@ class JobRunner:
         asked = translate(job.get("input"), stop.check)
         if asked.api_name in ("getModels", "getOptions", "setOptions"):
             return self._a1111_options(asked, stop)
-        request = JobInput.read(asked.input, asked.said, KNOWN_WORDS, stop.check)
+        request = JobInput.read(asked.input, asked.client_words, KNOWN_WORDS, stop.check)
+        request = with_embedded_workflow(request)
         most = self._settings.max_batch_size
         if request.batch_size is not None and request.batch_size > most:
-            word = asked.said.get("batch_size", "batch_size")
+            word = asked.client_words.get("batch_size", "batch_size")
             raise InvalidValue(
                 f"{word} must be at most {most}, not {request.batch_size}: the endpoint's setting MAX_BATCH_SIZE",
                 [{"key": word, "value": request.batch_size, "maximum": most}],
@@ -197,14 +201,14 @@ class JobRunner:
         clock = Clock(stop)
 
         def shaped(result: Result) -> Any:
-            return shape(result, response, asked.given)
+            return shape(result, response, asked.raw_input)
 
         def walk() -> Any:
             return self._walk(
                 job,
                 asked,
                 request,
-                lambda result: shape(result, response, asked.given),
+                lambda result: shape(result, response, asked.raw_input),
                 clock,
                 stop,
                 tell,
@@ -219,7 +223,7 @@ class JobRunner:
             log.warning("%s; the job is tried once more", error.log_text, extra={"action": "job.again"})
             return walk()
 
-    def _a1111_options(self, asked: Request, stop: Stop) -> Any:
+    def _a1111_options(self, asked: TranslatedInput, stop: Stop) -> Any:
         """What A1111's clients ask beside pictures."""
         installed = self._comfyui.ready(stop).defs["CheckpointLoaderSimple"].inputs["ckpt_name"].choices or ()
         if asked.api_name == "getModels":
@@ -236,7 +240,7 @@ class JobRunner:
     def _walk(
         self,
         job: Mapping[str, Any],
-        asked: Request,
+        asked: TranslatedInput,
         request: JobInput,
         shaped: Callable[[Result], Any],
         clock: Clock,
@@ -263,17 +267,17 @@ class JobRunner:
         with comfyui.in_use(), opened as name, brought as models, concealed(name):
             self._make_room(comfyui)
             with clock.stage("prepare"):
-                files = InputFiles(comfyui.process.input_dir / name, self._settings, stop)
+                files = InputFiles(comfyui.process.input_dir / name, self._settings.input_limits, stop)
                 plan = self._plan(asked, request, template, comfyui, files, models, stop)
                 plan.warnings[:0] = asked.warnings
                 if request.validate_only:
-                    checked = into_folder(plan.workflow, name, comfyui.defs)
+                    checked = isolate_outputs(plan.workflow, name, comfyui.defs)
                     limit = result_limit(str(job.get("id")), self._settings.result_limit_mb)
                     return validation(plan, checked, comfyui, limit)
                 if plan.findings:
                     raise refusal(plan.findings)
                 needed = without_idle(plan.workflow, comfyui.defs)
-                workflow = into_folder(serve_raw(needed, comfyui.defs), name, comfyui.defs)
+                workflow = isolate_outputs(replace_save_nodes(needed, comfyui.defs), name, comfyui.defs)
                 make_folders(comfyui.process.output_dir, output_folders(workflow, name))
             # The graph as the client knows it: without the names of this job's folders.
             graph = json.dumps(plan.workflow).replace(f"{name}/", "")
@@ -308,7 +312,8 @@ class JobRunner:
         limit = result_limit(job_id, self._settings.result_limit_mb)
         storage = self._storage
         if own is not None:
-            storage = job_storage(own, allow_private=self._settings.allow_private_urls)
+            bucket = parse_s3_config(own)
+            storage = job_uploader(bucket, allow_private=self._settings.allow_private_urls, stop=stop)
         return Delivery(job_id, asked, storage, limit, self._settings.streaming, stop)
 
     def _make_room(self, comfyui: RunningComfyUI) -> None:
@@ -324,7 +329,7 @@ class JobRunner:
             ensure_memory(self._settings.min_free_memory_mb, comfyui.free)
 
     def _extra_data(
-        self, asked: Request, request: JobInput, plan: Plan, comfyui: RunningComfyUI
+        self, asked: TranslatedInput, request: JobInput, plan: Plan, comfyui: RunningComfyUI
     ) -> dict[str, Any]:
         """What goes with the prompt beside its graph."""
         extra_data: dict[str, Any] = dict(asked.extra_data)
@@ -344,7 +349,7 @@ class JobRunner:
 
     def _plan(
         self,
-        asked: Request,
+        asked: TranslatedInput,
         request: JobInput,
         template: Template | None,
         comfyui: RunningComfyUI,
@@ -359,7 +364,7 @@ class JobRunner:
             installed=comfyui,
             sd_model=self._settings.sd_model,
             files=files,
-            said=asked.said,
+            said=asked.client_words,
             listed=self._listed,
             models=models,
             on_demand=on_demand,

@@ -1,7 +1,7 @@
-"""Takes the paths of this machine out of texts that clients read.
+"""Replaces the paths of this machine in texts that clients read.
 
-A client can do nothing with them, and they show an attacker where files lie. What a client reads instead
-names the folder: ``ComfyUI/nodes.py``, ``models/loras/x.safetensors``.
+Clients cannot use these paths, and attackers could. A client reads a name for the folder instead:
+``ComfyUI/nodes.py``, ``models/loras/x.safetensors``.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pathlib import Path
 
 __all__ = ["ServerPaths"]
 
-# A path begins where no path or address goes on: not in "https://host/tmp" or "a/tmp".
+# A path does not begin inside another path or address, as in "https://host/tmp" or "a/tmp".
 BEGINS = r"(?<![\w.:/~-])"
 ENDS = r"(?![\w.-])"
-# The folders that ComfyUIProcess makes, with the one below that ComfyUI names in its own answers.
+# The folders that ComfyUIProcess creates. Their subfolders have the names that ComfyUI uses.
 RUN_FOLDER = r"/comfy_worker-\w+/?"
 
 
 class ServerPaths:
-    """Knows the folders of this machine by the names that clients may read.
+    """The folders of this machine, with the names that clients may read.
 
     Args:
-        folders: by path, the name; the worker's own temporary folders and Python's are added.
+        folders: by path, the name. Temporary folders and Python's folders are added.
     """
 
     def __init__(self, folders: Mapping[Path, str]) -> None:
@@ -44,7 +44,8 @@ class ServerPaths:
         return self._pattern.sub(self._name_of, text)
 
     def _look_up(self) -> None:
-        # Only now: a link is resolved on the disk, which may be a network volume that hangs.
+        # Not at the start: this resolves links on the disk, which may be a network volume that
+        # hangs.
         names = {
             str(Path.home()): "~",
             tempfile.gettempdir(): "tmp",
@@ -53,14 +54,15 @@ class ServerPaths:
             sys.prefix: "python",
             **self._folders,
         }
-        # ComfyUI tells of its files by their real paths.
+        # ComfyUI writes the real paths of its files.
         for path, name in list(names.items()):
             names.setdefault(os.path.realpath(path), name)
         self._names = {path: name for path, name in names.items() if path.count("/") and path != "/"}
-        # The longest first: one folder may lie in another.
-        folders = "|".join(re.escape(path) for path in sorted(self._names, key=len, reverse=True))
+        # The longest first: one folder may contain another.
+        longest_first = sorted(self._names, key=len, reverse=True)
+        folders = "|".join(re.escape(path) for path in longest_first)
         self._pattern = re.compile(f"{BEGINS}({folders})(?:({RUN_FOLDER})|{ENDS})")
 
     def _name_of(self, match: re.Match[str]) -> str:
-        # Of ".../comfy_worker-x1y2/output/a.png" the client reads "output/a.png".
+        # For ".../comfy_worker-x1y2/output/a.png" the client reads "output/a.png".
         return "" if match[2] else self._names[match[1]]

@@ -1,4 +1,4 @@
-"""Workflows in the editor's own format, written by hand: one a way in which its nodes and API nodes differ.
+"""Workflows in UI format, written by hand, one for each way in which it differs from the API format.
 
 Only ComfyUI's own frontend can say what each exports; a browser test asks it.
 """
@@ -58,7 +58,7 @@ def node(
 
 def editor_file(*nodes: Node, subgraphs: Sequence[Node] = ()) -> dict[str, Any]:
     """A file as the editor saves it."""
-    links = [[one["id"], *one["from"], *one["to"], one["type"]] for one in _link(nodes)]
+    links = [[entry["id"], *entry["from"], *entry["to"], entry["type"]] for entry in _link(nodes)]
     file = {"last_node_id": 99, "last_link_id": 99, "nodes": list(nodes), "links": links, "groups": []}
     return {**file, "config": {}, "extra": {}, "version": 0.4, "definitions": {"subgraphs": list(subgraphs)}}
 
@@ -76,7 +76,7 @@ def subgraph(
     """
     end = node(OUTPUT_NODE, "", outputs)
     links = _link([*nodes, end])
-    ends = {"in": [one for one in links if one["from"][0] == INPUT_NODE], "out": links}
+    ends = {"in": [entry for entry in links if entry["from"][0] == INPUT_NODE], "out": links}
     io = {"bounding": [0, 0, 100, 100]}
     return {
         "id": graph_id,
@@ -92,7 +92,7 @@ def subgraph(
                 "id": _uuid(graph_id, name),
                 "name": name,
                 "type": kind,
-                "linkIds": [one["id"] for one in ends["in"] if one["from"][1] == slot],
+                "linkIds": [entry["id"] for entry in ends["in"] if entry["from"][1] == slot],
                 "pos": [0, 0],
             }
             for slot, (name, kind) in enumerate(inputs.items())
@@ -102,7 +102,7 @@ def subgraph(
                 "id": _uuid(graph_id, name + " out"),
                 "name": name,
                 "type": kind,
-                "linkIds": [one["id"] for one in links if one["to"] == (OUTPUT_NODE, slot)],
+                "linkIds": [entry["id"] for entry in links if entry["to"] == (OUTPUT_NODE, slot)],
                 "pos": [0, 0],
             }
             for slot, (name, (kind, _)) in enumerate(outputs.items())
@@ -112,14 +112,14 @@ def subgraph(
         "groups": [],
         "links": [
             {
-                "id": one["id"],
-                "origin_id": one["from"][0],
-                "origin_slot": one["from"][1],
-                "target_id": one["to"][0],
-                "target_slot": one["to"][1],
-                "type": one["type"],
+                "id": entry["id"],
+                "origin_id": entry["from"][0],
+                "origin_slot": entry["from"][1],
+                "target_id": entry["to"][0],
+                "target_slot": entry["to"][1],
+                "type": entry["type"],
             }
-            for one in links
+            for entry in links
         ],
         "extra": {},
     }
@@ -132,7 +132,7 @@ def _uuid(*words: str) -> str:
 def _link(nodes: Sequence[Node]) -> list[dict[str, Any]]:
     """Number the links of one graph, in its nodes and in a list."""
     links: list[dict[str, Any]] = []
-    by_id = {one["id"]: one for one in nodes}
+    by_id = {entry["id"]: entry for entry in nodes}
     for target in nodes:
         for slot, entry in enumerate(target["inputs"]):
             if (source := entry["link"]) is None:
@@ -244,7 +244,10 @@ def _sampled_by(widgets: list[Any]) -> dict[str, Any]:
     """Text to image, with these values in the sampler."""
     return editor_file(
         _checkpoint(1),
-        *({**one, "widgets_values": widgets} if one["id"] == 13 else one for one in _sampled((1, 0), (1, 1))),
+        *(
+            {**entry, "widgets_values": widgets} if entry["id"] == 13 else entry
+            for entry in _sampled((1, 0), (1, 1))
+        ),
     )
 
 

@@ -1,6 +1,7 @@
-"""Why a ComfyUI ended: from its exit status, its log, and the kernel's count of those killed for want of memory.
+"""Says why ComfyUI ended or why a node failed, in words and as an error with a code.
 
-Owns the words. Starts and ends nothing.
+The evidence is ComfyUI's exit status, its log, what a node raised, and the kernel's count of
+processes that it killed because memory ran out.
 """
 
 from __future__ import annotations
@@ -11,31 +12,56 @@ import signal
 from collections.abc import Iterable
 from pathlib import Path
 
+from comfy_common.fault_patterns import (
+    DISK_FULL,
+    GPU_BROKEN,
+    GPU_ERROR,
+    GPU_OUT_OF_MEMORY,
+    HOST_OUT_OF_MEMORY,
+    OUT_OF_MEMORY,
+)
 from comfy_worker.comfyui.events import Failed
-from comfy_worker.errors import DiskFull, ExecutionFailed, GpuFault, OutOfMemory, WorkerError, brief
+from comfy_worker.errors import (
+    DiskFull,
+    ExecutionFailed,
+    GpuFault,
+    OutOfMemory,
+    WorkerError,
+    brief,
+)
 
-__all__ = ["ending", "log_cause", "node_error", "oom_kills"]
+__all__ = ["USE_LESS_MEMORY", "ending", "log_cause", "node_error", "oom_kills"]
+
+log = logging.getLogger(__name__)
+
+USE_LESS_MEMORY = "ask for a smaller size, a smaller batch or an fp8 model"
 
 LINE_LENGTH = 200
 CGROUP = Path("/sys/fs/cgroup")
 # Version 2 of the kernel's control groups, and version 1.
 OOM_COUNTS = ("memory.events", "memory/memory.oom_control")
 
-# What the last lines of a log are searched for, from the last line up.
+# A log line that says why ComfyUI ended.
 CAUSE = re.compile(
-    r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|AcceleratorError|No CUDA|NVIDIA driver"
-    r"|MemoryError|out of memory|Cannot allocate memory|No space left on device"
-    r"|No module named|ImportError|ModuleNotFoundError|IMPORT FAILED|unrecognized arguments"
-    r"|Segmentation fault|address already in use|^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)\b"
+    "|".join(
+        (
+            GPU_ERROR.pattern,
+            OUT_OF_MEMORY.pattern,
+            DISK_FULL.pattern,
+            r"No module named|ImportError|ModuleNotFoundError|IMPORT FAILED",
+            r"unrecognized arguments|Segmentation fault|address already in use",
+            r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)\b",
+        )
+    )
 )
 
 
 def ending(status: int | None, *, out_of_memory: bool = False) -> str:
-    """How a process ended, in words that follow its name.
+    """Describe how a process ended, in words that follow its name.
 
     Args:
-        status: its exit status, 128 + signal where one killed it; None: it still runs.
-        out_of_memory: whether the kernel killed somebody for want of memory meanwhile.
+        status: its exit status, 128 + signal if a signal killed it; None while it runs.
+        out_of_memory: whether the kernel killed a process meanwhile because memory ran out.
     """
     if status is None or status == 0:
         return "ended"
@@ -48,43 +74,31 @@ def ending(status: int | None, *, out_of_memory: bool = False) -> str:
 
 
 def log_cause(lines: Iterable[str]) -> str:
-    """The last line of a log that names a cause; empty where none does."""
-    return brief(next((line.strip() for line in reversed([*lines]) if CAUSE.search(line)), ""), LINE_LENGTH)
+    """Find the last line of a log that names a cause; empty if no line does."""
+    for line in reversed([*lines]):
+        if CAUSE.search(line):
+            return brief(line.strip(), LINE_LENGTH)
+    return ""
 
 
 def oom_kills(cgroup: Path = CGROUP) -> int:
-    """How many processes of this container the kernel has killed for want of memory; 0 where it does not say."""
+    """Count the processes of this container that the kernel killed because memory ran out.
+
+    The count is 0 where the kernel does not report it.
+    """
     for name in OOM_COUNTS:
         try:
-            found = re.search(r"^oom_kill (\d+)", (cgroup / name).read_text(), re.MULTILINE)
+            statistics = (cgroup / name).read_text()
         except OSError:
             continue
-        if found:
-            return int(found[1])
+        count = re.search(r"^oom_kill (\d+)", statistics, re.MULTILINE)
+        if count:
+            return int(count[1])
     return 0
 
 
-log = logging.getLogger(__name__)
-
-
-LESS = "ask for a smaller size, a smaller batch or an fp8 model"
-
-
-DISK = re.compile(r"No space left on device|Disk quota exceeded")
-
-
-GPU_MEMORY = re.compile(r"OutOfMemoryError|(CUDA|HIP) (error: )?out of memory|STATUS_ALLOC_FAILED")
-
-
-MEMORY = re.compile(r"MemoryError|can't allocate memory|not enough memory|Cannot allocate memory")
-
-
-# Those that are left out end with the call that met them; after any other every later call fails as well.
-GPU = re.compile(r"(CUDA|HIP) error: (?!invalid (argument|configuration|device function)|no kernel image)")
-
-
 def node_error(event: Failed) -> WorkerError:
-    """The error for a node that raised."""
+    """Turn a node's exception into the error that the client reads."""
     details = [
         {
             "node_id": event.node_id,
@@ -94,15 +108,16 @@ def node_error(event: Failed) -> WorkerError:
         }
     ]
     log.warning("node failed: %s", "".join(event.traceback), extra={"action": "prompt.failed"})
-    node, said = f"node {event.node_id} ({event.class_type})", f"{event.exception_type}: {event.message}"
-    if DISK.search(said):
+    node = f"node {event.node_id} ({event.class_type})"
+    exception = f"{event.exception_type}: {event.message}"
+    if DISK_FULL.search(exception):
         advice = "ask for less at once, or give the endpoint a larger container disk"
-        return DiskFull(f"{node} found no room on the worker's disk; {advice}", details)
-    if GPU_MEMORY.search(said):
-        return OutOfMemory(f"{node} ran out of GPU memory; {LESS}", details)
-    if MEMORY.search(said):
-        return OutOfMemory(f"{node} ran out of the machine's memory; {LESS}", details)
-    if GPU.search(said):
-        advice = "ComfyUI is started anew; send the job again"
-        return GpuFault(f"{node} met an error after which the GPU works no more; {advice}", details)
-    return ExecutionFailed(f"{node} failed with {said}", details)
+        return DiskFull(f"{node} filled the worker's disk; {advice}", details)
+    if GPU_OUT_OF_MEMORY.search(exception):
+        return OutOfMemory(f"{node} ran out of GPU memory; {USE_LESS_MEMORY}", details)
+    if HOST_OUT_OF_MEMORY.search(exception):
+        return OutOfMemory(f"{node} ran out of the machine's memory; {USE_LESS_MEMORY}", details)
+    if GPU_BROKEN.search(exception):
+        advice = "ComfyUI restarts; send the job again"
+        return GpuFault(f"{node} met a GPU error that it cannot recover from; {advice}", details)
+    return ExecutionFailed(f"{node} failed with {exception}", details)

@@ -1,20 +1,20 @@
-"""ComfyUI's HTTP routes, one method a route, over one session.
-
-Owns how a route is called and how its refusals are read. Knows nothing of jobs, and holds only the session.
-"""
+"""Calls ComfyUI's HTTP routes, one method for each, over one session."""
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 
-from comfy_worker.errors import ComfyUIUnavailable, WorkflowRefused
+from comfy_worker.comfyui.refusals import refusal
+from comfy_worker.errors import ComfyUIUnavailable
 
 __all__ = ["ComfyUIClient"]
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0
 QUEUE_TIMEOUT_S = 5.0
@@ -27,17 +27,24 @@ class ComfyUIClient:
     Args:
         base_url: ``http://127.0.0.1:<port>``.
         timeout_s: how long an answer may take.
-        queue_timeout_s: how long it may where a request only looks for a prompt, or takes one out.
+        queue_timeout_s: how long an answer may take that only looks for a prompt or removes one.
+        has_cancel_route: whether this ComfyUI has ``POST /api/jobs/{id}/cancel``.
     """
 
     def __init__(
-        self, base_url: str, timeout_s: float = TIMEOUT_S, queue_timeout_s: float = QUEUE_TIMEOUT_S
+        self,
+        base_url: str,
+        timeout_s: float = TIMEOUT_S,
+        queue_timeout_s: float = QUEUE_TIMEOUT_S,
+        *,
+        has_cancel_route: bool = False,
     ) -> None:
+        self._has_cancel_route = has_cancel_route
         self._base_url = base_url
         self._timeout_s = timeout_s
         self._queue_timeout_s = queue_timeout_s
         self._session = requests.Session()
-        # A proxy of the environment is for the internet: it cannot reach this loopback address.
+        # A proxy in the environment is for the internet: it cannot reach this loopback address.
         self._session.trust_env = False
         self._session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS))
 
@@ -46,7 +53,7 @@ class ComfyUIClient:
         self._session.close()
 
     def answers(self) -> bool:
-        """``GET /prompt``, the smallest: whether there is an answer, be it an error."""
+        """``GET /prompt``, the cheapest route: whether ComfyUI answers, even with an error."""
         try:
             self._request("GET", "/prompt", timeout_s=min(self._timeout_s, QUEUE_TIMEOUT_S))
         except ComfyUIUnavailable:
@@ -74,15 +81,16 @@ class ComfyUIClient:
         Args:
             workflow: a graph in API format.
             prompt_id: an id of our choice.
-            client_id: whose websocket hears of it.
-            extra_data: what goes with the graph: ``preview_method``, ``comfy_worker_graph``, API keys; secret.
+            client_id: whose websocket receives its events.
+            extra_data: what goes with the graph: ``preview_method``, ``comfy_worker_graph``, API
+                keys; secret.
 
         Returns:
             ``{prompt_id, number, node_errors}``.
 
         Raises:
-            WorkflowRefused: ComfyUI's validation found errors, listed in the details; also where it dropped a bad
-                output branch and queued the rest.
+            WorkflowRefused: ComfyUI's validation found errors, listed in the details. Also raised
+                if ComfyUI dropped a bad output branch and queued the rest.
         """
         body = {"prompt": workflow, "prompt_id": prompt_id, "client_id": client_id}
         if extra_data:
@@ -93,14 +101,15 @@ class ComfyUIClient:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise ComfyUIUnavailable(f"ComfyUI answered HTTP {response.status_code} to POST /prompt")
+            raise _unexpected(response)
         if not response.ok or answer.get("node_errors"):
-            raise _refused(answer, workflow)
+            raise refusal(answer, workflow)
         return answer
 
     def get_history(self, prompt_id: str) -> dict[str, Any] | None:
-        """``GET /history/{prompt_id}``: outputs and status; None while pending or running, or once deleted."""
-        entry = self._json("GET", f"/history/{prompt_id}", self._queue_timeout_s).get(prompt_id)
+        """``GET /history/{prompt_id}``: outputs and status; None until it ends, or if deleted."""
+        history = self._json("GET", f"/history/{prompt_id}", self._queue_timeout_s)
+        entry = history.get(prompt_id)
         return entry if isinstance(entry, dict) else None
 
     def get_history_ids(self) -> list[str]:
@@ -108,41 +117,66 @@ class ComfyUIClient:
         return list(self._json("GET", "/history"))
 
     def model_folders(self) -> dict[str, list[str]]:
-        """``GET /comfy_worker/folders``, a route of our own nodes: the folders searched for each kind of model.
+        """``GET /comfy_worker/folders``, of our own nodes: the folders of each type of model.
 
-        Empty where our nodes are not loaded.
+        Empty if our nodes are not loaded.
         """
         return self._own("GET", "/comfy_worker/folders") or {}
 
     def validated_inputs(self, timeout_s: float | None = None) -> dict[str, list[str]] | None:
-        """``GET /comfy_worker/validated``, of our own nodes: the inputs that each class validates itself.
+        """``GET /comfy_worker/validated``, of our own nodes: the inputs that classes validate.
 
-        None where our nodes are not loaded.
+        None if our nodes are not loaded.
         """
         return self._own("GET", "/comfy_worker/validated", timeout_s=timeout_s)
 
-    def validate(self, workflow: dict[str, Any]) -> list[dict[str, Any]]:
-        """``POST /comfy_worker/validate``, of our own nodes: what ComfyUI finds wrong with a workflow.
+    def validate(self, workflow: dict[str, Any]) -> dict[str, Any] | None:
+        """``POST /comfy_worker/validate``, of our own nodes: all of ComfyUI's findings.
 
-        Queues nothing. Empty where it would accept it, and where our nodes are not loaded.
+        Queues nothing.
+
+        Returns:
+            ``{"error", "node_errors"}`` in the form of a refused ``POST /prompt``; both are empty
+            if ComfyUI would accept the workflow. None if our nodes are not loaded.
         """
-        answer = self._own("POST", "/comfy_worker/validate", workflow) or {}
-        return _findings(answer, workflow) if answer.get("error") or answer.get("node_errors") else []
+        return self._own("POST", "/comfy_worker/validate", workflow)
+
+    def node_replacements(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """``GET /node_replacements``: substitutes of removed classes; empty before ComfyUI 0.33."""
+        return self._own("GET", "/node_replacements", timeout_s=timeout_s) or {}
 
     def delete_history(self, prompt_id: str) -> None:
         """``POST /history``: forget a prompt."""
         self._order("/history", {"delete": [prompt_id]})
 
     def get_queue(self) -> dict[str, list[Any]]:
-        """``GET /queue``: ``queue_running`` and ``queue_pending``, whose items hold the prompt id second."""
+        """``GET /queue``: ``queue_running`` and ``queue_pending``; item[1] is the prompt id."""
         return self._json("GET", "/queue", self._queue_timeout_s)
 
     def is_queued(self, prompt_id: str) -> bool:
         """Whether a prompt is pending or running."""
-        return any(item[1] == prompt_id for row in self.get_queue().values() for item in row)
+        queue = self.get_queue()
+        items = [*queue.get("queue_running", ()), *queue.get("queue_pending", ())]
+        return any(item[1] == prompt_id for item in items)
+
+    def cancel(self, prompt_id: str) -> None:
+        """Take a prompt out of the queue, or stop it if it runs; other prompts are not touched."""
+        if self._has_cancel_route:
+            route = f"/api/jobs/{prompt_id}/cancel"
+            response = self._request("POST", route, timeout_s=self._queue_timeout_s)
+            if response.status_code not in (404, 405):
+                _check(response)
+                return
+            self._has_cancel_route = False
+            log.warning(
+                "this ComfyUI does not have POST /api/jobs/{id}/cancel; using /queue and /interrupt",
+                extra={"action": "comfyui.route_missing"},
+            )
+        self.delete_queue_item(prompt_id)
+        self.interrupt(prompt_id)
 
     def delete_queue_item(self, prompt_id: str) -> None:
-        """``POST /queue``: take a pending prompt out; a running one is not touched."""
+        """``POST /queue``: remove a pending prompt; a running one is not touched."""
         self._order("/queue", {"delete": [prompt_id]})
 
     def interrupt(self, prompt_id: str) -> None:
@@ -150,13 +184,11 @@ class ComfyUIClient:
         self._order("/interrupt", {"prompt_id": prompt_id})
 
     def free(self) -> None:
-        """``POST /free``: give up models and cached results, before the next prompt."""
+        """``POST /free``: unload models and cached results before the next prompt."""
         self._order("/free", {"unload_models": True, "free_memory": True})
 
     def _order(self, route: str, body: dict[str, Any]) -> None:
-        response = self._request("POST", route, body, self._queue_timeout_s)
-        if not response.ok:
-            raise ComfyUIUnavailable(f"ComfyUI answered HTTP {response.status_code} to POST {route}")
+        _check(self._request("POST", route, body, self._queue_timeout_s))
 
     def _json(self, method: str, route: str, timeout_s: float | None = None) -> dict[str, Any]:
         return _read(self._request(method, route, timeout_s=timeout_s))
@@ -168,7 +200,7 @@ class ComfyUIClient:
         body: dict[str, Any] | None = None,
         timeout_s: float | None = None,
     ) -> dict[str, Any] | None:
-        """Ask a route of our own nodes; None where they are not loaded."""
+        """Call a route of our own nodes; None if they are not loaded."""
         response = self._request(method, route, body, timeout_s)
         return None if response.status_code in (404, 405) else _read(response)
 
@@ -191,44 +223,15 @@ def _read(response: requests.Response) -> dict[str, Any]:
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        asked = response.request
-        raise ComfyUIUnavailable(
-            f"ComfyUI answered HTTP {response.status_code} to {asked.method} {asked.path_url}"
-        )
+        raise _unexpected(response)
     return answer
 
 
-def _refused(answer: dict[str, Any], workflow: dict[str, Any]) -> WorkflowRefused:
-    """ComfyUI's refusal as our error."""
-    details = _findings(answer, workflow)
-    first = details[0]
-    where = "" if first["node_id"] is None else f" (node {first['class_type']} {first['node_id']}"
-    where += ")" if where and not first["input"] else f".{first['input']})" if where else ""
-    return WorkflowRefused(
-        f"ComfyUI refused the workflow: {first['problem']}{where}; the details list every finding", details
-    )
+def _check(response: requests.Response) -> None:
+    if not response.ok:
+        raise _unexpected(response)
 
 
-def _findings(answer: dict[str, Any], workflow: dict[str, Any]) -> list[dict[str, Any]]:
-    """What ComfyUI refused: one finding a bad input, in the form of ``workflow.check.preflight``; at least one."""
-    found = []
-    for node_id, entry in (answer.get("node_errors") or {}).items():
-        title = (workflow.get(node_id, {}).get("_meta") or {}).get("title") or entry.get("class_type")
-        for error in entry.get("errors", ()):
-            extra = error.get("extra_info") or {}
-            where = {"node_id": node_id, "title": title, "class_type": entry.get("class_type")}
-            name, given = extra.get("input_name"), extra.get("received_value", extra.get("linked_node"))
-            found.append({**where, "input": name, "given": given, **_said(error)})
-    if not found:
-        error = answer.get("error")
-        nothing = dict.fromkeys(("node_id", "title", "class_type", "input", "given"))
-        found = [{**nothing, **_said(error if isinstance(error, dict) else {"message": json.dumps(error)})}]
-    return found
-
-
-def _said(error: dict[str, Any]) -> dict[str, Any]:
-    """What ComfyUI says of one thing that is wrong; what would do is in its own words."""
-    config = (error.get("extra_info") or {}).get("input_config")
-    problem = f"{error.get('message')}: {error.get('details')}".removesuffix(": ").removesuffix(": None")
-    would_do = "open the workflow in ComfyUI and mend it there" if not config else f"give it what fits {config}"
-    return {"type": error.get("type"), "problem": problem, "would_do": would_do}
+def _unexpected(response: requests.Response) -> ComfyUIUnavailable:
+    method, route = response.request.method, response.request.path_url
+    return ComfyUIUnavailable(f"ComfyUI answered HTTP {response.status_code} to {method} {route}")

@@ -1,8 +1,7 @@
-"""ComfyUI's websocket: one connection kept open across jobs, its messages parsed into types.
+"""Keeps one websocket to ComfyUI open across jobs, and passes each event to its prompt.
 
-Owns the socket and hands each event to the prompt that it belongs to. Knows nothing of results: when the socket
-breaks, it says so (:class:`Disconnected`) and connects again under a fresh client id, since of two sockets on one
-id the newer goes deaf when the older closes.
+When the socket breaks, every prompt gets :class:`Disconnected`. The new connection uses a new
+client id: of two sockets with the same id, ComfyUI stops sending to the newer when the older closes.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 10.0
 CONNECT_WAIT_S = 2.0
 RECONNECT_PAUSE_S = 0.5
-# Sent first, this makes previews say which prompt they belong to.
+# Sent first, this makes ComfyUI add the prompt's id to previews.
 FEATURES = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
 PREVIEW_IMAGE_WITH_METADATA = 4
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that ComfyUI said of one prompt."""
+    """A message about one prompt."""
 
     prompt_id: str
 
@@ -61,7 +60,7 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Cached(Event):
-    """``execution_cached``: these nodes need not run again."""
+    """``execution_cached``: these nodes do not run again."""
 
     nodes: tuple[str, ...]
 
@@ -75,7 +74,7 @@ class Executing(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """``executing`` with ``node: null``: the prompt is over and ``/history`` has it, however it ended."""
+    """``executing`` with ``node: null``: the prompt ended, well or not, and ``/history`` has it."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Preview(Event):
-    """A picture of what the sampler has so far: the bytes of a JPEG or PNG."""
+    """A picture of the sampler's current state: the bytes of a JPEG or PNG."""
 
     mime_type: str
     image: bytes = field(repr=False)
@@ -97,7 +96,7 @@ class Preview(Event):
 
 @dataclass(frozen=True)
 class Executed(Event):
-    """``executed``: what an output node reports."""
+    """``executed``: the results of an output node."""
 
     node_id: str
     output: Mapping[str, Any]
@@ -116,12 +115,12 @@ class Failed(Event):
 
 @dataclass(frozen=True)
 class Interrupted(Event):
-    """``execution_interrupted``: ``/interrupt`` was heard."""
+    """``execution_interrupted``: the prompt was cancelled."""
 
 
 @dataclass(frozen=True)
 class Disconnected(Event):
-    """The socket broke; whatever ComfyUI says of this prompt from here on is not heard."""
+    """The socket broke; later events of this prompt are lost."""
 
 
 def parse(message: str) -> Event | None:
@@ -131,7 +130,7 @@ def parse(message: str) -> Event | None:
         message: JSON, ``{"type": ..., "data": {...}}``.
 
     Returns:
-        The event, or None for what no prompt waits for (``status``, ``progress_state``, unknown types).
+        The event; None for messages without one (``status``, ``progress_state``, unknown types).
     """
     try:
         frame = json.loads(message)
@@ -140,17 +139,17 @@ def parse(message: str) -> Event | None:
         return None
 
 
-def _event(kind: str, data: Mapping[str, Any], prompt_id: str) -> Event | None:
-    match kind:
+def _event(message_type: str, data: Mapping[str, Any], prompt_id: str) -> Event | None:
+    match message_type:
         case "execution_start":
             return Started(prompt_id)
         case "execution_cached":
             return Cached(prompt_id, tuple(data.get("nodes", ())))
         case "executing":
-            node_id = data.get("node")
-            return Finished(prompt_id) if node_id is None else Executing(prompt_id, node_id)
+            return _executing(prompt_id, data.get("node"))
         case "progress":
-            return Progress(prompt_id, data.get("node") or "", int(data["value"]), int(data["max"]))
+            node_id = data.get("node") or ""
+            return Progress(prompt_id, node_id, int(data["value"]), int(data["max"]))
         case "executed":
             return Executed(prompt_id, data["node"], data.get("output") or {})
         case "execution_error":
@@ -160,15 +159,22 @@ def _event(kind: str, data: Mapping[str, Any], prompt_id: str) -> Event | None:
     return None
 
 
+def _executing(prompt_id: str, node_id: str | None) -> Event:
+    return Finished(prompt_id) if node_id is None else Executing(prompt_id, node_id)
+
+
 def parse_binary(message: bytes) -> Preview | None:
-    """Parse one binary frame: type, length of its metadata (both big-endian), metadata as JSON, picture.
+    """Parse one binary frame.
+
+    It holds its type and the length of its metadata (both big-endian), the metadata as JSON, and
+    the picture.
 
     Returns:
-        The preview, or None for what no prompt waits for.
+        The preview; None for other types.
     """
     try:
-        kind, length = struct.unpack_from(">II", message)
-        if kind != PREVIEW_IMAGE_WITH_METADATA:
+        frame_type, length = struct.unpack_from(">II", message)
+        if frame_type != PREVIEW_IMAGE_WITH_METADATA:
             return None
         metadata = json.loads(message[8 : 8 + length])
         return Preview(metadata["prompt_id"], metadata["image_type"], message[8 + length :])
@@ -177,7 +183,7 @@ def parse_binary(message: bytes) -> Preview | None:
 
 
 def failed(prompt_id: str, data: Mapping[str, Any]) -> Failed:
-    """An ``execution_error`` as its event; ``current_inputs`` are left out, they can hold secrets."""
+    """Parse an ``execution_error``, without ``current_inputs``: they can hold secrets."""
     return Failed(
         prompt_id,
         node_id=str(data.get("node_id")),
@@ -189,7 +195,7 @@ def failed(prompt_id: str, data: Mapping[str, Any]) -> Failed:
 
 
 class EventStream:
-    """The worker's one websocket, read by a thread of its own.
+    """The worker's websocket to ComfyUI, read by a thread of its own.
 
     Args:
         base_url: ``http://127.0.0.1:<port>``.
@@ -207,15 +213,15 @@ class EventStream:
         self._thread.start()
 
     def client_id(self) -> str:
-        """The id to queue prompts under, so that their events come here; waits a moment for a connection."""
+        """Return the id to queue prompts under; waits a moment for a connection."""
         self._connected.wait(CONNECT_WAIT_S)
         return self._client_id
 
     @contextmanager
     def subscribed(self, prompt_id: str) -> Iterator[queue.SimpleQueue[Event]]:
-        """The events of one prompt, for as long as the block lasts; enter it before the prompt is queued.
+        """Receive the events of one prompt until the block ends; enter it before queueing.
 
-        The first is :class:`Disconnected` where there is no connection now.
+        The first event is :class:`Disconnected` if there is no connection now.
         """
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         with self._lock:
@@ -255,7 +261,7 @@ class EventStream:
     def _listen(self) -> None:
         client_id = uuid.uuid4().hex
         url = f"{self._url}?clientId={client_id}"
-        # A proxy of the environment is for the internet: it cannot reach this loopback address.
+        # A proxy in the environment is for the internet: it cannot reach this loopback address.
         self._socket = websocket.create_connection(url, timeout=CONNECT_TIMEOUT_S, http_no_proxy=["*"])
         try:
             self._socket.settimeout(None)

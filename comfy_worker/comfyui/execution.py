@@ -1,7 +1,7 @@
 """Queues one workflow and watches it to its end.
 
-Owns what counts as the end and where the outputs are read: from ``executed`` while the socket has been whole, from
-``/history`` otherwise, so that nothing that ComfyUI has is lost when the socket breaks. Knows nothing of jobs.
+The outputs come from the socket's ``executed`` events. If the socket broke meanwhile, they are read
+from ``/history`` instead, so that no output of ComfyUI is lost.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from comfy_worker.comfyui.events import (
     failed,
 )
 from comfy_worker.comfyui.process import ComfyUIProcess
+from comfy_worker.comfyui.prompt_state import NodeTimer, PromptState, SignsOfLife, Stage
 from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, OutOfMemory, WorkerError
 from comfy_worker.logs import bound, secrets_in_context
@@ -36,20 +37,18 @@ __all__ = ["Execution", "ExecutionResult", "Limits"]
 
 log = logging.getLogger(__name__)
 
-HISTORY_POLL_S = 1.0
-SILENCE_S = 10.0
 LOST_AFTER_S = 5.0
 FORGET_TRIES = 5
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to be patient with a ComfyUI, in seconds.
+    """How long to wait for ComfyUI before it counts as broken, in seconds.
 
     Attributes:
-        silence_s: HTTP unanswered, then it is taken for dead.
-        stall_s: a running prompt without a sign of life, then it is ended.
-        interrupt_s: a prompt still running after an interrupt, then ComfyUI is ended.
+        silence_s: how long it may leave HTTP unanswered before it is ended.
+        stall_s: how long a running prompt may give no sign of life before it is ended.
+        interrupt_s: how long a prompt may run on after an interrupt before ComfyUI is ended.
     """
 
     silence_s: float = 30.0
@@ -59,10 +58,11 @@ class Limits:
 
 @dataclass
 class ExecutionResult:
-    """What a prompt left behind.
+    """The outputs and timings of a prompt.
 
     Attributes:
-        outputs: by node id, what each output node reported: ``{"images": [{filename, subfolder, type}], ...}``.
+        outputs: by node id, what each output node reported:
+            ``{"images": [{filename, subfolder, type}], ...}``.
         node_ms: by node id, how long each node ran; cached nodes are left out.
     """
 
@@ -77,7 +77,10 @@ class Execution:
         client: the routes of the ComfyUI that runs it.
         events: its websocket.
         process: that ComfyUI itself.
-        limits: how long to be patient with it.
+        limits: how long to wait for it.
+
+    Attributes:
+        prompt_id: a lower-case UUID; from 0.33 on ComfyUI takes no other form.
     """
 
     def __init__(
@@ -87,13 +90,11 @@ class Execution:
         self._events = events
         self._process = process
         self._limits = limits
-        self._result = ExecutionResult()
-        self._whole = True
-        self._started = False
-        self._is_next = False
-        self._running: tuple[str, float] | None = None
-        self._seen_at = 0.0
-        self._lost_at: float | None = None
+        self._outputs: dict[str, dict[str, Any]] = {}
+        self._error: WorkerError | None = None
+        self._nodes = NodeTimer()
+        self._state = PromptState(time.monotonic())
+        self._signs = SignsOfLife(time.monotonic(), limits.stall_s)
         self.prompt_id = str(uuid.uuid4())
 
     def run(
@@ -109,188 +110,210 @@ class Execution:
         Args:
             workflow: a graph in API format, filled and checked.
             stop: when to end it early.
-            on_event: gets each event of the prompt, and None when there has been none for a tenth of a second.
+            on_event: gets each event of the prompt, and None after a tenth of a second without one.
             extra_data: what goes with the prompt beside its graph, such as ``preview_method``.
 
         Raises:
             WorkflowRefused: ComfyUI's validation found errors; nothing ran.
             ExecutionFailed: a node raised.
-            OutOfMemory: a node ran out of memory, or ComfyUI was killed for want of the machine's.
-            DiskFull: a node found no room on the disk.
-            GpuFault: a node met an error after which the GPU works no more for this ComfyUI.
+            OutOfMemory: a node ran out of memory, or the kernel killed ComfyUI because memory ran
+                out.
+            DiskFull: a node filled the disk.
+            GpuFault: a node met a GPU error that this ComfyUI cannot recover from.
             JobCancelled, JobTimedOut: ``stop`` was due, or somebody interrupted the prompt.
             ComfyUIUnavailable: ComfyUI died, lost the prompt, or shows no sign of life.
         """
         self._process.redact_prompt(self.prompt_id, secrets_in_context())
         with bound(prompt_id=self.prompt_id), self._events.subscribed(self.prompt_id) as inbox:
             client_id = self._events.client_id()
-            is_over = False
             try:
-                try:
-                    self._client.queue_prompt(
-                        workflow, prompt_id=self.prompt_id, client_id=client_id, extra_data=extra_data
-                    )
-                except ComfyUIUnavailable:
-                    if not self._is_known():  # only the answer may have been lost
-                        raise
-                log.info("queued %d nodes", len(workflow), extra={"action": "prompt.queued"})
+                self._queue(workflow, client_id, extra_data)
                 self._watch(inbox, stop, on_event)
-                is_over = True
-                return self._result
             except ComfyUIUnavailable as error:
-                told = (self._failure() if self._abandon() else None) or error  # one that died says why by now
-                is_over = True
-                if isinstance(told, ComfyUIUnavailable):
-                    told.try_again = not self._may_have_started()
-                raise told from error
+                raise self._explained(error) from error
             finally:
-                if not is_over:
+                if not self._state.is_over:
                     self._abandon()
                 self._forget()
+        return ExecutionResult(self._outputs, self._nodes.node_ms)
 
     @property
     def ran_away(self) -> bool:
-        """Whether ComfyUI had to be ended while this prompt ran, since it could not be interrupted."""
-        return self._process.was_condemned and self._may_have_started()
+        """Whether ComfyUI had to be ended because this prompt could not be interrupted."""
+        return self._process.was_marked_failed and self._may_have_started()
 
     @property
     def running_node(self) -> str | None:
-        """The node that ran last; None where ComfyUI could not tell of it any more."""
-        return None if self._running is None else self._running[0]
+        """The node that ran last; None if no event named one."""
+        return self._nodes.node_id
+
+    def _queue(self, workflow: dict[str, Any], client_id: str, extra_data: Mapping[str, Any] | None) -> None:
+        try:
+            self._client.queue_prompt(
+                workflow, prompt_id=self.prompt_id, client_id=client_id, extra_data=extra_data
+            )
+        except ComfyUIUnavailable:
+            if not self._is_known():  # only the answer may have been lost
+                raise
+        log.info("queued %d nodes", len(workflow), extra={"action": "prompt.queued"})
+
+    def _explained(self, error: ComfyUIUnavailable) -> ComfyUIUnavailable | OutOfMemory:
+        """Abandon the prompt, and find the reason why ComfyUI failed."""
+        failure: ComfyUIUnavailable | OutOfMemory = error
+        if self._abandon():
+            failure = self._failure() or error  # a ComfyUI that died has written why by now
+        if isinstance(failure, ComfyUIUnavailable):
+            failure.try_again = not self._may_have_started()
+        return failure
 
     def _watch(
-        self, inbox: queue.SimpleQueue[Event], stop: Stop, on_event: Callable[[Event | None], None]
+        self,
+        inbox: queue.SimpleQueue[Event],
+        stop: Stop,
+        on_event: Callable[[Event | None], None],
     ) -> None:
         """Return when the prompt has ended well."""
-        error: WorkerError | None = None
-        self._seen_at = time.monotonic()
-        patience_s = min(SILENCE_S, self._limits.stall_s / 2)
-        next_look = self._seen_at + patience_s
-        while True:
+        self._signs = SignsOfLife(time.monotonic(), self._limits.stall_s)
+        while not self._state.is_over:
             stop.check()
-            try:
-                event = inbox.get(timeout=TICK_S)
-            except queue.Empty:
-                event = None
+            event = _next_event(inbox)
             on_event(event)
-            now = time.monotonic()
-            if event is not None:
-                self._seen_at = now
-                if self._whole:
-                    next_look = now + patience_s
-            self._note(event, now)
-            match event:
-                case Failed():
-                    error = node_error(event)
-                case Interrupted():
-                    error = _interrupted()
-                case Disconnected():
-                    self._whole, next_look = False, now
-                case Finished() if self._whole:
-                    if error is not None:
-                        raise error
-                    return
-            if (failure := self._failure()) is not None:
-                raise failure
-            if now >= next_look:
-                next_look = now + HISTORY_POLL_S
-                if self._is_over():
-                    if self._whole and inbox.empty():
-                        log.warning("the websocket is deaf", extra={"action": "comfyui.socket_deaf"})
-                        self._events.break_connection()
-                    return
-                self._check_stall()
+            self._note(event, time.monotonic())
+            if not self._state.is_over:
+                self._check_process()
+            if not self._state.is_over and time.monotonic() >= self._signs.next_look:
+                self._look(is_inbox_empty=inbox.empty())
+        if self._error is not None:
+            raise self._error
 
     def _note(self, event: Event | None, now: float) -> None:
-        """Keep what an event says of the nodes."""
-        if isinstance(event, (Executing, Finished)) and self._running is not None:
-            node_id, since = self._running
-            self._result.node_ms[node_id] = self._result.node_ms.get(node_id, 0) + round((now - since) * 1000)
+        """Take in what an event says of the prompt."""
+        if event is not None:
+            self._signs.event_came(now)
         match event:
             case Executing(node_id=node_id):
-                self._running, self._started = (node_id, now), True
+                self._nodes.begin(node_id, now)
+                self._state.move(Stage.RUNNING, now)
             case Executed(node_id=node_id, output=output):
-                self._result.outputs[node_id] = dict(output)
+                self._outputs[node_id] = dict(output)
+            case Failed():
+                self._error = node_error(event)
+            case Interrupted():
+                self._error = _interrupted()
+            case Disconnected():
+                self._signs.socket_broke(now)
+            case Finished():
+                self._nodes.end(now)
+                # Events may be missing after a break; then /history tells how it ended.
+                if self._signs.is_socket_whole:
+                    self._state.move(Stage.FINISHED, now)
+
+    def _check_process(self) -> None:
+        if (failure := self._failure()) is not None:
+            raise failure
+
+    def _look(self, *, is_inbox_empty: bool) -> None:
+        """Ask ComfyUI itself where the prompt is."""
+        self._signs.looked(time.monotonic())
+        self._ask_queue_and_history()
+        if not self._state.is_over:
+            self._check_stall()
+        elif self._signs.is_socket_whole and is_inbox_empty:
+            log.warning("the websocket is deaf", extra={"action": "comfyui.socket_deaf"})
+            self._events.break_connection()
 
     def _is_known(self) -> bool:
         try:
-            return self._client.is_queued(self.prompt_id) or self._client.get_history(self.prompt_id) is not None
+            if self._client.is_queued(self.prompt_id):
+                return True
+            return self._client.get_history(self.prompt_id) is not None
         except ComfyUIUnavailable:
             return False
 
-    def _is_over(self) -> bool:
-        """Ask ``/history`` whether the prompt ended, and if so take its outputs from there."""
+    def _ask_queue_and_history(self) -> None:
+        """Ask where the prompt is; if it ended, take its outputs or its error from ``/history``."""
         try:
             queued = self._client.get_queue()
             entry = self._client.get_history(self.prompt_id)
         except ComfyUIUnavailable as error:
-            # Whether it is dead others find out; a silent one may answer yet.
+            # The supervisor finds out whether ComfyUI is dead; a silent one may answer later.
             log.warning("could not look for the prompt: %s", error, extra={"action": "prompt.look_failed"})
-            return False
+            return
         now = time.monotonic()
-        waits = any(item[1] == self.prompt_id for item in queued["queue_pending"])
-        runs = any(item[1] == self.prompt_id for item in queued["queue_running"])
-        self._is_next = waits and not queued["queue_running"]
-        if waits and not self._is_next:
-            self._seen_at = now  # its turn has not come
-        self._started = self._started or not waits
-        if entry is None:
-            if waits or runs:
-                self._lost_at = None
-            elif now - (self._lost_at or now) > LOST_AFTER_S:
-                raise ComfyUIUnavailable("ComfyUI lost the prompt; send the job again")
-            else:
-                self._lost_at = self._lost_at or now
-            return False
-        for kind, data in (entry.get("status") or {}).get("messages") or ():
-            if kind == "execution_error":
-                raise node_error(failed(self.prompt_id, data))
-            if kind == "execution_interrupted":
-                raise _interrupted()
-        self._result.outputs = dict(entry.get("outputs") or {})
-        return True
+        self._state.move(self._stage(queued, entry), now)
+        if entry is not None:
+            self._take_history(entry)
+        elif self._state.stage is Stage.QUEUED:
+            self._signs.waits_its_turn(now)
+        elif self._state.stage is Stage.MISSING and now - self._state.since > LOST_AFTER_S:
+            raise ComfyUIUnavailable("ComfyUI lost the prompt; send the job again")
+
+    def _stage(self, queued: Mapping[str, Any], entry: Mapping[str, Any] | None) -> Stage:
+        if entry is not None:
+            return Stage.FINISHED
+        if _holds(queued["queue_running"], self.prompt_id):
+            return Stage.RUNNING
+        if not _holds(queued["queue_pending"], self.prompt_id):
+            return Stage.MISSING
+        return Stage.QUEUED if queued["queue_running"] else Stage.NEXT
+
+    def _take_history(self, entry: Mapping[str, Any]) -> None:
+        for message_type, data in (entry.get("status") or {}).get("messages") or ():
+            if message_type == "execution_error":
+                self._error = node_error(failed(self.prompt_id, data))
+                return
+            if message_type == "execution_interrupted":
+                self._error = _interrupted()
+                return
+        self._error = None
+        self._outputs = dict(entry.get("outputs") or {})
 
     def _may_have_started(self) -> bool:
         # A node may end ComfyUI before the socket tells of it; the log then has the prompt.
-        return self._started or self._process.last_prompt_id == self.prompt_id
+        return self._state.has_started or self._process.last_prompt_id == self.prompt_id
 
     def _failure(self) -> ComfyUIUnavailable | OutOfMemory | None:
         failure = self._process.failure("while the workflow ran", self.prompt_id)
         if failure is None or self._may_have_started():
             return failure
-        return ComfyUIUnavailable(failure.sentence, failure.details)  # whatever it was, it was not this workflow
+        # Whatever the reason was, it was not this workflow.
+        return ComfyUIUnavailable(failure.sentence, failure.details)
 
     def _check_stall(self) -> None:
-        # While the socket does not tell of the prompt, progress bars in the log do.
-        seen_at = self._seen_at if self._whole else max(self._seen_at, self._process.last_output_at)
-        if time.monotonic() - seen_at < self._limits.stall_s:
+        silence_s = self._signs.silence_s(time.monotonic(), self._process.last_output_at)
+        stall_s = self._limits.stall_s
+        if silence_s < stall_s:
             return
-        if self._is_next:
-            self._process.condemn(f"took up no workflow for {self._limits.stall_s:g} s")
+        if self._state.stage is Stage.NEXT:
+            self._process.mark_failed(f"took up no workflow for {stall_s:g} s")
             return
-        where = "" if self._running is None else f" in node {self._running[0]}"
+        where = "" if self.running_node is None else f" in node {self.running_node}"
         raise ComfyUIUnavailable(
-            f"the workflow showed no sign of life for {self._limits.stall_s:g} s{where} and was ended; send the "
+            f"the workflow showed no sign of life for {stall_s:g} s{where} and was ended; send the "
             "job again, or allow for longer silence by COMFY_STALL_LIMIT_S"
         )
 
     def _abandon(self) -> bool:
-        """Take the prompt out of the queue and off the GPU; a ComfyUI that does not let go of it is ended.
+        """Take the prompt out of the queue and off the GPU; end a ComfyUI that does not release it.
 
         Returns:
-            Whether it let go of it, or had ended by itself.
+            Whether ComfyUI released it, or had ended by itself.
         """
         deadline = time.monotonic() + self._limits.interrupt_s
+        self._state.move(Stage.ABANDONED, time.monotonic())
         while self._process.failure() is None:
             try:
                 if not self._client.is_queued(self.prompt_id):
                     return True
-                self._client.delete_queue_item(self.prompt_id)
-                self._client.interrupt(self.prompt_id)
+                self._client.cancel(self.prompt_id)
             except ComfyUIUnavailable as error:
-                log.warning("could not take the prompt out: %s", error, extra={"action": "prompt.abandon_failed"})
+                log.warning(
+                    "could not cancel the prompt: %s",
+                    error,
+                    extra={"action": "prompt.abandon_failed"},
+                )
             if time.monotonic() >= deadline:
-                self._process.condemn(f"did not stop a workflow within {self._limits.interrupt_s:g} s")
+                self._process.mark_failed(f"did not stop a workflow within {self._limits.interrupt_s:g} s")
                 return False
             time.sleep(TICK_S)
         return True
@@ -303,8 +326,23 @@ class Execution:
                 self._client.delete_history(self.prompt_id)
                 return
             except ComfyUIUnavailable as error:
-                log.warning("could not delete the history: %s", error, extra={"action": "prompt.forget_failed"})
+                log.warning(
+                    "could not delete the history: %s",
+                    error,
+                    extra={"action": "prompt.forget_failed"},
+                )
             time.sleep(TICK_S)
+
+
+def _next_event(inbox: queue.SimpleQueue[Event]) -> Event | None:
+    try:
+        return inbox.get(timeout=TICK_S)
+    except queue.Empty:
+        return None
+
+
+def _holds(items: list[Any], prompt_id: str) -> bool:
+    return any(item[1] == prompt_id for item in items)
 
 
 def _interrupted() -> JobCancelled:

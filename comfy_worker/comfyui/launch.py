@@ -1,7 +1,4 @@
-"""How ComfyUI is to be started: what the worker chooses, and the command line flags that follow.
-
-Owns the words. Starts nothing.
-"""
+"""Builds ComfyUI's command line from the worker's options."""
 
 from __future__ import annotations
 
@@ -9,9 +6,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from comfy_worker.comfyui.version import ComfyUIVersion
+
 __all__ = ["PRECISIONS", "LaunchOptions", "has_accelerator", "launch_flags"]
 
-# The VAE is left to ComfyUI, but for fp32: in fp16 that of SDXL gives black pictures.
+# Only fp32 sets the VAE's precision too: in fp16 the VAE of SDXL gives black pictures.
 PRECISIONS = {
     "": (),
     "fp16": ("--fp16-unet", "--fp16-text-enc"),
@@ -23,19 +22,21 @@ PRECISIONS = {
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """How ComfyUI is to be started.
+    """How to start ComfyUI.
 
     Attributes:
         comfyui_dir: the folder with its ``main.py``.
-        model_roots: folders that hold ``checkpoints/``, ``loras/`` ..., searched in order after ComfyUI's own.
+        model_roots: folders that hold ``checkpoints/``, ``loras/`` ..., searched in order after
+            ComfyUI's own.
         custom_nodes: folders of node packs beside ComfyUI's own.
-        args: further command line flags (``COMFY_ARGS``); the last word is theirs.
+        args: further command line flags (``COMFY_ARGS``); they win over the worker's.
         log_level: DEBUG, INFO, WARNING or ERROR, for ComfyUI's own log.
         api_nodes: whether nodes that call paid services are loaded.
         boot_timeout_s: how long it may take until ``/system_stats`` answers.
-        raw_root: a folder in memory, through which pictures leave ComfyUI raw; need not be there.
-        precision: fp16, bf16, fp32 or fp8, see :data:`PRECISIONS`; empty: ComfyUI chooses by model and GPU.
-        xformers: whether ComfyUI may use xformers; None: it does where it is installed.
+        raw_root: a folder in memory, through which pictures leave ComfyUI raw; need not exist.
+        precision: fp16, bf16, fp32 or fp8, see :data:`PRECISIONS`; empty: ComfyUI chooses by model
+            and GPU.
+        xformers: whether ComfyUI may use xformers; None: it does if xformers is installed.
     """
 
     comfyui_dir: Path
@@ -50,18 +51,27 @@ class LaunchOptions:
     xformers: bool | None = None
 
 
-def launch_flags(options: LaunchOptions, *, accelerator: bool) -> list[str]:
-    """The flags that follow from the options, those of ``args`` last.
+def launch_flags(
+    options: LaunchOptions,
+    *,
+    accelerator: bool,
+    version: ComfyUIVersion | None = None,
+    memory_bytes: float | None = None,
+) -> list[str]:
+    """Build the command line flags that follow from the options; those of ``args`` come last.
 
     Args:
-        options: how ComfyUI is to be started.
+        options: how to start ComfyUI.
         accelerator: whether there is a GPU.
+        version: which ComfyUI this is; one that takes every flag if absent.
+        memory_bytes: how much memory the container may use; ComfyUI's own cache if absent.
     """
-    flags = [] if options.api_nodes else ["--disable-api-nodes"]
-    # ComfyUI refuses two flags for the precision of one part; those of `args` hold.
-    parts = {flag.rpartition("-")[2] for flag in options.args}
-    if not {"--force-fp16", "--force-fp32"} & set(options.args):
-        flags += [flag for flag in PRECISIONS[options.precision] if flag.rpartition("-")[2] not in parts]
+    version = version or ComfyUIVersion()
+    flags = [] if options.api_nodes else version.api_node_flags()
+    flags += version.asset_flags()
+    if memory_bytes is not None:
+        flags += version.cache_flags(memory_bytes, options.args)
+    flags += version.supported([flag] for flag in _precision_flags(options))
     if options.xformers is False:
         flags.append("--disable-xformers")
     if not accelerator and "--cpu" not in options.args:
@@ -69,11 +79,24 @@ def launch_flags(options: LaunchOptions, *, accelerator: bool) -> list[str]:
     return [*flags, *options.args]
 
 
-def has_accelerator(dev: Path = Path("/dev")) -> bool:
-    """Whether this machine shows a GPU that ComfyUI can use; where none is, it has to be told ``--cpu``.
+def _precision_flags(options: LaunchOptions) -> list[str]:
+    # ComfyUI refuses two flags for the precision of one part of a model. The operator's win.
+    if {"--force-fp16", "--force-fp32"} & set(options.args):
+        return []
+    parts = {_part(flag) for flag in options.args}
+    return [flag for flag in PRECISIONS[options.precision] if _part(flag) not in parts]
 
-    Looks at device files (NVIDIA, WSL, ROCm), since importing torch to ask takes seconds; on systems other than
-    Linux ComfyUI finds out by itself.
+
+def _part(flag: str) -> str:
+    """Return the part of a model that a precision flag is for: ``unet``, ``enc`` or ``vae``."""
+    return flag.rpartition("-")[2]
+
+
+def has_accelerator(dev: Path = Path("/dev")) -> bool:
+    """Whether this machine shows a GPU that ComfyUI can use; without one, it needs ``--cpu``.
+
+    Looks at device files (NVIDIA, WSL, ROCm), since importing torch to ask takes seconds. On
+    systems other than Linux ComfyUI finds out by itself.
     """
     if sys.platform != "linux":
         return True

@@ -1,6 +1,6 @@
-"""Node packs that are there and did not load: which, why, and which classes they would have brought.
+"""Finds the node packs that did not load, why, and the classes that they would have added.
 
-What a class belongs to is looked up in the sources of packs, where its name stands in quotes; nothing of a pack is
+The pack of a class is the one whose source holds the name of the class in quotes. No pack is
 imported here.
 """
 
@@ -29,7 +29,7 @@ class NodePacks:
     Args:
         comfyui_dir: ComfyUI's own folder.
         further: folders of packs beside its own.
-        api_nodes: whether it was told to load the nodes that call paid services.
+        api_nodes: whether ComfyUI loads the nodes that call paid services.
     """
 
     def __init__(self, comfyui_dir: Path, further: tuple[Path, ...], *, api_nodes: bool) -> None:
@@ -40,18 +40,23 @@ class NodePacks:
 
     @property
     def failed(self) -> dict[Path, str]:
-        """Why packs failed to load, by their paths."""
+        """By the path of each pack that failed to load, the reason."""
         return self._failures.reasons
 
     def hear(self, line: str) -> None:
-        """Take in a line of ComfyUI's log."""
+        """Read a line of ComfyUI's log."""
         pack = self._failures.hear(line)
         if pack is not None:
-            why = self._failures.reasons[pack]
-            log.error("node pack %s failed to load: %s", pack.stem, why, extra={"action": "pack.failed"})
+            reason = self._failures.reasons[pack]
+            log.error(
+                "node pack %s failed to load: %s",
+                pack.stem,
+                reason,
+                extra={"action": "pack.failed"},
+            )
 
     def report_missing(self) -> None:
-        """Log the packages that packs ask for and that are not installed."""
+        """Log the packages that packs require and that are not installed."""
         for path in self._paths():
             if missing := _missing_packages(path):
                 log.warning(
@@ -62,7 +67,7 @@ class NodePacks:
                 )
 
     def explain(self, class_type: str) -> Absence | None:
-        """Why a class is not there although its pack is; None where no pack here has it."""
+        """Say why a class is missing although its pack is here; None if no pack here has it."""
         if not self._api_nodes and _names(self._api_dir, class_type):
             return Absence(
                 "it calls a paid service of comfy.org, and such nodes are off on this endpoint",
@@ -71,24 +76,30 @@ class NodePacks:
         pack = next((path for path in self._paths() if _names(path, class_type)), None)
         if pack is None:
             return None
-        why = self.failed.get(pack)
-        said = f"its node pack {pack.stem} " + (f"failed to load: {why}" if why else "did not bring it")
-        missing = _missing_packages(pack)
-        would_do = (
-            f"install {', '.join(missing)} beside ComfyUI" if missing else f"mend {pack.stem} on the endpoint"
-        )
-        return Absence(said, would_do, pack.stem)
+        problem = f"its node pack {pack.stem} did not bring it"
+        if reason := self.failed.get(pack):
+            problem = f"its node pack {pack.stem} failed to load: {reason}"
+        remedy = f"mend {pack.stem} on the endpoint"
+        if missing := _missing_packages(pack):
+            remedy = f"install {', '.join(missing)} beside ComfyUI"
+        return Absence(problem, remedy, pack.stem)
 
     def _paths(self) -> list[Path]:
-        """Those that failed, wherever they are, and all in the folders that are known."""
-        found = [path for folder in self._folders if folder.is_dir() for path in sorted(folder.iterdir())]
-        packs = [path for path in found if path.stem != OURS and (path.suffix == ".py" or path.is_dir())]
-        return list(dict.fromkeys((*self.failed, *packs)))
+        """List the packs that failed, wherever they are, and all in the known folders."""
+        packs = list(self.failed)
+        for folder in self._folders:
+            if folder.is_dir():
+                packs += [path for path in sorted(folder.iterdir()) if _is_pack(path)]
+        return list(dict.fromkeys(packs))
+
+
+def _is_pack(path: Path) -> bool:
+    return path.stem != OURS and (path.suffix == ".py" or path.is_dir())
 
 
 def _names(path: Path, class_type: str) -> bool:
     """Whether a pack's sources hold the name of a class in quotes."""
-    quoted = tuple(f"{mark}{class_type}{mark}".encode() for mark in "\"'")
+    quoted = (f'"{class_type}"'.encode(), f"'{class_type}'".encode())
     for file in [path] if path.is_file() else path.rglob("*.py"):
         try:
             source = file.read_bytes()
@@ -100,18 +111,19 @@ def _names(path: Path, class_type: str) -> bool:
 
 
 def _missing_packages(pack: Path) -> list[str]:
-    """What a pack's requirements.txt names and this Python lacks; versions and other machines' packages aside."""
+    """List the packages of a pack's requirements.txt that are not installed, in any version."""
     try:
-        lines = (pack / "requirements.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+        text = (pack / "requirements.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    return [name for line in lines if (name := _missing_package(line.partition("#")[0].strip()))]
+    missing = (_missing_package(line.partition("#")[0].strip()) for line in text.splitlines())
+    return [name for name in missing if name]
 
 
 def _missing_package(line: str) -> str | None:
     try:
         requirement = Requirement(line)
-    except InvalidRequirement:  # an option of pip, a URL, an empty line
+    except InvalidRequirement:  # an option of pip, a URL or an empty line
         return None
     try:
         if requirement.marker is None or requirement.marker.evaluate():

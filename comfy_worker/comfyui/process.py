@@ -20,13 +20,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from comfy_common import paths
+from comfy_common.comfyui_log import plain_line
 from comfy_common.environment import loopback_variables, public_variables
 from comfy_common.requirements import install_command, summary, unmet_requirements
-from comfy_worker.comfyui.cause import ending, log_cause, oom_kills
+from comfy_worker.comfyui.cause import USE_LESS_MEMORY, ending, log_cause, oom_kills
 from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.launch import LaunchOptions, has_accelerator, launch_flags
 from comfy_worker.comfyui.node_packs import NodePacks
 from comfy_worker.comfyui.reaper import END_SIGNALS
+from comfy_worker.comfyui.resources import memory_limit_bytes
+from comfy_worker.comfyui.version import ComfyUIVersion
 from comfy_worker.comfyui.workdirs import OwnFolder
 from comfy_worker.errors import ComfyUIUnavailable, OutOfMemory
 from comfy_worker.logs import redact
@@ -40,13 +43,15 @@ REAPER = Path(__file__).with_name("reaper.py")
 TAIL_LINES = 40
 BOOT_TIMEOUT_S = 5.0
 MIN_TIMEOUT_S = 0.001
-# The prompts whose keys are remembered: ComfyUI may still write of one that was given up.
+# How many prompts' keys are remembered: ComfyUI may still write about an abandoned prompt.
 REMEMBERED_PROMPTS = 64
-# ComfyUI's own lines that hold no word of a client. All others are for debugging once it has started: a node
-# may write a prompt, and ComfyUI itself warns of the words behind "embedding:".
+# ComfyUI's own lines, which cannot hold a client's text. After the start all other lines are logged
+# at debug level: a node may write a prompt, and ComfyUI itself repeats the words after
+# "embedding:".
 PUBLIC_LINES = re.compile(
     r"got prompt|Prompt executed in [\d.:]+( seconds)?|Processing interrupted"
-    r"|Interrupting prompt [\w-]+|Requested to load \w+|\d+ models unloaded\."
+    r"|(Interrupting|Cancelling running|Cancelling pending) prompt [\w-]+"
+    r"|Requested to load \w+|\d+ models unloaded\."
     r"|loaded (completely|partially)[\w ;:,.-]*|Unloaded partially:[\w ;:,.-]*"
     r"|model weight dtype [\w.]+, manual cast: [\w.]+|model_type \w+|unet unexpected: \[\]"
     r"|(Using \w+ attention in|CLIP/text encoder model load device:|VAE load device:)[\w :,.-]*"
@@ -62,87 +67,102 @@ class ComfyUIProcess:
         input_dir: where ``LoadImage`` finds its files.
         output_dir: where ``SaveImage`` writes.
         temp_dir: where previews go.
-        raw_dir: where raw pictures go while it has room; None where there is no ``raw_root``.
+        raw_dir: where raw pictures go while there is space; None if there is no ``raw_root``.
         last_output_at: when it last wrote to its log, as ``time.monotonic()`` counts.
-        last_prompt_id: the prompt that it began last, as our own nodes say in its log.
-        packs: its node packs, and those that did not load.
+        last_prompt_id: the prompt that it began last; our own nodes write this into its log.
+        packs: its node packs, with those that did not load.
+        version: which ComfyUI this is.
     """
 
     def __init__(self, options: LaunchOptions) -> None:
         self.options = options
-        own, raw = OwnFolder(Path(tempfile.gettempdir())), _folder_in(options.raw_root)
-        self._own_folders = [own] if raw is None else [own, raw]
-        self.runtime_dir, self.raw_dir = own.path, None if raw is None else raw.path
-        self.input_dir, self.output_dir = self.runtime_dir / "input", self.runtime_dir / "output"
-        self.temp_dir, self.user_dir = self.runtime_dir / "temp", self.runtime_dir / "user"
+        self.version = ComfyUIVersion.in_folder(options.comfyui_dir)
+        own_folder = OwnFolder(Path(tempfile.gettempdir()))
+        raw_folder = _folder_in(options.raw_root)
+        self._own_folders = [own_folder]
+        self.raw_dir: Path | None = None
+        if raw_folder is not None:
+            self._own_folders.append(raw_folder)
+            self.raw_dir = raw_folder.path
+        self.runtime_dir = own_folder.path
+        self.input_dir = self.runtime_dir / "input"
+        self.output_dir = self.runtime_dir / "output"
+        self.temp_dir = self.runtime_dir / "temp"
+        self.user_dir = self.runtime_dir / "user"
         self.tmp_dir = self.runtime_dir / "tmp"
-        for folder in (self.input_dir, self.output_dir, self.temp_dir, self.user_dir, self.tmp_dir):
+        folders = (self.input_dir, self.output_dir, self.temp_dir, self.user_dir, self.tmp_dir)
+        for folder in folders:
             folder.mkdir()
         self._port = _free_port()
         self.base_url = f"http://127.0.0.1:{self._port}"
         self.last_output_at = time.monotonic()
-        self._condemned = ""
+        self._marked_fault = ""
         self._oom_kills = oom_kills()
         self.packs = NodePacks(options.comfyui_dir, options.custom_nodes, api_nodes=options.api_nodes)
         self._booted = False
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._prompt_id = self.last_prompt_id = ""
         self._prompt_secrets: OrderedDict[str, tuple[str, ...]] = OrderedDict()
-        # Our nodes write it before a prompt, with the prompt's id, and behind it. It cannot be guessed: a client's
-        # text with line breaks would else part its words from its prompt.
+        # Our nodes write this mark and the prompt's id before a prompt, and the mark after it. It
+        # is random: otherwise a client's text could hold a mark and attribute its lines to others.
         self._mark = f"comfy_worker: prompt {uuid.uuid4().hex}"
         self._boot_deadline = math.inf
         self._spawned = threading.Event()
         self._child: subprocess.Popen[str] | None = None
-        # The reaper ends with the thread that started it. This thread lives as long: it reads the log.
+        # The reaper ends when the thread that started it ends. This thread reads the log, so it
+        # lives as long as ComfyUI does.
         self._thread = threading.Thread(target=self._run, name="comfyui", daemon=True)
 
     def start(self) -> None:
         """Start the child; returns at once, see :meth:`wait_ready`."""
-        log.info("starting ComfyUI at %s", self.base_url, extra={"action": "comfyui.start"})
+        version = self.version.name or "of an unknown version"
+        log.info("starting ComfyUI %s at %s", version, self.base_url, extra={"action": "comfyui.start"})
         self._boot_deadline = time.monotonic() + self.options.boot_timeout_s
         if self.options.xformers and find_spec("xformers") is None:
-            log.warning("xformers is asked for and not installed", extra={"action": "comfyui.no_xformers"})
+            log.warning(
+                "ENABLE_XFORMERS is set, but xformers is not installed",
+                extra={"action": "comfyui.no_xformers"},
+            )
         self._thread.start()
         self._spawned.wait()
         if hint := self._requirements_hint():
             log.warning("ComfyUI: %s", hint, extra={"action": "comfyui.unmet_requirements"})
 
-    def condemn(self, fault: str) -> None:
-        """End a ComfyUI that cannot be used any more; returns at once, and only the first fault counts.
+    def mark_failed(self, fault: str) -> None:
+        """End a ComfyUI that cannot be used any more; returns at once. Only the first fault counts.
 
         Args:
             fault: what it did, in words that follow its name.
         """
         if self.failure() is None and self._child is not None:
-            self._condemned = fault
-            log.error("ComfyUI %s; ending it", fault, extra={"action": "comfyui.condemned"})
+            self._marked_fault = fault
+            log.error("ComfyUI %s; ending it", fault, extra={"action": "comfyui.marked_failed"})
             self._child.terminate()
 
     @property
-    def was_condemned(self) -> bool:
-        """Whether the worker ended it."""
-        return bool(self._condemned)
+    def was_marked_failed(self) -> bool:
+        """Whether the worker ended it because it was broken."""
+        return bool(self._marked_fault)
 
     def failure(self, when: str = "", prompt_id: str = "") -> ComfyUIUnavailable | OutOfMemory | None:
-        """Why it cannot be used any more, with its last log lines; None while it can be.
+        """Say why it cannot be used any more, with its last log lines; None while it can be used.
 
         Args:
             when: what goes on meanwhile, in words that follow what it did.
-            prompt_id: the prompt whose client is to hear it; lines that another prompt wrote are left out.
+            prompt_id: the prompt whose client reads the error; other prompts' lines are left out.
         """
         status = None if self._child is None else self._child.poll()
-        if self._condemned:
-            return self._failed(self._condemned, when, prompt_id)
+        if self._marked_fault:
+            return self._failed(self._marked_fault, when, prompt_id)
         if self._child is not None and status is None:
             return None
-        self._thread.join(timeout=1)  # has read the log to its end
+        self._thread.join(timeout=1)  # so that the log has been read to its end
         out_of_memory = oom_kills() > self._oom_kills
-        how = ending(status, out_of_memory=out_of_memory)
-        return self._failed(how, when, prompt_id, out_of_memory=out_of_memory)
+        fault = ending(status, out_of_memory=out_of_memory)
+        return self._failed(fault, when, prompt_id, out_of_memory=out_of_memory)
 
     def _requirements_hint(self) -> str:
-        """Say which packages this ComfyUI asks for in vain; empty if it has all."""
+        """Name the required packages that are not installed; empty if all are."""
         folder = self.options.comfyui_dir
         unmet = unmet_requirements(folder / "requirements.txt")
         if not unmet:
@@ -156,15 +176,19 @@ class ComfyUIProcess:
         tail = list(self._tail) if self._prompt_id in ("", prompt_id) else []
         cause = log_cause(tail)
         details = [{"log": tail, "cause": cause or fault}]
-        told = " ".join(filter(None, ["ComfyUI", fault, when, cause and f"and its log says '{cause}'"]))
+        parts = ["ComfyUI", fault, when]
+        if cause:
+            parts.append(f"and its log says '{cause}'")
+        sentence = " ".join(part for part in parts if part)
         if not self._booted and (hint := self._requirements_hint()):
-            told += f"; {hint}"
+            sentence += f"; {hint}"
         error: ComfyUIUnavailable | OutOfMemory
         if out_of_memory:
-            error = OutOfMemory(f"{told}; ask for a smaller size, a smaller batch or an fp8 model", details)
+            error = OutOfMemory(f"{sentence}; {USE_LESS_MEMORY}", details)
         else:
-            error = ComfyUIUnavailable(f"{told}; its last log lines are in the details", details)
-        if self._booted:  # the cause may be a node's, with words of its client
+            sentence += "; its last log lines are in the details"
+            error = ComfyUIUnavailable(sentence, details)
+        if self._booted:  # the cause may be a node's, and may repeat its client's text
             error.log_text = f"{error.code}: ComfyUI {fault} {when}".rstrip()
         return error
 
@@ -175,13 +199,14 @@ class ComfyUIProcess:
             cancelled: set by another thread to give up waiting.
 
         Raises:
-            ComfyUIUnavailable: it ended, or took longer than ``boot_timeout_s``; with its last log lines.
-            OutOfMemory: it was killed for want of memory.
+            ComfyUIUnavailable: it ended, or took longer than ``boot_timeout_s``; the details hold
+                its last log lines.
+            OutOfMemory: the kernel killed it because memory ran out.
         """
         client = ComfyUIClient(self.base_url)
         while not cancelled.is_set():
             if self.boot_time_left_s() <= MIN_TIMEOUT_S:
-                self.condemn_slow_boot()
+                self.mark_boot_too_slow()
             if (failure := self.failure("while it was starting")) is not None:
                 raise failure
             try:
@@ -196,15 +221,15 @@ class ComfyUIProcess:
             return
 
     def boot_time_left_s(self) -> float:
-        """How much of the time for the boot is left, in seconds; a little where none is, as a timeout must be."""
+        """Return how many seconds the boot may still take; never 0, since a timeout may not be."""
         return max(self._boot_deadline - time.monotonic(), MIN_TIMEOUT_S)
 
-    def condemn_slow_boot(self) -> None:
+    def mark_boot_too_slow(self) -> None:
         """End a ComfyUI whose time to start is over."""
-        self.condemn(f"was not ready after {self.options.boot_timeout_s:g} s")
+        self.mark_failed(f"was not ready after {self.options.boot_timeout_s:g} s")
 
     def redact_prompt(self, prompt_id: str, secrets: tuple[str, ...]) -> None:
-        """Keep a client's keys out of what its prompt writes.
+        """Keep a client's keys out of the log lines of its prompt.
 
         Args:
             prompt_id: the prompt.
@@ -216,8 +241,11 @@ class ComfyUIProcess:
 
     @property
     def job_parents(self) -> list[Path]:
-        """The folders below which each job has its own."""
-        return [folder for folder in (self.input_dir, self.output_dir, self.temp_dir, self.raw_dir) if folder]
+        """The folders in which each job gets a folder of its own."""
+        parents = [self.input_dir, self.output_dir, self.temp_dir]
+        if self.raw_dir is not None:
+            parents.append(self.raw_dir)
+        return parents
 
     def stop(self) -> None:
         """End ComfyUI and whatever it started, and remove its folders."""
@@ -234,19 +262,13 @@ class ComfyUIProcess:
             folder.remove()
 
     def _run(self) -> None:
-        # The reaper is born with these signals blocked, so that none ends it before it has begun its work.
+        # The reaper starts with these signals blocked, so that none ends it before it is ready.
         signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
+        folders = os.pathsep.join(str(folder.path) for folder in self._own_folders)
+        reaper = [sys.executable, "-S", "-E", str(REAPER), str(os.getpid()), folders]
         try:
             child = self._child = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-S",
-                    "-E",
-                    str(REAPER),
-                    str(os.getpid()),
-                    os.pathsep.join(str(folder.path) for folder in self._own_folders),
-                    *self._command(),
-                ],
+                [*reaper, *self._command()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -265,7 +287,7 @@ class ComfyUIProcess:
         with child.stdout:
             for line in child.stdout:
                 self.last_output_at = time.monotonic()
-                if text := line.rstrip():
+                if text := plain_line(line).rstrip():
                     self._hear(text)
 
     def _hear(self, line: str) -> None:
@@ -274,7 +296,7 @@ class ComfyUIProcess:
             self._prompt_id = line.removeprefix(self._mark).strip()
             self.last_prompt_id = self._prompt_id or self.last_prompt_id
             return
-        # A line that belongs to no prompt may hold the key of any.
+        # A line that belongs to no prompt may hold any client's key.
         line = redact(line, self._prompt_secrets.get(self._prompt_id))
         self._tail.append(line)
         if not self._booted:
@@ -285,25 +307,32 @@ class ComfyUIProcess:
         comfyui_log.log(logging.INFO if is_shown else logging.DEBUG, "%s", line)
 
     def _command(self) -> list[str]:
-        config = self.runtime_dir / "extra_model_paths.yaml"
-        packs = {f"pack{i}": {"custom_nodes": str(folder)} for i, folder in enumerate(self.options.custom_nodes)}
-        config.write_text(json.dumps(packs), encoding="utf-8")  # JSON is YAML
         options = self.options
-        flags = {
-            "--listen": "127.0.0.1",
-            "--port": str(self._port),
-            "--input-directory": str(self.input_dir),
-            "--output-directory": str(self.output_dir),
-            "--temp-directory": str(self.runtime_dir),
-            "--user-directory": str(self.user_dir),
-            "--database-url": "sqlite:///:memory:",
-            "--extra-model-paths-config": str(config),
-            "--preview-size": "256",
-            "--verbose": options.log_level,
+        config = self.runtime_dir / "extra_model_paths.yaml"
+        packs = {
+            f"pack{index}": {"custom_nodes": str(folder)} for index, folder in enumerate(options.custom_nodes)
         }
-        command = [sys.executable, "main.py", "--disable-auto-launch"]
-        command += [word for flag in flags.items() for word in flag]
-        return [*command, *launch_flags(options, accelerator=has_accelerator())]
+        config.write_text(json.dumps(packs), encoding="utf-8")  # JSON is YAML
+        own_options = (
+            ("--disable-auto-launch",),
+            ("--listen", "127.0.0.1"),
+            ("--port", str(self._port)),
+            ("--input-directory", str(self.input_dir)),
+            ("--output-directory", str(self.output_dir)),
+            ("--temp-directory", str(self.runtime_dir)),
+            ("--user-directory", str(self.user_dir)),
+            ("--database-url", "sqlite:///:memory:"),
+            ("--extra-model-paths-config", str(config)),
+            ("--preview-size", "256"),
+            ("--verbose", options.log_level),
+        )
+        flags = launch_flags(
+            options,
+            accelerator=has_accelerator(),
+            version=self.version,
+            memory_bytes=memory_limit_bytes(),
+        )
+        return [sys.executable, "main.py", *self.version.supported(own_options), *flags]
 
     def _environ(self) -> dict[str, str]:
         roots = os.pathsep.join(str(root) for root in self.options.model_roots)
@@ -314,7 +343,7 @@ class ComfyUIProcess:
             "COMFY_WORKER_MODEL_ROOTS": roots,
             "COMFY_WORKER_RAW_DIR": str(self.raw_dir or ""),
             "COMFY_WORKER_RUNTIME_DIR": str(self.runtime_dir),
-            # Nodes may read their own temporary files, and nobody else's.
+            # Nodes may read only their own temporary files.
             "TMPDIR": str(self.tmp_dir),
             "PYTHONUNBUFFERED": "1",
         }

@@ -1,7 +1,4 @@
-"""How far a job is: what ComfyUI says of its prompt, as one percentage over the whole graph.
-
-Owns what is told and how often. Knows not where it goes.
-"""
+"""Reports how far a job is, as one percentage over all nodes of its graph."""
 
 from __future__ import annotations
 
@@ -21,12 +18,13 @@ PREVIEW_LIMIT = 100_000
 
 
 class ProgressReport:
-    """Tells how far one job is, at most twice a second.
+    """Reports how far one job is, at most twice a second.
 
     Args:
-        tell: gets ``{percent, message}``, while a node runs also ``node_id``, ``node`` (its title), ``step`` and
-            ``steps`` where it counts them, and ``preview``, a data URI, where there is a new one.
-        clock: seconds that never go back.
+        tell: gets ``{percent, message}``. While a node runs, it also gets ``node_id``, ``node``
+            (the node's title), ``step`` and ``steps`` if the node counts them, and ``preview``, a
+            data URI, if there is a new one.
+        clock: a clock that never goes back, in seconds.
     """
 
     def __init__(
@@ -45,25 +43,40 @@ class ProgressReport:
         self._preview: Preview | None = None
 
     def say(self, message: str) -> None:
-        """Tell what happens before the graph runs."""
+        """Report what happens before the graph runs."""
         self._tell({"percent": 0, "message": message})
         self._next_s = self._clock() + INTERVAL_S
 
     def begin(self, workflow: Workflow, defs: NodeDefs) -> None:
-        """Take the graph that is going to run: each node that an output needs counts the same.
+        """Set the graph that is going to run; each node that an output needs counts the same.
 
         Args:
             workflow: filled and checked.
             defs: the node classes.
         """
-        declared = {node_id: defs.get(node["class_type"]) for node_id, node in workflow.items()}
-        outputs = [node_id for node_id, one in declared.items() if one is not None and one.is_output]
+        outputs = []
+        for node_id, node in workflow.items():
+            node_def = defs.get(node["class_type"])
+            if node_def is not None and node_def.is_output:
+                outputs.append(node_id)
         self._workflow = workflow
         self._waiting = {*outputs, *ancestors(workflow, *outputs)}
         self._needed = len(self._waiting)
 
     def follow(self, event: Event | None) -> None:
-        """Take note of an event of the prompt, and tell where it is time; None: time went by."""
+        """Note an event of the prompt, and report it if enough time has passed.
+
+        Args:
+            event: None if there was none, and only time has passed.
+        """
+        self._is_new = self._note(event) or self._is_new
+        if self._is_new and self._running and self._clock() >= self._next_s:
+            self._is_new = False
+            self._next_s = self._clock() + INTERVAL_S
+            self._tell(self._state())
+
+    def _note(self, event: Event | None) -> bool:
+        """Note an event; returns whether it changes the report."""
         match event:
             case Cached(nodes=nodes):
                 self._waiting -= set(nodes)
@@ -75,12 +88,8 @@ class ProgressReport:
             case Preview(image=image) if len(image) <= PREVIEW_LIMIT:
                 self._preview = event
             case _:
-                event = None
-        self._is_new = self._is_new or event is not None
-        if self._is_new and self._running and self._clock() >= self._next_s:
-            self._is_new = False
-            self._next_s = self._clock() + INTERVAL_S
-            self._tell(self._state())
+                return False
+        return True
 
     def _state(self) -> dict[str, Any]:
         title = title_of(self._workflow, self._running)

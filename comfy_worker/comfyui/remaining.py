@@ -1,7 +1,8 @@
-"""Estimates how long a workflow will still keep the GPU, so that the next job is fetched in time.
+"""Estimates how long a workflow will still use the GPU, so that the next job is fetched in time.
 
-A wrong guess to the long side costs a moment of the GPU; one to the short side makes a job wait behind a long one
-that another worker could have taken. So what is not known counts as endless.
+An estimate that is too long leaves the GPU idle for a moment. One that is too short makes a job
+wait behind a long one, although another worker could have taken it. So an unknown time counts as
+endless.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ __all__ = ["DurationMemory", "GpuQueue", "RemainingTime"]
 
 KEPT_WORKFLOWS = 500
 KEPT_RUNS = 3
-# Inputs that change with each job and not how long it takes.
+# Inputs that differ between jobs but do not change how long a job takes.
 IDLE_INPUTS = frozenset({"seed", "noise_seed", "color", "text", "prompt", "filename_prefix"})
-# Inputs that name a file whose size decides how long it takes.
+# Inputs that name a file, whose size decides how long a job takes.
 FILE_INPUTS = frozenset({"image", "mask", "video", "audio", "file", "upload"})
 LONGEST_WORD = 100
 
@@ -53,17 +54,22 @@ class DurationMemory:
                 self._workflows.popitem(last=False)
 
     def note_class(self, class_type: str, seconds: float) -> None:
-        """Remember a run of a node; ``inf`` for one that counts steps, whose next run may have any number."""
+        """Remember a run of a node.
+
+        Args:
+            class_type: its class.
+            seconds: ``inf`` for a node that counts steps: its next run may have any number of them.
+        """
         with self._lock:
             self._classes[class_type] = max(seconds, self._classes.get(class_type, 0.0))
 
     def of_workflow(self, key: str) -> float:
-        """The longest of a workflow's last runs, in seconds; ``inf`` where there was none."""
+        """Return the longest of a workflow's last runs, in seconds; ``inf`` if there was none."""
         with self._lock:
             return max(self._workflows.get(key, ()), default=math.inf)
 
     def of_class(self, class_type: str) -> float:
-        """The longest run of a class, in seconds; ``inf`` where there was none."""
+        """Return the longest run of a class, in seconds; ``inf`` if there was none."""
         with self._lock:
             return self._classes.get(class_type, math.inf)
 
@@ -77,7 +83,7 @@ class GpuQueue:
 
     @contextmanager
     def entered(self) -> Iterator[bool]:
-        """Count a job for as long as the block lasts; yields whether no other was there before."""
+        """Count a job until the block ends; yields whether it is the only one."""
         with self._lock:
             self._count += 1
             is_first = self._count == 1
@@ -89,12 +95,12 @@ class GpuQueue:
 
 
 class RemainingTime:
-    """The estimate for one prompt, from its events and from what earlier ones took.
+    """The estimate for one prompt, from its events and from earlier runs.
 
     Args:
-        workflow: what is queued, in API format.
-        memory: earlier runs.
-        clock: seconds that never go back.
+        workflow: the graph that is queued, in API format.
+        memory: the earlier runs.
+        clock: a clock that never goes back, in seconds.
     """
 
     def __init__(
@@ -121,7 +127,7 @@ class RemainingTime:
         return self._memory.of_workflow(self._key)
 
     def follow(self, event: Event | None) -> None:
-        """Take note of an event of the prompt."""
+        """Note an event of the prompt."""
         now = self._clock()
         match event:
             case Cached(nodes=nodes):
@@ -134,32 +140,33 @@ class RemainingTime:
             case Progress(node_id=node_id, value=value, maximum=maximum) if node_id == self._running:
                 self._note_step(value, maximum, now)
             case Failed() | Interrupted():
-                self._key, self._running = "", None  # its time says nothing of a whole run
+                self._key, self._running = "", None  # a complete run would take another time
             case Finished():
                 self._end_node(now)
                 if self._began is not None and self._key:
                     self._memory.note_workflow(self._key, now - self._began)
 
     def seconds(self) -> float:
-        """How long the prompt will still run; ``inf`` where that cannot be known, or before it runs."""
+        """Return how long the prompt will still run; ``inf`` if unknown, or before it runs."""
         if self._began is None:
             return math.inf
         now = self._clock()
-        whole = self._memory.of_workflow(self._key)
-        elapsed = now - self._began
-        if elapsed < whole < math.inf:
-            return whole - elapsed
-        behind = sum(self._memory.of_class(self._classes[node_id]) for node_id in self._waiting)
-        return self._of_running(now) + behind
+        total_s = self._memory.of_workflow(self._key)
+        elapsed_s = now - self._began
+        if elapsed_s < total_s < math.inf:
+            return total_s - elapsed_s
+        waiting_classes = (self._classes[node_id] for node_id in self._waiting)
+        waiting_s = sum(self._memory.of_class(class_type) for class_type in waiting_classes)
+        return self._of_running(now) + waiting_s
 
     def _of_running(self, now: float) -> float:
         if self._running is None:
             return 0.0
         if self._first_step is not None:
             return self._steps_left * self._step_s
-        known = self._memory.of_class(self._classes.get(self._running, ""))
-        elapsed = now - self._node_began
-        return known - elapsed if elapsed < known else math.inf
+        known_s = self._memory.of_class(self._classes.get(self._running, ""))
+        elapsed_s = now - self._node_began
+        return known_s - elapsed_s if elapsed_s < known_s else math.inf
 
     def _note_step(self, value: int, maximum: int, now: float) -> None:
         if self._first_step is None or value < self._first_step[0]:
@@ -176,14 +183,14 @@ class RemainingTime:
 
 
 def _key(workflow: Mapping[str, Any]) -> str:
-    """What tells workflows apart that take longer than each other; empty where a file decides that."""
+    """Build a key that is equal for workflows of the same duration; empty if a file decides it."""
     parts = []
     for node_id, node in sorted(workflow.items()):
         inputs = node["inputs"]
         if any(isinstance(inputs.get(name), str) for name in FILE_INPUTS):
             return ""
-        kept = {name: value for name, value in inputs.items() if _decides(name, value)}
-        parts.append(f"{node_id} {node['class_type']} {sorted(kept.items(), key=str)}")
+        kept = [(name, value) for name, value in inputs.items() if _decides(name, value)]
+        parts.append(f"{node_id} {node['class_type']} {sorted(kept, key=str)}")
     return hashlib.sha256("\n".join(parts).encode(errors="replace")).hexdigest()
 
 

@@ -1,7 +1,8 @@
-"""Remembers the graphs because of which ComfyUI had to be ended, and refuses one that does it again and again.
+"""Refuses graphs for which ComfyUI had to be ended repeatedly.
 
-A node that heeds no interrupt (a regular expression that runs away, a loop in C) can only be stopped by ending
-ComfyUI, which costs every client the loaded models. One graph may do so twice; then it is refused for a while.
+A node that ignores interrupts (a slow regular expression, a loop in C) can only be stopped by
+ending ComfyUI. All clients then lose the loaded models. One graph may do so twice; then it is
+refused for a while.
 """
 
 from __future__ import annotations
@@ -22,27 +23,34 @@ __all__ = ["Runaways", "fingerprints"]
 MAX_ENDED = 2
 REFUSED_FOR_S = 600.0
 REMEMBERED = 200
-# The part of a name that is another with each job.
+# The part of a file name that differs between jobs.
 JOB_FOLDER = re.compile(r"[0-9a-f]{32}/")
 OF_THE_JOB = {"comfy_worker_folder"}
 
 
 def fingerprints(workflow: Workflow) -> dict[str, str]:
-    """A digest of each node: of its class, its literals, and the nodes above it.
+    """Compute a digest of each node: of its class, its literals, and the nodes above it.
 
-    Two nodes have the same digest where they would do the same, whatever their ids and titles are.
+    Two nodes that would do the same have the same digest, whatever their ids and titles are.
     """
     digests: dict[str, str] = {}
     for start in workflow:
-        way = {} if start in digests else {start: iter(links_of(workflow[start]).values())}
-        while way:
-            node_id = next(reversed(way))
-            link = next(way[node_id], None)
+        if start in digests:
+            continue
+        # The nodes from the start down to the one that is looked at, each with its links that
+        # remain. Recursion would be too deep for a long chain.
+        path = {start: iter(links_of(workflow[start]).values())}
+        while path:
+            node_id = next(reversed(path))
+            link = next(path[node_id], None)
             if link is None:
-                del way[node_id]
+                del path[node_id]
                 digests[node_id] = _digest(workflow, node_id, digests)
-            elif link.node_id in workflow and link.node_id not in digests and link.node_id not in way:
-                way[link.node_id] = iter(links_of(workflow[link.node_id]).values())
+                continue
+            above = link.node_id
+            is_done = above in digests or above in path
+            if above in workflow and not is_done:
+                path[above] = iter(links_of(workflow[above]).values())
     return digests
 
 
@@ -60,16 +68,16 @@ def _digest(workflow: Workflow, node_id: str, above: Mapping[str, str]) -> str:
 
 
 class Runaways:
-    """The graphs that had to be ended by force; may be shared by threads.
+    """The graphs for which ComfyUI had to be ended; may be shared by threads.
 
     Args:
-        refused_for_s: for how long a graph is refused after it has ended ComfyUI too often.
+        refused_for_s: how long a graph is refused after ComfyUI was ended for it too often.
     """
 
     def __init__(self, refused_for_s: float = REFUSED_FOR_S) -> None:
         self._refused_for_s = refused_for_s
         self._lock = threading.Lock()
-        # By fingerprint, how often and when last.
+        # By digest, how often ComfyUI was ended and when last.
         self._ended: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def note(self, workflow: Workflow, node_id: str | None) -> None:
@@ -77,10 +85,10 @@ class Runaways:
 
         Args:
             workflow: as it was queued.
-            node_id: the node that ran; None where that is not known, which stands for all of them together.
+            node_id: the node that ran. If None, all nodes together are remembered.
         """
         digests = fingerprints(workflow)
-        key = digests[node_id] if node_id in digests else _whole(digests)
+        key = digests[node_id] if node_id in digests else _combined(digests)
         with self._lock:
             count, _ = self._ended.pop(key, (0, 0.0))
             self._ended[key] = (count + 1, time.monotonic())
@@ -88,16 +96,16 @@ class Runaways:
                 self._ended.popitem(last=False)
 
     def check(self, workflow: Workflow) -> None:
-        """Refuse a graph that has ended ComfyUI too often.
+        """Refuse a graph for which ComfyUI was ended too often.
 
         Raises:
-            WorkflowRefused: with the node and the time that is left.
+            WorkflowRefused: names the node and the time that is left.
         """
         with self._lock:
             if not self._ended:
                 return
         digests = fingerprints(workflow)
-        for node_id, digest in {**digests, "": _whole(digests)}.items():
+        for node_id, digest in {**digests, "": _combined(digests)}.items():
             wait_s = self._wait_s(digest)
             if wait_s <= 0:
                 continue
@@ -105,13 +113,14 @@ class Runaways:
             if node_id in workflow:
                 where = f"node {brief(node_id)} ({brief(workflow[node_id]['class_type'])})"
             raise WorkflowRefused(
-                f"{where} could not be interrupted {MAX_ENDED} times, and each time ComfyUI had to be ended with "
-                f"all of its loaded models; give it other inputs, or send it again in {wait_s / 60:.0f} minutes",
+                f"{where} could not be interrupted {MAX_ENDED} times, and each time ComfyUI had to be "
+                "ended with all of its loaded models; give it other inputs, or send it again in "
+                f"{wait_s / 60:.0f} minutes",
                 [{"node_id": node_id or None, "type": "runaway", "retry_after_s": round(wait_s)}],
             )
 
     def _wait_s(self, digest: str) -> float:
-        """How long a node is still refused, in seconds."""
+        """Return how long a node is still refused, in seconds."""
         with self._lock:
             count, ended_at = self._ended.get(digest, (0, 0.0))
             left_s = ended_at + self._refused_for_s - time.monotonic()
@@ -120,6 +129,6 @@ class Runaways:
         return left_s if count >= MAX_ENDED else 0.0
 
 
-def _whole(digests: Mapping[str, str]) -> str:
-    """One digest for all nodes together."""
+def _combined(digests: Mapping[str, str]) -> str:
+    """Return one digest for all nodes together."""
     return hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The ComfyUI that this worker runs: booted once, shared by all jobs, watched, and booted again when it fails."""
+"""Keeps one ComfyUI running for all jobs: boots it, watches it, and boots another when it fails."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.events import EventStream
 from comfy_worker.comfyui.execution import Execution, ExecutionResult, Limits
 from comfy_worker.comfyui.launch import LaunchOptions
+from comfy_worker.comfyui.model_memory import ModelMemory
 from comfy_worker.comfyui.process import MIN_TIMEOUT_S, ComfyUIProcess
+from comfy_worker.comfyui.resources import free_memory_mb, memory_limit_bytes
 from comfy_worker.comfyui.runaways import Runaways
 from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import (
@@ -30,6 +32,7 @@ from comfy_worker.errors import (
     WorkerError,
     brief,
 )
+from comfy_worker.workflow.model_files import Sources, model_files
 from comfy_worker.workflow.node_defs import Absence, NodeDefs
 
 __all__ = ["ComfyUI", "RunningComfyUI"]
@@ -38,74 +41,103 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 FREE_S = 0.2
-FAILURES_UNTIL_WORN = 3
+FAILURES_UNTIL_FRESH_WORKER = 3
 LONGEST_PAUSE_S = 30.0
 CLOSE_S = 30.0
 LAST_WORDS_S = 3.0
 
 
 class RunningComfyUI:
-    """A ComfyUI that answers.
+    """One running ComfyUI, which answers.
 
     Args:
         process: has answered ``/system_stats``.
-        limits: how long to be patient with it.
-        runaways: the graphs that are refused since they ended ComfyUI before.
+        limits: how long to wait for it.
+        runaways: the graphs that are refused because ComfyUI had to be ended for them before.
 
     Raises:
-        ComfyUIUnavailable: it did not list its node classes before its boot's time was over.
+        ComfyUIUnavailable: it did not list its node classes within the time for its boot.
 
     Attributes:
         process: its process and folders.
         client: its routes.
         events: its websocket.
-        defs: the node classes that it has, with the model files found when they were last read.
-        is_proved: whether a workflow has ended well.
+        defs: its node classes, with the model files found when they were last read.
+        has_completed_prompt: whether a workflow has ended well.
     """
 
     def __init__(self, process: ComfyUIProcess, limits: Limits, runaways: Runaways | None = None) -> None:
         self.process = process
         self._runaways = runaways or Runaways()
-        # Two tries to take a prompt out before its time is over.
-        self.client = ComfyUIClient(process.base_url, limits.silence_s, limits.interrupt_s / 2)
-        self.is_proved = False
+        # Half of the time, so that a cancel can be tried twice.
+        self.client = ComfyUIClient(
+            process.base_url,
+            limits.silence_s,
+            limits.interrupt_s / 2,
+            has_cancel_route=process.version.has_cancel_route,
+        )
+        self._memory = ModelMemory(memory_limit_bytes(), lambda: free_memory_mb() * 1e6)
+        self.has_completed_prompt = False
         self._limits = limits
         self._users = 0
-        self._retired = False
+        self._is_closing = False
         self._lock = threading.Lock()
-        # A slow volume is searched for models now. Only the boot's own limit counts: whoever gave up after
-        # the limit for silence would boot for ever.
+        # ComfyUI searches a slow volume for models now. Only the boot's own limit counts: with the
+        # limit for silence, each boot would be given up and the next one begun.
         self._read_defs(timeout_s=process.boot_time_left_s())
         self.events = EventStream(process.base_url)
 
     def execute(self, workflow: dict[str, Any], stop: Stop, **options: Any) -> ExecutionResult:
-        """Queue a workflow and wait for its end; arguments as :meth:`Execution.run` takes them.
+        """Queue a workflow and wait for its end; takes the arguments of :meth:`Execution.run`.
 
-        Where memory does not suffice it is tried once more with nothing else in it.
+        A workflow that runs out of memory gets a second try with all other models unloaded.
 
         Raises:
-            WorkflowRefused: ComfyUI had to be ended because of this workflow before, and more than once.
+            WorkflowRefused: ComfyUI had to be ended twice because of this workflow.
         """
         self._runaways.check(workflow)
+        self._make_room(workflow)
         try:
             result = self._execute(workflow, stop, options)
         except OutOfMemory:
             if self.process.failure() is not None:
                 raise
             log.warning("out of memory; trying again without other models", extra={"action": "memory.free"})
-            self.free()
-            time.sleep(FREE_S)  # the prompt thread frees when it wakes, unless a prompt is there first
+            self._free_now()
             try:
                 result = self._execute(workflow, stop, options)
             except OutOfMemory as error:
                 raise OutOfMemory(f"{error}; it had all memory to itself", error.details) from None
             except ComfyUIUnavailable as error:
-                raise _final(error) from None  # the first try had started nodes
-        self.is_proved = True
+                raise _not_retryable(error) from None  # the first try had started nodes
+        self.has_completed_prompt = True
+        self._memory.workflow_ended()
         return result
 
+    def _make_room(self, workflow: dict[str, Any]) -> None:
+        """Unload other models if those of a workflow do not fit into memory beside them."""
+        # A cache that keeps to the container's memory makes room by itself.
+        if self.process.version.heeds_container_memory:
+            return
+        sizes: dict[str, int] = {}
+        for model in model_files(workflow, self.defs, Sources()):
+            # What is wrong with the file, or with ComfyUI, shows when the workflow runs.
+            with suppress(OSError, ComfyUIUnavailable):
+                if path := self.model_path(model.folder, model.file):
+                    sizes[str(path)] = path.stat().st_size
+        if self._memory.must_unload(sizes):
+            log.info(
+                "unloading models: those of this workflow do not fit beside them",
+                extra={"action": "memory.unload"},
+            )
+            self._free_now()
+
+    def _free_now(self) -> None:
+        self.free()
+        time.sleep(FREE_S)  # the prompt thread frees when it wakes, unless a prompt is there first
+
     def free(self) -> None:
-        """Have models and cached results given up before the next prompt; that it fails is only logged."""
+        """Unload models and cached results before the next prompt; a failure is only logged."""
         try:
             self.client.free()
         except ComfyUIUnavailable as error:
@@ -116,7 +148,7 @@ class RunningComfyUI:
         try:
             return execution.run(workflow, stop, **options)
         except GpuFault:
-            self.process.condemn("met an error of the GPU")
+            self.process.mark_failed("met an error of the GPU")
             raise
         except (ComfyUIUnavailable, JobCancelled, JobTimedOut) as error:
             if execution.ran_away:
@@ -126,7 +158,7 @@ class RunningComfyUI:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Its folders stay for as long as the block lasts, also where it ends meanwhile."""
+        """Keep its folders until the block ends, even if ComfyUI ends before that."""
         with self._lock:
             self._users += 1
         try:
@@ -137,70 +169,80 @@ class RunningComfyUI:
             self._close_if_unused()
 
     def watch(self, closed: threading.Event) -> None:
-        """Return when it cannot be used any more, or ``closed`` is set; one that is silent is ended.
+        """Return when it cannot be used any more or ``closed`` is set; end it if it is silent.
 
-        A node may hold Python's lock for long, so that no HTTP is answered. While it writes to the log it is
-        not dead; then the limit for a workflow without a sign of life counts.
+        A node may hold Python's lock for so long that HTTP is not answered. ComfyUI is alive as
+        long as it writes to its log. Then the limit for a workflow without a sign of life counts.
         """
-        silence_s, stall_s = self._limits.silence_s, self._limits.stall_s
         silent_since: float | None = None
         next_look = time.monotonic() + LOOK_S
         while self.process.failure() is None and not closed.wait(TICK_S):
-            asked_at = time.monotonic()
-            if asked_at < next_look:
+            request_at = time.monotonic()
+            if request_at < next_look:
                 continue
             if self.client.answers():
                 silent_since = None
-            elif silent_since is None:
-                silent_since = asked_at
-            now = time.monotonic()
-            if silent_since is not None:
-                seen_at = max(silent_since, self.process.last_output_at)
-                if now - seen_at >= silence_s:
-                    self.process.condemn(f"left HTTP unanswered for {silence_s:g} s")
-                elif now - silent_since >= max(silence_s, stall_s):
-                    self.process.condemn(f"left HTTP unanswered for {stall_s:g} s, although it wrote to its log")
-            next_look = now + LOOK_S
+            else:
+                silent_since = silent_since or request_at
+                self._check_silence(silent_since)
+            next_look = time.monotonic() + LOOK_S
 
-    def retire(self) -> None:
-        """Close it as soon as nobody uses it any more."""
-        self._retired = True
+    def _check_silence(self, silent_since: float) -> None:
+        """End a ComfyUI that has left HTTP unanswered for too long."""
+        silence_s, stall_s = self._limits.silence_s, self._limits.stall_s
+        now = time.monotonic()
+        if now - max(silent_since, self.process.last_output_at) >= silence_s:
+            self.process.mark_failed(f"left HTTP unanswered for {silence_s:g} s")
+        elif now - silent_since >= max(silence_s, stall_s):
+            self.process.mark_failed(f"left HTTP unanswered for {stall_s:g} s, although it wrote to its log")
+
+    def close_when_idle(self) -> None:
+        """Close it as soon as no job uses it any more."""
+        self._is_closing = True
         self._close_if_unused()
 
     def _close_if_unused(self) -> None:
         with self._lock:
-            if self._users or not self._retired:
+            if self._users or not self._is_closing:
                 return
-            self._retired = False
+            self._is_closing = False
         self.close()
 
     def refresh(self) -> None:
-        """Read the node classes anew, so that model files which have just arrived count."""
+        """Read the node classes again, so that newly arrived model files count."""
         self._read_defs()
 
     def _read_defs(self, timeout_s: float | None = None) -> None:
-        self.defs = NodeDefs(self.client.object_info(timeout_s), self.client.validated_inputs(timeout_s))
+        self.defs = NodeDefs(
+            self.client.object_info(timeout_s),
+            self.client.validated_inputs(timeout_s),
+            self.client.node_replacements(timeout_s),
+        )
 
     @cached_property
     def _folders(self) -> dict[str, list[str]]:
         return self.client.model_folders()
 
     def model_path(self, folder: str, name: str) -> Path | None:
-        """Where a model file lies.
+        """Find a model file on the disk.
 
         Args:
             folder: ``checkpoints``, ``loras`` ... as ComfyUI names it.
-            name: as it stands in the folder's list, with its subfolder.
+            name: as ComfyUI lists it, with its subfolder.
         """
         candidates = (Path(root) / name for root in self.searched(folder))
         return next((path for path in candidates if path.is_file()), None)
 
+    def validate(self, workflow: dict[str, Any]) -> dict[str, Any] | None:
+        """List what ComfyUI finds wrong with a workflow; see :meth:`ComfyUIClient.validate`."""
+        return self.client.validate(workflow)
+
     def explain(self, class_type: str) -> Absence | None:
-        """Why it lacks a class that something here has; None where nothing has it."""
+        """Say why a class is missing although it is installed; None if it is not installed."""
         return self.process.packs.explain(class_type)
 
     def searched(self, folder: str) -> list[str]:
-        """The folders that are searched for a kind of model, first to last; they need not be there."""
+        """List the folders in which a type of model is searched, in order; some may not exist."""
         return self._folders.get(folder, [])
 
     def close(self) -> None:
@@ -211,11 +253,11 @@ class RunningComfyUI:
 
 
 def pause_s(failures: int) -> float:
-    """How long to wait before the next boot, in seconds, after so many failures in a row: 0, 2, 4, 8 ..."""
+    """Return the seconds to wait before the next boot after failures in a row: 0, 2, 4, 8 ..."""
     return 0.0 if failures == 1 else min(2.0 ** (failures - 1), LONGEST_PAUSE_S)
 
 
-def _final(error: WorkerError) -> WorkerError:
+def _not_retryable(error: WorkerError) -> WorkerError:
     """Mark an error as not retryable: a second attempt would fail the same way."""
     if isinstance(error, ComfyUIUnavailable):
         error.try_again = False
@@ -228,16 +270,16 @@ def _add_remedy(error: WorkerError, workflow: dict[str, Any], node_id: str | Non
     if node_id in workflow:
         where = f"node {brief(node_id)} ({brief(workflow[node_id]['class_type'])})"
     error.sentence += (
-        f"; {where} could not be interrupted, so ComfyUI was started again without its loaded models: give the "
-        "node other inputs, since a graph that does so twice is refused for a while"
+        f"; {where} could not be interrupted, so ComfyUI was started again without its loaded models: "
+        "give the node other inputs, since a graph that does so twice is refused for a while"
     )
     error.args = (error.sentence,)
 
 
-def _fresh(error: WorkerError) -> WorkerError:
+def _copy(error: WorkerError) -> WorkerError:
     """Make an equal error that was never raised.
 
-    An error that many jobs raise would keep what each of them holds: its traceback grows by their frames.
+    If many jobs raise one error, its traceback grows by their frames and keeps their data alive.
     """
     copy = type(error)(error.sentence, [dict(detail) for detail in error.details])
     copy.log_text = error.log_text
@@ -245,17 +287,18 @@ def _fresh(error: WorkerError) -> WorkerError:
 
 
 class ComfyUI:
-    """Keeps one ComfyUI running, by a thread of its own, and hands it out while it answers.
+    """Keeps one ComfyUI running in a thread of its own, and returns it to jobs while it answers.
 
         booting ── answers ──> up ── fails ──> pausing ──> booting ...
-           └────── fails: whoever waits is told ──^
+           └────── fails: waiting jobs get the error ──^
 
-    The first pause is none; each failure that follows with no workflow done between makes it longer.
+    There is no pause after the first failure. Each further failure without a completed workflow in
+    between makes the pause longer.
 
     Args:
-        options: how to start it; or what finds that out before each boot, by a look at the network volume,
-            which may hang.
-        limits: how long to be patient with it.
+        options: how to start it, or a function that finds this out before each boot: it looks at
+            the network volume, which may hang.
+        limits: how long to wait for it.
     """
 
     def __init__(self, options: LaunchOptions | Callable[[], LaunchOptions], limits: Limits | None = None) -> None:
@@ -272,7 +315,7 @@ class ComfyUI:
         self._runaways = Runaways()
 
     def start(self) -> None:
-        """Begin to boot and return at once; a second call does nothing."""
+        """Begin to boot, and return at once; a second call does nothing."""
         with self._lock:
             if self._thread is None and not self._closed.is_set():
                 hide_own_secrets()  # node packs run as the same user
@@ -286,20 +329,23 @@ class ComfyUI:
 
     @property
     def is_worn(self) -> bool:
-        """Whether it failed so often, or while it started, that a fresh worker may do better."""
+        """Whether ComfyUI failed at its start, or too often, so that a fresh worker may help."""
+        if self._boot_error is not None:
+            return True
         running = self._usable()
-        crashes = self._failures >= FAILURES_UNTIL_WORN and not (running and running.is_proved)
-        return crashes or self._boot_error is not None
+        if running is not None and running.has_completed_prompt:
+            return False
+        return self._failures >= FAILURES_UNTIL_FRESH_WORKER
 
     def ready(self, stop: Stop) -> RunningComfyUI:
-        """Wait until ComfyUI answers, through one boot at most.
+        """Wait until ComfyUI answers, for one boot at most.
 
         Args:
             stop: when to give up waiting.
 
         Raises:
             ComfyUIUnavailable: it could not be started, with its last log lines.
-            OutOfMemory: it was killed for want of memory while it started.
+            OutOfMemory: the kernel killed it while it started because memory ran out.
             JobCancelled: ``stop`` was due.
             JobTimedOut: ``stop`` was due.
         """
@@ -308,9 +354,9 @@ class ComfyUI:
         while (running := self._usable()) is None:
             stop.check()
             if self._closed.wait(TICK_S):
-                raise _final(ComfyUIUnavailable("the worker is ending; send the job again"))
+                raise _not_retryable(ComfyUIUnavailable("the worker is ending; send the job again"))
             if self._boots > boots and self._boot_error is not None:
-                raise _final(_fresh(self._boot_error))
+                raise _not_retryable(_copy(self._boot_error))
         return running
 
     def close(self) -> None:
@@ -321,7 +367,7 @@ class ComfyUI:
         if process is not None:
             process.stop()
         if self._thread is not None:
-            self._thread.join(CLOSE_S)  # a volume that hangs may hold it for ever
+            self._thread.join(CLOSE_S)  # a volume that hangs may block it for ever
 
     def _usable(self) -> RunningComfyUI | None:
         running = self._running
@@ -333,11 +379,11 @@ class ComfyUI:
             self._boots += 1
             if running is not None:
                 running.watch(self._closed)
-                self._failures = 0 if running.is_proved else self._failures
+                self._failures = 0 if running.has_completed_prompt else self._failures
                 if (failure := running.process.failure()) is not None and not self._closed.is_set():
                     log.warning("%s", failure.log_text, extra={"action": "comfyui.died"})
                 self._running = None
-                running.retire()
+                running.close_when_idle()
             self._failures += 1
             self._closed.wait(pause_s(self._failures))
 
@@ -352,14 +398,15 @@ class ComfyUI:
                 process.wait_ready(self._closed)
             if not self._closed.is_set():
                 running = self._instance(process)
-                log.info("ComfyUI ready after %.1f s", time.monotonic() - began, extra={"action": "comfyui.ready"})
+                seconds = time.monotonic() - began
+                log.info("ComfyUI ready after %.1f s", seconds, extra={"action": "comfyui.ready"})
                 self._boot_error = None
                 return running
         except WorkerError as error:
             if not self._closed.is_set():
                 log.error("%s: %s", error, error.details, extra={"action": "comfyui.boot_failed"})
-            self._boot_error = _fresh(error)
-        except Exception as error:  # the outermost place of this thread: whatever it is, ComfyUI is booted again
+            self._boot_error = _copy(error)
+        except Exception as error:  # the outermost place of this thread: it boots ComfyUI again
             log.exception("ComfyUI could not be started", extra={"action": "comfyui.boot_failed"})
             self._boot_error = ComfyUIUnavailable(f"ComfyUI could not be started: {error}; run comfy_setup doctor")
         finally:
@@ -372,13 +419,14 @@ class ComfyUI:
         try:
             return RunningComfyUI(process, self._limits, self._runaways)
         except ComfyUIUnavailable as error:
-            # One that died says why, though a moment later than its connection breaks.
-            has_broken = isinstance(error.__cause__, requests.ConnectionError)
-            deadline = time.monotonic() + (LAST_WORDS_S if has_broken else 0.0)
+            # A ComfyUI that dies ends a moment after its connection breaks; then it has said why.
+            deadline = time.monotonic()
+            if isinstance(error.__cause__, requests.ConnectionError):
+                deadline += LAST_WORDS_S
             while process.failure() is None and time.monotonic() < deadline:
                 time.sleep(TICK_S)
             if process.boot_time_left_s() <= MIN_TIMEOUT_S:
-                process.condemn_slow_boot()
+                process.mark_boot_too_slow()
             if (failure := process.failure("while it was starting")) is not None:
                 raise failure from None
             raise

@@ -1,4 +1,4 @@
-"""The folders of the jobs that run now, below those that ComfyUI reads and writes."""
+"""Creates and removes work folders: one of its own for each ComfyUI, and one in it for each job."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pathlib import Path
 
 __all__ = ["PREFIX", "JobFolders", "OwnFolder", "make_folders"]
 
-# A file's time may lie a little before the clock's.
+# A file's time can be a little earlier than the clock's.
 CLOCK_S = 1.0
 
 
 class JobFolders:
-    """May be shared by threads."""
+    """The folders of the jobs that run now; may be shared by threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,17 +30,17 @@ class JobFolders:
 
     @property
     def are_alone(self) -> bool:
-        """Whether there is one job at most."""
+        """Whether at most one job runs."""
         return len(self._live) <= 1
 
     @contextmanager
     def opened(self, parents: Iterable[Path]) -> Iterator[str]:
-        """A name, not to be guessed, for a job's own folders; they are removed with all that is in them.
+        """Yield a random name for a job's own folders; remove the folders when the block ends.
 
-        So is whatever nodes wrote elsewhere before the oldest job that still runs had begun.
+        Files that nodes left elsewhere are removed too if they are older than every running job.
 
         Args:
-            parents: the folders that hold such folders.
+            parents: the folders that hold a folder for each job.
         """
         roots = tuple(parents)
         name = uuid.uuid4().hex
@@ -51,28 +51,34 @@ class JobFolders:
         finally:
             with self._lock:
                 del self._live[name]
-            # No lock is held meanwhile: a large folder on a slow disk would hold up all other jobs.
+            # Without the lock: a large folder on a slow disk would block all other jobs.
             for root in roots:
                 _remove(root / name)
             self._remove_strays(roots)
 
     def _remove_strays(self, roots: Iterable[Path]) -> None:
-        """Remove what no job that runs can have written."""
+        """Remove files that no running job can have written."""
         with self._lock:
             known = set(self._live)
             oldest = min(self._live.values(), default=math.inf)
-        for path in (path for root in roots for path in root.glob("*")):
+        for path in _entries(roots):
             if path.name in known or _changed(path) >= oldest:
                 continue
             with self._lock:
                 if set(self._live) - known:
-                    return  # a job has begun, and may write there; the next one to end looks again
+                    # A job has begun and may write there; the next job that ends looks again.
+                    return
                 gone = _moved_away(path)
             _remove(gone)
 
 
+def _entries(roots: Iterable[Path]) -> Iterator[Path]:
+    for root in roots:
+        yield from root.glob("*")
+
+
 def _moved_away(path: Path) -> Path:
-    """Give a folder a name that no node writes to, at once, however much is in it."""
+    """Rename a folder so that no node writes to it any more; fast, however large it is."""
     if path.is_symlink() or not path.is_dir():
         return path
     try:
@@ -82,10 +88,12 @@ def _moved_away(path: Path) -> Path:
 
 
 def _changed(path: Path) -> float:
-    """When a file, or the last one in a folder, was changed, as ``time.time()`` counts."""
+    """Return when a file, or the newest file in a folder, was changed (``time.time()``)."""
     try:
-        within = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
-        return max(item.lstat().st_ctime for item in within)
+        files = [path]
+        if path.is_dir() and not path.is_symlink():
+            files += path.rglob("*")
+        return max(file.lstat().st_ctime for file in files)
     except OSError:  # it is being removed
         return math.inf
 
@@ -94,14 +102,14 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        with suppress(OSError):  # what cannot be removed is no reason to lose a result
+        with suppress(OSError):  # a file that cannot be removed must not cost the result
             path.unlink()
 
 
 def make_folders(parent: Path, names: Iterable[str]) -> None:
-    """Make folders below a folder; one that cannot be made is left to the node that needs it."""
+    """Create folders below a folder."""
     for name in names:
-        with suppress(OSError):
+        with suppress(OSError):  # the node that needs the folder reports the error
             (parent / name).mkdir(parents=True, exist_ok=True)
 
 
@@ -109,20 +117,20 @@ PREFIX = "comfy_worker-"
 
 
 class OwnFolder:
-    """A new folder.
+    """A new folder that is locked while its process lives; unlocked ones are removed.
 
     Args:
-        root: where it lies; must be there.
+        root: the folder to create it in; must exist.
 
     Attributes:
         path: the folder.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
 
     def __init__(self, root: Path) -> None:
-        # Who makes one must have locked it before another may look.
+        # Another process must not see the new folder before it is locked: it would remove it.
         with _locked(root):
             for path in root.glob(f"{PREFIX}*"):
                 _remove_if_left(path)
@@ -133,18 +141,18 @@ class OwnFolder:
         _folders_held.add(self)
 
     def remove(self) -> None:
-        """Remove it with all that is in it; any thread may call this, and more than once."""
+        """Remove the folder and its contents; any thread may call this, more than once."""
         shutil.rmtree(self.path, ignore_errors=True)
         self.let_go()
 
     def let_go(self) -> None:
-        """Close the lock; the folder stays."""
+        """Release the lock; the folder stays."""
         with suppress(IndexError):
             os.close(self._held.pop())
 
 
-# A process that is forked off the worker, such as the SDK's heartbeat, would hold the locks as well: were the
-# worker killed, its folders would stay for as long as that process lives.
+# A process that the worker forks, such as the SDK's heartbeat, would hold the locks too. If the
+# worker were killed, its folders would stay as long as that process lives.
 _folders_held: weakref.WeakSet[OwnFolder] = weakref.WeakSet()
 
 
@@ -157,16 +165,16 @@ os.register_at_fork(after_in_child=_let_go_of_all)
 
 
 @contextmanager
-def _locked(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+def _locked(folder: Path, mode: int = fcntl.LOCK_EX) -> Iterator[None]:
     lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, how)
+        fcntl.flock(lock, mode)
         yield
     finally:
         os.close(lock)
 
 
 def _remove_if_left(path: Path) -> None:
-    # A folder that is held, another user's, or on a file system without locks stays.
+    # A folder stays if it is locked, belongs to another user, or its file system has no locks.
     with suppress(OSError), _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
         shutil.rmtree(path, ignore_errors=True)

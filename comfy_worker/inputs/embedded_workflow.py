@@ -1,92 +1,98 @@
-"""Finds the graph in a picture that ComfyUI saved. No pixel of the picture is decoded."""
+"""Reads the workflow that ComfyUI stored in a picture. Decodes none of the picture's pixels."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from comfy_worker.errors import InvalidWorkflow
-from comfy_worker.inputs import files as media
+from comfy_worker.inputs.inline_source import decode_base64
 from comfy_worker.inputs.picture_texts import picture_texts
 from comfy_worker.json_values import find_problem, parse_json
 
-__all__ = ["graph_of_picture", "is_picture", "read_saved_graph"]
+__all__ = ["is_picture_source", "workflow_of_picture", "workflow_of_source"]
 
 # The API format comes first: it is what ran, with every variant chosen.
 KEYS = ("prompt", "workflow")
-# No template's name is so long.
+# The name of a template is shorter.
 MAX_NAME = 200
+# The parts of a node in API format that ComfyUI reads.
+NODE_PARTS = ("inputs", "class_type", "_meta")
 
 
-def is_picture(text: str) -> bool:
-    """Whether a text is a picture as base64 or data URI, rather than a name."""
+def is_picture_source(text: str) -> bool:
+    """Whether a text is a picture as base64 or data URI, rather than a template's name."""
     return text.startswith("data:") or len(text) > MAX_NAME
 
 
-def read_saved_graph(text: str) -> dict[str, Any]:
-    """The graph in a picture that is base64 or a data URI; see :func:`graph_of_picture`.
+def workflow_of_source(text: str) -> dict[str, Any]:
+    """Read the workflow in a picture that is base64 or a data URI; see :func:`workflow_of_picture`.
 
     Raises:
-        InvalidMedia: it is no base64.
-        InvalidWorkflow: it is no picture, or holds no graph.
+        InvalidMedia: the text is not base64.
+        InvalidWorkflow: the data is not a picture, or contains no workflow.
     """
-    return graph_of_picture(media.decode("workflow", text))
+    return workflow_of_picture(decode_base64("workflow", text))
 
 
-def graph_of_picture(data: bytes) -> dict[str, Any]:
-    """The graph that ComfyUI wrote into a picture.
+def workflow_of_picture(data: bytes) -> dict[str, Any]:
+    """Read the workflow that ComfyUI stored in a picture.
 
     Args:
         data: a PNG, WebP or JPEG.
 
     Returns:
-        The graph in API format where it is there, else in the editor's.
+        The workflow in API format if the picture contains it, else in UI format.
 
     Raises:
-        InvalidWorkflow: it is no picture, or holds no graph.
+        InvalidWorkflow: the data is not a picture, or contains no workflow.
     """
-    found = {}
+    texts = {}
     for keyword, text in picture_texts(data):
         if keyword.lower() in KEYS:
-            found[keyword.lower()] = text
-    return _first_usable(found)
+            texts[keyword.lower()] = text
+    return _first_usable(texts)
 
 
 def _first_usable(texts: dict[str, str]) -> dict[str, Any]:
-    """The first graph that can be used: a picture whose ``prompt`` is broken may hold a whole ``workflow``.
+    """Return the first usable workflow: if ``prompt`` is damaged, ``workflow`` may be complete.
 
     Raises:
-        InvalidWorkflow: there is none.
+        InvalidWorkflow: no text holds a usable workflow.
     """
     problems = []
     for key in KEYS:
         if key not in texts:
             continue
         try:
-            graph = _as_read_by_comfyui(parse_json(texts[key]))
+            workflow = _keep_node_parts(parse_json(texts[key]))
         except ValueError:
             problems.append(f"its {key} is not JSON")
             continue
-        problem = find_problem(graph, finite=key == "prompt")
-        if isinstance(graph, dict) and graph and problem is None:
-            return graph
-        problems.append(f"its {key} holds {problem or 'no graph'}")
-    why = f" ({', '.join(problems)})" if problems else ""
+        problem = find_problem(workflow, finite=key == "prompt")
+        if isinstance(workflow, dict) and workflow and problem is None:
+            return workflow
+        problems.append(f"its {key} holds {problem or 'no workflow'}")
+    reasons = f" ({', '.join(problems)})" if problems else ""
     raise InvalidWorkflow(
-        f"workflow is a picture without a graph that can be used{why}; send one as ComfyUI saved it, "
-        "not edited since"
+        f"workflow is a picture without a usable workflow{reasons}; send the picture as ComfyUI "
+        "saved it: editing it may remove the workflow"
     )
 
 
-def _as_read_by_comfyui(graph: Any) -> Any:
-    """A graph in API format with the parts of its nodes that ComfyUI reads; anything else as it is.
+def _keep_node_parts(workflow: Any) -> Any:
+    """Drop what ComfyUI does not read from the nodes of an API workflow.
 
-    ComfyUI writes what it noted while it ran as well, such as ``is_changed: [NaN]``.
+    Any other value is returned unchanged.
+
+    While a workflow runs, ComfyUI adds values to its nodes that are not JSON, such as ``is_changed:
+    [NaN]``.
     """
-    if not isinstance(graph, dict):
-        return graph
-    if not all(isinstance(node, dict) and "class_type" in node for node in graph.values()):
-        return graph
-    return {
-        node_id: {part: node[part] for part in ("inputs", "class_type", "_meta") if part in node}
-        for node_id, node in graph.items()
-    }
+    if not isinstance(workflow, dict):
+        return workflow
+    if not all(isinstance(node, dict) and "class_type" in node for node in workflow.values()):
+        return workflow
+    return {node_id: _node_parts(node) for node_id, node in workflow.items()}
+
+
+def _node_parts(node: dict[str, Any]) -> dict[str, Any]:
+    return {part: node[part] for part in NODE_PARTS if part in node}

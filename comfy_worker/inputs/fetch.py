@@ -1,7 +1,8 @@
-"""One file from a URL that a client gave: only from public addresses, only so large, only so long.
+"""Fetches a file from a client's URL, within limits for its size, its duration and its addresses.
 
-How a URL is followed safely is the matter of :mod:`comfy_common.pinned_http`; here stand the limits of a job's
-input files, and the errors that a client reads. Query strings, which hold tokens, stand in no error.
+:mod:`comfy_common.pinned_http` follows a URL safely. This module adds the limits of a job's input
+files and the errors that a client reads. No error contains a query string, because query strings
+hold tokens.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ CHUNK_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Fetcher:
-    """What the URLs of one job may reach.
+    """Fetches the files of one job.
 
     Attributes:
-        max_mb: the largest file, in megabytes.
-        deadline: when all files must have arrived, as ``time.monotonic()`` counts.
-        allowed_hosts: host names, ``.example.com`` for all below it; none: every host.
+        max_mb: size of the largest file, in megabytes.
+        deadline: when all files must have arrived, in seconds of ``time.monotonic()``.
+        allowed_hosts: host names, ``.example.com`` for all hosts below it; empty: every host.
         allow_private: whether addresses that are not public may be reached.
         resolve: as ``socket.getaddrinfo``.
         stop: when to give up before the deadline.
@@ -56,11 +57,12 @@ class Fetcher:
         """Fetch a file.
 
         Args:
-            key: where the URL stood in the input, for the error.
-            url: as the client gave it.
+            key: the URL's key in the input, for the error.
+            url: the client's URL.
 
         Raises:
-            InvalidMedia: it may not be reached, cannot be reached, is too large, or takes too long.
+            InvalidMedia: the host is not allowed or cannot be reached, or the file is too large or
+                takes too long.
             JobCancelled: ``stop`` was due.
             JobTimedOut: ``stop`` was due.
         """
@@ -75,28 +77,30 @@ class Fetcher:
         client = PinnedClient(
             allow_private=self.allow_private,
             is_over=self._is_over,
-            silence_s=self._left_s,
+            silence_s=self._time_left_s,
             admit=admit,
             resolve=self.resolve,
         )
         try:
             with client.open(url) as answer:
-                return self._body(key, answer)
+                return self._read_body(key, answer)
         except InvalidURL:
-            raise InvalidMedia(f"{key} is no URL that can be read; check it, or send base64") from None
+            raise InvalidMedia(f"{key} is not a valid URL; check it, or send base64") from None
         except UnsupportedScheme:
             raise InvalidMedia(
                 f"{key} must be base64, a data URI, or a URL that begins with http:// or https://"
             ) from None
         except UnknownHost:
-            raise InvalidMedia(f"{key}: there is no host {host}; check the URL") from None
+            raise InvalidMedia(f"{key}: the host {host} does not exist; check the URL") from None
         except PrivateAddress:
             raise InvalidMedia(
-                f"{key}: {host} has an address that is not public, which this worker does not fetch from; "
-                "send base64"
+                f"{key}: {host} has an address that is not public, and this worker fetches only "
+                "from public ones; send base64"
             ) from None
         except TooManyRedirects:
-            raise InvalidMedia(f"{key}: {host} redirects too often; use the URL that it leads to") from None
+            raise InvalidMedia(
+                f"{key}: {host} redirects too often; use the URL at the end of the redirects"
+            ) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.stop.check()
             if time.monotonic() >= self.deadline:
@@ -104,27 +108,30 @@ class Fetcher:
                     f"{key}: {host} took too long to send its file; use a faster host, or send base64"
                 ) from None
             raise InvalidMedia(
-                f"{key}: {host} could not be read ({type(error).__name__}); check the URL"
+                f"{key}: the file at {host} could not be read ({type(error).__name__}); check the URL"
             ) from None
 
     def _check_host(self, key: str, host: str) -> None:
-        if self.allowed_hosts and not any(host_matches(host, allowed) for allowed in self.allowed_hosts):
+        if not self.allowed_hosts:
+            return
+        if not any(host_matches(host, allowed) for allowed in self.allowed_hosts):
             raise InvalidMedia(
-                f"{key}: this worker fetches nothing from {host}; use {' or '.join(self.allowed_hosts)}, "
-                "or send base64"
+                f"{key}: this worker does not fetch from {host}; "
+                f"use {' or '.join(self.allowed_hosts)}, or send base64"
             )
 
     def _is_over(self) -> bool:
         return self.stop.is_due or time.monotonic() >= self.deadline
 
-    def _body(self, key: str, answer: Answer) -> bytes:
-        host, response = answer.target.host, answer.response
+    def _read_body(self, key: str, answer: Answer) -> bytes:
+        host = answer.target.host
+        response = answer.response
         if response.status != 200:
             raise InvalidMedia(
-                f"{key}: {host} answered {response.status}; use a URL that is open to all, or send base64"
+                f"{key}: {host} answered {response.status}; use a URL that needs no login, or send base64"
             )
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise InvalidMedia(f"{key}: {host} sends its file compressed; send it as base64")
+            raise InvalidMedia(f"{key}: {host} sends the file compressed; send it as base64")
         max_bytes = int(self.max_mb * 1_000_000)
         data = bytearray()
         while len(data) <= max_bytes and (response.length or 0) <= max_bytes:
@@ -136,5 +143,5 @@ class Fetcher:
             data += chunk
         raise InvalidMedia(f"{key}: the file at {host} is too large; send at most {self.max_mb:g} MB")
 
-    def _left_s(self) -> float:
+    def _time_left_s(self) -> float:
         return max(self.deadline - time.monotonic(), 0.001)

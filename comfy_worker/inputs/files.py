@@ -1,13 +1,12 @@
-"""Takes in the files that a client sent: base64, data URI or URL -> verified files in the job's own folder.
+"""Receives a client's files: base64, data URI or URL become verified files in the job's own folder.
 
-The type of a file is decided by its content, never by its name. Order counts: all files arrive, then all headers
-are read, then all limits are checked, and only then pixels are decoded.
+The type of a file is detected from its content, not from its name. The order of the steps matters:
+all files are fetched, then all headers are read, then all limits are checked, and only then pixels
+are decoded.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import logging
 import re
@@ -18,60 +17,85 @@ from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from comfy_worker.deadline import TICK_S, Stop
 from comfy_worker.errors import InvalidMedia
-from comfy_worker.image_processes import ImageTask, TaskFault, image_processes, split
+from comfy_worker.imaging.processes import ImageTask, TaskFault, image_processes, split_into_shares
+from comfy_worker.input_limits import InputLimits
 from comfy_worker.inputs.fetch import Fetcher
+from comfy_worker.inputs.inline_source import decode_base64, is_url
 from comfy_worker.logs import ContextThreadPool
 
-if TYPE_CHECKING:  # the settings import the contract, which imports this
-    from comfy_worker.settings import Settings
-
-__all__ = ["InputFiles", "decode", "is_in_place"]
+__all__ = ["InputFiles"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-DATA_URI = re.compile(r"data:[^,]{0,200}?;base64,", re.ASCII)
 PARALLEL = 8
-# How many times the pixels of the largest picture all pictures of a job may have.
-TOGETHER = 4
-# How long a file may take to be decoded; one of 64 megapixels takes seconds.
+# All pictures of a job together may have so many times the pixels of the largest allowed picture.
+MAX_PIXELS_FACTOR = 4
+# How long the decoding of a file may take. A picture of 64 megapixels takes a few seconds.
 DECODE_LIMIT_S = 60.0
-# How much memory a decoder may take: some, and so many bytes for each pixel of the largest picture.
+# How much memory a decoder may take: a fixed amount, and bytes for each pixel of the largest
+# allowed picture.
 DECODER_MEMORY, BYTES_PER_PIXEL = 1 << 30, 32
 
 
 @dataclass(frozen=True)
-class _Sent:
-    """A file that is not there yet.
+class _PendingFile:
+    """A file that was sent and is not stored yet.
 
     Attributes:
-        key: where it stood in the input.
-        content: ``picture``, ``mask``, ``merged`` (a picture and its mask, which become one file) or ``any``.
-        values: base64, a data URI or a URL, by where it stood.
+        key: its key in the input.
+        content: ``picture``, ``mask``, ``merged`` (a picture and its mask, which become one file)
+            or ``any``.
+        sources: base64, a data URI or a URL, by key in the input; two of them for ``merged``.
     """
 
     key: str
     content: str
-    values: Mapping[str, str]
+    sources: Mapping[str, str]
 
 
-@dataclass
-class _Process:
-    """A decoding process and the files that it reads, as positions in a list of them."""
+@dataclass(frozen=True)
+class _DecoderProcess:
+    """A process that decodes some of the files.
+
+    Attributes:
+        task: the process.
+        files: the files, each with the path that it is stored under, without suffix.
+    """
 
     task: ImageTask
-    positions: range
+    files: Sequence[tuple[_PendingFile, Path]]
+
+    def probe(self, data: Mapping[str, bytes], max_pixels: int) -> int:
+        """Send the files to the process, read their headers, and count their pixels."""
+        pixels = 0
+        for file, _target in self.files:
+            request = {"key": file.key, "content": file.content, "max_pixels": max_pixels}
+            blocks = [data[key] for key in file.sources]
+            with _decoder_faults(file.key):
+                answer, _ = self.task.run("probe", request, *blocks, limit_s=DECODE_LIMIT_S)
+            pixels += int(answer["pixels"])
+        return pixels
+
+    def store(self) -> dict[str, str]:
+        """Decode the files, and return their names by key in the input."""
+        names = {}
+        for index, (file, target) in enumerate(self.files):
+            request = {"index": index, "target": str(target)}
+            with _decoder_faults(file.key):
+                answer, _ = self.task.run("store", request, limit_s=DECODE_LIMIT_S)
+            names[file.key] = f"{target.parent.name}/{target.name}{answer['suffix']}"
+        return names
 
 
 class _Attempt(Stop):
-    """Taking in some files: ends with the job, or once one of the files came to nothing.
+    """The end of the work on some files: when the job ends, or when one of the files has failed.
 
     Args:
         job: when the job must end.
@@ -88,21 +112,25 @@ class _Attempt(Stop):
         return self._failed.is_set() or self._job.is_due
 
     def check(self) -> None:
-        """Go on, or raise as the job's own does."""
+        """Raise if the work must end now: the job's own error, if the job must end."""
         self._job.check()
         super().check()
 
-    def all(self, things: Sequence[T], work: Callable[[T], R]) -> list[R]:
-        """Have ``work`` done with each thing, several at once; a failure ends the work on the others."""
-        if len(things) == 1:
-            return [work(things[0])]
+    def run_all(self, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
+        """Call ``work`` with each item, several at the same time.
+
+        A failure ends the work on all others.
+        """
+        if len(items) == 1:
+            return [work(items[0])]
         pool = ContextThreadPool(PARALLEL, thread_name_prefix="input")
         try:
-            futures = [pool.submit(work, thing) for thing in things]
+            futures = [pool.submit(work, item) for item in items]
             while wait(futures, timeout=TICK_S, return_when=FIRST_EXCEPTION).not_done:
                 self.check()
                 if any(future.done() and future.exception() for future in futures):
                     break
+            # Raise the failure, which ended the loop, before waiting for the others.
             for future in futures:
                 if future.done():
                     future.result()
@@ -115,177 +143,160 @@ class _Attempt(Stop):
 
 
 class InputFiles:
-    """The files that one job was sent.
+    """The files that a client sent with one job.
 
     Args:
-        folder: the job's own below ComfyUI's input folder; made with its first file.
-        settings: how many there may be, how large, and what URLs may reach.
+        folder: the job's own folder below ComfyUI's input folder; made when the first file is
+            stored.
+        limits: how many files there may be, how large they may be, and which hosts URLs may reach.
         stop: when to give up; None: never.
 
     Attributes:
-        names: by where a file stood in the input, how ``LoadImage`` names it: ``<folder>/<name>``.
+        names: the name that ``LoadImage`` has for each file, ``<folder>/<name>``, by key in the
+            input.
     """
 
-    def __init__(self, folder: Path, settings: Settings, stop: Stop | None = None) -> None:
+    def __init__(self, folder: Path, limits: InputLimits, stop: Stop | None = None) -> None:
         self.names: dict[str, str] = {}
         self._folder = folder
-        self._settings = settings
+        self._limits = limits
         self._stop = stop or Stop()
         self._pixels = 0
-        # Runs only while files are fetched: between them models may be, which takes as long as it takes.
-        self._fetch_left_s = settings.input_timeout_s
+        # Decreases only during fetches: a model that is downloaded between two files must not use
+        # it up.
+        self._fetch_time_left_s = limits.timeout_s
 
-    def add_pictures(self, sent: Mapping[str, str], *, merged: bool = False) -> None:
-        """Take in pictures; what stands under ``mask`` is made a file that reads alike from any channel.
+    def add_pictures(self, sources: Mapping[str, str], *, merged: bool = False) -> None:
+        """Receive pictures. A picture under ``mask`` is stored so that every channel holds the mask.
 
         Args:
-            sent: by where it stood in the input: base64, a data URI or a URL.
-            merged: whether ``image`` and ``mask`` become one file, named under both, whose alpha is the mask.
+            sources: base64, a data URI or a URL, by key in the input.
+            merged: whether ``image`` and ``mask`` become one file, named under both keys, with the
+                mask as alpha.
 
         Raises:
-            InvalidMedia: one cannot be had, is no picture, is too large; or they are too many.
+            InvalidMedia: a file cannot be fetched, is not a picture or is too large; or there are
+                too many.
         """
-        pair = {key: value for key, value in sent.items() if merged and key in ("image", "mask")}
-        files = [
-            _Sent(key, "mask" if key == "mask" else "picture", {key: value})
-            for key, value in sent.items()
-            if key not in pair
-        ]
+        files = []
+        pair = {}
+        for key, source in sources.items():
+            if merged and key in ("image", "mask"):
+                pair[key] = source
+            else:
+                content = "mask" if key == "mask" else "picture"
+                files.append(_PendingFile(key, content, {key: source}))
         if pair:
-            files.append(_Sent("image", "merged", pair))
-        self._take(files)
+            files.append(_PendingFile("image", "merged", pair))
+        self._receive(files)
         if pair:
             self.names["mask"] = self.names["image"]
 
-    def add_any(self, sent: Mapping[str, str]) -> None:
-        """Take in pictures, videos and sounds, each told by its content; arguments and errors as above."""
-        self._take([_Sent(key, "any", {key: value}) for key, value in sent.items()])
+    def add_any(self, sources: Mapping[str, str]) -> None:
+        """Receive pictures, videos and sounds.
 
-    def _take(self, files: Sequence[_Sent]) -> None:
-        """Take in the files that are not there yet."""
+        Arguments and errors are those of :meth:`add_pictures`.
+        """
+        self._receive([_PendingFile(key, "any", {key: source}) for key, source in sources.items()])
+
+    def _receive(self, files: Sequence[_PendingFile]) -> None:
+        """Fetch, verify and store files, except those that are stored already."""
         new = [file for file in files if file.key not in self.names]
-        count = len(self.names) + sum(len(file.values) for file in new)
-        if count > self._settings.max_inputs:
-            raise InvalidMedia(f"the input holds {count} files; send at most {self._settings.max_inputs}")
+        count = len(self.names) + sum(len(file.sources) for file in new)
+        if count > self._limits.max_files:
+            raise InvalidMedia(f"the input holds {count} files; send at most {self._limits.max_files}")
         if not new:
             return
         attempt = _Attempt(self._stop)
-        values = {key: value for file in new for key, value in file.values.items()}
-        data = self._fetched(attempt, values)
-        with self._processes(attempt, len(new)) as processes:
-
-            def probe(process: _Process) -> list[int]:
-                return [self._probe(process.task, new[at], data) for at in process.positions]
-
-            pixels = sum(sum(share) for share in attempt.all(processes, probe))
-            data.clear()  # the processes have it
-            self._check_together(pixels)
+        max_pixels = self._limits.max_pixels
+        data = self._fetch_all(attempt, new)
+        with self._processes(attempt, new) as processes:
+            counts = attempt.run_all(processes, lambda process: process.probe(data, max_pixels))
+            data.clear()  # the processes have their own copy
+            pixels = sum(counts)
+            self._check_total(pixels)
             self._folder.mkdir(exist_ok=True)
-            first = len(self.names)
-            targets = [self._folder / f"{first + at}_{_slug(file.key)}" for at, file in enumerate(new)]
-            suffixes: dict[int, str] = {}
+            if pixels <= max_pixels:
+                names = attempt.run_all(processes, _DecoderProcess.store)
+            else:  # one after the other, so that the memory for their pixels does not add up
+                names = [process.store() for process in processes]
+        for names_of_process in names:
+            self.names |= names_of_process
 
-            def store(process: _Process) -> None:
-                for index, at in enumerate(process.positions):
-                    suffixes[at] = self._store(process.task, new[at].key, index, targets[at])
-
-            if pixels <= self._settings.max_input_pixels:
-                attempt.all(processes, store)
-            else:  # one after the other, so that their pixels do not add up
-                for process in processes:
-                    store(process)
-        for at, file in enumerate(new):
-            self.names[file.key] = f"{self._folder.name}/{targets[at].name}{suffixes[at]}"
-
-    def _check_together(self, pixels: int) -> None:
+    def _check_total(self, pixels: int) -> None:
         self._pixels += pixels
-        limit = TOGETHER * self._settings.max_input_pixels
+        limit = MAX_PIXELS_FACTOR * self._limits.max_pixels
         if self._pixels > limit:
             raise InvalidMedia(f"the pictures have too many pixels together; send at most {limit:,}")
 
-    def _fetched(self, attempt: _Attempt, sent: Mapping[str, str]) -> dict[str, bytes]:
-        """The bytes of each file, by where it stood; several are fetched at once."""
-        began = time.monotonic()
+    def _fetch_all(self, attempt: _Attempt, files: Sequence[_PendingFile]) -> dict[str, bytes]:
+        """Return the bytes of each file by its key in the input.
+
+        Several URLs are fetched at the same time.
+        """
+        sources: dict[str, str] = {}
+        for file in files:
+            sources.update(file.sources)
+        started = time.monotonic()
         fetcher = Fetcher(
-            self._settings.max_input_mb,
-            began + self._fetch_left_s,
-            self._settings.allowed_url_hosts,
-            self._settings.allow_private_urls,
+            max_mb=self._limits.max_mb,
+            deadline=started + self._fetch_time_left_s,
+            allowed_hosts=self._limits.allowed_hosts,
+            allow_private=self._limits.allow_private,
             stop=attempt,
         )
-        try:
-            data = attempt.all(list(sent), lambda key: self._bytes(fetcher, key, sent[key]))
-            return dict(zip(sent, data, strict=True))
-        finally:
-            self._fetch_left_s = max(self._fetch_left_s - (time.monotonic() - began), 0)
 
-    def _bytes(self, fetcher: Fetcher, key: str, value: str) -> bytes:
-        if URL.match(value):
-            return fetcher.fetch(key, value)
-        if len(value) * 3 / 4 > self._settings.max_input_mb * 1_000_000:
-            raise InvalidMedia(f"{key} is too large; send at most {self._settings.max_input_mb:g} MB")
-        return decode(key, value)
+        def read(key: str) -> bytes:
+            return self._read_source(fetcher, key, sources[key])
+
+        try:
+            return dict(zip(sources, attempt.run_all(list(sources), read), strict=True))
+        finally:
+            elapsed_s = time.monotonic() - started
+            self._fetch_time_left_s = max(self._fetch_time_left_s - elapsed_s, 0)
+
+    def _read_source(self, fetcher: Fetcher, key: str, source: str) -> bytes:
+        if is_url(source):
+            return fetcher.fetch(key, source)
+        if len(source) * 3 / 4 > self._limits.max_mb * 1_000_000:
+            raise InvalidMedia(f"{key} is too large; send at most {self._limits.max_mb:g} MB")
+        return decode_base64(key, source)
 
     @contextmanager
-    def _processes(self, attempt: _Attempt, count: int) -> Iterator[list[_Process]]:
-        """Processes that decode, each with its share of so many files; they end with the block."""
-        memory = DECODER_MEMORY + BYTES_PER_PIXEL * self._settings.max_input_pixels
+    def _processes(self, attempt: _Attempt, files: Sequence[_PendingFile]) -> Iterator[list[_DecoderProcess]]:
+        """Start processes that decode, each with its share of the files.
+
+        They end when the block is left.
+        """
+        memory = DECODER_MEMORY + BYTES_PER_PIXEL * self._limits.max_pixels
+        first = len(self.names)
+        processes = []
         with contextlib.ExitStack() as stack:
-            yield [
-                _Process(stack.enter_context(image_processes().task(attempt, memory)), positions)
-                for positions in split(count)
-            ]
-
-    def _probe(self, task: ImageTask, file: _Sent, data: Mapping[str, bytes]) -> int:
-        request = {"key": file.key, "content": file.content, "max_pixels": self._settings.max_input_pixels}
-        with _told_of(file.key):
-            answer, _ = task.ask("probe", request, *(data[key] for key in file.values), limit_s=DECODE_LIMIT_S)
-        return int(answer["pixels"])
-
-    def _store(self, task: ImageTask, key: str, index: int, target: Path) -> str:
-        with _told_of(key):
-            answer, _ = task.ask("store", {"index": index, "target": str(target)}, limit_s=DECODE_LIMIT_S)
-        return str(answer["suffix"])
+            for share in split_into_shares(len(files)):
+                task = stack.enter_context(image_processes().task(attempt, memory))
+                pending = []
+                for index in share:
+                    target = self._folder / f"{first + index}_{_slug(files[index].key)}"
+                    pending.append((files[index], target))
+                processes.append(_DecoderProcess(task, pending))
+            yield processes
 
 
 @contextmanager
-def _told_of(key: str) -> Iterator[None]:
-    """Tell a client why its file came to nothing."""
+def _decoder_faults(key: str) -> Iterator[None]:
+    """Tell a client why its file could not be decoded."""
     try:
         yield
     except TaskFault as fault:
         log.debug("%s: %s", key, fault, extra={"action": "input.fault"})
         sentences = {
-            "memory": f"{key} takes too much memory to decode; send it as a plain PNG or JPEG, or smaller",
-            "time": f"{key} takes longer than {DECODE_LIMIT_S:g} s to decode; send it as a plain PNG or JPEG",
-            "died": f"{key} made its decoder end; send it as a plain PNG or JPEG",
+            "memory": "takes too much memory to decode; send it as a plain PNG or JPEG, or smaller",
+            "time": f"takes longer than {DECODE_LIMIT_S:g} s to decode; send a plain PNG or JPEG",
+            "died": "made its decoder crash; send it as a plain PNG or JPEG",
         }
-        broken = f"{key} is a picture that is broken or cut short; send the whole file"
-        raise InvalidMedia(sentences.get(fault.reason, broken)) from None
+        damaged = "is a damaged or incomplete picture; send the complete file"
+        raise InvalidMedia(f"{key} {sentences.get(fault.reason, damaged)}") from None
 
 
 def _slug(key: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", key)[:40]
-
-
-def is_in_place(value: object) -> bool:
-    """Whether a value that should name a file is the file itself: a URL or a data URI."""
-    return isinstance(value, str) and bool(URL.match(value) or DATA_URI.match(value))
-
-
-def decode(key: str, value: str) -> bytes:
-    """Decode base64, with or without a data URI's head.
-
-    Args:
-        key: where the value stood in the input, for the error.
-        value: base64 text; white space in it is ignored.
-
-    Raises:
-        InvalidMedia: it is neither.
-    """
-    head = DATA_URI.match(value)
-    text = "".join((value[head.end() :] if head else value).split())
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidMedia(f"{key} must be base64, a data URI or a URL") from None

@@ -1,7 +1,8 @@
-"""Reads the texts in a picture's metadata, and never a pixel.
+"""Reads the texts in a picture's metadata, where ComfyUI stores its workflow.
 
-ComfyUI keeps its graph there. Where the texts stand follows from the structure of the file, so neither the size
-of a picture nor the number of its frames matters; texts that are compressed are unpacked up to a limit.
+The structure of the file tells where the texts are, so no pixel is decoded, and neither the
+picture's size nor the number of its frames matters. Compressed texts are decompressed up to a
+limit.
 """
 
 from __future__ import annotations
@@ -18,28 +19,29 @@ from comfy_worker.errors import InvalidWorkflow
 
 __all__ = ["picture_texts"]
 
-# A graph of 5,000 nodes has some 3 MB.
+# A workflow of 5,000 nodes has about 3 MB.
 MAX_TEXT_BYTES = 32_000_000
-# A picture has some tens of chunks or segments, a long animation some thousands.
+# A picture has tens of chunks or segments, a long animation has thousands.
 MAX_PARTS = 500_000
 PNG = b"\x89PNG\r\n\x1a\n"
 EXIF = b"Exif\0\0"
-# Parts of a JPEG up to its first scan; behind it there is no metadata.
+# The marker of a JPEG's segment. Only segments before the first scan are read: no metadata follows
+# it.
 JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff])")
 APP1, SOS = 0xE1, 0xDA
 TIFF = (b"II*\0", b"MM\0*")
-# Of a tag: its bytes in all, and the number of the type that is text.
+# The size of a tag in bytes, and the number of the type that holds text.
 TAG_BYTES, ASCII = 12, 2
 
 
 def picture_texts(data: bytes) -> list[tuple[str, str]]:
-    """The texts in a picture, by keyword, in the order of the file.
+    """Return the keyword and text of each text in a picture, in the order of the file.
 
     Args:
         data: a PNG, WebP, JPEG, TIFF or AVIF.
 
     Raises:
-        InvalidWorkflow: it is no picture that can be read, is cut short, or holds too much text.
+        InvalidWorkflow: the data is not a picture, is cut short, or holds too much text.
     """
     try:
         if data.startswith(PNG):
@@ -50,56 +52,72 @@ def picture_texts(data: bytes) -> list[tuple[str, str]]:
             return list(_exif_texts(_jpeg_exif(data)))
         if data[:4] in TIFF:
             return list(_exif_texts(data))
-        with Image.open(io.BytesIO(data), formats=["AVIF"]) as opened:  # its header
+        with Image.open(io.BytesIO(data), formats=["AVIF"]) as opened:  # reads only the header
             return list(_exif_texts(opened.info.get("exif", b"")))
     except (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError, zlib.error):
         raise InvalidWorkflow(
-            "workflow is no picture that can be read; send the PNG or WebP as ComfyUI saved it"
+            "workflow is neither a workflow nor a readable picture; send JSON, or the PNG or WebP "
+            "as ComfyUI saved it"
         ) from None
     except Image.DecompressionBombError:
-        raise InvalidWorkflow("workflow is a picture of too many pixels; send the PNG or WebP") from None
+        raise InvalidWorkflow("workflow is a picture with too many pixels; send it as PNG or WebP") from None
 
 
 def _png_texts(data: bytes) -> Iterator[tuple[str, str]]:
-    """Text chunks, EXIF, and ComfyUI's own chunks in an animation: `prompt`, a zero byte, the text."""
-    left = MAX_TEXT_BYTES
-    for kind, start, end in _png_chunks(data):
-        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"comf", b"eXIf"):
+    """Read the texts in text chunks, EXIF, and ``comf``, ComfyUI's own chunk of animations."""
+    remaining = MAX_TEXT_BYTES
+    for chunk_type, start, end in _png_chunks(data):
+        if chunk_type not in (b"tEXt", b"zTXt", b"iTXt", b"comf", b"eXIf"):
             continue
         body = data[start:end]
-        if kind == b"eXIf":
+        if chunk_type == b"eXIf":
             yield from _exif_texts(body)
             continue
         keyword, _, rest = body.partition(b"\0")
-        if kind == b"zTXt":
-            rest = _unpacked(rest[1:], left)
-        elif kind == b"iTXt":
-            packed, (_language, _translated, rest) = rest[:1] == b"\1", rest[2:].split(b"\0", 2)
-            rest = _unpacked(rest, left) if packed else rest
-        left -= len(rest)
-        if left < 0:
+        text = _png_text(chunk_type, rest, remaining)
+        remaining -= len(text)
+        if remaining < 0:
             raise _too_much_text()
-        encoding = "utf-8" if kind == b"iTXt" else "latin-1"
-        yield keyword.decode("latin-1"), rest.decode(encoding, "replace")
+        encoding = "utf-8" if chunk_type == b"iTXt" else "latin-1"
+        yield keyword.decode("latin-1"), text.decode(encoding, "replace")
+
+
+def _png_text(chunk_type: bytes, rest: bytes, limit: int) -> bytes:
+    """Return the text of a chunk, decompressed.
+
+    Args:
+        chunk_type: of the chunk.
+        rest: the chunk's body behind its keyword.
+        limit: how many bytes a compressed text may have.
+    """
+    if chunk_type == b"zTXt":
+        return _decompress(rest[1:], limit)
+    if chunk_type != b"iTXt":
+        return rest
+    is_compressed = rest[:1] == b"\1"
+    _language, _translated_keyword, text = rest[2:].split(b"\0", 2)
+    return _decompress(text, limit) if is_compressed else text
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Each chunk: what it is, and where its body begins and ends."""
+    """Yield each chunk: its type, and the positions where its body begins and ends."""
     position = len(PNG)
     for _ in range(MAX_PARTS):
-        length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
-        start, end = position + 8, position + 8 + length
+        length = int.from_bytes(data[position : position + 4], "big")
+        chunk_type = data[position + 4 : position + 8]
+        start = position + 8
+        end = start + length
         if end + 4 > len(data):
             raise ValueError("it is cut short")
-        yield kind, start, end
-        if kind == b"IEND":
+        yield chunk_type, start, end
+        if chunk_type == b"IEND":
             return
         position = end + 4
     raise ValueError("it has too many chunks")
 
 
 def _riff_chunk(data: bytes, wanted: bytes) -> bytes:
-    """The body of a chunk of a WebP file; empty where there is none."""
+    """Return the body of a chunk of a WebP file; empty if the file has no such chunk."""
     position = 12
     for _ in range(MAX_PARTS):
         if position + 8 > len(data):
@@ -114,36 +132,38 @@ def _riff_chunk(data: bytes, wanted: bytes) -> bytes:
 
 
 def _jpeg_exif(data: bytes) -> bytes:
-    """The EXIF segment of a JPEG; empty where there is none."""
+    """Return the EXIF segment of a JPEG; empty if the file has none."""
     position = 2
     for _ in range(MAX_PARTS):
-        found = JPEG_MARKER.match(data, position)
-        if found is None:
+        match = JPEG_MARKER.match(data, position)
+        if match is None:
             raise ValueError("it is cut short")
-        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
-        body = data[found.end() + 2 : found.end() + length]
-        if found[1][0] == APP1 and body.startswith(EXIF):
+        marker = match[1][0]
+        start = match.end()
+        length = int.from_bytes(data[start : start + 2], "big")
+        body = data[start + 2 : start + length]
+        if marker == APP1 and body.startswith(EXIF):
             return body
-        if found[1][0] == SOS:
+        if marker == SOS:
             return b""
-        position = found.end() + length
+        position = start + length
     raise ValueError("it has too many segments")
 
 
-def _unpacked(data: bytes, limit: int) -> bytes:
-    unpacker = zlib.decompressobj()
-    text = unpacker.decompress(data, limit + 1)
+def _decompress(data: bytes, limit: int) -> bytes:
+    decompressor = zlib.decompressobj()
+    text = decompressor.decompress(data, limit + 1)
     if len(text) > limit:
         raise _too_much_text()
     return text
 
 
 def _exif_texts(body: bytes, start: int = 0) -> Iterator[tuple[str, str]]:
-    """Texts as ComfyUI keeps them in a WebP file, `prompt:{...}`: those of the first folder of tags.
+    """Read the texts that ComfyUI stores in EXIF, `prompt:{...}`, from the first directory of tags.
 
     Args:
-        body: empty, or EXIF, which is laid out as a TIFF file is.
-        start: where it begins.
+        body: EXIF, which has the layout of a TIFF file; may be empty.
+        start: the position where it begins.
     """
     if body.startswith(EXIF, start):
         start += len(EXIF)
@@ -152,15 +172,18 @@ def _exif_texts(body: bytes, start: int = 0) -> Iterator[tuple[str, str]]:
     def number(position: int, size: int) -> int:
         return int.from_bytes(body[start + position : start + position + size], order)
 
-    folder, left = number(4, 4), MAX_TEXT_BYTES
-    for entry in range(folder + 2, folder + 2 + TAG_BYTES * number(folder, 2), TAG_BYTES):
-        length = number(entry + 4, 4)
-        if number(entry + 2, 2) != ASCII or length <= 4:  # so short a text is no graph
+    remaining = MAX_TEXT_BYTES
+    directory = number(4, 4)
+    first_tag = directory + 2
+    tag_count = number(directory, 2)
+    for tag in range(first_tag, first_tag + TAG_BYTES * tag_count, TAG_BYTES):
+        length = number(tag + 4, 4)
+        if number(tag + 2, 2) != ASCII or length <= 4:  # a text of 4 bytes is not a workflow
             continue
-        first = start + number(entry + 8, 4)
+        first = start + number(tag + 8, 4)
         text = body[first : first + length].rstrip(b"\0")
-        left -= len(text)
-        if left < 0:
+        remaining -= len(text)
+        if remaining < 0:
             raise _too_much_text()
         keyword, colon, value = text.partition(b":")
         if colon:
@@ -169,5 +192,5 @@ def _exif_texts(body: bytes, start: int = 0) -> Iterator[tuple[str, str]]:
 
 def _too_much_text() -> InvalidWorkflow:
     return InvalidWorkflow(
-        f"workflow is a picture with more than {MAX_TEXT_BYTES // 1_000_000} MB of text; send the graph as JSON"
+        f"workflow is a picture with more than {MAX_TEXT_BYTES // 1_000_000} MB of text; send the workflow as JSON"
     )

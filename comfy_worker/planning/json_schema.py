@@ -1,7 +1,8 @@
-"""A template's JSON Schema: what its input may hold, from the contract and from its graph."""
+"""Builds a template's JSON Schema from the schema of requests and the template's workflow."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from comfy_worker.planning.templates import Template
@@ -21,17 +22,17 @@ def template_schema(template: Template, defs: NodeDefs) -> dict[str, Any]:
 
     Args:
         template: a named workflow.
-        defs: the node classes of the ComfyUI that will run it, with the files it has.
+        defs: the node definitions of the running ComfyUI, with its model files.
 
     Returns:
-        A schema of an object; ``default`` is what holds where a key is not given.
+        The schema of an object; ``default`` is the value of a key that a request leaves out.
     """
     contract = JobInput.model_json_schema()
     declared = template.params.parameters
     workflow = read_workflow(template.workflow, defs).workflow
     roles = find_roles(workflow, defs)
     described = describe(workflow, roles, defs, declared)
-    own = {name: {k: v for k, v in entry.items() if k != "places"} for name, entry in described.items()}
+    own = {name: _without_places(entry) for name, entry in described.items()}
     for name, entry in declared.items():
         own[name] = {"description": entry.description, **own[name]}
     if "seed" in own:
@@ -57,3 +58,8 @@ def template_schema(template: Template, defs: NodeDefs) -> dict[str, Any]:
         "additionalProperties": False,
         "$defs": contract["$defs"],
     }
+
+
+def _without_places(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A parameter's description without the nodes that hold it."""
+    return {key: value for key, value in entry.items() if key != "places"}

@@ -6,8 +6,9 @@ Each edit is a function of ``workflow/``. Nothing is written but the client's pi
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,8 @@ from comfy_worker.errors import (
     NoPlace,
     brief,
 )
-from comfy_worker.inputs.files import InputFiles, is_in_place
+from comfy_worker.inputs.files import InputFiles
+from comfy_worker.inputs.inline_source import is_inline_source
 from comfy_worker.models.detect import Family, ModelInfo, compatible, identify
 from comfy_worker.models.hub_aliases import find_checkpoint
 from comfy_worker.models.references import resolve_model_urls
@@ -31,7 +33,7 @@ from comfy_worker.request.schema import SEED_LIMIT, ControlNet, JobInput, Parame
 from comfy_worker.workflow.check.batch import check_batch_size
 from comfy_worker.workflow.check.file_access import check_paths, file_places
 from comfy_worker.workflow.check.links import with_plain_links
-from comfy_worker.workflow.check.preflight import Finding, broken_links, check, refusal
+from comfy_worker.workflow.check.preflight import Checked, Finding, broken_links, check, refusal
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
 from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
 from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
@@ -52,6 +54,7 @@ from comfy_worker.workflow.loaders import Fits, loader_files
 from comfy_worker.workflow.model_files import Sources, model_files
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import Absence, NodeDefs
+from comfy_worker.workflow.replaced_classes import with_present_classes
 from comfy_worker.workflow.roles.find import Roles, find_roles
 
 __all__ = ["Installed", "Plan", "Planner", "choose_template", "missing_needs"]
@@ -65,9 +68,13 @@ CURABLE = frozenset(
         "value_smaller_than_min",
         "value_bigger_than_max",
         "invalid_input_type",
+        "custom_validation_failed",
+        "exception_during_validation",
         "more",
     )
 )
+# What programs write where a seed has yet to be filled in: `%seed%`, `{{seed}}`, `random`, nothing.
+SEED_PLACEHOLDER = re.compile(r"^\W*$|[%$<>{}\[\]]|seed|random", re.IGNORECASE)
 # So many nodes are named in a warning.
 MAX_NAMED = 4
 # The checkpoints that are missing, and what stood in, of which a client of this worker has been warned.
@@ -90,8 +97,11 @@ class Installed(Protocol):
     def searched(self, folder: str) -> Sequence[str]:
         """Which folders it searches for a kind of model."""
 
+    def validate(self, workflow: Workflow) -> Mapping[str, Any] | None:
+        """What ComfyUI's own validation finds wrong with a workflow; None where it cannot be asked."""
+
     def refresh(self) -> None:
-        """Read the node classes anew: a file has arrived."""
+        """Read the node classes again: a file has arrived."""
 
 
 class Models(Protocol):
@@ -236,17 +246,19 @@ class Planner:
         self._defs, self._warnings = self._installed.defs, []
         given = self._request.workflow if template is None else template.workflow
         converted = read_workflow(given, self._defs, self._check)
+        converted = replace(converted, workflow=with_present_classes(converted.workflow, self._defs))
         workflow, sources = converted.workflow, self._sources(converted)
         known = all(node["class_type"] in self._defs for node in workflow.values())
         if not known and not self._request.validate_only:
             # What else the client asked for may lean on the classes that are not there.
-            raise refusal(check(workflow, self._defs, sources).findings)
+            raise refusal(self._checked(workflow, sources).findings)
         try:
             return self._filled(converted, sources)
         except (Ambiguous, NoPlace):
             # What the request asks for may lack a place only because the graph itself is broken.
             self._check()
-            faults = [one for one in check(workflow, self._defs, sources).findings if one["type"] not in CURABLE]
+            findings = self._checked(workflow, sources).findings
+            faults = [finding for finding in findings if finding["type"] not in CURABLE]
             if faults:
                 raise refusal(faults) from None
             raise
@@ -259,10 +271,10 @@ class Planner:
         request = self._request
         workflow = with_plain_links(apply_overrides(workflow, self._defs, request.overrides))
         self._check()
-        self._broken_links = broken_links(workflow, self._defs, sources)
+        self._broken_links = broken_links(workflow, self._defs)
         if self._broken_links and not request.validate_only:
             places = {(one["node_id"], one["input"]) for one in self._broken_links}
-            found = check(workflow, self._defs, sources).findings
+            found = self._checked(workflow, sources).findings
             self._broken_links += [one for one in found if (one["node_id"], one["input"]) not in places]
             raise refusal(self._broken_links)
         self._check()
@@ -276,9 +288,10 @@ class Planner:
         values |= self._pictures(roles)
         if template is not None:
             values |= self._stand_in_checkpoint(template, workflow, roles, values)
-        own_seed = number(read(workflow, roles, declared).get("seed"))
+        seed_now = read(workflow, roles, declared).get("seed")
+        own_seed = number(seed_now)
         values.pop("seed", None)
-        values |= self._seed(workflow, roles, own_seed)
+        values |= self._seed(workflow, roles, seed_now)
         resolve_variants(workflow, converted.variants, int(values.get("seed", own_seed or 0)), self._check)
         defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
         values = defaults | self._placed(values, roles, declared) | request.parameters
@@ -301,7 +314,7 @@ class Planner:
         if self._max_batch_size is not None:
             check_batch_size(workflow, self._defs, self._max_batch_size, self._check)
         self._check()
-        checked = check(workflow, self._defs, sources)
+        checked = self._checked(workflow, sources)
         self._check()
         seed = number(parameters.get("seed", values.get("seed")))
         return Plan(
@@ -315,6 +328,10 @@ class Planner:
             checked.findings,
             seeds_of_outputs(workflow, roles),
         )
+
+    def _checked(self, workflow: Workflow, sources: Sources) -> Checked:
+        """What ComfyUI and this worker find wrong with a workflow."""
+        return check(workflow, self._defs, sources, self._installed.validate)
 
     def _sources(self, converted: Converted) -> Sources:
         """What is known of where models and classes come from."""
@@ -363,7 +380,7 @@ class Planner:
     def _has_input(self, name: str) -> bool:
         """Whether an input file of that name came with the job: a job reads no other."""
         sent = {*self._files.names.values(), *(one.name for one in self._request.images)}
-        return is_in_place(name) or name.removesuffix(" [input]") in sent
+        return is_inline_source(name) or name.removesuffix(" [input]") in sent
 
     def _placed(self, values: Mapping[str, Any], roles: Roles, declared: Mapping[str, Declared]) -> dict[str, Any]:
         """The values without those that came in another dialect's words and have no place in this graph."""
@@ -415,7 +432,7 @@ class Planner:
         editor = Editor(workflow)
         places = {f"node {place}": place for place in file_places(workflow, self._defs, roles.outputs)}
         found = {key: workflow[place.node_id]["inputs"][place.name] for key, place in places.items()}
-        sent = {key: value for key, value in found.items() if is_in_place(value)}
+        sent = {key: value for key, value in found.items() if is_inline_source(value)}
         self._files.add_any(sent)
         for key in sent:
             editor.set(places[key], self._files.names[key])
@@ -464,16 +481,19 @@ class Planner:
         own = () if self._template is None else self._template.params.needs
         return any((need.folder, need.file) == (folder, file) and need.url for need in (*own, *self._listed))
 
-    def _seed(self, workflow: Workflow, roles: Roles, own: float | None) -> dict[str, int]:
+    def _seed(self, workflow: Workflow, roles: Roles, present: Any) -> dict[str, int]:
         """The seed to fill in: the client's, or a drawn one; a custom graph keeps its own.
 
-        One is drawn where the client asks for it by -1, for a template, and for a graph that holds -1 or no number
-        in its place.
+        One is drawn where the client asks for it by -1, for a template, and for a graph that holds -1, nothing or
+        a placeholder. Any other text stays, so that the check names it.
         """
         seed = self._request.seed
         if seed is not None and seed != -1:
             return {"seed": seed}
-        is_kept = self._template is None and seed is None and own is not None and own >= 0
+        own = number(present)
+        is_number = own is not None and own >= 0
+        is_wrong = own is None and isinstance(present, str) and not SEED_PLACEHOLDER.search(present)
+        is_kept = self._template is None and seed is None and (is_number or is_wrong)
         if is_kept or "seed" not in roles.places:
             return {}
         limit = describe(workflow, roles, self._defs)["seed"].get("maximum", SEED_LIMIT)

@@ -1,7 +1,8 @@
-"""Named templates: a graph, and what the graph cannot say of itself.
+"""Reads templates: named workflows, and what a workflow cannot say about itself.
 
-Owns the files ``<name>.json`` (as ComfyUI exports or saves it) and ``<name>.params.json``. A file dropped into
-one of the folders is a template from then on: they are listed anew each time.
+A template is a file ``<name>.json``, as ComfyUI exports or saves it, perhaps with a file
+``<name>.params.json``. A file that is put into one of the folders is a template at once, since the
+folders are listed again for each job.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PARAMS = ".params.json"
 
 
 class Parameter(BaseModel):
-    """A further parameter of a template: an input of a node under a name of its own."""
+    """A further parameter of a template: a name for one input of a node."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +59,7 @@ class Params(BaseModel):
 
 @dataclass(frozen=True)
 class Template:
-    """A named workflow, in either of ComfyUI's formats, with what its ``params.json`` adds."""
+    """A named workflow in API or UI format, with the content of its ``params.json``."""
 
     name: str
     workflow: dict[str, Any]
@@ -69,8 +70,8 @@ class Templates:
     """The templates of a list of folders.
 
     Args:
-        folders: searched in order, the first file of a name counts; a folder need not exist. Or what finds
-            them, asked each time anew: it may look at a network volume that hangs.
+        folders: searched in order; of several files with one name the first is used. Folders may be
+            missing. A function is called for each job, and may read a slow network volume.
     """
 
     def __init__(self, folders: Sequence[Path] | Callable[[], Sequence[Path]]) -> None:
@@ -84,14 +85,16 @@ class Templates:
         """Read one template.
 
         Raises:
-            UnknownWorkflow: there is none of that name; the nearest ones are named.
-            InvalidWorkflow: one of its files is no JSON or lacks its form.
+            UnknownWorkflow: no template has this name; the error suggests similar names.
+            InvalidWorkflow: a file of the template is not valid JSON or has a wrong structure.
         """
         files = self._files()
         if name not in files:
-            hint = did_you_mean(name, files, f"there are {', '.join(sorted(files)) or 'none'}")
+            known = sorted(files)
+            hint = did_you_mean(name, files, f"there are {', '.join(known) or 'none'}")
             raise UnknownWorkflow(
-                f"no workflow is named '{brief(name)}'; {hint}", [{"given": brief(name), "known": sorted(files)}]
+                f"no workflow is named '{brief(name)}'; {hint}",
+                [{"given": brief(name), "known": known}],
             )
         path = files[name]
         params_path = path.with_name(name + PARAMS)
@@ -112,16 +115,17 @@ class Templates:
 
 
 def _check(params: Params, workflow: Workflow, file: str) -> None:
-    """Refuse a ``params.json`` that names what its graph or a request does not have."""
-    wrong = [
-        f"parameter {name} is {entry.node}.{entry.input}, which the graph has not"
+    """Refuse a ``params.json`` that names inputs or keys that do not exist."""
+    problems = [
+        f"parameter {name} is {entry.node}.{entry.input}, which the workflow lacks"
         for name, entry in params.parameters.items()
         if entry.input not in workflow.get(entry.node, {}).get("inputs", {})
     ]
     known = {*JobInput.model_fields, *params.parameters}
-    wrong += [f"{key} is required and no key of a request" for key in params.required if key not in known]
-    if wrong:
-        raise InvalidWorkflow(f"the template file {file} must be mended: {'; '.join(wrong)}")
+    unknown = [key for key in params.required if key not in known]
+    problems += [f"{key} is required but is not a key of a request" for key in unknown]
+    if problems:
+        raise InvalidWorkflow(f"the template file {file} must be corrected: {'; '.join(problems)}")
 
 
 Form = TypeVar("Form", bound=BaseModel)
@@ -133,10 +137,12 @@ def _read(path: Path, form: type[Form] | None) -> Any:
         return json.loads(text) if form is None else form.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise InvalidWorkflow(f"the template file {path.name} must be mended: {why}") from error
+        location = ".".join(map(str, first["loc"]))
+        raise InvalidWorkflow(
+            f"the template file {path.name} must be corrected: {location}: {first['msg']}"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         first_line = str(error).splitlines()[0]
         raise InvalidWorkflow(
-            f"the template file {path.name} cannot be read ({first_line}); mend or remove it"
+            f"the template file {path.name} cannot be read ({first_line}); correct or remove it"
         ) from error

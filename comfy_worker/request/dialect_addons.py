@@ -1,11 +1,19 @@
-"""LoRAs and ControlNets in other people's words -> the contract's entries."""
+"""Translates LoRAs and ControlNets of other workers' requests into entries of our own input."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["CONTROLNET", "LORA", "UNIT", "entries", "from_unit", "without_hash"]
+__all__ = [
+    "CONTROLNET",
+    "LORA",
+    "UNIT",
+    "controlnet_entries",
+    "from_unit",
+    "lora_entries",
+    "without_hash",
+]
 
 CONTROLNET = {
     "conditioning_scale": "strength",
@@ -14,10 +22,10 @@ CONTROLNET = {
     "control_guidance_start": "start",
     "control_guidance_end": "end",
 }
-"""diffusers' words in ``controlnet`` -> the contract's in ``controlnets``."""
+"""diffusers' words in ``controlnet`` -> the keys of an entry of ``controlnets``."""
 
 LORA = {"model_id": "name", "path": "name", "weight": "strength", "scale": "strength"}
-"""diffusers' words in ``lora`` -> the contract's in ``loras``."""
+"""diffusers' words in ``lora`` -> the keys of an entry of ``loras``."""
 
 UNIT = {
     "input_image": "image",
@@ -28,48 +36,73 @@ UNIT = {
     "guidance_start": "start",
     "guidance_end": "end",
 }
-"""A1111's words in a unit of the ControlNet extension -> the contract's in ``controlnets``."""
+"""A1111's words in a unit of the ControlNet extension -> the keys of an entry of ``controlnets``."""
 
 UNIT_NEUTRAL = {"control_mode": ("Balanced",), "mask": (), "mask_image": ()}
+"""Words of a unit that this worker ignores -> the values that change nothing."""
 
 
-def entries(given: Any, names: Mapping[str, str]) -> list[Any]:
-    """Entries by the contract's names: of one entry or a list; a text alone is a name."""
-    units = given if isinstance(given, list) else [given]
-    return [
-        {names.get(word, word): value for word, value in unit.items()}
-        if isinstance(unit, dict)
-        else {"name": unit}
-        if isinstance(unit, str) and names is LORA
-        else unit
-        for unit in units
-        if unit is not None
-    ]
+def controlnet_entries(value: Any) -> list[Any]:
+    """Translate diffusers' ``controlnet``, which is an entry or a list of them."""
+    return [_renamed(unit, CONTROLNET) for unit in _listed(value)]
+
+
+def lora_entries(value: Any) -> list[Any]:
+    """Translate diffusers' ``lora``, which is an entry or a list of them; a text alone is a name."""
+    entries = []
+    for unit in _listed(value):
+        if isinstance(unit, str):
+            entries.append({"name": unit})
+        else:
+            entries.append(_renamed(unit, LORA))
+    return entries
+
+
+def _listed(value: Any) -> list[Any]:
+    """A value as a list, without nulls."""
+    units = value if isinstance(value, list) else [value]
+    return [unit for unit in units if unit is not None]
+
+
+def _renamed(unit: Any, names: Mapping[str, str]) -> Any:
+    """An object with our own keys; anything else as it is, for the reader of the input to reject."""
+    if not isinstance(unit, dict):
+        return unit
+    return {names.get(word, word): value for word, value in unit.items()}
 
 
 def from_unit(unit: Mapping[str, Any], start_image: Any) -> tuple[dict[str, Any], list[str]]:
-    """One unit of A1111's ControlNet extension.
+    """Translate a unit of A1111's ControlNet extension.
 
     Args:
         unit: as it stands in ``alwayson_scripts.controlnet.args``.
-        start_image: what an img2img unit without an image of its own takes.
+        start_image: the image of an img2img request, which a unit without an image uses.
 
     Returns:
-        The entry of ``controlnets``, and the words that are not honoured.
+        The entry of ``controlnets``, and the words that are ignored.
     """
-    found = {key: unit[word] for word, key in reversed(UNIT.items()) if unit.get(word) not in (None, "")}
-    image = found.get("image", start_image)
-    found["image"] = image.get("image") if isinstance(image, dict) else image
-    module = str(found.pop("type", "none"))
-    found["preprocess"] = module.casefold() != "none"
-    if found["preprocess"]:
-        found["type"] = module
-    if (model := without_hash(found.pop("model", None))) != "None":
-        found["model"] = model
-    ignored = [word for word, ok in UNIT_NEUTRAL.items() if unit.get(word) not in (None, "", 0, *ok)]
-    return {key: value for key, value in found.items() if value is not None}, ignored
+    entry: dict[str, Any] = {}
+    for word, key in UNIT.items():
+        if unit.get(word) not in (None, ""):
+            entry.setdefault(key, unit[word])
+    image = entry.get("image", start_image)
+    entry["image"] = image.get("image") if isinstance(image, dict) else image
+    module = str(entry.pop("type", "none"))
+    entry["preprocess"] = module.casefold() != "none"
+    if entry["preprocess"]:
+        entry["type"] = module
+    model = without_hash(entry.pop("model", None))
+    if model != "None":
+        entry["model"] = model
+    ignored = []
+    for word, neutral in UNIT_NEUTRAL.items():
+        if unit.get(word) not in (None, "", 0, *neutral):
+            ignored.append(word)
+    return {key: value for key, value in entry.items() if value is not None}, ignored
 
 
 def without_hash(name: Any) -> Any:
     """A1111's title of a model, ``model.safetensors [6ce0161689]``, without its hash."""
-    return name.rpartition(" [")[0] if isinstance(name, str) and name.endswith("]") and " [" in name else name
+    if isinstance(name, str) and name.endswith("]") and " [" in name:
+        return name.rpartition(" [")[0]
+    return name

@@ -1,7 +1,7 @@
 """The words of other workers, as tables; ``docs/dialects.md`` is made from them.
 
-Dialects: plain, diffusers (RunPod's Stable Diffusion and SDXL workers), A1111, worker-comfyui. A name of a sampler
-or scheduler is known in any case and spelling: only letters, digits and plus signs count.
+Dialects: plain, diffusers (RunPod's Stable Diffusion and SDXL workers), A1111, worker-comfyui.
+Names of samplers and schedulers are compared by their letters, digits and plus signs only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = [
     "SCHEDULERS",
     "STRUCTURED",
     "UPSCALERS",
-    "Found",
+    "SamplerMatch",
     "Sampling",
     "a1111_sampler",
     "find_sampling",
@@ -31,13 +31,13 @@ __all__ = [
 
 
 class Sampling(NamedTuple):
-    """What a sampler is called elsewhere.
+    """The names of a sampler in other programs.
 
     Attributes:
         sampler: ComfyUI's name.
-        scheduler: ComfyUI's name of the schedule that goes with it where the name says no other.
+        scheduler: ComfyUI's name of its usual schedule.
         names: A1111's name first, then diffusers' and RunPod's.
-        nearest: names of what ComfyUI lacks, for which this is the nearest; a warning says so.
+        nearest: names of samplers that ComfyUI lacks; this one is used in their place.
     """
 
     sampler: str
@@ -46,8 +46,8 @@ class Sampling(NamedTuple):
     nearest: tuple[str, ...] = ()
 
 
-class Found(NamedTuple):
-    """What a name means: a sampler, its schedule, and whether it is only the nearest that ComfyUI has."""
+class SamplerMatch(NamedTuple):
+    """The meaning of a name: a sampler, its schedule, and whether it is only the nearest one."""
 
     sampler: str
     scheduler: str
@@ -71,7 +71,12 @@ SAMPLERS = (
     Sampling("dpm_adaptive", "normal", ("DPM adaptive",)),
     Sampling("dpmpp_2m", "normal", ("DPM++ 2M", "DPMSolverMultistep", "DPMSolver++", "DPM-M")),
     Sampling("dpmpp_2m", "karras", ("EDMDPMSolverMultistep",)),
-    Sampling("dpmpp_sde", "normal", ("DPM++ SDE", "DPMSolverSDE"), nearest=("DPMSolverSinglestep", "DPM-S")),
+    Sampling(
+        "dpmpp_sde",
+        "normal",
+        ("DPM++ SDE", "DPMSolverSDE"),
+        nearest=("DPMSolverSinglestep", "DPM-S"),
+    ),
     Sampling("dpmpp_2s_ancestral", "normal", ("DPM++ 2S a",)),
     Sampling("dpmpp_2m_sde", "normal", ("DPM++ 2M SDE",)),
     Sampling("dpmpp_2m_sde_heun", "normal", ("DPM++ 2M SDE Heun",)),
@@ -95,11 +100,19 @@ SCHEDULERS = {
     "Linear Quadratic": "linear_quadratic",
     "Automatic": "",
 }
-"""A1111's names of schedules (they also stand behind a sampler's: ``DPM++ 2M Karras``) -> ComfyUI's; empty: the
-sampler's own."""
+"""A1111's names of schedules -> ComfyUI's; empty for the sampler's own. They also follow the name of
+a sampler, as in ``DPM++ 2M Karras``."""
 
-NOT_HERE = ("Restart", "TCD", "DDIM CFG++", "Align Your Steps", "AYS GITS", "Polyexponential", "Turbo")
-"""Samplers and schedulers that ComfyUI has nothing like: a warning, and nothing is set."""
+NOT_HERE = (
+    "Restart",
+    "TCD",
+    "DDIM CFG++",
+    "Align Your Steps",
+    "AYS GITS",
+    "Polyexponential",
+    "Turbo",
+)
+"""Samplers and schedulers that have no match in ComfyUI: they get a warning and set nothing."""
 
 RENAMED = {
     "num_inference_steps": "steps",
@@ -117,31 +130,31 @@ RENAMED = {
     "distilled_cfg_scale": "guidance",
     "sampler_index": "sampler_name",
 }
-"""A word -> the key of the contract, or the word of :data:`STRUCTURED`, that it means.
-``guidance_scale`` is, as ``guidance`` is, the embedded one of a model that has one (Flux), else the sampler's."""
+"""A word -> the key of our own input, or the word of :data:`STRUCTURED`, with the same meaning.
+``guidance_scale`` is the embedded guidance of models that have it (Flux), else the sampler's."""
 
 STRUCTURED = {
-    "strength": "`denoise`, where there is an image or a workflow to take it; `parameters.hires_denoise` with "
-    "`enable_hr`; else a warning",
+    "strength": "`denoise`, if the request has an image or a workflow; `parameters.hires_denoise` with "
+    "`enable_hr`; otherwise a warning",
     "num_images": "`batch_size`",
-    "n_iter": "`batch_size`, multiplied",
-    "scheduler": "`sampler` and `scheduler`, by the tables below",
-    "sampler_name": "`sampler` and `scheduler`, by the tables below",
-    "controlnet": "`controlnets`: `{type, image, conditioning_scale}` -> `{type, image, strength}`; also a list",
-    "lora": "`loras`: `{model_id, weight}` -> `{name, strength}`; also a list",
-    "refiner_inference_steps": "`parameters` of workflow `sdxl-refiner`; else a warning",
-    "high_noise_frac": "`parameters` of workflow `sdxl-refiner`; else a warning",
-    "init_images": "`image`: the first; further ones are a warning",
-    "enable_hr": "workflow `hires-fix`, where no image and no other workflow is given; else a warning",
-    "override_settings": "`checkpoint`, `vae`, `clip_skip`, see the options below; others are a warning",
-    "alwayson_scripts": "`controlnets`, from `controlnet.args`; other scripts are a warning",
-    "api_name": "what is asked: `txt2img`, `img2img`, `getModels`, `getOptions`, `setOptions`",
-    "comfy_org_api_key": "goes with the prompt to ComfyUI's API nodes; never logged",
+    "n_iter": "multiplies `batch_size`",
+    "scheduler": "`sampler` and `scheduler`, see the tables below",
+    "sampler_name": "`sampler` and `scheduler`, see the tables below",
+    "controlnet": "`controlnets`: `{type, image, conditioning_scale}` -> `{type, image, strength}`; may be a list",
+    "lora": "`loras`: `{model_id, weight}` -> `{name, strength}`; may be a list",
+    "refiner_inference_steps": "`parameters` of the template `sdxl-refiner`; otherwise a warning",
+    "high_noise_frac": "`parameters` of the template `sdxl-refiner`; otherwise a warning",
+    "init_images": "`image`: the first entry; more entries cause a warning",
+    "enable_hr": "the template `hires-fix`, if the request has no image and no workflow; otherwise a warning",
+    "override_settings": "`checkpoint`, `vae`, `clip_skip`, see the options below; other options cause a warning",
+    "alwayson_scripts": "`controlnets`, from `controlnet.args`; other scripts cause a warning",
+    "api_name": "the operation: `txt2img`, `img2img`, `getModels`, `getOptions`, `setOptions`",
+    "comfy_org_api_key": "the key for ComfyUI's API nodes; never logged",
 }
-"""A word that is more than another name -> what becomes of it."""
+"""A word that needs more than a new name -> what the translation does with it, for the docs."""
 
 REFINER = ("refiner_inference_steps", "high_noise_frac")
-"""RunPod's SDXL worker's words for its second model: parameters of workflow ``sdxl-refiner``; else a warning."""
+"""Words of RunPod's SDXL worker for its second model: parameters of workflow ``sdxl-refiner``."""
 
 HIRES = {
     "hr_scale": "upscale_by",
@@ -150,7 +163,7 @@ HIRES = {
     "hr_second_pass_steps": "hires_steps",
     "hr_upscaler": "hires_method",
 }
-"""With ``enable_hr``: a word -> the parameter of workflow ``hires-fix``. Without it they mean nothing."""
+"""A word that counts with ``enable_hr`` -> the parameter of workflow ``hires-fix``."""
 
 UPSCALERS = {
     "Latent": "bilinear",
@@ -160,10 +173,14 @@ UPSCALERS = {
     "Latent (nearest)": "nearest-exact",
     "Latent (nearest-exact)": "nearest-exact",
 }
-"""A1111's ``hr_upscaler`` -> ``hires_method``; another one is a warning."""
+"""A1111's ``hr_upscaler`` -> ``hires_method``."""
 
-OPTIONS = {"sd_model_checkpoint": "checkpoint", "sd_vae": "vae", "CLIP_stop_at_last_layers": "clip_skip"}
-"""A1111's options that are honoured in ``override_settings`` -> the key of the contract."""
+OPTIONS = {
+    "sd_model_checkpoint": "checkpoint",
+    "sd_vae": "vae",
+    "CLIP_stop_at_last_layers": "clip_skip",
+}
+"""A1111's options in ``override_settings`` that this worker knows -> the key of our own input."""
 
 IGNORED: dict[str, object] = {
     **dict.fromkeys(("prompt_2", "negative_prompt_2", "nsfw", "cross_attention_kwargs", "lora_scale")),
@@ -181,8 +198,8 @@ IGNORED: dict[str, object] = {
     "inpainting_fill": 1,
     "inpaint_full_res_padding": 32,
 }
-"""Words that are known and not honoured: a warning, unless the value asks for nothing: it is empty, 0, -1, or the
-one named here."""
+"""Known words that this worker ignores with a warning. There is no warning for a value that turns the
+option off: an empty one, 0, -1, or the value named here."""
 
 NO_EFFECT = (
     "override_settings_restore_afterwards",
@@ -197,52 +214,72 @@ NO_EFFECT = (
     "enable_safety_checker",
     "output_type",
 )
-"""Words that would change nothing here: dropped without a word."""
+"""Words without any effect in this worker: they are dropped without a warning."""
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9+]", "", re.sub(r"^k[_-]", "", name.strip().casefold())).replace("+", "p")
+    """The letters and digits of a name; ``DPM++`` becomes ``dpmpp``."""
+    lower = re.sub(r"^k[_-]", "", name.strip().casefold())
+    return re.sub(r"[^a-z0-9+]", "", lower).replace("+", "p")
 
 
 def _stem(name: str) -> str:
-    """A plain name without what diffusers hangs on to its classes."""
+    """A plain name without the endings of diffusers' class names."""
     return _plain(name).removesuffix("scheduler").removesuffix("discrete")
 
 
-# Backwards, so that the first row of a name counts.
-_SAMPLERS = {_stem(name): row for row in reversed(SAMPLERS) for name in (row.sampler, *row.names, *row.nearest)}
+def _samplers_by_stem() -> dict[str, Sampling]:
+    """By stem, the first row that has a name."""
+    rows: dict[str, Sampling] = {}
+    for row in SAMPLERS:
+        for name in (row.sampler, *row.names, *row.nearest):
+            rows.setdefault(_stem(name), row)
+    return rows
+
+
+_SAMPLERS = _samplers_by_stem()
 _SCHEDULERS = {_plain(name): scheduler for name, scheduler in SCHEDULERS.items()}
-_SUFFIXES = sorted((name for name in _SCHEDULERS if name not in {"automatic", "ddim"}), key=len, reverse=True)
+# Longest first. "DDIM" and "Automatic" follow no sampler's name.
+_SUFFIXES = sorted(_SCHEDULERS.keys() - {"automatic", "ddim"}, key=lambda name: (-len(name), name))
 
 
-def find_sampling(name: str) -> Found | None:
-    """The sampler that a name means, with the schedule that the name says or that goes with it.
+def find_sampling(name: str) -> SamplerMatch | None:
+    """Find the sampler that a name means, and its schedule.
 
     Args:
         name: ``DPM++ 2M Karras``, ``K_EULER``, ``EulerAncestralDiscreteScheduler`` ...
 
     Returns:
-        None for a name that is not known.
+        None for an unknown name.
     """
-    plain = _plain(name)
-    if row := _SAMPLERS.get(_stem(name)):
-        return Found(row.sampler, row.scheduler, _stem(name) in map(_stem, row.nearest))
+    plain, stem = _plain(name), _stem(name)
+    row = _SAMPLERS.get(stem)
+    if row is not None:
+        return SamplerMatch(row.sampler, row.scheduler, stem in map(_stem, row.nearest))
     for suffix in _SUFFIXES:
-        if plain.endswith(suffix) and (row := _SAMPLERS.get(plain.removesuffix(suffix))):
-            return Found(row.sampler, _SCHEDULERS[suffix])
+        row = _SAMPLERS.get(plain.removesuffix(suffix))
+        if plain.endswith(suffix) and row is not None:
+            return SamplerMatch(row.sampler, _SCHEDULERS[suffix])
     return None
 
 
 def find_scheduler(name: str) -> str | None:
-    """ComfyUI's name of a schedule, empty for the sampler's own; None for a name that is not known."""
+    """Find ComfyUI's name of a schedule.
+
+    Returns:
+        An empty text for the sampler's own schedule, None for an unknown name.
+    """
     return _SCHEDULERS.get(_plain(name))
 
 
 def is_not_here(name: str) -> bool:
-    """Whether a name is known, and ComfyUI has nothing like it."""
+    """Whether a name is known and ComfyUI has no match for it."""
     return _plain(name) in map(_plain, NOT_HERE)
 
 
 def a1111_sampler(sampler: str) -> str:
-    """A1111's name of ComfyUI's sampler; ComfyUI's own where A1111 has none."""
-    return next((row.names[0] for row in SAMPLERS if row.sampler == sampler), sampler)
+    """A1111's name of a sampler of ComfyUI; ComfyUI's own name where A1111 has none."""
+    for row in SAMPLERS:
+        if row.sampler == sampler:
+            return row.names[0]
+    return sampler

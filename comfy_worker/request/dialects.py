@@ -1,78 +1,90 @@
-"""A request in anybody's words -> the contract's keys.
+"""Translates the words of other workers' requests into the keys of our own input.
 
-Owns what a word means where it is more than another name. What a recognised word asks and this worker cannot do is
-a warning; a word of nobody stays in the input, and reading the contract refuses it.
+A known word that this worker cannot act on becomes a warning. An unknown word stays in the input, and
+reading the input (:meth:`~comfy_worker.request.schema.JobInput.read`) rejects it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from comfy_worker.errors import InvalidInput, InvalidValue, brief
 from comfy_worker.json_values import find_problem
 from comfy_worker.request import dialect_names as words
-from comfy_worker.request.dialect_addons import CONTROLNET, LORA, entries, from_unit, without_hash
+from comfy_worker.request.dialect_addons import (
+    controlnet_entries,
+    from_unit,
+    lora_entries,
+    without_hash,
+)
 from comfy_worker.request.graph_wrappers import unwrap_input
-from comfy_worker.request.schema import JobInput, Response
+from comfy_worker.request.schema import JobInput
+from comfy_worker.response_formats import ResponseFormat
 
-__all__ = ["API_NAMES", "KNOWN_WORDS", "Request", "translate"]
+__all__ = ["API_NAMES", "KNOWN_WORDS", "TranslatedInput", "translate"]
 
 API_NAMES = ("txt2img", "img2img", "getModels", "getOptions", "setOptions")
 
 KNOWN_WORDS = (*words.RENAMED, *words.STRUCTURED, *words.HIRES, *words.IGNORED, *words.NO_EFFECT)
-"""The words that are known and are, but for a few, no keys of the contract."""
+"""The words of other workers; only a few of them are keys of our own input too."""
 
 T = TypeVar("T")
 API_KEY = re.compile(r"[!-~]{8,512}")
 MAX_WARNINGS = 100
-LARGEST = 1e9  # of the numbers that are reckoned with here
+# The largest number that this module calculates with.
+LARGEST = 1e9
 
-# What RunPod's SDXL worker takes where a request does not say.
+# The defaults of RunPod's SDXL worker.
 SDXL_STEPS, SDXL_HIGH_NOISE_FRAC = 25, 0.8
+
+# Values that turn an option off, whatever the option.
+NO_VALUES: tuple[Any, ...] = (None, False, "", 0, -1, [], {})
+# Values of A1111's options that leave the choice to the worker.
+NO_OPTIONS: tuple[Any, ...] = (None, "", "None", "Automatic", 1)
 
 
 @dataclass(frozen=True)
-class Request:
-    """What was asked, in the contract's words.
+class TranslatedInput:
+    """A request in the keys of our own input.
 
     Attributes:
-        given: ``job["input"]`` as it came.
-        input: for :meth:`JobInput.read`.
-        warnings: what was ignored, a sentence each.
-        said: by key of the contract, the client's word for it; where the graph has no place for such a key that is
-            a warning, not a mistake.
-        response: the shape of answer that the dialect expects; None: the endpoint's default.
-        api_name: A1111's name of what is asked; None in a request without one.
-        extra_data: what goes with the prompt to ComfyUI's API nodes; secret.
+        raw_input: ``job["input"]`` as the client sent it.
+        input: what :meth:`JobInput.read` takes.
+        warnings: one sentence for each word that is ignored.
+        client_words: by key, the word that the client used. Where a graph has no input for such a key, the
+            result has a warning; for a key of our own it would be an error.
+        response: the shape of answer that the dialect expects; None for the endpoint's default.
+        api_name: the name of the A1111 route; None in a request without one.
+        extra_data: secrets that ComfyUI's API nodes need beside the prompt.
     """
 
-    given: Any
+    raw_input: Any
     input: Any
     warnings: list[str] = field(default_factory=list)
-    said: dict[str, str] = field(default_factory=dict)
-    response: Response | None = None
+    client_words: dict[str, str] = field(default_factory=dict)
+    response: ResponseFormat | None = None
     api_name: str | None = None
     extra_data: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def translate(value: object, check: Callable[[], None] | None = None) -> Request:
-    """Read a request of any known dialect.
+def translate(value: object, check: Callable[[], None] | None = None) -> TranslatedInput:
+    """Translate a request of any known dialect.
 
     Args:
-        value: ``job["input"]`` as it came.
+        value: ``job["input"]`` as the client sent it.
         check: raises where the job must end; called now and then.
 
     Raises:
-        InvalidValue: an ``api_name`` that is not known.
-        InvalidInput: a word whose value has the wrong form, or holds what no JSON should.
-        UnknownKey: a word that other workers have for a graph, without one.
+        InvalidValue: the ``api_name`` is unknown.
+        InvalidInput: a word's value has the wrong form, or holds what no JSON should.
+        UnknownKey: a word that other workers use for a graph has no graph.
     """
     value = unwrap_input(value)
     if not isinstance(value, dict):
-        return Request(value, value)
+        return TranslatedInput(value, value)
     _refuse_unusable(value, check)
     api_name = value.get("api_name")
     if api_name is None:
@@ -82,52 +94,65 @@ def translate(value: object, check: Callable[[], None] | None = None) -> Request
             f"api_name must be one of {', '.join(API_NAMES)}, not '{brief(api_name)}'",
             [{"key": "api_name", "value": brief(api_name), "known": list(API_NAMES)}],
         )
-    rest = {word: given for word, given in value.items() if word != "api_name"}
+    rest = {word: entry for word, entry in value.items() if word != "api_name"}
     if api_name not in ("txt2img", "img2img"):
-        return Request(value, rest, api_name=api_name)
-    if api_name == "img2img" and not rest.get("init_images") and not rest.get("image"):
+        return TranslatedInput(value, rest, api_name=api_name)
+    has_picture = rest.get("init_images") or rest.get("image")
+    if api_name == "img2img" and not has_picture:
         raise InvalidInput("init_images is missing: img2img needs a list with a picture", [{"key": "init_images"}])
-    return _Translation(value, {**rest, "override_settings": _object(rest, "override_settings")}, a1111=True).read(
-        api_name
-    )
+    rest["override_settings"] = _object(rest, "override_settings")
+    return _Translation(value, rest, a1111=True).read(api_name)
 
 
 def _at_most(warnings: list[str]) -> list[str]:
-    """The first warnings, and how many there are more: a client may send any number of words."""
+    """The first warnings and the number of the others: a client may send any number of words."""
     if len(warnings) <= MAX_WARNINGS:
         return warnings
     return [*warnings[:MAX_WARNINGS], f"{len(warnings) - MAX_WARNINGS:,} more words are ignored"]
 
 
 def _refuse_unusable(value: Mapping[str, Any], check: Callable[[], None] | None) -> None:
-    """Refuse what Python's JSON reader takes and nothing behind it could handle."""
+    """Reject values that Python's JSON reader accepts and later steps cannot handle."""
     problem = find_problem(list(value), check=check)
     if problem is not None:
         raise InvalidInput(f"a key of the input holds {problem}", [{"key": None, "problem": problem}])
     for key, entry in value.items():
-        if isinstance(entry, (int, float)):  # whoever reads the key says which numbers it takes
+        if isinstance(entry, (int, float)):  # the reader of the key checks its range
             continue
-        # A graph is looked at where its nodes are read: it may hold such numbers where nobody reads them.
+        # A graph may hold NaN in values that nothing reads. The rest of it is checked with its nodes.
         problem = find_problem(entry, finite=key != "workflow", check=check)
         if problem is not None:
             raise InvalidInput(f"{brief(key)} holds {problem}", [{"key": brief(key), "problem": problem}])
 
 
-def _object(given: Mapping[str, Any], word: str) -> dict[str, Any]:
-    value = given.get(word)
-    return _of_kind(word, {} if value is None else value, dict, "an object")
+def _object(request: Mapping[str, Any], word: str) -> dict[str, Any]:
+    """The object under a word; an empty one where the word is missing."""
+    value = request.get(word)
+    return _of_type(word, {} if value is None else value, dict, "an object")
 
 
-def _of_kind(word: str, value: Any, kind: type[T], what: str) -> T:
-    if not isinstance(value, kind):
-        raise InvalidInput(f"{brief(word)} must be {what}, not {brief(repr(value))}", [{"key": brief(word)}])
+def _of_type(word: str, value: Any, python_type: type[T], name: str) -> T:
+    if not isinstance(value, python_type):
+        problem = f"{brief(word)} must be {name}, not {brief(repr(value))}"
+        raise InvalidInput(problem, [{"key": brief(word)}])
     return value
 
 
 def _number(word: str, value: Any) -> float:
-    """A number that can be reckoned with."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < LARGEST:
+    """A number that this module can calculate with."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not abs(value) < LARGEST:
         raise InvalidInput(f"{word} must be a number, not {brief(repr(value))}", [{"key": word}])
+    number: float = value
+    return number
+
+
+def _count_of(word: str, value: Any) -> int:
+    """A number of pictures."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidInput(
+            f"{word} must be a whole number of 1 or more, not {brief(repr(value))}", [{"key": word}]
+        )
     return value
 
 
@@ -143,24 +168,30 @@ def _api_key(value: Any) -> str | None:
 
 
 class _Translation:
-    """One request on its way.
+    """The translation of one request.
 
     Args:
-        given: ``job["input"]`` as it came.
-        asked: the words to read.
-        a1111: whether words that several dialects share mean what A1111 means.
+        raw_input: ``job["input"]`` as the client sent it.
+        request: the words to read.
+        a1111: whether words that several dialects share have A1111's meaning.
     """
 
-    def __init__(self, given: Mapping[str, Any], asked: Mapping[str, Any], *, a1111: bool) -> None:
-        self._given = given
+    def __init__(self, raw_input: Mapping[str, Any], request: Mapping[str, Any], *, a1111: bool) -> None:
+        self._raw_input = raw_input
         known = {*JobInput.model_fields, *KNOWN_WORDS}
-        self._left = {word: value for word, value in asked.items() if value is not None or word not in known}
+        # Words that are not read yet.
+        self._left: dict[str, Any] = {}
+        for word, value in request.items():
+            if value is not None or word not in known:
+                self._left[word] = value
+        # Keys of our own input that are set, and the client's words for them.
         self._out: dict[str, Any] = {}
-        self._said: dict[str, str] = {}
+        self._client_words: dict[str, str] = {}
         self._warnings: list[str] = []
         self._a1111 = a1111
 
-    def read(self, api_name: str | None = None) -> Request:
+    def read(self, api_name: str | None = None) -> TranslatedInput:
+        """Translate all words. Each step takes its words out; what is left is in our own keys."""
         key = _api_key(self._left.pop("comfy_org_api_key", None))
         self._rename()
         self._init_images()
@@ -168,17 +199,18 @@ class _Translation:
         self._count()
         self._settings()
         self._add_ons()
+        self._scripts()
         self._refiner()
         self._hires_and_strength()
         self._ignore_the_rest()
-        return Request(
-            self._given,
-            {**self._out, **self._left},
-            _at_most(self._warnings),
-            self._said,
-            "a1111" if self._a1111 else None,
-            api_name,
-            {} if key is None else {"api_key_comfy_org": key},
+        return TranslatedInput(
+            raw_input=self._raw_input,
+            input={**self._out, **self._left},
+            warnings=_at_most(self._warnings),
+            client_words=self._client_words,
+            response="a1111" if self._a1111 else None,
+            api_name=api_name,
+            extra_data={} if key is None else {"api_key_comfy_org": key},
         )
 
     def _has(self, key: str) -> bool:
@@ -187,20 +219,24 @@ class _Translation:
     def _get(self, key: str, default: Any = None) -> Any:
         return self._left.get(key, self._out.get(key, default))
 
+    def _take(self, names: Iterable[str]) -> dict[str, Any]:
+        """Take words out of the request."""
+        return {word: self._left.pop(word) for word in names if word in self._left}
+
     def _put(self, key: str, word: str, value: Any) -> None:
-        """Set a key of the contract, unless the client has."""
+        """Set a key of our own input, unless the client has set it."""
         if not self._has(key):
             self._out[key] = value
-            self._said[key] = word
+            self._client_words[key] = word
         elif self._get(key) != value:
-            self._ignore(word, f"{self._said.get(key, key)} says it already")
+            self._ignore(word, f"{self._client_words.get(key, key)} is set as well")
 
     def _put_parameter(self, name: str, value: Any) -> None:
-        """Set a parameter of a template, unless the client has, or it is set already."""
+        """Set a parameter of a template, unless it is set already."""
         self._left["parameters"] = {name: value, **_object(self._left, "parameters")}
 
-    def _ignore(self, word: str, why: str = "this worker has nothing like it") -> None:
-        self._warnings.append(f"{brief(word)} is ignored: {why}")
+    def _ignore(self, word: str, reason: str = "this worker has nothing like it") -> None:
+        self._warnings.append(f"{brief(word)} is ignored: {reason}")
 
     def _rename(self) -> None:
         for word, key in words.RENAMED.items():
@@ -213,40 +249,45 @@ class _Translation:
                 self._left[key] = value
 
     def _init_images(self) -> None:
-        found = self._left.pop("init_images", None)
-        if found is None:
+        pictures = self._left.pop("init_images", None)
+        if pictures is None:
             return
-        if isinstance(found, list):
-            found = [image for image in found if image is not None]
-        if not isinstance(found, list) or not found:
+        if isinstance(pictures, list):
+            pictures = [picture for picture in pictures if picture is not None]
+        if not isinstance(pictures, list) or not pictures:
             raise InvalidInput("init_images must be a list with a picture", [{"key": "init_images"}])
-        if len(found) > 1:
+        if len(pictures) > 1:
             self._warnings.append("init_images: only the first picture is used")
-        self._put("image", "init_images", found[0])
+        self._put("image", "init_images", pictures[0])
 
     def _sampling(self) -> None:
         word, sampler = "sampler_name", self._left.pop("sampler_name", None)
         schedule = self._left.get("scheduler")
-        known = words.find_scheduler(schedule) if isinstance(schedule, str) else None
-        if isinstance(schedule, str) and schedule != known:
-            elsewhere = words.find_sampling(schedule) is not None or words.is_not_here(schedule)
-            # DDIM is a schedule to A1111 and a sampler to diffusers.
-            if known is not None and (sampler or self._a1111 or not elsewhere):
+        if isinstance(schedule, str):
+            known = words.find_scheduler(schedule)
+            if schedule != known and self._is_schedule(schedule, known, sampler):
                 del self._left["scheduler"]
                 if known:
                     self._put("scheduler", "scheduler", known)
-            elif elsewhere:
+            elif schedule != known and _means_sampler(schedule):
                 del self._left["scheduler"]
-                word, sampler = ("sampler_name", sampler) if sampler else ("scheduler", schedule)
+                if not sampler:
+                    word, sampler = "scheduler", schedule
         if sampler:
             self._sampler(word, sampler)
+
+    def _is_schedule(self, schedule: str, known: str | None, sampler: Any) -> bool:
+        """Whether a name is that of a schedule: DDIM is one to A1111, and a sampler to diffusers."""
+        if known is None:
+            return False
+        return bool(sampler) or self._a1111 or not _means_sampler(schedule)
 
     def _sampler(self, word: str, name: Any) -> None:
         found = words.find_sampling(name) if isinstance(name, str) else None
         if found is not None:
             if found.is_nearest:
                 self._warnings.append(
-                    f"{word} {brief(name)}: {found.sampler} serves it, the nearest that ComfyUI has"
+                    f"{word} {brief(name)}: {found.sampler} is used, the nearest sampler of ComfyUI"
                 )
             self._put("sampler", word, found.sampler)
             if not self._has("scheduler"):
@@ -257,97 +298,113 @@ class _Translation:
             self._put("sampler", word, name)
 
     def _count(self) -> None:
-        """Pictures in all: A1111 counts batches, and pictures a batch."""
+        """The number of pictures: A1111 counts batches, and pictures in each batch."""
         counted = ["n_iter", "num_images"]
         if self._a1111 or "n_iter" in self._left:
             counted.append("batch_size")
-        given = {word: self._left.pop(word) for word in counted if word in self._left}
-        count = 1
-        for word, value in given.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidInput(
-                    f"{word} must be a whole number of 1 or more, not {brief(repr(value))}", [{"key": word}]
-                )
-            count *= value
-        # One is what a template makes, whether or not it has a place for the number.
-        if given and (count > 1 or "workflow" in self._left):
-            self._put("batch_size", " times ".join(given), count)
+        counts = self._take(counted)
+        total = 1
+        for word, value in counts.items():
+            total *= _count_of(word, value)
+        # A template makes one picture anyway, even where its graph has no input for the number.
+        if counts and (total > 1 or "workflow" in self._left):
+            self._put("batch_size", " times ".join(counts), total)
 
     def _settings(self) -> None:
         for name, value in _object(self._left, "override_settings").items():
+            plain = without_hash(value)
             if name not in words.OPTIONS:
                 self._ignore(f"override_settings.{name}")
-            elif (plain := without_hash(value)) not in (None, "", "None", "Automatic", 1):
+            elif plain not in NO_OPTIONS:
                 self._put(words.OPTIONS[name], f"override_settings.{name}", plain)
         self._left.pop("override_settings", None)
 
     def _add_ons(self) -> None:
-        for word, key, names in (("controlnet", "controlnets", CONTROLNET), ("lora", "loras", LORA)):
-            if word in self._left:
-                self._put(key, word, entries(self._left.pop(word), names))
+        if "controlnet" in self._left:
+            units = self._left.pop("controlnet")
+            self._put("controlnets", "controlnet", controlnet_entries(units))
+        if "lora" in self._left:
+            self._put("loras", "lora", lora_entries(self._left.pop("lora")))
+
+    def _scripts(self) -> None:
         scripts = _object(self._left, "alwayson_scripts")
         self._left.pop("alwayson_scripts", None)
         units = []
         for name, script in scripts.items():
-            if name.casefold() != "controlnet":
-                self._ignore(f"alwayson_scripts.{name}")
-                continue
             word = f"alwayson_scripts.{name}"
-            args = _of_kind(f"{word}.args", _object({word: script}, word).get("args") or [], list, "a list")
-            for unit in filter(None, args):
-                if _of_kind(f"{word}.args", unit, dict, "a list of objects").get("enabled", True):
-                    found, ignored = from_unit(unit, self._get("image"))
-                    units.append(found)
-                    for part in ignored:
-                        self._ignore(f"{word} {part}")
+            if name.casefold() == "controlnet":
+                units += self._controlnet_units(word, script)
+            else:
+                self._ignore(word)
         if units:
             self._put("controlnets", "alwayson_scripts.controlnet", units)
 
+    def _controlnet_units(self, word: str, script: Any) -> list[dict[str, Any]]:
+        """The enabled units of A1111's ControlNet extension, as entries of ``controlnets``."""
+        args = _object({word: script}, word).get("args") or []
+        units = []
+        for unit in _of_type(f"{word}.args", args, list, "a list"):
+            if not unit:
+                continue
+            if _of_type(f"{word}.args", unit, dict, "a list of objects").get("enabled", True):
+                entry, ignored = from_unit(unit, self._get("image"))
+                units.append(entry)
+                for part in ignored:
+                    self._ignore(f"{word} {part}")
+        return units
+
     def _refiner(self) -> None:
-        asked = {word: self._left.pop(word) for word in words.REFINER if word in self._left}
-        if asked and self._get("workflow") != "sdxl-refiner":
-            for word in asked:
+        refiner = self._take(words.REFINER)
+        if not refiner:
+            return
+        if self._get("workflow") != "sdxl-refiner":
+            for word in refiner:
                 self._ignore(word, "only workflow 'sdxl-refiner' has a refiner")
-        elif asked:
-            steps = _number("steps", self._get("steps", SDXL_STEPS))
-            refiner_steps = _number("refiner_inference_steps", asked.get("refiner_inference_steps", steps))
-            frac = _number("high_noise_frac", asked.get("high_noise_frac", SDXL_HIGH_NOISE_FRAC))
-            self._put("steps", "num_inference_steps", steps)
-            self._put_parameter("base_end", round(steps * frac))
-            self._put_parameter("refiner_steps", refiner_steps)
-            self._put_parameter("refiner_start", round(refiner_steps * frac))
+            return
+        steps = _number("steps", self._get("steps", SDXL_STEPS))
+        refiner_steps = _number("refiner_inference_steps", refiner.get("refiner_inference_steps", steps))
+        base_share = _number("high_noise_frac", refiner.get("high_noise_frac", SDXL_HIGH_NOISE_FRAC))
+        self._put("steps", "num_inference_steps", steps)
+        self._put_parameter("base_end", round(steps * base_share))
+        self._put_parameter("refiner_steps", refiner_steps)
+        self._put_parameter("refiner_start", round(refiner_steps * base_share))
 
     def _hires_and_strength(self) -> None:
-        """How much is made anew: of an image, or in the second pass; nothing where there is neither."""
-        asked = {word: self._left.pop(word) for word in words.HIRES if word in self._left}
-        strength, hires = self._left.pop("strength", None), self._left.pop("enable_hr", False)
-        if hires and (self._has("image") or self._get("workflow", "hires-fix") != "hires-fix"):
-            self._ignore("enable_hr", "it goes with workflow 'hires-fix', and with no image")
-        elif hires:
-            self._put("workflow", "enable_hr", "hires-fix")
-            self._hires(asked)
-            if strength is not None:
-                self._put_parameter("hires_denoise", strength)
+        """How much to change: of an image, or in A1111's second pass ("hires fix")."""
+        hires = self._take(words.HIRES)
+        strength = self._left.pop("strength", None)
+        if self._left.pop("enable_hr", False):
+            self._enable_hires(hires, strength)
             return
-        for word in [word for word in self._left if word.startswith("hr_")]:
-            if word in words.IGNORED:
+        for word in list(self._left):
+            if word.startswith("hr_") and word in words.IGNORED:
                 del self._left[word]
         if strength is not None and (self._has("image") or self._has("workflow")):
             self._put("denoise", "strength", strength)
         elif strength:
             self._ignore("strength", "there is no image to change")
 
-    def _hires(self, asked: Mapping[str, Any]) -> None:
+    def _enable_hires(self, hires: Mapping[str, Any], strength: Any) -> None:
+        if self._has("image") or self._get("workflow", "hires-fix") != "hires-fix":
+            self._ignore("enable_hr", "it goes with workflow 'hires-fix', and with no image")
+            return
+        self._put("workflow", "enable_hr", "hires-fix")
+        self._hires_parameters(hires)
+        if strength is not None:
+            self._put_parameter("hires_denoise", strength)
+
+    def _hires_parameters(self, hires: Mapping[str, Any]) -> None:
         for side, word in (("width", "hr_resize_x"), ("height", "hr_resize_y")):
-            size, own = _number(word, asked.get(word) or 0), _number(side, self._get(side) or 0)
-            if size and own:
-                self._put_parameter("upscale_by", size / own)
-            elif size:
+            target = _number(word, hires.get(word) or 0)
+            size = _number(side, self._get(side) or 0)
+            if target and size:
+                self._put_parameter("upscale_by", target / size)
+            elif target:
                 self._ignore(word, f"it needs {side} beside it")
-        self._put_parameter("upscale_by", asked.get("hr_scale", 2))
-        if asked.get("hr_second_pass_steps"):
-            self._put_parameter("hires_steps", asked["hr_second_pass_steps"])
-        upscaler = _of_kind("hr_upscaler", asked.get("hr_upscaler") or "", str, "text")
+        self._put_parameter("upscale_by", hires.get("hr_scale", 2))
+        if hires.get("hr_second_pass_steps"):
+            self._put_parameter("hires_steps", hires["hr_second_pass_steps"])
+        upscaler = _of_type("hr_upscaler", hires.get("hr_upscaler") or "", str, "text")
         if upscaler in words.UPSCALERS:
             self._put_parameter("hires_method", words.UPSCALERS[upscaler])
         elif upscaler:
@@ -356,6 +413,11 @@ class _Translation:
     def _ignore_the_rest(self) -> None:
         for word in words.NO_EFFECT:
             self._left.pop(word, None)
-        for word, nothing in words.IGNORED.items():
-            if self._left.pop(word, None) not in (None, False, "", 0, -1, [], {}, nothing):
+        for word, neutral in words.IGNORED.items():
+            if self._left.pop(word, None) not in (*NO_VALUES, neutral):
                 self._ignore(word)
+
+
+def _means_sampler(name: str) -> bool:
+    """Whether another worker has a sampler of that name."""
+    return words.find_sampling(name) is not None or words.is_not_here(name)

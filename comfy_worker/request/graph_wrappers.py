@@ -21,13 +21,27 @@ __all__ = [
     "unwrap_input",
 ]
 
-# The words under which other programs have a graph, the one in API format first.
+# The words under which other programs send a graph; the one in API format first.
 WRAPPERS = ("prompt", "output", "workflow", "input")
-# What stands beside the graph in a body for /prompt.
-BESIDE_PROMPT = ("client_id", "extra_data", "front", "number", "partial_execution_targets", "prompt_id")
+# The keys beside the graph in a body for ComfyUI's /prompt.
+BESIDE_PROMPT = (
+    "client_id",
+    "extra_data",
+    "front",
+    "number",
+    "partial_execution_targets",
+    "prompt_id",
+)
 # Further words for a workflow.
-GRAPH_WORDS = ("payload", "graph", "workflow_api", "workflow_json", "comfy_workflow", "prompt_workflow")
-# Words that clients have in place of a template's name when they send a graph.
+GRAPH_WORDS = (
+    "payload",
+    "graph",
+    "workflow_api",
+    "workflow_json",
+    "comfy_workflow",
+    "prompt_workflow",
+)
+# What clients write as a template's name when they send a graph.
 NO_NAMES = (None, "", "custom")
 MAX_WRAPPINGS = 4
 # Keys for comfy.org: our word, and those of a body for /prompt.
@@ -36,30 +50,43 @@ LARGEST_KEY = 10**300
 
 
 def is_graph(value: Any) -> bool:
-    """Whether a value plainly is a graph, in API format or as the editor saves it."""
+    """Whether a value clearly is a graph, in API format or in UI format."""
     if not isinstance(value, dict):
         return False
     if isinstance(value.get("nodes"), list) and "links" in value:
         return True
-    return any(isinstance(node, dict) and isinstance(node.get("class_type"), str) for node in value.values())
+    return any(_is_node(node) for node in value.values())
+
+
+def _is_node(value: Any) -> bool:
+    """Whether a value looks like a node in API format."""
+    return isinstance(value, dict) and isinstance(value.get("class_type"), str)
 
 
 def unwrap_graph(value: Any) -> Any:
-    """The graph in a value that wraps one; any other value as it is."""
+    """Take the graph out of a value that wraps it; any other value stays as it is."""
     inner = value
     for _ in range(MAX_WRAPPINGS):
         if not isinstance(inner, dict) or is_graph(inner):
             break
-        candidates = [_parsed(inner[word]) for word in WRAPPERS if word in inner]
-        inner = next((entry for entry in candidates if isinstance(entry, dict)), None)
+        inner = _first_object(inner)
     return inner if is_graph(inner) else value
 
 
+def _first_object(value: Mapping[str, Any]) -> Any:
+    """The first object under a word that may hold a graph; None where there is none."""
+    for word in WRAPPERS:
+        entry = _parsed(value.get(word))
+        if isinstance(entry, dict):
+            return entry
+    return None
+
+
 def parse_graph_text(text: str) -> Any:
-    """What a text holds as JSON, of text within text the innermost.
+    """Read a text as JSON; where the JSON is a text again, read that too.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: the text is not JSON.
     """
     value: Any = text
     for _ in range(MAX_WRAPPINGS):
@@ -70,19 +97,19 @@ def parse_graph_text(text: str) -> Any:
 
 
 def looks_like_json(text: str) -> bool:
-    """Whether a text begins as a JSON object does, or a text that was encoded once more."""
+    """Whether a text begins like a JSON object, or like one that was encoded twice."""
     return text.lstrip("\ufeff \t\r\n").startswith(("{", '"'))
 
 
 def unwrap_input(value: Any) -> Any:
-    """``job["input"]`` with its graph under ``workflow``, where it plainly has one under another word.
+    """Move a graph that stands under another word of ``job["input"]`` to ``workflow``.
 
     Args:
-        value: as it came; text is read as JSON.
+        value: the input as the client sent it; a text is read as JSON.
 
     Raises:
         InvalidInput: there are two graphs.
-        UnknownKey: a word that other workers have for a graph, and no graph.
+        UnknownKey: a word that other workers use for a graph has no graph.
     """
     if isinstance(value, str) and looks_like_json(value):
         try:
@@ -95,46 +122,61 @@ def unwrap_input(value: Any) -> Any:
         return unwrap_input(value["input"]) if isinstance(_parsed(value["input"]), dict) else value
     if is_graph(value):
         return {"workflow": value}
-    found = {word: graph for word in ("prompt", *GRAPH_WORDS) if (graph := _graph_under(value, word)) is not None}
-    if not found:
+    graphs = _graphs_within(value)
+    if not graphs:
         _refuse_words(value)
         return value
-    word, graph = next(iter(found.items()))
-    if len(found) > 1 or value.get("workflow") not in NO_NAMES:
-        other = next((name for name in found if name != word), "workflow")
+    word, graph = next(iter(graphs.items()))
+    if len(graphs) > 1 or value.get("workflow") not in NO_NAMES:
+        other = next((name for name in graphs if name != word), "workflow")
         raise InvalidInput(
-            f"{word} and {other} both say which workflow to run; send the graph as workflow, and no other",
+            f"{word} and {other} both say which workflow to run; send only one, as workflow",
             [{"key": word, "problem": "there is a second workflow"}],
         )
     left_out = {word, *BESIDE_PROMPT} if word == "prompt" else {word}
-    return {**{key: entry for key, entry in value.items() if key not in left_out}, "workflow": graph}
+    unwrapped = {key: entry for key, entry in value.items() if key not in left_out}
+    unwrapped["workflow"] = graph
+    return unwrapped
+
+
+def _graphs_within(value: Mapping[str, Any]) -> dict[str, Any]:
+    """By word, the graphs that stand under another word than ``workflow``."""
+    graphs = {}
+    for word in ("prompt", *GRAPH_WORDS):
+        graph = unwrap_graph(_parsed(value.get(word)))
+        if is_graph(graph):
+            graphs[word] = graph
+    return graphs
 
 
 def secrets_within(value: Any) -> list[str]:
-    """The keys for comfy.org in ``job["input"]``, however it is wrapped; never raises.
+    """The keys for comfy.org in ``job["input"]``, however they are wrapped. Raises nothing.
 
     Args:
-        value: as it came.
+        value: the input as the client sent it.
     """
-    found, rest = [], [value]
+    secrets: list[str] = []
+    row = [value]
     for _ in range(MAX_WRAPPINGS):
         inner: list[Any] = []
-        for entry in map(_parsed, rest):
+        for entry in map(_parsed, row):
             if isinstance(entry, dict):
-                found += [entry[word] for word in SECRETS if isinstance(entry.get(word), (str, int))]
-                inner += [entry[word] for word in (*WRAPPERS, *GRAPH_WORDS, "extra_data") if word in entry]
-        rest = inner
-    return [str(key) for key in found if not isinstance(key, int) or abs(key) < LARGEST_KEY]
+                secrets += filter(None, [_as_key(entry.get(word)) for word in SECRETS])
+                wrapped = (*WRAPPERS, *GRAPH_WORDS, "extra_data")
+                inner += [entry[word] for word in wrapped if word in entry]
+        row = inner
+    return secrets
 
 
-def _graph_under(value: Mapping[str, Any], word: str) -> Any:
-    """The graph under a word; None where there is none."""
-    graph = unwrap_graph(_parsed(value.get(word)))
-    return graph if is_graph(graph) else None
+def _as_key(value: Any) -> str:
+    """A key as text; empty for what cannot be one."""
+    if isinstance(value, int) and abs(value) < LARGEST_KEY:
+        return str(value)
+    return value if isinstance(value, str) else ""
 
 
 def _parsed(value: Any) -> Any:
-    """JSON in a text that may be a graph; any other value as it is."""
+    """The JSON in a text that looks like JSON; any other value as it is."""
     if isinstance(value, str) and looks_like_json(value):
         try:
             return parse_graph_text(value)
@@ -144,6 +186,7 @@ def _parsed(value: Any) -> Any:
 
 
 def _refuse_words(value: Mapping[str, Any]) -> None:
+    """Reject words for a graph that hold none."""
     for word in GRAPH_WORDS:
         if value.get(word) is not None:
             raise UnknownKey(

@@ -1,6 +1,7 @@
-"""The contract: what a job's input may hold, and what its result holds.
+"""Declares the keys of a job's input.
 
-One declaration a key: reading, errors, ``python -m comfy_worker schema`` and ``docs/input.md`` follow from it.
+Each key is declared once: reading, errors, ``python -m comfy_worker schema`` and ``docs/input.md`` follow
+from that declaration.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from comfy_worker.errors import InputError, InvalidInput, UnknownKey, brief
-from comfy_worker.inputs.embedded_workflow import is_picture, read_saved_graph
 from comfy_worker.json_values import find_problem
 from comfy_worker.nearest import nearest
 from comfy_worker.request.graph_wrappers import looks_like_json, parse_graph_text, unwrap_graph
+from comfy_worker.response_formats import ResponseFormat
 
 __all__ = [
     "SEED_LIMIT",
@@ -37,20 +38,21 @@ __all__ = [
     "NamedImage",
     "Output",
     "Parameters",
-    "Response",
 ]
 
 SEED_LIMIT = 2**53
-# Names, of a file or of a node's input: a URL is the longest. Prompts, pictures and graphs may be longer.
+# Of names of files and of nodes' inputs, URLs included. Prompts, pictures and graphs may be longer.
 MAX_NAME = 4000
 LONG_TEXTS = ("prompt", "negative_prompt", "image", "mask", "workflow")
-# Whatever a number means here, it is not longer.
+# Longer than any number that makes sense here.
 MAX_DIGITS = 40
-# Of a list. Each LoRA becomes a node, and each picture is decoded.
+# Of a list: each LoRA becomes a node, and each picture is decoded.
 MAX_ENTRIES = 200
-# How many findings an error lists.
+# Of one error's details.
 MAX_FINDINGS = 20
-# Keys that hold an object of a client's own names.
+# Errors quote a value up to this length.
+MAX_QUOTED = 40
+# Keys whose value is an object with names that the client chooses.
 OPEN_KEYS = ("overrides", "parameters")
 
 _WORDS: dict[Any, str] = {
@@ -64,25 +66,30 @@ _WORDS: dict[Any, str] = {
 }
 NUMBERS = ("a whole number", "a number")
 
-Response = Literal["images", "image_base64", "image_list", "base64_list", "image_url", "image_url_list", "a1111"]
-"""The shapes of an answer."""
-
 
 def _graph_or_name(value: object, info: ValidationInfo) -> object:
-    """A graph may arrive as JSON text, as a body for ComfyUI's ``/prompt``, or within a picture."""
+    """Read a graph that arrives as JSON text, or as a body for ComfyUI's ``/prompt``.
+
+    A picture stays as it is; :mod:`comfy_worker.planning.embedded_workflow` reads its workflow.
+    """
     if isinstance(value, str) and looks_like_json(value):
-        try:
-            value = parse_graph_text(value)
-        except ValueError as error:
-            raise PydanticCustomError("json", "Input should be a template's name or a graph as JSON") from error
-        check = (info.context or {}).get("check")
-        if (problem := find_problem(value, finite=False, check=check)) is not None:
-            raise InvalidInput(f"workflow holds {problem}", [{"key": "workflow", "problem": problem}])
-    if isinstance(value, str) and is_picture(value):
-        return read_saved_graph(value)
+        value = _graph_in_text(value, (info.context or {}).get("check"))
     if not isinstance(value, (str, dict)):
         raise PydanticCustomError("workflow", "Input should be a template's name or a graph")
     return unwrap_graph(value)
+
+
+def _graph_in_text(text: str, check: Callable[[], None] | None) -> object:
+    """The JSON in a text."""
+    try:
+        value = parse_graph_text(text)
+    except ValueError as error:
+        problem = "Input should be a template's name or a graph as JSON"
+        raise PydanticCustomError("json", problem) from error
+    unusable = find_problem(value, finite=False, check=check)
+    if unusable is not None:
+        raise InvalidInput(f"workflow holds {unusable}", [{"key": "workflow", "problem": unusable}])
+    return value
 
 
 class _Strict(BaseModel):
@@ -91,33 +98,34 @@ class _Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, value: object) -> object:
-        """Null counts as "not given" for each key, and within lists of entries."""
+        """Leave out nulls: a key with null counts as absent, and so does a null in a list of entries."""
         if not isinstance(value, dict):
             return value
-        present = {key: entry for key, entry in value.items() if entry is not None or key not in cls.model_fields}
-        for key, entry in present.items():
+        present: dict[str, Any] = {}
+        for key, entry in value.items():
+            if entry is None and key in cls.model_fields:
+                continue
             if isinstance(entry, list):
                 present[key] = [item for item in entry if item is not None]
-            elif key in OPEN_KEYS and isinstance(entry, dict):
+            elif isinstance(entry, dict) and key in OPEN_KEYS:
                 present[key] = {name: item for name, item in entry.items() if item is not None}
+            else:
+                present[key] = entry
         return present
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_bool_for_a_number(cls, value: object, info: ValidationInfo) -> object:
-        words = _words_of(cls.model_fields[info.field_name or ""].annotation)
+    def _check_form(cls, value: object, info: ValidationInfo) -> object:
+        """Reject what pydantic would accept or could not bear: true for 1, and very long values."""
+        name = info.field_name or ""
+        words = _words_of(cls.model_fields[name].annotation)
         if isinstance(value, bool) and "true or false" not in words:
             raise PydanticCustomError("bool", "Input should be {words}", {"words": words})
-        if (
-            words == "text"
-            and isinstance(value, str)
-            and info.field_name not in LONG_TEXTS
-            and len(value) > MAX_NAME
-        ):
-            raise PydanticCustomError(
-                "long", "Input should be text of at most {most} characters", {"most": MAX_NAME}
-            )
-        if info.field_name in OPEN_KEYS and isinstance(value, dict) and max(map(len, value), default=0) > MAX_NAME:
+        is_name = words == "text" and name not in LONG_TEXTS
+        if is_name and isinstance(value, str) and len(value) > MAX_NAME:
+            problem = "Input should be text of at most {most} characters"
+            raise PydanticCustomError("long", problem, {"most": MAX_NAME})
+        if name in OPEN_KEYS and isinstance(value, dict) and _longest_key(value) > MAX_NAME:
             problem = "Input should be an object whose keys have at most {most} characters each"
             raise PydanticCustomError("long", problem, {"most": MAX_NAME})
         if words in NUMBERS and _is_too_long(value):
@@ -126,15 +134,19 @@ class _Strict(BaseModel):
         return value
 
 
+def _longest_key(value: Mapping[str, object]) -> int:
+    return max(map(len, value), default=0)
+
+
 def _is_too_long(number: object) -> bool:
-    """Whether a number, or the text of one, has more digits than any number here means."""
+    """Whether a number, or its text, has more digits than any number that makes sense here."""
     if isinstance(number, str):
         return len(number) > MAX_DIGITS
     return isinstance(number, int) and abs(number) >= 10**MAX_DIGITS
 
 
 def _words_of(annotation: Any) -> str:
-    """What a key takes, in a client's words."""
+    """The values that a key takes, in the words of JSON."""
     parts = {annotation, *get_args(annotation)}
     parts |= {get_origin(part) for part in parts}
     for part in tuple(parts):
@@ -150,11 +162,15 @@ class Lora(_Strict):
 
     name: str = Field(
         min_length=1,
-        description="file in `loras`, with or without folder and extension; or a URL, see [models](models.md)",
+        description="file name in `loras`; folder and extension may be left out. Or a URL, see "
+        "[models](models.md)",
     )
-    strength: FiniteFloat = Field(1.0, ge=-100, le=100, description="how strongly it changes the diffusion model")
+    strength: FiniteFloat = Field(1.0, ge=-100, le=100, description="strength for the diffusion model")
     strength_clip: FiniteFloat | None = Field(
-        None, ge=-100, le=100, description="how strongly it changes the text encoder; `strength` if absent"
+        None,
+        ge=-100,
+        le=100,
+        description="strength for the text encoder; default: same as `strength`",
     )
 
 
@@ -162,17 +178,20 @@ class ControlNet(_Strict):
     """One ControlNet, spliced between the conditioning and the sampler."""
 
     type: str | None = Field(
-        None, description="canny, depth, openpose, lineart ...; finds the model file by name and family"
+        None,
+        description="canny, depth, openpose, lineart ...: selects an installed model by name and family",
     )
     model: str | None = Field(
-        None, description="file in `controlnet`, with or without folder and extension; or a URL"
+        None,
+        description="file name in `controlnet`; folder and extension may be left out. Or a URL",
     )
-    image: str = Field(min_length=1, description="the control map, or the picture to make it from")
-    strength: FiniteFloat = Field(1.0, ge=0, le=10, description="how strongly it acts")
-    start: FiniteFloat = Field(0.0, ge=0, le=1, description="where in the sampling it begins")
-    end: FiniteFloat = Field(1.0, ge=0, le=1, description="where in the sampling it ends")
+    image: str = Field(min_length=1, description="the control map, or the image from which to make it")
+    strength: FiniteFloat = Field(1.0, ge=0, le=10, description="strength of the ControlNet")
+    start: FiniteFloat = Field(0.0, ge=0, le=1, description="fraction of the sampling at which it starts")
+    end: FiniteFloat = Field(1.0, ge=0, le=1, description="fraction of the sampling at which it ends")
     preprocess: bool | None = Field(
-        None, description="whether the control map is made from the picture first; true for canny if absent"
+        None,
+        description="make the control map from the image first; default: true for canny, else false",
     )
 
     @model_validator(mode="after")
@@ -186,22 +205,22 @@ class Output(_Strict):
     """How what was made comes back."""
 
     format: Literal["png", "jpeg", "webp"] | None = Field(
-        None, description="png, jpeg or webp, of pictures that SaveImage and its kin save; png if absent"
+        None,
+        description="png, jpeg or webp, for images that SaveImage and similar nodes save; default: png",
     )
-    quality: int = Field(90, ge=1, le=100, description="of jpeg and webp")
-    lossless: bool = Field(False, description="whether webp keeps every pixel as it is")
-    metadata: bool = Field(True, description="whether pictures hold the graph that made them, as ComfyUI keeps it")
+    quality: int = Field(90, ge=1, le=100, description="quality of jpeg and webp")
+    lossless: bool = Field(False, description="use lossless compression for webp")
+    metadata: bool = Field(True, description="store the workflow in the image, as ComfyUI does")
     temp: bool = Field(
-        False, description="whether what nodes only preview comes back too; it does where there is nothing else"
+        False,
+        description="also return preview images; if nothing was saved, they are always returned",
     )
     delivery: Literal["base64", "s3"] | None = Field(
-        None, description="`base64` or `s3`; `s3` if absent and storage is configured"
+        None, description="`base64` or `s3`; default: `s3` if storage is configured, else `base64`"
     )
-    shrink: bool = Field(
-        False, description="whether pictures are re-encoded where the result is larger than RunPod takes"
-    )
-    progress: bool = Field(True, description="whether the job tells how far it is")
-    preview: bool = Field(False, description="whether its progress carries a small picture of the sampler's state")
+    shrink: bool = Field(False, description="compress or shrink images if the result exceeds RunPod's size limit")
+    progress: bool = Field(True, description="report progress while the job runs")
+    preview: bool = Field(False, description="add a small preview of the sampler's current state to the progress")
 
 
 def _without_folder_mark(name: str) -> str:
@@ -213,39 +232,55 @@ class NamedImage(_Strict):
     """One picture that a custom graph names, as worker-comfyui takes it."""
 
     name: Annotated[str, AfterValidator(_without_folder_mark)] = Field(
-        min_length=1, description="the file that a node such as LoadImage names"
+        min_length=1, description="the file name that a node such as LoadImage refers to"
     )
-    image: str = Field(min_length=1, description="the picture, stored under a name of our own")
+    image: str = Field(min_length=1, description="the image: base64, data URI or URL")
 
 
 class Parameters(_Strict):
     """What is filled into the nodes that hold it, in templates and in custom graphs alike."""
 
-    prompt: str | None = Field(None, description="what to show; `<lora:name:0.8>` in it becomes a LoRA")
-    negative_prompt: str | None = Field(None, description="what not to show")
+    prompt: str | None = Field(None, description="the positive prompt; `<lora:name:0.8>` adds a LoRA")
+    negative_prompt: str | None = Field(None, description="the negative prompt")
     seed: int | None = Field(
         None,
         ge=-1,
-        description="-1: a fresh one below 2**53 is drawn and reported; absent: the same, but a custom graph "
-        "keeps its own",
+        description="the seed; -1 draws a random seed below 2**53. Default: a random seed for a "
+        "template, the workflow's own for a custom workflow",
     )
-    steps: int | None = Field(None, ge=1, description="sampling steps")
+    steps: int | None = Field(None, ge=1, description="number of sampling steps")
     cfg: FiniteFloat | None = Field(None, ge=0, description="the sampler's classifier-free guidance scale")
     guidance: FiniteFloat | None = Field(
         None,
         ge=0,
-        description="embedded guidance (Flux); in a graph with only one of the two either word means it",
+        description="embedded guidance (Flux). If a workflow has only one of `cfg` and "
+        "`guidance`, both keys set it",
     )
-    sampler: str | None = Field(None, description="as ComfyUI names it: euler, dpmpp_2m ...")
-    scheduler: str | None = Field(None, description="as ComfyUI names it: normal, karras ...")
-    denoise: FiniteFloat | None = Field(None, ge=0, le=1, description="how much of the start image is made anew")
-    width: int | None = Field(None, ge=1, description="pixels, on the step of the graph's latent node")
-    height: int | None = Field(None, ge=1, description="pixels, on the step of the graph's latent node")
-    length: int | None = Field(None, ge=1, description="frames of a video")
-    fps: FiniteFloat | None = Field(None, gt=0, description="frames a second of a video")
-    batch_size: int | None = Field(None, ge=1, description="pictures at once")
-    checkpoint: str | None = Field(None, description="model file, with or without folder and extension; or a URL")
-    vae: str | None = Field(None, description="VAE file, with or without folder and extension; or a URL")
+    sampler: str | None = Field(None, description="ComfyUI's name of the sampler: euler, dpmpp_2m ...")
+    scheduler: str | None = Field(None, description="ComfyUI's name of the scheduler: normal, karras ...")
+    denoise: FiniteFloat | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="how much to change the start image: 0 keeps it, 1 replaces it",
+    )
+    width: int | None = Field(
+        None,
+        ge=1,
+        description="width in pixels; must be a multiple of the latent node's step (usually 8)",
+    )
+    height: int | None = Field(
+        None,
+        ge=1,
+        description="height in pixels; must be a multiple of the latent node's step (usually 8)",
+    )
+    length: int | None = Field(None, ge=1, description="number of frames of a video")
+    fps: FiniteFloat | None = Field(None, gt=0, description="frames per second of a video")
+    batch_size: int | None = Field(None, ge=1, description="number of images to make at once")
+    checkpoint: str | None = Field(
+        None, description="checkpoint file; folder and extension may be left out. Or a URL"
+    )
+    vae: str | None = Field(None, description="VAE file; folder and extension may be left out. Or a URL")
 
 
 class JobInput(Parameters):
@@ -253,79 +288,95 @@ class JobInput(Parameters):
 
     workflow: Annotated[str | dict[str, Any] | None, BeforeValidator(_graph_or_name)] = Field(
         None,
-        description="a template's name, or a custom graph as ComfyUI saves or exports it (object or JSON string), "
-        "or a PNG or WebP that ComfyUI saved (base64 or data URI); "
-        "absent: `inpaint` with an image and a mask, `img2img` with an image, else `txt2img`",
+        description="a template's name; or a custom workflow as ComfyUI saves or exports it "
+        "(object or JSON text); or a PNG or WebP that ComfyUI saved (base64 or data URI). "
+        "Default: `inpaint` with an image and a mask, `img2img` with an image, else `txt2img`",
     )
-    image: str | None = Field(None, description="start image: base64, data URI or URL")
-    mask: str | None = Field(None, description="white, or opaque, is made anew: base64, data URI or URL")
+    image: str | None = Field(None, description="the start image: base64, data URI or URL")
+    mask: str | None = Field(
+        None,
+        description="the mask: base64, data URI or URL. White areas are repainted (opaque areas, "
+        "if the file has an alpha channel)",
+    )
     images: tuple[NamedImage, ...] = Field(
-        (), max_length=MAX_ENTRIES, description="the pictures that a custom graph names"
+        (),
+        max_length=MAX_ENTRIES,
+        description="images that a custom workflow refers to by file name",
     )
     clip_skip: int | None = Field(
-        None, ge=1, le=24, description="1: the text encoder's last layer, 2: the one before"
+        None,
+        ge=1,
+        le=24,
+        description="last text encoder layer to use, counted from the end: 1 is the last layer",
     )
     loras: tuple[Lora, ...] = Field(
-        (), max_length=MAX_ENTRIES, description="LoRAs, spliced into any graph in order"
+        (), max_length=MAX_ENTRIES, description="LoRAs to add to the workflow, in this order"
     )
     controlnets: tuple[ControlNet, ...] = Field(
-        (), max_length=MAX_ENTRIES, description="ControlNets, spliced into any graph in order"
+        (), max_length=MAX_ENTRIES, description="ControlNets to add to the workflow, in this order"
     )
-    parameters: dict[str, Any] = Field({}, description="values for further parameters that a template declares")
+    parameters: dict[str, Any] = Field({}, description="values for the parameters that a template declares")
     overrides: dict[str, Any] = Field(
-        {}, description='any input of any node, by id or title: `{"12.scale_by": 2}`, split at the last dot'
+        {},
+        description='any input of any node, by node id or title: `{"12.scale_by": 2}`. The key is '
+        "split at its last dot",
     )
-    output: Output = Field(default_factory=Output, description="how what was made comes back")
+    output: Output = Field(default_factory=Output, description="format and delivery of the result")
 
-    response: Response | None = Field(
-        None, description="the shape of the answer, see [dialects](dialects.md); `RESPONSE_FORMAT` if absent"
+    response: ResponseFormat | None = Field(
+        None,
+        description="format of the response, see [dialects](dialects.md); default: `RESPONSE_FORMAT`",
     )
 
-    validate_only: bool = Field(False, description="build the graph and check it, queue nothing")
+    validate_only: bool = Field(False, description="build and check the workflow, but do not run it")
 
     @classmethod
     def read(
         cls,
         value: object,
-        said: Mapping[str, str] | None = None,
-        further: Iterable[str] = (),
+        client_words: Mapping[str, str] | None = None,
+        known_words: Iterable[str] = (),
         check: Callable[[], None] | None = None,
     ) -> JobInput:
         """Read ``job["input"]``.
 
         Args:
-            value: what was sent, in the contract's words.
-            said: by key, the client's own word for it, for the errors.
-            further: words that are known beside the keys, for the nearest to an unknown one.
+            value: the request in the keys of this class.
+            client_words: by key, the word that the client used for it; errors name that word.
+            known_words: words beside the keys that an error may suggest for an unknown key.
             check: raises where the job must end; called now and then.
 
         Raises:
-            InvalidInput: it is no object, or a key holds a wrong value; all of them are in the details.
-            UnknownKey: a key that is not in the contract, with the nearest one that is.
+            InvalidInput: the value is not an object, or keys hold wrong values; the details list all.
+            UnknownKey: a key is unknown; the error names the nearest known one.
         """
         if not isinstance(value, dict):
-            raise InvalidInput(
-                f'input must be an object such as {{"prompt": "a lighthouse"}}, not {_json_kind(value)}'
-            )
+            example = '{"prompt": "a lighthouse"}'
+            raise InvalidInput(f"input must be an object such as {example}, not {_json_type(value)}")
         try:
             return cls.model_validate(value, context={"check": check})
         except ValidationError as error:
-            raise _input_error(error, said or {}, further) from None
+            raise _input_error(error, client_words or {}, known_words) from None
 
 
-def _json_kind(value: object) -> str:
-    kinds = {str: "text", list: "a list", bool: "true or false", int: "a number", float: "a number"}
-    return "null" if value is None else kinds.get(type(value), type(value).__name__)
+def _json_type(value: object) -> str:
+    """The type of a value, in the words of JSON."""
+    if value is None:
+        return "null"
+    names = {str: "text", list: "a list", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), type(value).__name__)
 
 
-def _input_error(error: ValidationError, said: Mapping[str, str], further: Iterable[str]) -> InputError:
-    """Pydantic's findings as one error: an unknown key is named with the nearest known one."""
+def _input_error(
+    error: ValidationError, client_words: Mapping[str, str], known_words: Iterable[str]
+) -> InputError:
+    """Turn pydantic's findings into one error of ours. An unknown key comes first."""
     findings = error.errors(include_url=False)
     unknown = [finding for finding in findings if finding["type"] == "extra_forbidden"]
     shown = findings[:MAX_FINDINGS]
     if unknown and unknown[0] not in shown:
         shown[-1] = unknown[0]
-    details = [_finding(finding, said, further) for finding in shown]
+    details = [_finding(finding, client_words, known_words) for finding in shown]
     first = details[shown.index(unknown[0])] if unknown else details[0]
     sentence = first["problem"]
     if len(findings) > len(details):
@@ -335,7 +386,7 @@ def _input_error(error: ValidationError, said: Mapping[str, str], further: Itera
     return UnknownKey(sentence, details) if unknown else InvalidInput(sentence, details)
 
 
-# What pydantic says in its own words, in those of a client who knows JSON.
+# By pydantic's type of error, what the value must be, in the words of JSON.
 _PLAIN = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -354,30 +405,41 @@ _PLAIN = {
 }
 
 
-def _finding(finding: ErrorDetails, said: Mapping[str, str], further: Iterable[str]) -> dict[str, Any]:
-    *parents, last = finding["loc"]
+def _finding(finding: ErrorDetails, client_words: Mapping[str, str], known_words: Iterable[str]) -> dict[str, Any]:
+    """One entry of an error's details."""
     first, *rest = map(str, finding["loc"])
-    key = brief(".".join([said.get(first, first), *rest]), 200)
+    key = brief(".".join([client_words.get(first, first), *rest]), 200)
     if finding["type"] == "extra_forbidden":
-        nested: dict[object, type[BaseModel]] = {
-            "loras": Lora,
-            "controlnets": ControlNet,
-            "images": NamedImage,
-            "output": Output,
-        }
-        form = nested[parents[0]] if parents else JobInput
-        known = [*form.model_fields, *(() if parents else further)]
-        near = nearest(str(last), known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(form.model_fields)}"
-        return {
-            "key": key,
-            "problem": f"{brief(key) or 'an empty name'} is not a key of the input; {hint}",
-            "nearest": near[0] if near else None,
-        }
+        return _unknown_key(finding, key, known_words)
     if finding["type"] == "missing":
         return {"key": key, "problem": f"{key} is missing"}
     plain = _PLAIN.get(finding["type"])
     demand = f"be {plain}" if plain else finding["msg"].removeprefix("Input should ")
-    given = finding["input"]
-    shown = f", not {json.dumps(given)}" if isinstance(given, (int, float, str)) and len(str(given)) <= 40 else ""
-    return {"key": key, "problem": f"{key} must {demand}{shown}"}
+    problem = f"{key} must {demand}"
+    value = finding["input"]
+    if isinstance(value, (int, float, str)) and len(str(value)) <= MAX_QUOTED:
+        problem += f", not {json.dumps(value)}"
+    return {"key": key, "problem": problem}
+
+
+def _unknown_key(finding: ErrorDetails, key: str, known_words: Iterable[str]) -> dict[str, Any]:
+    """The entry for an unknown key, with the nearest known one."""
+    nested: dict[object, type[BaseModel]] = {
+        "loras": Lora,
+        "controlnets": ControlNet,
+        "images": NamedImage,
+        "output": Output,
+    }
+    *parents, name = finding["loc"]
+    if parents:
+        keys = list(nested[parents[0]].model_fields)
+        near = nearest(str(name), keys, 1)
+    else:
+        keys = list(JobInput.model_fields)
+        near = nearest(str(name), [*keys, *known_words], 1)
+    hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(keys)}"
+    return {
+        "key": key,
+        "problem": f"{brief(key) or 'an empty name'} is not a key of the input; {hint}",
+        "nearest": near[0] if near else None,
+    }

@@ -68,7 +68,7 @@ class Outcome:
             return
         encoded = encode(saved, self._asked, self._text, self._delivery.stop)
         self._told[event.node_id] = encoded
-        media = self._delivery.early(encoded, self._plan.seed)
+        media = self._delivery.deliver_partial(encoded, self._plan.seed)
         if media is not None:
             media = self._with_own_seeds(media)
             tell({kind: [one.model_dump(exclude_none=True) for one in row] for kind, row in media.items()})
@@ -153,7 +153,7 @@ def json_size(answer: Any) -> int:
 
 
 def validation(plan: Plan, workflow: Workflow, comfyui: RunningComfyUI, limit: int) -> dict[str, Any]:
-    """What ``validate_only`` answers; where the check found nothing, ComfyUI is asked as well.
+    """What ``validate_only`` answers.
 
     Args:
         plan: the job.
@@ -176,7 +176,7 @@ def validation(plan: Plan, workflow: Workflow, comfyui: RunningComfyUI, limit: i
         parameters=plan.parameters,
         roles=plan.roles.outline(),
         needs=needs,
-        findings=within(list(plan.findings) or comfyui.client.validate(workflow), without_secrets),
+        findings=within(list(plan.findings), without_secrets),
         warnings=plan.warnings,
     ).model_dump(exclude_none=True)
     room = limit - ENVELOPE

@@ -1,6 +1,7 @@
-"""Finds the files and texts that output nodes reported, and files that they wrote without a word.
+"""Finds the files and texts that output nodes reported, and files that they did not report.
 
-The kind of a file is decided by its content: ComfyUI reports videos and animations under ``images`` too.
+The type of a file is detected from its content, since ComfyUI reports videos and animations under
+``images`` too.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from comfy_worker.response.schema import Text
 
 __all__ = ["OutputFile", "find_files", "find_texts", "find_unreported", "sniff"]
 
-# What nodes report as text that is none: a file's name, a path or address within the editor, a file as text.
+# Reported texts that no client wants: file names, paths and addresses in the editor, data URIs.
 NO_TEXT = re.compile(
-    r"[^\s/\\]+\.(png|jpe?g|webp|gif|mp4|webm|mov|mkv|wav|mp3|flac|ogg|opus|glb|gltf|obj|fbx|stl|ply|splat|latent)"
+    r"[^\s/\\]+\.(png|jpe?g|webp|gif|mp4|webm|mov|mkv|wav|mp3|flac|ogg|opus"
+    r"|glb|gltf|obj|fbx|stl|ply|splat|latent)"
     r"|(/|data:|blob:)\S*",
     re.IGNORECASE,
 )
+# Only so many characters of a text are compared with these patterns.
 MAX_NO_TEXT = 4096
-# Of so many single signs nobody makes a list.
-MANY_SIGNS = 3
+# A list of more texts than these, one character each, is a text that was taken apart.
+MANY_CHARACTERS = 3
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,9 @@ class OutputFile:
 
     Attributes:
         node_id: the node that reported it.
-        path: where it lies.
-        type: ``output`` or ``temp``.
-        shape: of raw pixels, (height, width, channels); None for a file of any other kind.
+        path: the file on disk.
+        type: ComfyUI's name of the folder, ``output`` or ``temp``.
+        shape: height, width and channels of a file with raw pixels; None for any other file.
     """
 
     node_id: str
@@ -49,19 +52,20 @@ def find_files(outputs: Mapping[str, Mapping[str, Any]], folders: Mapping[str, P
     """List every file that the output nodes of a prompt reported.
 
     Args:
-        outputs: by node id, what each reported: ``{"images": [{filename, subfolder, type, raw_shape?}], ...}``.
-        folders: by ``type``, ComfyUI's folder.
+        outputs: by node id, what each node reported:
+            ``{"images": [{filename, subfolder, type, raw_shape?}], ...}``.
+        folders: ComfyUI's folders by ``type``.
 
     Raises:
-        NoOutput: a reported file is not there.
+        NoOutput: a reported file does not exist.
     """
-    found = []
+    files = []
     for node_id, item in _items(outputs):
         if not isinstance(item, dict) or "filename" not in item:
             continue
-        kind = str(item.get("type") or "output")
-        folder = folders.get(kind)
-        if folder is None:  # `input`: a node that shows what it was given
+        folder_type = str(item.get("type") or "output")
+        folder = folders.get(folder_type)
+        if folder is None:  # `input`: a node that shows its own input file
             continue
         path = _written_file(folder, str(item.get("subfolder") or ""), str(item["filename"]))
         if path is None:
@@ -69,15 +73,16 @@ def find_files(outputs: Mapping[str, Mapping[str, Any]], folders: Mapping[str, P
                 f"node {node_id} reported {brief(item['filename'])}, and there is no such file; send the job again"
             )
         height, width, channels = item.get("raw_shape") or (0, 0, 0)
-        found.append(OutputFile(node_id, path, kind, (height, width, channels) if channels else None))
-    return found
+        shape = (height, width, channels) if channels else None
+        files.append(OutputFile(node_id, path, folder_type, shape))
+    return files
 
 
 def _written_file(folder: Path, subfolder: str, filename: str) -> Path | None:
-    """The file that a node means; None where there is none in the folder.
+    """Find the file that a node reported; None where the folder does not have it.
 
-    Some nodes report a subfolder otherwise than they wrote it. Then the file of that name counts which
-    is the only one in the job's own folder.
+    Some nodes report another subfolder than they wrote to. Then the file counts if it is the only one
+    of that name in the job's own folder.
     """
     path = Path(os.path.normpath(folder / subfolder / filename))
     if not path.is_relative_to(folder) or "\0" in str(path):
@@ -85,37 +90,38 @@ def _written_file(folder: Path, subfolder: str, filename: str) -> Path | None:
     if path.is_file():
         return path
     parts = path.relative_to(folder).parts
-    if len(parts) < 2:  # it would lie outside of the job's own folder
+    if len(parts) < 2:  # not in a job's own folder
         return None
-    own_folder = folder / parts[0]
-    same_name = [other for other in own_folder.rglob("*") if other.name == path.name and other.is_file()]
+    others = (folder / parts[0]).rglob("*")
+    same_name = [other for other in others if other.name == path.name and other.is_file()]
     return same_name[0] if len(same_name) == 1 else None
 
 
 def find_unreported(folder: Path, node_id: str) -> list[OutputFile]:
-    """List what lies in a job's own folder, whoever wrote it.
+    """List all files of a job's own folder, whichever node wrote them.
 
     Args:
-        folder: the job's, below ComfyUI's output folder.
-        node_id: the node that is named as the one that wrote it.
+        folder: the job's folder below ComfyUI's output folder.
+        node_id: the node that the files are attributed to.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     return [OutputFile(node_id, path, "output") for path in paths]
 
 
 def find_texts(outputs: Mapping[str, Mapping[str, Any]]) -> list[Text]:
-    """List the texts that nodes reported: under ``text`` as ``PreviewAny`` does, or under any other key."""
-    return [
-        Text(data=text, node_id=node_id, bytes=len(text.encode(errors="replace")))
-        for node_id, reported in outputs.items()
-        for key, value in reported.items()
-        for text in _texts_in(value)
-        if key == "text" or not _is_no_text(text)
-    ]
+    """List the texts that nodes reported under ``text``, as ``PreviewAny`` does, or another key."""
+    texts = []
+    for node_id, reported in outputs.items():
+        for key, value in reported.items():
+            for text in _texts_in(value):
+                if key == "text" or not _is_no_text(text):
+                    size = len(text.encode(errors="replace"))
+                    texts.append(Text(data=text, node_id=node_id, bytes=size))
+    return texts
 
 
 def _texts_in(value: Any) -> list[str]:
-    """The texts in what a node reported under a key: a list of them, or a list of lists."""
+    """The texts in a value that a node reported: a list of texts, or a list of lists."""
     if not isinstance(value, (list, tuple)):
         return []
     texts = []
@@ -124,32 +130,36 @@ def _texts_in(value: Any) -> list[str]:
             texts.append(item)
         elif isinstance(item, (list, tuple)):
             texts += [part for part in item if isinstance(part, str)]
-    # A node that reports a text and no list of it: ComfyUI takes it apart.
-    is_taken_apart = len(texts) > MANY_SIGNS and all(len(text) == 1 for text in texts)
+    # Where a node reports a bare text in place of a list, ComfyUI makes a list of its characters.
+    lengths = set(map(len, texts))
+    is_taken_apart = len(texts) > MANY_CHARACTERS and lengths == {1}
     return ["".join(texts)] if is_taken_apart else texts
 
 
 def _is_no_text(text: str) -> bool:
+    """Whether a reported text only serves the editor."""
     return not text or NO_TEXT.fullmatch(text[:MAX_NO_TEXT]) is not None
 
 
 def sniff(head: bytes) -> tuple[str, str]:
-    """Tell what a file is by its first bytes.
+    """Detect the type of a file from its first bytes.
 
     Args:
-        head: the first 1024 bytes, or all there are.
+        head: the first 1024 bytes, or all of a shorter file.
 
     Returns:
-        Its kind (``images``, ``videos``, ``audio`` or ``files``) and its MIME type.
+        The list of the result that the file belongs to (``images``, ``videos``, ``audio`` or
+        ``files``), and its MIME type.
     """
-    for offset, magic, kind, mime_type in _MAGIC:
+    for offset, magic, result_list, mime_type in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
-            return kind, mime_type
+            return result_list, mime_type
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and b"<svg" in head:
         return "images", "image/svg+xml"
     return "files", "application/octet-stream"
 
 
+# The offset of a magic number, the number, and the two results of :func:`sniff`.
 _MAGIC = (
     (0, b"\x89PNG\r\n\x1a\n", "images", "image/png"),
     (0, b"\xff\xd8\xff", "images", "image/jpeg"),
@@ -169,13 +179,17 @@ _MAGIC = (
     (0, b"fLaC", "audio", "audio/flac"),
     (0, b"OggS", "audio", "audio/ogg"),
     (0, b"ID3", "audio", "audio/mpeg"),
-    *((0, bytes((0xFF, second)), "audio", "audio/mpeg") for second in (0xFA, 0xFB, 0xF2, 0xF3)),
+    (0, b"\xff\xfa", "audio", "audio/mpeg"),
+    (0, b"\xff\xfb", "audio", "audio/mpeg"),
+    (0, b"\xff\xf2", "audio", "audio/mpeg"),
+    (0, b"\xff\xf3", "audio", "audio/mpeg"),
     (8, b"WAVE", "audio", "audio/wav"),
     (0, b"glTF", "files", "model/gltf-binary"),
 )
 
 
 def _items(outputs: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield each entry of each list that a node reported, with the node's id."""
     for node_id, reported in outputs.items():
         for value in reported.values():
             if isinstance(value, (list, tuple)):

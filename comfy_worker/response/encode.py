@@ -1,4 +1,4 @@
-"""Output files -> what is sent of them: raw pictures in the format asked for, every other file as it was saved."""
+"""Prepares output files for delivery: encodes raw pixels, and leaves other files unchanged."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from comfy_worker.deadline import Stop
 from comfy_worker.errors import OutOfMemory
-from comfy_worker.image_processes import ImageTask, TaskFault, image_processes, split
+from comfy_worker.imaging.processes import ImageTask, TaskFault, image_processes, split_into_shares
 from comfy_worker.logs import ContextThreadPool
 from comfy_worker.request.schema import Output
 from comfy_worker.response.collect import OutputFile, sniff
 
-__all__ = ["EncodedFile", "encode", "encoding", "warnings_of"]
+__all__ = ["SUFFIXES", "EncodedFile", "encode", "encoder_faults", "warnings_of"]
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-# How many bytes of raw pixels are encoded at the same time; each takes several in an encoder.
-AT_ONCE_BYTES = 1 << 29
+# How many bytes of raw pixels are encoded at the same time. An encoder needs several bytes for each
+# of them.
+PARALLEL_BYTES = 1 << 29
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedFile:
-    """A file ready to be delivered.
+    """A file that is ready for delivery.
 
     Attributes:
         filename: without folder.
-        mime_type: by content.
-        kind: ``images``, ``videos``, ``audio`` or ``files``.
-        node_id: the node that made it.
-        content: the file's bytes, or where they lie.
+        mime_type: found from the content.
+        category: ``images``, ``videos``, ``audio`` or ``files``.
+        node_id: the node that saved it.
+        content: the file's bytes, or its path.
         width: of an image, in pixels.
         height: of an image, in pixels.
         warnings: sentences for the client.
@@ -40,7 +42,7 @@ class EncodedFile:
 
     filename: str
     mime_type: str
-    kind: str
+    category: str
     node_id: str
     content: bytes | Path = field(repr=False)
     width: int | None = None
@@ -48,74 +50,100 @@ class EncodedFile:
     warnings: tuple[str, ...] = ()
 
     def read(self) -> bytes:
-        """The file's bytes."""
-        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+        """Return the file's bytes."""
+        if isinstance(self.content, bytes):
+            return self.content
+        return self.content.read_bytes()
 
     @property
     def size(self) -> int:
-        """In bytes."""
-        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+        """The file's size in bytes."""
+        if isinstance(self.content, bytes):
+            return len(self.content)
+        return self.content.stat().st_size
 
 
 def encode(
-    files: Sequence[OutputFile], output: Output, text: Mapping[str, str], stop: Stop | None = None
+    files: Sequence[OutputFile],
+    output: Output,
+    png_metadata: Mapping[str, str],
+    stop: Stop | None = None,
 ) -> list[EncodedFile]:
-    """Make files ready to be delivered, several at once.
+    """Prepare files for delivery, several at the same time.
 
     Args:
-        files: as :func:`find_files` gives them.
-        output: the format asked for.
-        text: what is kept in a picture where ``output.metadata`` asks for it: ``prompt`` and the like, as JSON.
+        files: as :func:`comfy_worker.response.collect.find_files` returns them.
+        output: the format that the job asks for.
+        png_metadata: texts to store in each picture if ``output.metadata`` is set: ``prompt`` and
+            others, as JSON.
         stop: when to give up; None: never.
 
     Returns:
-        One for each, in the order given; what is encoded anew lies in a file beside the raw pixels.
+        One file for each, in the same order. A picture that was encoded lies beside its raw pixels.
 
     Raises:
         JobCancelled: ``stop`` was due.
         JobTimedOut: ``stop`` was due.
-        OutOfMemory: an encoder was ended for want of memory.
+        OutOfMemory: an encoder ran out of memory.
     """
     if not files:
         return []
-    stop = stop or Stop()
-    kept = dict(text) if output.metadata else {}
-    ready: dict[int, EncodedFile] = {}
+    batch = _Batch(files, output, dict(png_metadata) if output.metadata else {}, stop or Stop())
+    raw_sizes = [math.prod(file.shape) for file in files if file.shape is not None]
+    shares = split_into_shares(len(files), PARALLEL_BYTES // max(raw_sizes, default=1))
+    batch.encode_all(shares)
+    return [batch.encoded[position] for position in range(len(files))]
 
-    def share(positions: range) -> None:
-        with encoding(), image_processes().task(stop) as task:
-            task.ask("prepare", {"text": kept})
-            for position in positions:
-                ready[position] = _encode(task, files[position], output)
 
-    largest = max((math.prod(file.shape) for file in files if file.shape is not None), default=1)
-    shares = split(len(files), AT_ONCE_BYTES // largest)
-    if len(shares) == 1:
-        share(shares[0])
-    else:
+@dataclass
+class _Batch:
+    """The files of one call of :func:`encode`.
+
+    Attributes:
+        encoded: the files that are ready, by their position in ``files``.
+    """
+
+    files: Sequence[OutputFile]
+    output: Output
+    png_metadata: dict[str, str]
+    stop: Stop
+    encoded: dict[int, EncodedFile] = field(default_factory=dict)
+
+    def encode_all(self, shares: Sequence[range]) -> None:
+        """Encode every share in a process and, if there are several, a thread of its own."""
+        if len(shares) == 1:
+            self._encode_share(shares[0])
+            return
         pool = ContextThreadPool(len(shares), thread_name_prefix="encode")
         try:
-            for future in [pool.submit(share, positions) for positions in shares]:
-                stop.wait_for(future)
+            futures = [pool.submit(self._encode_share, share) for share in shares]
+            for future in futures:
+                self.stop.wait_for(future)
         finally:
             pool.shutdown(cancel_futures=True)
-    return [ready[position] for position in range(len(files))]
+
+    def _encode_share(self, positions: range) -> None:
+        with encoder_faults(), image_processes().task(self.stop) as task:
+            task.run("prepare", {"text": self.png_metadata})
+            for position in positions:
+                self.encoded[position] = _encode(task, self.files[position], self.output)
 
 
 @contextmanager
-def encoding() -> Iterator[None]:
-    """Say why an encoder did not come to an end: an encoder of our own pixels dies for want of memory."""
+def encoder_faults() -> Iterator[None]:
+    """Tell the client why an encoder ended: on our own pixels it dies only for lack of memory."""
     try:
         yield
     except TaskFault as fault:
         if fault.reason not in ("died", "memory"):
             raise
         raise OutOfMemory(
-            "the host's memory did not suffice to encode the pictures; ask for smaller or fewer ones"
+            "there was not enough memory to encode the pictures; ask for smaller or fewer pictures"
         ) from fault
 
 
 def _encode(task: ImageTask, file: OutputFile, output: Output) -> EncodedFile:
+    # A node that saves its own file under the name of raw pixels has overwritten them.
     if file.shape is None or file.path.stat().st_size != math.prod(file.shape):
         return _as_saved(task, file, output)
     target = file.path.with_name(f"{file.path.name}.{uuid.uuid4().hex}.encoded")
@@ -127,35 +155,57 @@ def _encode(task: ImageTask, file: OutputFile, output: Output) -> EncodedFile:
         "quality": output.quality,
         "lossless": output.lossless,
     }
-    answer, _ = task.ask("encode", request)
+    answer, _ = task.run("encode", request)
     height, width, _channels = file.shape
     return EncodedFile(
-        file.path.with_suffix(SUFFIXES[answer["format"]]).name,
-        f"image/{answer['format']}",
-        "images",
-        file.node_id,
-        target,
-        width,
-        height,
-        tuple(f"{file.path.name} {warning}" for warning in answer["warnings"]),
+        filename=file.path.with_suffix(SUFFIXES[answer["format"]]).name,
+        mime_type=f"image/{answer['format']}",
+        category="images",
+        node_id=file.node_id,
+        content=target,
+        width=width,
+        height=height,
+        warnings=tuple(f"{file.path.name} {warning}" for warning in answer["warnings"]),
     )
 
 
 def _as_saved(task: ImageTask, file: OutputFile, output: Output) -> EncodedFile:
     with file.path.open("rb") as opened:
-        kind, mime_type = sniff(opened.read(1024))
+        category, mime_type = sniff(opened.read(1024))
+    width: int | None = None
+    height: int | None = None
     warnings = []
-    width = height = None
-    if kind == "images":
-        answer, _ = task.ask("measure", {"source": str(file.path)})
-        width, height = answer["size"] or (None, None)
+    if category == "images":
+        width, height = _measure(task, file.path)
         if output.format and mime_type != f"image/{output.format}":
             warnings.append(f"{file.path.name} is {mime_type}, as node {file.node_id} saved it")
     if not output.metadata:
-        warnings.append(f"{file.path.name} may hold its graph: node {file.node_id} saved it so")
-    return EncodedFile(file.path.name, mime_type, kind, file.node_id, file.path, width, height, tuple(warnings))
+        warnings.append(f"{file.path.name} may contain its workflow, as node {file.node_id} saved it")
+    return EncodedFile(
+        filename=file.path.name,
+        mime_type=mime_type,
+        category=category,
+        node_id=file.node_id,
+        content=file.path,
+        width=width,
+        height=height,
+        warnings=tuple(warnings),
+    )
 
 
-def warnings_of(encoded: Iterable[EncodedFile]) -> list[str]:
-    """Every warning once, in order."""
-    return list(dict.fromkeys(warning for one in encoded for warning in one.warnings))
+def _measure(task: ImageTask, path: Path) -> tuple[int | None, int | None]:
+    """Return width and height of a picture; None if Pillow cannot read it."""
+    answer: dict[str, Any]
+    answer, _ = task.run("measure", {"source": str(path)})
+    if answer["size"] is None:
+        return None, None
+    width, height = answer["size"]
+    return width, height
+
+
+def warnings_of(files: Iterable[EncodedFile]) -> list[str]:
+    """Return the warnings of all files, each once, in order."""
+    warnings: dict[str, None] = {}
+    for file in files:
+        warnings.update(dict.fromkeys(file.warnings))
+    return list(warnings)

@@ -1,49 +1,30 @@
-"""S3-compatible storage: puts files into a bucket and gives links to them.
-
-A service may answer without end, or a byte at a time. So the connections of each upload are watched: an answer
-has a limit in bytes and in seconds, and once the job ends all of its connections are cut.
-"""
+"""Uploads files to S3-compatible storage, and makes links to them."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import io
-import itertools
 import logging
-import re
-import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import boto3
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
-from botocore.awsrequest import (
-    AWSHTTPConnection,
-    AWSHTTPConnectionPool,
-    AWSHTTPSConnection,
-    AWSHTTPSConnectionPool,
-    AWSPreparedRequest,
-    AWSResponse,
-)
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-from pydantic import SecretStr
-from urllib3.exceptions import NewConnectionError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_common.addresses import is_public, resolved
-from comfy_worker.deadline import TICK_S, Stop
-from comfy_worker.errors import DeliveryFailed, InvalidValue, JobCancelled, JobTimedOut, brief
+from comfy_worker.deadline import Stop
+from comfy_worker.errors import DeliveryFailed, JobCancelled, JobTimedOut, brief
 from comfy_worker.logs import ContextThreadPool
 from comfy_worker.response.encode import EncodedFile
-from comfy_worker.s3_location import Bucket, locate
+from comfy_worker.response.s3_connection import BoundedSession, ConnectionWatch
+from comfy_worker.s3_location import Bucket
 
-__all__ = ["Storage", "bucket_of", "job_storage"]
+__all__ = ["S3Uploader"]
 
 log = logging.getLogger(__name__)
 
@@ -52,226 +33,22 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 20.0
 # How long an answer may take, from the last byte sent to the last byte received.
 ANSWER_LIMIT_S = 30.0
-# S3 answers an upload with some hundred bytes, and a failure with some thousand.
-ANSWER_LIMIT_BYTES = 100_000
-CHUNK_BYTES = 1 << 14
-# How long what was uploaded in vain may take to be removed.
+# How long the removal of files may take if the upload as a whole failed.
 REMOVE_LIMIT_S = 10.0
 PARALLEL = 8
 POLL_S = 0.02
-# What an answer that makes no sense can lead to in boto3: a part without an ETag, an upload without an id.
+# What boto3 raises for errors of the service, and for answers that lack a part's ETag or an
+# upload's id.
 FAILURES = (BotoCoreError, ClientError, OSError, LookupError, RuntimeError, TypeError, ValueError)
-# boto3 asks where a bucket is each time that it is redirected, without an end.
-MAX_LOOK_UPS = 2 * PARALLEL
 
 
-@dataclass
-class _Watched:
-    """A connection of an upload.
-
-    Attributes:
-        sock: its socket, as a duplicate: TLS takes the original one away.
-        waits_since: when its last byte was sent, as ``time.monotonic()`` counts; None while it is sending.
-        is_cut: whether it was cut.
-    """
-
-    sock: socket.socket
-    waits_since: float | None
-    is_cut: bool = False
-
-
-class _Watch:
-    """Watches the connections of one upload, and cuts those that must end.
+class S3Uploader:
+    """Uploads files to one bucket. Threads may share it.
 
     Args:
-        stop: when all must end.
-        answer_limit_s: how long an answer may take.
-        public_only: whether only addresses of the public internet may be reached.
-    """
-
-    def __init__(self, stop: Stop, answer_limit_s: float, public_only: bool) -> None:
-        self._stop = stop
-        self._answer_limit_s = answer_limit_s
-        self._public_only = public_only
-        self._lock = threading.Lock()
-        self._watched: list[_Watched] = []
-        self._over = threading.Event()
-        self._asked = threading.local()
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Watch during a block; in the end no connection is left."""
-        thread = threading.Thread(target=self._run, name="upload-watch", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            thread.join()
-
-    def opened(self, connection: Any, sock: socket.socket) -> _Watched:
-        """Watch a connection from now on.
-
-        Raises:
-            NewConnectionError: it may not be.
-        """
-        watched = _Watched(sock.dup(), time.monotonic())
-        with self._lock:
-            self._watched.append(watched)
-        problem = ""
-        if self._over.is_set() or self._stop.is_due:
-            problem = "the upload must end"
-        elif self._public_only and not is_public(sock.getpeername()[0]):
-            problem = "its address is not public"
-        if problem:
-            sock.close()
-            raise NewConnectionError(connection, problem)
-        return watched
-
-    def asked(self, watched: _Watched | None) -> None:
-        """Note the connection by which this thread sends a request."""
-        self._asked.connection = watched
-
-    def check_whole(self) -> None:
-        """Make sure that the answer that this thread read did not end where its connection was cut.
-
-        Raises:
-            TimeoutError: it did.
-        """
-        watched: _Watched | None = self._asked.connection
-        if watched is not None and watched.is_cut:
-            raise TimeoutError("its answer took too long")
-
-    def _run(self) -> None:
-        while not self._over.wait(TICK_S) and not self._stop.is_due:
-            self._cut(time.monotonic() - self._answer_limit_s)
-        while True:
-            # A connection that was being made when the upload ended may still come.
-            self._cut(float("inf"))
-            if self._over.wait(TICK_S):
-                break
-        self._cut(float("inf"))
-
-    def _cut(self, latest: float) -> None:
-        """Cut the connections that wait for an answer since then, or since before; with no limit, all."""
-        with self._lock:
-            late = [
-                one
-                for one in self._watched
-                if latest == float("inf") or (one.waits_since is not None and one.waits_since < latest)
-            ]
-            self._watched = [one for one in self._watched if one not in late]
-        for one in late:
-            one.is_cut = True
-            with one.sock, contextlib.suppress(OSError):  # it has ended by itself
-                one.sock.shutdown(socket.SHUT_RDWR)
-
-
-class _WatchedConnection:
-    """A connection of botocore's whose upload watches it."""
-
-    watch: _Watch
-    _watched: _Watched | None = None
-
-    def _new_conn(self) -> socket.socket:
-        # Not checked by name: whatever the host's name leads to by now is what counts.
-        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
-        self._watched = self.watch.opened(self, sock)
-        return sock
-
-    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        # With this header botocore waits for an interim answer, and reads one that is cut short for ever.
-        kept = {key: value for key, value in (headers or {}).items() if key.lower() != "expect"}
-        self.watch.asked(None)
-        super().request(method, url, body, kept, **options)  # type: ignore[misc]
-
-    def send(self, data: Any) -> None:
-        self.watch.asked(self._watched)
-        if self._watched is not None:
-            self._watched.waits_since = None
-        super().send(data)  # type: ignore[misc]
-        if self._watched is not None:
-            self._watched.waits_since = time.monotonic()
-
-
-class _BoundedSession:
-    """Sends requests as botocore's own session does, and reads no more of an answer than the limit.
-
-    Args:
-        session: botocore's.
-        watch: that of the upload.
-    """
-
-    def __init__(self, session: Any, watch: _Watch) -> None:
-        attributes = {"watch": watch}
-        http_connection = type("_HTTP", (_WatchedConnection, AWSHTTPConnection), attributes)
-        https_connection = type("_HTTPS", (_WatchedConnection, AWSHTTPSConnection), attributes)
-        pools = {
-            "http": type("_HTTPPool", (AWSHTTPConnectionPool,), {"ConnectionCls": http_connection}),
-            "https": type("_HTTPSPool", (AWSHTTPSConnectionPool,), {"ConnectionCls": https_connection}),
-        }
-        # botocore has no open way to say how a connection is made; those by a proxy take it from the session.
-        session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = pools
-        self._session = session
-        self._watch = watch
-        self._look_ups = itertools.count()
-
-    def send(self, request: AWSPreparedRequest) -> AWSResponse:
-        """Send a request and read its answer."""
-        if request.method == "HEAD" and next(self._look_ups) >= MAX_LOOK_UPS:
-            raise HTTPClientError(error="it redirects again and again")
-        request.stream_output = True  # botocore leaves the body alone
-        response = self._session.send(request)
-        try:
-            content = _bounded(response.raw)
-            self._watch.check_whole()
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise HTTPClientError(error=error) from error
-        return _ReadResponse(response, content)
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._session.close()
-
-
-class _ReadResponse(AWSResponse):  # type: ignore[misc]
-    """An answer whose body was read."""
-
-    def __init__(self, response: AWSResponse, content: bytes) -> None:
-        super().__init__(response.url, response.status_code, response.headers, response.raw)
-        self._content = content
-
-
-def _bounded(raw: Any) -> bytes:
-    """The body of an answer.
-
-    Raises:
-        ValueError: it is larger than an answer of S3 can be.
-    """
-    # urllib3's own reader takes a line of any length where a chunk begins; that of Python has a limit.
-    response: http.client.HTTPResponse = raw._original_response
-    body = bytearray()
-    try:
-        while chunk := response.read1(CHUNK_BYTES):
-            body += chunk
-            if len(body) > ANSWER_LIMIT_BYTES:
-                raise ValueError(f"its answer has more than {ANSWER_LIMIT_BYTES:,} bytes")
-        if response.length:
-            raise http.client.IncompleteRead(bytes(body), response.length)
-    except BaseException:
-        raw.close()
-        raise
-    raw.release_conn()
-    return bytes(body)
-
-
-class Storage:
-    """One bucket; may be shared by threads.
-
-    Args:
-        bucket: which, and who asks.
-        read_timeout_s: how long the service may be silent before the request is tried again.
-        answer_limit_s: how long an answer may take, silent or not.
+        bucket: the bucket and its credentials.
+        read_timeout_s: how long the service may be silent before the request is sent again.
+        answer_limit_s: how long an answer may take in all.
         public_only: whether only addresses of the public internet may be reached.
     """
 
@@ -296,12 +73,13 @@ class Storage:
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=read_timeout_s,
-            # Services other than AWS know no trailing checksums.
+            # Services other than AWS do not understand trailing checksums.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            proxies={} if public_only else None,  # they would resolve the name themselves
+            # A proxy would resolve the host itself, and so reach private addresses.
+            proxies={} if public_only else None,
         )
-        self._lock = threading.Lock()  # a session makes one client at a time
+        self._lock = threading.Lock()  # boto3 sessions are not safe for threads
         self._signer = self._new_client()
 
     def _new_client(self) -> Any:
@@ -315,41 +93,44 @@ class Storage:
 
     @contextmanager
     def _client(self, stop: Stop) -> Iterator[Any]:
-        """A client whose connections are watched, and end with the block."""
+        """Make a client whose connections are watched, and end when the block is left."""
         client = self._new_client()
-        watch = _Watch(stop, self._answer_limit_s, self._public_only)
-        client._endpoint.http_session = _BoundedSession(client._endpoint.http_session, watch)
+        watch = ConnectionWatch(stop, self._answer_limit_s, self._public_only)
+        client._endpoint.http_session = BoundedSession(client._endpoint.http_session, watch)
         with watch.running(), contextlib.closing(client):
             yield client
 
     def upload(self, files: Mapping[str, EncodedFile], stop: Stop | None = None) -> dict[str, str]:
-        """Put files into the bucket, in parallel, streamed from where they lie: all of them, or none.
+        """Upload files in parallel: all of them or none.
+
+        Files on the disk are streamed, not read into memory.
 
         Args:
             files: by key.
-            stop: when to give up; None: never. What is in the bucket by then is removed, be it a little later.
+            stop: when to give up; None: never. Files that were uploaded by then are removed in the
+                background.
 
         Returns:
-            By key, the link: signed, or behind the bucket's public URL.
+            The links by key: signed, or below the bucket's public URL.
 
         Raises:
-            DeliveryFailed: the service refused one, or did not answer, also when asked again.
+            DeliveryFailed: the service rejected a file, or did not answer, in every attempt.
             JobCancelled: ``stop`` was due.
             JobTimedOut: ``stop`` was due.
         """
         stop = stop or Stop()
         pool = ContextThreadPool(1, thread_name_prefix="upload")
-        work = pool.submit(self._put, files, stop)
+        upload = pool.submit(self._upload_all, files, stop)
         pool.shutdown(wait=False)
-        stop.wait_for(work)
+        stop.wait_for(upload)
         return {key: self.link(key) for key in files}
 
-    def _put(self, files: Mapping[str, EncodedFile], stop: Stop) -> None:
+    def _upload_all(self, files: Mapping[str, EncodedFile], stop: Stop) -> None:
         config = TransferConfig(max_concurrency=PARALLEL)
         try:
             with self._client(stop) as client, create_transfer_manager(client, config) as transfers:
                 uploads = [
-                    transfers.upload(_source(file), self.bucket.name, key, extra_args=_headers(file))
+                    transfers.upload(_source(file), self.bucket.name, key, _headers(file))
                     for key, file in files.items()
                 ]
                 while not all(upload.done() for upload in uploads):
@@ -364,14 +145,14 @@ class Storage:
             self._remove(files)
             log.warning("upload failed: %s", error, extra={"action": "storage.failed"})
             raise DeliveryFailed(
-                f"the storage at {self.bucket.endpoint_url} did not take the files into bucket "
-                f"'{self.bucket.name}'; see its answer in the details, and check its settings or ask for "
-                "output.delivery base64",
+                f"the storage at {self.bucket.endpoint_url} did not accept the files for bucket "
+                f"'{self.bucket.name}'; the details contain its answer: check its settings, or ask "
+                "for output.delivery base64",
                 [{"problem": brief(error, 500), "exception_type": type(error).__name__}],
             ) from error
 
     def link(self, key: str) -> str:
-        """Where a key can be downloaded: signed, or behind the bucket's public URL."""
+        """Return the URL that downloads a key: signed, or below the bucket's public URL."""
         if self.bucket.public_url:
             return f"{self.bucket.public_url.rstrip('/')}/{quote(key)}"
         link: str = self._signer.generate_presigned_url(
@@ -381,8 +162,8 @@ class Storage:
         )
         return link
 
-    def _remove(self, keys: Mapping[str, Any]) -> None:
-        """Remove what was uploaded, as far as the service lets it be done soon."""
+    def _remove(self, keys: Iterable[str]) -> None:
+        """Remove uploaded files; gives up after a while, since a silent service may not block."""
         stop = Stop(timeout_s=REMOVE_LIMIT_S)
         try:
             with self._client(stop) as client:
@@ -390,80 +171,22 @@ class Storage:
                     stop.check()
                     client.delete_object(Bucket=self.bucket.name, Key=key)
         except (*FAILURES, JobTimedOut) as error:
-            log.warning("could not remove what was uploaded: %s", error, extra={"action": "storage.not_removed"})
+            log.warning(
+                "could not remove the uploaded files: %s",
+                error,
+                extra={"action": "storage.not_removed"},
+            )
 
 
 def _source(file: EncodedFile) -> str | io.BytesIO:
-    return io.BytesIO(file.content) if isinstance(file.content, bytes) else str(file.content)
+    if isinstance(file.content, bytes):
+        return io.BytesIO(file.content)
+    return str(file.content)
 
 
 def _headers(file: EncodedFile) -> dict[str, str]:
-    plain = file.filename.isascii() and '"' not in file.filename and "\\" not in file.filename
-    name = f'filename="{file.filename}"' if plain else f"filename*=UTF-8''{quote(file.filename)}"
+    is_plain = file.filename.isascii() and not set(file.filename) & {'"', "\\"}
+    name = f"filename*=UTF-8''{quote(file.filename)}"
+    if is_plain:
+        name = f'filename="{file.filename}"'
     return {"ContentType": file.mime_type, "ContentDisposition": f"inline; {name}"}
-
-
-ENDPOINT = "s3Config.endpointUrl"
-# Every storage's keys have this form; a longer text is a mistake, or an attack on the worker's memory.
-CREDENTIAL = re.compile(r"[!-~]{1,512}")
-
-
-def job_storage(s3_config: object, *, allow_private: bool) -> Storage:
-    """The storage of a job.
-
-    Args:
-        s3_config: RunPod's ``{accessId, accessSecret, bucketName, endpointUrl}``.
-        allow_private: whether addresses that are not public may be reached.
-
-    Raises:
-        InvalidValue: a key is missing or makes no sense, or the endpoint has an address that is not public.
-    """
-    bucket = bucket_of(s3_config)
-    if not allow_private:
-        _check_public(bucket.endpoint_url)
-    try:
-        return Storage(bucket, public_only=not allow_private)
-    except (BotoCoreError, ValueError):
-        raise InvalidValue(
-            f"{ENDPOINT} should be a URL such as https://s3.eu-central-1.amazonaws.com", [{"key": ENDPOINT}]
-        ) from None
-
-
-def bucket_of(s3_config: object) -> Bucket:
-    """Read an ``s3Config``; argument and error as above."""
-    given = s3_config if isinstance(s3_config, dict) else {}
-    wanted = ("accessId", "accessSecret", "endpointUrl")
-    missing = [key for key in wanted if not (isinstance(given.get(key), str) and given[key])]
-    if missing or not isinstance(given.get("bucketName", ""), str):
-        raise InvalidValue(
-            f"s3Config must be an object with {', '.join(wanted)} and bucketName, each some text",
-            [{"key": f"s3Config.{key}", "problem": "is missing"} for key in missing],
-        )
-    wrong = [key for key in ("accessId", "accessSecret") if not CREDENTIAL.fullmatch(given[key])]
-    if wrong:
-        raise InvalidValue(
-            f"s3Config.{wrong[0]} must be at most 512 letters, digits and signs without blanks; copy it anew "
-            "from your storage's settings",
-            [{"key": f"s3Config.{key}", "problem": "does not have the form of a key"} for key in wrong],
-        )
-    try:
-        place = locate(given["endpointUrl"], given.get("bucketName", ""))
-    except ValueError as error:
-        raise InvalidValue(f"{ENDPOINT} {error}", [{"key": ENDPOINT}]) from None
-    secret = SecretStr(given["accessSecret"])
-    return Bucket(access_key_id=given["accessId"], secret_access_key=secret, **place)
-
-
-def _check_public(endpoint_url: str) -> None:
-    url = urlsplit(endpoint_url)
-    host = url.hostname or ""
-    try:
-        addresses = resolved(host, url.port or 443)
-    except OSError:
-        raise InvalidValue(f"{ENDPOINT}: there is no host {host}; check it", [{"key": ENDPOINT}]) from None
-    if not all(map(is_public, addresses)):
-        raise InvalidValue(
-            f"{ENDPOINT}: {host} has an address that is not public, which this worker puts nothing into; "
-            "use storage on the internet, or set ALLOW_PRIVATE_URLS",
-            [{"key": ENDPOINT}],
-        )

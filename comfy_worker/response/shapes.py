@@ -12,8 +12,8 @@ from typing import Any
 
 from comfy_worker.errors import NoOutput
 from comfy_worker.request.dialect_names import a1111_sampler
-from comfy_worker.request.schema import Response
 from comfy_worker.response.schema import Media, Result
+from comfy_worker.response_formats import ResponseFormat
 
 __all__ = ["model_list", "options_answer", "shape"]
 
@@ -24,7 +24,7 @@ NOT_ECHOED = {
 }
 
 
-def shape(result: Result, response: Response, asked: Mapping[str, Any]) -> Any:
+def shape(result: Result, response: ResponseFormat, asked: Mapping[str, Any]) -> Any:
     """Give a result the shape that was asked for.
 
     Args:

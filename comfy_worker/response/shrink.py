@@ -1,4 +1,4 @@
-"""Makes still pictures smaller, so that a result fits: lower quality first, then fewer pixels."""
+"""Makes still pictures smaller until the result fits: lower quality first, then fewer pixels."""
 
 from __future__ import annotations
 
@@ -7,71 +7,78 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 from comfy_worker.deadline import Stop
-from comfy_worker.image_processes import ImageTask, image_processes
-from comfy_worker.response.encode import SUFFIXES, EncodedFile, encoding
+from comfy_worker.imaging.processes import ImageTask, image_processes
+from comfy_worker.response.encode import SUFFIXES, EncodedFile, encoder_faults
 
-__all__ = ["base64_size", "shrunk"]
+__all__ = ["base64_size", "shrink_steps"]
 
-# Quality, and by how much each side is scaled.
+# Quality, and the scale of each side.
 STEPS = ((90, 1.0), (75, 1.0), (60, 1.0), (60, 0.75), (60, 0.5), (60, 0.25))
 
 
-def shrunk(files: Sequence[EncodedFile], room: int, stop: Stop) -> Iterator[tuple[str, list[EncodedFile]]]:
-    """The files, smaller and smaller; what is no still picture stays as it is.
+def shrink_steps(files: Sequence[EncodedFile], limit: int, stop: Stop) -> Iterator[tuple[str, list[EncodedFile]]]:
+    """Yield the files again and again, each time smaller. Only still pictures are changed.
 
     Args:
-        files: ready to be delivered.
-        room: bytes of base64 that fit; a step is left once its files have more together.
+        files: ready for delivery.
+        limit: how many bytes of base64 fit. A step whose files take more is not yielded.
         stop: when to give up.
 
     Yields:
-        What was done, in words, and the files: WebP where a picture is one or has transparency, else JPEG.
+        The format in words, and the files. A WebP stays one, transparency becomes WebP, all else
+        JPEG.
 
     Raises:
         JobCancelled: ``stop`` was due.
         JobTimedOut: ``stop`` was due.
-        OutOfMemory: the host's memory did not suffice.
+        OutOfMemory: an encoder ran out of memory.
     """
-    fixed = sum(base64_size(file.size) for file in files if not _is_picture(file))
-    if fixed > room or not any(_is_picture(file) for file in files):
+    others = [file for file in files if not _is_picture(file)]
+    if len(others) == len(files) or sum(base64_size(file.size) for file in others) > limit:
         return
     for quality, scale in STEPS:
-        with encoding(), image_processes().task(stop) as task:
-            smaller = _step(task, files, quality, scale, room)
-        if smaller is not None:
-            size = "" if scale == 1 else f" and {scale:.0%} of their width and height"
-            yield f"JPEG or WebP of quality {quality}{size}", smaller
+        with encoder_faults(), image_processes().task(stop) as task:
+            smaller = _shrink_all(task, files, quality, scale, limit)
+        if smaller is None:
+            continue
+        description = f"JPEG or WebP of quality {quality}"
+        if scale != 1:
+            description += f" and {scale:.0%} of their width and height"
+        yield description, smaller
 
 
 def base64_size(size: int) -> int:
-    """How many characters of base64 so many bytes take."""
+    """Return how many characters of base64 encode so many bytes."""
     return (size + 2) // 3 * 4
 
 
 def _is_picture(file: EncodedFile) -> bool:
-    return file.kind == "images" and file.width is not None
+    # Pictures that Pillow cannot read, such as SVG, have no width.
+    return file.category == "images" and file.width is not None
 
 
-def _step(
-    task: ImageTask, files: Sequence[EncodedFile], quality: int, scale: float, room: int
+def _shrink_all(
+    task: ImageTask, files: Sequence[EncodedFile], quality: int, scale: float, limit: int
 ) -> list[EncodedFile] | None:
-    """The files of one step; None where they are too large together."""
-    smaller, size = [], 0
+    """Return the files of one step, or None as soon as they are too large together."""
+    smaller = []
+    total = 0
     for file in files:
-        done = _smaller(task, file, quality, scale) if _is_picture(file) else file
-        smaller.append(done)
-        size += base64_size(done.size)
-        if size > room:
+        if _is_picture(file):
+            file = _shrink(task, file, quality, scale)
+        smaller.append(file)
+        total += base64_size(file.size)
+        if total > limit:
             return None
     return smaller
 
 
-def _smaller(task: ImageTask, file: EncodedFile, quality: int, scale: float) -> EncodedFile:
+def _shrink(task: ImageTask, file: EncodedFile, quality: int, scale: float) -> EncodedFile:
     request = {"quality": quality, "scale": scale, "source": None}
     if isinstance(file.content, Path):
-        answer, blocks = task.ask("shrink", {**request, "source": str(file.content)})
+        answer, blocks = task.run("shrink", {**request, "source": str(file.content)})
     else:
-        answer, blocks = task.ask("shrink", request, file.content)
+        answer, blocks = task.run("shrink", request, file.content)
     if not answer["still"]:
         return file
     width, height = answer["size"]

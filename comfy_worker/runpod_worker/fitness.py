@@ -1,6 +1,7 @@
-"""What must hold before a worker takes its first job; the SDK runs these checks, and ends the worker if one fails.
+"""Checks that this container can work, before the worker takes its first job.
 
-Owns what counts as a container that cannot work. Takes seconds at most, while ComfyUI boots; imports no torch.
+The SDK runs these checks while ComfyUI boots, and ends the worker if one fails. They take seconds
+at most, so none of them imports torch.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ DRIVER = "libcuda.so.1"
 
 
 class Unfit(Exception):
-    """This container cannot work; its text says why and what to do."""
+    """This container cannot work; the text says why and what to do."""
 
 
 def fitness_checks(settings: Settings, environ: Mapping[str, str]) -> list[Callable[[], None]]:
-    """The checks, each raising :class:`Unfit`; they are told by their names.
+    """List the checks; each raises :class:`Unfit`, and the SDK logs its name.
 
     Args:
-        settings: the worker's.
-        environ: what RunPod set: ``RUNPOD_GPU_COUNT``.
+        settings: the worker's settings.
+        environ: the environment, where RunPod sets ``RUNPOD_GPU_COUNT``.
     """
 
     def gpu() -> None:
@@ -51,7 +52,8 @@ def fitness_checks(settings: Settings, environ: Mapping[str, str]) -> list[Calla
         try:
             _in_time(lambda: version_in(settings.comfyui_dir), f"the folder {settings.comfyui_dir}")
         except SetupError as error:
-            raise Unfit(f"{error}; set COMFYUI_DIR to a whole ComfyUI, or build the image anew") from None
+            remedy = "set COMFYUI_DIR to a complete ComfyUI, or rebuild the image"
+            raise Unfit(f"{error}; {remedy}") from None
 
     def model_folders() -> None:
         roots = _in_time(lambda: settings.model_roots, f"the network volume {settings.volume}")
@@ -60,7 +62,10 @@ def fitness_checks(settings: Settings, environ: Mapping[str, str]) -> list[Calla
     def free_disk() -> None:
         try:
             temporary = Path(tempfile.gettempdir())
-            _in_time(lambda: ensure_disk(temporary, settings.min_free_disk_mb), f"the folder {temporary}")
+            _in_time(
+                lambda: ensure_disk(temporary, settings.min_free_disk_mb),
+                f"the folder {temporary}",
+            )
         except DiskFull as error:
             raise Unfit(str(error)) from None
 
@@ -68,10 +73,10 @@ def fitness_checks(settings: Settings, environ: Mapping[str, str]) -> list[Calla
 
 
 def check_gpu(expected: str, *, present: bool | None = None, driver: str = DRIVER, torch_cuda: str = "") -> None:
-    """Check that the GPU is there and that its driver runs torch's CUDA.
+    """Check that there is a GPU and that its driver runs torch's CUDA.
 
     Args:
-        expected: how many GPUs RunPod says there are; empty where it does not say.
+        expected: how many GPUs RunPod says there are; empty if it does not say.
         present: whether this machine shows a GPU; looked up if absent.
         driver: NVIDIA's driver library.
         torch_cuda: the CUDA version that torch is built for, such as 12.8; looked up if empty.
@@ -81,12 +86,12 @@ def check_gpu(expected: str, *, present: bool | None = None, driver: str = DRIVE
     """
     if not (has_accelerator() if present is None else present):
         if expected.isdecimal() and int(expected) > 0:
-            raise Unfit(f"RunPod gave this worker {expected} GPU, and none is seen; have it replaced")
+            raise Unfit(f"RunPod gave this worker {expected} GPU, but none is visible; replace the worker")
         return
     torch_cuda = torch_cuda or _torch_cuda()
-    if not torch_cuda:  # built for another maker's GPUs
+    if not torch_cuda:  # torch is built for GPUs that are not NVIDIA's
         return
-    newest = _in_time(lambda: _driver_cuda(driver), "the GPU's driver", "have the worker replaced")
+    newest = _in_time(lambda: _driver_cuda(driver), "the GPU's driver", "replace the worker")
     if not cuda_driver.runs(newest // 1000, torch_cuda):
         raise Unfit(
             f"the GPU's driver runs CUDA up to {newest // 1000}.{newest % 1000 // 10}, and torch is built for "
@@ -95,13 +100,13 @@ def check_gpu(expected: str, *, present: bool | None = None, driver: str = DRIVE
 
 
 def check_model_folders(roots: list[Path]) -> None:
-    """Check that the folders of models can be listed; a network volume that has gone away hangs or fails.
+    """Check that the folders of models can be listed; a detached network volume hangs or fails.
 
     Args:
-        roots: those that are not there do not count, but one must be.
+        roots: the folders. Some may be missing, but not all.
 
     Raises:
-        Unfit: one cannot be listed, or none is there.
+        Unfit: a folder cannot be listed, or all are missing.
     """
     problems: dict[Path, str] = {}
     with suppress(Unfit):
@@ -115,7 +120,7 @@ def check_model_folders(roots: list[Path]) -> None:
 
 
 def _in_time(work: Callable[[], T], name: str, remedy: str = "mend the volume, or detach it") -> T:
-    """Do something that may never return; the thread that does it is then left to itself.
+    """Call a function that may never return, in a thread that is then abandoned.
 
     Raises:
         Unfit: it did not return within :data:`ANSWER_S`.
@@ -140,7 +145,7 @@ def _in_time(work: Callable[[], T], name: str, remedy: str = "mend the volume, o
 
 
 def _listed(root: Path) -> str:
-    """What is wrong with a folder; empty where nothing is."""
+    """Say why a folder cannot be listed; empty if it can."""
     try:
         next(iter(root.iterdir()), None)
     except FileNotFoundError:
@@ -151,21 +156,21 @@ def _listed(root: Path) -> str:
 
 
 def _torch_cuda() -> str:
-    """The CUDA version that torch is built for, read without importing it; empty where it needs none."""
+    """Read the CUDA version that torch is built for, without importing it; empty for none."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
-        raise Unfit("torch is not installed; build the image anew")
-    said = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
-    found = re.search(r"^cuda\b.*= '([\d.]+)'", said, re.MULTILINE)
+        raise Unfit("torch is not installed; rebuild the image")
+    source = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    found = re.search(r"^cuda\b.*= '([\d.]+)'", source, re.MULTILINE)
     return found[1] if found else ""
 
 
 def _driver_cuda(library: str) -> int:
-    """The newest CUDA that the driver runs, as ``12080`` for 12.8."""
+    """Ask the driver for the newest CUDA that it runs; 12080 means 12.8."""
     try:
         cuda = ctypes.CDLL(library)
     except OSError as error:
-        raise Unfit(f"there is a GPU and no driver for it: {error}; have the worker replaced") from None
+        raise Unfit(f"there is a GPU but no driver for it: {error}; replace the worker") from None
     version, count = ctypes.c_int(), ctypes.c_int()
     for call, argument in (
         (cuda.cuDriverGetVersion, ctypes.byref(version)),
@@ -173,7 +178,7 @@ def _driver_cuda(library: str) -> int:
         (cuda.cuDeviceGetCount, ctypes.byref(count)),
     ):
         if code := call(argument):
-            raise Unfit(f"the GPU's driver does not work: CUDA error {code}; have the worker replaced")
+            raise Unfit(f"the GPU's driver does not work: CUDA error {code}; replace the worker")
     if not count.value:
-        raise Unfit("the GPU's driver knows no GPU; have the worker replaced")
+        raise Unfit("the GPU's driver finds no GPU; replace the worker")
     return version.value

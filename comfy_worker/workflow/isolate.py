@@ -1,4 +1,7 @@
-"""What saving nodes are told in the graph that is queued: where they write, and which class serves them."""
+"""Keeps the outputs of jobs apart: each job's saving nodes write into a folder of its own.
+
+For results as raw pixels, saving nodes are replaced by a node of ours that does not encode.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,19 @@ from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.node_defs import NodeClass, NodeDefs
 from comfy_worker.workflow.tracing import Graph, literal_place
 
-__all__ = ["RAW_OUTPUT", "into_folder", "output_folders", "serve_raw"]
+__all__ = ["RAW_OUTPUT", "isolate_outputs", "output_folders", "replace_save_nodes"]
 
 RAW_OUTPUT = "ComfyWorkerOutput"
-# By the class that it serves: the folder it writes to, and the prefix where the class takes none.
-SERVED = {
+# By class that our node replaces: the folder that it writes to, and its default prefix.
+REPLACED = {
     "SaveImage": ("output", "ComfyUI"),
     "PreviewImage": ("temp", "ComfyUI_temp"),
     "SaveImageWebsocket": ("output", "ComfyUI"),
 }
 
-# Classes that hold their prefix elsewhere, first the input that is to be told the folder. ComfyUI does not keep
-# datasets below its output folder, so that all of these must be texts that can be looked at.
-NAMES = {
+# Inputs that hold the prefix in classes that do not name it filename_prefix. The job's folder goes
+# into the first. ComfyUI lets datasets leave its output folder, so all of these must be literals.
+PREFIX_INPUTS = {
     "SaveLoRA": ("prefix",),
     "SaveImageDataSetToFolder": ("folder_name", "filename_prefix"),
     "SaveImageTextDataSetToFolder": ("folder_name", "filename_prefix"),
@@ -31,110 +34,128 @@ NAMES = {
     "LoadTrainingDataset": ("folder_name",),
 }
 
-# The folder of nodes that have one beside their prefix. These words and no word mean the output folder.
+# An input for a folder beside the prefix, and its values that mean the output folder.
 OWN_FOLDER = "output_path"
 NO_FOLDER = ("", ".", "./", "none", "None")
 # What a node replaces in a path: ComfyUI's ``%date:...%``, ``[time(...)]`` of WAS.
 VARIABLE = ("%", "[")
 
-# What a file's name may have where a node's counter and extension are to follow, and a whole prefix.
+# Limits of a file name, which a counter and an extension will follow, and of a prefix.
 NAME_BYTES, PREFIX_BYTES = 200, 2000
 
 
-def serve_raw(workflow: Workflow, defs: NodeDefs) -> Workflow:
-    """The workflow with the nodes that would encode pictures replaced by the one of ours that does not.
+def replace_save_nodes(workflow: Workflow, defs: NodeDefs) -> Workflow:
+    """Replace nodes that would encode pictures by our own, which keeps raw pixels.
 
-    Ids, titles and links stay. Where this ComfyUI lacks our node, so does the workflow.
+    Ids, titles and links stay. Where this ComfyUI lacks our node, the workflow stays as it is.
 
     Args:
-        workflow: stays as it is.
-        defs: the node classes that there are.
+        workflow: is not changed.
+        defs: the node classes that this ComfyUI has.
     """
     if RAW_OUTPUT not in defs:
         return workflow
-    served = dict(workflow)
+    replaced = dict(workflow)
     for node_id, node in workflow.items():
-        if node["class_type"] in SERVED:
-            kind, prefix = SERVED[node["class_type"]]
-            inputs = {"filename_prefix": prefix, **node["inputs"], "kind": kind}
-            served[node_id] = {**node, "class_type": RAW_OUTPUT, "inputs": inputs}
-    return served
+        if node["class_type"] in REPLACED:
+            folder_type, prefix = REPLACED[node["class_type"]]
+            inputs = {"filename_prefix": prefix, **node["inputs"], "kind": folder_type}
+            replaced[node_id] = {**node, "class_type": RAW_OUTPUT, "inputs": inputs}
+    return replaced
 
 
-def into_folder(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
-    """The workflow with every ``filename_prefix`` below the job's own folder.
+def isolate_outputs(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
+    """Put every ``filename_prefix`` below the job's own folder.
 
-    That keeps jobs apart, and a saving node from being taken for cached while its file is gone. An output node
-    without such a prefix is told the folder by an input that ComfyUI minds only where it looks for cached results.
-    So is a node that sees more of its job than its inputs, or that calls a paid service: what it made of one job
-    must not be taken for what it would make of another.
+    This keeps jobs apart. It also makes ComfyUI run a saving node again whose file is gone. An output
+    node without such a prefix gets the folder in an input that only ComfyUI's cache looks at. So does
+    a node that sees more of its job than its inputs, or that calls a paid service: its result belongs
+    to one job.
 
     Args:
-        workflow: stays as it is.
-        folder: a name, without slashes.
-        defs: the node classes that there are.
+        workflow: is not changed.
+        folder: the name of the job's folder, without slashes.
+        defs: the node classes that this ComfyUI has.
 
     Raises:
-        InvalidValue: a prefix that is absolute, climbs with ``..`` or can be no file's name, or a dataset's
-            folder that is computed.
+        InvalidValue: a prefix is absolute, climbs with ``..`` or is not a valid file name; or the
+            folder of a dataset is computed.
     """
-    moved, graph = dict(workflow), Graph(workflow, defs)
+    moved = dict(workflow)
+    graph = Graph(workflow, defs)
     for node_id, node in workflow.items():
-        names = NAMES.get(node["class_type"], ("filename_prefix",))
-        for name in names:
-            text = node["inputs"].get(name)
-            is_data = text is not None and node["class_type"] in NAMES
-            literal = None if is_data or text is None else literal_place(graph, Input(node_id, name))
-            if literal is not None:
-                text = graph.value(literal)
-            if not _stays(text) if isinstance(text, str) else is_data:
-                raise InvalidValue(
-                    f"{name} of node {node_id} must be a text that stays in the output folder, with at most "
-                    f"{NAME_BYTES} bytes a name, not '{brief(text)}'",
-                    [{"node_id": node_id, "input": name, "given": brief(text)}],
-                )
-        own_folder = _own_folder(node_id, node["inputs"])
-        first = node["inputs"].get(names[0])
-        if own_folder is not None:
-            changed = {OWN_FOLDER: f"{folder}/{own_folder}"}
-        elif isinstance(first, str):
-            # A prefix that names nothing would make the folder itself the name.
-            changed = {names[0]: f"{folder}/{first if first.strip('./') else 'ComfyUI'}"}
-        elif node["class_type"] in defs and _is_own(defs[node["class_type"]]):
-            changed = {"comfy_worker_folder": folder}
-        else:
-            continue
-        moved[node_id] = {**node, "inputs": {**node["inputs"], **changed}}
+        _check_prefixes(graph, node_id, node)
+        changed = _isolating_inputs(node_id, node, folder, defs)
+        if changed:
+            moved[node_id] = {**node, "inputs": {**node["inputs"], **changed}}
     return moved
 
 
+def _prefix_inputs(node: Mapping[str, Any]) -> tuple[str, ...]:
+    """The inputs that hold the prefix of a node's files."""
+    return PREFIX_INPUTS.get(node["class_type"], ("filename_prefix",))
+
+
+def _check_prefixes(graph: Graph, node_id: str, node: Mapping[str, Any]) -> None:
+    """Reject prefixes that lead out of the output folder."""
+    for name in _prefix_inputs(node):
+        text = node["inputs"].get(name)
+        is_data = text is not None and node["class_type"] in PREFIX_INPUTS
+        if not is_data:
+            literal = literal_place(graph, Input(node_id, name))
+            if literal is not None:
+                text = graph.value(literal)
+        is_bad = not _stays(text) if isinstance(text, str) else is_data
+        if is_bad:
+            raise InvalidValue(
+                f"{name} of node {node_id} must be a text that stays in the output folder, with at "
+                f"most {NAME_BYTES} bytes a name, not '{brief(text)}'",
+                [{"node_id": node_id, "input": name, "given": brief(text)}],
+            )
+
+
+def _isolating_inputs(node_id: str, node: Mapping[str, Any], folder: str, defs: NodeDefs) -> dict[str, str]:
+    """The inputs that put a node's files into the job's folder; none for a node without files."""
+    own_folder = _own_folder(node_id, node["inputs"])
+    if own_folder is not None:
+        return {OWN_FOLDER: f"{folder}/{own_folder}"}
+    name = _prefix_inputs(node)[0]
+    prefix = node["inputs"].get(name)
+    if isinstance(prefix, str):
+        # An empty prefix would make the folder itself the name.
+        return {name: f"{folder}/{prefix if prefix.strip('./') else 'ComfyUI'}"}
+    if node["class_type"] in defs and _is_own(defs[node["class_type"]]):
+        return {"comfy_worker_folder": folder}
+    return {}
+
+
 def output_folders(workflow: Workflow, folder: str) -> list[str]:
-    """The folders below ComfyUI's output folder that must be there before a workflow runs.
+    """List the folders below ComfyUI's output folder that must exist before a workflow runs.
 
     Nodes of some packs join their prefix to the output folder themselves and make no folder for it.
 
     Args:
-        workflow: as :func:`into_folder` gives it.
-        folder: the job's.
+        workflow: the result of :func:`isolate_outputs`.
+        folder: the name of the job's folder.
     """
-    found = {folder: None}
+    folders = {folder: None}
     for node in workflow.values():
-        names = NAMES.get(node["class_type"], ("filename_prefix",))
-        own_folder, prefix = node["inputs"].get(OWN_FOLDER), node["inputs"].get(names[0])
+        own_folder = node["inputs"].get(OWN_FOLDER)
+        prefix = node["inputs"].get(_prefix_inputs(node)[0])
         path = prefix if isinstance(prefix, str) else ""
         if isinstance(own_folder, str) and own_folder.startswith(f"{folder}/"):
             path = f"{own_folder}/{path}"
         if path.startswith(f"{folder}/"):
             parts = list(_without_variables(path.split("/")[:-1]))
-            found["/".join(parts)] = None
-    return list(found)
+            folders["/".join(parts)] = None
+    return list(folders)
 
 
 def _own_folder(node_id: str, inputs: Mapping[str, Any]) -> str | None:
-    """The folder that a node has beside its prefix; None where it is the output folder itself.
+    """The folder that a node has beside its prefix; None for the output folder itself.
 
     Raises:
-        InvalidValue: it leads out of the output folder.
+        InvalidValue: the folder leads out of the output folder.
     """
     path = inputs.get(OWN_FOLDER)
     if not isinstance(path, str) or path in NO_FOLDER:
@@ -148,7 +169,7 @@ def _own_folder(node_id: str, inputs: Mapping[str, Any]) -> str | None:
 
 
 def _without_variables(parts: list[str]) -> Iterator[str]:
-    """The first parts of a path, as far as they are what the node will write to."""
+    """The first parts of a path, up to one that the node will replace."""
     for part in parts:
         if any(sign in part for sign in VARIABLE):
             return
@@ -156,15 +177,16 @@ def _without_variables(parts: list[str]) -> Iterator[str]:
 
 
 def _stays(prefix: str) -> bool:
-    """Whether files can be named so below a folder."""
+    """Whether a prefix is valid and stays below its folder."""
     try:
         name = prefix.encode()
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
-    fits = len(name) <= PREFIX_BYTES and all(len(part) <= NAME_BYTES for part in name.split(b"/"))
+    longest_part = max(map(len, name.split(b"/")))
+    fits = len(name) <= PREFIX_BYTES and longest_part <= NAME_BYTES
     return fits and b"\0" not in name and not climbs(prefix)
 
 
 def _is_own(declared: NodeClass) -> bool:
-    """Whether what a node of this class did is good for its own job only."""
+    """Whether the result of a node of this class belongs to one job only."""
     return declared.is_output or declared.is_api or declared.sees_job

@@ -1,6 +1,6 @@
 """Draws docs/architecture.svg: which package imports which, read from the imports themselves.
 
-Run it from the repository: ``python3 docs/tools/draw_architecture.py``. CI runs it and fails if the file changes.
+Run it with ``.venv/bin/python -m docs.tools.draw_architecture``. CI runs it and fails if the file changes.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 PICTURE = REPO / "docs" / "architecture.svg"
 
-# What each box of the picture stands for, from the top row to the bottom row. A row imports from rows below it.
+# The boxes, from the top row to the bottom row. A row imports from rows below it. An empty name
+# leaves a gap, so that fewer arrows pass behind a box.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("handler", "comfy_setup"),
-    ("comfy_worker.runpod_worker", "comfy_local"),
-    ("comfy_worker.runner",),
-    ("comfy_worker.planning", "comfy_worker.response"),
-    ("comfy_worker.inputs", "comfy_worker.models", "comfy_worker.comfyui"),
-    ("comfy_worker.request", "comfy_worker.workflow"),
+    ("", "handler", "", "comfy_setup"),
+    ("comfy_worker.runpod_worker", "", "", "comfy_local"),
+    ("", "comfy_worker.runner", "", ""),
+    ("", "", "comfy_worker.response", ""),
+    ("comfy_worker.planning", "", "", ""),
+    ("", "comfy_worker.models", "", "comfy_worker.comfyui"),
+    ("comfy_worker.request", "", "comfy_worker.workflow", ""),
+    ("", "comfy_worker.inputs", "", ""),
     ("comfy_worker.settings", "comfy_worker.deadline", "comfy_worker.logs", "comfy_worker.errors"),
     ("comfy_common",),
 )
-BOXES = [name for row in ROWS for name in row]
+BOXES = [name for row in ROWS for name in row if name]
 # Nearly every box imports from these rows. Their arrows are left out, so that the others can be seen.
 GROUND = {*ROWS[-2], *ROWS[-1]}
 NOTE = "Every box may import from the two bottom rows; those arrows are not drawn."
@@ -47,7 +50,9 @@ CAPTIONS = {
     "comfy_worker.logs": "log lines, secrets hidden",
     "comfy_worker.errors": "the error tree",
 }
-BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN = 235, 52, 24, 58, 24
+BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN = 250, 52, 40, 58, 24
+
+Point = tuple[float, float]
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -87,7 +92,7 @@ def arrows() -> set[tuple[str, str]]:
     return found
 
 
-def positions() -> dict[str, tuple[float, float]]:
+def positions() -> dict[str, Point]:
     """Return the top left corner of each box, in pixels."""
     width = max(len(row) for row in ROWS) * (BOX_WIDTH + GAP_X) - GAP_X
     corners = {}
@@ -95,9 +100,35 @@ def positions() -> dict[str, tuple[float, float]]:
         row_width = len(row) * (BOX_WIDTH + GAP_X) - GAP_X
         left = MARGIN + (width - row_width) / 2
         for column, name in enumerate(row):
+            if not name:
+                continue
             corner = (left + column * (BOX_WIDTH + GAP_X), MARGIN + row_index * (BOX_HEIGHT + GAP_Y))
             corners[name] = corner
     return corners
+
+
+def arrow_ends(corners: dict[str, Point]) -> dict[tuple[str, str], tuple[Point, Point]]:
+    """Return where each arrow starts and ends.
+
+    Arrows leave a box at its lower edge and reach a box at its upper edge. Several arrows share an
+    edge evenly, in the order of the boxes at their other ends, so that few of them cross.
+    """
+    starts: dict[str, list[str]] = {name: [] for name in BOXES}
+    ends: dict[str, list[str]] = {name: [] for name in BOXES}
+    for start, end in arrows():
+        starts[start].append(end)
+        ends[end].append(start)
+
+    def share(name: str, others: list[str], other: str) -> float:
+        order = sorted(others, key=lambda box: (corners[box][0], corners[box][1]))
+        return corners[name][0] + BOX_WIDTH * (order.index(other) + 1) / (len(order) + 1)
+
+    found = {}
+    for start, end in arrows():
+        upper = (share(start, starts[start], end), corners[start][1] + BOX_HEIGHT)
+        lower = (share(end, ends[end], start), corners[end][1])
+        found[start, end] = (upper, lower)
+    return found
 
 
 def draw() -> str:
@@ -105,48 +136,46 @@ def draw() -> str:
     corners = positions()
     width = round(max(x for x, _ in corners.values()) + BOX_WIDTH + MARGIN)
     height = round(max(y for _, y in corners.values()) + BOX_HEIGHT + 2 * MARGIN)
+    order = {name: index for index, name in enumerate(BOXES)}
+    ends = arrow_ends(corners)
+    pairs = sorted(ends, key=lambda pair: (order[pair[0]], order[pair[1]]))
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" font-family="sans-serif">',
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
-        'orient="auto"><path d="M0 0L8 4L0 8z" fill="#888"/></marker></defs>',
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
+        'markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="#777"/></marker></defs>',
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
+        *(_arrow(*ends[pair]) for pair in pairs),
     ]
-    order = {name: index for index, name in enumerate(BOXES)}
-    for start, end in sorted(arrows(), key=lambda pair: (order[pair[0]], order[pair[1]])):
-        lines.append(_arrow(corners[start], corners[end]))
     for name in BOXES:
-        x, y = corners[name]
-        title, _, short = name.rpartition(".")
-        fill = "#e8f0fe" if title else "#fef3e2"
-        lines.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="6" fill="{fill}" '
-            'stroke="#555"/>'
-        )
-        middle = x + BOX_WIDTH / 2
-        lines.append(
-            f'<text x="{middle:g}" y="{y + 22:g}" text-anchor="middle" font-size="15" font-weight="bold">'
-            f"{escape(short)}</text>"
-        )
-        lines.append(
-            f'<text x="{middle:g}" y="{y + 41:g}" text-anchor="middle" font-size="12" fill="#333">'
-            f"{escape(CAPTIONS.get(name, ''))}</text>"
-        )
-    lines.append(f'<text x="{MARGIN}" y="{height - 14}" font-size="12" fill="#333">{NOTE}</text>')
+        lines += _box(name, corners[name])
+    lines.append(_text((MARGIN, height - 14), NOTE, 'font-size="12" fill="#333"'))
     return "\n".join([*lines, "</svg>", ""])
 
 
-def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
-    x1, y1 = start[0] + BOX_WIDTH / 2, start[1] + BOX_HEIGHT
-    x2, y2 = end[0] + BOX_WIDTH / 2, end[1]
-    if end[1] <= start[1]:  # within a row, or upwards
-        y1, y2 = start[1] + BOX_HEIGHT / 2, end[1] + BOX_HEIGHT / 2
-        x1 = start[0] + (BOX_WIDTH if end[0] > start[0] else 0)
-        x2 = end[0] + (0 if end[0] > start[0] else BOX_WIDTH)
-    return (
-        f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="#bbb" stroke-width="1.2" '
-        'marker-end="url(#tip)"/>'
-    )
+def _box(name: str, corner: Point) -> list[str]:
+    x, y = corner
+    package, _, short = name.rpartition(".")
+    fill = "#e8f0fe" if package else "#fef3e2"
+    middle = x + BOX_WIDTH / 2
+    return [
+        f'<rect x="{x:g}" y="{y:g}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="6" '
+        f'fill="{fill}" stroke="#555"/>',
+        _text((middle, y + 22), short, 'text-anchor="middle" font-size="15" font-weight="bold"'),
+        _text((middle, y + 41), CAPTIONS[name], 'text-anchor="middle" font-size="12" fill="#333"'),
+    ]
+
+
+def _text(position: Point, text: str, style: str) -> str:
+    x, y = position
+    return f'<text x="{x:g}" y="{y:g}" {style}>{escape(text)}</text>'
+
+
+def _arrow(start: Point, end: Point) -> str:
+    (x1, y1), (x2, y2) = start, end
+    bend = (y2 - y1) / 2
+    curve = f"M{x1:g} {y1:g}C{x1:g} {y1 + bend:g} {x2:g} {y2 - bend:g} {x2:g} {y2:g}"
+    return f'<path d="{curve}" fill="none" stroke="#999" stroke-width="1.2" marker-end="url(#tip)"/>'
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from comfy_worker.planning.planner import Plan, Planner, choose_template
 from comfy_worker.planning.templates import Templates
 from comfy_worker.request.schema import JobInput
 from comfy_worker.settings import Settings
-from comfy_worker.workflow.isolate import into_folder
+from comfy_worker.workflow.isolate import isolate_outputs
 from comfy_worker.workflow.node_defs import NodeDefs
 
 TEMPLATES = Templates([paths.REPO / "workflows"])
@@ -63,12 +63,12 @@ class RealComfyUI:
         """What a job's input becomes before it is queued."""
         request = JobInput.read(asked)
         template = choose_template(request, TEMPLATES)
-        files = InputFiles(self.input_dir / uuid.uuid4().hex, Settings())
+        files = InputFiles(self.input_dir / uuid.uuid4().hex, Settings().input_limits)
         return Planner(request, template, installed=self.running, sd_model="", files=files).plan()
 
     def images(self, workflow: dict[str, Any]) -> list[Image.Image]:
         """The pictures of a workflow, in the order of its output nodes."""
-        queued = into_folder(workflow, uuid.uuid4().hex, self.defs)
+        queued = isolate_outputs(workflow, uuid.uuid4().hex, self.defs)
         own = re.findall(r"[0-9a-f]{32}", json.dumps(queued))
         result = self.running.execute(queued, Stop(), extra_data={"comfy_worker_folders": own})
         folders = {"output": self.running.process.output_dir, "temp": self.running.process.temp_dir}

@@ -68,8 +68,11 @@ def test_what_comfyui_refuses_is_told_by_node_and_input(
 
 
 def test_an_unknown_class_is_told(comfyui: RealComfyUI) -> None:
-    with pytest.raises(WorkflowRefused, match="Nowhere"):
+    with pytest.raises(WorkflowRefused, match="Nowhere") as caught:
         comfyui.images({**txt2img(), "x": {"class_type": "Nowhere", "inputs": {}}})
+    (finding,) = caught.value.details
+    assert (finding["type"], finding["node_id"]) == ("missing_node_type", "x")
+    assert (finding["class_type"], finding["title"]) == ("Nowhere", "Nowhere")
 
 
 def test_a_branch_that_comfyui_would_drop_is_refused(comfyui: RealComfyUI) -> None:

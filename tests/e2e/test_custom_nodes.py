@@ -120,9 +120,9 @@ def machine(tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch)
         (paths, "VENV_PYTHON", venv / "bin" / "python"),
         (paths, "CACHE", tmp_path),
         (paths, "NODE_PACKS", tmp_path / "custom_nodes"),
-        (packages, "STAMP", venv / "comfy_setup.json"),
+        (packages, "MARKER", venv / "comfy_setup.json"),
         (packages, "INSTALLED", venv / "installed.txt"),
-        (node_packs, "STAMP", venv / "node_packs.json"),
+        (node_packs, "MARKER", venv / "node_packs.json"),
         (node_packs, "LIST", tmp_path / "custom_nodes.txt"),
     ):
         monkeypatch.setattr(module, name, path)
@@ -134,7 +134,7 @@ def machine(tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch)
     torch.mkdir()
     (torch / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.10.0\n")
     packages.INSTALLED.write_text("torch==2.10.0\n")
-    packages.STAMP.write_text("{}")
+    packages.MARKER.write_text("{}")
     return Machine(tmp_path, registry)
 
 
@@ -205,7 +205,7 @@ def test_an_installer_that_fails_or_takes_torch_away_is_named(machine: Machine, 
     line = registry.publish("taking", "1.0.0", {"__init__.py": GOOD, "install.py": taking})
     with pytest.raises(SetupError, match=r"nodes taking removed or replaced torch==2\.10\.0, which the"):
         machine.install(line)
-    assert not packages.STAMP.exists()
+    assert not packages.MARKER.exists()
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_registry_that_breaks_off_or_is_out_of_reach_is_told_in_one_line(
 
 def test_git_says_what_it_cannot_fetch(machine: Machine, tmp_path: Path) -> None:
     url = repository(tmp_path / "from-git").rpartition("@")[0]
-    with pytest.raises(SetupError, match=r"Fetching the custom nodes .* failed: fatal: "):
+    with pytest.raises(SetupError, match=r"Downloading the custom nodes .* failed: fatal: "):
         machine.install(f"{url}@{'0' * 40}")
     assert machine.packs() == []
     machine.environ["PATH"] = ""
@@ -270,6 +270,6 @@ def test_git_says_what_it_cannot_fetch(machine: Machine, tmp_path: Path) -> None
 def test_a_folder_of_someone_else_is_not_touched(machine: Machine, registry: Registry) -> None:
     line = registry.publish("pack", "1.0.0", {"__init__.py": GOOD})
     (paths.NODE_PACKS / "pack").mkdir(parents=True)
-    with pytest.raises(SetupError, match="was not made by this command: move it away"):
+    with pytest.raises(SetupError, match="exists but this command did not create it: move it away"):
         machine.install(line)
     assert list((paths.NODE_PACKS / "pack").iterdir()) == []

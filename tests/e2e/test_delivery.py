@@ -144,7 +144,7 @@ def test_what_the_storage_refuses_comes_as_base64_while_it_fits(stored: Client, 
     result = stored.output(SMALL)
     assert pictures(result)[0].size == (64, 64)
     (warning,) = result["warnings"]
-    assert "did not take the files" in warning
+    assert "did not accept the files" in warning
     assert warning.endswith("so the files came as base64")
     assert s3.stored() == before
 
@@ -183,7 +183,7 @@ def test_a_job_may_bring_its_own_storage(stored: Client, s3: Service) -> None:
         ({"endpointUrl": "http://169.254.169.254"}, "s3Config.endpointUrl: 169.254.169.254 has an address that"),
         (
             {"endpointUrl": "http://s3.nowhere.invalid"},
-            "s3Config.endpointUrl: there is no host s3.nowhere.invalid",
+            "s3Config.endpointUrl: the host s3.nowhere.invalid does not exist",
         ),
     ],
 )

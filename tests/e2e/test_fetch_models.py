@@ -78,10 +78,10 @@ def test_the_files_of_a_section_are_fetched_once(command: Command, hub: HubServe
     assert sorted(path.name for path in command.root.iterdir()) == ["checkpoints", "loras"]
     (mode,) = {stat.S_IMODE((command.root / name).stat().st_mode) for name in command.files()}
     assert mode & 0o044, "an image may run it as another user"
-    assert "2 of 2 files fetched." in command.said
+    assert "2 of 2 files downloaded." in command.said
     hub.seen.clear()
     assert command("sd") == 0
-    assert command.said == "All files are there.\n"
+    assert command.said == "All files are present.\n"
     assert hub.seen == []
 
 
@@ -90,16 +90,14 @@ def test_a_damaged_file_is_told_of_and_fetched_anew(command: Command) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(DATA[:-1])
     assert command("sd") == 0
-    assert f"{path} is cut short: {len(DATA) - 1} of {len(DATA)} bytes: it is fetched anew" in command.said
+    assert f"{path} is cut short: {len(DATA) - 1} of {len(DATA)} bytes: downloading it again" in command.said
     assert path.read_bytes() == DATA
 
 
 def test_one_that_cannot_be_had_does_not_keep_the_others(command: Command) -> None:
     assert command() == 1
-    assert (
-        "Error: hf:owner/gated/c.safetensors: it is given only to those who accepted its licence" in command.said
-    )
-    assert "3 of 4 files fetched." in command.said
+    assert "Error: hf:owner/gated/c.safetensors: its licence must be accepted first" in command.said
+    assert "3 of 4 files downloaded." in command.said
     assert command.files() == [
         "checkpoints/a.safetensors",
         "checkpoints/sd_turbo.safetensors",
@@ -112,7 +110,7 @@ def test_what_does_not_fit_on_the_disk_is_refused_before_it_comes(
 ) -> None:
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _folder: type("Usage", (), {"free": 10_000}))
     assert command("sd") == 1
-    assert "b.safetensors needs 100 kB, its disk has 10 kB free: make room" in command.said
+    assert "b.safetensors needs 100 kB, its disk has 10 kB free: free some space" in command.said
     assert command.files() == []
     assert hub.served() == []
 

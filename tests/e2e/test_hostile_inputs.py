@@ -74,9 +74,9 @@ def img2img(image: str) -> dict[str, Any]:
     ("path", "error"),
     [
         ("/bomb.png", "INVALID_MEDIA: image has too many pixels; send at most 64,000,000"),
-        ("/cut.png", "INVALID_MEDIA: image is a picture that is broken or cut short; send the whole file"),
-        ("/text.png", "INVALID_MEDIA: image is no picture that can be read, or is cut short"),
-        ("/clip.mp4", "INVALID_MEDIA: image is no picture that can be read"),
+        ("/cut.png", "INVALID_MEDIA: image is a damaged or incomplete picture; send the complete file"),
+        ("/text.png", "INVALID_MEDIA: image cannot be decoded: the data is not a picture"),
+        ("/clip.mp4", "INVALID_MEDIA: image cannot be decoded: the data is not a picture"),
     ],
 )
 def test_a_file_that_is_not_what_it_claims(limited: Client, server: FileServer, path: str, error: str) -> None:
@@ -89,12 +89,12 @@ def test_a_file_that_is_not_what_it_claims(limited: Client, server: FileServer, 
     [
         ("/large", "the file at localhost is too large; send at most 2 MB"),
         ("/endless", "the file at localhost is too large; send at most 2 MB"),
-        ("/gzip", "localhost sends its file compressed; send it as base64"),
+        ("/gzip", "localhost sends the file compressed; send it as base64"),
         ("/drip", "localhost took too long to send its file"),
         ("/silent", "localhost took too long to send its file"),
         ("/loop", "localhost redirects too often"),
-        ("/redirect?to=http://127.0.0.1:1/photo.png", "this worker fetches nothing from 127.0.0.1"),
-        ("/redirect?to=http://169.254.169.254/latest/", "this worker fetches nothing from 169.254.169.254"),
+        ("/redirect?to=http://127.0.0.1:1/photo.png", "this worker does not fetch from 127.0.0.1"),
+        ("/redirect?to=http://169.254.169.254/latest/", "this worker does not fetch from 169.254.169.254"),
         ("/missing?token=secret", "localhost answered 404; use a URL that is open to all, or send base64"),
     ],
 )
@@ -122,7 +122,7 @@ def test_by_itself_a_worker_reaches_public_addresses_only(worker: Client, server
     before = len(server.seen)
     job = worker.runsync(img2img(url.format(port=server.port)))
     assert job["error"].startswith("INVALID_MEDIA: image: "), job
-    assert "has an address that is not public, which this worker does not fetch from" in job["error"]
+    assert "has an address that is not public, and this worker fetches only from public ones" in job["error"]
     assert len(server.seen) == before
 
 

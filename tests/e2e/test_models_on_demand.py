@@ -157,7 +157,7 @@ def test_a_job_may_bring_models_of_every_kind_in_every_place(client: Client, hub
         ),
         ("hf:owner", "a file of the hub is written hf:owner/repo/file"),
         ("hf:owner/plain/none.safetensors", "the repository owner/plain has no such file"),
-        ("WEB/page.safetensors?token=hush", "page.safetensors is no safetensors file but a web page"),
+        ("WEB/page.safetensors?token=hush", "page.safetensors is not a safetensors file but a web page"),
     ],
 )
 def test_what_may_not_be_had_or_cannot_is_said(client: Client, hub: HubServer, word: str, sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there, host apart."""
+"""The README's commands work as written; only the host differs."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def size(path: Path) -> tuple[int, int]:
         return picture.size
 
 
-def test_the_curl_line_makes_a_picture(worker: Client, tmp_path: Path) -> None:
+def test_curl_command_makes_an_image(worker: Client, tmp_path: Path) -> None:
     require("curl", "jq")
     (line,) = re.findall(r"^    (curl .*?png)$", README, re.MULTILINE | re.DOTALL)
     run(["bash", "-euo", "pipefail", "-c", line.replace(HOST, worker.url)], tmp_path)
     assert size(tmp_path / "lighthouse.png") == (64, 64)
 
 
-def test_the_python_client_makes_a_picture(worker: Client, tmp_path: Path) -> None:
+def test_python_client_makes_an_image(worker: Client, tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     run([sys.executable, "-c", code.replace(HOST, worker.url)], tmp_path)
     (picture,) = tmp_path.iterdir()
     assert size(picture) == (64, 64)
 
 
-def test_the_commands_of_the_desk_run() -> None:
+def test_worker_commands_run() -> None:
     listed = subprocess.run(
         [sys.executable, "-m", "comfy_worker", "templates"], cwd=REPO, capture_output=True, text=True, timeout=60
     )
@@ -61,7 +61,7 @@ def test_the_commands_of_the_desk_run() -> None:
     assert schema.stderr.startswith("UNKNOWN_WORKFLOW: no workflow is named 'nope'")
 
 
-def test_the_readme_names_every_key_and_every_command() -> None:
+def test_readme_names_every_key_and_command() -> None:
     from comfy_worker.request.schema import JobInput
 
     assert [key for key in JobInput.model_fields if f"`{key}`" not in README] == []

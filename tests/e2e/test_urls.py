@@ -104,7 +104,7 @@ def test_a_redirect_leads_nowhere_else_than_a_url(server: FileServer, routed: No
         ("/large", "the file at 127.0.0.1 is too large; send at most 2 MB"),
         ("/endless", "the file at 127.0.0.1 is too large"),
         ("/chunked", "the file at 127.0.0.1 is too large"),
-        ("/gzip", "127.0.0.1 sends its file compressed"),
+        ("/gzip", "127.0.0.1 sends the file compressed"),
         ("/short", "127.0.0.1 could not be read"),
         ("/loop", "127.0.0.1 redirects too often"),
         ("/redirect?to=file:///etc/passwd", "must be base64, a data URI, or a URL that begins with"),
@@ -145,7 +145,7 @@ def test_a_port_where_nobody_listens_is_told() -> None:
 
 
 def test_several_files_arrive_at_once(server: FileServer, tmp_path: Path) -> None:
-    files = InputFiles(tmp_path / "job", Settings(allow_private_urls=True))
+    files = InputFiles(tmp_path / "job", Settings(allow_private_urls=True).input_limits)
     began = time.monotonic()
     files.add_pictures({f"image{index}": local(server, "/slow.png") for index in range(8)})
     assert time.monotonic() - began < 1.6, "one after the other takes 3.2 s"

@@ -8,9 +8,9 @@ from typing import Any, get_args
 import pytest
 
 from comfy_worker.errors import NoOutput
-from comfy_worker.request.schema import Response
 from comfy_worker.response.schema import Media, Result, Timings
 from comfy_worker.response.shapes import model_list, options_answer, shape
+from comfy_worker.response_formats import ResponseFormat
 
 
 def picture(data: str, **changes: Any) -> Media:
@@ -76,7 +76,7 @@ TWO = result(picture("AA"), picture("BB"))
         ("images", TWO.model_dump(exclude_none=True)),
     ],
 )
-def test_each_shape_is_exactly_the_one_that_clients_know(response: Response, expected: Any) -> None:
+def test_each_shape_is_exactly_the_one_that_clients_know(response: ResponseFormat, expected: Any) -> None:
     assert shape(TWO, response, {}) == expected
 
 
@@ -111,8 +111,8 @@ def test_a_stored_picture_is_given_by_its_link() -> None:
     assert shape(stored, "base64_list", {}) == ["https://s3/a.png"]
 
 
-@pytest.mark.parametrize("response", [one for one in get_args(Response) if one != "images"])
-def test_a_job_without_a_picture_says_so_where_the_shape_has_nothing_else(response: Response) -> None:
+@pytest.mark.parametrize("response", [one for one in get_args(ResponseFormat) if one != "images"])
+def test_a_job_without_a_picture_says_so_where_the_shape_has_nothing_else(response: ResponseFormat) -> None:
     with pytest.raises(NoOutput) as caught:
         shape(result(), response, {})
     assert "ask for 'images'" in str(caught.value)

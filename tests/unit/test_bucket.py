@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from comfy_worker.errors import InvalidSettings, InvalidValue
-from comfy_worker.response.s3 import bucket_of
-from comfy_worker.s3_location import locate
+from comfy_worker.deadline import Stop
+from comfy_worker.errors import DeliveryFailed, InvalidSettings, InvalidValue, JobTimedOut
+from comfy_worker.request.s3_config import parse_s3_config
+from comfy_worker.response import job_uploader as uploader_module
+from comfy_worker.response.job_uploader import job_uploader
+from comfy_worker.s3_location import parse_endpoint
 from comfy_worker.settings import Settings
 
 R2 = "0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com"
@@ -18,6 +24,7 @@ ASKED = {
     "endpointUrl": "https://s3.example.com",
     "bucketName": "art",
 }
+BUCKET = parse_s3_config(ASKED)
 SET = {
     "BUCKET_ENDPOINT_URL": "https://art.s3.eu-central-1.amazonaws.com",
     "BUCKET_ACCESS_KEY_ID": "AKIA",
@@ -46,7 +53,7 @@ SET = {
 def test_a_url_says_service_bucket_and_region(
     url: str, name: str, endpoint: str, bucket: str, virtual: bool, region: str
 ) -> None:
-    found = locate(url, name)
+    found = parse_endpoint(url, name)
     assert found == {"endpoint_url": endpoint, "name": bucket, "virtual_hosted": virtual, "region": region}
 
 
@@ -54,14 +61,14 @@ def test_a_url_says_service_bucket_and_region(
     "url", ["art", "ftp://host/art", "https://", "https://a b/art", "https://s3.example.com", "https://host/a/b"]
 )
 def test_a_url_that_names_no_bucket_is_told(url: str) -> None:
-    with pytest.raises(ValueError, match=r"should be a URL|names no bucket"):
-        locate(url, "")
+    with pytest.raises(ValueError, match=r"should be a URL|does not contain the name of a bucket"):
+        parse_endpoint(url, "")
 
 
 @pytest.mark.parametrize(("url", "name"), [("http://" + "a" * 10**6, "b"), ("https://host", "b" * 10**6)])
 def test_long_words_are_refused_by_their_length(url: str, name: str) -> None:
     with pytest.raises(ValueError, match="at most 1000 characters") as caught:
-        locate(url, name)
+        parse_endpoint(url, name)
     assert len(str(caught.value)) < 200
 
 
@@ -101,7 +108,7 @@ def test_a_prefix_alone_is_no_storage() -> None:
 
 
 def test_a_job_may_bring_its_own() -> None:
-    bucket = bucket_of(ASKED)
+    bucket = parse_s3_config(ASKED)
     assert (bucket.endpoint_url, bucket.name, bucket.access_key_id) == ("https://s3.example.com", "art", "AKIA")
 
 
@@ -117,4 +124,44 @@ def test_a_job_may_bring_its_own() -> None:
 )
 def test_an_s3_config_that_is_none_is_told(given: Any) -> None:
     with pytest.raises(InvalidValue, match="s3Config"):
-        bucket_of(given)
+        parse_s3_config(given)
+
+
+@pytest.fixture
+def silent_names() -> Iterator[Any]:
+    """A name server that never answers."""
+    over = threading.Event()
+
+    def resolve(*_: Any, **__: Any) -> list[Any]:
+        over.wait(60)
+        return []
+
+    yield resolve
+    over.set()
+
+
+def test_silent_name_servers_cannot_outlast_the_job(silent_names: Any) -> None:
+    with pytest.raises(JobTimedOut):
+        job_uploader(BUCKET, allow_private=False, stop=Stop(timeout_s=0.3), resolve=silent_names)
+
+
+def test_silent_name_servers_are_given_up(silent_names: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploader_module, "LOOK_UP_LIMIT_S", 0.3)
+    with pytest.raises(DeliveryFailed, match=r"no address for s3\.example\.com within 0\.3 s"):
+        job_uploader(BUCKET, allow_private=False, resolve=silent_names)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "problem"),
+    [
+        (["10.0.0.1"], "has an address that is not public"),
+        (["93.184.216.34", "127.0.0.1"], "has an address that is not public"),
+        ([], "does not exist"),
+    ],
+)
+def test_hosts_without_public_addresses_are_rejected(addresses: list[str], problem: str) -> None:
+    def resolve(_host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    with pytest.raises(InvalidValue, match=problem):
+        job_uploader(BUCKET, allow_private=False, resolve=resolve)

@@ -40,14 +40,14 @@ def declared(workflow: Workflow, defs: NodeDefs) -> dict[str, Any]:
     """A graph without titles, and without the inputs that a class does not declare."""
     return {
         node_id: (
-            one["class_type"],
+            entry["class_type"],
             {
                 name: value
-                for name, value in one["inputs"].items()
-                if name.split(".")[0] in defs[one["class_type"]].inputs
+                for name, value in entry["inputs"].items()
+                if name.split(".")[0] in defs[entry["class_type"]].inputs
             },
         )
-        for node_id, one in workflow.items()
+        for node_id, entry in workflow.items()
     }
 
 
@@ -130,7 +130,7 @@ def with_outputs_only(workflow: Workflow, defs: NodeDefs) -> dict[str, Any]:
 
 def test_titles_are_those_of_the_file_else_of_the_class() -> None:
     workflow = read(FILES["notes"])
-    assert {node_id: one["_meta"]["title"] for node_id, one in workflow.items()} == {
+    assert {node_id: entry["_meta"]["title"] for node_id, entry in workflow.items()} == {
         "3": "Load Image",
         "4": "The End",
     }
@@ -192,7 +192,7 @@ def test_needs_and_packs_are_read() -> None:
     found = read_workflow(file, DEFS)
     assert found.needs == (Need("loras", "a.safetensors", "https://host/a.safetensors"),)
     assert found.packs == {"FaceSwap": "comfyui-face", "Blend": "someone/blend"}
-    assert [one["class_type"] for one in found.workflow.values()] == [
+    assert [entry["class_type"] for entry in found.workflow.values()] == [
         "LoraLoader",
         "FaceSwap",
         "Blend",
@@ -296,15 +296,17 @@ def test_the_deepest_and_the_longest_that_is_taken_is_converted() -> None:
     load = node(1, "LoadImage", {}, "IMAGE MASK", ["a.png", "image"])
     workflow = read(editor_file(load, *reroutes, *saves))
     assert len(workflow) == 2001
-    assert {tuple(one["inputs"]["images"]) for one in workflow.values() if "images" in one["inputs"]} == {("1", 0)}
+    assert {tuple(entry["inputs"]["images"]) for entry in workflow.values() if "images" in entry["inputs"]} == {
+        ("1", 0)
+    }
 
 
 @pytest.mark.parametrize("broken", ["inputs", "outputs", "properties", "widgets_values", "mode", "title", "id"])
 @pytest.mark.parametrize("with_what", [None, 3, "x", [], [None], {}, {"a": []}])
 def test_a_malformed_file_never_raises_anything_else(broken: str, with_what: Any) -> None:
     file = copy.deepcopy(FILES["subgraphs in subgraphs"])
-    for one in [*file["nodes"], *file["definitions"]["subgraphs"][2]["nodes"]]:
-        one[broken] = with_what
+    for entry in [*file["nodes"], *file["definitions"]["subgraphs"][2]["nodes"]]:
+        entry[broken] = with_what
     with contextlib.suppress(InvalidWorkflow):
         read_workflow(file, DEFS)
 

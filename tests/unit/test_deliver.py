@@ -196,12 +196,12 @@ def test_what_was_streamed_already_counts() -> None:
 def test_files_are_streamed_early_while_they_are_small_beside_the_limit() -> None:
     small = EncodedFile("a.png", "image/png", "images", "9", b"123")
     delivery = Delivery("job", Output(), None, 10 * MB, streaming=True)
-    early = delivery.early([small], 7)
+    early = delivery.deliver_partial([small], 7)
     assert early is not None
     assert base64.b64decode(early["images"][0].data) == b"123"
-    assert delivery.early([noise(), noise()], 7) is None
+    assert delivery.deliver_partial([noise(), noise()], 7) is None
     delivery.streamed = 2_499_000
-    assert delivery.early([small], 7) is None
+    assert delivery.deliver_partial([small], 7) is None
 
 
 def test_s3_without_storage_is_refused_before_anything_runs() -> None:

@@ -9,13 +9,13 @@ import pytest
 
 from comfy_worker.errors import InputError, InvalidInput, InvalidValue, UnknownKey
 from comfy_worker.request import dialect_names as words
-from comfy_worker.request.dialects import KNOWN_WORDS, Request, translate
+from comfy_worker.request.dialects import KNOWN_WORDS, TranslatedInput, translate
 from comfy_worker.request.schema import JobInput
 
 
-def contract(request: Request) -> dict[str, Any]:
+def contract(request: TranslatedInput) -> dict[str, Any]:
     """The input as the contract reads it: whatever is translated must be readable."""
-    JobInput.read(request.input, request.said, KNOWN_WORDS)
+    JobInput.read(request.input, request.client_words, KNOWN_WORDS)
     found: dict[str, Any] = request.input
     return found
 
@@ -225,12 +225,12 @@ def test_a_schedule_beside_api_name_is_a1111s() -> None:
         (
             {"scheduler": "PNDM"},
             {"sampler": "ipndm", "scheduler": "normal"},
-            "scheduler PNDM: ipndm serves it, the nearest",
+            "scheduler PNDM: ipndm is used, the nearest",
         ),
         (
             {"scheduler": "DPMSolverSinglestep"},
             {"sampler": "dpmpp_sde", "scheduler": "normal"},
-            "dpmpp_sde serves it",
+            "dpmpp_sde is used",
         ),
         ({"sampler_name": "Restart"}, {}, "sampler_name is ignored: ComfyUI has nothing like Restart"),
         ({"scheduler": "Align Your Steps"}, {}, "scheduler is ignored: ComfyUI has nothing like Align"),
@@ -239,12 +239,12 @@ def test_a_schedule_beside_api_name_is_a1111s() -> None:
         (
             {"steps": 5, "num_inference_steps": 9},
             {"steps": 5},
-            "num_inference_steps is ignored: steps says it already",
+            "num_inference_steps is ignored: steps is set as well",
         ),
         (
             {"cfg_scale": 5, "true_cfg_scale": 9},
             {"cfg": 9},
-            "cfg_scale is ignored: true_cfg_scale says it already",
+            "cfg_scale is ignored: true_cfg_scale is set as well",
         ),
         ({"refiner_inference_steps": 50}, {}, "refiner_inference_steps is ignored: only workflow 'sdxl-refiner'"),
         ({"high_noise_frac": 0.8}, {}, "high_noise_frac is ignored: only workflow 'sdxl-refiner'"),
@@ -306,14 +306,14 @@ def test_the_contracts_own_key_wins_over_every_word_for_it() -> None:
         if key in JobInput.model_fields:
             request = translate({key: 5, word: 7})
             assert request.input == {key: 5}
-            assert request.warnings == [f"{word} is ignored: {key} says it already"]
+            assert request.warnings == [f"{word} is ignored: {key} is set as well"]
 
 
 def test_dialects_mix() -> None:
     given = {"num_inference_steps": 9, "cfg_scale": 4, "sampler": "heun", "n_iter": 2, "prompt": "x"}
     request = translate(given)
     assert contract(request) == {"steps": 9, "cfg": 4, "sampler": "heun", "batch_size": 2, "prompt": "x"}
-    assert request.said == {"steps": "num_inference_steps", "cfg": "cfg_scale", "batch_size": "n_iter"}
+    assert request.client_words == {"steps": "num_inference_steps", "cfg": "cfg_scale", "batch_size": "n_iter"}
 
 
 def test_txt2img_of_a1111_with_all_its_defaults() -> None:

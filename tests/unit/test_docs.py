@@ -1,119 +1,86 @@
-"""The docs say what the code declares: each table here is made from the declaration."""
+"""The docs match the code: tables, paths, links and the picture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, get_args
+import re
+from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
+import yaml
 
 from comfy_common.paths import REPO
-from comfy_worker.comfyui.launch import PRECISIONS
-from comfy_worker.models.hub_aliases import HUB_FILES
-from comfy_worker.request import dialect_names as words
-from comfy_worker.request.schema import ControlNet, JobInput, Lora, NamedImage, Output, Response
-from comfy_worker.response.schema import Media, Result, Text, Timings, Validation
-from comfy_worker.settings import Settings
+from docs.tools import draw_architecture, make_tables
 
-WORDS = {
-    "string": "text",
-    "integer": "whole number",
-    "number": "number",
-    "boolean": "true or false",
-    "object": "object",
-    "null": "null",
-}
+PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
+# Phrases that readers stumbled over. Write a plain sentence instead: subject, verb, object.
+BANNED_PHRASES = re.compile(
+    r"\b(houses?|rooms?|desks?|doors?|neighbours?|anew|is told|are told|goes by|go by|of which"
+    r"|but for|is no|are no|what is to be|knows nothing)\b",
+    re.IGNORECASE,
+)
+# Words that look like a path and are none of this repository's.
+NOT_OURS = re.compile(r"[{}<>*$~ ]|\.\.\.|^/|^https?:|^NAME|^runtime/")
 
 
-def kind(schema: dict[str, Any]) -> str:
-    if "anyOf" in schema:
-        return " or ".join(word for word in map(kind, schema["anyOf"]) if word != "null")
-    if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
-    if schema.get("type") == "array":
-        return f"list of {kind(schema['items'])}"
-    return WORDS[schema["type"]]
+def page_name(page: Path) -> str:
+    return page.stem
 
 
-def row(*cells: object) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+def test_tables_match_the_code() -> None:
+    stale = sorted(path.name for path in make_tables.stale_files())
+    assert stale == [], "run `.venv/bin/python -m docs.tools.make_tables`"
 
 
-def keys_table(form: type[BaseModel]) -> str:
-    schema = form.model_json_schema()
-    rows = [row("key", "type", "default", "meaning"), row("---", "---", "---", "---")]
-    for key, entry in schema["properties"].items():
-        default = "required" if key in schema.get("required", ()) else entry.get("default")
-        shown = str(default).lower() if isinstance(default, bool) else default
-        shown = "-" if default in (None, [], {}) else shown
-        rows.append(row(f"`{key}`", kind(entry), shown, entry.get("description", "-")))
-    return "\n".join(rows)
+def test_every_table_has_a_page() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    used = [match["name"] for match in make_tables.MARKED_TABLE.finditer(text)]
+    assert sorted(used) == sorted(make_tables.TABLES)
 
 
-def settings_table() -> str:
-    rows = [row("variable", "default", "meaning"), row("---", "---", "---")]
-    for field in Settings.model_fields.values():
-        default = "-" if field.default_factory or field.default in (None, "", ()) else str(field.default).lower()
-        default = " ".join(field.default) if isinstance(field.default, tuple) and field.default else default
-        rows.append(row(f"`{field.alias}`", default, field.description))
-    return "\n".join(rows)
+@pytest.mark.parametrize("page", [*PAGES, REPO / "CHANGELOG.md"], ids=page_name)
+def test_sentences_are_plain(page: Path) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    # Names of files and tests may have such a word.
+    prose = [re.sub(r"`[^`]*`", "", line) for line in lines]
+    assert [line for line in prose if BANNED_PHRASES.search(line)] == []
 
 
-def words_table() -> str:
-    meant = {word: f"`{key}`" for word, key in words.RENAMED.items()} | words.STRUCTURED
-    meant |= {word: f"`parameters.{name}` of `hires-fix`, with `enable_hr`" for word, name in words.HIRES.items()}
-    rows = [row("word", "what it means here"), row("---", "---")]
-    return "\n".join([*rows, *(row(f"`{word}`", meaning) for word, meaning in meant.items())])
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [name for name in targets if not (page.parent / name).exists()] == []
 
 
-def samplers_table() -> str:
-    rows = [row("name", "`sampler`", "`scheduler`"), row("---", "---", "---")]
-    for known in words.SAMPLERS:
-        names = [f"`{name}`" for name in known.names] + [f"`{name}` (the nearest)" for name in known.nearest]
-        rows.append(row(", ".join(names), f"`{known.sampler}`", f"`{known.scheduler}`"))
-    return "\n".join(rows)
+@pytest.mark.parametrize("page", [*PAGES[:2], REPO / "docs" / "architecture.md"], ids=page_name)
+def test_named_paths_exist(page: Path) -> None:
+    """Every word in code marks that has a slash or ends in .py is a path of the repository."""
+    words = re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
+    paths = [word for word in words if re.fullmatch(r"[\w./-]+/[\w./-]*|[\w./-]+\.py", word)]
+    ours = [word for word in paths if not NOT_OURS.search(word)]
+    assert [word for word in ours if not (REPO / word).exists()] == []
 
 
-def schedulers_table() -> str:
-    rows = [row("name", "`scheduler`"), row("---", "---")]
-    rows += [row(f"`{name}`", f"`{own}`" if own else "the sampler's") for name, own in words.SCHEDULERS.items()]
-    return "\n".join(rows)
+@pytest.mark.parametrize("page", [REPO / "CONTRIBUTING.md", REPO / "docs" / "architecture.md"], ids=page_name)
+def test_named_symbols_exist(page: Path) -> None:
+    """Every identifier in code marks occurs in the code: a renamed function is renamed in the docs too."""
+    words = re.findall(r"`([A-Za-z_]+)`", page.read_text(encoding="utf-8"))
+    symbols = {word for word in words if re.search(r"[a-z]_[a-z]|[a-z][A-Z]|^[A-Z]", word)}
+    folders = [REPO / name for name in ("comfy_common", "comfy_setup", "comfy_worker", "tests")]
+    sources = [path for folder in folders for path in folder.rglob("*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    missing = [symbol for symbol in sorted(symbols) if not re.search(rf"\b{symbol}\b", code)]
+    assert missing == []
 
 
-def hub_table() -> str:
-    rows = [row("id", "files, the first that is installed counts"), row("---", "---")]
-    rows += [row(f"`{name}`", ", ".join(f"`{file}`" for file in files)) for name, files in HUB_FILES.items()]
-    return "\n".join(rows)
+def test_packages_import_only_downwards() -> None:
+    """The picture has no arrow that points up, so no circle of imports between packages."""
+    rows = {name: index for index, row in enumerate(draw_architecture.ROWS) for name in row}
+    upward = [pair for pair in draw_architecture.arrows() if rows[pair[0]] >= rows[pair[1]]]
+    assert upward == []
 
 
-def listed(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
-
-
-@pytest.mark.parametrize("form", [JobInput, Lora, ControlNet, NamedImage, Output], ids=lambda form: form.__name__)
-def test_input_md_is_the_contract(form: type[BaseModel]) -> None:
-    assert keys_table(form) in (REPO / "docs" / "input.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("form", [Result, Media, Text, Timings, Validation], ids=lambda form: form.__name__)
-def test_result_md_is_the_contract(form: type[BaseModel]) -> None:
-    assert keys_table(form) in (REPO / "docs" / "result.md").read_text(encoding="utf-8")
-
-
-def test_settings_md_is_the_declaration() -> None:
-    text = (REPO / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert settings_table() in text
-    assert hub_table() in text
-    for precision, flags in PRECISIONS.items():
-        if precision:
-            assert row(f"`{precision}`", listed(flags)) in text
-
-
-def test_dialects_md_is_the_tables() -> None:
-    text = (REPO / "docs" / "dialects.md").read_text(encoding="utf-8")
-    for table in (words_table(), samplers_table(), schedulers_table()):
-        assert table in text
-    plain = " ".join(text.split())
-    for names in (words.IGNORED, words.NO_EFFECT, words.NOT_HERE, words.OPTIONS, get_args(Response)):
-        assert [name for name in names if f"`{name}`" not in plain] == []
+def test_ci_runs_every_hook() -> None:
+    hooks = yaml.safe_load((REPO / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    script = (REPO / ".ci" / "run").read_text(encoding="utf-8")
+    commands = [hook["entry"].removesuffix(" --force-exclude") for hook in hooks["repos"][0]["hooks"]]
+    assert [command for command in commands if f"\n{command}" not in script] == []

@@ -83,7 +83,7 @@ def test_a_file_of_unknown_size_leaves_the_disk_some_room(tmp_path: Path, monkey
     [
         ("200 OK|Content-Length: -1", "does not say how large"),
         ("200 OK|Content-Length: abc", "does not say how large"),
-        ("206 Partial Content|Content-Length: 5", "another part of the file than it was asked for"),
+        ("206 Partial Content|Content-Length: 5", "another part of the file than requested"),
         ("302 Found|Location: file:///etc/hostname|Content-Length: 0", "neither with http:// nor with https://"),
         ("302 Found|Location: http://[::1|Content-Length: 0", "a URL that cannot be read"),
         ("302 Found|Content-Length: 0", "answered HTTP 302"),

@@ -15,7 +15,7 @@ from PIL import Image
 
 from comfy_worker.deadline import Stop
 from comfy_worker.errors import InputError, JobCancelled, OutOfMemory
-from comfy_worker.image_processes import ImageTask, TaskFault
+from comfy_worker.imaging.processes import ImageTask, TaskFault
 from comfy_worker.request.schema import JobInput, Output
 from comfy_worker.response.collect import OutputFile
 from comfy_worker.response.encode import EncodedFile, encode, warnings_of
@@ -60,7 +60,7 @@ def test_what_is_lossless_keeps_every_pixel(tmp_path: Path, asked: dict[str, Any
 )
 def test_name_type_and_size_are_those_of_the_format(tmp_path: Path, kind: str, filename: str) -> None:
     encoded = one(tmp_path, photo(), format=kind)
-    assert (encoded.filename, encoded.mime_type, encoded.kind) == (filename, f"image/{kind}", "images")
+    assert (encoded.filename, encoded.mime_type, encoded.category) == (filename, f"image/{kind}", "images")
     assert (encoded.node_id, encoded.width, encoded.height, encoded.warnings) == ("9", 60, 40, ())
     assert (opened(encoded).format, opened(encoded).size) == (kind.upper(), (60, 40))
 
@@ -98,7 +98,7 @@ def test_what_is_transparent_becomes_white_in_jpeg_and_is_told_once(tmp_path: Pa
     assert max(image.getpixel((4, 8))) < 10  # type: ignore[arg-type]
     assert min(image.getpixel((28, 8))) > 245  # type: ignore[arg-type]
     assert warnings_of(encoded) == [
-        "ComfyUI_00001_.png had transparent parts, which jpeg cannot hold; they are white"
+        "ComfyUI_00001_.png had transparent parts, which jpeg cannot store; they are white"
     ]
 
 
@@ -108,7 +108,7 @@ def test_an_opaque_alpha_channel_is_no_matter_for_jpeg(tmp_path: Path) -> None:
 
 def test_a_graph_too_long_for_jpeg_is_left_out_with_a_warning(tmp_path: Path) -> None:
     encoded = one(tmp_path, photo(), {"prompt": "x" * 70_000}, format="jpeg")
-    assert encoded.warnings == ("ComfyUI_00001_.png lacks its graph, which is too long for jpeg",)
+    assert encoded.warnings == ("ComfyUI_00001_.png does not contain its workflow, which is too long for jpeg",)
     assert dict(opened(encoded).getexif()) == {}
     longest = "x" * 65_400
     assert opened(one(tmp_path, photo(), {"prompt": longest}, format="jpeg")).getexif()[0x0110].endswith(longest)
@@ -138,7 +138,7 @@ def test_another_nodes_file_stays_as_it_was_saved_and_says_so(tmp_path: Path) ->
     assert asked.content == path
     assert asked.warnings == (
         "own.png is image/png, as node 7 saved it",
-        "own.png may hold its graph: node 7 saved it so",
+        "own.png may contain its workflow, as node 7 saved it",
     )
     assert encode([file], Output(format="png"), TEXT)[0].warnings == ()
 
@@ -147,7 +147,7 @@ def test_an_image_that_pillow_does_not_read_is_passed_on(tmp_path: Path) -> None
     path = tmp_path / "drawing.svg"
     path.write_text('<?xml version="1.0"?>\n<svg/>')
     (encoded,) = encode([OutputFile("7", path, "output")], Output(), {})
-    assert (encoded.kind, encoded.mime_type, encoded.width) == ("images", "image/svg+xml", None)
+    assert (encoded.category, encoded.mime_type, encoded.width) == ("images", "image/svg+xml", None)
 
 
 @pytest.mark.parametrize("asked", [{"format": "webp", "lossless": True}, {"format": "webp"}, {"format": "jpeg"}])
@@ -165,7 +165,7 @@ def test_an_encoder_that_dies_lacked_memory(tmp_path: Path, monkeypatch: pytest.
     def dies(*_: object, **__: object) -> None:
         raise TaskFault("its process ended", "died")
 
-    monkeypatch.setattr(ImageTask, "ask", dies)
+    monkeypatch.setattr(ImageTask, "run", dies)
     with pytest.raises(OutOfMemory):
         one(tmp_path, photo())
 
@@ -174,7 +174,7 @@ def test_raw_pixels_of_another_length_are_a_file(tmp_path: Path) -> None:
     file = raw(tmp_path, photo())
     (tmp_path / "ComfyUI_00001_.png").write_bytes(b"cut")
     (encoded,) = encode([file], Output(), TEXT)
-    assert (encoded.kind, encoded.read()) == ("files", b"cut")
+    assert (encoded.category, encoded.read()) == ("files", b"cut")
 
 
 def test_many_files_stay_in_order(tmp_path: Path) -> None:

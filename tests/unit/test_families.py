@@ -392,12 +392,12 @@ def test_a_header_is_read_without_its_metadata(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "no safetensors file but empty"),
-        (b"<!DOCTYPE html><html>sign in</html>", "no safetensors file but a web page"),
-        (b"PK\x03\x04" + bytes(50), "no safetensors file but a zip archive"),
-        (b"\x80\x02}q\x00." + bytes(50), "no safetensors file but a pickle"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "no safetensors file but something else"),
-        (struct.pack("<Q", 1 << 40) + b"{" + bytes(50), "no safetensors file"),
+        (b"", "not a safetensors file but empty"),
+        (b"<!DOCTYPE html><html>sign in</html>", "not a safetensors file but a web page"),
+        (b"PK\x03\x04" + bytes(50), "not a safetensors file but a zip archive"),
+        (b"\x80\x02}q\x00." + bytes(50), "not a safetensors file but a pickle"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "not a safetensors file but something else"),
+        (struct.pack("<Q", 1 << 40) + b"{" + bytes(50), "not a safetensors file"),
         (struct.pack("<Q", 500) + b'{"x": ', "cut short in its header"),
         (safetensors({"x": EMBEDDING}, bytes(7)), "cut short: "),
         (safetensors({"x": EMBEDDING}, bytes(9)), "longer than its header says: "),

@@ -22,7 +22,7 @@ def checks(**settings: object) -> dict[str, Callable[[], None]]:
 
 
 def test_a_gpu_that_runpod_gave_and_nobody_sees_is_told() -> None:
-    with pytest.raises(Unfit, match="RunPod gave this worker 2 GPU, and none is seen; have it replaced"):
+    with pytest.raises(Unfit, match="RunPod gave this worker 2 GPU, but none is visible; replace the worker"):
         check_gpu("2", present=False)
     for expected in ("", "0", "many"):
         check_gpu(expected, present=False)
@@ -30,7 +30,7 @@ def test_a_gpu_that_runpod_gave_and_nobody_sees_is_told() -> None:
 
 
 def test_a_gpu_without_a_driver_is_told() -> None:
-    with pytest.raises(Unfit, match="there is a GPU and no driver for it: libnothing"):
+    with pytest.raises(Unfit, match="there is a GPU but no driver for it: libnothing"):
         check_gpu("1", present=True, driver="libnothing.so.1")
 
 
@@ -60,7 +60,9 @@ def test_what_torch_is_built_for_is_read_without_importing_it() -> None:
 
 
 def test_comfyui_must_be_whole(tmp_path: Path) -> None:
-    with pytest.raises(Unfit, match=r"holds no ComfyUI: it lacks comfyui_version\.py, main\.py.*set COMFYUI_DIR"):
+    with pytest.raises(
+        Unfit, match=r"is not a complete ComfyUI: it lacks comfyui_version\.py, main\.py.*set COMFYUI_DIR"
+    ):
         checks(comfyui_dir=tmp_path)["comfyui_files"]()
 
 
@@ -140,7 +142,7 @@ def test_a_driver_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(fitness, "ANSWER_S", 0.1)
     monkeypatch.setattr(fitness, "_driver_cuda", lambda _library: over.wait(10))
     try:
-        with pytest.raises(Unfit, match=r"driver does not answer within 0\.1 s; have the worker replaced"):
+        with pytest.raises(Unfit, match=r"driver does not answer within 0\.1 s; replace the worker"):
             check_gpu("1", present=True, torch_cuda="12.8")
     finally:
         over.set()

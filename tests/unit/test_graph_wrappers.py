@@ -19,7 +19,7 @@ TEXT = json.dumps(GRAPH)
 
 def read(value: Any) -> JobInput:
     request = translate(value)
-    return JobInput.read(request.input, request.said, KNOWN_WORDS)
+    return JobInput.read(request.input, request.client_words, KNOWN_WORDS)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_lists_comfyui_ignores_are_literals(value: Any) -> None:
 def test_wrapped_links_are_refused(name: str, value: Any) -> None:
     workflow = preview("a", **{name: value}) if name != "source" else preview(value)
     assert kinds(workflow) == [("1", name, "hidden_link")]
-    assert f"{name} hides a link" in str(refusal(broken_links(workflow, DEFS, Sources())))
+    assert f"{name} hides a link" in str(refusal(broken_links(workflow, DEFS)))
 
 
 def test_wrapped_lists_stay() -> None:

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from comfy_worker.errors import InvalidMedia
-from comfy_worker.inputs import decode
+from comfy_worker.imaging import decoder
 from comfy_worker.inputs import files as media
+from comfy_worker.inputs import inline_source
 from comfy_worker.settings import Settings
 from tests import clips, pictures
 
@@ -27,7 +28,7 @@ def text(data: bytes) -> str:
 
 
 def inputs(folder: Path, **changes: Any) -> media.InputFiles:
-    return media.InputFiles(folder / "job", Settings(**changes))
+    return media.InputFiles(folder / "job", Settings(**changes).input_limits)
 
 
 def stored(files: media.InputFiles, folder: Path, key: str) -> Image.Image:
@@ -43,13 +44,13 @@ def test_base64_and_data_uri_are_alike() -> None:
         f"data:image/png;base64,{plain}",
         "\n".join(plain[i : i + 20] for i in range(0, 999, 20)),
     ):
-        assert media.decode("image", value) == pictures.file(RED)
+        assert inline_source.decode_base64("image", value) == pictures.file(RED)
 
 
 @pytest.mark.parametrize("value", ["not base64!", "data:image/png;base64,%%%", "data:image/png,abc", "bild.png"])
 def test_what_is_neither_is_refused(value: str) -> None:
     with pytest.raises(InvalidMedia, match="image must be base64, a data URI or a URL"):
-        media.decode("image", value)
+        inline_source.decode_base64("image", value)
 
 
 def test_a_wrong_type_in_a_data_uri_does_not_matter(tmp_path: Path) -> None:
@@ -60,39 +61,39 @@ def test_a_wrong_type_in_a_data_uri_does_not_matter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM"])
 def test_pictures_of_every_kind_are_read(kind: str) -> None:
-    assert decode.read_image("image", pictures.file(RED, kind), MAX_PIXELS).size == (4, 2)
+    assert decoder.read_image("image", pictures.file(RED, kind), MAX_PIXELS).size == (4, 2)
 
 
 def test_a_format_that_another_program_would_have_to_read_is_refused() -> None:
-    with pytest.raises(InvalidMedia, match="image is no picture that can be read"):
-        decode.read_image("image", pictures.file(RED, "EPS"), MAX_PIXELS)
+    with pytest.raises(InvalidMedia, match="image cannot be decoded: the data is not a picture"):
+        decoder.read_image("image", pictures.file(RED, "EPS"), MAX_PIXELS)
 
 
 def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert decode.read_image("image", pictures.file(RED, "JPEG", exif=exif), MAX_PIXELS).size == (2, 4)
+    assert decoder.read_image("image", pictures.file(RED, "JPEG", exif=exif), MAX_PIXELS).size == (2, 4)
 
 
 def test_cmyk_becomes_rgb() -> None:
-    assert decode.read_image("image", pictures.file(RED.convert("CMYK"), "JPEG"), MAX_PIXELS).mode == "RGB"
+    assert decoder.read_image("image", pictures.file(RED.convert("CMYK"), "JPEG"), MAX_PIXELS).mode == "RGB"
 
 
 def test_sixteen_bits_of_grey_become_eight() -> None:
     deep = Image.fromarray(np.array([[0, 0x4000, 0x80FF, 0xFFFF]], np.uint16))
-    image = decode.read_image("image", pictures.file(deep), MAX_PIXELS)
+    image = decoder.read_image("image", pictures.file(deep), MAX_PIXELS)
     assert (image.mode, image.tobytes()) == ("L", bytes([0, 0x40, 0x80, 0xFF]))
 
 
-BROKEN = "is a picture that is broken or cut short"
+BROKEN = "is a damaged or incomplete picture"
 
 
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"just text", "is no picture"),
-        (b"", "is no picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is no picture"),
+        (b"just text", "cannot be decoded: the data is not a picture"),
+        (b"", "cannot be decoded: the data is not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "cannot be decoded: the data is not a picture"),
         (pictures.file(NOISE)[:1500], BROKEN),
         (pictures.file(NOISE, "JPEG")[:900], BROKEN),
         (pictures.file(NOISE, "AVIF")[:-40], BROKEN),
@@ -103,7 +104,7 @@ BROKEN = "is a picture that is broken or cut short"
     ids=["text", "empty", "svg", "png-cut", "jpeg-cut", "avif-cut", "bomb", "big-bomb", "small-bomb"],
 )
 def test_what_is_no_picture_is_refused(data: bytes, sentence: str) -> None:
-    for read in (decode.read_image, decode.read_mask, decode.read_media):
+    for read in (decoder.read_image, decoder.read_mask, decoder.read_media):
         with pytest.raises(InvalidMedia, match=f"image {sentence}"):
             read("image", data, MAX_PIXELS)
 
@@ -126,7 +127,7 @@ WEBM = clips.video("webm", "libvpx-vp9", 24)
     ids=["mp4", "streamed-mp4", "webm", "flac", "mp3", "wav", "m4a"],
 )
 def test_a_clip_is_told_by_its_content_and_kept_as_it_is(data: bytes, suffix: str) -> None:
-    assert decode.read_media("clip", data, MAX_PIXELS) == decode.Clip(data, suffix)
+    assert decoder.read_media("clip", data, MAX_PIXELS) == decoder.Clip(data, suffix)
 
 
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
@@ -145,25 +146,25 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n#
     ids=["text", "empty", "mp4", "streamed-mp4", "webm", "flac", "avi", "playlist", "concat"],
 )
 def test_what_is_no_clip_is_refused(data: bytes) -> None:
-    with pytest.raises(InvalidMedia, match="clip is no picture, video or sound that can be read"):
-        decode.read_media("clip", data, MAX_PIXELS)
+    with pytest.raises(InvalidMedia, match="clip cannot be decoded: the data is not a picture, video or sound"):
+        decoder.read_media("clip", data, MAX_PIXELS)
 
 
 def test_a_video_of_too_many_pixels_is_refused() -> None:
     with pytest.raises(InvalidMedia, match="clip has too many pixels; send at most 3,000"):
-        decode.read_media("clip", clips.video(), 3_000)
+        decoder.read_media("clip", clips.video(), 3_000)
 
 
 def test_a_clip_is_no_picture(tmp_path: Path) -> None:
-    with pytest.raises(InvalidMedia, match="image is no picture that can be read"):
+    with pytest.raises(InvalidMedia, match="image cannot be decoded: the data is not a picture"):
         inputs(tmp_path).add_pictures({"image": text(clips.video())})
 
 
 def test_a_mask_is_the_alpha_channel_or_the_grey() -> None:
     grey = Image.new("L", (2, 2), 200)
-    assert decode.read_mask("mask", pictures.file(grey), MAX_PIXELS).tobytes() == bytes([200] * 4)
+    assert decoder.read_mask("mask", pictures.file(grey), MAX_PIXELS).tobytes() == bytes([200] * 4)
     clear = Image.new("RGBA", (2, 2), (9, 9, 9, 70))
-    assert decode.read_mask("mask", pictures.file(clear), MAX_PIXELS).tobytes() == bytes([70] * 4)
+    assert decoder.read_mask("mask", pictures.file(clear), MAX_PIXELS).tobytes() == bytes([70] * 4)
 
 
 def test_a_mask_file_reads_alike_from_any_channel(tmp_path: Path) -> None:
@@ -215,16 +216,16 @@ def test_pictures_of_too_many_pixels_together_are_refused(tmp_path: Path) -> Non
 
 def test_a_failure_leaves_nothing_running(tmp_path: Path) -> None:
     sent = {str(index): pictures.encoded(RED) for index in range(20)}
-    with pytest.raises(InvalidMedia, match="bad is no picture"):
+    with pytest.raises(InvalidMedia, match="bad cannot be decoded"):
         inputs(tmp_path).add_pictures({"bad": text(b"text"), **sent})
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("input")]
 
 
 def test_what_stands_in_place_of_a_name_is_told() -> None:
-    assert media.is_in_place("https://example.com/a.png")
-    assert media.is_in_place("data:image/png;base64,AAAA")
-    assert not media.is_in_place("example.png")
-    assert not media.is_in_place(["4", 0])
+    assert inline_source.is_inline_source("https://example.com/a.png")
+    assert inline_source.is_inline_source("data:image/png;base64,AAAA")
+    assert not inline_source.is_inline_source("example.png")
+    assert not inline_source.is_inline_source(["4", 0])
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from comfy_worker.imaging import write_png
+from comfy_worker.imaging.png import write_png
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 4))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.workflow.isolate import RAW_OUTPUT, into_folder, output_folders, serve_raw
+from comfy_worker.workflow.isolate import RAW_OUTPUT, isolate_outputs, output_folders, replace_save_nodes
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests.core_nodes import DEFS as CORE
 from tests.core_nodes import node
@@ -30,13 +30,13 @@ def graph(prefix: object) -> dict[str, dict[str, Any]]:
 
 def test_a_prefix_goes_below_the_folder_and_the_graph_stays() -> None:
     given = graph("set/ComfyUI")
-    assert into_folder(given, "job", DEFS) == graph("job/set/ComfyUI")
+    assert isolate_outputs(given, "job", DEFS) == graph("job/set/ComfyUI")
     assert given == graph("set/ComfyUI")
 
 
 @pytest.mark.parametrize("prefix", ["", ".", "./"])
 def test_a_prefix_that_names_nothing_does_not_show_the_folder(prefix: str) -> None:
-    assert into_folder(graph(prefix), "job", DEFS) == graph("job/ComfyUI")
+    assert isolate_outputs(graph(prefix), "job", DEFS) == graph("job/ComfyUI")
 
 
 def test_an_output_node_without_a_prefix_of_its_own_is_told_the_folder() -> None:
@@ -44,7 +44,7 @@ def test_an_output_node_without_a_prefix_of_its_own_is_told_the_folder() -> None
         **graph(["9", 0]),
         "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}},
     }
-    moved = into_folder(given, "job", DEFS)
+    moved = isolate_outputs(given, "job", DEFS)
     assert moved["1"]["inputs"] == {"filename_prefix": ["9", 0], "comfy_worker_folder": "job"}
     assert moved["3"]["inputs"] == {"source": ["2", 0], "comfy_worker_folder": "job"}
     assert moved["2"] == given["2"]
@@ -76,7 +76,7 @@ def test_an_output_node_without_a_prefix_of_its_own_is_told_the_folder() -> None
 def test_the_folders_that_a_node_writes_to(
     inputs: dict[str, str], moved: dict[str, str], folders: list[str]
 ) -> None:
-    workflow = into_folder(saving("Image Save", **inputs), "job", DEFS)
+    workflow = isolate_outputs(saving("Image Save", **inputs), "job", DEFS)
     assert workflow == saving("Image Save", **{**inputs, **moved})
     assert output_folders(workflow, "job") == folders
 
@@ -84,7 +84,7 @@ def test_the_folders_that_a_node_writes_to(
 @pytest.mark.parametrize("path", ["/tmp", "../x", "a/../../x", "\\\\host", "a\0", "x" * 5000])
 def test_a_folder_that_leads_elsewhere_is_refused(path: str) -> None:
     with pytest.raises(InvalidValue, match="output_path of node 1"):
-        into_folder(saving("Image Save", filename_prefix="a", output_path=path), "job", DEFS)
+        isolate_outputs(saving("Image Save", filename_prefix="a", output_path=path), "job", DEFS)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_folder_that_leads_elsewhere_is_refused(path: str) -> None:
     ],
 )
 def test_what_a_node_made_of_more_than_its_inputs_is_its_own_jobs(declared: dict[str, Any], own: bool) -> None:
-    moved = into_folder(saving("Odd"), "job", NodeDefs({"Odd": declared}))
+    moved = isolate_outputs(saving("Odd"), "job", NodeDefs({"Odd": declared}))
     assert moved == saving("Odd", **({"comfy_worker_folder": "job"} if own else {}))
 
 
@@ -116,7 +116,7 @@ SERVED = {
 
 
 def test_nodes_that_encode_pictures_are_served_by_ours() -> None:
-    served = serve_raw(SERVED, DEFS)
+    served = replace_save_nodes(SERVED, DEFS)
     assert served["1"] == {
         "class_type": RAW_OUTPUT,
         "inputs": {"images": ["2", 0], "filename_prefix": "a/b", "kind": "output"},
@@ -132,7 +132,7 @@ def test_nodes_that_encode_pictures_are_served_by_ours() -> None:
 
 
 def test_without_our_node_the_graph_stays() -> None:
-    assert serve_raw(SERVED, NodeDefs({})) == SERVED
+    assert replace_save_nodes(SERVED, NodeDefs({})) == SERVED
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,13 @@ def test_a_prefix_that_leaves_the_folder_is_refused(prefix: str) -> None:
     with pytest.raises(
         InvalidValue, match="filename_prefix of node 1 must be a text that stays in the output folder"
     ):
-        into_folder(graph(prefix), "job", DEFS)
+        isolate_outputs(graph(prefix), "job", DEFS)
 
 
 def test_a_prefix_that_stands_in_a_primitive_is_looked_at_too() -> None:
     workflow = {"1": node("SaveImage", filename_prefix=["2", 0]), "2": node("PrimitiveString", value="../x")}
     with pytest.raises(InvalidValue, match=r"filename_prefix of node 1 must be a text .*, not '\.\./x'"):
-        into_folder(workflow, "job", CORE)
+        isolate_outputs(workflow, "job", CORE)
 
 
 @pytest.mark.parametrize(
@@ -164,15 +164,15 @@ def test_a_prefix_that_stands_in_a_primitive_is_looked_at_too() -> None:
 def test_datasets_and_trained_loras_go_there_too(
     class_type: str, inputs: dict[str, object], moved: dict[str, object]
 ) -> None:
-    assert into_folder(saving(class_type, **inputs), "job", DEFS) == saving(class_type, **{**inputs, **moved})
+    assert isolate_outputs(saving(class_type, **inputs), "job", DEFS) == saving(class_type, **{**inputs, **moved})
 
 
 @pytest.mark.parametrize("folder_name", ["../set", ["9", 0], {"__value__": "/etc"}])
 def test_a_dataset_that_may_leave_the_output_folder_is_refused(folder_name: object) -> None:
     with pytest.raises(InvalidValue, match="folder_name of node 1 must be a text that stays in the output folder"):
-        into_folder(saving("LoadTrainingDataset", folder_name=folder_name), "job", DEFS)
+        isolate_outputs(saving("LoadTrainingDataset", folder_name=folder_name), "job", DEFS)
 
 
 def test_a_name_in_a_dataset_that_leaves_its_folder_is_refused() -> None:
     with pytest.raises(InvalidValue, match="filename_prefix of node 1"):
-        into_folder(saving("SaveImageDataSetToFolder", folder_name="set", filename_prefix="../x"), "job", DEFS)
+        isolate_outputs(saving("SaveImageDataSetToFolder", folder_name="set", filename_prefix="../x"), "job", DEFS)

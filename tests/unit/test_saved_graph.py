@@ -14,7 +14,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from comfy_worker.errors import InvalidInput, InvalidMedia, InvalidWorkflow
-from comfy_worker.inputs.embedded_workflow import read_saved_graph
+from comfy_worker.inputs.embedded_workflow import workflow_of_source
+from comfy_worker.planning.embedded_workflow import with_embedded_workflow
 from comfy_worker.request.schema import JobInput
 from tests import bombs
 
@@ -71,8 +72,9 @@ def with_notes() -> dict[str, object]:
     ],
 )
 def test_the_graph_is_read_the_one_that_ran_first(text: str, graph: object) -> None:
-    assert read_saved_graph(text) == graph
-    assert JobInput.read({"workflow": "data:image/png;base64," + text}).workflow == graph
+    assert workflow_of_source(text) == graph
+    request = JobInput.read({"workflow": "data:image/png;base64," + text})
+    assert with_embedded_workflow(request).workflow == graph
 
 
 MANY_TAGS = b"".join(struct.pack("<HHII", 0x0110, 2, 1_000_000, 8) for _ in range(65_000))
@@ -105,14 +107,14 @@ def packed(kind: bytes, keyword: bytes, text: bytes) -> bytes:
     ids=["animation", "large", "no-pixels", "zTXt", "iTXt"],
 )
 def test_no_pixel_is_decoded_for_a_graph(data: bytes) -> None:
-    assert read_saved_graph(text_of(data)) == API
+    assert workflow_of_source(text_of(data)) == API
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "WEBP", "AVIF", "TIFF"])
 def test_graphs_in_exif_are_found(image_format: str) -> None:
     exif = PICTURE.getexif()
     exif[0x0110] = f"prompt:{json.dumps(API)}"
-    assert read_saved_graph(encoded(image_format, exif=exif)) == API
+    assert workflow_of_source(encoded(image_format, exif=exif)) == API
 
 
 @pytest.mark.parametrize(
@@ -121,14 +123,14 @@ def test_graphs_in_exif_are_found(image_format: str) -> None:
         (bombs.plain_png(8, packed(b"zTXt", b"x", bytes(40_000_000))), "more than 32 MB of text"),
         (bombs.plain_png(8, packed(b"iTXt", b"x", bytes(40_000_000))), "more than 32 MB of text"),
         (bombs.plain_png(8, *[packed(b"zTXt", b"x", bytes(9_000_000))] * 4), "more than 32 MB of text"),
-        (bombs.plain_png(8, packed(b"iTXt", b"x", b"")[:-9]), "no picture that can be read"),
-        (bombs.plain_png(8, bombs.png_chunk(b"iTXt", b"prompt\0\1\0")), "no picture that can be read"),
-        (bombs.plain_png(8, bombs.png_chunk(b"eXIf", b"II*\0\xff\xff\xff\xff")), "without a graph"),
-        (bombs.PNG + bombs.png_chunk(b"gAMA", b"") * 600_000, "no picture that can be read"),
-        (b"RIFF\xff\xff\xff\xffWEBPVP8X\xff\xff\xff\xff" + bytes(200), "no picture that can be read"),
-        (b"\xff\xd8" + b"\xff\xe0\0\2" * 600_000, "no picture that can be read"),
-        (bombs.avif_without_clock(), "without a graph|no picture"),
-        (b"II*\0" + bytes([8, 0, 0, 0]) + b"\xff" * 300, "without a graph"),
+        (bombs.plain_png(8, packed(b"iTXt", b"x", b"")[:-9]), "nor a readable picture"),
+        (bombs.plain_png(8, bombs.png_chunk(b"iTXt", b"prompt\0\1\0")), "nor a readable picture"),
+        (bombs.plain_png(8, bombs.png_chunk(b"eXIf", b"II*\0\xff\xff\xff\xff")), "without a usable workflow"),
+        (bombs.PNG + bombs.png_chunk(b"gAMA", b"") * 600_000, "nor a readable picture"),
+        (b"RIFF\xff\xff\xff\xffWEBPVP8X\xff\xff\xff\xff" + bytes(200), "nor a readable picture"),
+        (b"\xff\xd8" + b"\xff\xe0\0\2" * 600_000, "nor a readable picture"),
+        (bombs.avif_without_clock(), "without a usable workflow|nor a readable picture"),
+        (b"II*\0" + bytes([8, 0, 0, 0]) + b"\xff" * 300, "without a usable workflow"),
         (b"II*\0" + struct.pack("<IH", 8, 65_000) + MANY_TAGS + bytes(1_000_000), "more than 32 MB of text"),
     ],
     ids=[
@@ -138,7 +140,7 @@ def test_graphs_in_exif_are_found(image_format: str) -> None:
 )
 def test_metadata_that_means_harm_is_refused(data: bytes, sentence: str) -> None:
     with pytest.raises(InvalidWorkflow, match=sentence):
-        read_saved_graph(text_of(data))
+        workflow_of_source(text_of(data))
 
 
 @pytest.mark.parametrize(
@@ -157,10 +159,13 @@ def test_metadata_that_means_harm_is_refused(data: bytes, sentence: str) -> None
 )
 def test_a_picture_without_one_is_refused(text: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        JobInput.read({"workflow": "data:image/png;base64," + text.removeprefix("data:image/png;base64,")})
+        with_embedded_workflow(
+            JobInput.read({"workflow": "data:image/png;base64," + text.removeprefix("data:image/png;base64,")})
+        )
 
 
 def test_a_short_text_is_a_name() -> None:
-    assert JobInput.read({"workflow": "iVBORw0KGgo"}).workflow == "iVBORw0KGgo"
+    request = JobInput.read({"workflow": "iVBORw0KGgo"})
+    assert with_embedded_workflow(request).workflow == "iVBORw0KGgo"
     with pytest.raises(InvalidInput):
         JobInput.read({"workflow": "{cut"})

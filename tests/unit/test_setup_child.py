@@ -76,7 +76,7 @@ def test_a_failure_is_explained_in_one_line(output: str, said: str) -> None:
             {"https_proxy": "proxy.example"},
             ["connection to pypi.org;", "the proxy proxy.example;", "set PIP_INDEX_URL"],
         ),
-        (UV_REFUSED, {}, ["connection to the package index;", "already downloaded is kept"]),
+        (UV_REFUSED, {}, ["connection to the package index;", "finished downloads are kept"]),
         (
             "Connection refused (https://user:word@api.comfy.org/x)",
             {},

@@ -49,11 +49,11 @@ def test_python_3_10_will_do() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "--input is no JSON"),
+        ("{", "--input is not JSON"),
         ("[1]", "must be a JSON object"),
         ("@nowhere.json", "nowhere.json cannot be read"),
-        ('{"cfg": NaN}', "--input is no JSON: "),
-        ('{"cfg": -1e400}', "--input is no JSON: "),
+        ('{"cfg": NaN}', "--input is not JSON: "),
+        ('{"cfg": -1e400}', "--input is not JSON: "),
         ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
     ],
 )
@@ -70,7 +70,7 @@ def test_an_input_file_that_is_no_text_is_told(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "input.json").write_bytes(b'{"prompt": "\xff"}')
     assert cli.main(["run", "--input", f"@{tmp_path}/input.json"]) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert "input.json is no UTF-8 text" in line
+    assert "input.json is not UTF-8 text" in line
 
 
 def test_an_output_that_cannot_be_written_is_told_before_anything_is_set_up(
@@ -87,9 +87,9 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_set_up(
 def test_a_folder_that_an_output_needs_is_made_and_told(tmp_path: Path) -> None:
     said = io.StringIO()
     cli.check_output(tmp_path / "new" / "deep" / "a.png", Console(said))
-    assert said.getvalue() == f"Making the folder {tmp_path}/new/deep\n"
+    assert said.getvalue() == f"Creating the folder {tmp_path}/new/deep\n"
     cli.check_output(tmp_path / "new" / "deep" / "b.png", Console(said))
-    assert said.getvalue().count("Making") == 1
+    assert said.getvalue().count("Creating") == 1
 
 
 def test_an_output_that_names_a_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,16 +237,16 @@ def test_the_cuda_that_is_asked_for_is_handed_on(monkeypatch: pytest.MonkeyPatch
 
 def test_a_folder_and_a_source_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["install", "--comfyui-dir", "/x", "--comfyui-version", "0.4.0"]) == 1
-    assert "leave --comfyui-source and -version away" in capsys.readouterr().err
+    assert "leave --comfyui-source and --comfyui-version out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("raised", "code", "said"),
     [
         (SetupError("no network"), 1, "Error: no network"),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x"), 1, "Error: the disk is full: make room"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x"), 1, "Error: the disk is full: free some space"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "Error: [Errno 13] Permission denied: '/x'"),
-        (KeyboardInterrupt(), 130, "Stopped. The next call goes on"),
+        (KeyboardInterrupt(), 130, "Stopped. The next call continues"),
     ],
 )
 def test_a_failure_is_one_line(

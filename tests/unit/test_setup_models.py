@@ -97,7 +97,7 @@ WHOLE = len(HEADER).to_bytes(8, "little") + HEADER + b"xyz"
         ("a.safetensors", WHOLE, ""),
         ("a.sft", WHOLE[:-1], "is cut short: 88 of 89 bytes"),
         ("a.SFT", WHOLE[:20], "is cut short in its header"),
-        ("a.safetensors", b"<html>a web page</html>", "is no safetensors file but a web page"),
+        ("a.safetensors", b"<html>a web page</html>", "is not a safetensors file but a web page"),
         ("a.ckpt", b"", "is empty"),
         ("a.ckpt", b"a pickle", ""),
     ],
@@ -115,7 +115,7 @@ def test_a_lone_placeholder_is_kept_and_told_of(environ: dict[str, str]) -> None
     stream = io.StringIO()
     assert models.ensure_checkpoint(Console(stream), environ) is True
     assert "noise" in stream.getvalue()
-    assert f"or put a .safetensors file into {environ['MODELS_DIR']}/checkpoints" in stream.getvalue()
+    assert f"put a .safetensors file into {environ['MODELS_DIR']}/checkpoints" in stream.getvalue()
     assert "Making" not in stream.getvalue()
 
 
@@ -147,9 +147,9 @@ def test_a_check_fails_for_what_is_missing_damaged_or_another_file(
     assert check() == (1, "missing  checkpoints/x.safetensors\n")
     path = Path(listed["MODELS_DIR"]) / "checkpoints" / "x.safetensors"
     add(listed, "checkpoints/x.safetensors")
-    assert check() == (1, f"damaged  {path}  is no safetensors file but something else\n")
+    assert check() == (1, f"damaged  {path}  is not a safetensors file but something else\n")
     path.write_bytes(WHOLE)
-    assert check() == (1, f"damaged  {path}  is not the file that models.txt means: its sha256 differs\n")
+    assert check() == (1, f"damaged  {path}  is not the file of models.txt: its sha256 differs\n")
     text = TEXT.replace("00FF" * 16, hashlib.sha256(WHOLE).hexdigest())
     (Path(listed["MODELS_DIR"]).parent / "models.txt").write_text(text)
     assert check() == (0, f"right    {path}\n")
@@ -163,7 +163,7 @@ def test_a_file_of_another_hash_is_damaged(tmp_path: Path) -> None:
 
 def test_a_models_txt_that_is_no_text_is_told(listed: dict[str, str]) -> None:
     (Path(listed["MODELS_DIR"]).parent / "models.txt").write_bytes(b"loras/\xff https://h.example/a")
-    with pytest.raises(SetupError, match=r"models\.txt is no UTF-8 text"):
+    with pytest.raises(SetupError, match=r"models\.txt is not UTF-8 text"):
         models.listed([], listed)
 
 
@@ -182,7 +182,7 @@ def test_a_template_of_the_volume_can_be_named(listed: dict[str, str]) -> None:
     (folder / "mine.params.json").write_text(json.dumps({"needs": needs}))
     (folder / "odd.params.json").write_text('{"needs": [{"url": "x"}]}')
     assert models.listed(["mine"], listed) == [Entry("", "loras/z.safetensors", "https://h.example/z", "")]
-    with pytest.raises(SetupError, match=r"odd\.params\.json does not say where its models come from"):
+    with pytest.raises(SetupError, match=r"the `needs` of .*odd\.params\.json cannot be read"):
         models.listed(["odd"], listed)
     with pytest.raises(SetupError, match="has no section"):
         models.listed(["../mine"], listed)

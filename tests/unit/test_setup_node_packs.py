@@ -59,7 +59,7 @@ def test_a_line_without_an_exact_version_is_refused_with_its_number(line: str) -
 
 
 def test_two_packs_of_one_name_are_refused() -> None:
-    with pytest.raises(SetupError, match="line 2: nodes stands there twice"):
+    with pytest.raises(SetupError, match="line 2: nodes is listed twice"):
         parse_packs(f"nodes@1.0.0\nhttps://example.org/o/nodes@{COMMIT}\n")
 
 
@@ -75,7 +75,7 @@ def test_each_pack_that_comfyui_does_not_load_is_named_with_its_reason() -> None
     assert list(failed) == [Path(f"/worker/custom_nodes/{name}") for name in ("broken", "empty", "silent")]
     assert failed[Path("/worker/custom_nodes/broken")].endswith("No module named 'no_such_package'")
     assert "lack of NODE_CLASS_MAPPINGS" in failed[Path("/worker/custom_nodes/empty")]
-    assert failed[Path("/worker/custom_nodes/silent")] == "it does not say why"
+    assert failed[Path("/worker/custom_nodes/silent")] == "ComfyUI does not say why"
 
 
 def test_the_worker_gives_comfyui_the_folder_of_the_packs_once_it_is_there(
@@ -92,11 +92,11 @@ def test_the_worker_gives_comfyui_the_folder_of_the_packs_once_it_is_there(
     [
         (
             "Because you require numpy>=3 and numpy==1.26.4, your requirements are unsatisfiable.",
-            ["one asks for NumPy>=3  ; python_version>'3'", "and the worker needs NumPy 1.26.4"],
+            ["one requires NumPy>=3  ; python_version>'3'", "and the worker needs NumPy 1.26.4"],
         ),
         (
             "Because you require foo-bar>=2 and foo-bar<2, your requirements are unsatisfiable.",
-            ["one asks for foo_bar>=2", "two asks for foo.bar<2"],
+            ["one requires foo_bar>=2", "two requires foo.bar<2"],
         ),
     ],
 )

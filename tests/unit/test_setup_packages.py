@@ -14,13 +14,13 @@ from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_setup import install, packages
 from comfy_setup.comfyui import Choice
-from comfy_setup.marker import file_hash, read_stamp, write_stamp
+from comfy_setup.marker import file_hash, read_marker, write_marker
 
 
 @pytest.fixture
 def stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The stamp of an environment that is the one of these tests, with the repository's real lock files."""
-    monkeypatch.setattr(packages, "STAMP", tmp_path / "stamp.json")
+    monkeypatch.setattr(packages, "MARKER", tmp_path / "stamp.json")
     monkeypatch.setattr(paths, "VENV_PYTHON", Path(sys.executable))
     return tmp_path / "stamp.json"
 
@@ -32,7 +32,7 @@ def entries(**changes: str) -> dict[str, str]:
 
 
 def test_a_finished_environment_is_ready(stamp: Path) -> None:
-    write_stamp(stamp, entries())
+    write_marker(stamp, entries())
     assert packages.ready()
 
 
@@ -46,24 +46,24 @@ def test_one_without_a_stamp_or_with_half_a_stamp_is_not(stamp: Path) -> None:
 
 @pytest.mark.parametrize("changes", [{"worker": "0"}, {"python": "3.1"}, {"dev": "0"}])
 def test_other_lock_files_or_another_python_are_not(stamp: Path, changes: dict[str, str]) -> None:
-    write_stamp(stamp, entries(**changes))
+    write_marker(stamp, entries(**changes))
     assert not packages.ready()
 
 
 def test_the_packages_for_tests_count_only_where_they_are_asked_for(stamp: Path) -> None:
-    write_stamp(stamp, entries())
+    write_marker(stamp, entries())
     assert not packages.ready(dev=True)
-    write_stamp(stamp, entries(dev=file_hash(packages.LOCKS / "dev.lock")))
+    write_marker(stamp, entries(dev=file_hash(packages.LOCKS / "dev.lock")))
     assert packages.ready(dev=True)
     assert packages.ready()
 
 
 def test_a_torch_for_another_cuda_is_ready_only_where_none_was_asked_for(stamp: Path) -> None:
     assert packages.chosen_cuda() == "13"
-    write_stamp(stamp, entries(cuda="12", worker=file_hash(packages.WORKER_LOCKS["12"])))
+    write_marker(stamp, entries(cuda="12", worker=file_hash(packages.WORKER_LOCKS["12"])))
     assert (packages.ready(), packages.ready("12"), packages.ready("13")) == (True, True, False)
     assert packages.chosen_cuda() == "12"
-    write_stamp(stamp, entries(cuda="12"))  # made from the lock of the other
+    write_marker(stamp, entries(cuda="12"))  # made from the lock of the other
     assert not packages.ready()
 
 
@@ -83,14 +83,14 @@ def test_the_two_locks_differ_in_torch_and_what_it_brings_alone() -> None:
 
 
 def test_an_environment_whose_python_is_gone_is_not(stamp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_stamp(stamp, entries())
+    write_marker(stamp, entries())
     monkeypatch.setattr(paths, "VENV_PYTHON", stamp.parent / "python")
     assert not packages.ready()
 
 
 def test_a_stamp_is_written_whole(tmp_path: Path) -> None:
-    write_stamp(tmp_path / "a.json", {"k": "v"})
-    assert read_stamp(tmp_path / "a.json") == {"k": "v"}
+    write_marker(tmp_path / "a.json", {"k": "v"})
+    assert read_marker(tmp_path / "a.json") == {"k": "v"}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -130,8 +130,8 @@ def test_a_linked_environment_is_used_as_it_is(tmp_path: Path, monkeypatch: pyte
     (tmp_path / ".venv").symlink_to(shared)
     monkeypatch.setattr(paths, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(packages, "STAMP", tmp_path / ".venv" / "comfy_setup.json")
-    write_stamp(packages.STAMP, entries(worker="of other lock files"))
+    monkeypatch.setattr(packages, "MARKER", tmp_path / ".venv" / "comfy_setup.json")
+    write_marker(packages.MARKER, entries(worker="of other lock files"))
     before = {path: path.read_bytes() for path in shared.iterdir()}
     for name in ("install_comfyui", "compile_bytecode", "described"):
         monkeypatch.setattr(install.comfyui, name, lambda *_: "")
@@ -140,4 +140,6 @@ def test_a_linked_environment_is_used_as_it_is(tmp_path: Path, monkeypatch: pyte
     install.install(console, {}, Choice())
     assert {path: path.read_bytes() for path in shared.iterdir()} == before
     said = console.stream.getvalue()  # type: ignore[attr-defined]
-    assert said.startswith(f".venv is a link to {shared}: used as it is, though not made from these locks\n")
+    assert said.startswith(
+        f".venv is a link to {shared}: it is used unchanged, although it does not match the lock files\n"
+    )

@@ -60,7 +60,7 @@ def test_models_are_found_in_every_layout_of_a_volume(environ: dict[str, str], t
         touch(tmp_path / "volume" / "stable-diffusion-webui/models/Stable-diffusion/other.txt")
     path = touch(tmp_path / "volume" / name)
     assert found(environ) == {LAYOUTS[name]: [path]}
-    told = {finding.what: finding for finding in doctor.examine(environ)}
+    told = {finding.subject: finding for finding in doctor.examine(environ)}
     assert told[LAYOUTS[name]].text.startswith("1 files, 0 kB: ")
     assert f"{tmp_path}/volume: models in " in told["volume"].text
 
@@ -73,12 +73,12 @@ def test_the_roots_are_searched_in_order(environ: dict[str, str], tmp_path: Path
 
 def test_a_volume_that_is_not_there_or_holds_nothing_is_told(environ: dict[str, str], tmp_path: Path) -> None:
     def volume() -> doctor.Finding:
-        return next(finding for finding in doctor.examine(environ) if finding.what == "volume")
+        return next(finding for finding in doctor.examine(environ) if finding.subject == "volume")
 
     assert volume() == doctor.Finding("volume", "ok", f"none at {tmp_path}/volume")
     (tmp_path / "volume").mkdir()
     assert volume().level == "note"
-    assert f"nothing that a job could use; put models into {tmp_path}/volume/models/checkpoints" in volume().text
+    assert f"nothing that a job can use; put models into {tmp_path}/volume/models/checkpoints" in volume().text
     touch(tmp_path / "volume" / "ComfyUI" / "custom_nodes" / "pack.py")
     touch(tmp_path / "volume" / "ComfyUI" / "user" / "default" / "workflows" / "mine.json")
     assert f"workflows in {tmp_path}/volume/ComfyUI/user/default/workflows" in volume().text

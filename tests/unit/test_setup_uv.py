@@ -63,9 +63,9 @@ def test_downloads_are_counted_in_bytes() -> None:
     progress.read(" Downloaded torch")
     assert (step.note, step.fraction) == ("1 of 2 downloads, 839 MB of 1.0 GB", 0.8)
     progress.read("Prepared 2 packages in 3s")
-    assert (step.note, step.fraction) == ("putting them in place", None)
+    assert (step.note, step.fraction) == ("installing them", None)
     progress.read("Installed 2 packages in 10ms")
-    assert step.note == "2 packages are in place, compiling them to bytecode"
+    assert step.note == "2 packages are installed, compiling them to bytecode"
 
 
 def test_lines_of_another_kind_change_nothing() -> None:

@@ -39,6 +39,7 @@ def plan(tmp_path: Path, files: list[str], sd_model: str = "", **changes: Any) -
         defs=NodeDefs(info),
         model_path=lambda _folder, _name: None,
         explain=lambda _class_type: None,
+        validate=lambda _workflow: None,
         searched=lambda folder: [f"/models/{folder}"],
         refresh=lambda: None,
     )
@@ -48,7 +49,7 @@ def plan(tmp_path: Path, files: list[str], sd_model: str = "", **changes: Any) -
         Template("mine", txt2img(), params),
         installed=installed,
         sd_model=sd_model,
-        files=InputFiles(tmp_path, Settings()),
+        files=InputFiles(tmp_path, Settings().input_limits),
     ).plan()
 
 

@@ -25,6 +25,7 @@ from comfy_worker.comfyui.execution import Limits
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.runaways import Runaways
 from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI, pause_s
+from comfy_worker.comfyui.version import ComfyUIVersion
 from comfy_worker.deadline import Stop
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, JobTimedOut, OutOfMemory, WorkerError
 
@@ -119,7 +120,7 @@ def test_its_folders_stay_until_the_last_who_uses_them_leaves(stand_in: Callable
     with stand_in() as comfyui:
         first = comfyui.ready(Stop())
         with first.in_use():
-            first.process.condemn("is to go")
+            first.process.mark_failed("is to go")
             second = comfyui.ready(Stop())
             assert first.process.output_dir.is_dir()
         assert not first.process.runtime_dir.exists()
@@ -152,7 +153,7 @@ def test_one_that_fails_again_and_again_makes_the_worker_worn_until_a_workflow_e
         assert "ended with exit status 3 while it was idle and its log says 'ValueError: enough'" in str(failure)
         assert eventually(lambda: comfyui.is_worn)
         last = comfyui.ready(Stop())
-        last.is_proved = True
+        last.has_completed_prompt = True
         assert not comfyui.is_worn
 
 
@@ -332,7 +333,9 @@ def test_a_second_try_for_want_of_memory_that_comfyui_does_not_survive_is_the_la
     monkeypatch.setattr(RunningComfyUI, "_execute", execute)
     running = object.__new__(RunningComfyUI)
     running._runaways = Runaways()
-    running.process = SimpleNamespace(failure=lambda: None)  # type: ignore[assignment]
+    running.process = SimpleNamespace(  # type: ignore[assignment]
+        failure=lambda: None, version=ComfyUIVersion(heeds_container_memory=True)
+    )
     running.client = SimpleNamespace(free=lambda: None)  # type: ignore[assignment]
     with pytest.raises(ComfyUIUnavailable) as caught:
         running.execute({}, Stop())

@@ -50,14 +50,20 @@ def test_an_unknown_name_names_the_near_ones(tmp_path: Path, name: str, hint: st
 @pytest.mark.parametrize(
     ("params", "sentence"),
     [
-        ({"parameters": {"x": {"node": "7", "input": "seed"}}}, "parameter x is 7.seed, which the graph has not"),
-        ({"parameters": {"x": {"node": "1", "input": "sead"}}}, "parameter x is 1.sead, which the graph has not"),
+        (
+            {"parameters": {"x": {"node": "7", "input": "seed"}}},
+            "parameter x is 7.seed, which the workflow lacks",
+        ),
+        (
+            {"parameters": {"x": {"node": "1", "input": "sead"}}},
+            "parameter x is 1.sead, which the workflow lacks",
+        ),
         ({"parameters": {"x": {"node": 1, "input": "seed"}}}, "parameters.x.node: Input should be a valid string"),
         (
             {"parameters": {"x": {"node": "1", "input": "seed", "minimum": 9, "maximum": 1}}},
             "parameters.x: minimum should be at most maximum",
         ),
-        ({"required": ["nope"]}, "nope is required and no key of a request"),
+        ({"required": ["nope"]}, "nope is required but is not a key of a request"),
     ],
 )
 def test_a_mistake_in_params_json_is_told(tmp_path: Path, params: object, sentence: str) -> None:
@@ -65,7 +71,7 @@ def test_a_mistake_in_params_json_is_told(tmp_path: Path, params: object, senten
     write(tmp_path, "mine.params.json", params)
     with pytest.raises(InvalidWorkflow) as caught:
         Templates([tmp_path]).load("mine")
-    assert str(caught.value) == f"the template file mine.params.json must be mended: {sentence}"
+    assert str(caught.value) == f"the template file mine.params.json must be corrected: {sentence}"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_worker.errors import brief
+from comfy_worker.workflow.check.problems import outputs_remedy
 from comfy_worker.workflow.graph import Input, Workflow, as_link, links_of
 from comfy_worker.workflow.node_defs import NodeDefs
 
@@ -168,13 +169,8 @@ def _fault_of(workflow: Workflow, defs: NodeDefs, walk: LinkWalk, place: Input, 
     # ComfyUI counts from the end with a negative slot, as Python does.
     if not isinstance(slot, int) or not -count <= slot < count:
         problem = f"{shown} is linked to output {brief(repr(slot))} of node {brief(link.node_id)}, which it lacks"
-        return LinkFault(place, "bad_output_slot", problem, _outputs_of(source.name, source.outputs))
+        return LinkFault(place, "bad_output_slot", problem, outputs_remedy(source.name, source.outputs))
     return None
-
-
-def _outputs_of(class_type: str, outputs: tuple[str, ...]) -> str:
-    listed = ", ".join(f"{number} ({output_type})" for number, output_type in enumerate(outputs[:20]))
-    return f"the outputs of {class_type} are {listed or 'none'}"
 
 
 def _hidden(place: Input) -> LinkFault:

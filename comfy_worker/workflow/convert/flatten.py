@@ -1,8 +1,9 @@
-"""Flattens a UI-format workflow: which nodes run, and what feeds each of their inputs.
+"""Flattens a UI-format workflow: finds the nodes that run, and what feeds their inputs.
 
-Subgraphs, reroutes, primitives, Set and Get nodes, links of Use Everywhere, muted and bypassed nodes
-and notes are resolved as ComfyUI's frontend does when it exports (1.32.9, ``executionUtil.ts`` and
-``ExecutableNodeDTO.ts``).
+Subgraphs, reroutes, primitives, Set and Get nodes, links of Use Everywhere, muted and bypassed
+nodes and notes are resolved as ComfyUI's frontend resolves them in an export (1.49.6,
+``executionUtil.ts`` and ``ExecutableNodeDTO.ts``). There is one difference: a primitive that feeds
+a subgraph from outside counts, as it did in earlier frontends.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from comfy_worker.errors import InvalidWorkflow, brief
+from comfy_worker.workflow.convert.definitions import (
+    BYPASSED,
+    MUTED,
+    Definition,
+    Subgraphs,
+    value_name,
+)
 from comfy_worker.workflow.convert.frontend_classes import (
     BROADCAST_PACK,
-    BROADCASTERS,
     GETTERS,
     PASS_ON,
     PRIMITIVE,
-    SETTERS,
     VIRTUAL,
 )
 from comfy_worker.workflow.convert.promoted import (
@@ -27,26 +33,18 @@ from comfy_worker.workflow.convert.promoted import (
     HostValues,
     Promotion,
     WidgetSource,
-    read_host_values,
 )
 from comfy_worker.workflow.convert.ui_format import (
     INPUT_NODE,
     MAX_DEPTH,
-    OUTPUT_NODE,
     Json,
-    LinkLine,
-    as_dict,
     as_list,
     as_text,
-    broadcast_of,
-    dicts,
     entry_at,
     id_of,
-    link_of,
     nesting_of,
     passed_on,
     type_of,
-    well_formed,
 )
 from comfy_worker.workflow.convert.unique_ids import with_unique_ids
 from comfy_worker.workflow.convert.work_limit import WorkLimit
@@ -54,8 +52,7 @@ from comfy_worker.workflow.graph import MAX_NESTING, MAX_NODES, Link
 
 __all__ = ["FlatNode", "Value", "flatten"]
 
-MUTED, BYPASSED = 2, 4
-# Of a whole file: its values, and the lists and objects around them.
+# Values may be nested as deep as in an API-format graph; the file adds its own lists and objects.
 MAX_FILE_NESTING = MAX_NESTING + 10
 
 
@@ -63,9 +60,9 @@ class Value(NamedTuple):
     """A literal that comes from another node: a primitive, or the host of a subgraph.
 
     Attributes:
-        value: None where the host holds none.
-        is_outside: whether it comes from the host of a subgraph.
-        source: the widget whose value holds where the host has none; None: the input's own widget.
+        value: None where the host has no value.
+        is_outside: whether the literal comes from the host of a subgraph.
+        source: the widget that gives the value where the host has none; None for the input's own.
     """
 
     value: Any
@@ -75,12 +72,12 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class FlatNode:
-    """One node that ComfyUI would get.
+    """One node of the export.
 
     Attributes:
-        node_id: ``5``, or ``2:5`` for node 5 of the subgraph that node 2 stands for.
-        node: the node as it stands in the file; the nodes of one subgraph share it.
-        fed: by input name, what feeds it, a muted node among it; inputs that nothing feeds are left out.
+        node_id: ``5``, or ``2:5`` for node 5 in the subgraph of host 2.
+        node: the node in the file; hosts of the same subgraph share it.
+        fed: what feeds an input, by name; inputs that nothing feeds are left out.
     """
 
     node_id: str
@@ -92,15 +89,15 @@ def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[Fla
     """Flatten a file.
 
     Args:
-        file: JSON that :func:`~comfy_worker.workflow.convert.ui_format.is_editor_file` takes for a file.
-        work: bounds the work, and hears where the job must end.
+        file: a workflow in UI format.
+        work: limits the work, and notices where the job must end.
         unique_ids: whether nodes of subgraphs get new ids where an id is taken.
 
     Returns:
-        The nodes that run in the order of the file, those of a subgraph where its node stands.
+        The nodes that run, in the order of the file; nodes of a subgraph in place of its host.
 
     Raises:
-        InvalidWorkflow: a subgraph contains itself, links go in a circle, or the workflow is too large.
+        InvalidWorkflow: a subgraph contains itself, links form a circle, or the file is too large.
     """
     if nesting_of(file) > MAX_FILE_NESTING:
         raise InvalidWorkflow(
@@ -109,28 +106,33 @@ def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[Fla
         )
     if unique_ids:
         file = with_unique_ids(file)
+    outermost = _Graph(Definition(file), Subgraphs(file, work))
     links = _LinkResolver(work)
     flat = []
-    for count, (graph, node) in enumerate(_Graph(_Definition(file), _Subgraphs(file, work)).nodes_within()):
+    for count, (graph, node) in enumerate(outermost.nodes_within()):
         if count == MAX_NODES:
             raise InvalidWorkflow(f"workflow has more than {MAX_NODES} nodes, those of its subgraphs counted")
         work.count_steps(1 + len(node["inputs"]))
-        if node["type"] in VIRTUAL or node.get("mode") in (MUTED, BYPASSED) or graph.is_host(node):
-            continue
-        flat_node = FlatNode(graph.prefix + id_of(node), node)
-        for slot, entry in enumerate(node["inputs"]):
-            source = links.source_of(graph, node, slot)
-            name = as_text(entry.get("name"))
-            if source is None:
-                if not entry.get("widget"):
-                    graph.refuse_lost_broadcast(flat_node.node_id, entry)
-            elif isinstance(source, Link) or source.is_outside or entry.get("widget"):
-                # A primitive sets widgets only; a host's value goes to sockets too.
-                flat_node.fed[name] = _without_itself(source, node, name)
-        for name, value in graph.values_for(id_of(node)).items():
-            flat_node.fed.setdefault(name, Value(value, is_outside=True))
-        flat.append(flat_node)
+        if graph.runs(node):
+            flat.append(_flat_node(graph, node, links))
     return flat
+
+
+def _flat_node(graph: _Graph, node: Json, links: _LinkResolver) -> FlatNode:
+    """One node with what feeds its inputs."""
+    flat_node = FlatNode(graph.prefix + id_of(node), node)
+    for slot, entry in enumerate(node["inputs"]):
+        source = links.source_of(graph, node, slot)
+        name = as_text(entry.get("name"))
+        if source is None:
+            if not entry.get("widget"):
+                graph.refuse_lost_broadcast(flat_node.node_id, entry)
+        elif isinstance(source, Link) or source.is_outside or entry.get("widget"):
+            # A primitive sets widgets only; a host's value goes to sockets too.
+            flat_node.fed[name] = _without_itself(source, node, name)
+    for name, value in graph.values_for(id_of(node)).items():
+        flat_node.fed.setdefault(name, Value(value, is_outside=True))
+    return flat_node
 
 
 def _without_itself(source: Link | Value, node: Json, name: str) -> Link | Value:
@@ -142,12 +144,12 @@ def _without_itself(source: Link | Value, node: Json, name: str) -> Link | Value
 
 
 class _Step(NamedTuple):
-    """A stop on the way up from an input: an input of a node, or an output.
+    """A stop on the way up from an input: an input or an output of a node.
 
     Attributes:
-        is_output: whether ``slot`` is one of the node's outputs.
-        is_direct: whether no node has passed anything on so far.
-        renews_type: whether the type that is wanted is that of this input, no longer that of the first.
+        is_output: whether ``slot`` is an output of the node.
+        is_direct: whether the way has led through no reroute or bypassed node so far.
+        renews_type: whether the type to look for is from now on the type of this input.
     """
 
     graph: _Graph
@@ -159,7 +161,7 @@ class _Step(NamedTuple):
 
 
 class _Bypass(NamedTuple):
-    """An output of a bypassed node: which input it stands for depends on the type that is wanted."""
+    """An output of a bypassed node. The type to look for decides which input it passes on."""
 
     graph: _Graph
     node_id: str
@@ -170,18 +172,18 @@ _Source = Link | Value | None
 
 
 class _Reached(NamedTuple):
-    """Where a way ends, and the type that is wanted there; None: the one that was wanted at its start."""
+    """The end of a way, and the type to look for there; None for the type at its start."""
 
     end: _Bypass | _Source
     wanted_type: str | None = None
 
 
 class _LinkResolver:
-    """Finds what feeds an input in the end.
+    """Finds what finally feeds an input.
 
-    Goes up link by link, in and out of subgraphs, through what only passes on. Each stop is looked at
-    once, however many ways lead over it: without the type that is wanted as far as a bypassed node, and
-    from there once for each type.
+    Goes up link by link, into and out of subgraphs, through nodes that only pass values on. Results
+    are kept, so that the work does not grow with the number of ways over a stop: up to a bypassed
+    node there is one result for each stop, and beyond it one for each type.
     """
 
     def __init__(self, work: WorkLimit) -> None:
@@ -190,10 +192,10 @@ class _LinkResolver:
         self._behind: dict[tuple[_Bypass, str], _Source] = {}
 
     def source_of(self, graph: _Graph, node: Json, slot: int) -> _Source:
-        """What feeds an input of a node.
+        """Find what feeds an input of a node.
 
         Raises:
-            InvalidWorkflow: the links go in a circle, or there are too many.
+            InvalidWorkflow: the links form a circle, or there are too many.
         """
         wanted_type = type_of(node["inputs"][slot])
         step = _Step(graph, id_of(node), slot)
@@ -220,7 +222,7 @@ class _LinkResolver:
         return source
 
     def _walk(self, start: _Step) -> _Reached:
-        """Go up as far as a bypassed node, or to the end."""
+        """Go up to a bypassed node, or to the end."""
         way: dict[_Step, str | None] = {}
         step: _Step | _Bypass | _Source = start
         while isinstance(step, _Step) and step not in self._reached:
@@ -252,146 +254,20 @@ def _circle(step: _Step | _Bypass) -> InvalidWorkflow:
     )
 
 
-class _Definition:
-    """One graph as it stands in the file, read once however often nodes stand for it."""
-
-    def __init__(self, source: Json) -> None:
-        self.source = well_formed(source)
-        self.name = brief(source.get("name"))
-        self.nodes = {id_of(node): node for node in self.source["nodes"]}
-        links = [link for entry in self.source["links"] if (link := link_of(entry))]
-        self.links = {link.link_id: link for link in links}
-        sent = [link for entry in as_list(self.source["extra"].get("ue_links")) if (link := broadcast_of(entry))]
-        self._broadcasts = {(link.target, link.target_slot): link for link in sent}
-        self.ends = {link.target_slot: link for link in (*sent, *links) if link.target == OUTPUT_NODE}
-        self.primitives = {node_id for node_id, node in self.nodes.items() if node["type"] == PRIMITIVE}
-        self.setters: dict[tuple[str, str], str] = {}
-        for node_id, node in self.nodes.items():
-            if node["type"] in SETTERS and (name := _constant(node)):
-                self.setters.setdefault((node["type"], name), node_id)
-
-    def link_to(self, node_id: str, slot: int) -> LinkLine | None:
-        """The link that leads to an input; one of Use Everywhere where the editor drew none that is live."""
-        entry = entry_at(self.nodes[node_id]["inputs"], slot)
-        drawn = self.links.get(as_text(entry.get("link")))
-        broadcast = self._broadcasts.get((node_id, slot))
-        if drawn is None or (broadcast is not None and not self._is_live(drawn.origin)):
-            return broadcast
-        return drawn
-
-    @cached_property
-    def links_from_inputs(self) -> list[list[LinkLine]]:
-        """By slot, the links that lead in from an input of this subgraph, in the order of ``linkIds``."""
-        by_slot: list[list[LinkLine]] = [[] for _ in self.source["inputs"]]
-        for link in self.links.values():
-            if link.origin == INPUT_NODE and 0 <= link.origin_slot < len(by_slot):
-                by_slot[link.origin_slot].append(link)
-        for entry, links in zip(self.source["inputs"], by_slot, strict=True):
-            order = {as_text(link_id): index for index, link_id in enumerate(as_list(entry.get("linkIds")))}
-            links.sort(key=lambda link, order=order: order.get(link.link_id, len(order)))  # type: ignore[misc]
-        return by_slot
-
-    def _is_live(self, node_id: str) -> bool:
-        if node_id == INPUT_NODE:
-            return True
-        return node_id in self.nodes and self.nodes[node_id].get("mode") not in (MUTED, BYPASSED)
-
-    @cached_property
-    def lost_broadcasts(self) -> dict[str, Json]:
-        """The types that nodes of Use Everywhere send where the file does not say to which inputs."""
-        found: dict[str, Json] = {}
-        if self._broadcasts:
-            return found
-        for node_id, node in self.nodes.items():
-            if node["type"] in BROADCASTERS and self._is_live(node_id):
-                for slot, entry in enumerate(node["inputs"]):
-                    if (link := self.link_to(node_id, slot)) is not None:
-                        origin = self.nodes.get(link.origin, {"outputs": ()})
-                        output = entry_at(list(origin["outputs"]), link.origin_slot)
-                        found.setdefault(type_of(output or entry), node)
-        return found
-
-
-class _Subgraphs:
-    """The subgraphs of a file by their id, each read when it is first needed."""
-
-    def __init__(self, file: Json, work: WorkLimit) -> None:
-        listed = dicts(as_dict(file.get("definitions")).get("subgraphs"))
-        self._sources = {as_text(source.get("id")): source for source in listed}
-        self._read: dict[str, _Definition] = {}
-        self._promotions: dict[str, list[Promotion]] = {}
-        # By the identity of the host, which the file holds as long as this lives.
-        self._host_values: dict[int, HostValues] = {}
-        self._work = work
-
-    def __contains__(self, class_type: str) -> bool:
-        return class_type in self._sources
-
-    def __getitem__(self, class_type: str) -> _Definition:
-        if class_type not in self._read:
-            source = self._sources[class_type]
-            self._work.count_steps(len(as_list(source.get("nodes"))) + len(as_list(source.get("links"))))
-            self._read[class_type] = _Definition(source)
-        return self._read[class_type]
-
-    def promotions(self, class_type: str, depth: int = 0) -> list[Promotion]:
-        """The inputs of a subgraph that have a widget on its host, in their order."""
-        if class_type not in self._promotions:
-            self._promotions[class_type] = []  # within itself it promotes nothing
-            definition = self[class_type]
-            found = []
-            for entry, links in zip(definition.source["inputs"], definition.links_from_inputs, strict=True):
-                name = as_text(entry.get("name"))
-                for link in links:
-                    promotion = self._promotion(definition, name, link, depth)
-                    if promotion is not None:
-                        found.append(promotion)
-                        break
-            self._promotions[class_type] = found
-        return self._promotions[class_type]
-
-    def host_values(self, host: Json) -> HostValues:
-        """What a host holds for its subgraph, read once however often the host runs."""
-        if id(host) not in self._host_values:
-            promotions = self.promotions(host["type"])
-            primitives = self[host["type"]].primitives
-            self._host_values[id(host)] = read_host_values(host, promotions, primitives)
-        return self._host_values[id(host)]
-
-    def _promotion(self, definition: _Definition, name: str, link: LinkLine, depth: int) -> Promotion | None:
-        """What a link from an input promotes; None where it leads to no widget."""
-        target = definition.nodes.get(link.target)
-        if target is None or depth > MAX_DEPTH:
-            return None
-        entry = entry_at(target["inputs"], link.target_slot)
-        input_name = as_text(entry.get("name"))
-        if target["type"] not in self:
-            widget = entry.get("widget")
-            if not widget:
-                return None
-            widget_name = as_text(as_dict(widget).get("name") or input_name)
-            return Promotion(name, link.target, widget_name, WidgetSource(target, widget_name))
-        inner = self.promotions(target["type"], depth + 1)
-        self._work.count_steps(len(inner))
-        for promotion in inner:
-            if promotion.name == input_name:
-                value = self.host_values(target).by_input.get(input_name)
-                if value is None:
-                    value = promotion.inner_value
-                return Promotion(name, link.target, input_name, promotion.source, value)
-        return None
-
-
 class _Graph:
-    """One graph that runs: the file's outermost, or a subgraph as one node outside of it stands for it.
+    """One graph that runs: the outermost of the file, or the subgraph of one host.
 
-    That node is its host.
+    Args:
+        definition: the graph in the file.
+        subgraphs: the definitions of all subgraphs.
+        outer: the graph around a subgraph.
+        host: the node of ``outer`` that stands for this subgraph.
     """
 
     def __init__(
         self,
-        definition: _Definition,
-        subgraphs: _Subgraphs,
+        definition: Definition,
+        subgraphs: Subgraphs,
         outer: _Graph | None = None,
         host: Json | None = None,
     ) -> None:
@@ -405,17 +281,22 @@ class _Graph:
             self.prefix = f"{outer.prefix}{id_of(host)}:"
         self._inner: dict[str, _Graph] = {}
 
+    def runs(self, node: Json) -> bool:
+        """Whether a node is part of the export."""
+        is_off = node.get("mode") in (MUTED, BYPASSED)
+        return not (is_off or node["type"] in VIRTUAL or self.is_host(node))
+
     def is_host(self, node: Json) -> bool:
         """Whether a node stands for a subgraph."""
         return node["type"] in self._subgraphs
 
     def node(self, node_id: str) -> Json:
-        """The node of an id, which must be there."""
+        """The node with an id that exists."""
         node: Json = self._definition.nodes[node_id]
         return node
 
     def nodes_within(self) -> Iterator[tuple[_Graph, Json]]:
-        """Every node here, and in the subgraphs below that run."""
+        """Yield every node of this graph and of the subgraphs in it that run."""
         for node in self._definition.nodes.values():
             yield self, node
             if self.is_host(node) and node.get("mode") not in (MUTED, BYPASSED):
@@ -435,7 +316,7 @@ class _Graph:
         return _Step(self, link.origin, link.origin_slot, is_output=True, is_direct=step.is_direct)
 
     def above_output(self, step: _Step) -> _Step | _Bypass | _Source:
-        """What an output stands for: itself, or what its node only passes on."""
+        """Where an output gets its value: from its node, or from above if the node passes it on."""
         node = self._definition.nodes.get(step.node_id, {})
         class_type = node.get("type")
         if class_type == PRIMITIVE:
@@ -447,48 +328,58 @@ class _Graph:
         if class_type in PASS_ON:
             return _Step(self, step.node_id, 0, is_direct=False)
         if class_type in GETTERS:
-            return self._setter_input(GETTERS[class_type], _constant(node))
+            return self._setter_input(GETTERS[class_type], value_name(node))
         if not class_type or class_type in VIRTUAL:
             return None
         if self.is_host(node):
-            inner = self._within(node)
-            link = inner._definition.ends.get(step.slot)
-            if link is None:
-                return None
-            if link.origin == INPUT_NODE:
-                return inner._outside(link.origin_slot, is_direct=False)
-            return _Step(inner, link.origin, link.origin_slot, is_output=True)
+            return self._within(node)._above_end(step.slot)
         return Link(self.prefix + step.node_id, step.slot)
 
+    def _above_end(self, slot: int) -> _Step | _Source:
+        """What an output of this subgraph is linked to inside."""
+        link = self._definition.ends.get(slot)
+        if link is None:
+            return None
+        if link.origin == INPUT_NODE:
+            return self._outside(link.origin_slot, is_direct=False)
+        return _Step(self, link.origin, link.origin_slot, is_output=True)
+
     def _primitive_value(self, node: Json) -> Value | None:
-        """The value of a primitive: the frontend sets widgets to it that are linked to it straight."""
+        """The value of a primitive, which the frontend writes into the widgets linked to it."""
         values = as_list(node.get("widgets_values"))
         value = self.values_for(id_of(node)).get(PRIMITIVE_WIDGET, values[0] if values else None)
         return None if value is None else Value(value)
 
     def values_for(self, node_id: str) -> dict[str, Any]:
-        """By name, the values that the host holds for widgets of an inner node without an input of its own."""
+        """By name, the host's values for widgets of an inner node that no input leads to."""
         return self._host_values.by_widget.get(node_id, {})
 
     def refuse_lost_broadcast(self, node_id: str, entry: Json) -> None:
-        """Refuse an input that Use Everywhere would have fed, had the file kept its links.
+        """Reject an input that Use Everywhere would feed if the file had kept its links.
 
         Raises:
-            InvalidWorkflow: a node of Use Everywhere sends what this input takes.
+            InvalidWorkflow: a node of Use Everywhere sends this input's type.
         """
         sender = self._definition.lost_broadcasts.get(type_of(entry))
         if sender is None:
             return
         sender_id, name = self.prefix + id_of(sender), brief(entry.get("name"))
         raise InvalidWorkflow(
-            f"node {sender_id} ({sender['type']}, of the pack {BROADCAST_PACK}) feeds inputs such as {name} of "
-            f"node {node_id} without links, and the file lacks extra.ue_links, which says which; open it in a "
-            f"ComfyUI with {BROADCAST_PACK} and save it again, or use Workflow > Export (API)",
-            [{"node_id": sender_id, "pack": BROADCAST_PACK, "problem": "its links are not in the file"}],
+            f"node {sender_id} ({sender['type']}, of the pack {BROADCAST_PACK}) feeds inputs such as "
+            f"{name} of node {node_id} without links, and the file lacks extra.ue_links, which says "
+            f"which; open it in a ComfyUI with {BROADCAST_PACK} and save it again, or use "
+            "Workflow > Export (API)",
+            [
+                {
+                    "node_id": sender_id,
+                    "pack": BROADCAST_PACK,
+                    "problem": "its links are not in the file",
+                }
+            ],
         )
 
     def _setter_input(self, setter_class: str, name: str | None) -> _Step | None:
-        """The input of the node that sets a named value, here or else in the graphs around."""
+        """The input of the node that sets a named value, in this graph or the nearest around it."""
         graph: _Graph | None = self
         while graph is not None and name:
             setter_id = graph._definition.setters.get((setter_class, name))
@@ -498,7 +389,7 @@ class _Graph:
         return None
 
     def _outside(self, slot: int, *, is_direct: bool) -> _Step | _Source:
-        """What feeds an input of this subgraph from outside, else the value that its host holds for it."""
+        """What feeds an input of this subgraph from outside; without a link, the host's value."""
         if self._outer is None or self._host is None:
             return None
         name = as_text(entry_at(self._definition.source["inputs"], slot).get("name"))
@@ -517,7 +408,7 @@ class _Graph:
 
     @cached_property
     def _host_slots(self) -> dict[str, int]:
-        """The linked inputs of the host by their name."""
+        """The slots of the host's linked inputs, by name."""
         slots: dict[str, int] = {}
         if self._outer is not None and self._host is not None:
             for index, entry in enumerate(self._host["inputs"]):
@@ -527,7 +418,7 @@ class _Graph:
 
     @cached_property
     def _promotions(self) -> dict[str, Promotion]:
-        """What this subgraph promotes, by the name of its input."""
+        """What this subgraph promotes, by the input's name."""
         if self._host is None:
             return {}
         return {promotion.name: promotion for promotion in self._subgraphs.promotions(self._host["type"])}
@@ -540,31 +431,32 @@ class _Graph:
         return self._subgraphs.host_values(self._host)
 
     def _within(self, host: Json) -> _Graph:
-        """The subgraph that a node stands for."""
+        """The subgraph of a host.
+
+        Raises:
+            InvalidWorkflow: the subgraph contains itself, or is nested too deep.
+        """
         host_id = id_of(host)
         if host_id not in self._inner:
             definition = self._subgraphs[host["type"]]
-            details = [{"node_id": self.prefix + host_id, "title": brief(host.get("title") or definition.name)}]
-            above: _Graph | None = self
-            while above is not None:
-                if above._definition is definition:
-                    raise InvalidWorkflow(
-                        f"subgraph '{definition.name}' contains itself; take node {self.prefix}{host_id} out",
-                        details,
-                    )
-                above = above._outer
-            if self._depth >= MAX_DEPTH:
+            title = brief(host.get("title") or definition.name)
+            details = [{"node_id": self.prefix + host_id, "title": title}]
+            if self._is_within(definition):
                 raise InvalidWorkflow(
-                    f"subgraphs are nested more than {MAX_DEPTH} deep; unpack some of them", details
+                    f"subgraph '{definition.name}' contains itself; take node {self.prefix}{host_id} out",
+                    details,
                 )
+            if self._depth >= MAX_DEPTH:
+                problem = f"subgraphs are nested more than {MAX_DEPTH} deep; unpack some of them"
+                raise InvalidWorkflow(problem, details)
             self._inner[host_id] = _Graph(definition, self._subgraphs, self, host)
         return self._inner[host_id]
 
-
-def _constant(node: Json) -> str | None:
-    """The name that a Set or Get node holds; None where it is empty."""
-    values = node.get("widgets_values")
-    if isinstance(values, dict):
-        values = list(values.values())
-    first = as_list(values)[:1]
-    return as_text(first[0]) if first and first[0] not in (None, "") else None
+    def _is_within(self, definition: Definition) -> bool:
+        """Whether this graph, or one around it, has a definition."""
+        graph: _Graph | None = self
+        while graph is not None:
+            if graph._definition is definition:
+                return True
+            graph = graph._outer
+        return False

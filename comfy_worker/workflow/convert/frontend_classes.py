@@ -1,12 +1,20 @@
-"""The node classes that exist only in the editor: ComfyUI itself does not know them.
+"""Names the node classes that exist only in the editor and are resolved in an export.
 
-The editor resolves them as it exports a workflow. Sources: ComfyUI's frontend, and the web folders of
-rgthree-comfy, ComfyUI-KJNodes, ComfyUI-Easy-Use and cg-use-everywhere.
+Sources: ComfyUI's frontend, and the web folders of rgthree-comfy, ComfyUI-KJNodes, ComfyUI-Easy-Use
+and cg-use-everywhere.
 """
 
 from __future__ import annotations
 
-__all__ = ["BROADCASTERS", "BROADCAST_PACK", "GETTERS", "PASS_ON", "PRIMITIVE", "SETTERS", "VIRTUAL"]
+__all__ = [
+    "BROADCASTERS",
+    "BROADCAST_PACK",
+    "GETTERS",
+    "PASS_ON",
+    "PRIMITIVE",
+    "SETTERS",
+    "VIRTUAL",
+]
 
 PRIMITIVE = "PrimitiveNode"
 
@@ -22,8 +30,8 @@ PASS_ON = frozenset({"Reroute", "Reroute (rgthree)"}) | SETTERS
 BROADCASTERS = frozenset(
     {"Anything Everywhere", "Anything Everywhere3", "Anything Everywhere?", "Prompts Everywhere"}
 )
-"""Classes of Use Everywhere that send their inputs to inputs without a link. The editor keeps the links that
-come of it in ``extra.ue_links``. ComfyUI knows the classes and has nothing to do for them."""
+"""Classes of Use Everywhere that feed inputs without a link. The editor keeps such links in
+``extra.ue_links``. ComfyUI knows the classes, but they do nothing when they run."""
 
 BROADCAST_PACK = "cg-use-everywhere"
 
@@ -45,7 +53,7 @@ CONTROLS = frozenset(
         "easy bookmark",
     }
 )
-"""Classes that switch, collect or mark other nodes; what is linked to them carries nothing."""
+"""Classes that switch, collect or mark other nodes; their links carry no values."""
 
 VIRTUAL = PASS_ON | GETTERS.keys() | BROADCASTERS | NOTES | CONTROLS | {PRIMITIVE}
-"""Every class here: none of their nodes is part of the exported workflow."""
+"""All classes of this module: their nodes are not part of an export."""

@@ -1,9 +1,9 @@
-"""Reads the widget values that a subgraph's host node holds for the nodes inside.
+"""Reads the widget values of a host, which is the node that stands for a subgraph.
 
-A host shows ("promotes") widgets of inner nodes. Since frontend 1.43 each host has values of its own, in the
-order of the subgraph's inputs. Earlier frontends list what a host shows in ``proxyWidgets``, with values
-in that order, also for widgets that no input of the subgraph leads to. The frontend of today reads both:
-``SubgraphNode.ts`` and ``proxyWidgetMigration.ts`` of 1.49.6.
+A host shows ("promotes") widgets of inner nodes. Since frontend 1.43 each host has its own values,
+in the order of the subgraph's inputs. Earlier frontends list the widgets in ``proxyWidgets`` and
+the values in that order, also for widgets that no input of the subgraph leads to. Frontend 1.49.6
+reads both forms (``SubgraphNode.ts``, ``proxyWidgetMigration.ts``), and so does this module.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PRIMITIVE_WIDGET = ""
 
 
 class WidgetSource(NamedTuple):
-    """A widget of a node, as it stands in the file.
+    """A widget of a node in the file.
 
     Attributes:
         node: the node.
@@ -73,40 +73,57 @@ class HostValues:
 
 
 def read_host_values(host: Json, promotions: list[Promotion], primitives: set[str]) -> HostValues:
-    """Read what a host holds; a value that is None counts as missing.
+    """Read the values of a host; None counts as missing.
 
     Args:
         host: the node that stands for the subgraph.
         promotions: what its subgraph promotes, in the order of the inputs.
         primitives: the ids of the PrimitiveNodes in the subgraph.
     """
-    found = HostValues()
-    values = host.get("widgets_values")
-    listed = as_list(values)
-    if isinstance(values, dict):
-        found.by_input |= values
-        if all(key == str(index) for index, key in enumerate(values)):
-            listed = list(values.values())
-    if not listed:
-        found.by_input |= as_dict(host.get("widgets_values_named"))
-    for promotion, value in zip(promotions, listed, strict=False):
+    properties = host["properties"]
+    values = _listed_values(host)
+    found = HostValues(by_input=_named_values(host) if not values else {})
+    for promotion, value in zip(promotions, values, strict=False):
         found.by_input[promotion.name] = value
-    found.by_input |= _quarantined(host["properties"].get("proxyWidgetErrorQuarantine"))
+    found.by_input |= _quarantined(properties.get("proxyWidgetErrorQuarantine"))
     inputs = {(promotion.node_id, promotion.widget): promotion.name for promotion in promotions}
-    entries = _promoted_entries(host["properties"].get("proxyWidgets"))
-    for (node_id, widget), value in zip(entries, listed, strict=False):
-        if value is None:
-            continue
-        plain_name = _without_ids(widget)
-        input_name = inputs.get((node_id, widget)) or inputs.get((node_id, plain_name))
-        if node_id == HOST_ITSELF:
-            found.by_input[widget] = value
-        elif input_name is not None:
-            found.by_input[input_name] = value
-        elif not widget.startswith(PREVIEW):
-            name = PRIMITIVE_WIDGET if node_id in primitives else plain_name
-            found.by_widget.setdefault(node_id, {})[name] = value
+    for entry, value in zip(_promoted_entries(properties.get("proxyWidgets")), values, strict=False):
+        if value is not None:
+            _keep(found, entry, value, inputs, primitives)
     return found
+
+
+def _listed_values(host: Json) -> list[Any]:
+    """The values that a host lists; some files write a list as an object whose keys are numbers."""
+    values = host.get("widgets_values")
+    if isinstance(values, dict) and all(key == str(index) for index, key in enumerate(values)):
+        return list(values.values())
+    return as_list(values)
+
+
+def _named_values(host: Json) -> dict[str, Any]:
+    """The values that a host names."""
+    return {**as_dict(host.get("widgets_values_named")), **as_dict(host.get("widgets_values"))}
+
+
+def _keep(
+    found: HostValues,
+    entry: tuple[str, str],
+    value: Any,
+    inputs: dict[tuple[str, str], str],
+    primitives: set[str],
+) -> None:
+    """Keep the value of one entry of ``proxyWidgets``."""
+    node_id, widget = entry
+    plain_name = _without_ids(widget)
+    input_name = inputs.get((node_id, widget)) or inputs.get((node_id, plain_name))
+    if node_id == HOST_ITSELF:
+        found.by_input[widget] = value
+    elif input_name is not None:
+        found.by_input[input_name] = value
+    elif not widget.startswith(PREVIEW):
+        name = PRIMITIVE_WIDGET if node_id in primitives else plain_name
+        found.by_widget.setdefault(node_id, {})[name] = value
 
 
 def _without_ids(widget: str) -> str:
@@ -120,7 +137,7 @@ def _without_ids(widget: str) -> str:
 
 
 def _promoted_entries(value: Any) -> list[tuple[str, str]]:
-    """``proxyWidgets`` as pairs of a node's id and a widget's name, places without such a pair included."""
+    """``proxyWidgets`` as pairs of node id and widget name; a malformed entry is an empty pair."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -134,7 +151,7 @@ def _promoted_entries(value: Any) -> list[tuple[str, str]]:
 
 
 def _quarantined(value: Any) -> dict[str, Any]:
-    """By input, the values that the frontend kept of entries that it could not read; the first one counts."""
+    """By input, the values of entries that the frontend could not read; the first entry counts."""
     found = {}
     for quarantined in reversed(dicts(value)):
         entry = as_list(quarantined.get("originalEntry"))

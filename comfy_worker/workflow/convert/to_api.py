@@ -1,9 +1,9 @@
-"""A workflow in the editor's own format -> API format.
+"""Converts a workflow from the UI format to the API format.
 
-Which node feeds which is found in :mod:`~comfy_worker.workflow.convert.flatten`. Which widget value belongs to
-which input is for comfy-cli's ``convert_ui_to_api`` to say. It gets every node by itself,
-without links and under a class of its own, since what it makes of links, primitives and some classes differs from
-what the frontend makes of them.
+:mod:`~comfy_worker.workflow.convert.flatten` finds out which node feeds which. comfy-cli's
+``convert_ui_to_api`` assigns widget values to inputs. It gets every node alone, without links and
+as a class of its own, because it resolves links, primitives and some classes otherwise than the
+frontend: on the official templates our exports match all of the frontend's, comfy-cli's do not.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from comfy_worker.workflow.node_defs import NodeClass, NodeDefs
 
 __all__ = ["Converted", "read_workflow", "resolve_variants"]
 
-# What the frontend gives a class that is none of ComfyUI's.
+# Types of nodes that are not classes of ComfyUI.
 SUBGRAPH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 GROUP_NODE = re.compile(r"workflow[>/]")
-# How many nodes comfy-cli gets at once, so that a cancelled job is noticed in between.
+# comfy-cli gets so many nodes at once, so that a cancelled job is noticed in between.
 CHUNK = 200
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A graph, and what only the editor's format says of it.
+    """A graph, and facts that only the UI format holds.
 
     Attributes:
         workflow: API format.
-        needs: the model files that its nodes name, and where to get them.
-        packs: by class, the node pack that brings it.
+        needs: the model files that its nodes name, with their URLs.
+        packs: by class, the node pack that it comes from.
         variants: the inputs whose text may hold ``{a|b}``.
     """
 
@@ -58,12 +58,13 @@ def read_workflow(value: Any, defs: NodeDefs, check: Callable[[], None] | None =
     """Read a graph in either of ComfyUI's two formats.
 
     Args:
-        value: JSON already read; stays as it is.
-        defs: the classes that this ComfyUI has. Nodes of others become what can be told of them without.
+        value: JSON that has been read; it is not changed.
+        defs: the classes that this ComfyUI has. Nodes of other classes are converted as far as the
+            file describes them.
         check: raises where the job must end; called now and then.
 
     Raises:
-        InvalidWorkflow: it is neither; or what it holds cannot become a graph.
+        InvalidWorkflow: the value has neither format, or cannot be converted.
     """
     if not is_editor_file(value):
         return Converted(parse(value))
@@ -73,14 +74,17 @@ def read_workflow(value: Any, defs: NodeDefs, check: Callable[[], None] | None =
     _measure(flat, work)
     workflow = parse(_Converter(defs, work).convert(flat))
     holders = (value, *_distinct(node.node["properties"] for node in flat))
-    listed = [model for holder in holders for model in _models(holder)]
-    needs = [Need(as_text(model["directory"]), as_text(model["name"]), _url(model)) for model in listed]
-    return Converted(
-        workflow,
-        needs=tuple(dict.fromkeys(needs)),
-        packs={_class_of(node): pack for node in flat if (pack := _pack(node.node))},
-        variants=tuple(_variants(flat, defs)),
-    )
+    needs: dict[Need, None] = {}
+    for holder in holders:
+        for model in _models(holder):
+            needs[Need(as_text(model["directory"]), as_text(model["name"]), _url(model))] = None
+    packs = {}
+    for node in flat:
+        pack = _pack(node.node)
+        if pack:
+            packs[_class_of(node)] = pack
+    variants = tuple(_variants(flat, defs))
+    return Converted(workflow, needs=tuple(needs), packs=packs, variants=variants)
 
 
 def resolve_variants(
@@ -89,12 +93,12 @@ def resolve_variants(
     seed: int,
     check: Callable[[], None] | None = None,
 ) -> None:
-    """Choose one of each ``{a|b}`` in texts and leave comments out, as the frontend does when it exports.
+    """Choose one of each ``{a|b}`` in texts and remove comments, as the frontend does.
 
     Args:
         workflow: changed in place.
         variants: the inputs that may hold such a text.
-        seed: the same one chooses the same.
+        seed: the same seed makes the same choices.
         check: raises where the job must end; called for each text.
 
     Raises:
@@ -110,15 +114,21 @@ def resolve_variants(
             continue
         if is_too_long(text):
             raise InvalidWorkflow(
-                f"the text in {variant.name} of node {variant.node_id} has {len(text):,} characters; one that "
-                f"holds variants or comments may have {MAX_VARIANT_TEXT:,}",
-                [{"node_id": variant.node_id, "input": variant.name, "problem": "the text is too long"}],
+                f"the text in {variant.name} of node {variant.node_id} has {len(text):,} characters; "
+                f"one that holds variants or comments may have {MAX_VARIANT_TEXT:,}",
+                [
+                    {
+                        "node_id": variant.node_id,
+                        "input": variant.name,
+                        "problem": "the text is too long",
+                    }
+                ],
             )
         inputs[variant.name] = choose_variants(text, generator)
 
 
 def _variants(flat: list[FlatNode], defs: NodeDefs) -> Iterable[Input]:
-    """The inputs whose text may hold variants: not those that a subgraph shows on its host."""
+    """Yield the inputs whose text may hold variants. Texts of hosts stay as they are."""
     for node in flat:
         declared = defs.get(_class_of(node))
         for spec in declared.inputs.values() if declared else ():
@@ -127,7 +137,7 @@ def _variants(flat: list[FlatNode], defs: NodeDefs) -> Iterable[Input]:
 
 
 def _measure(flat: list[FlatNode], work: WorkLimit) -> None:
-    """Count the values that the graph will hold, before they are copied for each node."""
+    """Count the values of the graph before they are copied for each node."""
     sizes: dict[int, tuple[int, int]] = {}
     for node in flat:
         key = id(node.node)
@@ -145,7 +155,7 @@ def _measure(flat: list[FlatNode], work: WorkLimit) -> None:
 
 
 def _size(value: Any) -> tuple[int, int]:
-    """How many values there are within a value, and how many characters."""
+    """The number of values within a value, and the number of characters."""
     count, characters, rest = 0, 0, [value]
     while rest:
         part = rest.pop()
@@ -161,12 +171,12 @@ def _size(value: Any) -> tuple[int, int]:
 
 
 def _distinct(holders: Iterable[Json]) -> list[Json]:
-    """The same objects, each once: nodes of one subgraph share theirs."""
+    """Each object once: nodes of one subgraph share theirs."""
     return list({id(holder): holder for holder in holders}.values())
 
 
 def _refuse_unreadable(flat: list[FlatNode]) -> None:
-    """Refuse nodes that stand for something which the file does not hold or that has no form here."""
+    """Reject nodes without a class: missing subgraphs, and group nodes of the old form."""
     if not flat:
         raise InvalidWorkflow("workflow has no node that runs: all are muted, bypassed or notes")
     problems = {}
@@ -182,7 +192,7 @@ def _refuse_unreadable(flat: list[FlatNode]) -> None:
 
 
 def _refuse(flat: list[FlatNode], problems: Mapping[str, str]) -> None:
-    """Raise where nodes have problems, named by their ids."""
+    """Raise an error that lists the nodes with problems; do nothing without problems."""
     details = [
         {
             "node_id": node.node_id,
@@ -197,12 +207,13 @@ def _refuse(flat: list[FlatNode], problems: Mapping[str, str]) -> None:
     if details:
         first = details[0]
         raise InvalidWorkflow(
-            f"node {first['node_id']} ({first['title']}) cannot be converted: {first['problem']}", details
+            f"node {first['node_id']} ({first['title']}) cannot be converted: {first['problem']}",
+            details,
         )
 
 
 class _Converter:
-    """Converts flattened nodes; each class is declared to comfy-cli once, however many nodes are of it."""
+    """Converts flattened nodes to API format."""
 
     def __init__(self, defs: NodeDefs, work: WorkLimit) -> None:
         self._defs = defs
@@ -210,7 +221,7 @@ class _Converter:
         self._declarations = _Declarations(defs)
 
     def convert(self, flat: list[FlatNode]) -> Workflow:
-        """The nodes in API format, fed as they are."""
+        """Convert nodes with their links and values."""
         self._resolve_sources(flat)
         converted = self._with_widgets(flat)
         unreadable = {}
@@ -223,7 +234,7 @@ class _Converter:
         return converted
 
     def _resolve_sources(self, flat: list[FlatNode]) -> None:
-        """Fill in values that are those of another node's widget."""
+        """Look up values that come from the widget of another node."""
         sources: dict[int, FlatNode] = {}
         for node in flat:
             for fed in node.fed.values():
@@ -244,8 +255,8 @@ class _Converter:
                     node.fed[name] = fed._replace(value=value)
 
     def _with_widgets(self, nodes: list[FlatNode]) -> Workflow:
-        """The nodes in API format with the values of their widgets; unreadable ones are left out."""
-        # Importing it takes 0.3 s, which graphs in API format need not wait for.
+        """Convert nodes with the values of their widgets alone; unreadable nodes are left out."""
+        # The import takes 0.3 s. Graphs in API format do not need it.
         from comfy_cli.workflow_to_api import WorkflowConversionError, convert_ui_to_api
 
         converted: Workflow = {}
@@ -266,7 +277,7 @@ class _Converter:
 
 
 def _feed(inputs: dict[str, Any], node: FlatNode, declared: NodeClass | None) -> None:
-    """Set the inputs of a node that something feeds."""
+    """Set the inputs of a node that have a link or a value from elsewhere."""
     for name, source in node.fed.items():
         if isinstance(source, Link):
             inputs[name] = list(source)
@@ -276,19 +287,19 @@ def _feed(inputs: dict[str, Any], node: FlatNode, declared: NodeClass | None) ->
 
 
 def _takes(declared: NodeClass | None, name: str) -> bool:
-    """Whether a class has an input; ``format.codec`` is one of an input ``format``."""
+    """Whether a class has an input; ``format.codec`` belongs to its input ``format``."""
     return declared is None or name in declared.inputs or name.partition(".")[0] in declared.inputs
 
 
 class _Declarations:
-    """Declarations for comfy-cli, each class written once however many nodes are of it."""
+    """Declares classes to comfy-cli, each once however many nodes it has."""
 
     def __init__(self, defs: NodeDefs) -> None:
         self._defs = defs
         self._written: dict[tuple[str, bool], dict[str, Any]] = {}
 
     def of(self, nodes: Iterable[FlatNode]) -> dict[str, Any]:
-        """By node id, the declaration of its class, where this ComfyUI has it."""
+        """By node id, the declaration of the node's class, if this ComfyUI has it."""
         found = {}
         for node in nodes:
             declared = self._defs.get(_class_of(node))
@@ -302,11 +313,14 @@ class _Declarations:
 
 
 def _alone(node: FlatNode, declared: NodeClass | None) -> dict[str, Any]:
-    """A node for comfy-cli: of the class that is named by its id, no sockets, and no other name for its class."""
+    """A node for comfy-cli, without sockets; its id is the name of its class."""
+    title = _title(node)
+    if not title:
+        title = _class_of(node) if declared is None else declared.display_name
     return {
         "id": node.node_id,
         "type": node.node_id,
-        "title": _title(node) or (declared.display_name if declared else _class_of(node)),
+        "title": title,
         "inputs": [
             {
                 "name": as_text(entry.get("name")),
@@ -322,7 +336,7 @@ def _alone(node: FlatNode, declared: NodeClass | None) -> dict[str, Any]:
 
 
 def _is_from_outside(fed: Link | Value | None) -> bool:
-    """Whether an input's value is one that a subgraph shows on its host, which the frontend leaves as it is."""
+    """Whether an input's value comes from the host of a subgraph."""
     return isinstance(fed, Value) and fed.is_outside
 
 
@@ -347,6 +361,6 @@ def _url(model: Mapping[str, Any]) -> str | None:
 
 
 def _pack(node: dict[str, Any]) -> str:
-    """The node pack that a node says it comes from; empty for ComfyUI's own."""
+    """The node pack that a node names; empty for ComfyUI's own nodes."""
     pack = as_text(node["properties"].get("cnr_id") or node["properties"].get("aux_id") or "")
     return "" if pack == "comfy-core" else pack

@@ -1,6 +1,6 @@
-"""A workflow in the editor's own format as it is written: its nodes, links and slots, well-formed or not.
+"""Reads the parts of a UI-format workflow (nodes, links, slots), even if they are malformed.
 
-Which node feeds which is found in :mod:`~comfy_worker.workflow.convert.flatten`.
+:mod:`~comfy_worker.workflow.convert.flatten` finds out which node feeds which.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 INPUT_NODE, OUTPUT_NODE = "-10", "-20"
 ANY_TYPE = ("", "*", "0", "None")
-# Classes that were renamed; the frontend does it as it opens a file.
+# Old names of classes -> new ones; the frontend renames them when it opens a file.
 RENAMED = {
     "ConditioningAverage ": "ConditioningAverage",
     "SDV_img2vid_Conditioning": "SVD_img2vid_Conditioning",
@@ -46,7 +46,7 @@ Json = dict[str, Any]
 
 
 def is_editor_file(value: Any) -> bool:
-    """Whether a value is a workflow as the editor's Save writes it, rather than an API-format one."""
+    """Whether a value is a workflow in UI format, as the editor's Save writes it."""
     return isinstance(value, dict) and isinstance(value.get("nodes"), list) and "links" in value
 
 
@@ -61,7 +61,7 @@ class LinkLine(NamedTuple):
 
 
 def link_of(entry: Any) -> LinkLine | None:
-    """One link in either of its two forms; None for what is no link."""
+    """Read one link in either of its two forms; None for anything else."""
     if isinstance(entry, dict):
         entry = [entry.get(key) for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot")]
     if not isinstance(entry, list) or len(entry) < 5:
@@ -73,13 +73,13 @@ def link_of(entry: Any) -> LinkLine | None:
 
 
 def broadcast_of(entry: Any) -> LinkLine | None:
-    """One entry of ``extra.ue_links``, a link that Use Everywhere makes; None for anything else."""
+    """Read one entry of ``extra.ue_links``, a link of Use Everywhere; None for anything else."""
     keys = ("downstream", "upstream", "upstream_slot", "downstream", "downstream_slot")
     return link_of([entry.get(key) for key in keys]) if isinstance(entry, dict) else None
 
 
 def passed_on(node: Json, slot: int, wanted_type: str) -> int | None:
-    """The input that a bypassed node passes on as one of its outputs: one of the wanted type, linked or not."""
+    """The input that a bypassed node passes on as an output, by the wanted type, linked or not."""
     types = [type_of(entry) for entry in node["inputs"]]
     output_type = type_of(entry_at(node["outputs"], slot))
     if wanted_type in ANY_TYPE:
@@ -111,7 +111,7 @@ def id_of(node: Json) -> str:
     """A node's id as text.
 
     Raises:
-        InvalidWorkflow: it is too long; each node of a subgraph has it in front of its own.
+        InvalidWorkflow: the id is too long. Every node of a subgraph repeats the host's id.
     """
     node_id = as_text(node.get("id"))
     if len(node_id) > MAX_ID:
@@ -126,7 +126,7 @@ def type_of(entry: Json) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A value as text: an id, a name or a type, which files write as a number too."""
+    """An id, a name or a type as text; files write them as numbers too."""
     if isinstance(value, str):
         return value
     if isinstance(value, int) and abs(value) > LARGEST_ID:
@@ -135,7 +135,7 @@ def as_text(value: Any) -> str:
 
 
 def nesting_of(value: Any) -> int:
-    """How many lists and objects are nested in each other, at most."""
+    """How deep lists and objects are nested."""
     depth, row = 0, [value]
     while row:
         containers = [entry for entry in row if isinstance(entry, (dict, list)) and entry]
@@ -147,7 +147,7 @@ def nesting_of(value: Any) -> int:
 
 
 def well_formed(graph: Json) -> Json:
-    """A graph whose lists are lists with objects in them, whatever the file holds."""
+    """A copy of a graph in which every list is a list of objects, whatever the file holds."""
     return {
         **graph,
         "nodes": [_well_formed_node(node) for node in dicts(graph.get("nodes"))],
@@ -179,7 +179,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def dicts(value: Any) -> list[Json]:
-    """The entries of a list, whatever is no object as an empty one, so that positions stay."""
+    """The entries of a list; anything but an object becomes an empty one, so positions stay."""
     return [as_dict(entry) for entry in as_list(value)]
 
 

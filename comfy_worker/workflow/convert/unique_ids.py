@@ -1,8 +1,7 @@
 """Numbers the nodes of subgraphs as ComfyUI's frontend does when it opens a file.
 
-Two subgraphs that were copied from each other may hold nodes with the same ids. The frontend gives the
-later ones new ids, and its exports name nodes by them. A client that names a node by its id
-(``overrides``, an error of ComfyUI) means the ids of the export.
+A copy of a subgraph may hold the same node ids as the original. The frontend gives the later nodes
+new ids and exports those. Clients use the ids of the export (in ``overrides``, for example).
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ class _Ids:
 
 
 def _renumbered(subgraph: Json, renamed: dict[str, dict[str, int]]) -> Json:
-    """A subgraph's definition with new ids in its nodes, its links and what it shows of other subgraphs."""
+    """A definition with new ids in its nodes, its links and the ``proxyWidgets`` of its hosts."""
     new_ids = renamed.get(as_text(subgraph.get("id")), {})
     nodes = []
     for node in dicts(subgraph.get("nodes")):

@@ -1,6 +1,6 @@
-"""Resolves ``{a|b}`` and comments in texts, as the frontend does when it exports.
+"""Resolves ``{a|b}`` and comments in texts, as the frontend does in an export.
 
-Each function goes over a text once: no text may cost more than its length.
+Each function reads a text once, so that the cost of any text is linear in its length.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ ESCAPED = re.compile(r"\\([{}|])")
 
 
 def is_too_long(text: str) -> bool:
-    """Whether a text is too long to be resolved; one without anything to resolve never is."""
+    """Whether a text is too long to be resolved; a text with nothing to resolve never is."""
     return len(text) > MAX_VARIANT_TEXT and SPECIAL.search(text) is not None
 
 
 def choose_variants(text: str, generator: random.Random) -> str:
-    """Leave the comments out and choose one of each ``{a|b}``; a block that is not closed ends with the text."""
-    # For each open block its choices, for each choice its parts: strings, and lists of further parts.
-    # A chosen list is hung into the block around it as it is, since copying it would be done again
-    # for each block around that one.
+    """Remove comments and choose one of each ``{a|b}``; an open block ends with the text."""
+    # Each open block has choices, and each choice has parts: strings, and lists of further parts.
+    # A chosen list goes into the outer block as it is: copying it once for each block around it
+    # would make the cost quadratic.
     blocks: list[list[list[Any]]] = [[[]]]
     for match in PIECE.finditer("".join(_without_comments(text))):
         piece = match.group()
@@ -68,7 +68,7 @@ def _strings(parts: list[Any]) -> Iterator[str]:
 
 
 def _without_comments(text: str) -> Iterator[str]:
-    """What a text holds beside ``/* ... */`` and ``// ...``."""
+    """Yield the parts of a text between ``/* ... */`` and ``// ...``."""
     begin, search_from = 0, 0
     is_block_closed = True
     while (comment := COMMENT_BEGIN.search(text, search_from)) is not None:
@@ -77,7 +77,7 @@ def _without_comments(text: str) -> Iterator[str]:
             end = len(text) if line_end is None else line_end.start()
         else:
             end = text.find("*/", comment.end()) + len("*/") if is_block_closed else 1
-            if end < comment.end():  # nothing closes it, nor any later one
+            if end < comment.end():  # this comment is never closed, nor is a later one
                 is_block_closed = False
                 search_from = comment.start() + 1
                 continue

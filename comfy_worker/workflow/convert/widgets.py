@@ -1,4 +1,4 @@
-"""Tells which entry of ``widgets_values`` belongs to which input, where comfy-cli would read it otherwise."""
+"""Prepares ``widgets_values`` and class declarations where comfy-cli would misread them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from comfy_worker.workflow.node_defs import WIDGET_TYPES, InputSpec, NodeClass
 
 __all__ = ["as_object_info", "has_socket_for_widgets", "widget_values", "with_names"]
 
-# Widgets of the frontend that comfy-cli does not know; each holds one text.
+# Widgets of the frontend that comfy-cli does not know and that hold one text.
 TEXT_WIDGETS = frozenset({"AUDIO_RECORD"})
-# The frontend's own widget behind such an input, if nothing says otherwise: what becomes of the seed after a run.
+# Inputs that the frontend follows by a widget of its own: how the seed changes after a run.
 SEEDS = frozenset({"seed", "noise_seed"})
 CONTROL_VALUES = frozenset({"fixed", "increment", "decrement", "randomize"})
-# Widgets of the frontend that hold an object or a list, or a text of a form of their own.
+# Types of the frontend's widgets that hold an object, a list or a specially formatted text.
 RICH_WIDGETS = frozenset(
     {
         "BOUNDING_BOX",
@@ -33,36 +33,43 @@ RICH_WIDGETS = frozenset(
         "VIDEO_EDIT",
     }
 )
-# Types whose widgets take a varying number of entries. So do rich widgets: some add widgets for their parts.
+# Types with a varying number of entries. Rich widgets vary too: some add widgets for their parts.
 VARYING_TYPE = re.compile(r"COMFY_|LOAD_3D|PREVIEW_3D|WEBCAM")
 FILE_NAME = re.compile(r"[^\n]{1,500}\.[A-Za-z0-9]{2,12}")
-# More entries than these are no widgets and buttons.
+# With more entries than these, the values are not searched for buttons.
 MAX_BUTTONS, MAX_VALUES = 20, 200
 
 
 class _Slot(NamedTuple):
-    """One entry of ``widgets_values``: an input's value, its control of the seed, or a forced input's."""
+    """One entry of ``widgets_values``.
+
+    Attributes:
+        spec: the input that the entry belongs to.
+        role: ``value``, ``control`` of a seed, or ``forced``: the unused value of a forced input.
+    """
 
     spec: InputSpec
     role: str
 
 
 def widget_values(node: Json, declared: NodeClass | None) -> Any:
-    """The values of a node's widgets for comfy-cli: a list in the order of the class, or an object by name.
+    """Prepare the values of a node's widgets for comfy-cli.
 
-    Where there is one entry for each of the frontend's widgets (old files hold one for a forced input
-    too), their places tell what each is. An object, which comfy-cli would take for other inputs, stands
-    in a tuple; :func:`with_names` takes it out again.
+    An object stands in a tuple, because comfy-cli would read its keys as inputs. :func:`with_names`
+    takes it out again.
 
     Args:
-        node: as it stands in the file.
-        declared: its class; None where this ComfyUI lacks it.
+        node: the node in the file.
+        declared: its class; None if this ComfyUI lacks it.
+
+    Returns:
+        A list in the order of the class, or an object by name.
     """
     values = node.get("widgets_values")
     if isinstance(values, dict) and values and all(key == str(index) for index, key in enumerate(values)):
         values = list(values.values())
     if declared is None or not values:
-        return values if not _named_values(node) else _named_values(node)
+        return _named_values(node) or values
     if not isinstance(values, list) or not _has_widgets(declared):
         return values
     if _is_plain(declared):
@@ -71,12 +78,14 @@ def widget_values(node: Json, declared: NodeClass | None) -> Any:
 
 
 def with_names(inputs: dict[str, Any], node: Json, declared: NodeClass | None) -> dict[str, Any]:
-    """What comfy-cli made of :func:`widget_values`, with the values that the file names.
+    """Add the values that the file names to comfy-cli's reading of :func:`widget_values`.
 
-    Names count before places: a place means another widget once a node pack adds one. A file may name
-    inputs that its class no longer has, so that the places stay good for the inputs that it does not name.
+    Names count before positions, which shift when a node pack adds a widget. Positions still count
+    for inputs that the file does not name: it may have been saved with an older class.
     """
-    found = {name: value[0] if isinstance(value, tuple) else value for name, value in inputs.items()}
+    found = {}
+    for name, value in inputs.items():
+        found[name] = value[0] if isinstance(value, tuple) else value
     for name, value in _named_values(node).items():
         found[name] = {"__value__": value} if isinstance(value, list) else value
     for spec in declared.inputs.values() if declared else ():
@@ -87,7 +96,7 @@ def with_names(inputs: dict[str, Any], node: Json, declared: NodeClass | None) -
 
 
 def _named_values(node: Json) -> dict[str, Any]:
-    """The values that a file names; empty ones are those of buttons."""
+    """The values that a file names, without empty ones, which belong to buttons."""
     named = node.get("widgets_values_named")
     if not isinstance(named, dict):
         return {}
@@ -95,7 +104,10 @@ def _named_values(node: Json) -> dict[str, Any]:
 
 
 def _in_order_of_class(values: list[Any], slots: list[_Slot]) -> list[Any]:
-    """The values of a class whose widgets have one entry each."""
+    """The values for the inputs of a class whose widgets have one entry each.
+
+    Old files have an entry for a forced input too.
+    """
     if len(values) != len(slots):
         slots = [slot for slot in slots if slot.role != "forced"]
     if len(values) > len(slots):
@@ -112,7 +124,7 @@ def _in_order_of_class(values: list[Any], slots: list[_Slot]) -> list[Any]:
 
 
 def has_socket_for_widgets(node: Json, declared: NodeClass) -> bool:
-    """Whether the inputs of several types (``FLOAT,INT``) of a node are sockets, without a widget's value."""
+    """Whether a node's inputs of several types (``FLOAT,INT``) are sockets, without a value."""
     several = [spec for spec in declared.inputs.values() if "," in spec.type and _widget_type(spec)]
     if not several:
         return False
@@ -129,7 +141,7 @@ def has_socket_for_widgets(node: Json, declared: NodeClass) -> bool:
 
 
 def as_object_info(declared: NodeClass, has_sockets: bool) -> dict[str, Any]:
-    """A class as ``/object_info`` declares it, but for what comfy-cli reads otherwise than the frontend.
+    """Declare a class like ``/object_info``, except where comfy-cli and the frontend differ.
 
     Args:
         declared: the class.
@@ -139,7 +151,10 @@ def as_object_info(declared: NodeClass, has_sockets: bool) -> dict[str, Any]:
     for spec in declared.inputs.values():
         group = groups["required" if spec.required else "optional"]
         group[spec.name] = _as_declared(spec, has_sockets)
-    return {"input": groups, "input_order": {group: list(entries) for group, entries in groups.items()}}
+    return {
+        "input": groups,
+        "input_order": {group: list(entries) for group, entries in groups.items()},
+    }
 
 
 def _as_declared(spec: InputSpec, has_sockets: bool) -> list[Any]:
@@ -153,7 +168,7 @@ def _as_declared(spec: InputSpec, has_sockets: bool) -> list[Any]:
     left_out = {"dynamicPrompts", "default"} if is_socket else {"dynamicPrompts"}
     options = {key: value for key, value in spec.options.items() if key not in left_out}
     if is_rich:
-        options["socketless"] = True  # comfy-cli knows these widgets by this word alone
+        options["socketless"] = True  # by this option alone comfy-cli recognizes such widgets
     if spec.is_listed and spec.choices is not None:
         return [list(spec.choices), options]
     return [widget_type if widget_type and not is_socket else spec.type, options]
@@ -162,8 +177,8 @@ def _as_declared(spec: InputSpec, has_sockets: bool) -> list[Any]:
 def _widget_type(spec: InputSpec) -> str | None:
     """The type of the widget that an input has in the editor; None for a socket.
 
-    Of several types (``FLOAT,INT``) it is the first, unless one of them never has a widget. The class may
-    name the widget itself (``widgetType``).
+    Of several types (``FLOAT,INT``) the first counts, unless one of them never has a widget. A
+    class may name the widget itself (``widgetType``).
     """
     if spec.type in TEXT_WIDGETS:
         return "STRING"
@@ -174,7 +189,7 @@ def _widget_type(spec: InputSpec) -> str | None:
 
 
 def _slots(node: Json, declared: NodeClass) -> list[_Slot]:
-    """What ``widgets_values`` of a node holds."""
+    """The entries of a node's ``widgets_values``."""
     has_sockets = has_socket_for_widgets(node, declared)
     slots = []
     for spec in declared.inputs.values():
@@ -184,37 +199,38 @@ def _slots(node: Json, declared: NodeClass) -> list[_Slot]:
 
 
 def _slots_of(spec: InputSpec) -> list[_Slot]:
-    """What ``widgets_values`` holds for an input."""
+    """The entries of ``widgets_values`` for an input."""
     if spec.options.get("forceInput"):
         return [_Slot(spec, "forced")]
     if _widget_type(spec) is None:
         return []
-    is_controlled = spec.type == "INT" and spec.options.get("control_after_generate", spec.name in SEEDS)
-    return [_Slot(spec, "value"), _Slot(spec, "control")] if is_controlled else [_Slot(spec, "value")]
+    slots = [_Slot(spec, "value")]
+    if spec.type == "INT" and spec.options.get("control_after_generate", spec.name in SEEDS):
+        slots.append(_Slot(spec, "control"))
+    return slots
 
 
 def _is_plain(declared: NodeClass) -> bool:
-    """Whether each widget of a class has one entry, as far as its declaration tells."""
-    specs = declared.inputs.values()
-    for spec in specs:
-        if spec.type in RICH_WIDGETS or VARYING_TYPE.search(spec.type) or spec.options.get("socketless"):
-            return False
-    return True
+    """Whether each widget of a class has one entry, judging by its declaration."""
+    return not any(_is_rich(spec) or VARYING_TYPE.search(spec.type) for spec in declared.inputs.values())
+
+
+def _is_rich(spec: InputSpec) -> bool:
+    return spec.type in RICH_WIDGETS or bool(spec.options.get("socketless"))
 
 
 def _has_widgets(declared: NodeClass) -> bool:
-    """Whether a class has a widget of its own; where it has none, a pack's web code reads the values."""
+    """Whether a class has a widget; if not, the values belong to the web code of a node pack."""
     for spec in declared.inputs.values():
-        is_rich = spec.type in RICH_WIDGETS or spec.options.get("socketless")
-        if is_rich or _widget_type(spec) or VARYING_TYPE.search(spec.type):
+        if _is_rich(spec) or _widget_type(spec) or VARYING_TYPE.search(spec.type):
             return True
     return False
 
 
 def _without_buttons(values: list[Any], slots: list[_Slot]) -> list[Any]:
-    """The values without those of buttons, which some packs add between a class's own widgets.
+    """Remove the values of buttons, which some packs add between a class's own widgets.
 
-    Changes nothing where the values fit their places as they stand, or where no choice of them fits.
+    Nothing changes if the values fit their positions already, or if no choice of them fits.
     """
     layouts = [slots, [slot for slot in slots if slot.role != "control"]]
     if len(values) > min(MAX_VALUES, len(slots) + MAX_BUTTONS):
@@ -230,8 +246,8 @@ def _without_buttons(values: list[Any], slots: list[_Slot]) -> list[Any]:
 
 
 def _first_that_fit(values: list[Any], slots: list[_Slot]) -> list[Any] | None:
-    """Of the values the earliest that fit the slots in their order; None where there are none."""
-    # From the end: how many of the last slots can be filled from each value on.
+    """Choose the earliest values that fit the slots in order; None if there are none."""
+    # For each position, counted from the end: how many of the last slots the rest can fill.
     fillable = [0] * (len(values) + 1)
     for index in range(len(values) - 1, -1, -1):
         filled = fillable[index + 1]
@@ -261,7 +277,7 @@ def _fits(value: Any, slot: _Slot) -> bool:
         is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         return is_number and (widget_type == "FLOAT" or "," in spec.type or is_whole)
     if widget_type == "COMBO" and spec.choices:
-        # A file may be in the list of another machine.
+        # The file may exist on another machine only.
         is_file = isinstance(value, str) and FILE_NAME.fullmatch(value) is not None
         return is_file or value in spec.choices
     return isinstance(value, str)

@@ -1,7 +1,7 @@
-"""Bounds the work that one UI-format workflow may cause, however small its file is.
+"""Limits the work that one UI-format workflow may cause.
 
-Subgraphs multiply: a file of half a megabyte can stand for gigabytes. Whoever walks a file counts
-its work here, which also is where a cancelled job is noticed.
+Subgraphs multiply: a file of half a megabyte can expand to gigabytes. Code that walks a file counts
+its steps here. That is also where a cancelled job is noticed.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class WorkLimit:
             self._check()
         if self._steps > MAX_STEPS:
             raise InvalidWorkflow(
-                "workflow becomes too large to convert: its subgraphs, inputs and links take more than "
-                f"{MAX_STEPS:,} steps to follow; take subgraphs or links out"
+                "workflow becomes too large to convert: its subgraphs, inputs and links take more "
+                f"than {MAX_STEPS:,} steps to follow; take subgraphs or links out"
             )
 
     def count_characters(self, characters: int) -> None:
-        """Count characters of the graph that is made.
+        """Count characters of the converted graph.
 
         Raises:
             InvalidWorkflow: there are too many.
@@ -57,10 +57,10 @@ class WorkLimit:
         self._characters += characters
         if self._characters > MAX_CHARACTERS:
             raise InvalidWorkflow(
-                f"workflow becomes longer than {MAX_CHARACTERS:,} characters once its subgraphs are "
-                "unpacked; shorten its texts or take subgraphs out"
+                f"workflow becomes longer than {MAX_CHARACTERS:,} characters once its subgraphs "
+                "are unpacked; shorten its texts or take subgraphs out"
             )
 
     def check(self) -> None:
-        """Raise where the job must end."""
+        """Raise if the job must end."""
         self._check()

@@ -1,8 +1,8 @@
 """Many jobs of many kinds, several at a time, with a fault every so many: who may fail, and what may grow.
 
-Every job ends with its own right picture, which a run without faults has shown before, or with one coded error;
-and only one that was in flight at a fault may fail. What the handler holds at the end is what it held after its
-first jobs.
+Every job ends with its own right picture, which a run without faults has shown before, or with one coded error.
+Only a job that was in flight at a fault may fail. Every third job is a hostile input: it may fail, but never by a
+fault of the worker. What the handler holds at the end is what it held after its first jobs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +28,7 @@ from tests.pictures import encoded, mask, photo
 __all__ = ["FAULTS", "Soak", "Usage"]
 
 AT_ONCE = 5
+HOSTILE_EVERY = 3
 WARM_UP = 50
 CODED = re.compile(r"[A-Z_]+: .+")
 
@@ -53,9 +54,18 @@ class Usage:
 
 @dataclass
 class Outcome:
-    """How one job ended: from when to when it was in flight, and its error, empty if there is none."""
+    """How one job ended.
 
-    kind: int
+    Attributes:
+        name: which input it had.
+        is_hostile: whether the input is one that may fail.
+        began: when it was sent.
+        ended: when its answer was there.
+        error: empty if it succeeded.
+    """
+
+    name: str
+    is_hostile: bool
     began: float
     ended: float = 0.0
     error: str = ""
@@ -148,21 +158,23 @@ class Soak:
     """One soak of a worker.
 
     Attributes:
+        hostile: inputs that may fail, by name.
         outcomes: of every job, but those that faults send themselves.
         faults: from when to when each was applied.
         usage: after the first jobs, and at the end.
     """
 
     faulty: FaultyWorker
+    hostile: Mapping[str, Any] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     faults: list[tuple[str, float, float]] = field(default_factory=list)
     usage: list[Usage] = field(default_factory=list)
 
     def run(self, jobs: int, every: int, faults: tuple[Fault, ...] = FAULTS) -> None:
         """Run jobs, :data:`AT_ONCE` at a time, with a fault after every so many."""
-        self._kinds = inputs()
-        self._expected = [result_of({"output": self.faulty.output(kind)}) for kind in self._kinds]
-        assert len({str(expected) for expected in self._expected}) == len(self._kinds)
+        self._inputs = inputs()
+        self._expected = [result_of({"output": self.faulty.output(job_input)}) for job_input in self._inputs]
+        assert len({str(expected) for expected in self._expected}) == len(self._inputs)
         self._due = threading.Semaphore(0)
         self._every = every
         numbers, turns = iter(range(jobs)), itertools.cycle(faults)
@@ -176,32 +188,41 @@ class Soak:
         found = [f"has grown: {what}" for what in self.usage[-1].has_grown(self.usage[0])]
         for outcome in self.outcomes:
             met = [name for name, began, ended in self.faults if began < outcome.ended and ended > outcome.began]
-            if outcome.error and not met:
-                found.append(f"failed with no fault while it was in flight: {outcome.error}")
+            if outcome.error and not met and not outcome.is_hostile:
+                found.append(f"{outcome.name} failed with no fault in its time: {outcome.error}")
             if outcome.error and not CODED.match(outcome.error):
-                found.append(f"failed without a code: {outcome.error}")
+                found.append(f"{outcome.name} failed without a code: {outcome.error}")
+            if outcome.error.startswith("INTERNAL_ERROR"):
+                found.append(f"{outcome.name} met a fault of the worker: {outcome.error}")
         return found
 
     def report(self) -> str:
         """What happened, in a few lines."""
-        failed = Counter(outcome.error.partition(":")[0] for outcome in self.outcomes if outcome.error)
-        done = sum(not outcome.error for outcome in self.outcomes)
+        plain = [outcome for outcome in self.outcomes if not outcome.is_hostile]
+        hostile = [outcome for outcome in self.outcomes if outcome.is_hostile]
+        done = sum(not outcome.error for outcome in plain)
         lines = [
-            f"{len(self.outcomes)} jobs, {done} with their own picture; failed: {dict(failed)}",
+            f"{len(plain)} jobs, {done} with their own picture; failed: {_codes(plain)}",
+            f"{len(hostile)} hostile jobs; failed: {_codes(hostile)}",
             f"faults: {dict(Counter(name for name, _, _ in self.faults))}",
             *(f"{when}: {usage}" for when, usage in zip(("first", "last"), self.usage, strict=True)),
         ]
         return "\n".join(lines)
 
     def _job(self, number: int) -> None:
-        kind = number * 7 % len(self._kinds)
-        outcome = Outcome(kind, time.monotonic())
-        job = self.faulty.finished(self.faulty.submit(self._kinds[kind]))
+        if self.hostile and number % HOSTILE_EVERY == 0:
+            name = list(self.hostile)[number // HOSTILE_EVERY % len(self.hostile)]
+            job_input, expected = self.hostile[name], None
+        else:
+            index = number * 7 % len(self._inputs)
+            name, job_input, expected = f"input {index}", self._inputs[index], self._expected[index]
+        outcome = Outcome(name, expected is None, time.monotonic())
+        job = self.faulty.finished(self.faulty.submit(job_input))
         outcome.ended = time.monotonic()
         if job["status"] != "COMPLETED":
             outcome.error = str(job.get("error"))
-        elif result_of(job) != self._expected[kind]:
-            outcome.error = f"another's picture: wanted that of {self._kinds[kind]}"
+        elif expected is not None and result_of(job) != expected:
+            outcome.error = f"another's picture: wanted that of {job_input}"
         self.outcomes.append(outcome)
         if (number + 1) % self._every == 0:
             self._due.release()
@@ -243,3 +264,8 @@ class Soak:
                 threads=handler.num_threads(),
                 disk_files=sum(path.is_file() for folder in folders for path in folder.rglob("*")),
             )
+
+
+def _codes(outcomes: list[Outcome]) -> dict[str, int]:
+    """Count the errors of some jobs by code."""
+    return dict(Counter(outcome.error.partition(":")[0] for outcome in outcomes if outcome.error))

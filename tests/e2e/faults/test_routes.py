@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from comfy_common import paths
+from comfy_worker.comfyui.version import ComfyUIVersion
 from tests.e2e.faults.conftest import FaultyWorker, faulty_graph, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
+
+VERSION = ComfyUIVersion.in_folder(paths.comfyui_dir(os.environ))
+CANCEL_ROUTES = ["/api/jobs/"] if VERSION.has_cancel_route else ["/interrupt", "/queue"]
 
 
 def test_a_prompt_whose_answer_was_lost_is_not_queued_twice(faulty: FaultyWorker) -> None:
@@ -50,7 +57,7 @@ def test_a_history_that_could_not_be_deleted_is_deleted_later(faulty: FaultyWork
         assert rule.seen == rule.times  # that none is left is what the fixture looks at
 
 
-@pytest.mark.parametrize("path", ["/interrupt", "/queue"])
+@pytest.mark.parametrize("path", CANCEL_ROUTES)
 @pytest.mark.parametrize("action", ["500", "hang"])
 def test_a_cancel_gets_through_a_route_that_fails(faulty: FaultyWorker, path: str, action: str) -> None:
     kept = faulty.comfyui().pid

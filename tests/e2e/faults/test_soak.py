@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests import hostile_inputs
 from tests.e2e.faults.conftest import FaultyWorker
 from tests.e2e.faults.soak import Soak, break_routes, cancel, cut, kill, raise_in_node
 
@@ -11,7 +12,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
 
 
 def test_a_hundred_jobs_five_at_a_time_with_a_fault_every_twenty(faulty: FaultyWorker) -> None:
-    soak = Soak(faulty)
+    soak = Soak(faulty, hostile_inputs.built_in())
     soak.run(100, 20, (cut, kill, break_routes, raise_in_node, cancel))
     assert soak.problems() == [], soak.report()
     assert len(soak.outcomes) == 100

@@ -21,8 +21,8 @@ def sleeping(faulty: FaultyWorker, seconds: float) -> str:
 def test_cut_while_the_prompt_runs_the_picture_still_comes_and_one_socket_is_opened_anew(
     faulty: FaultyWorker,
 ) -> None:
-    before = faulty.proxy.sockets_opened
     job_id = sleeping(faulty, 2.0)
+    before = faulty.proxy.sockets_opened
     faulty.proxy.cut_sockets()
     assert faulty.is_red(job_id)
     assert faulty.proxy.sockets_opened == before + 1

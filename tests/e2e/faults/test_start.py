@@ -64,7 +64,7 @@ def started(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("environ", "reason"),
     [
-        ({"COMFYUI_DIR": "/nowhere"}, "comfyui_files | Unfit: /nowhere holds no ComfyUI: it lacks"),
+        ({"COMFYUI_DIR": "/nowhere"}, "comfyui_files | Unfit: /nowhere is not a complete ComfyUI: it lacks"),
         ({"MIN_FREE_DISK_MB": "1e12"}, "free_disk | Unfit: the worker's disk has"),
     ],
 )

@@ -11,11 +11,9 @@ it, and says so in its log.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable
 
-import execution
 import folder_paths
 import nodes
 from aiohttp import web
@@ -29,6 +27,7 @@ from .path_guard import guard_paths
 from .previews import take_preview_method
 from .prompt_thread import end_with_prompt_thread, fail_one_prompt
 from .roots import add_model_roots, roots_given
+from .validation import validate_workflow, validated_inputs
 
 NODE_CLASS_MAPPINGS = {"ComfyWorkerOutput": ComfyWorkerOutput}
 
@@ -67,18 +66,6 @@ async def folders(_request: web.Request) -> web.Response:
     return web.json_response({name: list(found[0]) for name, found in folder_paths.folder_names_and_paths.items()})
 
 
-def validated_inputs(node_class: type) -> list[str]:
-    """The inputs that a class validates itself, ``*`` for all of them; ``input_types`` for the types of links."""
-    function = getattr(node_class, "VALIDATE_INPUTS", None)
-    real_override = getattr(execution, "first_real_override", None)
-    if real_override and issubclass(node_class, getattr(execution, "_ComfyNodeInternal", ())):
-        function = real_override(node_class, "validate_inputs")
-    if function is None:
-        return []
-    found = inspect.getfullargspec(function)
-    return [*found.args, *(["*"] if found.varkw else [])]
-
-
 @PromptServer.instance.routes.get("/comfy_worker/validated")
 async def validated(_request: web.Request) -> web.Response:
     """Answer the inputs that each class validates itself; classes that validate none are left out."""
@@ -88,13 +75,5 @@ async def validated(_request: web.Request) -> web.Response:
 
 @PromptServer.instance.routes.post("/comfy_worker/validate")
 async def validate(request: web.Request) -> web.Response:
-    """Answer what ``POST /prompt`` would find wrong with a workflow in its form, and what it drops in silence."""
-    workflow = await request.json()
-    accepted, error, kept, node_errors = await execution.validate_prompt("", workflow, None)
-    ends = [
-        i for i, n in workflow.items() if getattr(nodes.NODE_CLASS_MAPPINGS.get(n["class_type"]), "OUTPUT_NODE", 0)
-    ]
-    if accepted and set(ends) != set(kept):
-        dropped = ", ".join(sorted(set(ends) - set(kept)))
-        error = {"type": "dropped_output", "message": "ComfyUI would drop output nodes", "details": dropped}
-    return web.json_response({"error": error, "node_errors": node_errors})
+    """Answer everything that ComfyUI finds wrong with a workflow, and what it would drop in silence."""
+    return web.json_response(await validate_workflow(await request.json()))

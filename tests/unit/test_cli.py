@@ -17,7 +17,7 @@ MADE = json.loads(Path(__file__).with_name("editor_files.json").read_text(encodi
 
 
 @pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     """Run a command with the declarations of the editor files; answers exit code, stdout and stderr."""
     info = tmp_path / "object_info.json"
     info.write_text(json.dumps(MADE["object_info"]), encoding="utf-8")
@@ -42,16 +42,16 @@ def folder(tmp_path: Path) -> Path:
     return found
 
 
-def test_convert_prints_or_writes_the_graph(desk: Any, folder: Path, tmp_path: Path) -> None:
-    code, out, _ = desk("convert", folder / "a.json")
+def test_convert_prints_or_writes_the_graph(cli: Any, folder: Path, tmp_path: Path) -> None:
+    code, out, _ = cli("convert", folder / "a.json")
     assert (code, list(json.loads(out))) == (0, ["1", "2:5", "2:6", "3:5", "3:6", "4"])
     written = tmp_path / "new" / "a.json"
-    assert desk("convert", folder / "a.json", "--output", str(written)) == (0, "", "")
+    assert cli("convert", folder / "a.json", "--output", str(written)) == (0, "", "")
     assert json.loads(written.read_text(encoding="utf-8")) == json.loads(out)
 
 
-def test_a_folder_is_done_whole_and_what_is_wrong_is_named(desk: Any, folder: Path, tmp_path: Path) -> None:
-    code, out, err = desk("convert", folder, "--output", str(tmp_path / "new"))
+def test_a_folder_is_done_whole_and_what_is_wrong_is_named(cli: Any, folder: Path, tmp_path: Path) -> None:
+    code, out, err = cli("convert", folder, "--output", str(tmp_path / "new"))
     assert (code, out) == (1, "")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.json", "b.json"]
     first, second = err.splitlines()
@@ -59,21 +59,21 @@ def test_a_folder_is_done_whole_and_what_is_wrong_is_named(desk: Any, folder: Pa
     assert "c.json: INVALID_WORKFLOW: it is neither JSON nor a picture" in second
 
 
-def test_check_tells_what_is_wrong(desk: Any, folder: Path) -> None:
-    code, out, _ = desk("check", folder, "--json")
+def test_check_tells_what_is_wrong(cli: Any, folder: Path) -> None:
+    code, out, _ = cli("check", folder, "--json")
     reports = {Path(name).name: report for name, report in json.loads(out).items()}
     assert code == 1
     assert reports["a.json"] == {"findings": [], "warnings": []}
     assert [finding["type"] for finding in reports["b.json"]["findings"]] == ["unknown_class"]
     assert reports["c.json"]["error"].startswith("INVALID_WORKFLOW")
-    code, out, _ = desk("check", folder / "a.json")
+    code, out, _ = cli("check", folder / "a.json")
     assert (code, out) == (0, f"{folder / 'a.json'}: nothing is wrong\n")
 
 
-def test_stdin_is_read(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stdin_is_read(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     text = json.dumps(FILES["plain"]).encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text), encoding="utf-8"))
-    code, out, _ = desk("inspect", "-", "--json")
+    code, out, _ = cli("inspect", "-", "--json")
     report = json.loads(out)["stdin"]
     assert code == 0
     assert report["parameters"]["steps"]["places"] == ["13.steps"]
@@ -81,42 +81,42 @@ def test_stdin_is_read(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert report["needs"] == [{"folder": "checkpoints", "file": "model.safetensors", "url": None}]
 
 
-def test_inspect_is_a_table(desk: Any, tmp_path: Path) -> None:
+def test_inspect_is_a_table(cli: Any, tmp_path: Path) -> None:
     file = tmp_path / "plain.json"
     file.write_text(json.dumps(FILES["plain"]), encoding="utf-8")
-    code, out, _ = desk("inspect", file)
+    code, out, _ = cli("inspect", file)
     rows = [line.split() for line in out.splitlines()]
     assert code == 0
     assert ["steps", "20", "integer", "1..10000", "13.steps"] in rows
     assert ["outputs", "15"] in rows
 
 
-def test_a_file_that_is_not_there_is_told(desk: Any, tmp_path: Path) -> None:
-    code, out, _ = desk("check", tmp_path / "none.json")
+def test_a_file_that_is_not_there_is_told(cli: Any, tmp_path: Path) -> None:
+    code, out, _ = cli("check", tmp_path / "none.json")
     assert code == 1
     assert "No such file" in out
 
 
-def test_a_request_is_a_workflow_too(desk: Any, tmp_path: Path) -> None:
+def test_a_request_is_a_workflow_too(cli: Any, tmp_path: Path) -> None:
     graph = {"1": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}}}
     file = tmp_path / "request.json"
     for workflow in (graph, json.dumps(graph)):
         file.write_text(json.dumps({"input": {"workflow": workflow, "seed": 3}}), encoding="utf-8")
-        code, out, _ = desk("check", file)
+        code, out, _ = cli("check", file)
         assert (code, "images is linked to node '2', which is not there" in out) == (1, True)
 
 
-def test_one_file_may_go_into_a_folder(desk: Any, folder: Path, tmp_path: Path) -> None:
-    assert desk("convert", folder / "a.json", "--output", str(tmp_path)) == (0, "", "")
+def test_one_file_may_go_into_a_folder(cli: Any, folder: Path, tmp_path: Path) -> None:
+    assert cli("convert", folder / "a.json", "--output", str(tmp_path)) == (0, "", "")
     assert (tmp_path / "a.json").is_file()
 
 
-def test_what_cannot_be_written_is_told(desk: Any, folder: Path) -> None:
-    code, out, err = desk("convert", folder / "a.json", "--output", str(folder / "b.json" / "a.json"))
+def test_what_cannot_be_written_is_told(cli: Any, folder: Path) -> None:
+    code, out, err = cli("convert", folder / "a.json", "--output", str(folder / "b.json" / "a.json"))
     assert (code, out, "File exists" in err or "Not a directory" in err) == (1, "", True)
 
 
-def test_a_folder_without_a_workflow_is_told(desk: Any, tmp_path: Path) -> None:
+def test_a_folder_without_a_workflow_is_told(cli: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    code, out, _ = desk("check", tmp_path / "empty")
+    code, out, _ = cli("check", tmp_path / "empty")
     assert (code, out) == (1, f"{tmp_path / 'empty'}: there is no workflow in this folder\n")

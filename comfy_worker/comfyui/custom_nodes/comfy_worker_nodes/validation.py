@@ -1,0 +1,284 @@
+"""What ComfyUI's own validation finds wrong with a workflow, all of it at once. Nothing is queued.
+
+``validate_prompt`` stops at the first unknown class, leaves the rest of a node out where it raises, and drops an
+output with an error where another output is right. So a workflow that it does not accept as it stands is validated
+again here, a node at a time, by ComfyUI's ``validate_inputs``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import execution
+import nodes
+from server import PromptServer
+
+__all__ = ["validate_workflow", "validated_inputs"]
+
+Workflow = dict[str, Any]
+Error = dict[str, Any]
+
+# A link to this node fits every input. It stands in for a link that leads nowhere, so that the others are checked.
+STAND_IN = "comfy_worker stand-in"
+STAND_IN_LINK = [STAND_IN, 0]
+# A client reads the first findings only.
+MAX_ERRORS = 500
+# How often an input may be tried by itself to find the one for which ComfyUI raises.
+MAX_TRIES = 2000
+# ComfyUI validates by recursion; a chain beyond this one ends in an error about its stack, after seconds.
+MAX_DEPTH = 400
+# So many nodes at a time, then ComfyUI may answer others.
+NODES_AT_ONCE = 50
+
+_one_at_a_time = asyncio.Lock()
+
+
+class AnyType(str):
+    """A type that equals every other."""
+
+    def __ne__(self, _other: object) -> bool:
+        return False
+
+    __eq__ = str.__eq__
+    __hash__ = str.__hash__
+
+
+class StandIn:
+    """Gives any type."""
+
+    RETURN_TYPES = (AnyType("*"),)
+    FUNCTION = "nothing"
+    CATEGORY = "comfy_worker"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
+        """It takes nothing."""
+        return {"required": {}}
+
+
+async def validate_workflow(workflow: Workflow) -> dict[str, Any]:
+    """Answer in the form of a refused ``POST /prompt``; both values are empty where ComfyUI accepts everything."""
+    replace_classes = getattr(PromptServer.instance, "node_replace_manager", None)
+    if replace_classes is not None:
+        for node in workflow.values():
+            node.setdefault("_meta", {})  # ComfyUI copies it without a look
+        replace_classes.apply_replacements(workflow)
+    outputs = [node_id for node_id in workflow if _is_output(workflow, node_id)]
+    needed, obstacle = _needed(workflow, outputs)
+    error: Any = obstacle or None
+    node_errors: dict[str, Any] = {}
+    if obstacle is None:
+        accepted, error, kept, node_errors = await execution.validate_prompt("", copy.deepcopy(workflow), None)
+        if accepted and not node_errors and set(kept) == set(outputs):
+            return {"error": None, "node_errors": {}}
+        if accepted:
+            dropped = ", ".join(sorted(set(outputs) - set(kept)))
+            error = {"type": "dropped_output", "message": "ComfyUI would drop output nodes", "details": dropped}
+    try:
+        async with _one_at_a_time:
+            found = await _Validation(workflow).errors(needed)
+    except (AttributeError, LookupError, TypeError) as unfit:
+        logging.warning("comfy_worker_nodes: this ComfyUI validates in another way: %s", unfit)
+        found = {}
+    return {"error": error, "node_errors": found or node_errors}
+
+
+def _is_output(workflow: Workflow, node_id: str) -> bool:
+    node_class = nodes.NODE_CLASS_MAPPINGS.get(workflow[node_id].get("class_type"))
+    return getattr(node_class, "OUTPUT_NODE", False) is True
+
+
+def _needed(workflow: Workflow, outputs: list[str]) -> tuple[list[str], Error | None]:
+    """The nodes that the outputs need, and why ComfyUI cannot validate all of them by its recursion, if so.
+
+    The reason is empty where it is none to refuse the workflow: a chain that is only long.
+    """
+    obstacle = _unknown_class(workflow)
+    done: dict[str, None] = {}
+    for output in outputs:
+        way = {} if output in done else {output: _sources(workflow, output)}
+        while way:
+            node_id = next(reversed(way))
+            source = next(way[node_id], None)
+            if source is None:
+                done[node_id] = None
+                del way[node_id]
+            elif source in way:
+                obstacle = obstacle or _obstacle("dependency_cycle", node_id)
+            elif source not in done:
+                way[source] = _sources(workflow, source)
+                is_long = len(way) > MAX_DEPTH
+                obstacle = {} if is_long and obstacle is None else obstacle
+    return list(done), obstacle
+
+
+def _unknown_class(workflow: Workflow) -> Error | None:
+    for node_id, node in workflow.items():
+        if node.get("class_type") not in nodes.NODE_CLASS_MAPPINGS:
+            return _obstacle("missing_node_type", node_id)
+    return None
+
+
+def _obstacle(error_type: str, node_id: str) -> Error:
+    messages = {"missing_node_type": "Node not found", "dependency_cycle": "Dependency cycle detected"}
+    return {"type": error_type, "message": messages[error_type], "details": f"node {node_id}", "extra_info": {}}
+
+
+def _sources(workflow: Workflow, node_id: str) -> Iterator[str]:
+    for value in workflow[node_id]["inputs"].values():
+        if _is_link(value) and value[0] in workflow:
+            yield value[0]
+
+
+def _is_link(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
+
+
+class _Validation:
+    """Validates nodes one by one; whether another node is right does not matter to any of them."""
+
+    def __init__(self, workflow: Workflow) -> None:
+        self._workflow = workflow
+        self._prompt = {**workflow, STAND_IN: {"class_type": STAND_IN, "inputs": {}}}
+        self._validated: dict[str, tuple[bool, list[Error], str]] = {}
+        for node_id in self._prompt:
+            self._validated[node_id] = (True, [], node_id)
+        self._tries = MAX_TRIES
+        self._raised: Exception = Exception("too many tries")
+
+    async def errors(self, node_ids: list[str]) -> dict[str, Any]:
+        """By node, what ComfyUI finds wrong with its inputs."""
+        found: dict[str, Any] = {}
+        count = 0
+        nodes.NODE_CLASS_MAPPINGS[STAND_IN] = StandIn
+        try:
+            for number, node_id in enumerate(node_ids):
+                if number % NODES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+                class_type = self._workflow[node_id]["class_type"]
+                if class_type in nodes.NODE_CLASS_MAPPINGS and count < MAX_ERRORS:
+                    errors = await self._errors_of(node_id)
+                    count += len(errors)
+                    if errors:
+                        found[node_id] = {"class_type": class_type, "errors": errors, "dependent_outputs": []}
+        finally:
+            del nodes.NODE_CLASS_MAPPINGS[STAND_IN]
+        return found
+
+    async def _errors_of(self, node_id: str) -> list[Error]:
+        values = self._workflow[node_id]["inputs"]
+        # The worker finds these by itself, and the missing class of another node is told there.
+        unresolved = {name for name, value in values.items() if self._is_unresolved(node_id, value)}
+        inputs = {name: STAND_IN_LINK if name in unresolved else value for name, value in values.items()}
+        try:
+            errors = await self._validate(node_id, inputs)
+        except Exception as error:  # a class's own validation may raise anything
+            errors = await self._errors_one_by_one(node_id, inputs, error)
+        return [error for error in errors if error["extra_info"].get("input_name") not in unresolved]
+
+    def _is_unresolved(self, node_id: str, value: Any) -> bool:
+        if not _is_link(value):
+            return False
+        source = self._workflow.get(value[0])
+        is_itself = value[0] == node_id
+        return source is None or is_itself or source.get("class_type") not in nodes.NODE_CLASS_MAPPINGS
+
+    async def _validate(self, node_id: str, inputs: Mapping[str, Any]) -> list[Error]:
+        """What ComfyUI finds wrong with a node that has these inputs; raises where ComfyUI does."""
+        self._prompt[node_id] = {**self._workflow[node_id], "inputs": copy.deepcopy(dict(inputs))}
+        del self._validated[node_id]
+        try:
+            result = await execution.validate_inputs("", self._prompt, node_id, self._validated)
+        finally:
+            self._validated[node_id] = (True, [], node_id)
+            self._prompt[node_id] = self._workflow[node_id]
+        errors: list[Error] = result[1]
+        return [_short(error) for error in errors]
+
+    async def _errors_one_by_one(self, node_id: str, inputs: Mapping[str, Any], raised: Exception) -> list[Error]:
+        """The same where ComfyUI raises: find the inputs for which it does, then what else is wrong."""
+        node_class = nodes.NODE_CLASS_MAPPINGS[self._workflow[node_id]["class_type"]]
+        missing = [name for name in _required_inputs(node_class, inputs) if name not in inputs]
+        own = [name for name in validated_inputs(node_class) if name in inputs]
+        kept: dict[str, Any] = dict.fromkeys([*inputs, *missing], STAND_IN_LINK)
+        errors = await self._try(node_id, {**kept, **{name: inputs[name] for name in own}})
+        if errors is None:
+            errors = await self._try(node_id, kept)
+        else:
+            kept |= {name: inputs[name] for name in own}
+        found = [_missing(name) for name in missing]
+        if errors is None:
+            # The class itself raises whatever it is handed, and says best what is wrong when nothing is missing.
+            name = own[0] if len(own) == 1 else None
+            return found or [_raised(name, inputs.get(name or ""), raised)]
+        # `format` before `format.bit_depth`, which is declared only with it.
+        for name in sorted(inputs, key=lambda name: name.count(".")):
+            trial = {**kept, name: inputs[name]}
+            tried = await self._try(node_id, trial)
+            if tried is not None:
+                kept, errors = trial, tried
+            elif self._tries > 0:
+                found.append(_raised(name, inputs[name], self._raised))
+        return [*errors, *found]
+
+    async def _try(self, node_id: str, inputs: Mapping[str, Any]) -> list[Error] | None:
+        """What ComfyUI finds wrong with these inputs; None where it raises."""
+        self._tries -= 1
+        if self._tries < 0:
+            return None
+        try:
+            return await self._validate(node_id, inputs)
+        except Exception as error:  # as above
+            self._raised = error
+            return None
+
+
+def validated_inputs(node_class: type) -> list[str]:
+    """The inputs that a class validates itself, ``*`` for all of them; ``input_types`` for the types of links."""
+    function = getattr(node_class, "VALIDATE_INPUTS", None)
+    real_override = getattr(execution, "first_real_override", None)
+    if real_override and issubclass(node_class, getattr(execution, "_ComfyNodeInternal", ())):
+        function = real_override(node_class, "validate_inputs")
+    if function is None:
+        return []
+    found = inspect.getfullargspec(function)
+    return [*found.args, *(["*"] if found.varkw else [])]
+
+
+def _required_inputs(node_class: Any, inputs: Mapping[str, Any]) -> list[str]:
+    """The inputs without which ComfyUI refuses a node, with those that other values bring."""
+    declared = node_class.INPUT_TYPES()
+    dynamic: Any = getattr(execution, "_io", None)
+    if hasattr(dynamic, "get_finalized_class_inputs") and issubclass(node_class, execution._ComfyNodeInternal):
+        declared = dynamic.get_finalized_class_inputs(declared, dict(inputs))[0]
+    return list(declared.get("required") or ())
+
+
+def _short(error: Error) -> Error:
+    """An error without what the worker knows anyway, such as a list of all files."""
+    extra = error.get("extra_info") or {}
+    kept = ("input_name", "received_value", "received_type", "linked_node", "exception_type", "node_id")
+    return {**error, "extra_info": {word: extra[word] for word in kept if word in extra}}
+
+
+def _missing(name: str) -> Error:
+    return {
+        "type": "required_input_missing",
+        "message": "Required input is missing",
+        "details": name,
+        "extra_info": {"input_name": name},
+    }
+
+
+def _raised(name: str | None, value: Any, error: Exception) -> Error:
+    return {
+        "type": "exception_during_validation",
+        "message": "Exception when validating node",
+        "details": f"{type(error).__name__}: {error}",
+        "extra_info": {"input_name": name, "received_value": value, "exception_type": type(error).__name__},
+    }

@@ -1,0 +1,305 @@
+"""Writes the tables of the docs and of RunPod's Hub entry from the declarations in the code.
+
+Run it with ``.venv/bin/python -m docs.tools.make_tables``. CI runs it and fails if a file changes.
+
+A page marks where a table belongs: the lines between ``<!-- table: NAME -->`` and ``<!-- end of table -->``
+are replaced. :data:`TABLES` has the names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from comfy_common.models_txt import parse_models
+from comfy_common.paths import REPO
+from comfy_worker.comfyui.launch import PRECISIONS
+from comfy_worker.models.hub_aliases import HUB_FILES
+from comfy_worker.request import dialect_names as names
+from comfy_worker.request.schema import ControlNet, JobInput, Lora, NamedImage, Output
+from comfy_worker.response import schema as response
+from comfy_worker.response_formats import ResponseFormat
+from comfy_worker.settings import Settings
+
+PAGES = sorted([REPO / "README.md", *(REPO / "docs").glob("*.md")])
+HUB_ENTRY = REPO / ".runpod" / "hub.json"
+MARKED_TABLE = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end of table -->)", re.DOTALL)
+JSON_TYPES = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true or false",
+    "object": "object",
+    "null": "null",
+}
+# GiB of GPU memory, from ComfyUI's own template list (0.7.25) for the same workflow. That list has no
+# number for the other templates.
+VRAM_GIB = {
+    "txt2img": "2.9",
+    "img2img": "2.9",
+    "inpaint-model": "3.8",
+    "hires-fix": "3.7",
+    "flux-dev": "22",
+    "flux-kontext": "18",
+}
+# Spellings for the labels of RunPod's Hub, by the words of a setting's name.
+LABEL_WORDS = {
+    "api": "API",
+    "gb": "(GB)",
+    "hf": "HF",
+    "s": "(seconds)",
+    "mb": "(MB)",
+    "sd": "SD",
+    "url": "URL",
+    "urls": "URLs",
+    "comfyui": "ComfyUI",
+}
+# The Hub shows these settings first, and all others under "Advanced".
+BASIC_SETTINGS = {
+    "SD_MODEL",
+    "HF_TOKEN",
+    "BUCKET_ENDPOINT_URL",
+    "BUCKET_ACCESS_KEY_ID",
+    "BUCKET_SECRET_ACCESS_KEY",
+    "BUCKET_NAME",
+}
+
+
+def row(*cells: object) -> str:
+    """Return one row of a Markdown table."""
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a Markdown table."""
+    columns = list(header)
+    lines = [row(*columns), row(*("---" for _ in columns))]
+    return "\n".join([*lines, *(row(*cells) for cells in rows)])
+
+
+def code_list(words: Iterable[str]) -> str:
+    """Return words in code marks, separated by commas."""
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def paragraph(words: Iterable[str]) -> str:
+    """Return words in code marks as lines of at most 100 columns."""
+    return textwrap.fill(code_list(words), 100, break_long_words=False, break_on_hyphens=False)
+
+
+def type_name(schema: Mapping[str, Any]) -> str:
+    """Return the type of a key in plain words, from its JSON Schema."""
+    if "anyOf" in schema:
+        options = (type_name(option) for option in schema["anyOf"])
+        return " or ".join(option for option in options if option != "null")
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if schema.get("type") == "array":
+        return f"list of {type_name(schema['items'])}"
+    return JSON_TYPES[schema["type"]]
+
+
+def shown_default(default: object) -> str:
+    """Return a default as the tables show it: `-` for an empty value."""
+    if default is None or default in ("", [], {}, ()):
+        return "-"
+    if isinstance(default, bool):
+        return str(default).lower()
+    return str(default)
+
+
+def keys_table(model: type[BaseModel]) -> str:
+    """Return the keys of a JSON object that a client sends or gets."""
+    schema = model.model_json_schema()
+    rows = []
+    for key, entry in schema["properties"].items():
+        is_required = key in schema.get("required", ())
+        default = "required" if is_required else shown_default(entry.get("default"))
+        rows.append((f"`{key}`", type_name(entry), default, entry.get("description", "-")))
+    return table(("key", "type", "default", "meaning"), rows)
+
+
+def settings_table() -> str:
+    """Return the environment variables."""
+    rows = []
+    for field in Settings.model_fields.values():
+        default = "-" if field.default_factory else shown_default(field.default)
+        if isinstance(field.default, tuple) and field.default:
+            default = " ".join(field.default)
+        if field.alias in ("LOG_LEVEL", "COMFY_LOG_LEVEL"):
+            default = default.lower()
+        rows.append((f"`{field.alias}`", default, field.description))
+    return table(("variable", "default", "meaning"), rows)
+
+
+def precisions_table() -> str:
+    """Return ComfyUI's flags for each value of PRECISION."""
+    rows = [(f"`{name}`", code_list(flags)) for name, flags in PRECISIONS.items() if name]
+    return table(("`PRECISION`", "ComfyUI's flags"), rows)
+
+
+def repositories_table() -> str:
+    """Return the repository ids that SD_MODEL and `checkpoint` take."""
+    rows = [(f"`{name}`", code_list(files)) for name, files in HUB_FILES.items()]
+    return table(("repository id", "files; the first one that is installed is used"), rows)
+
+
+def dialect_keys_table() -> str:
+    """Return the keys of other workers' requests."""
+    meanings = {word: f"`{key}`" for word, key in names.RENAMED.items()} | names.STRUCTURED
+    for word, parameter in names.HIRES.items():
+        meanings[word] = f"`parameters.{parameter}` of `hires-fix`, with `enable_hr`"
+    return table(("key", "what it becomes"), ((f"`{word}`", text) for word, text in meanings.items()))
+
+
+def samplers_table() -> str:
+    """Return other workers' names of samplers."""
+    rows = []
+    for sampling in names.SAMPLERS:
+        words = [f"`{name}`" for name in sampling.names]
+        words += [f"`{name}` (closest match)" for name in sampling.nearest]
+        rows.append((", ".join(words), f"`{sampling.sampler}`", f"`{sampling.scheduler}`"))
+    return table(("name", "`sampler`", "`scheduler`"), rows)
+
+
+def schedulers_table() -> str:
+    """Return other workers' names of schedulers."""
+    rows = []
+    for name, own_name in names.SCHEDULERS.items():
+        meaning = f"`{own_name}`" if own_name else "the sampler's default"
+        rows.append((f"`{name}`", meaning))
+    return table(("name", "`scheduler`"), rows)
+
+
+def options_table() -> str:
+    """Return the options of A1111 that have an effect."""
+    rows = ((f"`{option}`", f"`{key}`") for option, key in names.OPTIONS.items())
+    return table(("`override_settings`", "key"), rows)
+
+
+def templates_table() -> str:
+    """Return the templates, in the order of models.txt."""
+    entries = parse_models((REPO / "models.txt").read_text(encoding="utf-8"))
+    rows = []
+    for name in dict.fromkeys(entry.section for entry in entries):
+        path = REPO / "workflows" / f"{name}.params.json"
+        if not path.exists():  # a section that is not a template
+            continue
+        params = json.loads(path.read_text(encoding="utf-8"))
+        rows.append(
+            (
+                f"`{name}`",
+                params["description"],
+                code_list(params.get("required", ())),
+                code_list(params.get("parameters", ())),
+                code_list(f"{need['folder']}/{need['file']}" for need in params["needs"]),
+                VRAM_GIB.get(name, ""),
+            )
+        )
+    header = ("template", "what it does", "required", "extra parameters", "model files", "VRAM")
+    return table(header, rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "JobInput": lambda: keys_table(JobInput),
+    "Lora": lambda: keys_table(Lora),
+    "ControlNet": lambda: keys_table(ControlNet),
+    "NamedImage": lambda: keys_table(NamedImage),
+    "Output": lambda: keys_table(Output),
+    "Result": lambda: keys_table(response.Result),
+    "Media": lambda: keys_table(response.Media),
+    "Text": lambda: keys_table(response.Text),
+    "Timings": lambda: keys_table(response.Timings),
+    "Validation": lambda: keys_table(response.Validation),
+    "settings": settings_table,
+    "templates": templates_table,
+    "precisions": precisions_table,
+    "repositories": repositories_table,
+    "dialect-keys": dialect_keys_table,
+    "samplers": samplers_table,
+    "schedulers": schedulers_table,
+    "options": options_table,
+    "not-supported-samplers": lambda: paragraph(names.NOT_HERE),
+    "keys-with-a-warning": lambda: paragraph(names.IGNORED),
+    "keys-without-effect": lambda: paragraph(names.NO_EFFECT),
+    "responses": lambda: paragraph(get_args(ResponseFormat)),
+}
+
+
+def with_tables(page: str) -> str:
+    """Return a page with tables that match the code."""
+
+    def replaced(match: re.Match[str]) -> str:
+        return f"{match[1]}{TABLES[match['name']]()}\n{match['end']}"
+
+    return MARKED_TABLE.sub(replaced, page)
+
+
+def hub_environment() -> list[dict[str, Any]]:
+    """Return the settings as RunPod's Hub describes environment variables."""
+    properties = Settings.model_json_schema()["properties"]
+    return [{"key": key, "input": _hub_input(key, entry)} for key, entry in properties.items()]
+
+
+def _hub_input(key: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    words = [LABEL_WORDS.get(word, word) for word in key.lower().split("_")]
+    field: dict[str, Any] = {
+        "name": words[0][0].upper() + " ".join(words)[1:],
+        "type": "string",
+        "description": entry["description"],
+        "default": "",
+        "advanced": key not in BASIC_SETTINGS,
+    }
+    default = entry.get("default")
+    types = {option.get("type") for option in entry.get("anyOf", [entry])}
+    if types == {"boolean"}:
+        field |= {"type": "boolean", "default": default}
+        field |= {"trueValue": "true", "falseValue": "false"}
+    elif types <= {"integer", "number"}:
+        lowest = entry.get("minimum", entry.get("exclusiveMinimum"))
+        field |= {"type": "number", "default": default, "min": lowest}
+        if "maximum" in entry:
+            field["max"] = entry["maximum"]
+    elif "boolean" in types:  # true, false, or not set
+        field["options"] = _hub_options(("", "true", "false"))
+    elif "enum" in entry:
+        field["default"] = default
+        field["options"] = _hub_options(entry["enum"])
+    elif isinstance(default, str):
+        field["default"] = default
+    return field
+
+
+def _hub_options(values: Iterable[str]) -> list[dict[str, str]]:
+    return [{"label": value or "not set", "value": value} for value in values]
+
+
+def hub_entry(text: str) -> str:
+    """Return RunPod's Hub entry with the settings as they are declared."""
+    entry = json.loads(text)
+    entry["config"]["env"] = hub_environment()
+    return json.dumps(entry, indent=2) + "\n"
+
+
+def stale_files() -> dict[Path, str]:
+    """Return every file that differs from the code, with its right text."""
+    found = {}
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        if with_tables(text) != text:
+            found[path] = with_tables(text)
+    text = HUB_ENTRY.read_text(encoding="utf-8")
+    if hub_entry(text) != text:
+        found[HUB_ENTRY] = hub_entry(text)
+    return found
+
+
+if __name__ == "__main__":
+    for path, text in stale_files().items():
+        path.write_text(text, encoding="utf-8")
