@@ -278,7 +278,7 @@ class Planner:
             self._broken_links += [one for one in found if (one["node_id"], one["input"]) not in places]
             raise refusal(self._broken_links)
         self._check()
-        roles = find_roles(workflow, self._defs, self._check)
+        workflow, roles = self._with_switches(workflow, declared)
         values = {key: value for key in Parameters.model_fields if (value := getattr(request, key)) is not None}
         tagged: list[LoraSpec] = []
         for key in ("prompt", "negative_prompt"):
@@ -332,6 +332,16 @@ class Planner:
     def _checked(self, workflow: Workflow, sources: Sources) -> Checked:
         """What ComfyUI and this worker find wrong with a workflow."""
         return check(workflow, self._defs, sources, self._installed.validate)
+
+    def _with_switches(self, workflow: Workflow, declared: Mapping[str, Declared]) -> tuple[Workflow, Roles]:
+        """The graph with its switches as the request sets them, since they decide where values go; its roles."""
+        roles = find_roles(workflow, self._defs, self._check)
+        values = {name: entry.default for name, entry in declared.items()} | self._request.parameters
+        choices = {name: value for name, value in values.items() if isinstance(value, bool)}
+        if not choices:
+            return workflow, roles
+        workflow = fill(workflow, roles, self._defs, choices, declared, self._check)
+        return workflow, find_roles(workflow, self._defs, self._check)
 
     def _sources(self, converted: Converted) -> Sources:
         """What is known of where models and classes come from."""

@@ -146,13 +146,33 @@ class _NotComputedError(Exception):
     """A value that is not known, or too large to compute."""
 
 
+# What a computation ends with that lacks a value, or that ComfyUI would end with too.
+FAILURES = (
+    _NotComputedError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
 def _known(compute: Callable[[Values_], tuple[Any, ...]]) -> Callable[[Values_], tuple[Any, ...]]:
     """The same computation, giving nothing where it lacks a value or where ComfyUI would fail too."""
 
     def computed(received: Values_) -> tuple[Any, ...]:
         try:
             return compute(received)
-        except (_NotComputedError, ArithmeticError, KeyError, TypeError, ValueError, RecursionError, SyntaxError):
+        except (
+            _NotComputedError,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            ValueError,
+            RecursionError,
+            SyntaxError,
+        ):
             return ()
 
     return computed
@@ -323,8 +343,18 @@ def _operation(node: ast.AST, names: Mapping[str, Any]) -> Any:
         stop = isinstance(node.op, ast.Or)
         return next((result for result in results if bool(result) == stop), results[-1])
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+        if len(node.args) == 1 and _is_values(node.args[0]):
+            return FUNCTIONS[node.func.id](*map(_bounded, names.values()))
         return FUNCTIONS[node.func.id](*(_number_of(part, names) for part in node.args))
+    if isinstance(node, ast.Subscript) and _is_values(node.value):
+        index = _number_of(node.slice, names)
+        return list(names.values())[index] if index < len(names) else UNKNOWN
     raise _NotComputedError
+
+
+def _is_values(node: ast.AST) -> bool:
+    """Whether a part of an expression is ``values``, the list of all numbers."""
+    return isinstance(node, ast.Name) and node.id == "values"
 
 
 def _bounded(value: Any) -> Any:

@@ -40,12 +40,21 @@ def check_batch_size(workflow: Workflow, defs: NodeDefs, maximum: int, check: Ch
         for name, classes in BATCH_INPUTS.items():
             if name not in node["inputs"] or (classes is not None and node["class_type"] not in classes):
                 continue
-            place = literal_place(graph, Input(node_id, name))
-            size = number(graph.value(place)) if place else None
+            own = Input(node_id, name)
+            place = literal_place(graph, own)
+            # A size behind a switch or an expression has no literal that a client may be pointed to.
+            size = number(graph.value(place) if place else graph.values(own))
             is_maker = any(word in output for output in declared.outputs for word in MAKES)
             if is_maker and size is not None and size > maximum:
                 raise InvalidValue(
                     f"{name} of node {node_id} ({node['class_type']}) must be at most {maximum}, not {size}: "
                     "the endpoint's setting MAX_BATCH_SIZE",
-                    [{"key": str(place), "node_id": node_id, "value": str(size), "maximum": maximum}],
+                    [
+                        {
+                            "key": str(place or own),
+                            "node_id": node_id,
+                            "value": str(size),
+                            "maximum": maximum,
+                        }
+                    ],
                 )

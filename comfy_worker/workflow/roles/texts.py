@@ -35,7 +35,7 @@ INSTRUCTION = re.compile(r"\s*you are an? ", re.IGNORECASE)
 
 # The same in the markup of chats, and titles of what is put beside a prompt.
 CHAT_SYSTEM = re.compile(r"\s*(<[|]?[a-z_]+[|]?>)?\s*[\[<]?[|]?system\b", re.IGNORECASE)
-BESIDE_TITLE = re.compile(r"system|instruction|trigger|template", re.IGNORECASE)
+BESIDE_TITLE = re.compile(r"system|instruction|trigger", re.IGNORECASE)
 
 # What a text tool looks for where the prompt goes in: `{prompt}`, `USER_INPUT`, not `{width}` nor `SYSTEM_PROMPT`.
 PROMPT_SLOT = re.compile(r"prompt|user|input|query|idea|caption|text", re.IGNORECASE)
@@ -128,7 +128,7 @@ class TextReader:
         if INSTRUCTION.match(text) or CHAT_SYSTEM.match(text):
             return True
         title = title_of(self._graph.workflow, part.node_id)
-        return bool(BESIDE_TITLE.search(title)) and not PROMPT_SLOT.search(BESIDE_TITLE.sub("", title))
+        return bool(BESIDE_TITLE.search(title))
 
     def encoded(self, node_id: str, side: str) -> list[Text]:
         """The texts that a node encodes."""
