@@ -21,7 +21,7 @@ from comfy_worker.response.s3 import S3Uploader
 from comfy_worker.response.schema import Media
 from comfy_worker.response.shrink import base64_size, shrink_steps
 
-__all__ = ["ENVELOPE", "MB", "Delivery", "MediaByCategory", "result_limit"]
+__all__ = ["ENVELOPE", "LESS_TEXT", "MB", "Delivery", "MediaByCategory", "result_limit"]
 
 MB = 1_000_000
 # The sizes that RunPod documents: for the result of /runsync, for that of /run, and for one value
@@ -33,6 +33,9 @@ ENVELOPE = 10_000
 PARTIAL_SHARE = 0.25
 # How many files an error lists, the largest first.
 LISTED = 20
+
+LESS_TEXT = "have the workflow show less text, or save it as a file"
+"""What a client can do about a result that is too large without its files."""
 
 MediaByCategory = dict[str, list[Media]]
 
@@ -154,8 +157,7 @@ class Delivery:
         if size > remaining:
             raise ResultTooLarge(
                 f"the result takes {_mb(size)} without its files, and RunPod takes "
-                f"{_mb(remaining + ENVELOPE)} in all; have the workflow show less text, or save it "
-                "as a file",
+                f"{_mb(remaining + ENVELOPE)} in all; {LESS_TEXT}",
                 [{"size_mb": size / MB, "limit_mb": (remaining + ENVELOPE) / MB}],
             )
 

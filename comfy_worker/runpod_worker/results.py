@@ -14,7 +14,7 @@ from runpod.serverless.modules import rp_http
 from comfy_worker.error_response import tell_failure
 from comfy_worker.errors import DeliveryFailed, ResultTooLarge, WorkerError
 from comfy_worker.outgoing import to_json_bytes
-from comfy_worker.response.deliver import MB
+from comfy_worker.response.deliver import LESS_TEXT, MB
 
 __all__ = ["ResultPoster", "envelope", "with_stop_pod", "within_limit"]
 
@@ -28,6 +28,10 @@ PATIENCE_S = 600.0
 FINAL_STATUSES = (400, 413, 422)
 # An answer that says "not you" or "not there" is believed sooner.
 DOUBTFUL_STATUSES, DOUBT_S = (401, 403, 404, 405, 410), 120.0
+
+FEWER_FILES = "ask for smaller or fewer outputs, or configure storage (BUCKET_ENDPOINT_URL)"
+# The keys under which the response formats have files as base64. A list has them without a key.
+FILE_KEYS = ("", "image", "images", "image_base64", "image_url")
 
 
 def envelope(answer: Any) -> dict[str, Any]:
@@ -56,13 +60,33 @@ def within_limit(posted: dict[str, Any], limit: int) -> bytes:
     if len(body) <= limit:
         return body
     size_mb, limit_mb = len(body) / MB, limit / MB
+    text_bytes = len(body) - file_bytes(posted.get("output"))
+    advice = LESS_TEXT if text_bytes > limit else FEWER_FILES
     return _error_body(
         ResultTooLarge(
-            f"the answer takes {size_mb:.3g} MB and RunPod takes {limit_mb:.3g} MB; ask for smaller or fewer "
-            "outputs, or configure storage (BUCKET_ENDPOINT_URL)",
+            f"the answer takes {size_mb:.3g} MB and RunPod takes {limit_mb:.3g} MB; {advice}",
             [{"size_mb": size_mb, "limit_mb": limit_mb}],
         )
     )
+
+
+def file_bytes(value: Any, key: str = "") -> int:
+    """Count the bytes of base64 in an output, whatever its response format is.
+
+    Args:
+        value: the output, or a part of it.
+        key: the key of that part; empty for the output itself, and for the entries of its list.
+    """
+    if isinstance(value, str):
+        return len(value) if key in FILE_KEYS else 0
+    if isinstance(value, (list, tuple)):
+        return sum(file_bytes(entry, key) for entry in value)
+    if not isinstance(value, dict):
+        return 0
+    if value.get("type") == "base64" and isinstance(value.get("data"), str):
+        return len(value["data"])
+    # An empty key means a list of files, not an object whose key is empty.
+    return sum(file_bytes(part, name or "?") for name, part in value.items())
 
 
 def with_stop_pod(body: bytes) -> bytes:
@@ -100,9 +124,11 @@ class ResultPoster:
             return status is not None
         size = f"{len(body) / MB:.3g} MB"
         if status == 413:
-            too_large = f"RunPod refused the result of {size} as too large (HTTP 413)"
+            # RunPod does not say what its limit is. So the advice is about the larger part.
+            is_mostly_text = file_bytes(json.loads(body).get("output")) < len(body) / 2
+            advice = LESS_TEXT if is_mostly_text else FEWER_FILES
             error: WorkerError = ResultTooLarge(
-                f"{too_large}; ask for smaller or fewer outputs, or configure storage (BUCKET_ENDPOINT_URL)"
+                f"RunPod refused the result of {size} as too large (HTTP 413); {advice}"
             )
         else:
             error = DeliveryFailed(f"RunPod refused the result of {size} (HTTP {status}); send the job again")

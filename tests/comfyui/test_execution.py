@@ -57,7 +57,7 @@ def test_each_node_that_ran_has_its_time(comfyui: RealComfyUI) -> None:
         ),
     ],
 )
-def test_what_comfyui_refuses_is_told_by_node_and_input(
+def test_a_refusal_names_node_and_input(
     comfyui: RealComfyUI, changes: dict[str, Any], sentence: str, finding: dict[str, Any]
 ) -> None:
     with pytest.raises(WorkflowRefused) as caught:
@@ -126,7 +126,7 @@ def test_a_running_prompt_ends_after_a_cancel(comfyui: RealComfyUI) -> None:
     assert nothing_left(comfyui)
 
 
-def test_a_pending_prompt_is_taken_out_of_the_queue(comfyui: RealComfyUI) -> None:
+def test_a_pending_prompt_leaves_the_queue(comfyui: RealComfyUI) -> None:
     with running_prompt(comfyui, seed=14):
         cancelled = threading.Event()
 
@@ -141,7 +141,7 @@ def test_a_pending_prompt_is_taken_out_of_the_queue(comfyui: RealComfyUI) -> Non
     assert nothing_left(comfyui)
 
 
-def test_a_result_is_not_lost_when_the_socket_breaks(comfyui: RealComfyUI) -> None:
+def test_a_broken_socket_loses_no_result(comfyui: RealComfyUI) -> None:
     running = comfyui.running
     breaks: list[Event] = []
 
@@ -159,7 +159,7 @@ def test_a_result_is_not_lost_when_the_socket_breaks(comfyui: RealComfyUI) -> No
     assert again.node_ms["sampler"] > 0, "events are heard again after the reconnect"
 
 
-def test_an_error_is_not_lost_when_the_socket_is_deaf(comfyui: RealComfyUI) -> None:
+def test_a_deaf_socket_loses_no_error(comfyui: RealComfyUI) -> None:
     running = comfyui.running
     (comfyui.input_dir / "broken.png").write_bytes(b"no picture either")
     graph = {

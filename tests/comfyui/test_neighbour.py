@@ -31,7 +31,7 @@ def commands_of(runtime_dir: Path) -> dict[int, list[str]]:
     }
 
 
-def test_it_dies_under_a_job_and_the_next_job_finds_another(model_root: Path) -> None:
+def test_the_next_job_finds_another_comfyui(model_root: Path) -> None:
     errors: list[ComfyUIUnavailable] = []
     with real_comfyui(launch_options(model_root, log_level="WARNING")) as comfyui:
         running = comfyui.running
@@ -60,7 +60,7 @@ def test_it_dies_under_a_job_and_the_next_job_finds_another(model_root: Path) ->
     assert commands_of(last_folder) == {}
 
 
-def test_a_flag_that_comfyui_does_not_know_is_told_with_its_log(model_root: Path) -> None:
+def test_an_unknown_flag_fails_with_the_log(model_root: Path) -> None:
     comfyui = ComfyUI(launch_options(model_root, args=("--no-such-flag",)))
     with pytest.raises(ComfyUIUnavailable, match="ended with exit status 2 while it was starting") as caught:
         comfyui.ready(Stop())
@@ -83,7 +83,7 @@ def test_too_slow_a_boot_is_told(model_root: Path) -> None:
     comfyui.close()
 
 
-def test_a_job_that_is_cancelled_does_not_wait_for_the_boot(model_root: Path) -> None:
+def test_a_cancelled_job_waits_for_no_boot(model_root: Path) -> None:
     comfyui = ComfyUI(launch_options(model_root))
     cancelled = threading.Event()
     threading.Timer(0.3, cancelled.set).start()

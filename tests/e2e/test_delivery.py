@@ -132,13 +132,13 @@ def test_base64_can_be_asked_for_all_the_same(stored: Client) -> None:
     assert pictures(result)[0].size == (64, 64)
 
 
-def test_what_base64_is_too_large_for_goes_to_storage_with_a_warning(stored: Client) -> None:
+def test_results_too_large_for_base64_use_storage(stored: Client) -> None:
     result = stored.output({**copies(1, 150, 150), "output": {"delivery": "base64"}})
     assert result["images"][0]["type"] == "s3_url"
     assert any("RunPod takes 0.05 MB; so the files were put into storage" in text for text in result["warnings"])
 
 
-def test_what_the_storage_refuses_comes_as_base64_while_it_fits(stored: Client, s3: Service) -> None:
+def test_files_rejected_by_storage_arrive_as_base64(stored: Client, s3: Service) -> None:
     before = s3.stored()
     s3.proxy.fate = lambda method, _path: "cut" if method == "PUT" else ""
     result = stored.output(SMALL)
@@ -149,7 +149,7 @@ def test_what_the_storage_refuses_comes_as_base64_while_it_fits(stored: Client, 
     assert s3.stored() == before
 
 
-def test_what_the_storage_refuses_and_does_not_fit_is_an_error(stored: Client, s3: Service) -> None:
+def test_rejected_files_too_large_for_base64_fail(stored: Client, s3: Service) -> None:
     s3.proxy.fate = lambda method, _path: "refuse" if method == "PUT" else ""
     job = stored.runsync(copies(1, 150, 150))
     assert job["status"] == "FAILED"
@@ -187,7 +187,7 @@ def test_a_job_may_bring_its_own_storage(stored: Client, s3: Service) -> None:
         ),
     ],
 )
-def test_a_jobs_own_storage_that_cannot_be_used_is_told(
+def test_unusable_job_storage_is_reported(
     worker: Client, s3: Service, changes: dict[str, str], error: str
 ) -> None:
     before = len(s3.proxy.seen)
@@ -197,7 +197,7 @@ def test_a_jobs_own_storage_that_cannot_be_used_is_told(
 
 
 @pytest.mark.parametrize(
-    ("asked", "error"),
+    ("output", "error"),
     [
         ({"delivery": "s3"}, "INVALID_VALUE: output.delivery cannot be s3, since no storage is configured"),
         ({"delivery": "ftp"}, "INVALID_INPUT: output.delivery must be 'base64' or 's3', not \"ftp\""),
@@ -205,28 +205,26 @@ def test_a_jobs_own_storage_that_cannot_be_used_is_told(
         ({"shrunk": True}, "UNKNOWN_KEY: output.shrunk is not a key of the input; did you mean shrink?"),
     ],
 )
-def test_an_output_that_cannot_be_had_is_told(worker: Client, asked: dict[str, Any], error: str) -> None:
-    job = worker.runsync({**SMALL, "output": asked})
+def test_an_output_that_cannot_be_had_is_told(worker: Client, output: dict[str, Any], error: str) -> None:
+    job = worker.runsync({**SMALL, "output": output})
     assert job["status"] == "FAILED"
     assert job["error"].startswith(error)
 
 
 def test_runpods_limits_hold_where_there_is_no_storage(worker: Client) -> None:
-    asked = copies(3, 1000, 1000)  # 12 MB as base64
-    job, _shown = followed(worker, asked)
+    job_input = copies(3, 1000, 1000)  # 12 MB as base64
+    job, _shown = followed(worker, job_input)
     assert job["status"] == "FAILED"
     assert job["error"].startswith("RESULT_TOO_LARGE: the result takes 12")
     assert "RunPod takes 10 MB" in job["error"]
     assert len(job["output"]["details"]) == 4
-    assert len(pictures(worker.output(asked))) == 3
-    shrunk, _shown = followed(worker, {**asked, "output": {"shrink": True}})
+    assert len(pictures(worker.output(job_input))) == 3
+    shrunk, _shown = followed(worker, {**job_input, "output": {"shrink": True}})
     assert {picture.format for picture in pictures(shrunk["output"])} == {"JPEG"}
     assert any("so the pictures were made JPEG" in text for text in shrunk["output"]["warnings"])
 
 
-def test_progress_rises_at_most_twice_a_second_and_none_comes_late(
-    worker: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_rises_and_never_arrives_late(worker: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     posted: list[tuple[float, str, Any]] = []
     post_result = Jobs.post_result
 
@@ -253,7 +251,7 @@ def test_progress_rises_at_most_twice_a_second_and_none_comes_late(
     assert not any("preview" in update for update in updates)
 
 
-def test_a_preview_comes_only_where_it_is_asked_for(worker: Client) -> None:
+def test_previews_are_sent_only_on_request(worker: Client) -> None:
     _job, shown = followed(worker, {**SMALL, "seed": 32, "steps": 60, "output": {"preview": True}})
     previews = [update["preview"] for update in shown if "preview" in update]
     assert previews
@@ -293,7 +291,7 @@ def streamed(client: Client, job_input: dict[str, Any]) -> tuple[list[Any], dict
         time.sleep(0.05)
 
 
-def test_a_stream_gives_progress_finished_outputs_and_the_result_last(streaming: Client) -> None:
+def test_a_stream_ends_with_the_result(streaming: Client) -> None:
     values, job = streamed(streaming, {**SMALL, "steps": 12})
     assert job["status"] == "COMPLETED"
     assert job["output"] == values
@@ -308,7 +306,7 @@ def test_a_stream_gives_progress_finished_outputs_and_the_result_last(streaming:
     assert percents == sorted(percents)
 
 
-def test_a_preview_node_alone_is_streamed_as_the_result(streaming: Client) -> None:
+def test_previews_without_outputs_are_the_result(streaming: Client) -> None:
     graph = {"make": node("EmptyImage", width=64, height=64, batch_size=1, color=255)}
     graph["show"] = node("PreviewImage", images=["make", 0])
     values, _job = streamed(streaming, {"workflow": graph})
@@ -316,7 +314,7 @@ def test_a_preview_node_alone_is_streamed_as_the_result(streaming: Client) -> No
     assert not any("images" in value for value in values[:-1])
 
 
-def test_a_result_too_large_for_a_stream_is_in_the_status(streaming: Client) -> None:
+def test_results_too_large_for_streams_are_in_status(streaming: Client) -> None:
     values, job = streamed(streaming, copies(1, 700, 700))
     assert not any("images" in value for value in values)
     (warning,) = job["output"][-1]["warnings"]

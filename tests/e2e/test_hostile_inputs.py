@@ -39,8 +39,8 @@ def limited(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield client
 
 
-def data_uri(path: str, kind: str = "image/png") -> str:
-    return f"data:{kind};base64," + base64.b64encode(FILES[path]).decode()
+def data_uri(path: str, mime_type: str = "image/png") -> str:
+    return f"data:{mime_type};base64," + base64.b64encode(FILES[path]).decode()
 
 
 def from_image(image: Any) -> dict[str, Any]:
@@ -58,9 +58,9 @@ def goes_on(worker: Client) -> bool:
     return bool(pictures(worker.output({"workflow": from_image(data_uri("/photo.png"))})))
 
 
-def refused(worker: Client, asked: dict[str, Any], error: str) -> None:
+def refused(worker: Client, job_input: dict[str, Any], error: str) -> None:
     """The job fails with that error, and the next one succeeds."""
-    job = worker.runsync(asked)
+    job = worker.runsync(job_input)
     assert job["status"] == "FAILED", job
     assert job["error"].startswith(error), job["error"]
     assert goes_on(worker)
@@ -153,7 +153,7 @@ def test_too_many_pictures(worker: Client, count: int, error: str) -> None:
         {"__value__": "/etc/hostname"},
     ],
 )
-def test_a_graph_that_names_a_file_that_was_not_sent(worker: Client, name: Any) -> None:
+def test_files_that_were_not_sent_are_reported(worker: Client, name: Any) -> None:
     refused(worker, {"workflow": from_image(name)}, "INVALID_VALUE: input image of node load (LoadImage) names '")
 
 
@@ -172,13 +172,13 @@ def test_a_good_url_is_a_picture(limited: Client, server: FileServer, path: str)
     assert pictures(by_url)[0].tobytes() == pictures(wrong_type)[0].tobytes()
 
 
-def test_a_graph_may_name_a_url_in_place_of_a_file(limited: Client, server: FileServer) -> None:
+def test_a_graph_may_contain_a_url(limited: Client, server: FileServer) -> None:
     url = f"http://localhost:{server.port}/photo.png"
-    for asked in (
+    for job_input in (
         {"workflow": from_image(url)},
         {"workflow": from_image("example.png"), "overrides": {"load.image": url}},
     ):
-        assert pictures(limited.output(asked))[0].size == (32, 32)
+        assert pictures(limited.output(job_input))[0].size == (32, 32)
 
 
 def test_a_graph_takes_video_and_sound(limited: Client, server: FileServer) -> None:

@@ -121,6 +121,20 @@ def test_a_refused_result_becomes_a_short_error(worker: StubWorker, status: int,
     assert job["output"]["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("entry", "is_text"),
+    [
+        ({"type": "text", "data": "a" * 9000}, True),
+        ({"type": "base64", "data": "AAAA" * 3000}, False),
+    ],
+)
+def test_the_advice_for_413_names_its_cause(worker: StubWorker, entry: dict[str, str], is_text: bool) -> None:
+    worker.unkind.expect("done", 413)
+    error = worker.wait_for(worker.submit(echo={"texts": [entry]}))["error"]
+    assert ("show less text" in error) == is_text
+    assert ("BUCKET_ENDPOINT_URL" in error) != is_text
+
+
 def test_a_post_that_hangs_holds_up_no_job(worker: StubWorker) -> None:
     worker.unkind.expect("done", "hang")
     first = worker.submit(echo="first")

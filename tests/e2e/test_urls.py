@@ -78,7 +78,7 @@ def test_redirects_are_followed(server: FileServer) -> None:
     assert fetcher().fetch("image", url) == FILES["/photo.png"]
 
 
-def test_nothing_is_asked_of_an_address_that_is_not_public(server: FileServer) -> None:
+def test_private_addresses_get_no_request(server: FileServer) -> None:
     with pytest.raises(InvalidMedia, match="not public"):
         fetcher(allow_private=False).fetch("image", local(server, "/photo.png"))
     assert server.seen == []
@@ -177,7 +177,7 @@ def certificate(folder: Path, host: str) -> Path:
     return file
 
 
-def test_https_is_spoken_to_the_host_that_was_named(
+def test_https_verifies_the_host_in_the_url(
     server: FileServer, routed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = certificate(tmp_path, "pictures.example")

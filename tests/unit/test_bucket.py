@@ -60,7 +60,7 @@ def test_a_url_says_service_bucket_and_region(
 @pytest.mark.parametrize(
     "url", ["art", "ftp://host/art", "https://", "https://a b/art", "https://s3.example.com", "https://host/a/b"]
 )
-def test_a_url_that_names_no_bucket_is_told(url: str) -> None:
+def test_urls_without_a_bucket_are_reported(url: str) -> None:
     with pytest.raises(ValueError, match=r"should be a URL|does not contain the name of a bucket"):
         parse_endpoint(url, "")
 
@@ -113,7 +113,7 @@ def test_a_job_may_bring_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "config",
     [
         "art",
         *({**ASKED, key: ""} for key in ASKED),
@@ -122,9 +122,9 @@ def test_a_job_may_bring_its_own() -> None:
         {**ASKED, "endpointUrl": "x"},
     ],
 )
-def test_an_s3_config_that_is_none_is_told(given: Any) -> None:
+def test_invalid_s3_configs_are_reported(config: Any) -> None:
     with pytest.raises(InvalidValue, match="s3Config"):
-        parse_s3_config(given)
+        parse_s3_config(config)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_an_exit_status_is_told_in_words(status: int | None, out_of_memory: bool
         (["ImportError: " + "x" * 300], "ImportError: " + "x" * 187 + "..."),
     ],
 )
-def test_the_last_line_that_names_a_cause_is_found(lines: list[str], cause: str) -> None:
+def test_the_last_cause_in_the_log_counts(lines: list[str], cause: str) -> None:
     assert log_cause(lines) == cause
 
 
@@ -56,9 +56,7 @@ def test_the_last_line_that_names_a_cause_is_found(lines: list[str], cause: str)
         ("other", "", 0),
     ],
 )
-def test_kills_for_want_of_memory_are_counted_as_the_kernel_does(
-    tmp_path: Path, file: str, text: str, count: int
-) -> None:
+def test_memory_kills_are_counted_as_the_kernel_does(tmp_path: Path, file: str, text: str, count: int) -> None:
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)

@@ -34,15 +34,17 @@ def noise(mode: str = "RGB", form: str = "PNG") -> EncodedFile:
 
 
 def json_of(media: dict[str, list[Media]]) -> bytes:
-    return json.dumps({kind: [one.model_dump() for one in row] for kind, row in media.items()}).encode()
+    return json.dumps(
+        {category: [entry.model_dump() for entry in row] for category, row in media.items()}
+    ).encode()
 
 
 def size_of(media: dict[str, list[Media]]) -> int:
     return len(json_of(media))
 
 
-def deliver(files: list[EncodedFile], limit: int, streaming: bool = False, **asked: Any) -> tuple[Any, list[str]]:
-    delivery = Delivery("job", Output(**asked), None, limit, streaming)
+def deliver(files: list[EncodedFile], limit: int, streaming: bool = False, **output: Any) -> tuple[Any, list[str]]:
+    delivery = Delivery("job", Output(**output), None, limit, streaming)
     return delivery.deliver(files, 7, json_of), delivery.warnings
 
 
@@ -74,7 +76,7 @@ def test_base64_and_the_json_around_it_are_counted() -> None:
         deliver(files, exactly - 1)
 
 
-def test_what_is_too_large_is_an_error_with_sizes_and_ways_out() -> None:
+def test_too_large_results_name_sizes_and_remedies() -> None:
     with pytest.raises(ResultTooLarge) as caught:
         deliver([noise()], 300_000)
     assert all(way in caught.value.sentence for way in ("0.3 MB", "BUCKET_ENDPOINT_URL", "output.shrink"))
@@ -98,7 +100,7 @@ def test_where_it_is_allowed_pictures_are_shrunk(mode: str, form: str, becomes: 
     assert "quality" in warning
 
 
-def test_the_lowest_quality_is_not_taken_where_a_higher_one_fits() -> None:
+def test_the_highest_quality_that_fits_is_used() -> None:
     assert "quality 90" in deliver([noise()], 400_000, shrink=True)[1][0]
     assert "of their width and height" in deliver([noise()], 40_000, shrink=True)[1][0]
 
@@ -143,9 +145,9 @@ def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
     with path.open("wb") as opened:
         opened.truncate(1 << 40)
     file = EncodedFile("a.mp4", "video/mp4", "videos", "9", path)
-    for asked in ({}, {"shrink": True}):
+    for output in ({}, {"shrink": True}):
         with pytest.raises(ResultTooLarge, match=r"the result takes 1\.47e\+06 MB"):
-            deliver([file], MB, **asked)
+            deliver([file], MB, **output)
 
 
 def test_texts_too_large_are_no_matter_for_storage() -> None:
@@ -178,7 +180,7 @@ def test_shrinking_ends_with_its_job(tmp_path: Path) -> None:
         delivery.deliver([file] * 50, 7, json_of)
 
 
-def test_a_result_too_large_for_a_stream_is_left_to_the_status() -> None:
+def test_results_too_large_for_streams_remain_in_status() -> None:
     media, (warning,) = deliver([noise(), noise()], 10 * MB, streaming=True)
     assert len(media["images"]) == 2
     assert "only the job's status" in warning
@@ -193,7 +195,7 @@ def test_what_was_streamed_already_counts() -> None:
         delivery.deliver([noise()], 7, json_of)
 
 
-def test_files_are_streamed_early_while_they_are_small_beside_the_limit() -> None:
+def test_only_small_files_are_streamed_early() -> None:
     small = EncodedFile("a.png", "image/png", "images", "9", b"123")
     delivery = Delivery("job", Output(), None, 10 * MB, streaming=True)
     early = delivery.deliver_partial([small], 7)

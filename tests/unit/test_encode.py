@@ -35,8 +35,8 @@ def raw(folder: Path, pixels: Pixels, name: str = "ComfyUI_00001_.png") -> Outpu
     return OutputFile("9", folder / name, "output", (height, width, channels))
 
 
-def one(folder: Path, pixels: Pixels, text: dict[str, str] | None = None, **asked: Any) -> EncodedFile:
-    (encoded,) = encode([raw(folder, pixels)], Output(**asked), TEXT if text is None else text)
+def encode_one(folder: Path, pixels: Pixels, text: dict[str, str] | None = None, **output: Any) -> EncodedFile:
+    (encoded,) = encode([raw(folder, pixels)], Output(**output), TEXT if text is None else text)
     return encoded
 
 
@@ -47,28 +47,28 @@ def opened(encoded: EncodedFile) -> Image.Image:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("asked", [{}, {"format": "png"}, {"format": "webp", "lossless": True}])
-def test_what_is_lossless_keeps_every_pixel(tmp_path: Path, asked: dict[str, Any], channels: int) -> None:
+@pytest.mark.parametrize("output", [{}, {"format": "png"}, {"format": "webp", "lossless": True}])
+def test_what_is_lossless_keeps_every_pixel(tmp_path: Path, output: dict[str, Any], channels: int) -> None:
     pixels = photo(channels=channels)
-    image = opened(one(tmp_path, pixels, **asked))
+    image = opened(encode_one(tmp_path, pixels, **output))
     assert np.array_equal(np.asarray(image.convert(("L", "LA", "RGB", "RGBA")[channels - 1])), pixels.squeeze())
 
 
 @pytest.mark.parametrize(
-    ("kind", "filename"),
+    ("image_format", "filename"),
     [("png", "ComfyUI_00001_.png"), ("jpeg", "ComfyUI_00001_.jpg"), ("webp", "ComfyUI_00001_.webp")],
 )
-def test_name_type_and_size_are_those_of_the_format(tmp_path: Path, kind: str, filename: str) -> None:
-    encoded = one(tmp_path, photo(), format=kind)
-    assert (encoded.filename, encoded.mime_type, encoded.category) == (filename, f"image/{kind}", "images")
+def test_name_type_and_size_fit_the_format(tmp_path: Path, image_format: str, filename: str) -> None:
+    encoded = encode_one(tmp_path, photo(), format=image_format)
+    assert (encoded.filename, encoded.mime_type, encoded.category) == (filename, f"image/{image_format}", "images")
     assert (encoded.node_id, encoded.width, encoded.height, encoded.warnings) == ("9", 60, 40, ())
-    assert (opened(encoded).format, opened(encoded).size) == (kind.upper(), (60, 40))
+    assert (opened(encoded).format, opened(encoded).size) == (image_format.upper(), (60, 40))
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "webp"])
-def test_quality_decides_how_near_and_how_large(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("image_format", ["jpeg", "webp"])
+def test_quality_decides_how_near_and_how_large(tmp_path: Path, image_format: str) -> None:
     pixels = photo(256, 256)
-    low, high = (one(tmp_path, pixels, {}, format=kind, quality=quality) for quality in (10, 95))
+    low, high = (encode_one(tmp_path, pixels, {}, format=image_format, quality=quality) for quality in (10, 95))
     errors = [np.abs(np.asarray(opened(encoded), int) - pixels).mean() for encoded in (low, high)]
     assert errors[0] > errors[1]
     assert errors[1] < 3
@@ -76,20 +76,20 @@ def test_quality_decides_how_near_and_how_large(tmp_path: Path, kind: str) -> No
 
 
 def test_metadata_is_where_comfyui_keeps_it(tmp_path: Path) -> None:
-    assert opened(one(tmp_path, photo())).text == TEXT  # type: ignore[attr-defined]
-    for kind in ("webp", "jpeg"):
-        exif = opened(one(tmp_path, photo(), format=kind)).getexif()
-        told = {0x0110: f"prompt:{TEXT['prompt']}", 0x010F: "workflow:{}", 0x010E: "more:[1]"}
-        assert dict(exif) == told
+    assert opened(encode_one(tmp_path, photo())).text == TEXT  # type: ignore[attr-defined]
+    for image_format in ("webp", "jpeg"):
+        exif = opened(encode_one(tmp_path, photo(), format=image_format)).getexif()
+        expected = {0x0110: f"prompt:{TEXT['prompt']}", 0x010F: "workflow:{}", 0x010E: "more:[1]"}
+        assert dict(exif) == expected
 
 
-@pytest.mark.parametrize("kind", ["png", "webp", "jpeg"])
-def test_metadata_is_left_out_if_asked(tmp_path: Path, kind: str) -> None:
-    assert b"SaveImage" in one(tmp_path, photo(), format=kind).read()
-    assert b"SaveImage" not in one(tmp_path, photo(), format=kind, metadata=False).read()
+@pytest.mark.parametrize("image_format", ["png", "webp", "jpeg"])
+def test_metadata_is_left_out_if_asked(tmp_path: Path, image_format: str) -> None:
+    assert b"SaveImage" in encode_one(tmp_path, photo(), format=image_format).read()
+    assert b"SaveImage" not in encode_one(tmp_path, photo(), format=image_format, metadata=False).read()
 
 
-def test_what_is_transparent_becomes_white_in_jpeg_and_is_told_once(tmp_path: Path) -> None:
+def test_transparency_becomes_white_in_jpeg_with_one_warning(tmp_path: Path) -> None:
     pixels = np.zeros((16, 32, 4), np.uint8)
     pixels[:, :16, 3] = 255
     files = [raw(tmp_path, pixels), raw(tmp_path, pixels)]
@@ -102,27 +102,34 @@ def test_what_is_transparent_becomes_white_in_jpeg_and_is_told_once(tmp_path: Pa
     ]
 
 
-def test_an_opaque_alpha_channel_is_no_matter_for_jpeg(tmp_path: Path) -> None:
-    assert one(tmp_path, np.full((4, 4, 4), 255, np.uint8), format="jpeg").warnings == ()
+def test_opaque_alpha_channels_give_no_jpeg_warning(tmp_path: Path) -> None:
+    assert encode_one(tmp_path, np.full((4, 4, 4), 255, np.uint8), format="jpeg").warnings == ()
 
 
-def test_a_graph_too_long_for_jpeg_is_left_out_with_a_warning(tmp_path: Path) -> None:
-    encoded = one(tmp_path, photo(), {"prompt": "x" * 70_000}, format="jpeg")
+def test_workflows_too_long_for_jpeg_give_a_warning(tmp_path: Path) -> None:
+    encoded = encode_one(tmp_path, photo(), {"prompt": "x" * 70_000}, format="jpeg")
     assert encoded.warnings == ("ComfyUI_00001_.png does not contain its workflow, which is too long for jpeg",)
     assert dict(opened(encoded).getexif()) == {}
     longest = "x" * 65_400
-    assert opened(one(tmp_path, photo(), {"prompt": longest}, format="jpeg")).getexif()[0x0110].endswith(longest)
+    assert (
+        opened(encode_one(tmp_path, photo(), {"prompt": longest}, format="jpeg"))
+        .getexif()[0x0110]
+        .endswith(longest)
+    )
 
 
-@pytest.mark.parametrize(("kind", "width"), [("webp", 16_384), ("jpeg", 65_501)])
-def test_a_picture_too_large_for_the_format_is_a_png_with_a_warning(tmp_path: Path, kind: str, width: int) -> None:
-    encoded = one(tmp_path, np.zeros((1, width, 3), np.uint8), format=kind)
+@pytest.mark.parametrize(("image_format", "width"), [("webp", 16_384), ("jpeg", 65_501)])
+def test_pictures_too_large_for_a_format_become_png(tmp_path: Path, image_format: str, width: int) -> None:
+    encoded = encode_one(tmp_path, np.zeros((1, width, 3), np.uint8), format=image_format)
     assert (encoded.mime_type, encoded.filename) == ("image/png", "ComfyUI_00001_.png")
-    assert encoded.warnings == (f"ComfyUI_00001_.png is too large for {kind} and was encoded as png",)
-    assert one(tmp_path, np.zeros((1, width - 1, 3), np.uint8), format=kind).mime_type == f"image/{kind}"
+    assert encoded.warnings == (f"ComfyUI_00001_.png is too large for {image_format} and was encoded as png",)
+    assert (
+        encode_one(tmp_path, np.zeros((1, width - 1, 3), np.uint8), format=image_format).mime_type
+        == f"image/{image_format}"
+    )
 
 
-def test_another_nodes_file_stays_as_it_was_saved_and_says_so(tmp_path: Path) -> None:
+def test_files_of_other_nodes_stay_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "own.png"
     Image.new("RGB", (3, 2)).save(path)
     file = OutputFile("7", path, "output")
@@ -134,30 +141,30 @@ def test_another_nodes_file_stays_as_it_was_saved_and_says_so(tmp_path: Path) ->
         2,
         (),
     )
-    (asked,) = encode([file], Output(format="webp", metadata=False), TEXT)
-    assert asked.content == path
-    assert asked.warnings == (
+    (changed,) = encode([file], Output(format="webp", metadata=False), TEXT)
+    assert changed.content == path
+    assert changed.warnings == (
         "own.png is image/png, as node 7 saved it",
         "own.png may contain its workflow, as node 7 saved it",
     )
     assert encode([file], Output(format="png"), TEXT)[0].warnings == ()
 
 
-def test_an_image_that_pillow_does_not_read_is_passed_on(tmp_path: Path) -> None:
+def test_images_that_pillow_cannot_read_are_delivered(tmp_path: Path) -> None:
     path = tmp_path / "drawing.svg"
     path.write_text('<?xml version="1.0"?>\n<svg/>')
     (encoded,) = encode([OutputFile("7", path, "output")], Output(), {})
     assert (encoded.category, encoded.mime_type, encoded.width) == ("images", "image/svg+xml", None)
 
 
-@pytest.mark.parametrize("asked", [{"format": "webp", "lossless": True}, {"format": "webp"}, {"format": "jpeg"}])
-def test_encoding_ends_with_its_job(tmp_path: Path, asked: dict[str, Any]) -> None:
+@pytest.mark.parametrize("output", [{"format": "webp", "lossless": True}, {"format": "webp"}, {"format": "jpeg"}])
+def test_encoding_ends_with_its_job(tmp_path: Path, output: dict[str, Any]) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (6000, 6000, 3), np.uint8)
     file = raw(tmp_path, noise)
     cancelled = threading.Event()
     threading.Timer(0.3, cancelled.set).start()
     with pytest.raises(JobCancelled):
-        encode([file] * 20, Output(**asked), {}, Stop(cancelled))
+        encode([file] * 20, Output(**output), {}, Stop(cancelled))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("encode")]
 
 
@@ -167,7 +174,7 @@ def test_an_encoder_that_dies_lacked_memory(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(ImageTask, "run", dies)
     with pytest.raises(OutOfMemory):
-        one(tmp_path, photo())
+        encode_one(tmp_path, photo())
 
 
 def test_raw_pixels_of_another_length_are_a_file(tmp_path: Path) -> None:

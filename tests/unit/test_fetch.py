@@ -61,7 +61,7 @@ def fetcher(*addresses: str, **changes: Any) -> Fetcher:
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_a_name_that_leads_to_such_an_address_is_not_fetched(address: str) -> None:
+def test_names_of_private_addresses_are_not_fetched(address: str) -> None:
     with pytest.raises(InvalidMedia, match=r"image: pictures\.example has an address that is not public"):
         fetcher(address).fetch("image", "https://pictures.example/a.png")
 

@@ -21,7 +21,7 @@ def checks(**settings: object) -> dict[str, Callable[[], None]]:
     return {check.__name__: check for check in made}
 
 
-def test_a_gpu_that_runpod_gave_and_nobody_sees_is_told() -> None:
+def test_an_invisible_gpu_is_unfit() -> None:
     with pytest.raises(Unfit, match="RunPod gave this worker 2 GPU, but none is visible; replace the worker"):
         check_gpu("2", present=False)
     for expected in ("", "0", "many"):
@@ -55,7 +55,7 @@ def test_a_driver_must_know_torchs_cuda(
         check_gpu("1", present=True, torch_cuda=torch)
 
 
-def test_what_torch_is_built_for_is_read_without_importing_it() -> None:
+def test_torchs_cuda_is_read_without_import() -> None:
     assert fitness._torch_cuda().split(".")[0] in ("12", "13")
 
 
@@ -120,7 +120,7 @@ def test_a_hung_volume_is_told(monkeypatch: pytest.MonkeyPatch, function: str, c
         settings[check]()
 
 
-def test_nothing_of_a_volume_is_touched_before_the_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_volume_is_touched_before_the_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     touched: list[threading.Thread] = []
 
     def note(volume: Path) -> list[Path]:

@@ -272,7 +272,7 @@ def test_tasks_see_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
         processes.close()
 
 
-def test_the_clock_of_inputs_runs_only_while_they_come(tmp_path: Path) -> None:
+def test_the_time_limit_counts_only_fetches(tmp_path: Path) -> None:
     """A model may be fetched between two files, which takes longer than the files may."""
     picture = pictures.file(pictures.photo())
     with raw_host(http(f"200 OK|Content-Length: {len(picture)}", picture)) as host:
@@ -282,7 +282,7 @@ def test_the_clock_of_inputs_runs_only_while_they_come(tmp_path: Path) -> None:
         files.add_pictures({"mask": host.url})
 
 
-def test_the_clock_of_inputs_does_not_begin_anew(tmp_path: Path) -> None:
+def test_the_time_limit_does_not_restart(tmp_path: Path) -> None:
     def silent(host: RawHost, _connection: socket.socket, _path: str) -> None:
         host.over.wait(20)
 

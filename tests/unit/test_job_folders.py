@@ -24,7 +24,7 @@ def write(path: Path) -> Path:
     return path
 
 
-def test_a_job_takes_its_own_with_it_and_what_lay_there_before_the_oldest_that_runs(tmp_path: Path) -> None:
+def test_a_job_removes_its_files_and_strays(tmp_path: Path) -> None:
     folders = JobFolders()
     with folders.opened([tmp_path]) as first:
         early = write(tmp_path / "early" / "stray.png")

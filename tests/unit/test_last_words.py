@@ -48,7 +48,7 @@ def told(process: ComfyUIProcess, prompt_id: str) -> tuple[list[str], str]:
     return failure.details[0]["log"], failure.sentence
 
 
-def test_a_prompts_last_words_go_to_its_own_client(tmp_path: Path) -> None:
+def test_last_log_lines_go_to_their_client(tmp_path: Path) -> None:
     lines = ["boot", f"{MARK} a", "of a", MARK, f"{MARK} b", "ValueError: of b"]
     with died(tmp_path, *lines) as process:
         assert told(process, "b") == (

@@ -32,9 +32,7 @@ def flags(**options: Any) -> list[str]:
         ({"precision": "fp8", "args": ("--force-fp16",)}, ["--force-fp16"]),
     ],
 )
-def test_settings_become_flags_and_comfy_args_have_the_last_word(
-    options: dict[str, Any], expected: list[str]
-) -> None:
+def test_settings_become_flags_and_comfy_args_win(options: dict[str, Any], expected: list[str]) -> None:
     assert flags(**options) == expected
 
 
@@ -60,9 +58,7 @@ def comfyui_arguments(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("comfy.cli_args").parser
 
 
-def test_xformers_asked_for_and_not_installed_is_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_missing_xformers_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert importlib.util.find_spec("xformers") is None
     for asked in (True, False, None):
         process = ComfyUIProcess(LaunchOptions(tmp_path, xformers=asked))

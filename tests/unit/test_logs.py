@@ -45,7 +45,7 @@ def test_the_keys_of_a_job_are_found() -> None:
     assert secrets_of({"input": [], "s3Config": None}) == []
 
 
-def test_a_jobs_key_is_hidden_in_that_job_alone() -> None:
+def test_a_key_is_hidden_in_its_job_only() -> None:
     with logs.job_secrets("the node pack"):
         assert logs.without_secrets("install the node pack") == "install [hidden]"
     assert logs.without_secrets("install the node pack") == "install the node pack"
@@ -97,7 +97,7 @@ def test_keys_of_megabytes_are_not_kept() -> None:
     assert not logs._of_jobs
 
 
-def test_a_name_of_the_worker_stays_hidden_from_its_job() -> None:
+def test_worker_names_stay_hidden_from_their_job() -> None:
     with logs.job_secrets():
         with logs.concealed("folder-of-a"):
             assert logs.redact("folder-of-a", ()) == "[hidden]"

@@ -48,23 +48,23 @@ def test_base64_and_data_uri_are_alike() -> None:
 
 
 @pytest.mark.parametrize("value", ["not base64!", "data:image/png;base64,%%%", "data:image/png,abc", "bild.png"])
-def test_what_is_neither_is_refused(value: str) -> None:
+def test_other_texts_are_rejected(value: str) -> None:
     with pytest.raises(InvalidMedia, match="image must be base64, a data URI or a URL"):
         inline_source.decode_base64("image", value)
 
 
-def test_a_wrong_type_in_a_data_uri_does_not_matter(tmp_path: Path) -> None:
+def test_wrong_types_in_data_uris_do_not_matter(tmp_path: Path) -> None:
     files = inputs(tmp_path)
     files.add_pictures({"image": "data:video/mp4;base64," + text(pictures.file(RED, "JPEG"))})
     assert stored(files, tmp_path, "image").size == (4, 2)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM"])
-def test_pictures_of_every_kind_are_read(kind: str) -> None:
-    assert decoder.read_image("image", pictures.file(RED, kind), MAX_PIXELS).size == (4, 2)
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM"])
+def test_pictures_of_every_format_are_read(image_format: str) -> None:
+    assert decoder.read_image("image", pictures.file(RED, image_format), MAX_PIXELS).size == (4, 2)
 
 
-def test_a_format_that_another_program_would_have_to_read_is_refused() -> None:
+def test_formats_that_need_another_program_are_rejected() -> None:
     with pytest.raises(InvalidMedia, match="image cannot be decoded: the data is not a picture"):
         decoder.read_image("image", pictures.file(RED, "EPS"), MAX_PIXELS)
 
@@ -103,7 +103,7 @@ BROKEN = "is a damaged or incomplete picture"
     ],
     ids=["text", "empty", "svg", "png-cut", "jpeg-cut", "avif-cut", "bomb", "big-bomb", "small-bomb"],
 )
-def test_what_is_no_picture_is_refused(data: bytes, sentence: str) -> None:
+def test_other_files_are_not_pictures(data: bytes, sentence: str) -> None:
     for read in (decoder.read_image, decoder.read_mask, decoder.read_media):
         with pytest.raises(InvalidMedia, match=f"image {sentence}"):
             read("image", data, MAX_PIXELS)
@@ -126,7 +126,7 @@ WEBM = clips.video("webm", "libvpx-vp9", 24)
     ],
     ids=["mp4", "streamed-mp4", "webm", "flac", "mp3", "wav", "m4a"],
 )
-def test_a_clip_is_told_by_its_content_and_kept_as_it_is(data: bytes, suffix: str) -> None:
+def test_clips_are_detected_by_content_and_kept_unchanged(data: bytes, suffix: str) -> None:
     assert decoder.read_media("clip", data, MAX_PIXELS) == decoder.Clip(data, suffix)
 
 
@@ -145,7 +145,7 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n#
     ],
     ids=["text", "empty", "mp4", "streamed-mp4", "webm", "flac", "avi", "playlist", "concat"],
 )
-def test_what_is_no_clip_is_refused(data: bytes) -> None:
+def test_other_files_are_not_clips(data: bytes) -> None:
     with pytest.raises(InvalidMedia, match="clip cannot be decoded: the data is not a picture, video or sound"):
         decoder.read_media("clip", data, MAX_PIXELS)
 
@@ -160,7 +160,7 @@ def test_a_clip_is_no_picture(tmp_path: Path) -> None:
         inputs(tmp_path).add_pictures({"image": text(clips.video())})
 
 
-def test_a_mask_is_the_alpha_channel_or_the_grey() -> None:
+def test_a_mask_is_alpha_channel_or_brightness() -> None:
     grey = Image.new("L", (2, 2), 200)
     assert decoder.read_mask("mask", pictures.file(grey), MAX_PIXELS).tobytes() == bytes([200] * 4)
     clear = Image.new("RGBA", (2, 2), (9, 9, 9, 70))
@@ -174,7 +174,7 @@ def test_a_mask_file_reads_alike_from_any_channel(tmp_path: Path) -> None:
     assert stored(files, tmp_path, "image").tobytes() == RED.tobytes()
 
 
-def test_image_and_mask_of_another_size_become_one_file(tmp_path: Path) -> None:
+def test_image_and_larger_mask_become_one_file(tmp_path: Path) -> None:
     files = inputs(tmp_path)
     sent = {"image": RED, "mask": Image.new("L", (8, 4), 255), "controlnets.0.image": RED}
     for _ in range(2):  # a job is planned again where a model file has just arrived
@@ -185,7 +185,7 @@ def test_image_and_mask_of_another_size_become_one_file(tmp_path: Path) -> None:
     assert len(list((tmp_path / "job").iterdir())) == 2
 
 
-def test_every_file_has_a_name_of_ours_in_the_folder_of_the_job(tmp_path: Path) -> None:
+def test_stored_files_get_names_of_ours(tmp_path: Path) -> None:
     files = inputs(tmp_path)
     sent = {"node ../../x.image": pictures.encoded(RED), "b" * 900: text(clips.video()), "ö": text(clips.sound())}
     files.add_any(sent)
@@ -197,7 +197,7 @@ def test_every_file_has_a_name_of_ours_in_the_folder_of_the_job(tmp_path: Path) 
     assert (tmp_path / files.names["b" * 900]).read_bytes() == clips.video()
 
 
-def test_too_many_files_are_refused_before_any_is_read(tmp_path: Path) -> None:
+def test_too_many_files_are_rejected_unread(tmp_path: Path) -> None:
     files = inputs(tmp_path, max_inputs=3)
     files.add_pictures({"image": pictures.encoded(RED)})
     with pytest.raises(InvalidMedia, match="the input holds 4 files; send at most 3"):
@@ -221,7 +221,7 @@ def test_a_failure_leaves_nothing_running(tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("input")]
 
 
-def test_what_stands_in_place_of_a_name_is_told() -> None:
+def test_urls_and_data_uris_are_inline_sources() -> None:
     assert inline_source.is_inline_source("https://example.com/a.png")
     assert inline_source.is_inline_source("data:image/png;base64,AAAA")
     assert not inline_source.is_inline_source("example.png")

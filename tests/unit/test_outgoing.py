@@ -97,6 +97,46 @@ def test_a_body_is_measured_as_it_is_posted() -> None:
     assert json.loads(within_limit(posted, size - 1))["output"]["code"] == "RESULT_TOO_LARGE"
 
 
+FILE = "iVBORw0K" * 1000
+TEXT_ENTRY = {"type": "text", "data": "a" * 8000}
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"images": [{"filename": "a.png", "type": "base64", "data": FILE}], "texts": None},
+        {"videos": [{"filename": "a.mp4", "type": "base64", "data": FILE}], "warnings": ["a"]},
+        {"image_base64": FILE, "seed": 7},
+        [{"image": FILE, "seed": 7}],
+        [FILE],
+        {"image_url": f"data:image/png;base64,{FILE}", "images": [], "seed": 7},
+        [{"image_url": f"data:image/png;base64,{FILE}"}],
+        {"images": [FILE], "parameters": {}, "info": "{}"},
+    ],
+)
+def test_too_many_files_advise_storage(output: Any) -> None:
+    answer = json.loads(within_limit({"output": output}, 1000))
+    assert "BUCKET_ENDPOINT_URL" in answer["error"]
+    assert "text" not in answer["error"]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"images": [], "texts": [TEXT_ENTRY]},
+        {"images": [{"type": "base64", "data": FILE}], "texts": [TEXT_ENTRY]},
+        {"images": [{"type": "s3_url", "data": "https://example.com/a.png"}], "texts": [TEXT_ENTRY]},
+        [{"images": []}, {"texts": [TEXT_ENTRY]}],
+        {"images": [FILE], "parameters": {"prompt": "a" * 8000}, "info": "{}"},
+        {"": "a" * 8000},
+    ],
+)
+def test_too_much_text_does_not_advise_storage(output: Any) -> None:
+    answer = json.loads(within_limit({"output": output}, 1000))
+    assert "show less text" in answer["error"]
+    assert "BUCKET" not in answer["error"]
+
+
 def test_stop_pod_goes_with_the_body() -> None:
     assert json.loads(with_stop_pod(b'{"output": 1}')) == {"output": 1, "stopPod": True}
 

@@ -18,7 +18,7 @@ HOLD = "import sys; from pathlib import Path; from comfy_worker.comfyui.workdirs
 )
 
 
-def test_a_folder_whose_worker_was_killed_goes_with_the_next_start(tmp_path: Path) -> None:
+def test_a_killed_workers_folder_is_removed(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:

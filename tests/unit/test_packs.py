@@ -48,7 +48,7 @@ def packs(comfyui_dir: Path) -> NodePacks:
         (["Failed to execute startup-script: {}/prestartup_script.py / no luck"], "no luck"),
     ],
 )
-def test_a_pack_that_failed_is_logged_and_told_of_its_classes(
+def test_a_failed_pack_explains_its_classes(
     packs: NodePacks, comfyui_dir: Path, caplog: pytest.LogCaptureFixture, lines: list[str], why: str
 ) -> None:
     pack = comfyui_dir / "custom_nodes" / "whole"
@@ -61,7 +61,7 @@ def test_a_pack_that_failed_is_logged_and_told_of_its_classes(
     )
 
 
-def test_a_pack_that_loaded_without_a_class_of_its_own_is_told(packs: NodePacks) -> None:
+def test_a_pack_without_its_class_is_named(packs: NodePacks) -> None:
     assert packs.explain("Single") == Absence(
         "its node pack single did not bring it", "mend single on the endpoint", "single"
     )
@@ -76,7 +76,7 @@ def test_packages_that_a_pack_lacks_are_logged(packs: NodePacks, caplog: pytest.
     ]
 
 
-def test_nodes_of_paid_services_are_told_where_they_are_off(packs: NodePacks, comfyui_dir: Path) -> None:
+def test_paid_nodes_that_are_off_are_explained(packs: NodePacks, comfyui_dir: Path) -> None:
     absence = packs.explain("KlingVideo")
     assert absence is not None
     assert "paid service of comfy.org" in absence.why

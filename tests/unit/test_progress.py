@@ -49,7 +49,7 @@ def test_steps_count_within_the_node_and_nodes_alike() -> None:
     assert percents[-1] == int(100 * (len(nodes) - 1) / len(nodes))
 
 
-def test_a_node_that_no_output_needs_does_not_count() -> None:
+def test_an_unneeded_node_does_not_count() -> None:
     followed = Followed()
     followed.graph["99"] = node("EmptyLatentImage", width=64, height=64, batch_size=1)
     followed.report.begin(followed.graph, DEFS)
@@ -58,7 +58,7 @@ def test_a_node_that_no_output_needs_does_not_count() -> None:
     assert (followed.follow(Executing("p", needed[-1])) or {})["percent"] == int(100 * (1 - 1 / len(needed)))
 
 
-def test_it_tells_at_most_twice_a_second_and_the_newest_state() -> None:
+def test_reports_are_throttled_and_newest() -> None:
     followed = Followed()
     assert followed.follow(Executing("p", "sampler"))
     for step in range(1, 5):
@@ -79,7 +79,7 @@ def test_a_small_preview_is_told_once() -> None:
     assert followed.follow(Preview("p", "image/png", b"x" * 200_000)) is None
 
 
-def test_what_happens_before_the_graph_runs_is_told_at_once() -> None:
+def test_events_before_the_graph_are_immediate() -> None:
     followed = Followed()
     followed.report.say("starting ComfyUI")
     assert followed.told == [{"percent": 0, "message": "starting ComfyUI"}]

@@ -62,7 +62,7 @@ def test_the_first_in_the_queue_is_told() -> None:
         assert first
 
 
-def test_a_first_run_is_endless_until_its_last_node() -> None:
+def test_a_first_run_counts_as_endless() -> None:
     clock = Clock()
     estimate = RemainingTime(graph(), DurationMemory(), clock)
     follow(estimate, clock, (0.0, Executing("p", "sample")))

@@ -16,7 +16,7 @@ def test_a_disk_with_room_is_left_alone(tmp_path: Path) -> None:
     ensure_disk(tmp_path, 0, reclaim=lambda _mb: pytest.fail("nothing has to go"))
 
 
-def test_what_can_be_had_again_goes_before_a_job_is_refused(tmp_path: Path) -> None:
+def test_replaceable_files_go_before_a_refusal(tmp_path: Path) -> None:
     asked: list[float] = []
     with pytest.raises(DiskFull, match=r"has \d+ MB free where 1000000000000 MB are needed; give the endpoint"):
         ensure_disk(tmp_path, 1e12, reclaim=asked.append)
@@ -24,7 +24,7 @@ def test_what_can_be_had_again_goes_before_a_job_is_refused(tmp_path: Path) -> N
     assert 0 < asked[0] < 1e12
 
 
-def test_models_go_before_a_job_is_refused_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_unloaded_before_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     left = iter([5.0, 5.0, 200.0])
     gone: list[str] = []
     ensure_memory(100, lambda: gone.append("models"), free_mb=lambda: next(left))
@@ -45,7 +45,7 @@ V1 = {
 
 
 @pytest.mark.parametrize("files", [V1, V2])
-def test_a_containers_own_limit_counts_and_its_caches_do_not(tmp_path: Path, files: dict[str, str]) -> None:
+def test_the_containers_limit_counts_without_caches(tmp_path: Path, files: dict[str, str]) -> None:
     assert free_memory_mb(tmp_path) == pytest.approx(psutil.virtual_memory().available / 1e6, rel=0.3)
     (tmp_path / "memory").mkdir()
     for name, text in files.items():
@@ -53,6 +53,6 @@ def test_a_containers_own_limit_counts_and_its_caches_do_not(tmp_path: Path, fil
     assert free_memory_mb(tmp_path) == pytest.approx(80)
 
 
-def test_a_container_without_a_limit_has_what_the_host_has(tmp_path: Path) -> None:
+def test_without_a_limit_the_host_counts(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory_mb(tmp_path) > 0

@@ -71,7 +71,7 @@ def with_notes() -> dict[str, object]:
         (webp(), API),
     ],
 )
-def test_the_graph_is_read_the_one_that_ran_first(text: str, graph: object) -> None:
+def test_the_workflow_that_ran_is_preferred(text: str, graph: object) -> None:
     assert workflow_of_source(text) == graph
     request = JobInput.read({"workflow": "data:image/png;base64," + text})
     assert with_embedded_workflow(request).workflow == graph
@@ -88,10 +88,10 @@ def text_of(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def packed(kind: bytes, keyword: bytes, text: bytes) -> bytes:
+def packed(chunk_type: bytes, keyword: bytes, text: bytes) -> bytes:
     """A compressed text chunk."""
-    head = keyword + (b"\0\0" if kind == b"zTXt" else b"\0\1\0\0\0")
-    return bombs.png_chunk(kind, head + zlib.compress(text, 9))
+    head = keyword + (b"\0\0" if chunk_type == b"zTXt" else b"\0\1\0\0\0")
+    return bombs.png_chunk(chunk_type, head + zlib.compress(text, 9))
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_a_cancel_is_told() -> None:
         stop.check()
 
 
-def test_the_end_of_the_time_is_told_with_what_would_help() -> None:
+def test_a_timeout_says_what_would_help() -> None:
     stop = Stop(timeout_s=0.01)
     time.sleep(0.02)
     assert stop.is_due
@@ -69,7 +69,7 @@ def test_other_threads_are_waited_for_until_the_stop() -> None:
         ("none", 50.0),
     ],
 )
-def test_a_jobs_time_is_that_of_its_policy_less_a_margin_else_the_settings(policy: object, limit_s: float) -> None:
+def test_the_policy_limits_a_job_with_margin(policy: object, limit_s: float) -> None:
     settings = Settings(job_timeout_s=50)
     runner = JobRunner(settings, ComfyUI(LaunchOptions(settings.comfyui_dir)), Templates([]))
     assert runner._time_limit_s({"policy": policy}) == pytest.approx(limit_s)

@@ -116,7 +116,7 @@ def test_one_that_was_killed_is_followed_by_another(stand_in: Callable[..., Any]
         assert not comfyui.is_worn
 
 
-def test_its_folders_stay_until_the_last_who_uses_them_leaves(stand_in: Callable[..., Any]) -> None:
+def test_folders_stay_while_a_job_uses_them(stand_in: Callable[..., Any]) -> None:
     with stand_in() as comfyui:
         first = comfyui.ready(Stop())
         with first.in_use():
@@ -128,7 +128,7 @@ def test_its_folders_stay_until_the_last_who_uses_them_leaves(stand_in: Callable
     assert not second.process.runtime_dir.exists()
 
 
-def test_one_that_answers_no_more_is_ended_and_followed_by_another(stand_in: Callable[..., Any]) -> None:
+def test_a_silent_comfyui_is_replaced(stand_in: Callable[..., Any]) -> None:
     with stand_in("--do", "/prompt=hang") as comfyui:
         first = comfyui.ready(Stop())
         assert eventually(lambda: first.process.failure() is not None)
@@ -136,14 +136,14 @@ def test_one_that_answers_no_more_is_ended_and_followed_by_another(stand_in: Cal
         assert comfyui.ready(Stop()) is not first
 
 
-def test_an_answer_is_a_sign_of_life_even_if_it_is_an_error(stand_in: Callable[..., Any]) -> None:
+def test_an_error_answer_is_a_sign_of_life(stand_in: Callable[..., Any]) -> None:
     with stand_in("--do", "/prompt=500") as comfyui:
         first = comfyui.ready(Stop())
         time.sleep(2.5)
         assert comfyui.ready(Stop()) is first
 
 
-def test_one_that_fails_again_and_again_makes_the_worker_worn_until_a_workflow_ends_well(
+def test_repeated_failures_need_a_fresh_worker(
     stand_in: Callable[..., Any],
 ) -> None:
     with stand_in("--do", "/prompt=exit") as comfyui:
@@ -174,7 +174,7 @@ def test_pauses_grow_up_to_half_a_minute() -> None:
         (("--do", "/comfy_worker/validated=500"), "ComfyUI answered HTTP 500 to GET /comfy_worker/validated"),
     ],
 )
-def test_one_that_does_not_start_is_told_to_who_waits_and_makes_the_worker_worn(
+def test_a_failed_start_needs_a_fresh_worker(
     stand_in: Callable[..., Any], args: tuple[str, ...], told: str
 ) -> None:
     with stand_in(*args, boot_timeout_s=2.0) as comfyui:
@@ -209,14 +209,14 @@ def test_a_boot_error_keeps_no_job_alive(stand_in: Callable[..., Any]) -> None:
         assert [ref() for ref in held] == [None, None]
 
 
-def test_the_details_of_a_boot_error_are_each_jobs_own(stand_in: Callable[..., Any]) -> None:
+def test_jobs_share_no_details_of_boot_errors(stand_in: Callable[..., Any]) -> None:
     with stand_in("--die-at-boot", "import no_such_thing") as comfyui:
         first = error_of(comfyui)
         first.details.append({"stage": "wait"})
         assert {"stage": "wait"} not in error_of(comfyui).details
 
 
-def test_a_volume_that_hangs_holds_neither_start_nor_end(tmp_path: Path) -> None:
+def test_a_hanging_volume_blocks_neither_start_nor_end(tmp_path: Path) -> None:
     answered = threading.Event()
 
     def options() -> LaunchOptions:
@@ -235,7 +235,7 @@ def test_a_volume_that_hangs_holds_neither_start_nor_end(tmp_path: Path) -> None
         answered.set()
 
 
-def test_a_log_that_goes_on_is_a_sign_of_life(stand_in: Callable[..., Any]) -> None:
+def test_writing_to_the_log_is_life(stand_in: Callable[..., Any]) -> None:
     patient = Limits(silence_s=1.0, stall_s=4.0, interrupt_s=0.5)
     with stand_in("--do", "/prompt=hang", "--do", "/chatter=chatter", limits=patient) as comfyui:
         first = comfyui.ready(Stop())
@@ -290,7 +290,7 @@ def test_who_waits_may_stop_waiting(stand_in: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("args", [(), ("--do", "/system_stats=hang"), ("--do", "/prompt=hang")])
-def test_the_end_of_the_worker_waits_for_no_answer(stand_in: Callable[..., Any], args: tuple[str, ...]) -> None:
+def test_ending_the_worker_waits_for_no_answer(stand_in: Callable[..., Any], args: tuple[str, ...]) -> None:
     began = time.monotonic()
     with stand_in(*args) as comfyui:
         comfyui.start()
@@ -300,7 +300,7 @@ def test_the_end_of_the_worker_waits_for_no_answer(stand_in: Callable[..., Any],
         comfyui.ready(Stop())
 
 
-def test_a_kill_for_want_of_memory_is_told_as_such(
+def test_a_kill_without_memory_is_named(
     stand_in: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     events = tmp_path / "memory.events"
@@ -322,7 +322,7 @@ def main_of(cwd: Path) -> list[psutil.Process]:
     return [one for one in family if one.cmdline()[1:2] == ["main.py"] and one.cwd() == str(cwd)]
 
 
-def test_a_second_try_for_want_of_memory_that_comfyui_does_not_survive_is_the_last(
+def test_a_crash_in_the_second_try_is_final(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ends = [OutOfMemory("no memory"), ComfyUIUnavailable("ComfyUI does not answer")]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import folder_paths
 import numpy as np
 import torch
+from comfy_api.latest._util import MESH
 from PIL import Image
 
 
@@ -47,8 +47,8 @@ class TestMesh:
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
         return {"required": {}}
 
-    def make(self) -> tuple[SimpleNamespace]:
-        return (SimpleNamespace(vertices=torch.eye(3)[None], faces=torch.tensor([[[0, 1, 2]]])),)
+    def make(self) -> tuple[Any]:
+        return (MESH(torch.eye(3)[None], torch.tensor([[[0, 1, 2]]])),)
 
 
 class TestSaver:
