@@ -1,10 +1,9 @@
-"""A tiny SD 1.5 checkpoint with random weights, for machines that have no model yet.
+"""Makes a tiny SD 1.5 checkpoint with random weights, for machines that have no model yet.
 
-ComfyUI reads the architecture off the tensor shapes, so a small network of the right family loads and runs like
-a real one: its pictures are noise that proves the pipeline. The text encoder keeps its full shape, because its
-size is fixed, but is stored in 8 bits; TAESD stands in for the VAE. This module owns these shapes and the way
-they are filled. It imports torch only when called, and like all of ``comfy_setup`` it must not import
-``comfy_worker``.
+ComfyUI detects the architecture by the shapes of the tensors, so a small network of the right family
+loads and runs like a real one. Its pictures are noise, but they prove that the pipeline works. The
+size of the text encoder is fixed, so it is complete, but is stored in 8 bits. TAESD replaces the VAE.
+torch is imported only in functions, since the system's Python imports this module too.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ def write_checkpoint(path: Path) -> None:
     """Write the placeholder checkpoint, the same bytes each time, in about 3 seconds.
 
     Args:
-        path: the ``.safetensors`` file to make, 200 MB; its folder is made too. A run that is killed leaves no
-            file of this name behind.
+        path: the ``.safetensors`` file, 200 MB; its folder is created too. A run that is killed
+            leaves no file with this name.
     """
     import torch
     from safetensors.torch import save_file
@@ -44,21 +43,21 @@ def write_checkpoint(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
     save_file(weights, unfinished)
-    unfinished.chmod(0o644)  # safetensors lets only its own user read a file
+    unfinished.chmod(0o644)  # safetensors makes files that only their owner can read
     unfinished.replace(path)
 
 
 def random_weights(shapes: Shapes, seed: int) -> dict[str, Tensor]:
-    """Draw fp16 weights under which a signal keeps its size from layer to layer.
+    """Draw fp16 weights that keep the size of a signal from layer to layer.
 
     Args:
         shapes: the shape of each tensor, by name.
         seed: 0..2**63-1; the same seed gives the same weights.
 
     Returns:
-        For each name a tensor of that shape: normal / sqrt(fan in) where it has two or more dimensions,
-        1 for the weights of norms and for scales, 0 for the rest. TAESD's last layer is damped around grey,
-        so that pixels are not cut off at black and white: they then differ where the latents do.
+        For each name a tensor of that shape: normal / sqrt(fan in) with two or more dimensions, 1 for
+        the weights of norms and for scales, 0 for all others. TAESD's last layer is damped around
+        grey, so that pixels are not clipped to black or white and differ where the latents differ.
     """
     import torch
 
@@ -78,10 +77,10 @@ def random_weights(shapes: Shapes, seed: int) -> dict[str, Tensor]:
 
 
 def checkpoint_shapes(in_channels: int = 4) -> Shapes:
-    """Shapes of the placeholder checkpoint, under the names that an SD 1.5 checkpoint has.
+    """The shapes of the placeholder checkpoint, by the tensor names of SD 1.5.
 
     Args:
-        in_channels: what the UNet takes: 4, or 9 for an inpaint model.
+        in_channels: the input channels of the UNet: 4, or 9 for an inpaint model.
     """
     return {
         **_prefixed("model.diffusion_model.", _unet_shapes(in_channels)),
@@ -91,7 +90,7 @@ def checkpoint_shapes(in_channels: int = 4) -> Shapes:
 
 
 def clip_l_shapes() -> Shapes:
-    """Shapes of the CLIP-L text encoder, whole."""
+    """The shapes of the complete CLIP-L text encoder."""
     dim = CONTEXT_DIM
     shapes: Shapes = {
         "text_model.embeddings.token_embedding.weight": (49408, dim),
@@ -107,7 +106,7 @@ def clip_l_shapes() -> Shapes:
 
 
 def taesd_shapes(latent_channels: int) -> Shapes:
-    """Shapes of TAESD, the smallest VAE that ComfyUI runs.
+    """The shapes of TAESD, the smallest VAE that ComfyUI runs.
 
     Args:
         latent_channels: 4 (SD 1.5, SDXL) or 16 (SD 3, Flux).
@@ -129,18 +128,21 @@ def taesd_shapes(latent_channels: int) -> Shapes:
 
 
 def _unet_shapes(in_channels: int) -> Shapes:
-    """Two levels of one block each; only the upper one attends. The family is told by 320 and 768."""
+    """Two levels of one block each; only the upper one has attention.
+
+    ComfyUI detects the family by the widths 320 and 768.
+    """
     embedding = 4 * CHANNELS
     shapes = _layer("time_embed.0", embedding, CHANNELS) | _layer("time_embed.2", embedding, embedding)
     shapes |= _layer("input_blocks.0.0", CHANNELS, in_channels, 3, 3)
     shapes |= _layer("input_blocks.2.0.op", CHANNELS, CHANNELS, 3, 3)
     shapes |= _layer("output_blocks.1.1.conv", CHANNELS, CHANNELS, 3, 3)
-    for place in ("input_blocks.1.0", "input_blocks.3.0", "middle_block.0"):
-        shapes |= _prefixed(f"{place}.", _resnet_shapes(CHANNELS, embedding))
+    for block_name in ("input_blocks.1.0", "input_blocks.3.0", "middle_block.0"):
+        shapes |= _prefixed(f"{block_name}.", _resnet_shapes(CHANNELS, embedding))
     for block in range(4):
         shapes |= _prefixed(f"output_blocks.{block}.0.", _resnet_shapes(2 * CHANNELS, embedding))
-    for place in ("input_blocks.1.1", "output_blocks.2.1", "output_blocks.3.1"):
-        shapes |= _prefixed(f"{place}.", _transformer_shapes())
+    for block_name in ("input_blocks.1.1", "output_blocks.2.1", "output_blocks.3.1"):
+        shapes |= _prefixed(f"{block_name}.", _transformer_shapes())
     return shapes | _layer("out.0", CHANNELS) | _layer("out.2", 4, CHANNELS, 3, 3)
 
 

@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from comfy_worker.planning.templates import Templates
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.node_defs import NodeDefs
 
+ONLY_DEFINITIONS = (
+    "check: this reads only the definitions in {}. What a class checks itself, and the choices of newer lists, "
+    "are not checked. Without --object-info a ComfyUI is started and checks everything."
+)
 COMMANDS = {
     "convert": "convert a workflow from ComfyUI's editor to API format",
     "check": "list what prevents a workflow from running on this ComfyUI",
@@ -85,13 +90,15 @@ def _run(options: argparse.Namespace) -> int:
     templates = Templates(paths.workflow_folders(settings.volume))
     if options.command == "schema":
         template = templates.load(options.name)
-        defs = _node_defs(settings, options.object_info)
-        print(json.dumps(template_schema(template, defs), indent=2))
+        with _node_source(settings, options.object_info) as source:
+            print(json.dumps(template_schema(template, source.defs), indent=2))
         return 0
     if options.command in COMMANDS:
-        defs = _node_defs(settings, options.object_info)
         output = getattr(options, "output", None)
-        return cli.run(options.command, options.file, defs, output=output, as_json=options.json)
+        with _node_source(settings, options.object_info) as source:
+            if options.command == "check" and source.validate is None:
+                print(ONLY_DEFINITIONS.format(options.object_info), file=sys.stderr)
+            return cli.run(options.command, options.file, source, output=output, as_json=options.json)
     rows = [_row(settings, templates, name) for name in templates.names()]
     return _list(rows, as_json=options.json)
 
@@ -126,15 +133,12 @@ def _list(rows: list[dict[str, Any]], *, as_json: bool) -> int:
     return 1 if has_problem else 0
 
 
-def _node_defs(settings: Settings, object_info: Path | None) -> NodeDefs:
-    """The node definitions, from a file or from a ComfyUI that is started for this."""
+@contextmanager
+def _node_source(settings: Settings, object_info: Path | None) -> Iterator[cli.NodeSource]:
+    """The node definitions, from a file or from a ComfyUI that runs while the block lasts."""
     if object_info is not None:
-        try:
-            return NodeDefs(dict(json.loads(object_info.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError) as error:
-            raise InvalidInput(
-                f"--object-info must be a file with a response of /object_info ({error})"
-            ) from error
+        yield cli.NodeSource(_read_object_info(object_info))
+        return
     comfyui = ComfyUI(
         LaunchOptions(
             settings.comfyui_dir,
@@ -144,9 +148,17 @@ def _node_defs(settings: Settings, object_info: Path | None) -> NodeDefs:
         )
     )
     try:
-        return comfyui.ready(Stop()).defs
+        running = comfyui.ready(Stop())
+        yield cli.NodeSource(running.defs, running.validate)
     finally:
         comfyui.close()
+
+
+def _read_object_info(file: Path) -> NodeDefs:
+    try:
+        return NodeDefs(dict(json.loads(file.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidInput(f"--object-info must be a file with a response of /object_info ({error})") from error
 
 
 if __name__ == "__main__":

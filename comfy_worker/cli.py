@@ -8,44 +8,59 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from comfy_worker.errors import InvalidWorkflow, WorkerError
 from comfy_worker.inputs.embedded_workflow import workflow_of_picture
 from comfy_worker.models.catalog import listed_models
-from comfy_worker.planning.embedded_workflow import with_embedded_workflow
 from comfy_worker.planning.templates import PARAMS
+from comfy_worker.request.embedded_workflow import with_embedded_workflow
 from comfy_worker.request.schema import JobInput
-from comfy_worker.workflow.check.preflight import check
+from comfy_worker.workflow.check.preflight import Validate, check
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
 from comfy_worker.workflow.edit.parameters import describe
 from comfy_worker.workflow.model_files import Sources, model_files
 from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.replaced_classes import with_present_classes
 from comfy_worker.workflow.roles.find import find_roles
 
-__all__ = ["COMMANDS", "run"]
+__all__ = ["COMMANDS", "NodeSource", "run"]
 
 PICTURES = (".png", ".webp")
 
 Report = dict[str, Any]
 
 
-def run(command: str, file: str, defs: NodeDefs, *, output: Path | None = None, as_json: bool = False) -> int:
+@dataclass(frozen=True)
+class NodeSource:
+    """Where the commands learn what ComfyUI has.
+
+    Attributes:
+        defs: the node definitions.
+        validate: asks a running ComfyUI what is wrong with a workflow; None: no ComfyUI runs, and ``check`` reads
+            the definitions only.
+    """
+
+    defs: NodeDefs
+    validate: Validate | None = None
+
+
+def run(command: str, file: str, source: NodeSource, *, output: Path | None = None, as_json: bool = False) -> int:
     """Run a command on a file, on every file of a folder, or on stdin.
 
     Args:
         command: one of :data:`COMMANDS`.
         file: a path, or ``-`` for stdin.
-        defs: the node definitions of ComfyUI.
+        source: the node definitions, and ComfyUI if it runs.
         output: where ``convert`` writes: a file, or for a folder a folder; stdout if None.
         as_json: print one JSON object with a report for each file.
 
     Returns:
         The exit code: 1 if a file has a problem, else 0.
     """
-    reports = {name: _report(command, read, defs) for name, read in _files(file)}
+    reports = {name: _report(command, read, source) for name, read in _files(file)}
     if not reports:
         reports = {file: _failed("there is no workflow in this folder")}
     if output is not None:
@@ -105,12 +120,13 @@ def _parsed(data: bytes) -> Any:
     return with_embedded_workflow(JobInput.read({"workflow": job_input["workflow"]})).workflow
 
 
-def _report(command: str, read: Callable[[], bytes], defs: NodeDefs) -> Report:
+def _report(command: str, read: Callable[[], bytes], source: NodeSource) -> Report:
     """Run a command on one file; an error becomes a finding."""
     try:
-        converted = read_workflow(_parsed(read()), defs)
+        converted = read_workflow(_parsed(read()), source.defs)
+        converted = replace(converted, workflow=with_present_classes(converted.workflow, source.defs))
         resolve_variants(converted.workflow, converted.variants, seed=0)
-        return COMMANDS[command](converted, defs)
+        return COMMANDS[command](converted, source)
     except WorkerError as error:
         failed = _failed(f"{error.code}: {error}")
         return {**failed, "findings": error.details or failed["findings"]}
@@ -131,21 +147,24 @@ def _sources(converted: Converted) -> Sources:
     )
 
 
-def _convert(converted: Converted, defs: NodeDefs) -> Report:
+def _convert(converted: Converted, source: NodeSource) -> Report:
     """The workflow in API format; the findings are nodes whose class is not installed."""
-    findings = check(converted.workflow, defs, _sources(converted)).findings
+    findings = check(converted.workflow, source.defs, _sources(converted)).findings
     return {
         "workflow": converted.workflow,
         "findings": [finding for finding in findings if finding["type"] == "unknown_class"],
     }
 
 
-def _check(converted: Converted, defs: NodeDefs) -> Report:
-    checked = check(converted.workflow, defs, _sources(converted))
-    return {"findings": list(checked.findings), "warnings": list(checked.warnings)}
+def _check(converted: Converted, source: NodeSource) -> Report:
+    checked = check(converted.workflow, source.defs, _sources(converted), source.validate)
+    # ComfyUI finds that they are missing; they come with a job.
+    findings = [finding for finding in checked.findings if finding["type"] != "missing_input_file"]
+    return {"findings": findings, "warnings": list(checked.warnings)}
 
 
-def _inspect(converted: Converted, defs: NodeDefs) -> Report:
+def _inspect(converted: Converted, source: NodeSource) -> Report:
+    defs = source.defs
     roles = find_roles(converted.workflow, defs)
     return {
         "parameters": describe(converted.workflow, roles, defs),
@@ -155,7 +174,7 @@ def _inspect(converted: Converted, defs: NodeDefs) -> Report:
     }
 
 
-COMMANDS: dict[str, Callable[[Converted, NodeDefs], Report]] = {
+COMMANDS: dict[str, Callable[[Converted, NodeSource], Report]] = {
     "convert": _convert,
     "check": _check,
     "inspect": _inspect,
@@ -186,8 +205,8 @@ def _rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
     for name, entry in report["parameters"].items():
         yield name, _short(entry.get("default", "")), _takes(entry), " ".join(entry["places"])
     for word in ("ambiguous", "left"):
-        for name, places in report["roles"][word].items():
-            yield name, "", word, " ".join(places)
+        for name, inputs in report["roles"][word].items():
+            yield name, "", word, " ".join(inputs)
     for role in ("samplers", "outputs"):
         yield role, "", "", " ".join(report["roles"][role])
     for need in report["needs"]:
@@ -215,7 +234,8 @@ def _short(value: Any) -> str:
 
 def _print_table(rows: Iterator[tuple[str, str, str, str]]) -> None:
     table = list(rows)
-    widths = [max(len(row[column]) for row in table) for column in range(3)]
+    columns = list(zip(*table, strict=True))
+    widths = [max(map(len, column)) for column in columns[:3]]
     for row in table:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         print(f"  {'  '.join(cells)}  {row[3]}".rstrip())

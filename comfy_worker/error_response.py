@@ -1,14 +1,13 @@
 """Turns an exception into a job's answer and a log line.
 
-The one place where keys and this machine's paths are taken out of what a client reads, and where a
-client's words are kept out of the log.
+The only module where keys and this machine's paths are taken out of what a client reads, and where
+a client's words are kept out of the log.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from comfy_worker.errors import DiskFull, InternalError, WorkerError, error_result
@@ -16,23 +15,24 @@ from comfy_worker.logs import without_secrets
 from comfy_worker.outgoing import safe, shortened, within
 from comfy_worker.server_paths import ServerPaths
 
-__all__ = ["secrets_of", "tell_failure"]
+__all__ = ["error_response"]
 
 log = logging.getLogger(__name__)
 
 SENTENCE_LENGTH = 2_000
 
 
-def tell_failure(error: Exception, paths: ServerPaths | None = None) -> dict[str, Any]:
-    """Log an error, and make it a job's result.
+def error_response(error: Exception, paths: ServerPaths | None = None) -> dict[str, Any]:
+    """Log an error, and return it as a job's result.
 
     Args:
-        error: whatever ended the job; one that is no :class:`WorkerError` is a fault of the worker or its disk.
+        error: what ended the job; anything but a :class:`WorkerError` is a fault of the worker
+            or its disk.
         paths: this machine's folders, which clients read under other names.
 
     Returns:
-        ``{"error", "code", "message", "details"}``, however much the error had to say: long texts are cut, and
-        the last of many details counts those that are left out.
+        ``{"error", "code", "message", "details"}``, however much the error had to say: long texts
+        are cut, and the last of many details counts those that are left out.
     """
     if not isinstance(error, WorkerError):
         log.error("fault of the worker", exc_info=error, extra={"action": "job.fault"})
@@ -49,14 +49,6 @@ def tell_failure(error: Exception, paths: ServerPaths | None = None) -> dict[str
     sentence = shortened(error.sentence, SENTENCE_LENGTH, public)
     answer: dict[str, Any] = safe(error_result(error.code, sentence, within(error.details, public)))
     return answer
-
-
-def secrets_of(job: Mapping[str, Any]) -> list[str]:
-    """The keys that a job brings: for comfy.org, and for its own storage."""
-    job_input, storage = job.get("input"), job.get("s3Config")
-    keys = [job_input.get("comfy_org_api_key") if isinstance(job_input, dict) else None]
-    keys += [storage.get("accessSecret") if isinstance(storage, dict) else None]
-    return [str(key) for key in keys if isinstance(key, (str, int))]
 
 
 def _fault(error: Exception) -> WorkerError:

@@ -1,35 +1,36 @@
-"""The tree of what can go wrong with a job.
+"""The tree of all errors that a job can have.
 
-Every error has a stable ``code``, one sentence that says what is wrong and what to do, and ``details``: a list
-of JSON objects, one a finding. ``docs/errors.md`` documents each code, and a test holds the two together.
+Every error has a stable ``code``, one sentence that says what is wrong and what to do, and
+``details``: a list of JSON objects, one for each finding. ``docs/errors.md`` documents each code; a
+test compares the two.
 
     WorkerError
-    ├── InputError                what was asked cannot be done; nothing was queued
-    │   ├── InvalidInput          INVALID_INPUT          a key of the wrong type, or an input that is no object
-    │   ├── UnknownKey            UNKNOWN_KEY            a key of no known request
-    │   ├── UnknownWorkflow       UNKNOWN_WORKFLOW       no template of that name
-    │   ├── InvalidWorkflow       INVALID_WORKFLOW       a custom graph that is no workflow
-    │   ├── InvalidValue          INVALID_VALUE          a value out of range, off the step, or not in the list
-    │   ├── NoPlace               NO_PLACE               a parameter that this graph has no place for
-    │   ├── Ambiguous             AMBIGUOUS              several places or files fit, and they do not mean the same
-    │   ├── ModelNotFound         MODEL_NOT_FOUND        a model file that this machine lacks
-    │   ├── ModelNotFetched       MODEL_NOT_FETCHED      a model given by URL that cannot be had, or may not be
-    │   ├── ModelMismatch         MODEL_MISMATCH         a LoRA or ControlNet of another family than the checkpoint
-    │   ├── NodeNotInstalled      NODE_NOT_INSTALLED     a node class, or its pack, that this ComfyUI lacks
-    │   └── InvalidMedia          INVALID_MEDIA          a file that cannot be had or read
-    ├── WorkflowRefused           WORKFLOW_REFUSED       ComfyUI's own validation refused the graph
-    ├── ExecutionFailed           EXECUTION_FAILED       a node raised
-    ├── OutOfMemory               OUT_OF_MEMORY          the GPU's or the host's memory did not suffice
-    ├── DiskFull                  DISK_FULL              the worker's disk has no room for the job
-    ├── GpuFault                  GPU_FAULT              an error after which the GPU works no more for ComfyUI
-    ├── ComfyUIUnavailable        COMFYUI_UNAVAILABLE    ComfyUI did not start, died, or does not answer
-    ├── NoOutput                  NO_OUTPUT              the workflow ended well and left nothing to return
-    ├── DeliveryFailed            DELIVERY_FAILED        the storage did not take the files
-    ├── ResultTooLarge            RESULT_TOO_LARGE       more than RunPod takes, and nowhere else to go
-    ├── JobCancelled              JOB_CANCELLED          RunPod cancelled the job
-    ├── JobTimedOut               JOB_TIMED_OUT          the job's time was over before it was done
-    ├── InvalidSettings           INVALID_SETTINGS       environment variables that make no sense; raised at start
-    └── InternalError             INTERNAL_ERROR         a fault of the worker's own
+    ├── InputError             the request cannot be done; nothing was queued
+    │   ├── InvalidInput       INVALID_INPUT         a value of the wrong type, or no object
+    │   ├── UnknownKey         UNKNOWN_KEY           a key of no known request
+    │   ├── UnknownWorkflow    UNKNOWN_WORKFLOW      no template of that name
+    │   ├── InvalidWorkflow    INVALID_WORKFLOW      a custom graph that is not a workflow
+    │   ├── InvalidValue       INVALID_VALUE         out of range, off the step, not in the list
+    │   ├── NoPlace            NO_PLACE              the graph has no input for a parameter
+    │   ├── Ambiguous          AMBIGUOUS             several inputs or files fit
+    │   ├── ModelNotFound      MODEL_NOT_FOUND       a model file that is not installed
+    │   ├── ModelNotFetched    MODEL_NOT_FETCHED     a model's URL that fails, or is not allowed
+    │   ├── ModelMismatch      MODEL_MISMATCH        a LoRA or ControlNet of another family
+    │   ├── NodeNotInstalled   NODE_NOT_INSTALLED    a node class or pack that is not installed
+    │   └── InvalidMedia       INVALID_MEDIA         a file that cannot be fetched or decoded
+    ├── WorkflowRefused        WORKFLOW_REFUSED      ComfyUI's own validation refused the graph
+    ├── ExecutionFailed        EXECUTION_FAILED      a node raised
+    ├── OutOfMemory            OUT_OF_MEMORY         the GPU or the host ran out of memory
+    ├── DiskFull               DISK_FULL             the worker's disk is full
+    ├── GpuFault               GPU_FAULT             an error that the GPU cannot recover from
+    ├── ComfyUIUnavailable     COMFYUI_UNAVAILABLE   ComfyUI did not start, died, or is silent
+    ├── NoOutput               NO_OUTPUT             the workflow succeeded but saved nothing
+    ├── DeliveryFailed         DELIVERY_FAILED       the storage refused the files
+    ├── ResultTooLarge         RESULT_TOO_LARGE      larger than RunPod accepts, and no storage
+    ├── JobCancelled           JOB_CANCELLED         RunPod cancelled the job
+    ├── JobTimedOut            JOB_TIMED_OUT         the job did not finish in time
+    ├── InvalidSettings        INVALID_SETTINGS      wrong environment variables; raised at start
+    └── InternalError          INTERNAL_ERROR        a fault of the worker itself
 """
 
 from __future__ import annotations
@@ -71,21 +72,21 @@ __all__ = [
 
 
 def brief(value: object, length: int = 60) -> str:
-    """A client's value as an error shows it: of a long one, its beginning."""
+    """Shorten a client's value for an error: of a long value, only the beginning is shown."""
     text = str(value)
     return text if len(text) <= length else f"{text[:length]}..."
 
 
 class WorkerError(Exception):
-    """A job cannot be done, for a reason that its client should read.
+    """A job failed, for a reason that its client should read.
 
     Args:
         sentence: what is wrong and what to do, one sentence without the code.
-        details: one JSON object a finding.
+        details: a JSON object for each finding.
 
     Attributes:
-        log_text: what the log may show above debug level: the code alone where the sentence may hold a
-            client's words.
+        log_text: what the log may show above debug level: the code alone where the sentence may
+            hold a client's words.
     """
 
     code: ClassVar[str] = ""
@@ -98,45 +99,45 @@ class WorkerError(Exception):
         self.log_text = self.code if self.holds_client_text else f"{self.code}: {sentence}"
 
     def to_result(self) -> dict[str, Any]:
-        """The error as a job's result: ``{"error": "CODE: sentence", "code", "message", "details"}``.
+        """Return the error as a job's result.
 
-        ``code`` and ``message`` repeat ``error`` because some clients only see a job's ``output``, into which
-        RunPod's SDK puts every key but ``error``.
+        ``code`` and ``message`` repeat ``error`` because some clients only see a job's ``output``,
+        into which RunPod's SDK puts every key but ``error``.
         """
         return error_result(self.code, self.sentence, self.details)
 
 
 def error_result(code: str, message: str, details: list[Any]) -> dict[str, Any]:
-    """The form in which every error reaches a client."""
+    """Return an error in the format that every client gets."""
     return {"error": f"{code}: {message}", "code": code, "message": message, "details": details}
 
 
 class InputError(WorkerError):
-    """What was asked cannot be done; nothing was queued."""
+    """The request cannot be done; nothing was queued."""
 
     holds_client_text = True
 
 
 class InvalidInput(InputError):
-    """A key holds a value of the wrong type, or the input is no object."""
+    """A key holds a value of the wrong type, or the input is not an object."""
 
     code = "INVALID_INPUT"
 
 
 class UnknownKey(InputError):
-    """A key that no known request has."""
+    """A key that is part of no known request."""
 
     code = "UNKNOWN_KEY"
 
 
 class UnknownWorkflow(InputError):
-    """There is no template of that name."""
+    """No template has that name."""
 
     code = "UNKNOWN_WORKFLOW"
 
 
 class InvalidWorkflow(InputError):
-    """A custom graph that is no workflow."""
+    """A custom graph is not a workflow."""
 
     code = "INVALID_WORKFLOW"
 
@@ -148,49 +149,49 @@ class InvalidValue(InputError):
 
 
 class NoPlace(InputError):
-    """The graph has no place for a parameter."""
+    """The graph has no input for a parameter."""
 
     code = "NO_PLACE"
 
 
 class Ambiguous(InputError):
-    """Several places or files fit, and they do not mean the same."""
+    """Several inputs or files fit, and their meaning differs."""
 
     code = "AMBIGUOUS"
 
 
 class ModelNotFound(InputError):
-    """A model file that this machine lacks."""
+    """A model file is not installed."""
 
     code = "MODEL_NOT_FOUND"
 
 
 class ModelNotFetched(InputError):
-    """A model given by URL that cannot be had, or may not be."""
+    """A model's URL cannot be downloaded, or is not allowed."""
 
     code = "MODEL_NOT_FETCHED"
 
 
 class ModelMismatch(InputError):
-    """A LoRA or ControlNet of another model family than the checkpoint."""
+    """A LoRA or ControlNet is made for another model family than the checkpoint's."""
 
     code = "MODEL_MISMATCH"
 
 
 class NodeNotInstalled(InputError):
-    """A node class, or the pack that brings it, that this ComfyUI lacks."""
+    """A node class, or the pack that defines it, is not installed."""
 
     code = "NODE_NOT_INSTALLED"
 
 
 class InvalidMedia(InputError):
-    """A picture, video or sound that cannot be had or read."""
+    """An image, video or audio file cannot be fetched or decoded."""
 
     code = "INVALID_MEDIA"
 
 
 class WorkflowRefused(WorkerError):
-    """ComfyUI's own validation refused the graph, or the graph had made ComfyUI end before."""
+    """ComfyUI's own validation refused the graph, or the graph ended ComfyUI before."""
 
     code = "WORKFLOW_REFUSED"
     holds_client_text = True
@@ -204,19 +205,19 @@ class ExecutionFailed(WorkerError):
 
 
 class OutOfMemory(WorkerError):
-    """The GPU's or the host's memory did not suffice."""
+    """The GPU or the host ran out of memory."""
 
     code = "OUT_OF_MEMORY"
 
 
 class DiskFull(WorkerError):
-    """The worker's disk has no room for the job."""
+    """The worker's disk is full."""
 
     code = "DISK_FULL"
 
 
 class GpuFault(WorkerError):
-    """An error after which the GPU works no more for this ComfyUI."""
+    """The GPU reported an error that this ComfyUI cannot recover from."""
 
     code = "GPU_FAULT"
 
@@ -225,7 +226,8 @@ class ComfyUIUnavailable(WorkerError):
     """ComfyUI did not start, died, or does not answer.
 
     Attributes:
-        try_again: whether another ComfyUI may do the job: no node of it has run, and this one was up.
+        try_again: whether another ComfyUI may do the job: no node of it has run, and this one was
+            up.
     """
 
     code = "COMFYUI_UNAVAILABLE"
@@ -233,19 +235,19 @@ class ComfyUIUnavailable(WorkerError):
 
 
 class NoOutput(WorkerError):
-    """The workflow ended well and left nothing to return."""
+    """The workflow succeeded but saved nothing."""
 
     code = "NO_OUTPUT"
 
 
 class DeliveryFailed(WorkerError):
-    """The storage did not take the files."""
+    """The storage refused the files."""
 
     code = "DELIVERY_FAILED"
 
 
 class ResultTooLarge(WorkerError):
-    """The result is larger than RunPod takes, and there is nowhere else for it to go."""
+    """The result is larger than RunPod accepts, and no storage is configured."""
 
     code = "RESULT_TOO_LARGE"
 
@@ -257,18 +259,18 @@ class JobCancelled(WorkerError):
 
 
 class JobTimedOut(WorkerError):
-    """The job's time was over before it was done."""
+    """The job did not finish in time."""
 
     code = "JOB_TIMED_OUT"
 
 
 class InvalidSettings(WorkerError):
-    """Environment variables that make no sense; raised at start, all of them together."""
+    """Environment variables are wrong. Raised at start, for all of them together."""
 
     code = "INVALID_SETTINGS"
 
 
 class InternalError(WorkerError):
-    """A fault of the worker's own; the log has its traceback."""
+    """A fault of the worker itself; the log has its traceback."""
 
     code = "INTERNAL_ERROR"

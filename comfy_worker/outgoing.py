@@ -1,7 +1,8 @@
 """Makes what leaves the worker safe to send: results, errors, progress and streamed values.
 
 A client can send half of a surrogate pair, NaN, or lists in lists in lists, and get them back in an
-answer. JSON or UTF-8 has no form for these: such an answer could not be sent, and the job would hang.
+answer. JSON or UTF-8 has no form for these: such an answer could not be sent, and the job would
+hang.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ DETAILS_BYTES = 50_000
 TEXT_LENGTH = 1_000
 KEY_LENGTH = 200
 LIST_LENGTH = 200
-# Secrets are looked for in this much of a text; all of what is kept lies in it.
+# How much of a text is searched for secrets. No longer part of it is ever kept.
 REDACTED_LENGTH = 100_000
 
 Redact = Callable[[str], str]
@@ -62,7 +63,7 @@ def _safe_text(text: str) -> str:
 
 
 def to_json_bytes(value: Any) -> bytes:
-    """Write a value as the SDK would post it: JSON in UTF-8, a blank behind each comma and colon."""
+    """Write a value as the SDK posts it: JSON in UTF-8, a space after each comma and colon."""
     return json.dumps(safe(value), ensure_ascii=False).encode()
 
 

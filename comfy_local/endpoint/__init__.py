@@ -1,7 +1,8 @@
-"""A RunPod endpoint on this machine: its public API on one side, the SDK's job loop on the other.
+"""A local RunPod endpoint: RunPod's public API for clients, and its worker API for the SDK.
 
-For development and tests only: in production RunPod is the queue and the scaler. Needs FastAPI and uvicorn,
-which come with the runpod package; it imports nothing of the worker, which runs in processes of its own.
+For development and tests only: in production, RunPod queues the jobs and scales the workers. Needs
+FastAPI and uvicorn, which the runpod package brings. The worker runs in processes of its own and is
+not imported here.
 """
 
 from __future__ import annotations

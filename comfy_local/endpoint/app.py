@@ -1,8 +1,7 @@
-"""The HTTP routes of the local endpoint: RunPod's public API, and the API that the SDK's job loop talks to.
+"""The HTTP routes of the local endpoint: RunPod's public API, and the API for the SDK's job loop.
 
-Owns the translation between HTTP and ``Jobs``, and the waiting of long polls. It decides nothing about jobs.
-Any endpoint id is taken in the path and any API key, or none, in the header, which is never read: the endpoint
-listens on loopback only.
+The routes translate between HTTP and ``Jobs``, and hold long polls. Any endpoint id in the path is
+accepted, and the API key is never read, since the endpoint listens on loopback only.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from .jobs import Jobs, QueueFull, UnknownJob
 
 __all__ = ["Changes", "Workers", "create_app"]
 
-# How long a worker's poll is held. The SDK sees a SIGTERM that did not come from this endpoint only when its
-# polls return, so this bounds how late it leaves.
+# How long a worker's poll is held. The SDK notices a SIGTERM from elsewhere only when its polls
+# return, so this limits how late it ends.
 POLL_HOLD_S = 5.0
 RUNSYNC_WAIT_MS = 90_000
 RUNSYNC_WAIT_RANGE_MS = (1_000, 300_000)
@@ -36,13 +35,13 @@ _T = TypeVar("_T")
 
 
 class Workers(Protocol):
-    """What the routes need of the pool of workers."""
+    """The part of the worker pool that the routes need."""
 
     def mark_ready(self, worker_id: str) -> None:
-        """Notes that the worker can do jobs."""
+        """Notes that the worker can run jobs."""
 
     def refresh(self, worker_id: str) -> None:
-        """Has the worker ended and another started."""
+        """Ends the worker and starts another one."""
 
     def counts(self) -> dict[str, int]:
         """Returns the ``workers`` part of ``/health``."""
@@ -55,12 +54,12 @@ class Changes:
         self._changed = asyncio.Event()
 
     def notify(self) -> None:
-        """Has everyone who waits look again."""
+        """Makes all waiting requests look again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def wait_for(self, look: Callable[[], _T | None], timeout_s: float) -> _T | None:
-        """Looks now and after each change, and returns what was found, or None when the time is over."""
+        """Looks now and after each change. Returns the result, or None when the time is over."""
         deadline_s = time.monotonic() + timeout_s
         while (found := look()) is None and (left_s := deadline_s - time.monotonic()) > 0:
             with suppress(asyncio.TimeoutError):
@@ -71,18 +70,24 @@ class Changes:
 def create_app(jobs: Jobs, changes: Changes, workers: Workers) -> FastAPI:
     """Returns the application; it and its arguments belong to one event loop."""
     app = FastAPI(openapi_url=None)
-    app.include_router(_public_routes(jobs, changes, workers), prefix="/v2/{endpoint_id}")
-    app.include_router(_worker_routes(jobs, changes, workers), prefix="/v2/{endpoint_id}")
+    for router in (
+        _job_routes(jobs, changes),
+        _endpoint_routes(jobs, changes, workers),
+        _poll_routes(jobs, changes, workers),
+        _post_routes(jobs, changes, workers),
+    ):
+        app.include_router(router, prefix="/v2/{endpoint_id}")
 
     async def refuse(_request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(error)}, status_code=_REFUSALS[type(error)])
 
-    for kind in _REFUSALS:
-        app.add_exception_handler(kind, refuse)
+    for error_class in _REFUSALS:
+        app.add_exception_handler(error_class, refuse)
     return app
 
 
-def _public_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+def _job_routes(jobs: Jobs, changes: Changes) -> APIRouter:
+    """The routes of clients for one job."""
     router = APIRouter()
 
     async def submit(request: Request, *, sync: bool) -> Job:
@@ -115,6 +120,13 @@ def _public_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
         changes.notify()
         return JSONResponse({"id": job.job_id, "status": job.status})
 
+    return router
+
+
+def _endpoint_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+    """The routes of clients for the endpoint."""
+    router = APIRouter()
+
     @router.get("/health")
     async def health() -> Response:
         return JSONResponse({"jobs": jobs.counts(), "workers": workers.counts()})
@@ -128,11 +140,12 @@ def _public_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
     return router
 
 
-def _worker_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+def _poll_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+    """The routes from which workers get jobs and stop signals."""
     router = APIRouter()
 
     async def poll(worker_id: str, look: Callable[[], list[_T]]) -> list[_T]:
-        """Holds the poll until there is something for the worker, or it is about to end."""
+        """Holds the poll until there is something for the worker, or the worker must end."""
         found = await changes.wait_for(lambda: look() or ([] if jobs.is_leaving(worker_id) else None), POLL_HOLD_S)
         return found or []
 
@@ -158,6 +171,17 @@ def _worker_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
         stops = await poll(worker_id, lambda: jobs.take_stops(worker_id))
         return JSONResponse({"jobsToStop": stops}) if stops else Response(status_code=204)
 
+    @router.get("/ping/{worker_id}")
+    async def ping() -> Response:
+        return Response()
+
+    return router
+
+
+def _post_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+    """The routes to which workers post results and stream values."""
+    router = APIRouter()
+
     @router.post("/job-done/{worker_id}/{job_id}")
     async def job_done(worker_id: str, job_id: str, request: Request) -> Response:
         limit = limit_bytes(sync=job_id.startswith("sync-"))
@@ -178,10 +202,6 @@ def _worker_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
         jobs.post_stream(worker_id, job_id, await _result(request, job_id, STREAM_LIMIT_BYTES))
         return Response()
 
-    @router.get("/ping/{worker_id}")
-    async def ping() -> Response:
-        return Response()
-
     return router
 
 
@@ -189,13 +209,13 @@ async def _json(request: Request, limit: int) -> object:
     """Returns the body, which is JSON under any content type.
 
     Args:
-        request: Its body is read to the end in any case, so that its sender gets to read the answer.
-        limit: How many bytes it may have.
+        request: Its body is always read to the end, so that its sender can read the answer.
+        limit: The largest number of bytes.
 
     Raises:
-        TooLarge: It has more.
-        BadRequest: It is no JSON; NaN and Infinity, which Python would read and write, are none, nor is what
-            cannot be written again.
+        TooLarge: The body has more bytes.
+        BadRequest: The body is not JSON, or cannot be written as JSON again. NaN and Infinity, which
+            Python reads and writes, are not JSON.
     """
     received, size = bytearray(), 0
     async for chunk in request.stream():
@@ -206,15 +226,15 @@ async def _json(request: Request, limit: int) -> object:
         raise TooLarge(f"the body has {size:,} bytes, and RunPod takes {limit:,}")
     try:
         body: object = json.loads(received, parse_constant=_no_constant)
-        # What cannot be written again (1e400, half a surrogate pair) could not be handed on either.
+        # A value that cannot be written (1e400, half a surrogate pair) could not reach a worker.
         json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:  # UnicodeError is a ValueError too
-        raise BadRequest(f"the request body is no JSON: {error}") from error
+        raise BadRequest(f"the request body is not JSON: {error}") from error
     return body
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")
 
 
 async def _result(request: Request, job_id: str, limit: int) -> dict[str, Any]:
@@ -229,8 +249,8 @@ async def _result(request: Request, job_id: str, limit: int) -> dict[str, Any]:
 
 
 def _wait_ms(request: Request) -> int:
-    given = request.query_params.get("wait", str(RUNSYNC_WAIT_MS))
-    if not (given.isascii() and given.isdecimal() and len(given) < 10):
-        raise BadRequest(f'"wait" must be a number of milliseconds, not {given[:40]!r}')
+    text = request.query_params.get("wait", str(RUNSYNC_WAIT_MS))
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise BadRequest(f'"wait" must be a number of milliseconds, not {text[:40]!r}')
     shortest_ms, longest_ms = RUNSYNC_WAIT_RANGE_MS
-    return min(max(int(given), shortest_ms), longest_ms)
+    return min(max(int(text), shortest_ms), longest_ms)

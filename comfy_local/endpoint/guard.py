@@ -1,9 +1,9 @@
 """Ends the workers of an endpoint that was killed before it could end them itself.
 
-Runs as a program of its own (standard library only): it reads ``+PID`` and ``-PID`` lines, one for each worker
-that starts or has ended, from a pipe that only the endpoint holds. When the pipe closes, what is still listed
-gets SIGTERM, and after a grace SIGKILL, with everything in its process group. Signals do not end it: it ends with
-the pipe, so that one which reaches the endpoint and this program together leaves no worker behind.
+Runs as a separate program and uses only the standard library. It reads ``+PID`` and ``-PID`` lines
+from a pipe that only the endpoint holds: one for each worker that starts or has ended. When the pipe
+closes, the listed workers get SIGTERM, and later their process groups get SIGKILL. Signals do not end
+this program, so that a signal to it and the endpoint together leaves no worker running.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _signal(pid: int, number: int) -> bool:
 
 
 def main() -> None:
-    """Keeps the list until standard input closes, then ends what is on it."""
+    """Keeps the list of workers until standard input closes, then ends them."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     pids: set[int] = set()

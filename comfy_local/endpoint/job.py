@@ -1,7 +1,4 @@
-"""One job of the local endpoint, from a request's body to what ``/status`` shows of it.
-
-Owns RunPod's names, limits and units. It knows no queue and no worker.
-"""
+"""A job of the local endpoint, with RunPod's names, limits and units."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ TTL_MS = 86_400_000
 KEEP_RUN_S = 30 * 60.0
 KEEP_RUNSYNC_S = 60.0
 
-# The sizes that RunPod documents, for requests and results alike, and for one value of a stream.
+# RunPod's documented limits for requests and results, and for one value of a stream.
 RUN_LIMIT_BYTES = 10_000_000
 RUNSYNC_LIMIT_BYTES = 20_000_000
 STREAM_LIMIT_BYTES = 1_000_000
@@ -29,16 +26,16 @@ _HANDED_TO_WORKER = ("input", "policy", "s3Config", "webhook")
 
 
 class BadRequest(Exception):
-    """A request that RunPod answers with HTTP 400; the message is one sentence for its sender."""
+    """A request is invalid (HTTP 400). The message is one sentence for the client."""
 
 
 class TooLarge(BadRequest):
-    """A body larger than RunPod takes (HTTP 413)."""
+    """A body is larger than RunPod allows (HTTP 413)."""
 
 
 @dataclass(eq=False)
 class Job:
-    """One job; times are seconds of the clock that ``Jobs`` was given."""
+    """A job. Times are seconds of the clock of ``Jobs``."""
 
     job_id: str
     request: dict[str, Any]
@@ -57,11 +54,11 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether the job has reached a state that it never leaves."""
+        """Whether the job has reached its last state."""
         return self.status not in ("IN_QUEUE", "IN_PROGRESS")
 
     def describe(self) -> dict[str, Any]:
-        """Returns the job as ``/status`` shows it: RunPod's names, times in whole milliseconds."""
+        """Returns the answer of ``/status``, with times in milliseconds."""
         shown: dict[str, Any] = {"id": self.job_id, "status": self.status}
         if self.started_s is not None:
             shown["delayTime"] = _ms(self.started_s - self.created_s)
@@ -79,24 +76,24 @@ class Job:
 
 
 def limit_bytes(*, sync: bool) -> int:
-    """Returns how large a job's request, and its result, may be.
+    """Returns the size limit of a job's request and of its result.
 
     Args:
-        sync: Whether it is one of ``/runsync``.
+        sync: Whether the job came through ``/runsync``.
     """
     return RUNSYNC_LIMIT_BYTES if sync else RUN_LIMIT_BYTES
 
 
 def new_job(body: object, *, sync: bool, now_s: float) -> Job:
-    """Returns the queued job that a request asks for.
+    """Creates the queued job of a request.
 
     Args:
         body: The request body of ``/run`` or ``/runsync``, parsed.
-        sync: Whether it came by ``/runsync``: its id then begins with ``sync-``.
+        sync: Whether it came through ``/runsync``; its id then begins with ``sync-``.
         now_s: The time of its creation, in seconds.
 
     Raises:
-        BadRequest: The body is no object, has no ``input``, or has a ``policy`` that makes no sense.
+        BadRequest: The body is not an object, has no ``input``, or has an invalid ``policy``.
     """
     if not isinstance(body, dict):
         raise BadRequest('the request body must be a JSON object with an "input"')

@@ -1,16 +1,16 @@
-"""The jobs of the local endpoint: their states, their queue, and who holds which.
+"""The jobs of the local endpoint: their states, their queue, and the workers that hold them.
 
-Owns RunPod's state machine: IN_QUEUE -> IN_PROGRESS -> COMPLETED | FAILED | CANCELLED | TIMED_OUT, the times
-that come with it, and how long a finished job is kept. It knows no socket, no process and no event loop, and
-takes its clock from the caller. Not thread-safe: one thread owns it.
+The states are RunPod's: IN_QUEUE -> IN_PROGRESS -> COMPLETED | FAILED | CANCELLED | TIMED_OUT. The
+caller provides the clock. Not thread-safe: one thread must make all calls.
 
-Where RunPod says little, this is what happens here:
-- A worker that ends while it holds a job gives the job back to the head of the queue, once. The second time the
-  job is FAILED with the words that RunPod uses.
-- ``policy.executionTimeout`` and ``policy.ttl`` may be shorter than RunPod takes (5 s and 10 s), so that a test
-  need not wait for long.
-- A purged job is CANCELLED, so that whoever waits for it hears of it.
-- ``webhook`` is handed to the worker as RunPod does, but nothing is posted there: this endpoint is loopback only.
+RunPod leaves some cases open. Here they are solved like this:
+- If a worker ends while it holds a job, the job returns to the head of the queue, once. The second
+  time the job is FAILED, with RunPod's own message.
+- ``policy.executionTimeout`` and ``policy.ttl`` may be shorter than RunPod allows (5 s and 10 s), so
+  that tests are quick.
+- A purged job is CANCELLED, so that a waiting client gets an answer.
+- The worker receives ``webhook`` as from RunPod, but nothing is posted there, since this endpoint is
+  for one machine only.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ MAX_QUEUE_SIZE = 100
 KEEP_FINISHED = 1000
 MAX_RETRIES = 1
 
-# The SDK forgets a stop signal for a job that it has fetched but not yet begun, which takes it up to 0.1 s.
+# The SDK ignores a stop signal for a job that it has not begun yet, which takes it up to 0.1 s.
 STOP_NOT_BEFORE_S = 0.3
 
 
 class UnknownJob(Exception):
-    """No job of that id is known, or it has ended so long ago that it has been dropped (HTTP 404)."""
+    """There is no job with this id, or it ended long ago and was removed (HTTP 404)."""
 
 
 class QueueFull(Exception):
-    """As many jobs wait as may (HTTP 429)."""
+    """The queue is full (HTTP 429)."""
 
 
 class Jobs:
-    """Every job that the endpoint knows, and the moves that clients and workers make on them.
+    """All jobs of the endpoint, and what clients and workers do with them.
 
     Args:
-        clock: Returns seconds that never go back, as ``time.monotonic`` does.
+        clock: Returns seconds that never decrease, such as ``time.monotonic``.
         max_queue_size: How many jobs may wait, 1 or more.
-        outputs: Where large outputs of finished jobs are kept; in memory if there is none.
+        outputs: Keeps large outputs of finished jobs; None to keep them in memory.
     """
 
     def __init__(
@@ -70,17 +70,17 @@ class Jobs:
         self._ended: dict[Status, int] = {"COMPLETED": 0, "FAILED": 0, "CANCELLED": 0, "TIMED_OUT": 0}
         self._retried = 0
 
-    # What clients do.
+    # Called for clients.
 
     def submit(self, body: object, *, sync: bool) -> Job:
-        """Puts the job that a request body asks for at the end of the queue.
+        """Adds the job of a request to the queue.
 
         Args:
-            body: Of ``/run`` or ``/runsync``, parsed.
-            sync: Whether it came by ``/runsync``.
+            body: The request body of ``/run`` or ``/runsync``, parsed.
+            sync: Whether it came through ``/runsync``.
 
         Raises:
-            BadRequest: It asks for no job that RunPod would take.
+            BadRequest: RunPod would refuse the request.
             QueueFull: Too many jobs wait already.
         """
         if len(self._queue) >= self._max_queue_size:
@@ -91,17 +91,17 @@ class Jobs:
         return job
 
     def get(self, job_id: str) -> Job:
-        """Returns the job of this id.
+        """Returns a job.
 
         Raises:
-            UnknownJob: There is none.
+            UnknownJob: There is no such job.
         """
         if job_id not in self._jobs:
-            raise UnknownJob(f"there is no job {job_id}; finished jobs are dropped after a while")
+            raise UnknownJob(f"there is no job {job_id}; finished jobs are removed after a while")
         return self._jobs[job_id]
 
     def cancel(self, job_id: str) -> Job:
-        """Takes a queued job out of the queue, or has its worker stop it; a finished job stays as it is.
+        """Cancels a job that is queued or in progress; a finished job does not change.
 
         Raises:
             UnknownJob: There is no such job.
@@ -118,14 +118,14 @@ class Jobs:
             self._stop(job, "CANCELLED")
 
     def purge(self) -> int:
-        """Cancels every queued job; jobs in progress go on. Returns how many there were."""
+        """Cancels every queued job, not those in progress. Returns how many there were."""
         waiting = list(self._queue)
         for job in waiting:
             self._stop(job, "CANCELLED")
         return len(waiting)
 
     def take_stream(self, job_id: str) -> dict[str, Any]:
-        """Returns what the job has yielded since the last call, as ``/stream`` shows it.
+        """Returns the answer of ``/stream``: the job's values since the last call.
 
         Raises:
             UnknownJob: There is no such job.
@@ -134,11 +134,11 @@ class Jobs:
         chunks, job.stream = job.stream, []
         return {"status": job.status, "stream": chunks}
 
-    # What workers do.
+    # Called for workers.
 
     @contextmanager
     def polling(self, worker_id: str) -> Iterator[None]:
-        """Counts the worker as one that waits for a job, for as long as the block lasts."""
+        """Counts the worker as waiting for a job until the block ends."""
         self._polling[worker_id] = self._polling.get(worker_id, 0) + 1
         try:
             yield
@@ -148,16 +148,18 @@ class Jobs:
                 del self._polling[worker_id]
 
     def take(self, worker_id: str, count: int) -> list[dict[str, Any]]:
-        """Gives the worker up to ``count`` jobs from the head of the queue, as the SDK reads them.
+        """Gives the worker up to ``count`` jobs from the head of the queue, in the SDK's format.
 
-        A job is left for a waiting worker that holds fewer jobs, so that one with several slots does not take
-        all of a batch while another has nothing to do.
+        Jobs are left for waiting workers that hold fewer jobs, so that a worker with several slots
+        does not take a whole batch while another worker is idle.
         """
         taken: list[dict[str, Any]] = []
         if worker_id in self._leaving:
             return taken
         load = self.load(worker_id)
-        while len(taken) < count and len(self._queue) > self._waiting_with_less(load + len(taken), worker_id):
+        while len(taken) < count:
+            if len(self._queue) <= self._waiting_with_less(load + len(taken), worker_id):
+                break
             job = self._queue.popleft()
             job.status, job.worker_id, job.started_s = "IN_PROGRESS", worker_id, self._clock()
             self._running[job.job_id] = job
@@ -165,7 +167,7 @@ class Jobs:
         return taken
 
     def take_stops(self, worker_id: str) -> list[str]:
-        """Returns the ids of the jobs that the worker must stop now; each is told once."""
+        """Returns the ids of the jobs that the worker must stop now; each id only once."""
         stops = self._stops.get(worker_id, {})
         due = [job_id for job_id, not_before_s in stops.items() if not_before_s <= self._clock()]
         for job_id in due:
@@ -173,10 +175,10 @@ class Jobs:
         return due
 
     def post_result(self, worker_id: str, job_id: str, body: dict[str, Any]) -> None:
-        """Takes what the SDK posts to ``job-done``: a progress update, or the end of the job.
+        """Takes a post of the SDK to ``job-done``: a progress update, or the result.
 
-        What comes for a job that the worker does not hold any more (cancelled, timed out, a progress update
-        overtaken by the result) is dropped.
+        A post is ignored if the worker does not hold the job any more: because it was cancelled or
+        timed out, or because the result came before the progress update.
         """
         job = self._held(worker_id, job_id)
         if job is None:
@@ -190,14 +192,14 @@ class Jobs:
         self._finish(job, "FAILED" if error else "COMPLETED")
 
     def refuse_result(self, worker_id: str, job_id: str, reason: str) -> None:
-        """Ends a job whose result cannot be taken, and which would else seem to run for ever."""
+        """Ends a job whose result was refused. Otherwise it would seem to run for ever."""
         job = self._held(worker_id, job_id)
         if job is not None:
             job.output, job.error = None, reason
             self._finish(job, "FAILED")
 
     def post_stream(self, worker_id: str, job_id: str, chunk: dict[str, Any]) -> None:
-        """Takes one yielded value of a generator handler; dropped unless the worker holds the job."""
+        """Takes a value of a generator handler; ignored if the worker does not hold the job."""
         job = self._held(worker_id, job_id)
         if job is not None:
             job.stream.append(chunk)
@@ -206,18 +208,18 @@ class Jobs:
         """Returns how many jobs the worker has in progress."""
         return sum(job.worker_id == worker_id for job in self._running.values())
 
-    # What the owner of the workers and of the clock does.
+    # Called by the endpoint and the worker pool.
 
     def leave(self, worker_id: str) -> None:
-        """Gives the worker no job from now on; those that it holds may finish."""
+        """Gives the worker no further jobs; it may finish those that it holds."""
         self._leaving.add(worker_id)
 
     def is_leaving(self, worker_id: str) -> bool:
-        """Whether the worker gets no job any more."""
+        """Whether the worker gets no further jobs."""
         return worker_id in self._leaving
 
     def worker_gone(self, worker_id: str) -> None:
-        """Puts the jobs that the ended worker held back at the head of the queue, once each."""
+        """Returns the jobs of an ended worker to the head of the queue, each only once."""
         self.leave(worker_id)
         self._stops.pop(worker_id, None)
         held = [job for job in self._running.values() if job.worker_id == worker_id]
@@ -234,7 +236,7 @@ class Jobs:
             self._queue.appendleft(job)
 
     def tick(self) -> None:
-        """Ends the jobs whose time is over and drops the finished ones that nobody may ask for any more."""
+        """Ends the jobs whose time is over, and removes old finished jobs."""
         now_s = self._clock()
         for job in [*self._queue, *self._running.values()]:
             if now_s - job.created_s >= job.ttl_s:
@@ -249,7 +251,7 @@ class Jobs:
                 del self._drop_at_s[job_id], self._jobs[job_id]
 
     def has_stops(self) -> bool:
-        """Whether a stop signal waits for a worker to fetch it."""
+        """Whether a worker has not fetched its stop signals yet."""
         return any(self._stops.values())
 
     def counts(self) -> dict[str, int]:

@@ -1,7 +1,6 @@
-"""A RunPod endpoint on this machine, for development and tests; in production RunPod is the queue and scaler.
+"""Starts and ends a local endpoint: the listening socket, the event loop's thread and the workers.
 
-Owns the parts' life together: the listening socket, the event loop in a thread of its own, the workers. It
-knows nothing of what a job is or of what the handler does.
+For development and tests only: in production, RunPod queues the jobs and scales the workers.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .app import Changes, create_app
 from .jobs import MAX_QUEUE_SIZE, Jobs
 from .outputs import OutputStore
 from .unkind import Unkind, unkind_from
-from .workers import Worker, WorkerPool
+from .workers import Worker, WorkerCommand, WorkerPool
 
 __all__ = ["HOST", "LocalEndpoint", "serve"]
 
@@ -46,13 +45,13 @@ class LocalEndpoint:
     Args:
         port: 0..65535; 0 takes a free one.
         workers: How many handler processes, 1 or more.
-        environ: What the workers find in their environment, beside what RunPod sets; default ``os.environ``.
-            ``MAX_QUEUE_SIZE`` in it, 1 or more, is how many jobs may wait here.
+        environ: The workers' environment, to which RunPod's variables are added; default
+            ``os.environ``. Its ``MAX_QUEUE_SIZE``, 1 or more, limits the waiting jobs.
         handler: The file that calls ``runpod.serverless.start``.
-        python: The interpreter that runs it; the SDK must be installed there.
         log_path: A file to which the workers' output is appended; default this process's standard error.
-        unkind: How it misbehaves towards its workers, for tests; default: as ``UNKIND`` in ``environ`` says,
-            the share of requests that are met by dropped connections, outages, HTML and delays.
+        unkind: Injects faults into the answers to workers, for tests. By default ``UNKIND`` in
+            ``environ`` is the share of requests with a fault: a dropped connection, an outage, an
+            HTML page or a delay.
     """
 
     def __init__(
@@ -62,7 +61,6 @@ class LocalEndpoint:
         workers: int = 1,
         environ: Mapping[str, str] | None = None,
         handler: Path = HANDLER,
-        python: str = sys.executable,
         log_path: Path | None = None,
         unkind: Unkind | None = None,
     ) -> None:
@@ -70,7 +68,6 @@ class LocalEndpoint:
         self._count = workers
         self._environ = os.environ if environ is None else environ
         self._handler = handler
-        self._python = python
         self._log_path = log_path
         self._unkind = unkind
         self._started: Future[None] = Future()
@@ -103,7 +100,7 @@ class LocalEndpoint:
         """Listens and starts the workers; returns when requests are answered, before a worker is ready.
 
         Raises:
-            ValueError: ``MAX_QUEUE_SIZE`` or ``UNKIND`` makes no sense.
+            ValueError: ``MAX_QUEUE_SIZE`` or ``UNKIND`` is invalid.
             FileNotFoundError: There is no handler file.
             OSError: The port is taken (``errno.EADDRINUSE``), or the interpreter cannot be started.
         """
@@ -117,7 +114,7 @@ class LocalEndpoint:
         self._started.result()
 
     def wait_ready(self, timeout_s: float | None = None) -> bool:
-        """Waits until a worker can do jobs: its ComfyUI answers, or it has fetched a job.
+        """Waits until a worker can run jobs: its ComfyUI answers, or it has taken a job.
 
         Args:
             timeout_s: How long to wait in seconds; None waits for ever.
@@ -159,9 +156,7 @@ class LocalEndpoint:
         outputs, changes = OutputStore(), Changes()
         jobs = Jobs(time.monotonic, self._max_queue_size, outputs)
         self._pool = WorkerPool(
-            [self._python, str(self._handler)],
-            environ=self._environ,
-            base_url=self.url,
+            WorkerCommand([sys.executable, str(self._handler)], self._environ, self.url),
             count=self._count,
             jobs=jobs,
             notify=changes.notify,
@@ -202,8 +197,8 @@ class LocalEndpoint:
 def _listening(port: int) -> socket.socket:
     """A socket that listens on loopback.
 
-    asyncio switches Nagle's algorithm off only for sockets that name TCP as their protocol. With it, each answer
-    on a connection that is kept open costs 40 ms.
+    asyncio turns Nagle's algorithm off only for sockets that name TCP as their protocol. With the
+    algorithm, each answer on a kept connection takes 40 ms longer.
     """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -217,19 +212,19 @@ def _listening(port: int) -> socket.socket:
 
 
 def _max_queue_size(environ: Mapping[str, str]) -> int:
-    given = environ.get("MAX_QUEUE_SIZE", "").strip() or str(MAX_QUEUE_SIZE)
-    if not given.isdecimal() or int(given) < 1:
-        raise ValueError(f"MAX_QUEUE_SIZE must be a whole number, 1 or more, not {given!r}")
-    return int(given)
+    text = environ.get("MAX_QUEUE_SIZE", "").strip() or str(MAX_QUEUE_SIZE)
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"MAX_QUEUE_SIZE must be a whole number, 1 or more, not {text!r}")
+    return int(text)
 
 
 def serve(port: int, workers: int, environ: Mapping[str, str] | None = None, *, handler: Path = HANDLER) -> int:
-    """Runs an endpoint in the foreground until Ctrl-C or SIGTERM; one line says when it can do jobs.
+    """Runs an endpoint in the foreground until Ctrl-C or SIGTERM; says when it can run jobs.
 
     Args:
         port: 1..65535.
         workers: How many handler processes, 1 or more.
-        environ: What the workers find in their environment; default ``os.environ``.
+        environ: The workers' environment; default ``os.environ``.
         handler: The file that calls ``runpod.serverless.start``.
 
     Returns:
@@ -238,19 +233,20 @@ def serve(port: int, workers: int, environ: Mapping[str, str] | None = None, *, 
     signals: list[int] = []
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        # Nothing that takes a lock: a second Ctrl-C may interrupt this very line.
+        # Must not take a lock, since a second Ctrl-C may interrupt this line.
         signals.append(number)
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    print("A RunPod endpoint for development and tests; in production RunPod is the queue and the scaler.")
+    # Flushed, so that a reader that wants only this line has it, and is gone before the next one.
+    print("A local endpoint with RunPod's API, for development and tests only", flush=True)
     endpoint = LocalEndpoint(port=port, workers=workers, environ=environ, handler=handler)
     try:
         endpoint.start()
     except (OSError, ValueError) as error:
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        reason = f"port {port} is taken; choose another with --port" if taken else str(error)
+        is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        reason = f"port {port} is taken; choose another with --port" if is_taken else str(error)
         print(f"The endpoint could not start: {reason}.", file=sys.stderr)
         return 1
     try:
@@ -262,6 +258,6 @@ def serve(port: int, workers: int, environ: Mapping[str, str] | None = None, *, 
         while not signals:
             time.sleep(SIGNAL_POLL_S)
         print("ending the workers", flush=True)
-    finally:  # whoever read the lines may have gone
+    finally:  # also if the reader of these lines has ended
         endpoint.close()
     return 0

@@ -1,4 +1,4 @@
-"""Keeps the large outputs of finished jobs on disk: a day of pictures would not fit into memory."""
+"""Keeps the large outputs of finished jobs on disk, since they would not fit into memory."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ LARGE_BYTES = 50_000
 
 @dataclass(frozen=True)
 class StoredOutput:
-    """An output that lies in a file."""
+    """An output in a file."""
 
     path: Path
 
     def read(self) -> Any:
-        """The output itself."""
+        """Read the output."""
         return json.loads(self.path.read_bytes())
 
 
 class OutputStore:
-    """A folder for large outputs; it goes when the store is closed."""
+    """A folder for large outputs, removed when the store is closed."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="comfy_local-")
         self._count = 0
 
     def keep(self, output: Any) -> Any:
-        """The output itself where it is small, else its file."""
+        """Store an output. Returns a small one unchanged, and the file of a large one."""
         body = json.dumps(output).encode()
         if len(body) < LARGE_BYTES:
             return output
@@ -41,12 +41,12 @@ class OutputStore:
         path = Path(self._folder.name) / f"{self._count}.json"
         try:
             path.write_bytes(body)
-        except OSError:  # no room on the disk
+        except OSError:  # the disk is full
             return output
         return StoredOutput(path)
 
     def drop(self, output: Any) -> None:
-        """Forget an output that nobody may ask for any more."""
+        """Remove an output that no client can fetch any more."""
         if isinstance(output, StoredOutput):
             with suppress(OSError):
                 output.path.unlink()

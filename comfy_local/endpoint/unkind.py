@@ -1,7 +1,7 @@
-"""Makes the endpoint misbehave towards its workers, as a real one does on a bad day.
+"""Injects faults into the endpoint's answers to workers, for tests.
 
-For tests: a worker must lose no result and no job to a connection that drops, an outage, a proxy's HTML page, or
-an entry that is not a job.
+A worker must lose no job and no result because of a dropped connection, an outage, a proxy's HTML
+page, or an entry that is not a job.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Connections:
         self._open: dict[Any, asyncio.Transport] = {}
 
     def protocol(self) -> type[asyncio.Protocol]:
-        """The server's HTTP protocol, whose connections are noted here."""
+        """The server's HTTP protocol, which records its connections here."""
         opened = self._open
 
         class NotedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
@@ -52,27 +52,28 @@ class Connections:
         return NotedProtocol
 
     def cut(self, client: Sequence[Any]) -> None:
-        """Cut a client's connection without a word."""
+        """Close a client's connection without an answer."""
         transport = self._open.pop(tuple(client)[:2], None)
         if transport is not None:
             transport.abort()
 
 
 class Unkind:
-    """How the endpoint misbehaves; may be changed from any thread while it runs.
+    """The faults to inject; may be changed from any thread while the endpoint runs.
 
-    A habit is an HTTP status to answer with, or one of: ``drop`` cuts the connection; ``hang`` never answers;
-    ``html`` answers with a web page; ``slow`` answers late; ``lost`` does what is asked, and drops the answer.
+    A habit is an HTTP status to answer with, or one of: ``drop`` closes the connection; ``hang``
+    never answers; ``html`` answers with a web page; ``slow`` answers late; ``lost`` handles the
+    request and drops the answer.
 
     Args:
-        habits: by route (``take``, ``done``, ``progress``, ``stream``, ``stop``, ``ping``), how its next
-            requests are met, in order.
-        share: of all other requests, how many are met by a habit drawn at random, 0..1.
-        seed: for the drawing.
-        slow_s: how late ``slow`` is, in seconds.
+        habits: by route (``take``, ``done``, ``progress``, ``stream``, ``stop``, ``ping``), the
+            habits for its next requests, in order.
+        share: the share of all other requests that get a random habit, 0..1.
+        seed: the seed of the random habits.
+        slow_s: the delay of ``slow``, in seconds.
 
     Attributes:
-        posted: the newest bodies that workers posted, each with its path.
+        posted: the newest bodies from workers, each with its path.
     """
 
     def __init__(
@@ -94,27 +95,27 @@ class Unkind:
             self.expect(route, *row)
 
     def expect(self, route: str, *habits: str | int) -> None:
-        """Meet the next requests of a route so."""
+        """Set the habits for the next requests of a route."""
         for habit in habits:
             if not isinstance(habit, int) and habit not in HABITS:
-                raise ValueError(f"{habit!r} is no habit; there are {', '.join(HABITS)} and HTTP statuses")
+                raise ValueError(f"{habit!r} is not a habit; there are {', '.join(HABITS)} and HTTP statuses")
         self._habits[route].extend(habits)
 
     def hand_out(self, answer: Any) -> None:
-        """Answer the next request for jobs with this: JSON, or bytes as they are."""
+        """Set the answer to the next request for jobs: bytes, or a value that is sent as JSON."""
         self._entries.append(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
 
     def left(self, route: str) -> int:
-        """How many habits a route has yet to show."""
+        """How many habits are left for a route."""
         return len(self._habits[route])
 
     def results_of(self, job_id: str) -> list[dict[str, Any]]:
-        """What workers posted as the end of a job, tries that were not answered included."""
+        """The results of a job that workers posted, also those that got no answer."""
         bodies = [body for path, body in list(self.posted) if f"/{job_id}" in path and "/job-done/" in path]
         return [json.loads(body) for body in bodies if not _is_progress(body)]
 
     def around(self, app: App) -> App:
-        """The endpoint's application, met only by who gets past this."""
+        """Wrap the endpoint's application, so that requests may get a fault."""
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             route = next((name for name in ROUTES if _is_route(name, scope["path"])), None)
@@ -161,13 +162,13 @@ class Unkind:
 
 
 def unkind_from(text: str) -> Unkind | None:
-    """What the variable ``UNKIND`` asks for.
+    """Read the variable ``UNKIND``.
 
     Args:
-        text: the share of requests that are met unkindly, 0..1; empty: none.
+        text: the share of requests that get a fault, 0..1; empty for none.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the text is not such a number.
     """
     if not text.strip():
         return None
@@ -200,7 +201,7 @@ async def _body(receive: Receive) -> bytes:
 
 
 def _again(body: bytes) -> Receive:
-    """A body that has been read, as the application reads it."""
+    """Lets the application read a body that was read already."""
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -209,7 +210,7 @@ def _again(body: bytes) -> Receive:
 
 
 async def _nowhere(_message: Any) -> None:
-    """Takes an answer that its client does not get."""
+    """Drops an answer."""
 
 
 async def _answer(send: Send, status: int, body: bytes, media_type: bytes = b"application/json") -> None:

@@ -1,11 +1,10 @@
 """The worker processes of the local endpoint: the handler under the SDK's real job loop.
 
-Owns the processes: it starts them with the environment that RunPod gives a worker, starts anew what ended, and
-ends them all with the endpoint, or soon after it if that was killed (``guard.py``). It knows no HTTP, and of the
-jobs only whose worker is gone.
+The pool starts the workers with RunPod's environment, replaces workers that end, and ends all workers
+with the endpoint. If the endpoint is killed, ``guard.py`` ends them.
 
-A worker stands for a container: it leads its own process group, and when it has ended, whatever it left behind
-in that group is killed.
+A worker is like a container: it leads its own process group, and when it has ended, the remaining
+processes of the group are killed.
 """
 
 from __future__ import annotations
@@ -54,28 +53,28 @@ class Worker:
 
 
 def worker_environ(environ: Mapping[str, str], base_url: str, worker_id: str) -> dict[str, str]:
-    """Returns what a worker process finds in its environment: what RunPod sets, on top of ``environ``.
+    """Returns the environment of a worker process: RunPod's variables, added to ``environ``.
 
     Args:
-        environ: The caller's variables; the SDK's own checks and its log level are set only where it is silent.
-        base_url: Of this endpoint, such as ``http://127.0.0.1:8000/v2/local``.
-        worker_id: Becomes ``RUNPOD_POD_ID``.
+        environ: The caller's variables. They may set the SDK's own checks and its log level.
+        base_url: The URL of this endpoint, such as ``http://127.0.0.1:8000/v2/local``.
+        worker_id: The value of ``RUNPOD_POD_ID``.
     """
-    # The SDK checks RAM, disk and network as for a machine at RunPod, and logs whole outputs at DEBUG.
+    # The SDK would check RAM, disk and network for RunPod's machines, and log full outputs at DEBUG.
     defaults = {
         "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
         "RUNPOD_SKIP_GPU_CHECK": "true",
         "RUNPOD_DEBUG_LEVEL": "INFO",
         "PYTHONUNBUFFERED": "1",
     }
-    # The heartbeat honours a proxy setting, which must not catch what goes to this machine.
+    # The SDK's heartbeat uses proxies, which must not get requests to this machine.
     no_proxy = ",".join(filter(None, [environ.get("no_proxy") or environ.get("NO_PROXY"), "127.0.0.1"]))
     return {
         **defaults,
         **environ,
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
-        # The SDK fills in $ID and $RUNPOD_POD_ID, and wants a query in the first three.
+        # The SDK replaces $ID and $RUNPOD_POD_ID, and needs a query in the first three.
         "RUNPOD_WEBHOOK_GET_JOB": f"{base_url}/job-take/$ID?gpu=local",
         "RUNPOD_WEBHOOK_POST_OUTPUT": f"{base_url}/job-done/$RUNPOD_POD_ID/$ID?gpu=local",
         "RUNPOD_WEBHOOK_POST_STREAM": f"{base_url}/job-stream/$RUNPOD_POD_ID/$ID?gpu=local",
@@ -86,33 +85,42 @@ def worker_environ(environ: Mapping[str, str], base_url: str, worker_id: str) ->
     }
 
 
+@dataclass(frozen=True)
+class WorkerCommand:
+    """How a worker is started.
+
+    Args:
+        arguments: The interpreter and the handler file.
+        environ: The variables for ``worker_environ``.
+        base_url: The URL of the endpoint.
+    """
+
+    arguments: Sequence[str]
+    environ: Mapping[str, str]
+    base_url: str
+
+
 class WorkerPool:
     """Keeps a number of worker processes running; its methods belong to the endpoint's event loop.
 
     Args:
-        command: Starts a worker: the interpreter and the handler file.
-        environ: Handed to the workers by ``worker_environ``.
-        base_url: Where the workers find the endpoint.
+        command: Starts a worker.
         count: How many workers, 1 or more.
-        jobs: Told when a worker is gone.
+        jobs: The jobs of the endpoint.
         notify: Called after each change that an open poll of a worker should see.
-        log: Gets what the workers write, unchanged.
+        log: Receives the output of the workers.
     """
 
     def __init__(
         self,
-        command: Sequence[str],
+        command: WorkerCommand,
         *,
-        environ: Mapping[str, str],
-        base_url: str,
         count: int,
         jobs: Jobs,
         notify: Callable[[], None],
         log: IO[bytes],
     ) -> None:
-        self._command = list(command)
-        self._environ = environ
-        self._base_url = base_url
+        self._command = command
         self._count = count
         self._jobs = jobs
         self._notify = notify
@@ -141,7 +149,7 @@ class WorkerPool:
             self._keepers.append(asyncio.create_task(self._keep(self._launch())))
 
     async def close(self) -> None:
-        """Has running jobs stopped, ends every worker, and returns when no process is left."""
+        """Stops the running jobs, ends every worker, and returns when no process is left."""
         self._closing.set()
         self._jobs.cancel_all()
         self._notify()
@@ -156,7 +164,7 @@ class WorkerPool:
             self._guard.wait()
 
     def refresh(self, worker_id: str) -> None:
-        """Ends this worker once its running jobs are done; another takes its place (``refresh_worker``)."""
+        """Replaces a worker once its running jobs are done (``refresh_worker``)."""
         worker = self._workers.get(worker_id)
         if worker is not None:
             task = asyncio.create_task(self._stop(worker))
@@ -164,14 +172,14 @@ class WorkerPool:
             task.add_done_callback(self._stops.discard)
 
     def mark_ready(self, worker_id: str) -> None:
-        """Notes that the worker can do jobs; any thread may call this."""
+        """Notes that the worker can run jobs; any thread may call this."""
         worker = self._workers.get(worker_id)
         if worker is not None:
             worker.ready = True
             self.first_ready.set()
 
     def counts(self) -> dict[str, int]:
-        """Returns the ``workers`` part of ``/health``; one that waits to be started anew is unhealthy."""
+        """Returns the ``workers`` part of ``/health``; a worker that waits for its restart is unhealthy."""
         ready = [worker for worker in self.workers if worker.ready and not worker.stopping]
         running = sum(self._jobs.load(worker.worker_id) > 0 for worker in ready)
         idle = len(ready) - running
@@ -207,8 +215,8 @@ class WorkerPool:
     def _launch(self) -> Worker:
         worker_id = f"local-{uuid4().hex[:12]}"
         process = subprocess.Popen(
-            self._command,
-            env=worker_environ(self._environ, self._base_url, worker_id),
+            self._command.arguments,
+            env=worker_environ(self._command.environ, self._command.base_url, worker_id),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -227,13 +235,13 @@ class WorkerPool:
             for line in lines:
                 if READY_MARK in line:
                     self.mark_ready(worker.worker_id)
-                # A log that is gone must not stop the reading: the worker would wait on a full pipe.
+                # Go on without the log, or the worker would block on a full pipe.
                 with suppress(OSError, ValueError):
                     self._log.write(line)
                     self._log.flush()
 
     async def _stop(self, worker: Worker) -> None:
-        """Ends a worker as RunPod does: no new job, SIGTERM, and SIGKILL after a grace."""
+        """Ends a worker as RunPod does: no new job, SIGTERM, and SIGKILL after a while."""
         worker.stopping = True
         self._jobs.leave(worker.worker_id)
         worker.process.terminate()
@@ -249,7 +257,8 @@ class WorkerPool:
         with suppress(ProcessLookupError):
             os.killpg(worker.pid, signal.SIGKILL)
         if worker.reader is not None:
-            worker.reader.join(1)  # its last words; at once, unless a process that left the group holds the pipe
+            # Quick, unless a process that left the group holds the pipe.
+            worker.reader.join(1)
         self._tell_guard(f"-{worker.pid}")
         del self._workers[worker.worker_id]
         self._jobs.worker_gone(worker.worker_id)
@@ -258,6 +267,6 @@ class WorkerPool:
     def _tell_guard(self, line: str) -> None:
         assert self._guard is not None
         assert self._guard.stdin is not None
-        with suppress(BrokenPipeError):  # someone killed the guard: only its safety is lost
+        with suppress(BrokenPipeError):  # the guard was killed; the endpoint works without it
             self._guard.stdin.write(f"{line}\n".encode())
             self._guard.stdin.flush()

@@ -284,7 +284,8 @@ def _open_picture(key: str, data: bytes, max_pixels: int) -> Iterator[Image.Imag
     except UnidentifiedImageError:
         raise
     except BROKEN:
-        raise InvalidMedia(f"{key} is a damaged or incomplete picture; send the complete file") from None
+        problem = f"{key} is a damaged or incomplete picture; send the complete file"
+        raise InvalidMedia(problem) from None
 
 
 def _count_pixels(key: str, data: bytes, max_pixels: int) -> int:
@@ -310,11 +311,10 @@ def _to_eight_bits(key: str, image: Image.Image) -> Image.Image:
     if image.mode == "F":
         if least >= 0 and most <= 1:  # false for NaN
             return Image.fromarray((values * 255 + 0.5).astype(np.uint8))
-        raise InvalidMedia(
-            f"{key} holds floating point numbers that are not all from 0 to 1; send a picture of 8 or 16 bits"
-        )
+        problem = f"{key} holds floating point numbers outside of 0 to 1; send 8 or 16 bits"
+        raise InvalidMedia(problem)
     if least < 0 or most > 0xFFFF:
-        raise InvalidMedia(f"{key} holds numbers of more than 16 bits; send a picture of 8 or 16 bits")
+        raise InvalidMedia(f"{key} holds numbers of more than 16 bits; send 8 or 16 bits")
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
 
 

@@ -107,7 +107,7 @@ class Encoder:
         return file.getvalue(), warnings
 
     def measure(self, request: dict[str, Any], _blocks: list[bytes]) -> Answer:
-        """Read ``size``, (width, height), of the picture at ``source``; None if it is unreadable."""
+        """Read ``size``, (width, height), of the picture at ``source``; None if that fails."""
         try:
             with Image.open(request["source"]) as image:
                 return {"size": image.size}, []

@@ -66,7 +66,13 @@ class ImageTask:
         self._stop = stop
         connection.settimeout(SEND_LIMIT_S)
 
-    def run(self, step: str, request: dict[str, Any], *blocks: bytes, limit_s: float = math.inf) -> Answer:
+    def run(
+        self,
+        step: str,
+        request: dict[str, Any],
+        *blocks: bytes,
+        limit_s: float = math.inf,
+    ) -> Answer:
         """Run a step in the process.
 
         Args:

@@ -105,11 +105,11 @@ class Fetcher:
             self.stop.check()
             if time.monotonic() >= self.deadline:
                 raise InvalidMedia(
-                    f"{key}: {host} took too long to send its file; use a faster host, or send base64"
+                    f"{key}: {host} took too long to send it; use a faster host, or send base64"
                 ) from None
-            raise InvalidMedia(
-                f"{key}: the file at {host} could not be read ({type(error).__name__}); check the URL"
-            ) from None
+            reason = type(error).__name__
+            problem = f"{key}: the file at {host} could not be read ({reason}); check the URL"
+            raise InvalidMedia(problem) from None
 
     def _check_host(self, key: str, host: str) -> None:
         if not self.allowed_hosts:
@@ -127,9 +127,8 @@ class Fetcher:
         host = answer.target.host
         response = answer.response
         if response.status != 200:
-            raise InvalidMedia(
-                f"{key}: {host} answered {response.status}; use a URL that needs no login, or send base64"
-            )
+            status = response.status
+            raise InvalidMedia(f"{key}: {host} answered {status}; use a public URL, or send base64")
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise InvalidMedia(f"{key}: {host} sends the file compressed; send it as base64")
         max_bytes = int(self.max_mb * 1_000_000)
@@ -141,7 +140,8 @@ class Fetcher:
                     raise http.client.IncompleteRead(b"")
                 return bytes(data)
             data += chunk
-        raise InvalidMedia(f"{key}: the file at {host} is too large; send at most {self.max_mb:g} MB")
+        limit = f"{self.max_mb:g} MB"
+        raise InvalidMedia(f"{key}: the file at {host} is too large; send at most {limit}")
 
     def _time_left_s(self) -> float:
         return max(self.deadline - time.monotonic(), 0.001)

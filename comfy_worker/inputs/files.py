@@ -167,7 +167,7 @@ class InputFiles:
         self._fetch_time_left_s = limits.timeout_s
 
     def add_pictures(self, sources: Mapping[str, str], *, merged: bool = False) -> None:
-        """Receive pictures. A picture under ``mask`` is stored so that every channel holds the mask.
+        """Receive pictures. The one under ``mask`` is stored with the mask in every channel.
 
         Args:
             sources: base64, a data URI or a URL, by key in the input.
@@ -203,8 +203,9 @@ class InputFiles:
         """Fetch, verify and store files, except those that are stored already."""
         new = [file for file in files if file.key not in self.names]
         count = len(self.names) + sum(len(file.sources) for file in new)
-        if count > self._limits.max_files:
-            raise InvalidMedia(f"the input holds {count} files; send at most {self._limits.max_files}")
+        limit = self._limits.max_files
+        if count > limit:
+            raise InvalidMedia(f"the input holds {count} files; send at most {limit}")
         if not new:
             return
         attempt = _Attempt(self._stop)
@@ -227,7 +228,8 @@ class InputFiles:
         self._pixels += pixels
         limit = MAX_PIXELS_FACTOR * self._limits.max_pixels
         if self._pixels > limit:
-            raise InvalidMedia(f"the pictures have too many pixels together; send at most {limit:,}")
+            problem = f"the pictures have too many pixels together; send at most {limit:,}"
+            raise InvalidMedia(problem)
 
     def _fetch_all(self, attempt: _Attempt, files: Sequence[_PendingFile]) -> dict[str, bytes]:
         """Return the bytes of each file by its key in the input.
@@ -263,7 +265,11 @@ class InputFiles:
         return decode_base64(key, source)
 
     @contextmanager
-    def _processes(self, attempt: _Attempt, files: Sequence[_PendingFile]) -> Iterator[list[_DecoderProcess]]:
+    def _processes(
+        self,
+        attempt: _Attempt,
+        files: Sequence[_PendingFile],
+    ) -> Iterator[list[_DecoderProcess]]:
         """Start processes that decode, each with its share of the files.
 
         They end when the block is left.

@@ -60,7 +60,8 @@ def picture_texts(data: bytes) -> list[tuple[str, str]]:
             "as ComfyUI saved it"
         ) from None
     except Image.DecompressionBombError:
-        raise InvalidWorkflow("workflow is a picture with too many pixels; send it as PNG or WebP") from None
+        problem = "workflow is a picture with too many pixels; send it as PNG or WebP"
+        raise InvalidWorkflow(problem) from None
 
 
 def _png_texts(data: bytes) -> Iterator[tuple[str, str]]:
@@ -191,6 +192,6 @@ def _exif_texts(body: bytes, start: int = 0) -> Iterator[tuple[str, str]]:
 
 
 def _too_much_text() -> InvalidWorkflow:
-    return InvalidWorkflow(
-        f"workflow is a picture with more than {MAX_TEXT_BYTES // 1_000_000} MB of text; send the workflow as JSON"
-    )
+    limit = f"{MAX_TEXT_BYTES // 1_000_000} MB"
+    problem = f"workflow is a picture with more than {limit} of text; send the workflow as JSON"
+    return InvalidWorkflow(problem)

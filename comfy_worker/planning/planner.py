@@ -1,44 +1,42 @@
-"""Which graph a job runs, and the graph filled: what a request becomes before it is queued.
+"""Turns a request and its workflow into a plan: the workflow as it will be queued.
 
-Each edit is a function of ``workflow/``. Nothing is written but the client's pictures.
+Each edit is a function of ``workflow/``; here is their order. Nothing is written to disk but the
+files that the client sent.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping, Set
+from dataclasses import replace
+from typing import Any
 
-from comfy_common.placeholder_names import real_files
-from comfy_worker.errors import (
-    Ambiguous,
-    InputError,
-    InvalidInput,
-    InvalidValue,
-    ModelMismatch,
-    ModelNotFound,
-    NoPlace,
-    brief,
-)
-from comfy_worker.inputs.files import InputFiles
-from comfy_worker.inputs.inline_source import is_inline_source
-from comfy_worker.models.detect import Family, ModelInfo, compatible, identify
-from comfy_worker.models.hub_aliases import find_checkpoint
+from comfy_worker.errors import Ambiguous, InputError, ModelNotFound, NoPlace, brief
 from comfy_worker.models.references import resolve_model_urls
-from comfy_worker.planning.templates import Template, Templates
-from comfy_worker.request.schema import SEED_LIMIT, ControlNet, JobInput, Parameters
+from comfy_worker.planning.input_files import (
+    came_with_job,
+    take_inline_files,
+    take_named_images,
+    take_pictures,
+)
+from comfy_worker.planning.plan import Plan, PlanContext, StandIn
+from comfy_worker.planning.splicing import Splicer
+from comfy_worker.planning.stand_in import CheckpointChoice, announcement
+from comfy_worker.request.schema import SEED_LIMIT, Parameters
 from comfy_worker.workflow.check.batch import check_batch_size
-from comfy_worker.workflow.check.file_access import check_paths, file_places
+from comfy_worker.workflow.check.file_access import check_paths
 from comfy_worker.workflow.check.links import with_plain_links
-from comfy_worker.workflow.check.preflight import Checked, Finding, broken_links, check, refusal
+from comfy_worker.workflow.check.preflight import (
+    Checked,
+    Finding,
+    broken_links,
+    check,
+    is_stale,
+    refusal,
+)
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
-from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
-from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
-from comfy_worker.workflow.edit.input_files import name_stored
-from comfy_worker.workflow.edit.lora import LoraSpec, parse_tags, splice_loras
+from comfy_worker.workflow.edit.lora import LoraSpec, parse_tags
 from comfy_worker.workflow.edit.parameters import (
     Declared,
     apply_overrides,
@@ -49,17 +47,14 @@ from comfy_worker.workflow.edit.parameters import (
     read,
     seeds_of_outputs,
 )
-from comfy_worker.workflow.graph import Check, Editor, Input, Need, Workflow, never_ends, number
-from comfy_worker.workflow.loaders import Fits, loader_files
+from comfy_worker.workflow.graph import Workflow, number
 from comfy_worker.workflow.model_files import Sources, model_files
-from comfy_worker.workflow.model_names import match
-from comfy_worker.workflow.node_defs import Absence, NodeDefs
 from comfy_worker.workflow.replaced_classes import with_present_classes
 from comfy_worker.workflow.roles.find import Roles, find_roles
 
-__all__ = ["Installed", "Plan", "Planner", "choose_template", "missing_needs"]
+__all__ = ["build_plan", "prepare"]
 
-# Findings that a value in the request may be the remedy of; any other is a fault of the graph itself.
+# Findings that a value in the request may cure; any other is a fault of the graph itself.
 CURABLE = frozenset(
     (
         "missing_model",
@@ -73,515 +68,347 @@ CURABLE = frozenset(
         "more",
     )
 )
-# What programs write where a seed has yet to be filled in: `%seed%`, `{{seed}}`, `random`, nothing.
+# What programs write if a seed is still to be filled in: `%seed%`, `{{seed}}`, `random`, nothing.
 SEED_PLACEHOLDER = re.compile(r"^\W*$|[%$<>{}\[\]]|seed|random", re.IGNORECASE)
-# So many nodes are named in a warning.
+PROMPTS = ("prompt", "negative_prompt")
+# How many nodes a warning names.
 MAX_NAMED = 4
-# The checkpoints that are missing, and what stood in, of which a client of this worker has been warned.
-_STAND_INS_TOLD: set[tuple[str, str]] = set()
 
 
-class Installed(Protocol):
-    """What the ComfyUI that will run the job has."""
-
-    @property
-    def defs(self) -> NodeDefs:
-        """Its node classes, with the model files it finds."""
-
-    def model_path(self, folder: str, name: str) -> Path | None:
-        """Where a model file lies."""
-
-    def explain(self, class_type: str) -> Absence | None:
-        """Why it lacks a class that something here has."""
-
-    def searched(self, folder: str) -> Sequence[str]:
-        """Which folders it searches for a kind of model."""
-
-    def validate(self, workflow: Workflow) -> Mapping[str, Any] | None:
-        """What ComfyUI's own validation finds wrong with a workflow; None where it cannot be asked."""
-
-    def refresh(self) -> None:
-        """Read the node classes again: a file has arrived."""
-
-
-class Models(Protocol):
-    """What fetches models."""
-
-    @property
-    def accepts_urls(self) -> bool:
-        """Whether a client may give a model by its URL."""
-
-    def fetch(self, references: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
-        """Download files. Returns their names, by folder and by the client's reference."""
-
-
-@dataclass
-class Plan:
-    """A job ready to be queued.
-
-    Attributes:
-        workflow: the graph, filled and spliced.
-        name: the template's name, or ``custom``.
-        seed: the client's, the graph's own or a drawn one; None for a graph without any.
-        parameters: what the graph's parameters ended up as.
-        warnings: sentences for the client.
-        roles: what its nodes are for, before anything was spliced in.
-        needs: the model files that it names, and where they can be got.
-        findings: the reasons for which it cannot run; see :mod:`comfy_worker.workflow.check.preflight`.
-        seeds: by output node, the seed that its own pictures are made with.
-    """
-
-    workflow: Workflow
-    name: str
-    seed: int | None
-    parameters: dict[str, Any]
-    warnings: list[str]
-    roles: Roles
-    needs: tuple[Need, ...]
-    findings: tuple[Finding, ...]
-    seeds: Mapping[str, int] = field(default_factory=dict)
-
-
-def choose_template(request: JobInput, templates: Templates) -> Template | None:
-    """The template that a request names or means; None for a custom graph.
+def prepare(context: PlanContext) -> Plan:
+    """Build the plan of a job, and look again where a model file is missing.
 
     Raises:
-        UnknownWorkflow: there is none of that name.
-        InvalidInput: it lacks what the template requires.
+        InputError: the request cannot be done; the code says why.
     """
-    if isinstance(request.workflow, dict):
+    plan = _first_plan(context)
+    if plan is None:
+        context.comfyui.refresh()  # the file may have just arrived
+        plan = build_plan(context)
+        plan = _with_downloads(context, plan)
+    stand_in = [] if plan.stand_in is None else announcement(plan.stand_in)
+    plan.warnings = [*context.job.warnings, *stand_in, *plan.warnings]
+    return plan
+
+
+def _first_plan(context: PlanContext) -> Plan | None:
+    """Build a plan; None if a model file is missing from ComfyUI's lists."""
+    try:
+        plan = build_plan(context)
+    except ModelNotFound:
         return None
-    name = request.workflow
-    if name is None:
-        name = "txt2img" if request.image is None else "img2img" if request.mask is None else "inpaint"
-    template = templates.load(name)
-    given = {**request.parameters, **{key: getattr(request, key) for key in JobInput.model_fields}}
-    missing = [key for key in template.params.required if given.get(key) in (None, ())]
-    if missing:
-        raise InvalidInput(
-            f"workflow '{name}' needs {' and '.join(missing)}, which the input lacks",
-            [{"key": key, "problem": "missing"} for key in missing],
-        )
-    return template
+    return None if is_stale(plan.findings) else plan
 
 
-def missing_needs(findings: Iterable[Finding], template: Template | None, listed: Iterable[Need]) -> list[Need]:
-    """The missing model files that the template's params or models.txt say where to download."""
-    needs = (*(template.params.needs if template else ()), *listed)
-    known = {(need.folder, need.file): need for need in needs if need.url}
-    found: dict[tuple[str, str], Need] = {}
-    for finding in findings:
-        if finding["type"] == "missing_model":
-            key = (finding["folder"], finding["given"])
-            if key in known:
-                found[key] = known[key]
-    return list(found.values())
+def _with_downloads(context: PlanContext, plan: Plan) -> Plan:
+    """Download the models that a plan lacks, if the operator allows it, and build it again."""
+    if context.models is None or not context.rules.downloads_models or context.job.input.validate_only:
+        return plan
+    needs = context.missing_needs(plan.findings)
+    if not needs:
+        return plan
+    context.models.fetch_needs(needs)
+    context.comfyui.refresh()
+    return build_plan(context)
 
 
-class Planner:
-    """Turns one request into a plan.
+def build_plan(context: PlanContext) -> Plan:
+    """Try once to build a plan.
 
-    Args:
-        request: what was asked.
-        template: of :func:`choose_template`.
-        installed: the ComfyUI that will run it.
-        sd_model: the checkpoint that stands in where a template's own is absent: a file, a hub id, or empty.
-        files: what the client sent, and where it goes.
-        said: by key, the client's word of another dialect; a warning where the graph has no place for it.
-        listed: the model files of models.txt.
-        models: fetches what is given by URL; None: such a word is taken for a file's name.
-        on_demand: whether a template's own checkpoint will be fetched where it is absent.
-        max_batch_size: how many pictures at once the endpoint allows; None: any number.
-        check: raises where the job must end; asked again and again.
+    A second try finds nothing of the first, except the client's files, which are taken in once.
+
+    Raises:
+        InputError: the request cannot be done; the code says why.
     """
+    return _PlanBuilder(context).build()
 
-    def __init__(
-        self,
-        request: JobInput,
-        template: Template | None,
-        *,
-        installed: Installed,
-        sd_model: str,
-        files: InputFiles,
-        said: Mapping[str, str] | None = None,
-        listed: Sequence[Need] = (),
-        models: Models | None = None,
-        on_demand: bool = False,
-        max_batch_size: int | None = None,
-        check: Check = never_ends,
-    ) -> None:
-        self._request = request
-        self._template = template
-        self._installed = installed
-        self._defs = installed.defs
-        self._sd_model = sd_model
-        self._files = files
-        self._said = said or {}
-        self._listed = listed
-        self._models = models
-        self._on_demand = on_demand
-        self._max_batch_size = max_batch_size
-        self._check = check
+
+class _PlanBuilder:
+    """Builds one plan."""
+
+    def __init__(self, context: PlanContext) -> None:
+        self._context = context
+        self._template = context.template
+        self._declared: Mapping[str, Declared] = {}
+        if context.template is not None:
+            self._declared = context.template.params.parameters
+        self._check = context.job.deadline.check
+        self._files = context.files
+        # Both change once, when the models that the request names by URL are downloaded.
+        self._request = context.job.input
+        self._defs = context.comfyui.defs
+        self._sources = Sources()
         self._warnings: list[str] = []
-        self._broken_links: list[Finding] = []
+        self._link_findings: list[Finding] = []
+        self._stand_in: StandIn | None = None
 
-    def plan(self) -> Plan:
-        """Fill the graph, splice what was asked for into it, and check what came of it.
-
-        Raises:
-            InputError: whatever of the request cannot be done, by its own code.
-        """
-        self._broken_links = []
+    def build(self) -> Plan:
+        """Fill the workflow, splice into it what the request asks for, and check the result."""
         try:
-            return self._plan()
+            return self._build()
         except ModelNotFound as error:
             raise self._with_folders(error) from error
         except InputError as error:
-            # With `validate_only` the edits are tried on a graph with broken links too, and fail because of those.
-            raise (refusal(self._broken_links) if self._broken_links else error) from error
+            # With `validate_only` the edits are tried on a workflow with broken links too, and fail
+            # because of those.
+            if self._link_findings:
+                raise refusal(self._link_findings) from error
+            raise
 
-    def _plan(self) -> Plan:
-        template = self._template
-        # Read anew each time: between two tries a file may have arrived.
-        self._defs, self._warnings = self._installed.defs, []
-        given = self._request.workflow if template is None else template.workflow
-        converted = read_workflow(given, self._defs, self._check)
-        converted = replace(converted, workflow=with_present_classes(converted.workflow, self._defs))
-        workflow, sources = converted.workflow, self._sources(converted)
-        known = all(node["class_type"] in self._defs for node in workflow.values())
-        if not known and not self._request.validate_only:
-            # What else the client asked for may lean on the classes that are not there.
-            raise refusal(self._checked(workflow, sources).findings)
+    def _build(self) -> Plan:
+        source = self._request.workflow if self._template is None else self._template.workflow
+        converted = read_workflow(source, self._defs, self._check)
+        self._sources = self._known_sources(converted)
+        workflow = with_present_classes(converted.workflow, self._defs)
+        is_known = all(node["class_type"] in self._defs for node in workflow.values())
+        if not is_known and not self._request.validate_only:
+            # Other parts of the request may need the classes that are missing.
+            raise refusal(self._check_all(workflow).findings)
         try:
-            return self._filled(converted, sources)
+            return self._edited(replace(converted, workflow=workflow))
         except (Ambiguous, NoPlace):
-            # What the request asks for may lack a place only because the graph itself is broken.
+            # A part of the request may have no place only because the workflow itself is broken.
             self._check()
-            findings = self._checked(workflow, sources).findings
+            findings = self._check_all(workflow).findings
             faults = [finding for finding in findings if finding["type"] not in CURABLE]
             if faults:
                 raise refusal(faults) from None
             raise
 
-    def _filled(self, converted: Converted, sources: Sources) -> Plan:
-        """The plan of a graph that has been read."""
-        template, request, workflow = self._template, self._request, converted.workflow
-        declared = {} if template is None else template.params.parameters
-        workflow = self._fetch_models(workflow, declared)
-        request = self._request
-        workflow = with_plain_links(apply_overrides(workflow, self._defs, request.overrides))
+    def _edited(self, converted: Converted) -> Plan:
+        """Make all edits, in their order."""
+        workflow = self._with_downloaded_models(converted.workflow)
+        workflow = with_plain_links(apply_overrides(workflow, self._defs, self._request.overrides))
         self._check()
-        self._broken_links = broken_links(workflow, self._defs)
-        if self._broken_links and not request.validate_only:
-            places = {(one["node_id"], one["input"]) for one in self._broken_links}
-            found = self._checked(workflow, sources).findings
-            self._broken_links += [one for one in found if (one["node_id"], one["input"]) not in places]
-            raise refusal(self._broken_links)
+        self._check_links(workflow)
         self._check()
-        workflow, roles = self._with_switches(workflow, declared)
-        values = {key: value for key in Parameters.model_fields if (value := getattr(request, key)) is not None}
-        tagged: list[LoraSpec] = []
-        for key in ("prompt", "negative_prompt"):
-            if key in values:
-                values[key], tags = parse_tags(values[key])
-                tagged += tags
-        values |= self._pictures(roles)
-        if template is not None:
-            values |= self._stand_in_checkpoint(template, workflow, roles, values)
-        seed_now = read(workflow, roles, declared).get("seed")
-        own_seed = number(seed_now)
-        values.pop("seed", None)
-        values |= self._seed(workflow, roles, seed_now)
-        resolve_variants(workflow, converted.variants, int(values.get("seed", own_seed or 0)), self._check)
-        defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
-        values = defaults | self._placed(values, roles, declared) | request.parameters
-        before = workflow
-        workflow = fill(workflow, roles, self._defs, values, declared, self._check)
-        if template is None:
-            self._warn_of_others(before, workflow, roles, values)
-        else:
-            self._warn_of_left(roles, {"checkpoint", "image"} & values.keys() - declared.keys())
-        workflow = apply_overrides(workflow, self._defs, request.overrides)
-        self._check()
-        workflow = self._take_in_place(self._named_images(with_plain_links(workflow)), roles)
-        self._check()
-        parameters = read(workflow, roles, declared, before)
-        loras = [LoraSpec(lora.name, lora.strength, lora.strength_clip) for lora in request.loras]
-        workflow = self._splice(workflow, roles, [*loras, *tagged])
-        self._check()
-        # After the last edit, so that what is looked at is what ComfyUI will see.
-        check_paths(workflow, self._defs, roles.outputs, set(self._files.names.values()))
-        if self._max_batch_size is not None:
-            check_batch_size(workflow, self._defs, self._max_batch_size, self._check)
-        self._check()
-        checked = self._checked(workflow, sources)
-        self._check()
+        workflow, roles = self._with_switches(workflow)
+        values, tagged = self._client_values()
+        values |= take_pictures(self._files, self._request, roles)
+        values |= self._checkpoint_values(workflow, roles, values)
+        own_seed = read(workflow, roles, self._declared).get("seed")
+        values |= self._seed_values(workflow, roles, own_seed)
+        variant_seed = int(values.get("seed", number(own_seed) or 0))
+        resolve_variants(workflow, converted.variants, variant_seed, self._check)
+        unfilled = workflow
+        workflow = self._filled(workflow, roles, values)
+        workflow = self._with_files(workflow, roles)
+        parameters = read(workflow, roles, self._declared, unfilled)
+        workflow = self._spliced(workflow, roles, tagged)
         seed = number(parameters.get("seed", values.get("seed")))
-        return Plan(
-            workflow,
-            template.name if template else "custom",
-            seed if isinstance(seed, int) else None,
-            parameters,
-            [*self._warnings, *checked.warnings],
-            roles,
-            model_files(workflow, self._defs, sources),
-            checked.findings,
-            seeds_of_outputs(workflow, roles),
-        )
+        return self._checked(workflow, roles, parameters, seed)
 
-    def _checked(self, workflow: Workflow, sources: Sources) -> Checked:
-        """What ComfyUI and this worker find wrong with a workflow."""
-        return check(workflow, self._defs, sources, self._installed.validate)
-
-    def _with_switches(self, workflow: Workflow, declared: Mapping[str, Declared]) -> tuple[Workflow, Roles]:
-        """The graph with its switches as the request sets them, since they decide where values go; its roles."""
-        roles = find_roles(workflow, self._defs, self._check)
-        values = {name: entry.default for name, entry in declared.items()} | self._request.parameters
-        choices = {name: value for name, value in values.items() if isinstance(value, bool)}
-        if not choices:
-            return workflow, roles
-        workflow = fill(workflow, roles, self._defs, choices, declared, self._check)
-        return workflow, find_roles(workflow, self._defs, self._check)
-
-    def _sources(self, converted: Converted) -> Sources:
-        """What is known of where models and classes come from."""
-        own = () if self._template is None else self._template.params.needs
+    def _known_sources(self, converted: Converted) -> Sources:
+        """Collect what is known about where models and node classes come from."""
+        context, comfyui, template = self._context, self._context.comfyui, self._template
+        own = () if template is None else template.params.needs
+        listed = context.rules.listed
         return Sources(
-            needs=(*own, *converted.needs, *self._listed),
-            listed={f"{need.folder}/{need.file}" for need in self._listed},
+            needs=(*own, *converted.needs, *listed),
+            listed={f"{need.folder}/{need.file}" for need in listed},
             packs=converted.packs,
-            has_input=self._has_input,
-            explain=self._installed.explain,
-            searched=self._installed.searched,
-            commands=self._commands(),
-            accepts_urls=self._models is not None and self._models.accepts_urls,
-            has_default=self._template is not None and not self._sd_model,
+            has_input=lambda name: came_with_job(self._files, self._request, name),
+            explain=comfyui.explain,
+            searched=comfyui.searched,
+            commands=self._download_commands(),
+            accepts_urls=context.models is not None and context.models.accepts_urls,
+            has_default=template is not None and not context.rules.sd_model,
         )
 
-    def _commands(self) -> dict[str, str]:
-        """By model file, what `comfy_setup models --only` takes: the template, else the file of models.txt."""
-        commands = {f"{need.folder}/{need.file}": f"{need.folder}/{need.file}" for need in self._listed}
+    def _download_commands(self) -> dict[str, str]:
+        """Map model files to what `comfy_setup models --only` takes: a template or a file."""
+        files = [f"{need.folder}/{need.file}" for need in self._context.rules.listed]
+        commands = dict(zip(files, files, strict=True))
         if self._template is not None:
             for need in self._template.params.needs:
                 if need.url:
                     commands[f"{need.folder}/{need.file}"] = self._template.name
         return commands
 
-    def _fetch_models(self, workflow: Workflow, declared: Mapping[str, Declared]) -> Workflow:
-        """Have what the request gives by URL, and let request and graph name the files."""
-        if self._models is None:
+    def _with_downloaded_models(self, workflow: Workflow) -> Workflow:
+        """Download the models that are named by URL, and put the names of the files there."""
+        models = self._context.models
+        if models is None:
             return workflow
-        asked: dict[tuple[str, str], str] = {}
-        place = (self._request, workflow, self._defs, declared)
-        resolve_model_urls(*place, lambda folder, word: asked.setdefault((folder, word), word))
-        if asked:
-            files = self._models.fetch(asked)
-            self._request, workflow = resolve_model_urls(*place, lambda folder, word: files[folder, word])
-            self._installed.refresh()
-            self._defs = self._installed.defs
+        request, defs, declared = self._request, self._defs, self._declared
+        references: dict[tuple[str, str], str] = {}
+
+        def note(folder: str, reference: str) -> str:
+            return references.setdefault((folder, reference), reference)
+
+        resolve_model_urls(request, workflow, defs, declared, note)
+        if not references:
+            return workflow
+        names = models.fetch(references)
+        self._request, workflow = resolve_model_urls(
+            request, workflow, defs, declared, lambda folder, reference: names[folder, reference]
+        )
+        self._context.comfyui.refresh()
+        self._defs = self._context.comfyui.defs
         return workflow
 
     def _with_folders(self, error: ModelNotFound) -> ModelNotFound:
-        """The same error, with the folders that were searched."""
-        details = [{**one, "looked_in": list(self._installed.searched(one["folder"]))} for one in error.details]
-        searched = ", ".join(details[0]["looked_in"]) if details else ""
-        return ModelNotFound(f"{error.sentence}; looked in {searched}" if searched else error.sentence, details)
+        """Add the folders that were searched to an error."""
+        searched = self._context.comfyui.searched
+        details = [{**detail, "looked_in": list(searched(detail["folder"]))} for detail in error.details]
+        folders = ", ".join(details[0]["looked_in"]) if details else ""
+        sentence = f"{error.sentence}; looked in {folders}" if folders else error.sentence
+        return ModelNotFound(sentence, details)
 
-    def _has_input(self, name: str) -> bool:
-        """Whether an input file of that name came with the job: a job reads no other."""
-        sent = {*self._files.names.values(), *(one.name for one in self._request.images)}
-        return is_inline_source(name) or name.removesuffix(" [input]") in sent
+    def _check_links(self, workflow: Workflow) -> None:
+        """Refuse a workflow with broken links, together with whatever else is wrong with it."""
+        self._link_findings = broken_links(workflow, self._defs)
+        if not self._link_findings or self._request.validate_only:
+            return
+        broken = {(finding["node_id"], finding["input"]) for finding in self._link_findings}
+        for finding in self._check_all(workflow).findings:
+            if (finding["node_id"], finding["input"]) not in broken:
+                self._link_findings.append(finding)
+        raise refusal(self._link_findings)
 
-    def _placed(self, values: Mapping[str, Any], roles: Roles, declared: Mapping[str, Declared]) -> dict[str, Any]:
-        """The values without those that came in another dialect's words and have no place in this graph."""
-        lost = {name for name in self._said.keys() & values.keys() if not has_place(roles, name, declared)}
-        self._warnings += [f"{self._said[name]} is ignored: this graph has no {name}" for name in sorted(lost)]
-        return {name: value for name, value in values.items() if name not in lost}
+    def _with_switches(self, workflow: Workflow) -> tuple[Workflow, Roles]:
+        """Set the switches that the request sets, since they decide which nodes take the other values."""
+        roles = find_roles(workflow, self._defs, self._check)
+        values = {name: entry.default for name, entry in self._declared.items()} | self._request.parameters
+        choices = {name: value for name, value in values.items() if isinstance(value, bool)}
+        if not choices:
+            return workflow, roles
+        workflow = fill(workflow, roles, self._defs, choices, self._declared, self._check)
+        return workflow, find_roles(workflow, self._defs, self._check)
 
-    def _named_images(self, workflow: Workflow) -> Workflow:
-        """Take in the files that a custom graph names, and let it name the stored ones."""
-        keys = {f"images.{index}.image": one for index, one in enumerate(self._request.images)}
-        self._files.add_any({key: one.image for key, one in keys.items()})
-        stored = {one.name: self._files.names[key] for key, one in keys.items()}
-        workflow, used = name_stored(workflow, self._defs, stored)
-        self._warnings += [f"images: no node names '{brief(name)}'" for name in stored if name not in used]
-        return workflow
+    def _client_values(self) -> tuple[dict[str, Any], list[LoraSpec]]:
+        """Read the request's parameters, except the seed, and the LoRAs that its prompts name."""
+        values: dict[str, Any] = {}
+        for name in Parameters.model_fields:
+            value = getattr(self._request, name)
+            if value is not None and name != "seed":
+                values[name] = value
+        tagged: list[LoraSpec] = []
+        for name in PROMPTS:
+            if name in values:
+                values[name], tags = parse_tags(values[name])
+                tagged += tags
+        return values, tagged
 
-    def _warn_of_others(
-        self, before: Workflow, workflow: Workflow, roles: Roles, values: Mapping[str, Any]
-    ) -> None:
-        """Warn where a value went to some nodes of a graph and not to others, or changed more than itself."""
-        is_drawn = self._request.seed in (None, -1)
-        names = [name for name in values if not (name == "seed" and is_drawn)]
-        self._warn_of_left(roles, set(names))
-        self._warnings += changes_beside(before, workflow, roles, {name: values[name] for name in names})
-
-    def _warn_of_left(self, roles: Roles, names: Set[str]) -> None:
-        """Warn where a value went to some of several places and the others stay as they are."""
-        for name in sorted(names & roles.left.keys() & roles.places.keys()):
-            left = roles.left[name]
-            others = ", ".join(f"{one.place} ({brief(one.title)})" for one in left[:MAX_NAMED])
-            others += f" and {len(left) - MAX_NAMED} more" if len(left) > MAX_NAMED else ""
-            self._warnings.append(
-                f"{name} went to {roles.places[name][0]} only; {others} stay as they are: overrides reach them, "
-                f"or the title '{name}' on the node that is meant"
-            )
-
-    def _pictures(self, roles: Roles) -> dict[str, str]:
-        """Take in all pictures; where the graph takes its mask from the image's alpha, image and mask as one."""
-        request = self._request
-        sent = {"image": request.image, "mask": request.mask}
-        sent |= {f"controlnets.{i}.image": asked.image for i, asked in enumerate(request.controlnets)}
-        merged = bool(request.image and request.mask and roles.alpha_masks and "mask" not in roles.places)
-        self._files.add_pictures({key: value for key, value in sent.items() if value is not None}, merged=merged)
-        wanted = ["image"] if merged else ["image", "mask"]
-        return {key: self._files.names[key] for key in wanted if key in self._files.names}
-
-    def _take_in_place(self, workflow: Workflow, roles: Roles) -> Workflow:
-        """Take in what stands in the graph itself, as a URL or data URI in place of a file's name."""
-        editor = Editor(workflow)
-        places = {f"node {place}": place for place in file_places(workflow, self._defs, roles.outputs)}
-        found = {key: workflow[place.node_id]["inputs"][place.name] for key, place in places.items()}
-        sent = {key: value for key, value in found.items() if is_inline_source(value)}
-        self._files.add_any(sent)
-        for key in sent:
-            editor.set(places[key], self._files.names[key])
-        return editor.workflow
-
-    def _stand_in_checkpoint(
-        self, template: Template, workflow: Workflow, roles: Roles, values: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Another checkpoint where a template's own is not installed, and the size that is native to it."""
-        declared = template.params.parameters.get("checkpoint")
-        places = [Input(declared.node, declared.input)] if declared else roles.places.get("checkpoint", ())
-        loader = next((workflow[place.node_id] for place in places if place.name == "ckpt_name"), None)
-        if loader is None:
+    def _checkpoint_values(self, workflow: Workflow, roles: Roles, values: Mapping[str, Any]) -> dict[str, Any]:
+        if self._template is None:
             return {}
-        installed = [str(choice) for choice in self._defs[loader["class_type"]].inputs["ckpt_name"].choices or ()]
-        own = str(loader["inputs"]["ckpt_name"])
-        wanted = values.get("checkpoint")
-        is_coming = self._on_demand and not self._sd_model and self._is_needed("checkpoints", own)
-        if wanted is None and (own in installed or is_coming):
-            return {}
-        if wanted is not None:
-            chosen = find_checkpoint(str(wanted), installed)
-        elif self._sd_model:
-            chosen = find_checkpoint(self._sd_model, installed)
-        elif len(candidates := real_files(installed)) == 1:
-            chosen = candidates[0]
-            self._warn_of_stand_in(own, chosen)
-        else:
-            try:
-                chosen = match(own, installed, "checkpoint")
-            except ModelNotFound:
-                return {}  # the check says so, together with whatever else is missing
-        family = self._identify("checkpoints", chosen).family
-        native = {} if family is None or chosen == own else {"width": family.width, "height": family.height}
-        size = {} if "width" in values or "height" in values else native
-        return {"checkpoint": chosen, **{key: value for key, value in size.items() if key in roles.places}}
+        choice = CheckpointChoice(self._context, self._defs, workflow, roles)
+        chosen = choice.values(self._template, values)
+        self._stand_in = choice.stand_in
+        return chosen
 
-    def _warn_of_stand_in(self, own: str, chosen: str) -> None:
-        """Say that another checkpoint stands in; once, since it is the same for every job of this worker."""
-        if (own, chosen) not in _STAND_INS_TOLD:
-            _STAND_INS_TOLD.add((own, chosen))
-            self._warnings.append(f"checkpoint {own} is not installed; {chosen}, the only one there is, stood in")
+    def _seed_values(self, workflow: Workflow, roles: Roles, own_seed: Any) -> dict[str, int]:
+        """Choose the seed: the client's, or a drawn one. A custom workflow keeps its own.
 
-    def _is_needed(self, folder: str, file: str) -> bool:
-        """Whether the template's params or models.txt say where a file comes from."""
-        own = () if self._template is None else self._template.params.needs
-        return any((need.folder, need.file) == (folder, file) and need.url for need in (*own, *self._listed))
-
-    def _seed(self, workflow: Workflow, roles: Roles, present: Any) -> dict[str, int]:
-        """The seed to fill in: the client's, or a drawn one; a custom graph keeps its own.
-
-        One is drawn where the client asks for it by -1, for a template, and for a graph that holds -1, nothing or
-        a placeholder. Any other text stays, so that the check names it.
+        One is drawn if the client sends -1, for a template, and for a workflow that holds -1,
+        nothing or a placeholder. Any other text stays, so that the check names it.
         """
         seed = self._request.seed
         if seed is not None and seed != -1:
             return {"seed": seed}
-        own = number(present)
-        is_number = own is not None and own >= 0
-        is_wrong = own is None and isinstance(present, str) and not SEED_PLACEHOLDER.search(present)
-        is_kept = self._template is None and seed is None and (is_number or is_wrong)
+        is_kept = self._template is None and seed is None and _keeps_seed(own_seed)
         if is_kept or "seed" not in roles.places:
             return {}
         limit = describe(workflow, roles, self._defs)["seed"].get("maximum", SEED_LIMIT)
         # Not a secret: a number to make the same picture again with.
         return {"seed": random.randrange(max(1, min(SEED_LIMIT, int(limit) + 1)))}  # noqa: S311
 
-    def _splice(self, workflow: Workflow, roles: Roles, loras: list[LoraSpec]) -> Workflow:
-        request, defs = self._request, self._defs
-        before = set(workflow)
-        bases = self._bases(workflow, roles) if loras or request.controlnets else {}
-        try:
-            workflow = splice_loras(workflow, roles, defs, loras, fits=self._fits(bases, "loras"))
-            if request.clip_skip is not None:
-                workflow = splice_clip_skip(workflow, defs, request.clip_skip)
-            workflow = splice_controlnets(
-                workflow,
-                roles,
-                defs,
-                [self._controlnet(i, asked) for i, asked in enumerate(request.controlnets)],
-                fits=self._fits(bases, "controlnet"),
-                is_union=lambda file: self._glance("controlnet", file).union,
-                # ComfyUI ignores a VAE that a ControlNet does not need.
-                needs_vae=any(family is None or family.controlnet_vae for family in bases.values()),
+    def _filled(self, workflow: Workflow, roles: Roles, values: Mapping[str, Any]) -> Workflow:
+        """Fill in all values; overrides count more than values."""
+        declared = self._declared
+        defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
+        values = {**defaults, **self._with_inputs(values, roles), **self._request.parameters}
+        filled = fill(workflow, roles, self._defs, values, declared, self._check)
+        if self._template is None:
+            self._warn_of_changes(workflow, filled, roles, values)
+        else:
+            self._warn_of_unfilled(roles, {"checkpoint", "image"} & values.keys() - declared.keys())
+        filled = apply_overrides(filled, self._defs, self._request.overrides)
+        self._check()
+        return with_plain_links(filled)
+
+    def _with_inputs(self, values: Mapping[str, Any], roles: Roles) -> dict[str, Any]:
+        """Leave out, with a warning, values of another dialect that have no input here."""
+        kept: dict[str, Any] = {}
+        lost = []
+        for name, value in values.items():
+            if name in self._context.job.client_words and not has_place(roles, name, self._declared):
+                lost.append(name)
+            else:
+                kept[name] = value
+        for name in sorted(lost):
+            client_word = self._context.job.client_words[name]
+            self._warnings.append(f"{client_word} is ignored: this graph has no {name}")
+        return kept
+
+    def _warn_of_changes(
+        self, unfilled: Workflow, filled: Workflow, roles: Roles, values: Mapping[str, Any]
+    ) -> None:
+        """Warn where a value reached only some nodes of a workflow, or changed other inputs too."""
+        chosen = dict(values)
+        if self._request.seed in (None, -1):  # nobody chose it
+            chosen.pop("seed", None)
+        self._warn_of_unfilled(roles, chosen.keys())
+        self._warnings += changes_beside(unfilled, filled, roles, chosen)
+
+    def _warn_of_unfilled(self, roles: Roles, names: Set[str]) -> None:
+        """Warn where a value went to some of several inputs and the others stay as they are."""
+        for name in sorted(names & roles.left.keys() & roles.places.keys()):
+            left = roles.left[name]
+            others = ", ".join(f"{other.place} ({brief(other.title)})" for other in left[:MAX_NAMED])
+            if len(left) > MAX_NAMED:
+                others += f" and {len(left) - MAX_NAMED} more"
+            self._warnings.append(
+                f"{name} went to {roles.places[name][0]} only; {others} stay as they are: "
+                f"overrides reach them, or the title '{name}' on the node that is meant"
             )
-        except ModelMismatch as error:
-            raise self._explained(error, bases) from error
-        self._warn_of_unknown(workflow, before, bases)
+
+    def _with_files(self, workflow: Workflow, roles: Roles) -> Workflow:
+        """Take in the files that the workflow itself names or holds."""
+        workflow, warnings = take_named_images(self._files, self._request, workflow, self._defs)
+        self._warnings += warnings
+        workflow = take_inline_files(self._files, workflow, self._defs, roles)
+        self._check()
         return workflow
 
-    def _controlnet(self, index: int, asked: ControlNet) -> ControlNetSpec:
-        image = self._files.names[f"controlnets.{index}.image"]
-        return ControlNetSpec(image=image, **asked.model_dump(exclude={"image"}))
+    def _spliced(self, workflow: Workflow, roles: Roles, tagged: list[LoraSpec]) -> Workflow:
+        splicer = Splicer(self._context.comfyui, self._defs, self._request, roles)
+        workflow = splicer.splice(workflow, tagged, self._files.names)
+        self._warnings += splicer.warnings
+        self._check()
+        return workflow
 
-    def _bases(self, workflow: Workflow, roles: Roles) -> dict[str, Family | None]:
-        """By the node where a sampler's model begins, the family of that model; None where it is not known."""
-        bases: dict[str, Family | None] = {}
-        for loader in loader_files(workflow, roles, self._defs):
-            bases[loader.root] = bases.get(loader.root) or self._identify(loader.folder, loader.name).family
-        return bases
+    def _check_all(self, workflow: Workflow) -> Checked:
+        """Find what ComfyUI and this worker would refuse."""
+        return check(workflow, self._defs, self._sources, self._context.comfyui.validate)
 
-    def _fits(self, bases: Mapping[str, Family | None], folder: str) -> Fits:
-        """Whether a file of a folder fits the model that begins at a node; None where that is not known."""
-        return lambda root, file: compatible(bases.get(root), self._glance(folder, file).family)
-
-    def _explained(self, error: ModelMismatch, bases: Mapping[str, Family | None]) -> ModelMismatch:
-        """The same refusal with the families in it."""
-        file = str(error.details[0]["file"])
-        addon = self._glance("loras", file).family or self._glance("controlnet", file).family
-        base = " and ".join(sorted({family.title for family in bases.values() if family is not None}))
-        if addon is None or not base:
-            return error
-        return ModelMismatch(
-            f"{file} is made for {addon.title}, and the graph's model is {base}; name one that is made for {base}",
-            [{"file": file, "family": addon.name, "base": base}],
+    def _checked(self, workflow: Workflow, roles: Roles, parameters: dict[str, Any], seed: float | None) -> Plan:
+        """Check the workflow after the last edit: only now it is what ComfyUI will see."""
+        check_paths(workflow, self._defs, roles.outputs, set(self._files.names.values()))
+        max_batch_size = self._context.rules.max_batch_size
+        if max_batch_size is not None:
+            check_batch_size(workflow, self._defs, max_batch_size, self._check)
+        self._check()
+        checked = self._check_all(workflow)
+        self._check()
+        return Plan(
+            workflow=workflow,
+            name="custom" if self._template is None else self._template.name,
+            seed=seed if isinstance(seed, int) else None,
+            parameters=parameters,
+            warnings=[*self._warnings, *checked.warnings],
+            roles=roles,
+            needs=model_files(workflow, self._defs, self._sources),
+            findings=checked.findings,
+            seeds=seeds_of_outputs(workflow, roles),
+            stand_in=self._stand_in,
         )
 
-    def _warn_of_unknown(self, workflow: Workflow, before: set[str], bases: Mapping[str, Family | None]) -> None:
-        """Warn where it could not be told whether a file that was spliced in fits."""
-        for node_id in workflow.keys() - before:
-            inputs = workflow[node_id]["inputs"]
-            for name, folder in (("lora_name", "loras"), ("control_net_name", "controlnet")):
-                if name in inputs:
-                    family = self._identify(folder, inputs[name]).family
-                    if not any(compatible(base, family) for base in bases.values()):
-                        self._warnings.append(f"whether {inputs[name]} fits the graph's model could not be told")
 
-    def _identify(self, folder: str, name: str) -> ModelInfo:
-        """What a model file is.
-
-        Raises:
-            InvalidValue: it is broken.
-        """
-        path = self._installed.model_path(folder, name)
-        return ModelInfo("unknown") if path is None else identify(path)
-
-    def _glance(self, folder: str, name: str) -> ModelInfo:
-        """The same for one file of many, of which a broken one must not spoil the choice."""
-        try:
-            return self._identify(folder, name)
-        except InvalidValue:
-            return ModelInfo("unknown")
+def _keeps_seed(own_seed: Any) -> bool:
+    """Whether a custom workflow's own seed stays: a number, or a text that is not a placeholder."""
+    value = number(own_seed)
+    if value is not None:
+        return value >= 0
+    return isinstance(own_seed, str) and not SEED_PLACEHOLDER.search(own_seed)

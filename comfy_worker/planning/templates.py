@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from comfy_worker.errors import InvalidWorkflow, UnknownWorkflow, brief
+from comfy_worker.errors import InvalidInput, InvalidWorkflow, UnknownWorkflow, brief
 from comfy_worker.nearest import did_you_mean
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.convert.ui_format import is_editor_file
 from comfy_worker.workflow.graph import Need, Workflow, parse
 
-__all__ = ["Need", "Parameter", "Params", "Template", "Templates"]
+__all__ = ["Need", "Parameter", "Params", "Template", "Templates", "choose_template"]
 
 PARAMS = ".params.json"
 
@@ -112,6 +112,35 @@ class Templates:
                 if not path.name.endswith(PARAMS):
                     found.setdefault(path.stem, path)
         return found
+
+
+def choose_template(request: JobInput, templates: Templates) -> Template | None:
+    """Load the template that a request names or means; None for a custom workflow.
+
+    Raises:
+        UnknownWorkflow: no template has that name.
+        InvalidInput: the request lacks what the template requires.
+    """
+    if isinstance(request.workflow, dict):
+        return None
+    name = _default_name(request) if request.workflow is None else request.workflow
+    template = templates.load(name)
+    values = {key: getattr(request, key) for key in JobInput.model_fields}
+    values = {**request.parameters, **values}
+    missing = [key for key in template.params.required if values.get(key) in (None, ())]
+    if missing:
+        raise InvalidInput(
+            f"workflow '{template.name}' needs {' and '.join(missing)}, which the input lacks",
+            [{"key": key, "problem": "missing"} for key in missing],
+        )
+    return template
+
+
+def _default_name(request: JobInput) -> str:
+    """Name the template for a request that names none."""
+    if request.image is None:
+        return "txt2img"
+    return "img2img" if request.mask is None else "inpaint"
 
 
 def _check(params: Params, workflow: Workflow, file: str) -> None:

@@ -24,9 +24,12 @@ from comfy_worker.request.graph_wrappers import unwrap_input
 from comfy_worker.request.schema import JobInput
 from comfy_worker.response_formats import ResponseFormat
 
-__all__ = ["API_NAMES", "KNOWN_WORDS", "TranslatedInput", "translate"]
+__all__ = ["API_NAMES", "KNOWN_WORDS", "OPTIONS_CALLS", "TranslatedInput", "translate"]
 
-API_NAMES = ("txt2img", "img2img", "getModels", "getOptions", "setOptions")
+OPTIONS_CALLS = ("getModels", "getOptions", "setOptions")
+"""The calls of A1111's API that make no picture."""
+
+API_NAMES = ("txt2img", "img2img", *OPTIONS_CALLS)
 
 KNOWN_WORDS = (*words.RENAMED, *words.STRUCTURED, *words.HIRES, *words.IGNORED, *words.NO_EFFECT)
 """The words of other workers; only a few of them are keys of our own input too."""

@@ -33,8 +33,9 @@ def parse_s3_config(s3_config: object) -> Bucket:
     missing = [key for key in REQUIRED if not isinstance(config.get(key), str) or not config[key]]
     bucket_name = config.get("bucketName", "")
     if missing or not isinstance(bucket_name, str):
+        keys = ", ".join(REQUIRED)
         raise InvalidValue(
-            f"s3Config must be an object with {', '.join(REQUIRED)} and bucketName; each value must be text",
+            f"s3Config must be an object with {keys} and bucketName, all of them text",
             [{"key": f"s3Config.{key}", "problem": "is missing"} for key in missing],
         )
     malformed = [key for key in CREDENTIALS if not CREDENTIAL.fullmatch(config[key])]

@@ -70,7 +70,7 @@ NUMBERS = ("a whole number", "a number")
 def _graph_or_name(value: object, info: ValidationInfo) -> object:
     """Read a graph that arrives as JSON text, or as a body for ComfyUI's ``/prompt``.
 
-    A picture stays as it is; :mod:`comfy_worker.planning.embedded_workflow` reads its workflow.
+    A picture stays as it is; :mod:`comfy_worker.request.embedded_workflow` reads its workflow.
     """
     if isinstance(value, str) and looks_like_json(value):
         value = _graph_in_text(value, (info.context or {}).get("check"))

@@ -1,1 +1,1 @@
-"""Finds the outputs of a job, encodes them and delivers them, in the shape that the client asked for."""
+"""Finds, encodes and delivers the outputs of a job, in the shape that its client asked for."""

@@ -138,7 +138,8 @@ class Delivery:
                 too_large = f"the result takes {_mb(size)} and RunPod takes {_mb(room + ENVELOPE)}"
         size = as_base64.size(json_of)
         if self._streaming and size <= remaining:
-            self.warnings.append(f"{too_large} of a stream's value; so only the job's status contains it")
+            warning = f"{too_large} of a stream's value; so only the job's status contains it"
+            self.warnings.append(warning)
             return as_base64.media()
         largest = sorted(files, key=lambda file: file.size, reverse=True)[:LISTED]
         sizes = [{"filename": file.filename, "size_mb": file.size / MB} for file in largest]
@@ -147,8 +148,8 @@ class Delivery:
             raise DeliveryFailed(f"{failure.sentence}; {too_large}", [*failure.details, *sizes])
         total = {"size_mb": size / MB, "limit_mb": (room + ENVELOPE) / MB, "files": len(files)}
         raise ResultTooLarge(
-            f"{too_large}; configure storage (BUCKET_ENDPOINT_URL), allow output.shrink, or ask for "
-            "smaller or fewer files",
+            f"{too_large}; configure storage (BUCKET_ENDPOINT_URL), allow output.shrink, "
+            "or ask for smaller or fewer files",
             [total, *sizes],
         )
 
@@ -169,7 +170,11 @@ class Delivery:
         if reasons:
             self.warnings.append(f"{' and '.join(reasons)}; so {description}")
 
-    def deliver_partial(self, files: Sequence[EncodedFile], seed: int | None) -> MediaByCategory | None:
+    def deliver_partial(
+        self,
+        files: Sequence[EncodedFile],
+        seed: int | None,
+    ) -> MediaByCategory | None:
         """Deliver the files of one node before the job is over.
 
         Returns:

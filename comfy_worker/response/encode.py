@@ -180,7 +180,7 @@ def _as_saved(task: ImageTask, file: OutputFile, output: Output) -> EncodedFile:
         if output.format and mime_type != f"image/{output.format}":
             warnings.append(f"{file.path.name} is {mime_type}, as node {file.node_id} saved it")
     if not output.metadata:
-        warnings.append(f"{file.path.name} may contain its workflow, as node {file.node_id} saved it")
+        warnings.append(f"{file.path.name} may contain its workflow: node {file.node_id} saved it")
     return EncodedFile(
         filename=file.path.name,
         mime_type=mime_type,

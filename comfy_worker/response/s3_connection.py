@@ -160,7 +160,14 @@ class _WatchedConnection:
         self._watched = self.watch.add(self, sock)
         return sock
 
-    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+    def request(
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        headers: Any = None,
+        **options: Any,
+    ) -> None:
         # With "Expect" botocore waits for an interim answer, and reads one that is cut short for
         # ever.
         kept = {key: value for key, value in (headers or {}).items() if key.lower() != "expect"}

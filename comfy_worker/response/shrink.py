@@ -16,7 +16,11 @@ __all__ = ["base64_size", "shrink_steps"]
 STEPS = ((90, 1.0), (75, 1.0), (60, 1.0), (60, 0.75), (60, 0.5), (60, 0.25))
 
 
-def shrink_steps(files: Sequence[EncodedFile], limit: int, stop: Stop) -> Iterator[tuple[str, list[EncodedFile]]]:
+def shrink_steps(
+    files: Sequence[EncodedFile],
+    limit: int,
+    stop: Stop,
+) -> Iterator[tuple[str, list[EncodedFile]]]:
     """Yield the files again and again, each time smaller. Only still pictures are changed.
 
     Args:

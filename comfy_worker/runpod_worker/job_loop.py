@@ -1,8 +1,8 @@
-"""Takes jobs, runs them, posts their results: the SDK's ``JobScaler``, woken by events instead of a clock.
+"""Takes jobs, runs them and posts their results: the SDK's ``JobScaler``, driven by events.
 
-The SDK's own loop sleeps a second whenever its slots are full and looks every tenth of a second for what to do, so
-that a job of 50 ms costs a second. Here a task waits for RunPod's answer, a job's task starts when it arrives, and
-the next job is asked for when the GPU is about to be free.
+The SDK's own loop sleeps a second whenever its slots are full and looks every tenth of a second for
+what to do, so that a job of 50 ms costs a second. Here a task waits for RunPod's answer, a job's
+task starts when it arrives, and the next job is asked for when the GPU is about to be free.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from runpod.http_client import AsyncClientSession, TooManyRequests
 from runpod.serverless.modules import rp_job, rp_logger, rp_scale
 
 from comfy_worker import logs
-from comfy_worker.error_response import tell_failure
+from comfy_worker.error_response import error_response
 from comfy_worker.errors import WorkerError
 from comfy_worker.outgoing import to_json_bytes
 from comfy_worker.response.deliver import result_limit
 from comfy_worker.runpod_worker.entries import USABLE_ID
-from comfy_worker.runpod_worker.job_threads import Job, JobThreads
+from comfy_worker.runpod_worker.job_threads import Envelope, JobThreads
 from comfy_worker.runpod_worker.pauses import limited
 from comfy_worker.runpod_worker.results import ResultPoster, envelope, with_stop_pod, within_limit
 from comfy_worker.runpod_worker.shutdown import GracefulShutdown
@@ -51,7 +51,8 @@ class LoopOptions:
     Attributes:
         threads: run the jobs.
         slots: how many jobs may hold the GPU's queue at once.
-        threads_count: how many jobs may be worked on at once, those included whose files are being encoded.
+        threads_count: how many jobs may be worked on at once, those included whose files are being
+            encoded.
         streaming: whether each job is a stream of its updates and its result.
         one_job: whether RunPod replaces the worker after each job.
         limit_mb: how large a result may be, where the settings say so.
@@ -66,7 +67,7 @@ class LoopOptions:
 
 
 class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
-    """The SDK's scaler with a loop of our own; what it shares with the SDK is what its ``start`` needs.
+    """The SDK's scaler with a loop of our own. The SDK calls only its ``start``.
 
     Args:
         config: the SDK's.
@@ -85,7 +86,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Work until the worker must end; jobs that are here then are done and answered first."""
+        """Work until the worker must end; the jobs that it has are finished and answered first."""
         GracefulShutdown(self.kill_worker).install()
         async with AsyncClientSession() as session:
             self._poster = ResultPoster(session)
@@ -97,7 +98,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
                 await stops
 
     def kill_worker(self) -> None:
-        """Take no further job, and end when those that are here are answered."""
+        """Take no further job, and end when all jobs are answered."""
         super().kill_worker()
         self._changed.set()
 
@@ -105,7 +106,8 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
         """Take jobs while the worker lives; each starts at once."""
         taker = JobTaker(session, self.jobs_fetcher, self._shutdown_event)
         while (count := await self._free_slots()) > 0:
-            # A job may be handed out until this returns, also after the signal to end; it would be lost unread.
+            # A job may be handed out until this returns, also after the signal to end; it would be
+            # lost unread.
             self._is_taking = True
             batch = await taker.take(count, set(self.jobs_tasks))
             self._is_taking = False
@@ -145,7 +147,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
                 pause_s = STOP_PAUSE_S
             await asyncio.sleep(pause_s)
 
-    async def handle_job(self, session: Any, job: Job) -> None:  # noqa: ARG002 - likewise
+    async def handle_job(self, session: Any, job: Envelope) -> None:  # noqa: ARG002 - likewise
         """Run one job and post its result."""
         with logs.bound(job_id=job["id"]), _batch(job):
             log.info("took a job", extra={"action": "job.taken"})
@@ -154,12 +156,12 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
                 body = await self._answer(job, updates)
             except Exception as error:  # the outermost place of this task: the client gets an answer
                 updates.cancel()
-                body = to_json_bytes(envelope(tell_failure(error)))
+                body = to_json_bytes(envelope(error_response(error)))
             finally:
                 self._leave_thread(job["id"])
             await self._post(job["id"], body)
 
-    async def _answer(self, job: Job, updates: JobUpdates) -> bytes:
+    async def _answer(self, job: Envelope, updates: JobUpdates) -> bytes:
         """Run a job; the body that answers it."""
         job_id = job["id"]
         on_release = partial(self._release, job_id)
@@ -169,7 +171,8 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
         except asyncio.CancelledError:
             updates.cancel()
             raise
-        # Before its slot is free: what is taken from now on would be taken by a worker that is to go.
+        # Before its slot is free: what is taken from now on would be taken by a worker that is to
+        # go.
         self._wants_refresh |= isinstance(answer, dict) and bool(answer.get("refresh_worker"))
         self._leave_thread(job_id)
         posted = envelope(answer)
@@ -184,7 +187,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
     async def _refuse(self, job_id: str, error: WorkerError) -> None:
         """Answer an entry that is not a job."""
         with logs.bound(job_id=job_id):
-            await self._post(job_id, to_json_bytes(envelope(tell_failure(error))))
+            await self._post(job_id, to_json_bytes(envelope(error_response(error))))
 
     async def _post(self, job_id: str, body: bytes) -> None:
         """Post a job's end; the last job that is here takes the wish for a fresh worker along."""
@@ -242,7 +245,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
 
 
 @contextmanager
-def _batch(job: Job) -> Iterator[None]:
+def _batch(job: Envelope) -> Iterator[None]:
     """Have the SDK's log name the job's batch, as the SDK does."""
     batch_id = job.get("batchId")
     is_usable = isinstance(batch_id, str) and USABLE_ID.fullmatch(batch_id)

@@ -12,9 +12,9 @@ from typing import Any
 
 from comfy_worker.runner import JobRunner
 
-__all__ = ["Job", "JobThreads", "Update"]
+__all__ = ["Envelope", "JobThreads", "Update"]
 
-Job = dict[str, Any]
+Envelope = dict[str, Any]
 Update = dict[str, Any]
 
 CANCEL_WAIT_S = 30.0
@@ -34,14 +34,14 @@ class JobThreads:
 
     @asynccontextmanager
     async def running(
-        self, job: Job, on_update: Callable[[Update], None], on_release: Callable[[], None] = lambda: None
+        self, job: Envelope, on_update: Callable[[Update], None], on_release: Callable[[], None] = lambda: None
     ) -> AsyncIterator[asyncio.Future[Any]]:
-        """Start a job in a thread. Leaving the block early cancels the job and waits until it has stopped.
+        """Start a job in a thread. Leaving the block cancels the job and waits for its end.
 
         Args:
             job: RunPod's.
             on_update: gets the job's updates, in the event loop.
-            on_release: called in the event loop once the job hinders no other on the GPU.
+            on_release: called in the event loop when the next job is wanted.
 
         Yields:
             A future of its result.

@@ -1,4 +1,4 @@
-"""Posts results to RunPod until it has them: a result that is lost costs the whole job."""
+"""Posts results until RunPod accepts them: a lost result means a lost job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import ClientError, ClientTimeout
 from runpod.serverless.modules import rp_http
 
-from comfy_worker.error_response import tell_failure
+from comfy_worker.error_response import error_response
 from comfy_worker.errors import DeliveryFailed, ResultTooLarge, WorkerError
 from comfy_worker.outgoing import to_json_bytes
 from comfy_worker.response.deliver import LESS_TEXT, MB
@@ -95,7 +95,7 @@ def with_stop_pod(body: bytes) -> bytes:
 
 
 def _error_body(error: WorkerError) -> bytes:
-    return to_json_bytes(envelope(tell_failure(error)))
+    return to_json_bytes(envelope(error_response(error)))
 
 
 class ResultPoster:
@@ -113,7 +113,8 @@ class ResultPoster:
 
         Args:
             job_id: RunPod's.
-            body: JSON in UTF-8. Where RunPod says that it will not take it, a short error is posted in its place.
+            body: JSON in UTF-8. Where RunPod says that it will not take it, a short error is posted
+                in its place.
             is_stream: whether values of the job were streamed before.
 
         Returns:
@@ -136,7 +137,7 @@ class ResultPoster:
         return status is not None and status not in FINAL_STATUSES
 
     async def _insist(self, job_id: str, body: bytes, is_stream: bool) -> int | None:
-        """Try until RunPod took it or refused it for good; the status of its last answer, or None."""
+        """Try until RunPod takes it or refuses it for good; returns the last status, or None."""
         url = rp_http.JOB_DONE_URL.replace("$ID", job_id) + f"&isStream={str(is_stream).lower()}"
         timeout_s = TRY_S + len(body) / SLOWEST_BYTES_PER_S
         began = time.monotonic()

@@ -19,9 +19,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class GracefulShutdown:
-    """Has the event loop hear of SIGTERM and SIGINT.
+    """Passes SIGTERM and SIGINT to the event loop.
 
-    asyncio's own handler only writes a byte into a pipe, so no lock is taken where a signal interrupts.
+    asyncio's own handler only writes a byte into a pipe, so no lock is taken where a signal
+    interrupts.
 
     Args:
         stop: called in the event loop at the first signal.
@@ -29,24 +30,24 @@ class GracefulShutdown:
 
     def __init__(self, stop: Callable[[], None]) -> None:
         self._stop = stop
-        self._is_asked = False
+        self._is_stopping = False
 
     def install(self) -> None:
-        """Take the signals over from whoever had them; belongs into the running event loop."""
+        """Take over the signals; must be called in the running event loop."""
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
 
     def _on_signal(self, number: int) -> None:
-        if self._is_asked:
+        if self._is_stopping:
             exit_now(128 + number)
-        self._is_asked = True
+        self._is_stopping = True
         log.info("finishing the jobs that run", extra={"action": "worker.leaving"})
         self._stop()
 
 
 def exit_now(status: int) -> NoReturn:
-    """End this process and wait for no thread: an upload that was given up may wait a minute for its storage."""
+    """End this process without waiting for threads: an abandoned upload may wait a minute."""
     for child in multiprocessing.active_children():
         child.kill()
     sys.stdout.flush()

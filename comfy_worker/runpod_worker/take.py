@@ -1,4 +1,4 @@
-"""Asks RunPod for jobs, by the SDK's own ``get_job``, and reads the answer whatever it is."""
+"""Asks RunPod for jobs through the SDK's own ``get_job``, and reads any answer."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ GetJob = Callable[[Any, int], Coroutine[Any, Any, Any]]
 POLL_TIMEOUT_S = 90.0  # as the SDK's
 TOO_MANY_PAUSE_S = 5.0  # as the SDK's
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-# RunPod holds a request until there is a job; one answered sooner must not be repeated without a pause.
+# RunPod holds a request until there is a job; one answered sooner must not be repeated without a
+# pause.
 HELD_S = 0.5
 
 
 class _Answer:
-    """RunPod's answer to a request for jobs; ``json`` never fails, so that no job in it is lost unheard.
+    """RunPod's answer to a request for jobs. ``json`` never fails, so that no job is lost.
 
     Args:
         answer: aiohttp's, which has everything else.
@@ -42,7 +43,7 @@ class _Answer:
         return getattr(self._answer, name)
 
     async def json(self) -> list[Any]:
-        """The entries; the SDK hands a list on as it is, and drops a single job that has no input."""
+        """Return the entries as a list: the SDK would drop a single job that has no input."""
         body = await self._answer.read()
         try:
             value = parse(body)
@@ -105,7 +106,7 @@ class JobTaker:
         except TooManyRequests:
             await pause(self._ending, TOO_MANY_PAUSE_S)
             return Batch()
-        except Exception as error:  # the outermost place of taking: whatever it is, the worker goes on
+        except Exception as error:  # outermost: the worker must keep asking for jobs
             self._failures += 1
             pause_s = min(FIRST_PAUSE_S * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
             reason = f"{type(error).__name__}: {error}"

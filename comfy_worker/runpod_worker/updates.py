@@ -1,7 +1,8 @@
-"""Posts what a job has to say before its end: its progress, or the values of its stream.
+"""Posts a job's updates before its end: its progress, or the values of its stream.
 
-An update is worth little once the next one is there. So at most one is on its way, newer progress takes the place
-of older, and what RunPod refuses is dropped. The result waits for none of it longer than a moment.
+An update is worth little once there is a newer one. So at most one update is being posted, newer
+progress replaces older progress, and an update that RunPod refuses is dropped. The result waits only
+a moment for updates.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ Update = dict[str, Any]
 
 TRY_S = 5.0
 LAST_MOMENT_S = 0.5
-# A stream's last values are what a client waits for that reads nothing else.
+# A client that reads only the stream waits for its last values.
 STREAM_END_S = 5.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-# Files that wait to be streamed; the result holds them again.
+# How many updates may wait to be posted; the result repeats the files among them.
 MOST_WAITING = 8
-# What of the list of all values may be progress, in bytes.
+# How many bytes of the list of all values may be progress.
 PROGRESS_SHARE = 500_000
 
 
@@ -47,7 +48,7 @@ class JobUpdates:
         self._job_id = job_id
         self._streaming = streaming
         self._waiting: list[Update] = []
-        self._news = asyncio.Event()
+        self._has_news = asyncio.Event()
         self._over = asyncio.Event()
         self._progress_bytes = 0
         self._task: asyncio.Task[None] | None = None
@@ -58,12 +59,12 @@ class JobUpdates:
         if "percent" in update:
             self._waiting = [item for item in self._waiting if "percent" not in item]
         self._waiting = [*self._waiting, update][-MOST_WAITING:]
-        self._news.set()
+        self._has_news.set()
         if self._task is None:
             self._task = asyncio.create_task(self._post_all())
 
     async def finish(self, last: Any = None) -> None:
-        """End the updates; a stream's waiting files, and its last value, are posted if RunPod takes them now.
+        """End the updates. A stream posts its waiting values and the last one first.
 
         Args:
             last: the job's result where it is the last value of a stream.
@@ -72,18 +73,19 @@ class JobUpdates:
         if self._streaming and last is not None:
             self._waiting.append(last)
             self._task = self._task or asyncio.create_task(self._post_all())
-        self._news.set()
+        self._has_news.set()
         if self._task is not None:
             if not self._streaming:
                 self._waiting.clear()
             await asyncio.wait([self._task], timeout=STREAM_END_S if self._streaming else LAST_MOMENT_S)
-            # What RunPod was not handed any more is in the list of all values, which it gets with the result.
+            # What RunPod was not handed any more is in the list of all values, which it gets with
+            # the result.
             for update in self._waiting:
                 self._keep(update)
             self.cancel()
 
     def cancel(self) -> None:
-        """Give up what is on its way."""
+        """Stop posting."""
         if self._task is not None:
             self._task.cancel()
 
@@ -91,8 +93,8 @@ class JobUpdates:
         pause_s = FIRST_PAUSE_S
         while self._waiting or not self._over.is_set():
             if not self._waiting:
-                self._news.clear()
-                await self._news.wait()
+                self._has_news.clear()
+                await self._has_news.wait()
                 continue
             update = self._waiting.pop(0)
             self._keep(update)
@@ -113,7 +115,7 @@ class JobUpdates:
         return isinstance(outcome, int) and 200 <= outcome < 300
 
     def _keep(self, update: Any) -> None:
-        """Remember a value for the list of all; pictures of the sampler's state are not worth their size."""
+        """Remember a value for the list of all values, without the large preview images."""
         if isinstance(update, dict) and "percent" in update:
             update = {key: value for key, value in update.items() if key != "preview"}
             self._progress_bytes += len(to_json_bytes(update))

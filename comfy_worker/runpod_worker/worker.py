@@ -1,4 +1,4 @@
-"""Hands the job loop to the SDK, and runs it until the worker must end."""
+"""Gives the SDK our job loop, and runs it until the worker must end."""
 
 from __future__ import annotations
 

@@ -20,8 +20,10 @@ from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
 from comfy_worker.deadline import Stop
 from comfy_worker.inputs.files import InputFiles
-from comfy_worker.planning.planner import Plan, Planner, choose_template
-from comfy_worker.planning.templates import Templates
+from comfy_worker.job import Job
+from comfy_worker.planning.plan import Plan, PlanContext
+from comfy_worker.planning.planner import build_plan
+from comfy_worker.planning.templates import Templates, choose_template
 from comfy_worker.request.schema import JobInput
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.isolate import isolate_outputs
@@ -64,7 +66,7 @@ class RealComfyUI:
         request = JobInput.read(asked)
         template = choose_template(request, TEMPLATES)
         files = InputFiles(self.input_dir / uuid.uuid4().hex, Settings().input_limits)
-        return Planner(request, template, installed=self.running, sd_model="", files=files).plan()
+        return build_plan(PlanContext(Job("test", request), template, self.running, files))
 
     def texts(self, workflow: dict[str, Any]) -> dict[str, str]:
         """By output node, the text that a node shows."""

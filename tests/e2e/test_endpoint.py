@@ -114,6 +114,15 @@ from comfy_local.endpoint import serve
 sys.exit(serve(int(sys.argv[1]), 1, handler=Path(sys.argv[2])))
 """
 
+SERVE_QUIETLY = SERVE.replace(
+    "sys.exit(serve(int(sys.argv[1]), 1, handler=Path(sys.argv[2])))",
+    """
+from comfy_common.closed_pipe import quiet_on_closed_pipe
+
+sys.exit(quiet_on_closed_pipe(lambda: serve(int(sys.argv[1]), 1, handler=Path(sys.argv[2]))))
+""",
+)
+
 
 def wait_until(look: Callable[[], Any], timeout_s: float = 20) -> Any:
     deadline_s = time.monotonic() + timeout_s
@@ -367,12 +376,12 @@ def test_a_max_queue_size_that_makes_no_sense_is_told_at_start(handler: Path, gi
 @pytest.mark.parametrize(
     ("body", "named"),
     [
-        (b"{", "no JSON"),
+        (b"{", "not JSON"),
         (b'{"input": {"x": NaN}}', "NaN"),
-        (b"\xff", "no JSON"),
-        (b'{"input": {"prompt": "\\ud800"}}', "no JSON"),
-        (b'{"input": {"cfg": 1e400}}', "no JSON"),
-        (b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "no JSON"),
+        (b"\xff", "not JSON"),
+        (b'{"input": {"prompt": "\\ud800"}}', "not JSON"),
+        (b'{"input": {"cfg": 1e400}}', "not JSON"),
+        (b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not JSON"),
         (b"[]", "object"),
         (b'{"prompt": "x"}', '"input"'),
         (b'{"input": {}, "policy": {"ttl": "soon"}}', '"policy.ttl"'),
@@ -523,11 +532,14 @@ def test_a_handler_that_cannot_start_is_tried_again_ever_more_slowly(tmp_path: P
         assert len(starts.read_text()) == 2
 
 
-def test_a_missing_handler_and_a_missing_interpreter_are_told_at_start(handler: Path, tmp_path: Path) -> None:
+def test_a_missing_handler_or_interpreter_raises_at_start(
+    handler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(FileNotFoundError, match="no handler at"):
         LocalEndpoint(handler=tmp_path / "none.py").start()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
     with pytest.raises(FileNotFoundError, match="no-python"):
-        LocalEndpoint(handler=handler, python=str(tmp_path / "no-python")).start()
+        LocalEndpoint(handler=handler).start()
 
 
 @contextmanager
@@ -569,6 +581,27 @@ def test_serve_says_when_it_is_ready_and_ends_on_ctrl_c(handler: Path, tmp_path:
         served.send_signal(signal.SIGINT)
         assert served.wait(20) == 0
     assert_gone(processes, 1)
+
+
+def test_serve_ends_when_its_reader_ends(tmp_path: Path) -> None:
+    handler = write(tmp_path, "handler.py", HANDLER)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # As in `serve | head -1`: the reader takes one line and ends.
+    command = [sys.executable, "-c", SERVE_QUIETLY, str(port), str(handler)]
+    with (tmp_path / "err").open("wb") as err:
+        served = subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=err)
+    try:
+        assert served.stdout is not None
+        assert b"for development and tests" in served.stdout.readline()
+        served.stdout.close()
+        assert served.wait(60) == 141
+    finally:
+        served.kill()
+        served.wait()
+    commands = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    assert [command for command in commands if str(handler) in command] == []
+    assert "Traceback" not in (tmp_path / "err").read_text()
 
 
 def test_serve_on_a_taken_port_says_so_in_one_line(endpoint: LocalEndpoint, handler: Path, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any, get_args
 import pytest
 
 from comfy_worker.errors import NoOutput
+from comfy_worker.response.a1111_options import model_list, options_answer
 from comfy_worker.response.schema import Media, Result, Timings
-from comfy_worker.response.shapes import model_list, options_answer, shape
+from comfy_worker.response.shapes import shape
 from comfy_worker.response_formats import ResponseFormat
 
 

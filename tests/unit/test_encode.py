@@ -145,7 +145,7 @@ def test_files_of_other_nodes_stay_unchanged(tmp_path: Path) -> None:
     assert changed.content == path
     assert changed.warnings == (
         "own.png is image/png, as node 7 saved it",
-        "own.png may contain its workflow, as node 7 saved it",
+        "own.png may contain its workflow: node 7 saved it",
     )
     assert encode([file], Output(format="png"), TEXT)[0].warnings == ()
 

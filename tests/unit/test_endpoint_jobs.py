@@ -375,5 +375,5 @@ def test_an_unkindness_that_makes_no_sense_is_told(text: str) -> None:
 
 def test_a_habit_that_is_not_known_is_told() -> None:
     assert unkind_from(" ") is None
-    with pytest.raises(ValueError, match="'droop' is no habit"):
+    with pytest.raises(ValueError, match="'droop' is not a habit"):
         Unkind({"done": ["droop"]})

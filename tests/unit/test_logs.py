@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from comfy_worker import logs
-from comfy_worker.error_response import secrets_of, tell_failure
+from comfy_worker.error_response import error_response
 from comfy_worker.errors import (
     ExecutionFailed,
     InvalidInput,
@@ -18,6 +18,7 @@ from comfy_worker.errors import (
     OutOfMemory,
     WorkerError,
 )
+from comfy_worker.job import secrets_of
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +81,7 @@ def test_a_longer_key_hides_its_beginning_too() -> None:
 @pytest.mark.parametrize("key", ["NODE_NOT_INSTALLED", "x" * 9_000_000])
 def test_an_error_keeps_its_code_whatever_the_key(key: str) -> None:
     with logs.job_secrets(key):
-        answer = tell_failure(NodeNotInstalled("node 1 (NODE_NOT_INSTALLED) is missing"))
+        answer = error_response(NodeNotInstalled("node 1 (NODE_NOT_INSTALLED) is missing"))
     assert answer["error"].startswith("NODE_NOT_INSTALLED: node 1 (")
 
 
@@ -136,11 +137,11 @@ def test_no_text_moves_the_cursor() -> None:
 @pytest.mark.parametrize("error", [InvalidInput("a fox"), ExecutionFailed("node 1 said a fox")])
 def test_a_clients_words_are_not_logged(error: WorkerError, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "comfy_worker"):
-        assert "a fox" in tell_failure(error)["error"]
+        assert "a fox" in error_response(error)["error"]
     assert [record.getMessage() for record in caplog.records] == [error.code]
 
 
 def test_the_workers_own_words_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "comfy_worker"):
-        tell_failure(OutOfMemory("node 1 (KSampler) ran out of GPU memory"))
+        error_response(OutOfMemory("node 1 (KSampler) ran out of GPU memory"))
     assert caplog.messages == ["OUT_OF_MEMORY: node 1 (KSampler) ran out of GPU memory"]

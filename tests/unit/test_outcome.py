@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import logging
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +15,12 @@ from PIL import Image
 
 from comfy_worker.comfyui.events import Executed
 from comfy_worker.comfyui.execution import ExecutionResult
-from comfy_worker.deadline import Clock, Stop
-from comfy_worker.planning.planner import Plan
+from comfy_worker.job import Job
+from comfy_worker.planning.plan import Plan
 from comfy_worker.request.schema import Output
-from comfy_worker.response.builder import Outcome
+from comfy_worker.response.client_updates import ClientUpdates
 from comfy_worker.response.deliver import MB, Delivery
+from comfy_worker.response.results import ResultBuilder
 from comfy_worker.workflow.roles.find import find_roles
 from tests.core_nodes import DEFS, txt2img
 
@@ -28,23 +28,25 @@ PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 REPORTED = {"images": [{"filename": "a.png", "subfolder": "", "type": "output", "raw_shape": [4, 4, 3]}]}
 
 
-def outcome(folder: Path, delivery: Delivery) -> Outcome:
+def builder(folder: Path, delivery: Delivery, job: Job) -> ResultBuilder:
     plan = Plan(txt2img(), "custom", 7, {}, ["strength is ignored"], find_roles(txt2img(), DEFS), (), ())
     process: Any = SimpleNamespace(output_dir=folder, temp_dir=folder)
-    return Outcome(plan, process, delivery, Output(), {}, lambda result: result.model_dump(exclude_none=True))
+    return ResultBuilder(job, plan, process, delivery, {})
 
 
 @pytest.mark.parametrize("streamed", [0, MB], ids=["small", "too-large-to-be-sent-twice"])
 def test_what_was_made_ready_for_the_stream_is_not_encoded_again(tmp_path: Path, streamed: int) -> None:
     delivery = Delivery("job", Output(), None, 2 * MB, streaming=True)
     delivery.streamed = streamed
-    made = outcome(tmp_path, delivery)
-    told: list[Any] = []
+    job = Job("job", is_stream=True)
+    results = builder(tmp_path, delivery, job)
+    updates: list[Any] = []
     PIXELS.tofile(tmp_path / "a.png")
-    made.tell(Executed("prompt", "save", REPORTED), told.append)
-    assert len(told) == (0 if streamed else 1)
+    sender = ClientUpdates(job, delivery, updates.append)
+    sender.send_outputs(Executed("prompt", "save", REPORTED), results)
+    assert len(updates) == (0 if streamed else 1)
     np.zeros_like(PIXELS).tofile(tmp_path / "a.png")
-    (image,) = made.result(ExecutionResult({"save": REPORTED}), Clock(Stop(threading.Event())), "job")["images"]
+    (image,) = results.build(ExecutionResult({"save": REPORTED}), "job")["images"]
     assert Image.open(io.BytesIO(base64.b64decode(image["data"]))).tobytes() == PIXELS.tobytes()
     assert not (tmp_path / "a.png").exists()
 
@@ -53,7 +55,8 @@ def test_warnings_are_logged_for_the_shapes_that_have_no_place_for_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     PIXELS.tofile(tmp_path / "a.png")
-    made = outcome(tmp_path, Delivery("job", Output(), None, 2 * MB, streaming=False))
-    with caplog.at_level(logging.DEBUG, "comfy_worker.response.builder"):
-        made.result(ExecutionResult({"save": REPORTED}), Clock(Stop()), "job")
+    delivery = Delivery("job", Output(), None, 2 * MB, streaming=False)
+    results = builder(tmp_path, delivery, Job("job"))
+    with caplog.at_level(logging.DEBUG, "comfy_worker.response.results"):
+        results.build(ExecutionResult({"save": REPORTED}), "job")
     assert caplog.messages == ["strength is ignored"]

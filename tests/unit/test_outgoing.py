@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.error_response import tell_failure
+from comfy_worker.error_response import error_response
 from comfy_worker.errors import InvalidWorkflow
 from comfy_worker.logs import conceal
 from comfy_worker.outgoing import posted_size, safe, to_json_bytes, within
@@ -57,7 +57,7 @@ def test_one_finding_may_be_too_large() -> None:
 
 def test_an_error_is_bounded_whatever_it_says() -> None:
     title = "t" * 2_000_000
-    answer = tell_failure(InvalidWorkflow(f"{title} is wrong", [{"title": title}] * 10))
+    answer = error_response(InvalidWorkflow(f"{title} is wrong", [{"title": title}] * 10))
     assert posted_size(answer) < 100_000
     assert answer["error"].startswith("INVALID_WORKFLOW: ttt")
     assert (answer["code"], answer["message"][:3]) == ("INVALID_WORKFLOW", "ttt")
@@ -67,12 +67,12 @@ def test_an_error_is_bounded_whatever_it_says() -> None:
 def test_no_secret_is_cut_in_half() -> None:
     secret = "SECRET-" + "s" * 50
     conceal(secret)
-    answer = tell_failure(InvalidWorkflow("x" * 1_990 + secret, [{"a": "x" * 990 + secret}]))
+    answer = error_response(InvalidWorkflow("x" * 1_990 + secret, [{"a": "x" * 990 + secret}]))
     assert "SECRET" not in json.dumps(answer)
 
 
 def test_a_surrogate_in_an_error_is_sent() -> None:
-    answer = tell_failure(InvalidWorkflow("class \ud800", [{"\ud800": "\udfff"}]))
+    answer = error_response(InvalidWorkflow("class \ud800", [{"\ud800": "\udfff"}]))
     assert json.loads(to_json_bytes(answer))["details"] == [{"\ufffd": "\ufffd"}]
 
 

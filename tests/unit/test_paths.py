@@ -8,6 +8,7 @@ import pytest
 
 from comfy_worker.errors import InvalidValue
 from comfy_worker.workflow.check.file_access import check_paths, climbs, file_places
+from comfy_worker.workflow.edit.input_files import name_stored, without_browser_files
 from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests.core_nodes import OBJECT_INFO, node
@@ -35,6 +36,29 @@ DEFS = NodeDefs(
         "LoadModel": {"input": {"required": {"model_path": [["a"]], "mode": ["COMBO", {"options": ["x"]}]}}},
         "LoadClip": {"input": {"required": {"video": ["STRING", {"vhs_path_extensions": ["mp4"]}]}}},
         "WriteText": {"input": {"required": {"path": ["STRING", {}]}}, "output_node": True},
+        "Painter": {"input": {"required": {"mask": ["STRING", {"image_upload": True, "default": ""}]}}},
+        "Dynamic": {
+            "input": {
+                "required": {
+                    "combo": [
+                        "COMFY_DYNAMICCOMBO_V3",
+                        {
+                            "options": [
+                                {"key": "file", "inputs": {"required": {"path": ["STRING", {}]}}},
+                                {
+                                    "key": "picture",
+                                    "inputs": {"required": {"image": ["COMBO", {"image_upload": True}]}},
+                                },
+                            ]
+                        },
+                    ],
+                    "paths": [
+                        "COMFY_AUTOGROW_V3",
+                        {"template": {"input": {"required": {"p": ["STRING", {}]}}, "prefix": "path", "min": 0}},
+                    ],
+                }
+            }
+        },
         "Out": {"input": {"required": {"any": ["*", {}]}}, "output_node": True},
     }
 )
@@ -160,3 +184,39 @@ def test_what_is_listed_and_models_that_may_be_missing_are_left_to_the_check() -
         reading("LoadFolder", folder="job/0_image.png"),
     ):
         check_paths(graph, DEFS, ["2"], OURS)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"combo": "file", "combo.path": "/etc/passwd"},
+        {"combo": "file", "combo.path": "../../x"},
+        {"combo": "picture", "combo.image": "example.png"},
+        {"combo": "picture", "combo.image": "f" * 32 + "/a.png"},
+    ],
+)
+def test_inputs_of_a_dynamic_choice_are_checked(inputs: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue):
+        check_paths(reading("Dynamic", **inputs), DEFS, ["2"], OURS)
+
+
+def test_own_files_of_a_dynamic_choice_pass() -> None:
+    workflow = reading("Dynamic", **{"combo": "picture", "combo.image": "job/0_image.png"})
+    check_paths(workflow, DEFS, ["2"], OURS)
+    assert file_places(workflow, DEFS, ["2"]) == [Input("1", "combo.image")]
+
+
+def test_a_canvas_without_a_drawing_passes() -> None:
+    check_paths(reading("Painter", mask=""), DEFS, ["2"], OURS)
+    with pytest.raises(InvalidValue):
+        check_paths(reading("Painter", mask="painter/a.png [temp]"), DEFS, ["2"], OURS)
+
+
+def test_a_drawing_that_was_not_sent_is_left_out() -> None:
+    workflow = reading("Painter", mask="painter/a.png [temp]")
+    emptied, warnings = without_browser_files(workflow, DEFS, OURS)
+    assert emptied["1"]["inputs"] == {"mask": ""}
+    assert warnings == ["mask of node 1 is left empty: the drawing was not sent; send its file in `images`"]
+    named, used = name_stored(workflow, DEFS, {"painter/a.png": "job/0_image.png"})
+    assert (named["1"]["inputs"]["mask"], used) == ("job/0_image.png", {"painter/a.png"})
+    assert without_browser_files(named, DEFS, OURS) == (named, [])

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from comfy_worker.errors import InvalidInput, InvalidMedia, InvalidWorkflow
 from comfy_worker.inputs.embedded_workflow import workflow_of_source
-from comfy_worker.planning.embedded_workflow import with_embedded_workflow
+from comfy_worker.request.embedded_workflow import with_embedded_workflow
 from comfy_worker.request.schema import JobInput
 from tests import bombs
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_worker.error_response import tell_failure
+from comfy_worker.error_response import error_response
 from comfy_worker.errors import ExecutionFailed
 from comfy_worker.server_paths import ServerPaths
 
@@ -54,6 +54,6 @@ def test_a_link_is_known_by_its_real_path(tmp_path: Path) -> None:
 def test_an_error_shows_no_path_at_any_depth() -> None:
     where = "/workspace/worker/.comfyui/x.py"
     details = [{"log": [where], "cause": {"file": where}, "node_id": 1}]
-    answer = tell_failure(ExecutionFailed(f"it failed in {where}", details), PATHS)
+    answer = error_response(ExecutionFailed(f"it failed in {where}", details), PATHS)
     assert answer["error"] == "EXECUTION_FAILED: it failed in ComfyUI/x.py"
     assert answer["details"] == [{"log": ["ComfyUI/x.py"], "cause": {"file": "ComfyUI/x.py"}, "node_id": 1}]

@@ -9,13 +9,9 @@ from concurrent.futures import Future
 
 import pytest
 
-from comfy_worker.comfyui.launch import LaunchOptions
-from comfy_worker.comfyui.supervisor import ComfyUI
 from comfy_worker.deadline import Stop
 from comfy_worker.errors import JobCancelled, JobTimedOut
-from comfy_worker.planning.templates import Templates
-from comfy_worker.runner import JobRunner
-from comfy_worker.settings import Settings
+from comfy_worker.job import time_limit_s
 
 
 def test_a_stop_by_itself_never_comes() -> None:
@@ -70,6 +66,4 @@ def test_other_threads_are_waited_for_until_the_stop() -> None:
     ],
 )
 def test_the_policy_limits_a_job_with_margin(policy: object, limit_s: float) -> None:
-    settings = Settings(job_timeout_s=50)
-    runner = JobRunner(settings, ComfyUI(LaunchOptions(settings.comfyui_dir)), Templates([]))
-    assert runner._time_limit_s({"policy": policy}) == pytest.approx(limit_s)
+    assert time_limit_s({"policy": policy}, default_s=50) == pytest.approx(limit_s)

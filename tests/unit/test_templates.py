@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from comfy_worker.errors import InvalidInput, InvalidWorkflow, UnknownWorkflow
-from comfy_worker.planning.planner import choose_template
-from comfy_worker.planning.templates import Templates
+from comfy_worker.planning.templates import Templates, choose_template
 from comfy_worker.request.schema import JobInput
 
 GRAPH = {"1": {"class_type": "KSampler", "inputs": {"seed": 1}}}

@@ -1,13 +1,13 @@
-"""Files that a workflow reads: none but those that came with the job.
+"""Checks that a workflow reads only the files that came with its job.
 
-ComfyUI itself takes ``../``, absolute paths and the files of other jobs. Which input names a file is asked of its
-declaration. Where a workflow writes is the matter of :mod:`~comfy_worker.workflow.isolate`.
+ComfyUI itself takes ``../``, absolute paths and the files of other jobs. The declaration of an input says
+whether it names a file. Where a workflow writes is checked in :mod:`~comfy_worker.workflow.isolate`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from typing import Any
 
 from comfy_worker.errors import InvalidValue
@@ -18,13 +18,13 @@ from comfy_worker.workflow.tracing import Graph, literal_place
 
 __all__ = ["check_paths", "climbs", "file_places"]
 
-# What the editor's own recorders hold: the names of files that it uploaded.
+# The editor's own recorders: their inputs hold the names of files that it uploaded.
 RECORDED = {"LOAD_3D", "WEBCAM", "AUDIO_RECORD"}
-# An input that its declaration does not tell apart from others of its kind.
+# An input that names a file, although its declaration is that of any choice.
 LATENT = ("LoadLatent", "latent")
-PATH_NAME = re.compile(r"(^|_)(file|filename|path|folder|dir|directory)(_|$)", re.IGNORECASE)
+PATH_NAME = re.compile(r"(^|[_.])(file|filename|path|folder|dir|directory)([_.]|$)", re.IGNORECASE)
 OUTPUT_NAMES = {"filename_prefix", "folder_name", "output_path"}
-# What the folders of jobs are called.
+# The name of a job's folder.
 JOB_FOLDER = re.compile(r"[0-9a-f]{32}(/|$)")
 
 
@@ -34,15 +34,15 @@ def climbs(path: str) -> bool:
 
 
 def file_places(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> list[Input]:
-    """Where the names of input files are written: in LoadImage and its like, or in a primitive before them.
+    """Find where the names of input files are written: in LoadImage and its like, or in a primitive before them.
 
     Args:
         workflow: API format.
         defs: the classes that this ComfyUI has.
-        outputs: the output nodes; only what feeds them is looked at, as ComfyUI runs nothing else.
+        outputs: the output nodes; only what feeds them is checked, as ComfyUI runs nothing else.
 
     Raises:
-        InvalidValue: such a name is computed, so that it cannot be looked at.
+        InvalidValue: such a name is computed, so that it cannot be checked.
     """
     graph = Graph(workflow, defs)
     found = []
@@ -69,7 +69,7 @@ def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours
     graph, outputs = Graph(workflow, defs), list(outputs)
     for place in file_places(workflow, defs, outputs):
         for name in _texts(graph.value(place)):
-            if name not in ours:
+            if name not in ours and not _is_blank_drawing(graph, place, name):
                 raise _refused(graph, place, name, "a file that was not sent; send it as `image` or in `images`")
     for place in _inputs(graph, outputs, _is_a_choice):
         _check_choice(graph, place, ours)
@@ -83,21 +83,38 @@ def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours
                 raise _refused(graph, place, path, "which leads out of its folder; name one below it")
 
 
+def _is_blank_drawing(graph: Graph, place: Input, name: str) -> bool:
+    """Whether nothing was drawn in the editor's own canvas, whose file is named by a text."""
+    spec = graph.spec(place)
+    return name == "" and spec is not None and spec.is_upload and spec.type == "STRING"
+
+
 def _check_choice(graph: Graph, place: Input, ours: Set[str]) -> None:
-    """A list may hold the folders of other jobs, and ComfyUI takes what is in none of its newer kind of lists."""
+    """Check a choice of a list, which may hold the folders of other jobs.
+
+    ComfyUI 0.3.75 takes any text where the list is of the newer form.
+    """
     spec, literal = graph.spec(place), literal_place(graph, place)
     is_path = bool(PATH_NAME.search(place.name))
     if literal is None and is_path:
         raise _computed(place)
-    choices = (spec and spec.choices) or ()
+    choices = spec.choices if spec is not None and spec.choices else ()
     for name in _texts(graph.value(literal or place)):
-        is_listed = name in choices or (is_model(name) and not climbs(name))
-        is_elsewhere = name not in choices and climbs(name)
-        if name not in ours and (JOB_FOLDER.match(name) or is_elsewhere or (is_path and not is_listed)):
+        if name not in ours and _is_foreign(name, choices, is_path=is_path):
             raise _refused(graph, place, name, "which is none of its choices")
 
 
+def _is_foreign(name: str, choices: Collection[Any], *, is_path: bool) -> bool:
+    if JOB_FOLDER.match(name):
+        return True
+    if name in choices:
+        return False
+    # A missing model is reported by the check of the workflow, which knows where to get it.
+    return climbs(name) or (is_path and not is_model(name))
+
+
 def _inputs(graph: Graph, outputs: Iterable[str], wanted: Callable[[str, InputSpec], bool]) -> Iterator[Input]:
+    """The inputs that are wanted, of the output nodes and of every node that feeds them."""
     ends = list(outputs)
     for node_id in dict.fromkeys([*ends, *ancestors(graph.workflow, *ends)]):
         for place in graph.inputs(node_id):
@@ -107,8 +124,7 @@ def _inputs(graph: Graph, outputs: Iterable[str], wanted: Callable[[str, InputSp
 
 
 def _names_a_file(class_type: str, spec: InputSpec) -> bool:
-    is_upload = any(word.endswith("_upload") for word in spec.options)
-    return is_upload or spec.type in RECORDED or (class_type, spec.name) == LATENT
+    return spec.is_upload or spec.type in RECORDED or (class_type, spec.name) == LATENT
 
 
 def _is_a_choice(class_type: str, spec: InputSpec) -> bool:
@@ -116,17 +132,20 @@ def _is_a_choice(class_type: str, spec: InputSpec) -> bool:
 
 
 def _names_a_path(_class_type: str, spec: InputSpec) -> bool:
-    is_text = spec.type == "STRING" and not spec.options.get("multiline")
+    takes_text = "STRING" in spec.types and not spec.is_upload and not spec.options.get("multiline")
     is_path = bool(PATH_NAME.search(spec.name)) or any("path" in word for word in spec.options)
-    return is_text and is_path and spec.name not in OUTPUT_NAMES
+    return takes_text and is_path and spec.name.rpartition(".")[2] not in OUTPUT_NAMES
 
 
 def _texts(value: Any) -> Iterator[str]:
     """Every text in a value; ComfyUI unwraps ``{"__value__": ...}``, and a recorder holds an object of names."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, (dict, list)):
-        for part in value.values() if isinstance(value, dict) else value:
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list):
+        for part in value:
             yield from _texts(part)
 
 

@@ -1,13 +1,17 @@
-"""The files that a client's graph names -> the ones that were stored for it."""
+"""Puts the stored files in place of the files that a client's graph names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from comfy_worker.workflow.graph import Workflow
-from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 
-__all__ = ["name_stored"]
+__all__ = ["name_stored", "without_browser_files"]
+
+# What the editor writes behind the name of a file that it keeps for the browser alone.
+BROWSER_FILE = "[temp]"
 
 
 def name_stored(workflow: Workflow, defs: NodeDefs, stored: Mapping[str, str]) -> tuple[Workflow, set[str]]:
@@ -15,7 +19,7 @@ def name_stored(workflow: Workflow, defs: NodeDefs, stored: Mapping[str, str]) -
 
     Args:
         workflow: stays as it is.
-        defs: the classes that this ComfyUI has; only their lists of choices are changed, never a text.
+        defs: the classes that this ComfyUI has; only choices and the names of uploads are changed, never a text.
         stored: by the client's name, the stored file as ``LoadImage`` names it.
 
     Returns:
@@ -23,14 +27,56 @@ def name_stored(workflow: Workflow, defs: NodeDefs, stored: Mapping[str, str]) -
     """
     changed, used = dict(workflow), set[str]()
     for node_id, node in workflow.items():
-        declared = defs.get(node["class_type"])
         inputs = {}
         for name, value in node["inputs"].items():
-            plain = value.removesuffix(" [input]") if isinstance(value, str) else ""
-            spec = declared.inputs.get(name) if declared else None
-            if plain in stored and (spec is None or spec.type == "COMBO"):
+            spec = _spec(defs, node, name)
+            plain = _without_folder(value, spec)
+            if plain in stored and _names_a_file(spec):
                 inputs[name] = stored[plain]
                 used.add(plain)
         if inputs:
             changed[node_id] = {**node, "inputs": {**node["inputs"], **inputs}}
     return changed, used
+
+
+def without_browser_files(workflow: Workflow, defs: NodeDefs, sent: Collection[str]) -> tuple[Workflow, list[str]]:
+    """Empty the canvases of the editor (``Painter``) whose drawing exists in somebody's browser only.
+
+    Args:
+        workflow: stays as it is.
+        defs: the classes that this ComfyUI has.
+        sent: the files that came with the job.
+
+    Returns:
+        The changed copy, and a warning for each drawing that is left out.
+    """
+    changed, warnings = dict(workflow), list[str]()
+    for node_id, node in workflow.items():
+        for name, value in node["inputs"].items():
+            spec = _spec(defs, node, name)
+            is_canvas = spec is not None and spec.is_upload and spec.type == "STRING"
+            is_lost = isinstance(value, str) and value.endswith(BROWSER_FILE) and value not in sent
+            if is_canvas and is_lost:
+                changed[node_id] = {**node, "inputs": {**changed[node_id]["inputs"], name: ""}}
+                warnings.append(
+                    f"{name} of node {node_id} is left empty: the drawing was not sent; send its file in `images`"
+                )
+    return changed, warnings
+
+
+def _spec(defs: NodeDefs, node: Mapping[str, Any], name: str) -> InputSpec | None:
+    declared = defs.get(node["class_type"])
+    return declared.spec(name, node["inputs"]) if declared else None
+
+
+def _names_a_file(spec: InputSpec | None) -> bool:
+    return spec is None or spec.type == "COMBO" or spec.is_upload
+
+
+def _without_folder(value: Any, spec: InputSpec | None) -> str:
+    """A file's name without the word that ComfyUI writes behind it: ``[input]``, for a canvas ``[temp]``."""
+    if not isinstance(value, str):
+        return ""
+    if spec is not None and spec.type == "STRING" and value.endswith(BROWSER_FILE):
+        return value[: -len(BROWSER_FILE)].rstrip()
+    return value.removesuffix(" [input]")

@@ -8,7 +8,6 @@ again here, a node at a time, by ComfyUI's ``validate_inputs``.
 from __future__ import annotations
 
 import asyncio
-import copy
 import inspect
 import logging
 from collections.abc import Iterator, Mapping
@@ -32,6 +31,8 @@ MAX_ERRORS = 500
 MAX_TRIES = 2000
 # ComfyUI validates by recursion; a chain beyond this one ends in an error about its stack, after seconds.
 MAX_DEPTH = 400
+# ComfyUI lists every error again for each output; beyond so many outputs that takes seconds.
+MAX_OUTPUTS = 50
 # So many nodes at a time, then ComfyUI may answer others.
 NODES_AT_ONCE = 50
 
@@ -70,22 +71,30 @@ async def validate_workflow(workflow: Workflow) -> dict[str, Any]:
         replace_classes.apply_replacements(workflow)
     outputs = [node_id for node_id in workflow if _is_output(workflow, node_id)]
     needed, obstacle = _needed(workflow, outputs)
-    error: Any = obstacle or None
-    node_errors: dict[str, Any] = {}
-    if obstacle is None:
-        accepted, error, kept, node_errors = await execution.validate_prompt("", copy.deepcopy(workflow), None)
-        if accepted and not node_errors and set(kept) == set(outputs):
-            return {"error": None, "node_errors": {}}
-        if accepted:
-            dropped = ", ".join(sorted(set(outputs) - set(kept)))
-            error = {"type": "dropped_output", "message": "ComfyUI would drop output nodes", "details": dropped}
+    is_simple = obstacle is None and len(outputs) <= MAX_OUTPUTS
+    answer = await _validate_prompt(workflow, outputs) if is_simple else {"error": obstacle or None}
+    if is_simple and not answer["error"]:
+        return answer
     try:
         async with _one_at_a_time:
             found = await _Validation(workflow).errors(needed)
     except (AttributeError, LookupError, TypeError) as unfit:
         logging.warning("comfy_worker_nodes: this ComfyUI validates in another way: %s", unfit)
         found = {}
-    return {"error": error, "node_errors": found or node_errors}
+    if not found and obstacle is None and not is_simple:
+        return await _validate_prompt(workflow, outputs)
+    return {"error": answer["error"], "node_errors": found or answer.get("node_errors") or {}}
+
+
+async def _validate_prompt(workflow: Workflow, outputs: list[str]) -> dict[str, Any]:
+    """What ComfyUI's own validation says; an output that it would drop in silence is an error."""
+    prompt = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in workflow.items()}
+    accepted, error, kept, node_errors = await execution.validate_prompt("", prompt, None)
+    dropped = sorted(set(outputs) - set(kept))
+    if accepted and (dropped or node_errors):
+        message = "ComfyUI would drop output nodes"
+        error = {"type": "dropped_output", "message": message, "details": ", ".join(dropped)}
+    return {"error": error, "node_errors": node_errors}
 
 
 def _is_output(workflow: Workflow, node_id: str) -> bool:
@@ -190,7 +199,7 @@ class _Validation:
 
     async def _validate(self, node_id: str, inputs: Mapping[str, Any]) -> list[Error]:
         """What ComfyUI finds wrong with a node that has these inputs; raises where ComfyUI does."""
-        self._prompt[node_id] = {**self._workflow[node_id], "inputs": copy.deepcopy(dict(inputs))}
+        self._prompt[node_id] = {**self._workflow[node_id], "inputs": dict(inputs)}
         del self._validated[node_id]
         try:
             result = await execution.validate_inputs("", self._prompt, node_id, self._validated)
@@ -203,7 +212,10 @@ class _Validation:
     async def _errors_one_by_one(self, node_id: str, inputs: Mapping[str, Any], raised: Exception) -> list[Error]:
         """The same where ComfyUI raises: find the inputs for which it does, then what else is wrong."""
         node_class = nodes.NODE_CLASS_MAPPINGS[self._workflow[node_id]["class_type"]]
-        missing = [name for name in _required_inputs(node_class, inputs) if name not in inputs]
+        required, declared = _declared_inputs(node_class, inputs)
+        missing = [name for name in required if name not in inputs]
+        # ComfyUI looks at no others, and a client may write any number of them.
+        inputs = {name: inputs[name] for name in declared if name in inputs}
         own = [name for name in validated_inputs(node_class) if name in inputs]
         kept: dict[str, Any] = dict.fromkeys([*inputs, *missing], STAND_IN_LINK)
         errors = await self._try(node_id, {**kept, **{name: inputs[name] for name in own}})
@@ -250,13 +262,14 @@ def validated_inputs(node_class: type) -> list[str]:
     return [*found.args, *(["*"] if found.varkw else [])]
 
 
-def _required_inputs(node_class: Any, inputs: Mapping[str, Any]) -> list[str]:
-    """The inputs without which ComfyUI refuses a node, with those that other values bring."""
+def _declared_inputs(node_class: Any, inputs: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The inputs that a node must have, and all that it may have, with those that other values bring."""
     declared = node_class.INPUT_TYPES()
     dynamic: Any = getattr(execution, "_io", None)
     if hasattr(dynamic, "get_finalized_class_inputs") and issubclass(node_class, execution._ComfyNodeInternal):
         declared = dynamic.get_finalized_class_inputs(declared, dict(inputs))[0]
-    return list(declared.get("required") or ())
+    required = list(declared.get("required") or ())
+    return required, [*required, *(declared.get("optional") or ())]
 
 
 def _short(error: Error) -> Error:

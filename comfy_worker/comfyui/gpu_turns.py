@@ -1,0 +1,68 @@
+"""Decides when a worker takes its next job: when the GPU is free, or is about to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from comfy_worker.comfyui.events import Event
+from comfy_worker.comfyui.remaining import DurationMemory, GpuQueue, RemainingTime
+
+__all__ = ["GpuTurn", "GpuTurns"]
+
+
+class GpuTurn:
+    """The time in which one workflow is in ComfyUI's queue.
+
+    Args:
+        remaining: estimates how long it will still run.
+        prefetch_s: how long before the end the next job is wanted, in seconds.
+        release: called when the next job is wanted; maybe more than once.
+    """
+
+    def __init__(self, remaining: RemainingTime, prefetch_s: float, release: Callable[[], None]) -> None:
+        self._remaining = remaining
+        self._prefetch_s = prefetch_s
+        self._release = release
+
+    def begin(self) -> None:
+        """Release at once if the workflow took less than that before."""
+        self._release_if_short(self._remaining.whole_s)
+
+    def follow(self, event: Event | None) -> None:
+        """Take note of an event of the workflow; None: time went by."""
+        self._remaining.follow(event)
+        self._release_if_short(self._remaining.seconds())
+
+    def _release_if_short(self, seconds: float) -> None:
+        if seconds < self._prefetch_s:
+            self._release()
+
+
+class GpuTurns:
+    """The turns of all jobs of a worker; may be shared by threads.
+
+    Args:
+        prefetch_s: how long before the GPU is free the next job is wanted, in seconds.
+    """
+
+    def __init__(self, prefetch_s: float) -> None:
+        self._prefetch_s = prefetch_s
+        self._durations = DurationMemory()
+        self._queue = GpuQueue()
+
+    @contextmanager
+    def taken(self, workflow: Mapping[str, Any], release: Callable[[], None]) -> Iterator[GpuTurn]:
+        """Count a workflow as queued while the block lasts; a block that ends well releases.
+
+        Args:
+            workflow: what is queued.
+            release: called when the next job is wanted; maybe more than once.
+        """
+        turn = GpuTurn(RemainingTime(workflow, self._durations), self._prefetch_s, release)
+        with self._queue.entered() as is_first:
+            if is_first:
+                turn.begin()
+            yield turn
+        release()

@@ -1,0 +1,77 @@
+"""Takes in the files that a client sent, and lets the workflow name them."""
+
+from __future__ import annotations
+
+from comfy_worker.errors import brief
+from comfy_worker.inputs.files import InputFiles
+from comfy_worker.inputs.inline_source import is_inline_source
+from comfy_worker.request.schema import JobInput
+from comfy_worker.workflow.check.file_access import file_places
+from comfy_worker.workflow.edit.input_files import name_stored, without_browser_files
+from comfy_worker.workflow.graph import Editor, Input, Workflow
+from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.roles.find import Roles
+
+__all__ = ["came_with_job", "take_inline_files", "take_named_images", "take_pictures"]
+
+
+def take_pictures(files: InputFiles, request: JobInput, roles: Roles) -> dict[str, str]:
+    """Take in the image, the mask and the control images.
+
+    If the workflow reads its mask from the image's alpha channel, image and mask become one file.
+
+    Returns:
+        The names of the files to fill in, by parameter.
+    """
+    sent = {"image": request.image, "mask": request.mask}
+    for index, controlnet in enumerate(request.controlnets):
+        sent[f"controlnets.{index}.image"] = controlnet.image
+    has_both = bool(request.image and request.mask)
+    is_merged = has_both and bool(roles.alpha_masks) and "mask" not in roles.places
+    pictures = {key: value for key, value in sent.items() if value is not None}
+    files.add_pictures(pictures, merged=is_merged)
+    parameters = ["image"] if is_merged else ["image", "mask"]
+    return {key: files.names[key] for key in parameters if key in files.names}
+
+
+def take_named_images(
+    files: InputFiles, request: JobInput, workflow: Workflow, defs: NodeDefs
+) -> tuple[Workflow, list[str]]:
+    """Take in ``images``, and let the nodes that name them name the stored files.
+
+    Returns:
+        The new workflow, and a warning for each image that no node names and each drawing that was not sent.
+    """
+    names: dict[str, str] = {}
+    sent: dict[str, str] = {}
+    for index, image in enumerate(request.images):
+        key = f"images.{index}.image"
+        names[key], sent[key] = image.name, image.image
+    files.add_any(sent)
+    stored = {names[key]: files.names[key] for key in sent}
+    workflow, used = name_stored(workflow, defs, stored)
+    warnings = [f"images: no node names '{brief(name)}'" for name in stored if name not in used]
+    workflow, lost = without_browser_files(workflow, defs, set(files.names.values()))
+    return workflow, [*warnings, *lost]
+
+
+def take_inline_files(files: InputFiles, workflow: Workflow, defs: NodeDefs, roles: Roles) -> Workflow:
+    """Take in what a workflow holds as a URL or data URI where a node reads a file."""
+    editor = Editor(workflow)
+    inputs: dict[str, Input] = {}
+    sent: dict[str, str] = {}
+    for node_input in file_places(workflow, defs, roles.outputs):
+        value = workflow[node_input.node_id]["inputs"][node_input.name]
+        if is_inline_source(value):
+            key = f"node {node_input}"
+            inputs[key], sent[key] = node_input, value
+    files.add_any(sent)
+    for key in sent:
+        editor.set(inputs[key], files.names[key])
+    return editor.workflow
+
+
+def came_with_job(files: InputFiles, request: JobInput, name: str) -> bool:
+    """Whether an input file of that name came with the job: a job can read no other."""
+    sent = {*files.names.values(), *(image.name for image in request.images)}
+    return is_inline_source(name) or name.removesuffix(" [input]") in sent

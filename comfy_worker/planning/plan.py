@@ -1,0 +1,139 @@
+"""What a plan is made from, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from comfy_worker.inputs.files import InputFiles
+from comfy_worker.job import Job
+from comfy_worker.models.downloads import JobModels
+from comfy_worker.planning.templates import Template
+from comfy_worker.workflow.check.preflight import Finding
+from comfy_worker.workflow.graph import Need, Workflow
+from comfy_worker.workflow.node_defs import Absence, NodeDefs
+from comfy_worker.workflow.roles.find import Roles
+
+__all__ = ["Installed", "Plan", "PlanContext", "PlanningRules", "StandIn"]
+
+
+class Installed(Protocol):
+    """What the ComfyUI that will run the job has installed.
+
+    A protocol, so that planning imports nothing of the ComfyUI process.
+    """
+
+    @property
+    def defs(self) -> NodeDefs:
+        """Its node classes, with the model files it finds."""
+
+    def model_path(self, folder: str, name: str) -> Path | None:
+        """Find the file of a model."""
+
+    def explain(self, class_type: str) -> Absence | None:
+        """Say why it lacks a class that something here has."""
+
+    def searched(self, folder: str) -> Sequence[str]:
+        """List the folders that it searches for models of one type."""
+
+    def validate(self, workflow: Workflow) -> Mapping[str, Any] | None:
+        """Have ComfyUI validate a workflow; None if that is not possible."""
+
+    def refresh(self) -> None:
+        """Read the node classes again: a file has arrived."""
+
+
+@dataclass(frozen=True)
+class PlanningRules:
+    """What the operator of the endpoint decides about all plans.
+
+    Attributes:
+        sd_model: the checkpoint that stands in for one that is not installed: a file, a hub id, or
+            empty.
+        downloads_models: whether the worker downloads models that a template lacks.
+        max_batch_size: how many pictures at once the endpoint allows; None: any number.
+        listed: the model files of models.txt.
+    """
+
+    sd_model: str = ""
+    downloads_models: bool = False
+    max_batch_size: int | None = None
+    listed: Sequence[Need] = ()
+
+
+@dataclass(frozen=True)
+class PlanContext:
+    """What one job's plan is made from. Nothing of it changes between two tries.
+
+    Attributes:
+        job: the job.
+        template: the template that it runs; None: a custom workflow.
+        comfyui: the ComfyUI that will run it.
+        files: takes in the files that the client sent.
+        models: downloads models by URL; None: a URL counts as the name of a file.
+        rules: the operator's.
+    """
+
+    job: Job
+    template: Template | None
+    comfyui: Installed
+    files: InputFiles
+    models: JobModels | None = None
+    rules: PlanningRules = PlanningRules()
+
+    @property
+    def known_needs(self) -> tuple[Need, ...]:
+        """The model files that the template's params or models.txt name."""
+        own = () if self.template is None else self.template.params.needs
+        return (*own, *self.rules.listed)
+
+    def missing_needs(self, findings: Iterable[Finding]) -> list[Need]:
+        """List the missing model files that can be downloaded."""
+        known = {(need.folder, need.file): need for need in self.known_needs if need.url}
+        missing: dict[tuple[str, str], Need] = {}
+        for finding in findings:
+            if finding["type"] == "missing_model":
+                key = (finding["folder"], finding["given"])
+                if key in known:
+                    missing[key] = known[key]
+        return list(missing.values())
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A checkpoint that is used because the template's own is not installed."""
+
+    missing: str
+    chosen: str
+
+
+@dataclass
+class Plan:
+    """A job ready to be queued.
+
+    Attributes:
+        workflow: the graph, filled and spliced.
+        name: the template's name, or ``custom``.
+        seed: the client's, the graph's own or a drawn one; None for a graph without any.
+        parameters: what the graph's parameters ended up as.
+        warnings: sentences for the client.
+        roles: what its nodes are for, before anything was spliced in.
+        needs: the model files that it names, and where they can be downloaded.
+        findings: the reasons for which it cannot run; see
+            :mod:`comfy_worker.workflow.check.preflight`.
+        seeds: by output node, the seed that its own pictures are made with.
+        stand_in: the checkpoint that is used in place of the template's, if nobody chose it.
+    """
+
+    workflow: Workflow
+    name: str
+    seed: int | None
+    parameters: dict[str, Any]
+    warnings: list[str]
+    roles: Roles
+    needs: tuple[Need, ...]
+    findings: tuple[Finding, ...]
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    stand_in: StandIn | None = None

@@ -1,0 +1,121 @@
+"""Chooses the checkpoint of a template's job, also where the template's own is not installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from comfy_common.placeholder_names import real_files
+from comfy_worker.errors import ModelNotFound
+from comfy_worker.models.hub_aliases import find_checkpoint
+from comfy_worker.planning.model_families import identify_installed
+from comfy_worker.planning.plan import PlanContext, StandIn
+from comfy_worker.planning.templates import Template
+from comfy_worker.workflow.graph import Input, Workflow
+from comfy_worker.workflow.model_names import match
+from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.roles.find import Roles
+
+__all__ = ["CheckpointChoice", "announcement"]
+
+# The stand-ins that a client of this worker has been warned of.
+_announced: set[StandIn] = set()
+
+
+def announcement(stand_in: StandIn) -> list[str]:
+    """Warn of a stand-in, but only once: it is the same for every job of this worker."""
+    if stand_in in _announced:
+        return []
+    _announced.add(stand_in)
+    return [f"checkpoint {stand_in.missing} is not installed; {stand_in.chosen}, the only one there is, stood in"]
+
+
+class CheckpointChoice:
+    """Finds the checkpoint for a template.
+
+    Args:
+        context: the job's.
+        defs: the node definitions of the running ComfyUI.
+        workflow: the template's, not filled yet.
+        roles: of that workflow.
+
+    Attributes:
+        stand_in: set if a checkpoint was used only because it is the only one there is.
+    """
+
+    def __init__(self, context: PlanContext, defs: NodeDefs, workflow: Workflow, roles: Roles) -> None:
+        self.stand_in: StandIn | None = None
+        self._context = context
+        self._defs = defs
+        self._workflow = workflow
+        self._roles = roles
+
+    def values(self, template: Template, client_values: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose the checkpoint, and its native size unless the client chose a size.
+
+        Args:
+            template: the one that the job runs.
+            client_values: the parameters of the request.
+
+        Returns:
+            Values by parameter; empty where the template's own checkpoint stays.
+
+        Raises:
+            Ambiguous: the client's name, or the setting SD_MODEL, fits several files.
+            ModelNotFound: it fits no file.
+        """
+        loader = self._loader(template)
+        if loader is None:
+            return {}
+        own = str(loader["inputs"]["ckpt_name"])
+        chosen = self._chosen(own, self._installed(loader), client_values.get("checkpoint"))
+        if chosen is None:
+            return {}
+        values: dict[str, Any] = {"checkpoint": chosen}
+        # Identified in any case: a broken file is an error now, not when ComfyUI loads it.
+        family = identify_installed(self._context.comfyui, "checkpoints", chosen).family
+        has_size = "width" in client_values or "height" in client_values
+        if family is not None and chosen != own and not has_size:
+            native_size = {"width": family.width, "height": family.height}
+            values |= {side: value for side, value in native_size.items() if side in self._roles.places}
+        return values
+
+    def _chosen(self, own: str, installed: list[str], wanted: object) -> str | None:
+        """Choose a file; None: the template's own stays, or there is none to choose."""
+        if wanted is not None:
+            return find_checkpoint(str(wanted), installed)
+        sd_model = self._context.rules.sd_model
+        if own in installed or (not sd_model and self._will_be_downloaded(own)):
+            return None
+        if sd_model:
+            return find_checkpoint(sd_model, installed)
+        candidates = real_files(installed)
+        if len(candidates) == 1:
+            self.stand_in = StandIn(own, candidates[0])
+            return candidates[0]
+        try:
+            return match(own, installed, "checkpoint")
+        except ModelNotFound:
+            return None  # the check says so, together with whatever else is missing
+
+    def _loader(self, template: Template) -> dict[str, Any] | None:
+        """Find the node that loads the template's checkpoint."""
+        declared = template.params.parameters.get("checkpoint")
+        if declared is not None:
+            inputs: tuple[Input, ...] = (Input(declared.node, declared.input),)
+        else:
+            inputs = self._roles.places.get("checkpoint", ())
+        for node_input in inputs:
+            if node_input.name == "ckpt_name":
+                return self._workflow[node_input.node_id]
+        return None
+
+    def _installed(self, loader: Mapping[str, Any]) -> list[str]:
+        choices = self._defs[loader["class_type"]].inputs["ckpt_name"].choices
+        return [str(choice) for choice in choices or ()]
+
+    def _will_be_downloaded(self, file: str) -> bool:
+        if not self._context.rules.downloads_models:
+            return False
+        needs = self._context.known_needs
+        return any(need.url and (need.folder, need.file) == ("checkpoints", file) for need in needs)

@@ -1,0 +1,168 @@
+"""What all jobs of a worker share, made once from its settings.
+
+Nothing here may touch the network volume in the main thread. A volume that hangs would hold it for
+ever, and the fitness check, which reports such a volume, would never run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from comfy_common import paths
+from comfy_worker.comfyui.execution import Limits
+from comfy_worker.comfyui.gpu_turns import GpuTurns
+from comfy_worker.comfyui.launch import LaunchOptions
+from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
+from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
+from comfy_worker.comfyui.workdirs import JobFolders
+from comfy_worker.imaging.processes import image_processes
+from comfy_worker.job import Job
+from comfy_worker.logs import conceal
+from comfy_worker.models.catalog import listed_models, log_model_locations
+from comfy_worker.models.downloads import ModelsOnDemand
+from comfy_worker.planning.plan import PlanningRules
+from comfy_worker.planning.templates import Templates
+from comfy_worker.response.deliver import Delivery, result_limit
+from comfy_worker.response.job_uploader import job_uploader
+from comfy_worker.response.s3 import S3Uploader
+from comfy_worker.server_paths import ServerPaths
+from comfy_worker.settings import Settings
+
+__all__ = ["SharedServices", "started_comfyui", "worker_templates"]
+
+
+class SharedServices:
+    """The services that all jobs of a worker use; may be shared by threads.
+
+    Args:
+        settings: the worker's.
+        comfyui: keeps ComfyUI running.
+        templates: the named workflows.
+
+    Attributes:
+        settings: as above.
+        comfyui: as above.
+        templates: as above.
+        folders: the jobs' own folders.
+        models: downloads models, and keeps them for the jobs that use them.
+        turns: the turns of the jobs on the GPU.
+        rules: what the operator decides about all plans.
+        paths: this machine's folders, by the names that clients read.
+    """
+
+    def __init__(self, settings: Settings, comfyui: ComfyUI, templates: Templates) -> None:
+        self.settings = settings
+        self.comfyui = comfyui
+        self.templates = templates
+        self.folders = JobFolders()
+        self.models = ModelsOnDemand(settings)
+        self.turns = GpuTurns(settings.prefetch_s)
+        self.rules = PlanningRules(
+            settings.sd_model, settings.models_on_demand, settings.max_batch_size, listed_models()
+        )
+        self.paths = _server_paths(settings)
+        self._storage = S3Uploader(settings.bucket) if settings.bucket else None
+        conceal(*settings.secrets)
+
+    def delivery(self, job: Job) -> Delivery:
+        """Make the way that a job's files take. The job's own storage counts before the worker's.
+
+        Raises:
+            InvalidValue: the job's storage cannot be used, or there is none and the job needs it.
+        """
+        storage = self._storage
+        if job.storage is not None:
+            allow_private = self.settings.allow_private_urls
+            storage = job_uploader(job.storage, allow_private=allow_private, stop=job.deadline)
+        limit = self.result_limit(job)
+        return Delivery(job.id, job.input.output, storage, limit, job.is_stream, job.deadline)
+
+    def result_limit(self, job: Job) -> int:
+        """How many bytes of JSON RunPod takes as a job's result."""
+        return result_limit(job.id, self.settings.result_limit_mb)
+
+    def ensure_resources(self, comfyui: RunningComfyUI) -> None:
+        """Start no job that would fail half way for want of disk or memory.
+
+        Raises:
+            DiskFull: too little disk is free.
+            OutOfMemory: too little memory is free.
+        """
+        ensure_disk(comfyui.process.runtime_dir, self.settings.min_free_disk_mb, self._drop_models)
+        if self.folders.are_alone:  # the memory that another job uses will be free after it
+            ensure_memory(self.settings.min_free_memory_mb, comfyui.free)
+
+    def _drop_models(self, _missing_mb: float) -> None:
+        """Delete the downloaded models that were not used for longest."""
+        self.models.cache.drop_oldest_until_free(int(self.settings.min_free_disk_mb * 1e6))
+
+    @property
+    def comfy_org_key(self) -> str | None:
+        """The worker's key for paid nodes."""
+        key = self.settings.comfy_org_api_key
+        return None if key is None else key.get_secret_value()
+
+    @property
+    def keeps_metadata(self) -> bool:
+        """Whether pictures may hold the workflow that made them."""
+        return "--disable-metadata" not in self.settings.comfy_args
+
+
+@contextmanager
+def started_comfyui(settings: Settings) -> Iterator[ComfyUI]:
+    """Start ComfyUI, which boots in the background, and end it with the block."""
+    limits = Limits(settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s)
+    comfyui = ComfyUI(lambda: _launch_options(settings), limits)
+    comfyui.start()
+    image_processes().start()
+    threading.Thread(target=_log_models, args=[settings], name="model-locations", daemon=True).start()
+    try:
+        yield comfyui
+    finally:
+        comfyui.close()
+        image_processes().close()
+
+
+def worker_templates(settings: Settings) -> Templates:
+    """Return the templates of the repository and of the network volume.
+
+    The folders are looked up for each job, so a new file counts at once.
+    """
+    return Templates(lambda: paths.workflow_folders(settings.volume))
+
+
+def _launch_options(settings: Settings) -> LaunchOptions:
+    """Return how to start ComfyUI.
+
+    Looks at the network volume, so only the supervisor's thread may call it.
+    """
+    return LaunchOptions(
+        comfyui_dir=settings.comfyui_dir,
+        model_roots=settings.model_roots,
+        custom_nodes=tuple(paths.custom_node_folders(settings.volume)),
+        args=settings.comfy_args,
+        log_level=settings.comfy_log_level,
+        api_nodes=settings.api_nodes,
+        boot_timeout_s=settings.comfy_boot_timeout_s,
+        precision=settings.precision,
+        xformers=settings.enable_xformers,
+    )
+
+
+def _log_models(settings: Settings) -> None:
+    """Log where models are; looks at the network volume."""
+    log_model_locations(settings.comfyui_dir, settings.model_roots, settings.volume)
+
+
+def _server_paths(settings: Settings) -> ServerPaths:
+    return ServerPaths(
+        {
+            paths.REPO: "worker",
+            settings.volume: "volume",
+            settings.models_cache_dir: "models",
+            settings.models_dir: "models",
+            settings.comfyui_dir: "ComfyUI",
+        }
+    )
