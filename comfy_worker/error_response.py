@@ -11,7 +11,7 @@ import logging
 from typing import Any
 
 from comfy_worker.errors import DiskFull, InternalError, WorkerError, error_result
-from comfy_worker.logs import without_secrets
+from comfy_worker.logs import redact
 from comfy_worker.outgoing import safe, shortened, within
 from comfy_worker.server_paths import ServerPaths
 
@@ -43,7 +43,7 @@ def error_response(error: Exception, paths: ServerPaths | None = None) -> dict[s
     folders = paths or ServerPaths({})
 
     def public(text: str) -> str:
-        return folders.strip(without_secrets(text))
+        return folders.strip(redact(text))
 
     # The code stays as it is: a client may choose a key that reads like one.
     sentence = shortened(error.sentence, SENTENCE_LENGTH, public)

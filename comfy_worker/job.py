@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_worker.deadline import Clock, Stop
+from comfy_worker.deadline import Deadline, StageTimer
 from comfy_worker.errors import InvalidValue
 from comfy_worker.request.dialects import KNOWN_WORDS, OPTIONS_CALLS, TranslatedInput, translate
 from comfy_worker.request.embedded_workflow import with_embedded_workflow
@@ -52,7 +52,7 @@ class Job:
     id: str
     input: JobInput = field(default_factory=JobInput)
     raw_input: Any = None
-    deadline: Stop = field(default_factory=Stop)
+    deadline: Deadline = field(default_factory=Deadline)
     response: ResponseFormat = "images"
     storage: Bucket | None = None
     is_stream: bool = False
@@ -62,7 +62,7 @@ class Job:
     options_call: str | None = None
 
     def __post_init__(self) -> None:
-        self.timer = Clock(self.deadline)
+        self.timer = StageTimer(self.deadline)
 
     @classmethod
     def parse(cls, envelope: Mapping[str, Any], settings: Settings, cancelled: threading.Event) -> Job:
@@ -76,7 +76,7 @@ class Job:
         Raises:
             InputError: the input, in any known dialect, or the ``s3Config`` is wrong.
         """
-        deadline = Stop(cancelled, time_limit_s(envelope, settings.job_timeout_s))
+        deadline = Deadline(cancelled, time_limit_s(envelope, settings.job_timeout_s))
         translated = translate(envelope.get("input"), deadline.check)
         if translated.api_name in OPTIONS_CALLS:
             return cls(

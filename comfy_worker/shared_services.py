@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from comfy_common import paths
-from comfy_worker.comfyui.execution import Limits
+from comfy_worker.comfyui.execution import Timeouts
 from comfy_worker.comfyui.gpu_turns import GpuTurns
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
-from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
+from comfy_worker.comfyui.supervisor import ComfyUIInstance, ComfyUISupervisor
 from comfy_worker.comfyui.workdirs import JobFolders
 from comfy_worker.imaging.processes import image_processes
 from comfy_worker.job import Job
-from comfy_worker.logs import conceal
+from comfy_worker.logs import add_secret
 from comfy_worker.models.catalog import listed_models, log_model_locations
 from comfy_worker.models.downloads import ModelsOnDemand
 from comfy_worker.planning.plan import PlanningRules
@@ -52,7 +52,7 @@ class SharedServices:
         paths: this machine's folders, by the names that clients read.
     """
 
-    def __init__(self, settings: Settings, comfyui: ComfyUI, templates: Templates) -> None:
+    def __init__(self, settings: Settings, comfyui: ComfyUISupervisor, templates: Templates) -> None:
         self.settings = settings
         self.comfyui = comfyui
         self.templates = templates
@@ -64,7 +64,7 @@ class SharedServices:
         )
         self.paths = _server_paths(settings)
         self._storage = S3Uploader(settings.bucket) if settings.bucket else None
-        conceal(*settings.secrets)
+        add_secret(*settings.secrets)
 
     def delivery(self, job: Job) -> Delivery:
         """Make the way that a job's files take. The job's own storage counts before the worker's.
@@ -83,7 +83,7 @@ class SharedServices:
         """How many bytes of JSON RunPod takes as a job's result."""
         return result_limit(job.id, self.settings.result_limit_mb)
 
-    def ensure_resources(self, comfyui: RunningComfyUI) -> None:
+    def ensure_resources(self, comfyui: ComfyUIInstance) -> None:
         """Start no job that would fail half way for want of disk or memory.
 
         Raises:
@@ -111,10 +111,10 @@ class SharedServices:
 
 
 @contextmanager
-def started_comfyui(settings: Settings) -> Iterator[ComfyUI]:
+def started_comfyui(settings: Settings) -> Iterator[ComfyUISupervisor]:
     """Start ComfyUI, which boots in the background, and end it with the block."""
-    limits = Limits(settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s)
-    comfyui = ComfyUI(lambda: _launch_options(settings), limits)
+    limits = Timeouts(settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s)
+    comfyui = ComfyUISupervisor(lambda: _launch_options(settings), limits)
     comfyui.start()
     image_processes().start()
     threading.Thread(target=_log_models, args=[settings], name="model-locations", daemon=True).start()
