@@ -70,7 +70,7 @@ class RealComfyUI:
 
     def texts(self, workflow: dict[str, Any]) -> dict[str, str]:
         """By output node, the text that a node shows."""
-        result = self.running.execute(workflow, Stop())
+        result = self.running.execute(workflow, Deadline())
         return {node_id: output["text"][0] for node_id, output in result.outputs.items() if "text" in output}
 
     def images(self, workflow: dict[str, Any]) -> list[Image.Image]:
