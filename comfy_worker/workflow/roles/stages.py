@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from comfy_worker.workflow.graph import Fold, Input, Link, walk
 from comfy_worker.workflow.roles.texts import TEXTUAL, Text, TextReader, polarity, text_inputs
-from comfy_worker.workflow.tracing import CARRIERS, Graph, literal_place, types_in
+from comfy_worker.workflow.tracing import CARRIERS, Graph, settable, types_in
 
-__all__ = ["NAMES", "Sampler", "Stage", "Stages", "has_size", "named", "slots_read"]
+__all__ = ["NAMES", "Sampler", "Stage", "Stages", "has_size", "held_as", "named", "slots_read"]
 
 # Under which names nodes hold a parameter, most telling first, and of which types it is.
 NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -337,16 +337,18 @@ def _noises(graph: Graph, node_id: str) -> list[str]:
 
 def named(graph: Graph, node_id: str, parameter: str) -> list[Input]:
     """Where the value of a parameter that a node holds by name is written; empty if it holds none."""
-    places = (literal_place(graph, place) for place in _by_name(graph, node_id, parameter))
-    return [place for place in places if place]
+    is_size = parameter in ("width", "height")
+    return [written for place in held_as(graph, node_id, parameter) for written in settable(graph, place, is_size)]
 
 
-def _by_name(graph: Graph, node_id: str, parameter: str) -> list[Input]:
+def held_as(graph: Graph, node_id: str, parameter: str) -> list[Input]:
+    """The inputs of a node that hold a parameter by their names."""
     names, types = NAMES[parameter]
     widgets = {place.name.lower(): place for place in graph.widgets(node_id) if graph.type_of(place) in types}
     found = [widgets[name] for name in names if name in widgets][:1]
-    if parameter == "seed" and not found:
-        return [place for name, place in widgets.items() if name.endswith("seed")]
+    if parameter in ("seed", "cfg") and not found:
+        # `video_cfg` and `audio_cfg`, `noise_seed` and `variation_seed`.
+        return [place for name, place in widgets.items() if name.endswith(parameter)]
     return found
 
 
@@ -361,13 +363,13 @@ def _is_sampler(graph: Graph, node_id: str) -> bool:
     takes = frozenset().union(*(types_in(graph.type_of(place)) for place in graph.inputs(node_id)))
     if not (_gives(graph, node_id, "LATENT") or _gives(graph, node_id, "IMAGE")):
         return False
-    has_numbers = any(_by_name(graph, node_id, word) for word in ("steps", "seed"))
+    has_numbers = any(held_as(graph, node_id, word) for word in ("steps", "seed"))
     if "GUIDER" in takes or {"MODEL", "CONDITIONING"} <= takes:
         return "SIGMAS" in takes or has_numbers
     # What is in a bundle no socket says; then the node's own steps or its name must.
     is_bundled = any(BUNDLE.search(kind) for kind in takes)
     is_called_so = "sampler" in graph.workflow[node_id]["class_type"].lower()
-    return is_bundled and (is_called_so or bool(_by_name(graph, node_id, "steps")))
+    return is_bundled and (is_called_so or bool(held_as(graph, node_id, "steps")))
 
 
 def _gives(graph: Graph, node_id: str, kind: str) -> bool:
