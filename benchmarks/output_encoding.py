@@ -27,8 +27,8 @@ import websocket
 from comfy_common import paths
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.process import ComfyUIProcess
-from comfy_worker.comfyui.supervisor import ComfyUI
-from comfy_worker.deadline import Stop
+from comfy_worker.comfyui.supervisor import ComfyUISupervisor
+from comfy_worker.deadline import Deadline
 from comfy_worker.planning.templates import Templates
 from comfy_worker.runner import JobRunner
 from comfy_worker.settings import Settings
@@ -82,7 +82,9 @@ def measure(work: Callable[[], object]) -> float:
 
 def main(rounds: int) -> int:
     node_packs = paths.REPO / "tests" / "comfyui" / "node_packs"
-    comfyui = ComfyUI(LaunchOptions(paths.comfyui_dir(os.environ), custom_nodes=(paths.CUSTOM_NODES, node_packs)))
+    comfyui = ComfyUISupervisor(
+        LaunchOptions(paths.comfyui_dir(os.environ), custom_nodes=(paths.CUSTOM_NODES, node_packs))
+    )
     runner = JobRunner(Settings(), comfyui, Templates([]))
 
     def job(kind: str) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def main(rounds: int) -> int:
         return answer
 
     try:
-        process = comfyui.ready(Stop()).process
+        process = comfyui.ready(Deadline()).process
         common = CommonWorker(process)
         ways: dict[str, Callable[[], object]] = {
             "SaveImage, /history, /view": common.run,

@@ -15,8 +15,8 @@ from comfy_common import paths
 from comfy_common.closed_pipe import quiet_on_closed_pipe
 from comfy_worker import cli, logs
 from comfy_worker.comfyui.launch import LaunchOptions
-from comfy_worker.comfyui.supervisor import ComfyUI
-from comfy_worker.deadline import Stop
+from comfy_worker.comfyui.supervisor import ComfyUISupervisor
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import InvalidInput, WorkerError
 from comfy_worker.planning.json_schema import template_schema
 from comfy_worker.planning.templates import Templates
@@ -139,7 +139,7 @@ def _node_source(settings: Settings, object_info: Path | None) -> Iterator[cli.N
     if object_info is not None:
         yield cli.NodeSource(_read_object_info(object_info))
         return
-    comfyui = ComfyUI(
+    comfyui = ComfyUISupervisor(
         LaunchOptions(
             settings.comfyui_dir,
             settings.model_roots,
@@ -148,7 +148,7 @@ def _node_source(settings: Settings, object_info: Path | None) -> Iterator[cli.N
         )
     )
     try:
-        running = comfyui.ready(Stop())
+        running = comfyui.ready(Deadline())
         yield cli.NodeSource(running.defs, running.validate)
     finally:
         comfyui.close()

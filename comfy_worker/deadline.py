@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from comfy_worker.errors import JobCancelled, JobTimedOut
 
-__all__ = ["TICK_S", "Clock", "Stop"]
+__all__ = ["TICK_S", "Deadline", "StageTimer"]
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ TICK_S = 0.1
 """How often a wait should check its deadline, in seconds."""
 
 
-class Stop:
+class Deadline:
     """A time limit that can also be cancelled; may be shared by threads.
 
     Args:
@@ -63,19 +63,19 @@ class Stop:
         return work.result()
 
 
-class Clock:
+class StageTimer:
     """Measures the stages of one job; no stage begins once the job must end.
 
     Args:
-        stop: when the job must end.
+        deadline: when the job must end.
 
     Attributes:
         stages: by name, milliseconds.
     """
 
-    def __init__(self, stop: Stop) -> None:
+    def __init__(self, deadline: Deadline) -> None:
         self.stages: dict[str, int] = {}
-        self._stop = stop
+        self._deadline = deadline
         self._began = time.monotonic()
 
     @contextmanager
@@ -83,7 +83,7 @@ class Clock:
         """Measure the time of a block; the error of a job that runs out of time names the stage."""
         began = time.monotonic()
         try:
-            self._stop.check()
+            self._deadline.check()
             yield
         except JobTimedOut as error:
             error.details.append({"stage": name})

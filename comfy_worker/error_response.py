@@ -11,7 +11,7 @@ import logging
 from typing import Any
 
 from comfy_worker.errors import DiskFull, InternalError, WorkerError, error_result
-from comfy_worker.logs import without_secrets
+from comfy_worker.logs import redact
 from comfy_worker.outgoing import safe, shortened, within
 from comfy_worker.server_paths import ServerPaths
 
@@ -26,7 +26,7 @@ def error_response(error: Exception, paths: ServerPaths | None = None) -> dict[s
     """Log an error, and return it as a job's result.
 
     Args:
-        error: whatever ended the job; one that is no :class:`WorkerError` is a fault of the worker
+        error: what ended the job; anything but a :class:`WorkerError` is a fault of the worker
             or its disk.
         paths: this machine's folders, which clients read under other names.
 
@@ -43,7 +43,7 @@ def error_response(error: Exception, paths: ServerPaths | None = None) -> dict[s
     folders = paths or ServerPaths({})
 
     def public(text: str) -> str:
-        return folders.strip(without_secrets(text))
+        return folders.strip(redact(text))
 
     # The code stays as it is: a client may choose a key that reads like one.
     sentence = shortened(error.sentence, SENTENCE_LENGTH, public)

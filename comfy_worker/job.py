@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_worker.deadline import Clock, Stop
+from comfy_worker.deadline import Deadline, StageTimer
 from comfy_worker.errors import InvalidValue
 from comfy_worker.request.dialects import KNOWN_WORDS, OPTIONS_CALLS, TranslatedInput, translate
 from comfy_worker.request.embedded_workflow import with_embedded_workflow
@@ -40,10 +40,10 @@ class Job:
         response: the shape of the answer.
         storage: the client's own storage for the results; None: the worker's.
         is_stream: whether the outputs of each node are sent as soon as they are finished.
-        warnings: what of another worker's request is ignored, a sentence each.
+        warnings: a sentence for each ignored part of another worker's request.
         client_words: by key of the schema, the client's own name for it. If the workflow has no
             input for such a key, that is a warning and not an error.
-        extra_data: goes to ComfyUI with the prompt; holds the client's key for paid nodes.
+        extra_data: sent to ComfyUI with the prompt; holds the client's key for paid nodes.
         options_call: ``getModels``, ``getOptions`` or ``setOptions`` of A1111's API; None: a job
             for the GPU.
         timer: measures the stages of the job.
@@ -52,7 +52,7 @@ class Job:
     id: str
     input: JobInput = field(default_factory=JobInput)
     raw_input: Any = None
-    deadline: Stop = field(default_factory=Stop)
+    deadline: Deadline = field(default_factory=Deadline)
     response: ResponseFormat = "images"
     storage: Bucket | None = None
     is_stream: bool = False
@@ -62,7 +62,7 @@ class Job:
     options_call: str | None = None
 
     def __post_init__(self) -> None:
-        self.timer = Clock(self.deadline)
+        self.timer = StageTimer(self.deadline)
 
     @classmethod
     def parse(cls, envelope: Mapping[str, Any], settings: Settings, cancelled: threading.Event) -> Job:
@@ -76,7 +76,7 @@ class Job:
         Raises:
             InputError: the input, in any known dialect, or the ``s3Config`` is wrong.
         """
-        deadline = Stop(cancelled, time_limit_s(envelope, settings.job_timeout_s))
+        deadline = Deadline(cancelled, time_limit_s(envelope, settings.job_timeout_s))
         translated = translate(envelope.get("input"), deadline.check)
         if translated.api_name in OPTIONS_CALLS:
             return cls(

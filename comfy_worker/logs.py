@@ -23,15 +23,15 @@ from typing import ParamSpec, TypeVar
 
 __all__ = [
     "ContextThreadPool",
+    "add_secret",
     "bound",
-    "conceal",
-    "concealed",
     "configure",
     "job_secrets",
     "one_line",
     "redact",
+    "redact_job",
     "secrets_in_context",
-    "without_secrets",
+    "temporary_secrets",
 ]
 
 # A shorter text occurs in ordinary words.
@@ -80,7 +80,7 @@ def bound(**values: str) -> Iterator[None]:
         _bound.reset(token)
 
 
-def conceal(*secrets: str) -> None:
+def add_secret(*secrets: str) -> None:
     """Redact keys and tokens of the worker in every log line and error from now on."""
     with _lock:
         for secret in _long_enough(secrets):
@@ -88,7 +88,7 @@ def conceal(*secrets: str) -> None:
 
 
 @contextmanager
-def concealed(*secrets: str) -> Iterator[None]:
+def temporary_secrets(*secrets: str) -> Iterator[None]:
     """Redact names that the worker made up, such as its folders, until the block ends.
 
     For the job of this block they stay redacted longer, since its error is written after the block.
@@ -115,12 +115,12 @@ def secrets_in_context() -> tuple[str, ...]:
     return _in_context.get()
 
 
-def without_secrets(text: str) -> str:
+def redact(text: str) -> str:
     """Redact the worker's secrets, and those of the job that this thread works for."""
-    return redact(text, _in_context.get())
+    return redact_job(text, _in_context.get())
 
 
-def redact(text: str, secrets: Iterable[str] | None) -> str:
+def redact_job(text: str, secrets: Iterable[str] | None) -> str:
     """Redact the worker's secrets and those of jobs.
 
     Args:
@@ -171,7 +171,7 @@ class _Formatter(logging.Formatter):
         if action:
             fields = {"action": action, **fields}
         pairs = [f"{key}={value}" for key, value in fields.items()]
-        return one_line(without_secrets(" ".join([super().format(record), *pairs])))
+        return one_line(redact(" ".join([super().format(record), *pairs])))
 
 
 def configure(level: str) -> None:

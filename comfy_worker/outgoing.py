@@ -22,7 +22,7 @@ DETAILS_BYTES = 50_000
 TEXT_LENGTH = 1_000
 KEY_LENGTH = 200
 LIST_LENGTH = 200
-# Secrets are looked for in this much of a text; all of what is kept lies in it.
+# How much of a text is searched for secrets. No longer part of it is ever kept.
 REDACTED_LENGTH = 100_000
 
 Redact = Callable[[str], str]

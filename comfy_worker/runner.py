@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +13,13 @@ from comfy_worker.comfyui.events import Event
 from comfy_worker.comfyui.execution import ExecutionResult
 from comfy_worker.comfyui.gpu_turns import GpuTurn
 from comfy_worker.comfyui.progress import ProgressReport
-from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
+from comfy_worker.comfyui.supervisor import ComfyUIInstance, ComfyUISupervisor
 from comfy_worker.comfyui.workdirs import make_folders
 from comfy_worker.error_response import error_response
 from comfy_worker.errors import ComfyUIUnavailable
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.job import Job, secrets_in
-from comfy_worker.logs import bound, concealed, job_secrets
+from comfy_worker.logs import bound, job_secrets, temporary_secrets
 from comfy_worker.planning.plan import PlanContext
 from comfy_worker.planning.planner import prepare
 from comfy_worker.planning.prompt import Prompt, make_prompt
@@ -30,7 +29,7 @@ from comfy_worker.response.client_updates import ClientUpdates
 from comfy_worker.response.results import ResultBuilder
 from comfy_worker.response.validation import validation
 from comfy_worker.settings import Settings
-from comfy_worker.shared_services import SharedServices, started_comfyui, worker_templates
+from comfy_worker.shared_services import SharedServices
 
 __all__ = ["JobRunner"]
 
@@ -43,15 +42,8 @@ Release = Callable[[], None]
 class JobRunner:
     """Runs jobs, each in the thread that calls; may be shared by threads."""
 
-    def __init__(self, settings: Settings, comfyui: ComfyUI, templates: Templates) -> None:
+    def __init__(self, settings: Settings, comfyui: ComfyUISupervisor, templates: Templates) -> None:
         self._services = SharedServices(settings, comfyui, templates)
-
-    @classmethod
-    @contextmanager
-    def started(cls, settings: Settings) -> Iterator[JobRunner]:
-        """Make a runner whose ComfyUI boots in the background and ends with the block."""
-        with started_comfyui(settings) as comfyui:
-            yield cls(settings, comfyui, worker_templates(settings))
 
     def run(
         self,
@@ -81,9 +73,9 @@ class JobRunner:
                 answer = self._answer(envelope, cancelled, send, release)
                 duration_ms = (time.monotonic() - began) * 1000
                 log.info("done in %d ms", duration_ms, extra={"action": "job.done"})
-            except Exception as error:  # the outermost place: the client gets an answer, the worker goes on
+            except Exception as error:  # outermost: the client gets an answer
                 answer = error_response(error, services.paths)
-            if services.comfyui.is_worn and isinstance(answer, dict):
+            if services.comfyui.needs_fresh_worker and isinstance(answer, dict):
                 log.warning("asking for a fresh worker", extra={"action": "worker.refresh"})
                 answer["refresh_worker"] = True
         return answer
@@ -132,7 +124,7 @@ class _JobRun:
         opened = services.folders.opened(comfyui.process.job_parents)
         downloads = services.models.job(progress.say, job.deadline)
         # The folder's name is a secret: with it another job could read what is there.
-        with comfyui.in_use(), opened as folder, downloads as models, concealed(folder):
+        with comfyui.in_use(), opened as folder, downloads as models, temporary_secrets(folder):
             services.ensure_resources(comfyui)
             with job.timer.stage("prepare"):
                 files = InputFiles(
@@ -151,7 +143,7 @@ class _JobRun:
             with job.timer.stage("collect"):
                 return results.build(executed, folder)
 
-    def _wait_for_comfyui(self, progress: ProgressReport) -> RunningComfyUI:
+    def _wait_for_comfyui(self, progress: ProgressReport) -> ComfyUIInstance:
         comfyui = self._services.comfyui
         with self._job.timer.stage("wait"):
             if not comfyui.is_up:
@@ -159,7 +151,7 @@ class _JobRun:
             return comfyui.ready(self._job.deadline)
 
     def _execute(
-        self, prompt: Prompt, comfyui: RunningComfyUI, progress: ProgressReport, results: ResultBuilder
+        self, prompt: Prompt, comfyui: ComfyUIInstance, progress: ProgressReport, results: ResultBuilder
     ) -> ExecutionResult:
         """Queue the prompt and follow it to its end."""
         progress.begin(prompt.workflow, comfyui.defs)

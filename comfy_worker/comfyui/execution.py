@@ -29,11 +29,11 @@ from comfy_worker.comfyui.events import (
 )
 from comfy_worker.comfyui.process import ComfyUIProcess
 from comfy_worker.comfyui.prompt_state import NodeTimer, PromptState, SignsOfLife, Stage
-from comfy_worker.deadline import TICK_S, Stop
+from comfy_worker.deadline import TICK_S, Deadline
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, OutOfMemory, WorkerError
 from comfy_worker.logs import bound, secrets_in_context
 
-__all__ = ["Execution", "ExecutionResult", "Limits"]
+__all__ = ["Execution", "ExecutionResult", "Timeouts"]
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ FORGET_TRIES = 5
 
 
 @dataclass(frozen=True)
-class Limits:
+class Timeouts:
     """How long to wait for ComfyUI before it counts as broken, in seconds.
 
     Attributes:
@@ -77,30 +77,30 @@ class Execution:
         client: the routes of the ComfyUI that runs it.
         events: its websocket.
         process: that ComfyUI itself.
-        limits: how long to wait for it.
+        timeouts: how long to wait for it.
 
     Attributes:
         prompt_id: a lower-case UUID; from 0.33 on ComfyUI takes no other form.
     """
 
     def __init__(
-        self, client: ComfyUIClient, events: EventStream, process: ComfyUIProcess, limits: Limits
+        self, client: ComfyUIClient, events: EventStream, process: ComfyUIProcess, timeouts: Timeouts
     ) -> None:
         self._client = client
         self._events = events
         self._process = process
-        self._limits = limits
+        self._timeouts = timeouts
         self._outputs: dict[str, dict[str, Any]] = {}
         self._error: WorkerError | None = None
         self._nodes = NodeTimer()
         self._state = PromptState(time.monotonic())
-        self._signs = SignsOfLife(time.monotonic(), limits.stall_s)
+        self._signs = SignsOfLife(time.monotonic(), timeouts.stall_s)
         self.prompt_id = str(uuid.uuid4())
 
     def run(
         self,
         workflow: dict[str, Any],
-        stop: Stop,
+        deadline: Deadline,
         *,
         on_event: Callable[[Event | None], None] = lambda _event: None,
         extra_data: Mapping[str, Any] | None = None,
@@ -109,7 +109,7 @@ class Execution:
 
         Args:
             workflow: a graph in API format, filled and checked.
-            stop: when to end it early.
+            deadline: when to end it early.
             on_event: gets each event of the prompt, and None after a tenth of a second without one.
             extra_data: what goes with the prompt beside its graph, such as ``preview_method``.
 
@@ -120,7 +120,8 @@ class Execution:
                 out.
             DiskFull: a node filled the disk.
             GpuFault: a node met a GPU error that this ComfyUI cannot recover from.
-            JobCancelled, JobTimedOut: ``stop`` was due, or somebody interrupted the prompt.
+            JobCancelled: the job was cancelled, or somebody interrupted the prompt.
+            JobTimedOut: the deadline was reached.
             ComfyUIUnavailable: ComfyUI died, lost the prompt, or shows no sign of life.
         """
         self._process.redact_prompt(self.prompt_id, secrets_in_context())
@@ -128,7 +129,7 @@ class Execution:
             client_id = self._events.client_id()
             try:
                 self._queue(workflow, client_id, extra_data)
-                self._watch(inbox, stop, on_event)
+                self._watch(inbox, deadline, on_event)
             except ComfyUIUnavailable as error:
                 raise self._explained(error) from error
             finally:
@@ -169,13 +170,13 @@ class Execution:
     def _watch(
         self,
         inbox: queue.SimpleQueue[Event],
-        stop: Stop,
+        deadline: Deadline,
         on_event: Callable[[Event | None], None],
     ) -> None:
         """Return when the prompt has ended well."""
-        self._signs = SignsOfLife(time.monotonic(), self._limits.stall_s)
+        self._signs = SignsOfLife(time.monotonic(), self._timeouts.stall_s)
         while not self._state.is_over:
-            stop.check()
+            deadline.check()
             event = _next_event(inbox)
             on_event(event)
             self._note(event, time.monotonic())
@@ -281,7 +282,7 @@ class Execution:
 
     def _check_stall(self) -> None:
         silence_s = self._signs.silence_s(time.monotonic(), self._process.last_output_at)
-        stall_s = self._limits.stall_s
+        stall_s = self._timeouts.stall_s
         if silence_s < stall_s:
             return
         if self._state.stage is Stage.NEXT:
@@ -299,7 +300,7 @@ class Execution:
         Returns:
             Whether ComfyUI released it, or had ended by itself.
         """
-        deadline = time.monotonic() + self._limits.interrupt_s
+        gives_up_at = time.monotonic() + self._timeouts.interrupt_s
         self._state.move(Stage.ABANDONED, time.monotonic())
         while self._process.failure() is None:
             try:
@@ -312,8 +313,8 @@ class Execution:
                     error,
                     extra={"action": "prompt.abandon_failed"},
                 )
-            if time.monotonic() >= deadline:
-                self._process.mark_failed(f"did not stop a workflow within {self._limits.interrupt_s:g} s")
+            if time.monotonic() >= gives_up_at:
+                self._process.mark_failed(f"did not stop a workflow within {self._timeouts.interrupt_s:g} s")
                 return False
             time.sleep(TICK_S)
         return True

@@ -32,7 +32,7 @@ from comfy_worker.comfyui.resources import memory_limit_bytes
 from comfy_worker.comfyui.version import ComfyUIVersion
 from comfy_worker.comfyui.workdirs import OwnFolder
 from comfy_worker.errors import ComfyUIUnavailable, OutOfMemory
-from comfy_worker.logs import redact
+from comfy_worker.logs import redact_job
 
 __all__ = ["ComfyUIProcess"]
 
@@ -297,7 +297,7 @@ class ComfyUIProcess:
             self.last_prompt_id = self._prompt_id or self.last_prompt_id
             return
         # A line that belongs to no prompt may hold any client's key.
-        line = redact(line, self._prompt_secrets.get(self._prompt_id))
+        line = redact_job(line, self._prompt_secrets.get(self._prompt_id))
         self._tail.append(line)
         if not self._booted:
             self.packs.hear(line)

@@ -16,13 +16,13 @@ import requests
 from comfy_common.environment import hide_own_secrets
 from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.events import EventStream
-from comfy_worker.comfyui.execution import Execution, ExecutionResult, Limits
+from comfy_worker.comfyui.execution import Execution, ExecutionResult, Timeouts
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.model_memory import ModelMemory
 from comfy_worker.comfyui.process import MIN_TIMEOUT_S, ComfyUIProcess
 from comfy_worker.comfyui.resources import free_memory_mb, memory_limit_bytes
 from comfy_worker.comfyui.runaways import Runaways
-from comfy_worker.deadline import TICK_S, Stop
+from comfy_worker.deadline import TICK_S, Deadline
 from comfy_worker.errors import (
     ComfyUIUnavailable,
     GpuFault,
@@ -32,10 +32,11 @@ from comfy_worker.errors import (
     WorkerError,
     brief,
 )
+from comfy_worker.startup import start_times
 from comfy_worker.workflow.model_files import Sources, model_files
 from comfy_worker.workflow.node_defs import Absence, NodeDefs
 
-__all__ = ["ComfyUI", "RunningComfyUI"]
+__all__ = ["ComfyUIInstance", "ComfyUISupervisor"]
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,12 @@ CLOSE_S = 30.0
 LAST_WORDS_S = 3.0
 
 
-class RunningComfyUI:
+class ComfyUIInstance:
     """One running ComfyUI, which answers.
 
     Args:
         process: has answered ``/system_stats``.
-        limits: how long to wait for it.
+        timeouts: how long to wait for it.
         runaways: the graphs that are refused because ComfyUI had to be ended for them before.
 
     Raises:
@@ -66,19 +67,19 @@ class RunningComfyUI:
         has_completed_prompt: whether a workflow has ended well.
     """
 
-    def __init__(self, process: ComfyUIProcess, limits: Limits, runaways: Runaways | None = None) -> None:
+    def __init__(self, process: ComfyUIProcess, timeouts: Timeouts, runaways: Runaways | None = None) -> None:
         self.process = process
         self._runaways = runaways or Runaways()
         # Half of the time, so that a cancel can be tried twice.
         self.client = ComfyUIClient(
             process.base_url,
-            limits.silence_s,
-            limits.interrupt_s / 2,
+            timeouts.silence_s,
+            timeouts.interrupt_s / 2,
             has_cancel_route=process.version.has_cancel_route,
         )
         self._memory = ModelMemory(memory_limit_bytes(), lambda: free_memory_mb() * 1e6)
         self.has_completed_prompt = False
-        self._limits = limits
+        self._timeouts = timeouts
         self._users = 0
         self._is_closing = False
         self._lock = threading.Lock()
@@ -87,7 +88,7 @@ class RunningComfyUI:
         self._read_defs(timeout_s=process.boot_time_left_s())
         self.events = EventStream(process.base_url)
 
-    def execute(self, workflow: dict[str, Any], stop: Stop, **options: Any) -> ExecutionResult:
+    def execute(self, workflow: dict[str, Any], deadline: Deadline, **options: Any) -> ExecutionResult:
         """Queue a workflow and wait for its end; takes the arguments of :meth:`Execution.run`.
 
         A workflow that runs out of memory gets a second try with all other models unloaded.
@@ -98,14 +99,14 @@ class RunningComfyUI:
         self._runaways.check(workflow)
         self._make_room(workflow)
         try:
-            result = self._execute(workflow, stop, options)
+            result = self._execute(workflow, deadline, options)
         except OutOfMemory:
             if self.process.failure() is not None:
                 raise
             log.warning("out of memory; trying again without other models", extra={"action": "memory.free"})
             self._free_now()
             try:
-                result = self._execute(workflow, stop, options)
+                result = self._execute(workflow, deadline, options)
             except OutOfMemory as error:
                 raise OutOfMemory(f"{error}; it had all memory to itself", error.details) from None
             except ComfyUIUnavailable as error:
@@ -143,10 +144,12 @@ class RunningComfyUI:
         except ComfyUIUnavailable as error:
             log.warning("could not free memory: %s", error, extra={"action": "memory.free_failed"})
 
-    def _execute(self, workflow: dict[str, Any], stop: Stop, options: Mapping[str, Any]) -> ExecutionResult:
-        execution = Execution(self.client, self.events, self.process, self._limits)
+    def _execute(
+        self, workflow: dict[str, Any], deadline: Deadline, options: Mapping[str, Any]
+    ) -> ExecutionResult:
+        execution = Execution(self.client, self.events, self.process, self._timeouts)
         try:
-            return execution.run(workflow, stop, **options)
+            return execution.run(workflow, deadline, **options)
         except GpuFault:
             self.process.mark_failed("met an error of the GPU")
             raise
@@ -189,7 +192,7 @@ class RunningComfyUI:
 
     def _check_silence(self, silent_since: float) -> None:
         """End a ComfyUI that has left HTTP unanswered for too long."""
-        silence_s, stall_s = self._limits.silence_s, self._limits.stall_s
+        silence_s, stall_s = self._timeouts.silence_s, self._timeouts.stall_s
         now = time.monotonic()
         if now - max(silent_since, self.process.last_output_at) >= silence_s:
             self.process.mark_failed(f"left HTTP unanswered for {silence_s:g} s")
@@ -286,7 +289,7 @@ def _copy(error: WorkerError) -> WorkerError:
     return copy
 
 
-class ComfyUI:
+class ComfyUISupervisor:
     """Keeps one ComfyUI running in a thread of its own, and returns it to jobs while it answers.
 
         booting ── answers ──> up ── fails ──> pausing ──> booting ...
@@ -298,15 +301,17 @@ class ComfyUI:
     Args:
         options: how to start it, or a function that finds this out before each boot: it looks at
             the network volume, which may hang.
-        limits: how long to wait for it.
+        timeouts: how long to wait for it.
     """
 
-    def __init__(self, options: LaunchOptions | Callable[[], LaunchOptions], limits: Limits | None = None) -> None:
+    def __init__(
+        self, options: LaunchOptions | Callable[[], LaunchOptions], timeouts: Timeouts | None = None
+    ) -> None:
         self._options = options
-        self._limits = limits or Limits()
+        self._timeouts = timeouts or Timeouts()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._running: RunningComfyUI | None = None
+        self._running: ComfyUIInstance | None = None
         self._booting: ComfyUIProcess | None = None
         self._boot_error: WorkerError | None = None
         self._failures = 0
@@ -328,7 +333,7 @@ class ComfyUI:
         return self._usable() is not None
 
     @property
-    def is_worn(self) -> bool:
+    def needs_fresh_worker(self) -> bool:
         """Whether ComfyUI failed at its start, or too often, so that a fresh worker may help."""
         if self._boot_error is not None:
             return True
@@ -337,22 +342,22 @@ class ComfyUI:
             return False
         return self._failures >= FAILURES_UNTIL_FRESH_WORKER
 
-    def ready(self, stop: Stop) -> RunningComfyUI:
+    def ready(self, deadline: Deadline) -> ComfyUIInstance:
         """Wait until ComfyUI answers, for one boot at most.
 
         Args:
-            stop: when to give up waiting.
+            deadline: when to give up waiting.
 
         Raises:
             ComfyUIUnavailable: it could not be started, with its last log lines.
             OutOfMemory: the kernel killed it while it started because memory ran out.
-            JobCancelled: ``stop`` was due.
-            JobTimedOut: ``stop`` was due.
+            JobCancelled: the deadline was reached.
+            JobTimedOut: the deadline was reached.
         """
         self.start()
         boots = self._boots
         while (running := self._usable()) is None:
-            stop.check()
+            deadline.check()
             if self._closed.wait(TICK_S):
                 raise _not_retryable(ComfyUIUnavailable("the worker is ending; send the job again"))
             if self._boots > boots and self._boot_error is not None:
@@ -369,7 +374,7 @@ class ComfyUI:
         if self._thread is not None:
             self._thread.join(CLOSE_S)  # a volume that hangs may block it for ever
 
-    def _usable(self) -> RunningComfyUI | None:
+    def _usable(self) -> ComfyUIInstance | None:
         running = self._running
         return running if running is not None and running.process.failure() is None else None
 
@@ -387,7 +392,7 @@ class ComfyUI:
             self._failures += 1
             self._closed.wait(pause_s(self._failures))
 
-    def _boot(self) -> RunningComfyUI | None:
+    def _boot(self) -> ComfyUIInstance | None:
         began = time.monotonic()
         process: ComfyUIProcess | None = None
         try:
@@ -400,6 +405,7 @@ class ComfyUI:
                 running = self._instance(process)
                 seconds = time.monotonic() - began
                 log.info("ComfyUI ready after %.1f s", seconds, extra={"action": "comfyui.ready"})
+                start_times.mark("ComfyUI ready")
                 self._boot_error = None
                 return running
         except WorkerError as error:
@@ -415,15 +421,15 @@ class ComfyUI:
             process.stop()
         return None
 
-    def _instance(self, process: ComfyUIProcess) -> RunningComfyUI:
+    def _instance(self, process: ComfyUIProcess) -> ComfyUIInstance:
         try:
-            return RunningComfyUI(process, self._limits, self._runaways)
+            return ComfyUIInstance(process, self._timeouts, self._runaways)
         except ComfyUIUnavailable as error:
             # A ComfyUI that dies ends a moment after its connection breaks; then it has said why.
-            deadline = time.monotonic()
+            gives_up_at = time.monotonic()
             if isinstance(error.__cause__, requests.ConnectionError):
-                deadline += LAST_WORDS_S
-            while process.failure() is None and time.monotonic() < deadline:
+                gives_up_at += LAST_WORDS_S
+            while process.failure() is None and time.monotonic() < gives_up_at:
                 time.sleep(TICK_S)
             if process.boot_time_left_s() <= MIN_TIMEOUT_S:
                 process.mark_boot_too_slow()

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from comfy_common import paths
-from comfy_worker.deadline import TICK_S, Stop
+from comfy_worker.deadline import TICK_S, Deadline
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.imaging.messages import CONTROL, FORK, KILL, Answer, receive, send
 
@@ -61,7 +61,7 @@ class TaskFault(Exception):
 class ImageTask:
     """A process that runs one task step by step. Only one thread at a time may use it."""
 
-    def __init__(self, connection: socket.socket, stop: Stop) -> None:
+    def __init__(self, connection: socket.socket, stop: Deadline) -> None:
         self._connection = connection
         self._stop = stop
         connection.settimeout(SEND_LIMIT_S)
@@ -138,7 +138,7 @@ class ImageProcesses:
             self._end_server()
 
     @contextmanager
-    def task(self, stop: Stop, memory: int = 0) -> Iterator[ImageTask]:
+    def task(self, stop: Deadline, memory: int = 0) -> Iterator[ImageTask]:
         """Fork a process for a task. Leaving the block kills the process, whatever it is doing.
 
         Args:

@@ -25,7 +25,7 @@ from comfy_common.pinned_http import (
     UnknownHost,
     UnsupportedScheme,
 )
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import InvalidMedia
 
 __all__ = ["Fetcher"]
@@ -51,7 +51,7 @@ class Fetcher:
     allowed_hosts: tuple[str, ...] = ()
     allow_private: bool = False
     resolve: Callable[..., list[Any]] = socket.getaddrinfo
-    stop: Stop = field(default_factory=Stop)
+    stop: Deadline = field(default_factory=Deadline)
 
     def fetch(self, key: str, url: str) -> bytes:
         """Fetch a file.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from comfy_worker.deadline import TICK_S, Stop
+from comfy_worker.deadline import TICK_S, Deadline
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.imaging.processes import ImageTask, TaskFault, image_processes, split_into_shares
 from comfy_worker.input_limits import InputLimits
@@ -94,14 +94,14 @@ class _DecoderProcess:
         return names
 
 
-class _Attempt(Stop):
+class _Attempt(Deadline):
     """The end of the work on some files: when the job ends, or when one of the files has failed.
 
     Args:
         job: when the job must end.
     """
 
-    def __init__(self, job: Stop) -> None:
+    def __init__(self, job: Deadline) -> None:
         self._failed = threading.Event()
         super().__init__(self._failed)
         self._job = job
@@ -156,11 +156,11 @@ class InputFiles:
             input.
     """
 
-    def __init__(self, folder: Path, limits: InputLimits, stop: Stop | None = None) -> None:
+    def __init__(self, folder: Path, limits: InputLimits, stop: Deadline | None = None) -> None:
         self.names: dict[str, str] = {}
         self._folder = folder
         self._limits = limits
-        self._stop = stop or Stop()
+        self._stop = stop or Deadline()
         self._pixels = 0
         # Decreases only during fetches: a model that is downloaded between two files must not use
         # it up.

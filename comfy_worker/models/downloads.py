@@ -25,7 +25,7 @@ from comfy_common.model_folders import SUFFIXES
 from comfy_common.safetensors_header import SUFFIXES as SAFETENSORS
 from comfy_common.sources import Access, Source, SourceError, read_source
 from comfy_common.text import size
-from comfy_worker.deadline import TICK_S, Stop
+from comfy_worker.deadline import TICK_S, Deadline
 from comfy_worker.errors import ModelNotFetched
 from comfy_worker.logs import ContextThreadPool
 from comfy_worker.models.cache import ModelCache
@@ -58,7 +58,7 @@ class ModelsOnDemand:
         self._settings = settings
 
     @contextmanager
-    def job(self, say: Callable[[str], None], stop: Stop) -> Iterator[JobModels]:
+    def job(self, say: Callable[[str], None], stop: Deadline) -> Iterator[JobModels]:
         """The models of one job; the cache keeps the files that it uses until the block ends."""
         with ExitStack() as holds:
             yield JobModels(self._settings, self.cache, holds, say, stop)
@@ -81,7 +81,7 @@ class JobModels:
         cache: ModelCache,
         holds: ExitStack,
         say: Callable[[str], None],
-        stop: Stop,
+        stop: Deadline,
     ) -> None:
         self._settings = settings
         self._cache = cache

@@ -6,7 +6,7 @@ from comfy_worker.errors import brief
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.inputs.inline_source import is_inline_source
 from comfy_worker.request.schema import JobInput
-from comfy_worker.workflow.check.file_access import file_places
+from comfy_worker.workflow.check.file_access import file_inputs
 from comfy_worker.workflow.edit.input_files import name_stored, without_browser_files
 from comfy_worker.workflow.graph import Editor, Input, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
@@ -60,7 +60,7 @@ def take_inline_files(files: InputFiles, workflow: Workflow, defs: NodeDefs, rol
     editor = Editor(workflow)
     inputs: dict[str, Input] = {}
     sent: dict[str, str] = {}
-    for node_input in file_places(workflow, defs, roles.outputs):
+    for node_input in file_inputs(workflow, defs, roles.outputs):
         value = workflow[node_input.node_id]["inputs"][node_input.name]
         if is_inline_source(value):
             key = f"node {node_input}"

@@ -124,7 +124,7 @@ class Plan:
         findings: the reasons for which it cannot run; see
             :mod:`comfy_worker.workflow.check.preflight`.
         seeds: by output node, the seed that its own pictures are made with.
-        stand_in: the checkpoint that is used in place of the template's, where nobody chose it.
+        stand_in: the checkpoint that is used in place of the template's, if nobody chose it.
     """
 
     workflow: Workflow

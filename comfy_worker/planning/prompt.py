@@ -30,7 +30,7 @@ class Prompt:
         workflow: what ComfyUI runs.
         client_workflow: the same as the client knows it, as JSON: without the names of this job's
             folders.
-        extra_data: goes with it to ComfyUI.
+        extra_data: sent to ComfyUI with it.
         folders: the folders below ComfyUI's output folder that its nodes write to.
     """
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import DeliveryFailed, InvalidValue, ResultTooLarge
 from comfy_worker.request.schema import Output
 from comfy_worker.response.encode import EncodedFile
@@ -79,7 +79,7 @@ class Delivery:
         storage: S3Uploader | None,
         limit: int,
         streaming: bool,
-        stop: Stop | None = None,
+        stop: Deadline | None = None,
     ) -> None:
         if output.delivery == "s3" and storage is None:
             raise InvalidValue(
@@ -95,7 +95,7 @@ class Delivery:
         self._may_shrink = output.shrink
         self._limit = limit
         self._streaming = streaming
-        self.stop = stop or Stop()
+        self.stop = stop or Deadline()
         self._keys: dict[EncodedFile, str] = {}
         self._links: dict[EncodedFile, str] = {}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import OutOfMemory
 from comfy_worker.imaging.processes import ImageTask, TaskFault, image_processes, split_into_shares
 from comfy_worker.logs import ContextThreadPool
@@ -67,7 +67,7 @@ def encode(
     files: Sequence[OutputFile],
     output: Output,
     png_metadata: Mapping[str, str],
-    stop: Stop | None = None,
+    stop: Deadline | None = None,
 ) -> list[EncodedFile]:
     """Prepare files for delivery, several at the same time.
 
@@ -88,7 +88,7 @@ def encode(
     """
     if not files:
         return []
-    batch = _Batch(files, output, dict(png_metadata) if output.metadata else {}, stop or Stop())
+    batch = _Batch(files, output, dict(png_metadata) if output.metadata else {}, stop or Deadline())
     raw_sizes = [math.prod(file.shape) for file in files if file.shape is not None]
     shares = split_into_shares(len(files), PARALLEL_BYTES // max(raw_sizes, default=1))
     batch.encode_all(shares)
@@ -106,7 +106,7 @@ class _Batch:
     files: Sequence[OutputFile]
     output: Output
     png_metadata: dict[str, str]
-    stop: Stop
+    stop: Deadline
     encoded: dict[int, EncodedFile] = field(default_factory=dict)
 
     def encode_all(self, shares: Sequence[range]) -> None:

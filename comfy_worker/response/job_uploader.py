@@ -10,7 +10,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError
 
 from comfy_common.pinned_http import PinnedClient, PrivateAddress, RequestRefused, parse_target
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import DeliveryFailed, InvalidValue
 from comfy_worker.request.s3_config import ENDPOINT_KEY
 from comfy_worker.response.s3 import S3Uploader
@@ -25,7 +25,7 @@ def job_uploader(
     bucket: Bucket,
     *,
     allow_private: bool,
-    stop: Stop | None = None,
+    stop: Deadline | None = None,
     resolve: Callable[..., list[Any]] = socket.getaddrinfo,
 ) -> S3Uploader:
     """Make the uploader for a job's own storage.
@@ -43,7 +43,7 @@ def job_uploader(
         JobTimedOut: ``stop`` was due.
     """
     if not allow_private:
-        _check_public(bucket.endpoint_url, stop or Stop(), resolve)
+        _check_public(bucket.endpoint_url, stop or Deadline(), resolve)
     try:
         return S3Uploader(bucket, public_only=not allow_private)
     except (BotoCoreError, ValueError):
@@ -53,7 +53,7 @@ def job_uploader(
         ) from None
 
 
-def _check_public(endpoint_url: str, stop: Stop, resolve: Callable[..., list[Any]]) -> None:
+def _check_public(endpoint_url: str, stop: Deadline, resolve: Callable[..., list[Any]]) -> None:
     deadline = time.monotonic() + LOOK_UP_LIMIT_S
 
     def is_over() -> bool:

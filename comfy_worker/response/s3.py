@@ -17,7 +17,7 @@ from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import DeliveryFailed, JobCancelled, JobTimedOut, brief
 from comfy_worker.logs import ContextThreadPool
 from comfy_worker.response.encode import EncodedFile
@@ -92,7 +92,7 @@ class S3Uploader:
             )
 
     @contextmanager
-    def _client(self, stop: Stop) -> Iterator[Any]:
+    def _client(self, stop: Deadline) -> Iterator[Any]:
         """Make a client whose connections are watched, and end when the block is left."""
         client = self._new_client()
         watch = ConnectionWatch(stop, self._answer_limit_s, self._public_only)
@@ -100,7 +100,7 @@ class S3Uploader:
         with watch.running(), contextlib.closing(client):
             yield client
 
-    def upload(self, files: Mapping[str, EncodedFile], stop: Stop | None = None) -> dict[str, str]:
+    def upload(self, files: Mapping[str, EncodedFile], stop: Deadline | None = None) -> dict[str, str]:
         """Upload files in parallel: all of them or none.
 
         Files on the disk are streamed, not read into memory.
@@ -118,14 +118,14 @@ class S3Uploader:
             JobCancelled: ``stop`` was due.
             JobTimedOut: ``stop`` was due.
         """
-        stop = stop or Stop()
+        stop = stop or Deadline()
         pool = ContextThreadPool(1, thread_name_prefix="upload")
         upload = pool.submit(self._upload_all, files, stop)
         pool.shutdown(wait=False)
         stop.wait_for(upload)
         return {key: self.link(key) for key in files}
 
-    def _upload_all(self, files: Mapping[str, EncodedFile], stop: Stop) -> None:
+    def _upload_all(self, files: Mapping[str, EncodedFile], stop: Deadline) -> None:
         config = TransferConfig(max_concurrency=PARALLEL)
         try:
             with self._client(stop) as client, create_transfer_manager(client, config) as transfers:
@@ -164,7 +164,7 @@ class S3Uploader:
 
     def _remove(self, keys: Iterable[str]) -> None:
         """Remove uploaded files; gives up after a while, since a silent service may not block."""
-        stop = Stop(timeout_s=REMOVE_LIMIT_S)
+        stop = Deadline(timeout_s=REMOVE_LIMIT_S)
         try:
             with self._client(stop) as client:
                 for key in keys:

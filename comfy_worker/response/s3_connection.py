@@ -31,7 +31,7 @@ from botocore.exceptions import HTTPClientError
 from urllib3.exceptions import NewConnectionError
 
 from comfy_common.addresses import is_public
-from comfy_worker.deadline import TICK_S, Stop
+from comfy_worker.deadline import TICK_S, Deadline
 
 __all__ = ["BoundedSession", "ConnectionWatch"]
 
@@ -67,7 +67,7 @@ class ConnectionWatch:
         public_only: whether only addresses of the public internet may be reached.
     """
 
-    def __init__(self, stop: Stop, answer_limit_s: float, public_only: bool) -> None:
+    def __init__(self, stop: Deadline, answer_limit_s: float, public_only: bool) -> None:
         self._stop = stop
         self._answer_limit_s = answer_limit_s
         self._public_only = public_only

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.imaging.processes import ImageTask, image_processes
 from comfy_worker.response.encode import SUFFIXES, EncodedFile, encoder_faults
 
@@ -19,7 +19,7 @@ STEPS = ((90, 1.0), (75, 1.0), (60, 1.0), (60, 0.75), (60, 0.5), (60, 0.25))
 def shrink_steps(
     files: Sequence[EncodedFile],
     limit: int,
-    stop: Stop,
+    stop: Deadline,
 ) -> Iterator[tuple[str, list[EncodedFile]]]:
     """Yield the files again and again, each time smaller. Only still pictures are changed.
 

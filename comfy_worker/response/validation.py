@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from comfy_worker.comfyui.supervisor import RunningComfyUI
+from comfy_worker.comfyui.supervisor import ComfyUIInstance
 from comfy_worker.errors import ResultTooLarge
-from comfy_worker.logs import without_secrets
+from comfy_worker.logs import redact
 from comfy_worker.outgoing import posted_size, within
 from comfy_worker.planning.plan import Plan
 from comfy_worker.response.deliver import ENVELOPE, MB
@@ -17,7 +17,7 @@ from comfy_worker.workflow.isolate import isolate_outputs
 __all__ = ["validation"]
 
 
-def validation(plan: Plan, comfyui: RunningComfyUI, folder: str, limit: int) -> dict[str, Any]:
+def validation(plan: Plan, comfyui: ComfyUIInstance, folder: str, limit: int) -> dict[str, Any]:
     """Return what the check of a plan found.
 
     Args:
@@ -42,7 +42,7 @@ def validation(plan: Plan, comfyui: RunningComfyUI, folder: str, limit: int) -> 
         parameters=plan.parameters,
         roles=plan.roles.outline(),
         needs=needs,
-        findings=within(list(plan.findings), without_secrets),
+        findings=within(list(plan.findings), redact),
         warnings=plan.warnings,
     ).model_dump(exclude_none=True)
     return _cut(answer, limit)

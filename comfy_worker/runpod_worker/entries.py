@@ -23,8 +23,9 @@ Entry = dict[str, Any]
 
 # What can stand in a URL's path, a header and the heartbeat's list of ids as it is.
 USABLE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+=~-]{0,199}")
-# A text, a bracket, or a colon of JSON; what lies between them does not matter. A text without its
-# end goes to the end of all: were it no match, each quote in it would be tried as a beginning.
+# A string, a bracket or a colon of JSON; anything between them is skipped. A string without an end
+# matches up to the end of the text: otherwise each quote in it would be tried as a beginning, which
+# takes quadratic time.
 TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*"?|[\[\]{}:]', re.DOTALL)
 # Deeper JSON is refused: Python's limit of about 1,000 calls is reached soon behind it.
 MAX_DEPTH = 200
@@ -35,8 +36,8 @@ class Batch:
     """One answer of RunPod to a request for jobs.
 
     Attributes:
-        jobs: what is to be done.
-        refused: errors by job id, for entries that have an id and are no job.
+        jobs: entries that can be run.
+        refused: errors by job id, for entries that have an id but cannot be run.
     """
 
     jobs: list[Entry] = field(default_factory=list)
@@ -82,7 +83,7 @@ def ids_in(body: bytes) -> list[str]:
     """Find the ids of jobs in a text that cannot be parsed, so that their clients get an answer.
 
     Args:
-        body: what RunPod sent. Only ids of whole entries count: a client could write other jobs'
+        body: what RunPod sent. Only the ids of entries count: a client could write other jobs'
             ids into its input.
     """
     found: dict[str, None] = {}

@@ -1,8 +1,8 @@
 """Makes the SDK's heartbeat end with the worker.
 
-The SDK pings RunPod from a process of its own. After ``kill -9`` of the worker it would go on for
-ever: RunPod would take the worker for alive, and the locks and files that the process inherited
-would stay.
+The SDK pings RunPod from a separate process. After ``kill -9`` of the worker it would run for ever:
+RunPod would believe that the worker lives, and the locks and files that the process inherited would
+stay.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ __all__ = ["end_with_parent"]
 PR_SET_PDEATHSIG = 1
 LOOK_S = 1.0
 
-# Kept here at import: a process that is not forked imports this module, and finds the SDK's own
-# there.
+# Kept at import: a process that is not forked imports this module and needs the SDK's original.
 _sdk_loop = rp_ping.Heartbeat.process_loop
 
 
 def end_with_parent() -> None:
-    """Have a heartbeat that starts from now on end with this process."""
+    """Make every heartbeat that starts after this call end with this process."""
     rp_ping.Heartbeat.process_loop = staticmethod(_loop)
 
 
 def _loop(*arguments: Any, **options: Any) -> None:
-    """The heartbeat's process: the SDK's loop, until its parent is gone."""
-    # A signal to the whole group (Ctrl-C) is for the worker, which finishes its jobs and then ends
+    """Run the SDK's loop in the heartbeat's process, until the parent ends."""
+    # Ctrl-C reaches all processes. It is meant for the worker, which finishes its jobs and then ends
     # this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,7 +1,7 @@
 """Waits that end early.
 
 ``asyncio.wait_for`` is not used: before Python 3.12 it forgets a cancel that comes in the moment in
-which the wait ends, and whoever cancelled waits for ever.
+which the wait ends, and the canceller waits for ever.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Posts results to RunPod until it has them: a result that is lost costs the whole job."""
+"""Posts results until RunPod accepts them: a lost result means a lost job."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ OF_A_SCALER = ("_shutdown_event", "job_progress", "jobs_tasks", "jobs_fetcher", 
 
 
 def differences() -> list[str]:
-    """What of the SDK is not as the job loop expects it; empty where it fits."""
+    """List the parts of the SDK that differ from what the job loop expects."""
     found = []
     for owner, name, parameters in KNOWN:
         function = getattr(owner, name, None)

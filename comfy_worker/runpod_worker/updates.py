@@ -1,8 +1,8 @@
 """Posts a job's updates before its end: its progress, or the values of its stream.
 
-An update is worth little once the next one is there. So at most one is on its way, newer progress
-takes the place of older, and what RunPod refuses is dropped. The result waits for none of it longer
-than a moment.
+An update is worth little once there is a newer one. So at most one update is being posted, newer
+progress replaces older progress, and an update that RunPod refuses is dropped. The result waits only
+a moment for updates.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ Update = dict[str, Any]
 
 TRY_S = 5.0
 LAST_MOMENT_S = 0.5
-# A stream's last values are what a client waits for that reads nothing else.
+# A client that reads only the stream waits for its last values.
 STREAM_END_S = 5.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-# Files that wait to be streamed; the result holds them again.
+# No client reads the progress of a job that ends sooner, and posting it delays the result.
+PROGRESS_AFTER_S = 0.2
+# How many updates may wait to be posted; the result repeats the files among them.
 MOST_WAITING = 8
-# What of the list of all values may be progress, in bytes.
+# How many bytes of the list of all values may be progress.
 PROGRESS_SHARE = 500_000
 
 
@@ -48,7 +50,7 @@ class JobUpdates:
         self._job_id = job_id
         self._streaming = streaming
         self._waiting: list[Update] = []
-        self._news = asyncio.Event()
+        self._has_news = asyncio.Event()
         self._over = asyncio.Event()
         self._progress_bytes = 0
         self._task: asyncio.Task[None] | None = None
@@ -59,7 +61,7 @@ class JobUpdates:
         if "percent" in update:
             self._waiting = [item for item in self._waiting if "percent" not in item]
         self._waiting = [*self._waiting, update][-MOST_WAITING:]
-        self._news.set()
+        self._has_news.set()
         if self._task is None:
             self._task = asyncio.create_task(self._post_all())
 
@@ -73,7 +75,7 @@ class JobUpdates:
         if self._streaming and last is not None:
             self._waiting.append(last)
             self._task = self._task or asyncio.create_task(self._post_all())
-        self._news.set()
+        self._has_news.set()
         if self._task is not None:
             if not self._streaming:
                 self._waiting.clear()
@@ -91,10 +93,12 @@ class JobUpdates:
 
     async def _post_all(self) -> None:
         pause_s = FIRST_PAUSE_S
+        if not self._streaming:
+            await pause(self._over, PROGRESS_AFTER_S)
         while self._waiting or not self._over.is_set():
             if not self._waiting:
-                self._news.clear()
-                await self._news.wait()
+                self._has_news.clear()
+                await self._has_news.wait()
                 continue
             update = self._waiting.pop(0)
             self._keep(update)

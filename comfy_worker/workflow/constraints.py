@@ -1,12 +1,13 @@
-"""What a place in a workflow takes, by the declarations of every input that its literal reaches.
+"""What a literal of a workflow may be, by the declarations of every input that it reaches.
 
-Owns the check of one value: its type, range, step, and list of choices. Knows no parameter's meaning.
+Checks the value of a request's parameter before it is filled in: type, range, step and choices. The workflow
+itself is checked by ComfyUI.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from comfy_worker.nearest import nearest
 from comfy_worker.workflow.graph import Input
 from comfy_worker.workflow.model_names import is_model, match
 from comfy_worker.workflow.node_defs import InputSpec
-from comfy_worker.workflow.tracing import Graph, literal_place
+from comfy_worker.workflow.tracing import Graph, live_literal
 
 __all__ = ["Limits", "limits_by_place"]
 
@@ -27,7 +28,7 @@ PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
 }
 
-# What kind of model file an input names, in the words of names.FOLDERS.
+# Which model file an input names, in the words of model_names.FOLDERS.
 MODEL_FILES = {
     "ckpt_name": "checkpoint",
     "unet_name": "diffusion model",
@@ -44,15 +45,15 @@ MODEL_FILES = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What one place takes.
+    """What one input takes.
 
     Attributes:
         type: a JSON type; None where nothing is declared.
         minimum: the smallest number, or None.
         maximum: the largest number, or None.
-        steps: pairs ``(start, step)``; an integer must lie whole steps from each start.
+        steps: pairs ``(start, step)``; an integer must be a number of steps away from each start.
         choices: all that it takes, or None.
-        files: the kind of model file that the choices are, where the input's name tells.
+        files: which model files the choices are, if the input's name says so.
     """
 
     type: str | None = None
@@ -72,18 +73,25 @@ class Limits:
 
     def narrowed(self, spec: InputSpec) -> Limits:
         """The limits with those of one more input; the first one's type counts."""
-        low, high, step = (_number(spec.options.get(word)) for word in ("min", "max", "step"))
-        steps = {*self.steps, (int(low or 0), int(step))} if spec.type == "INT" and step else set(self.steps)
-        is_open = spec.options.get("remote") or spec.options.get("multiselect")
-        is_upload = any(word.endswith("_upload") for word in spec.options)
+        low = _number(spec.options.get("min"))
+        high = _number(spec.options.get("max"))
+        own_type = JSON_TYPES.get(spec.value_type) or ("string" if spec.is_upload else None)
+        is_open = spec.is_remote or spec.is_upload or spec.options.get("multiselect")
         return Limits(
-            type=self.type or JSON_TYPES.get(spec.type) or ("string" if is_upload else None),
-            minimum=low if self.minimum is None else self.minimum if low is None else max(low, self.minimum),
-            maximum=high if self.maximum is None else self.maximum if high is None else min(high, self.maximum),
-            steps=tuple(sorted(pair for pair in steps if pair[1] > 1)),
-            choices=self.choices if spec.choices is None or is_open or is_upload else spec.choices,
+            type=self.type or own_type,
+            minimum=_stricter(max, self.minimum, low),
+            maximum=_stricter(min, self.maximum, high),
+            steps=self._steps_with(spec, low),
+            choices=self.choices if spec.choices is None or is_open else spec.choices,
             files=MODEL_FILES.get(spec.name, self.files),
         )
+
+    def _steps_with(self, spec: InputSpec, low: float | None) -> tuple[tuple[int, int], ...]:
+        steps = set(self.steps)
+        step = _number(spec.options.get("step"))
+        if spec.type == "INT" and step:
+            steps.add((int(low or 0), int(step)))
+        return tuple(sorted(pair for pair in steps if pair[1] > 1))
 
     def negated(self) -> Limits:
         """The limits of the number with its sign changed."""
@@ -92,7 +100,7 @@ class Limits:
         return Limits(self.type, low, high)
 
     def checked(self, key: str, value: Any) -> Any:
-        """The value as the place takes it.
+        """The value as the input takes it.
 
         Args:
             key: what the client calls it.
@@ -102,26 +110,30 @@ class Limits:
             The value; a whole number given as ``20.0`` as an integer, a model file by its full name.
 
         Raises:
-            InvalidInput: of the wrong type.
-            InvalidValue: out of range, off the step, or none of the choices.
-            ModelNotFound: no installed file fits the name.
-            Ambiguous: several do.
+            InvalidInput: the value has the wrong type.
+            InvalidValue: the value is out of range, not on a step, or none of the choices.
+            ModelNotFound: no installed file has the name.
+            Ambiguous: several installed files have the name.
         """
         if self.choices is not None:
             return self._chosen(key, value)
         if self.type == "integer" and isinstance(value, float) and value.is_integer():
             value = int(value)
-        if self.type is not None:
-            is_bool = isinstance(value, bool)
-            if not isinstance(value, PYTHON_TYPES[self.type]) or is_bool != (self.type == "boolean"):
-                kind = "text" if self.type == "string" else f"of type {self.type}"
-                raise InvalidInput(
-                    f"{key} must be {kind}, not {'null' if value is None else brief(repr(value))}",
-                    [{"key": key, "type": self.type}],
-                )
+        if self.type is not None and not self._has_type(value):
+            raise self._wrong_type(key, value)
         if self.type in {"integer", "number"} and (nearest := self._nearest(value)) != [value]:
             raise self._refusal(key, value, nearest)
         return value
+
+    def _has_type(self, value: Any) -> bool:
+        if isinstance(value, bool):
+            return self.type == "boolean"
+        return isinstance(value, PYTHON_TYPES[self.type or ""])
+
+    def _wrong_type(self, key: str, value: Any) -> InvalidInput:
+        wanted = "text" if self.type == "string" else f"of type {self.type}"
+        shown = "null" if value is None else brief(repr(value))
+        return InvalidInput(f"{key} must be {wanted}, not {shown}", [{"key": key, "type": self.type}])
 
     def to_schema(self) -> dict[str, Any]:
         """The same as keywords of JSON Schema."""
@@ -129,27 +141,35 @@ class Limits:
         if self.steps and all(start % step == 0 for start, step in self.steps):
             schema["multipleOf"] = self._span()
         if self.choices is not None:
-            schema |= {"type": "string" if all(isinstance(one, str) for one in self.choices) else None}
+            are_texts = all(isinstance(choice, str) for choice in self.choices)
+            schema["type"] = "string" if are_texts else None
             schema["enum"] = list(self.choices)
         return {word: value for word, value in schema.items() if value is not None}
 
     def nearest(self, value: float) -> float:
-        """The number nearest to a finite one that the place takes, the larger of two."""
-        return min(self._nearest(value), key=lambda one: (abs(one - value), -one), default=value)
+        """The number that the input takes and that is nearest to a finite number; of two the larger."""
+        near = self._nearest(value)
+        return min(near, key=lambda number: (abs(number - value), -number), default=value)
 
     def _nearest(self, value: float) -> list[float]:
-        """The numbers next to one that the place takes: below and above, or the one alone where it takes that."""
+        """The numbers below and above that the input takes, or the number itself if the input takes it."""
         if not math.isfinite(value):
             return []
-        value = value if self.minimum is None else max(value, self.minimum)
-        value = value if self.maximum is None else min(value, self.maximum)
+        value = self._within(value)
         if not self.steps:
             return [value]
         span, start = self._span(), int(value)
         low = next((start - back for back in range(span) if self._is_on_step(start - back)), start)
         high = next((start + on for on in range(span) if self._is_on_step(start + on)), start)
-        within = [one for one in dict.fromkeys((low, high)) if self.minimum is None or one >= self.minimum]
-        return [one for one in within if self.maximum is None or one <= self.maximum]
+        return [number for number in dict.fromkeys((low, high)) if self._within(number) == number]
+
+    def _within(self, value: float) -> float:
+        """The value, or the bound that it exceeds."""
+        if self.minimum is not None:
+            value = max(value, self.minimum)
+        if self.maximum is not None:
+            value = min(value, self.maximum)
+        return value
 
     def _span(self) -> int:
         return math.lcm(*(step for _, step in self.steps))
@@ -163,32 +183,32 @@ class Limits:
         rule = " and ".join(bounds) or "a finite number"
         rule += f", in steps of {self._span()}" if self.steps else ""
         use = f"; use {' or '.join(map(str, nearest))}" if nearest else ""
-        return InvalidValue(
-            f"{key} must be {rule}, not {value}{use}",
-            [
-                {
-                    "key": key,
-                    "value": str(value),
-                    "minimum": self.minimum,
-                    "maximum": self.maximum,
-                    "nearest": nearest,
-                }
-            ],
-        )
+        detail = {"key": key, "value": str(value), "minimum": self.minimum, "maximum": self.maximum}
+        return InvalidValue(f"{key} must be {rule}, not {value}{use}", [{**detail, "nearest": nearest}])
 
     def _chosen(self, key: str, value: Any) -> Any:
         choices = self.choices or ()
-        if value in choices and not isinstance(value, bool) | any(isinstance(one, bool) for one in choices):
+        # Python takes True for 1.
+        takes_bool = not isinstance(value, bool) or any(isinstance(choice, bool) for choice in choices)
+        if value in choices and takes_bool:
             return value
+        texts = [str(choice) for choice in choices]
         is_file = self.files is not None or any(map(is_model, choices))
         if is_file and isinstance(value, str):
-            return match(value, [str(one) for one in choices], self.files or "model file")
-        near = nearest(str(value), map(str, choices))
-        shown = near or [str(one) for one in choices[:8]]
+            return match(value, texts, self.files or "model file")
+        near = nearest(str(value), texts)
+        use = " or ".join(near or texts[:8]) or "another node"
         raise InvalidValue(
-            f"{key} {brief(repr(value))} is none of the choices here; use {' or '.join(shown) or 'another node'}",
+            f"{key} {brief(repr(value))} is none of the choices here; use {use}",
             [{"key": key, "value": str(value), "nearest": near, "choices": list(choices)}],
         )
+
+
+def _stricter(choose: Callable[[float, float], float], bound: float | None, other: float | None) -> float | None:
+    """The stricter of two bounds, each of which may be None."""
+    if bound is None or other is None:
+        return other if bound is None else bound
+    return choose(bound, other)
 
 
 def _number(value: Any) -> float | None:
@@ -196,12 +216,15 @@ def _number(value: Any) -> float | None:
 
 
 def limits_by_place(graph: Graph) -> dict[Input, Limits]:
-    """What every literal of a workflow must satisfy: the input it stands in, and those that it is passed to."""
+    """What every literal of a workflow must satisfy: the input that holds it, and those that it is passed to."""
     own: dict[Input, list[InputSpec]] = {}
     passed: dict[Input, list[InputSpec]] = {}
     for node_id in graph.workflow:
-        for place in graph.widgets(node_id):
-            spec, literal = graph.spec(place), literal_place(graph, place)
-            if spec is not None and literal is not None:
-                (own if literal == place else passed).setdefault(literal, []).append(spec)
-    return {place: Limits.of([*own.get(place, ()), *passed.get(place, ())]) for place in {**own, **passed}}
+        for node_input in graph.widgets(node_id):
+            # A computed input has no literal of its own, but may get one in place of its link.
+            spec, literal = graph.spec(node_input), live_literal(graph, node_input) or node_input
+            if spec is not None:
+                group = own if literal == node_input else passed
+                group.setdefault(literal, []).append(spec)
+    literals = {**own, **passed}
+    return {literal: Limits.of([*own.get(literal, ()), *passed.get(literal, ())]) for literal in literals}

@@ -1,4 +1,4 @@
-"""Which loaders feed a sampler: where a LoRA belongs, and whose family decides what fits."""
+"""Finds the loaders that feed a sampler: a LoRA belongs behind them, and their family decides what fits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Fits", "LoaderFile", "Roots", "loader_files"]
 # Whether the model of a loader (``LoaderFile.root``) takes a LoRA or ControlNet file; None: not known.
 Fits = Callable[[str, str], "bool | None"]
 
-# A merge of more models than this is none; what lies beyond is not looked at.
+# No merge has more models than this; the others are not looked at.
 MAX_ROOTS = 100
 
 # The model folder behind an input that names a file, by the input's name on the loader.
@@ -44,37 +44,46 @@ class Roots:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        kinds = ("MODEL", "CLIP", "CONDITIONING")
-        self._roots = {kind: Fold(self._above(kind), self._own(kind), graph.check) for kind in kinds}
+        self._roots: dict[str, Fold[Link, tuple[Link, ...]]] = {}
+        for link_type in ("MODEL", "CLIP", "CONDITIONING"):
+            self._roots[link_type] = Fold(self._above(link_type), self._own(link_type), graph.check)
 
     def models(self, sampler: Sampler) -> list[Link]:
-        """Where the model that a sampler uses comes from; several where models are merged."""
+        """Where the model that a sampler uses comes from; several links where models are merged."""
         link = self._graph.link(sampler.model) if sampler.model else None
         return list(self._roots["MODEL"](link)) if link else []
 
     def clips(self, sampler: Sampler) -> list[Link]:
         """Where the text encoders behind a sampler's conditioning come from."""
-        links = [self._graph.link(place) for place in (sampler.positive, sampler.negative) if place]
-        return list(dict.fromkeys(root for link in links if link for root in self._roots["CONDITIONING"](link)))
+        found: dict[Link, None] = {}
+        for node_input in (sampler.positive, sampler.negative):
+            link = self._graph.link(node_input) if node_input else None
+            if link is not None:
+                found |= dict.fromkeys(self._roots["CONDITIONING"](link))
+        return list(found)
 
-    def _above(self, kind: str) -> Callable[[Link], list[Link]]:
+    def _above(self, link_type: str) -> Callable[[Link], list[Link]]:
         graph = self._graph
 
         def above(link: Link) -> list[Link]:
-            return [up for place in graph.linked(link.node_id, kind) if (up := graph.link(place))]
+            links = [graph.link(node_input) for node_input in graph.linked(link.node_id, link_type)]
+            return [source for source in links if source is not None]
 
         return above
 
-    def _own(self, kind: str) -> Callable[[Link, list[tuple[Link, ...]]], tuple[Link, ...]]:
+    def _own(self, link_type: str) -> Callable[[Link, list[tuple[Link, ...]]], tuple[Link, ...]]:
         graph = self._graph
 
         def joined(link: Link, above: list[tuple[Link, ...]]) -> tuple[Link, ...]:
-            found = dict.fromkeys(root for roots in above for root in roots)
-            if kind == "CONDITIONING":
-                for place in graph.linked(link.node_id, "CLIP"):
-                    loader = graph.link(place)
+            found: dict[Link, None] = {}
+            for roots in above:
+                found |= dict.fromkeys(roots)
+            is_root = not graph.linked(link.node_id, link_type)
+            if link_type == "CONDITIONING":
+                for node_input in graph.linked(link.node_id, "CLIP"):
+                    loader = graph.link(node_input)
                     found |= dict.fromkeys(self._roots["CLIP"](loader) if loader else ())
-            elif not graph.linked(link.node_id, kind) and graph.output_type(link) in (kind, "*"):
+            elif is_root and graph.output_type(link) in (link_type, "*"):
                 return (link,)
             return tuple(found)[:MAX_ROOTS]
 
@@ -84,10 +93,11 @@ class Roots:
 def loader_files(workflow: Workflow, roles: Roles, defs: NodeDefs) -> list[LoaderFile]:
     """The files whose diffusion models feed the samplers, first sampler first; several where models are merged."""
     roots = Roots(Graph(workflow, defs))
-    return [
-        LoaderFile(sampler.node_id, root.node_id, MODEL_FOLDERS[name], value)
-        for sampler in roles.samplers
-        for root in roots.models(sampler)
-        for name, value in workflow[root.node_id]["inputs"].items()
-        if name in MODEL_FOLDERS and isinstance(value, str)
-    ]
+    found: list[LoaderFile] = []
+    for sampler in roles.samplers:
+        for root in roots.models(sampler):
+            for name, value in workflow[root.node_id]["inputs"].items():
+                if name in MODEL_FOLDERS and isinstance(value, str):
+                    file = LoaderFile(sampler.node_id, root.node_id, MODEL_FOLDERS[name], value)
+                    found.append(file)
+    return found

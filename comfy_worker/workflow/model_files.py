@@ -1,7 +1,4 @@
-"""Which model files a workflow names, and where each can be got.
-
-Owns how an input's value is known for a model file, and the folder that it lies in.
-"""
+"""Finds which model files a workflow names, and where to get each of them."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from comfy_worker.workflow.node_defs import Absence, NodeDefs
 
 __all__ = ["Sources", "find_need", "model_files"]
 
-# The folder behind an input whose name says less than its class does, or nothing that limits.MODEL_FILES knows.
+# The folder of each loader whose input has a name that constraints.MODEL_FILES does not have.
 MODEL_FOLDERS = {
     "UpscaleModelLoader": "upscale_models",
     "LatentUpscaleModelLoader": "latent_upscale_models",
@@ -32,15 +29,15 @@ MODEL_FOLDERS = {
 
 @dataclass(frozen=True)
 class Sources:
-    """What is known beside the node classes.
+    """What the check knows beside the node classes.
 
     Attributes:
-        needs: model files, and where they can be got.
+        needs: model files, and where to get them.
         listed: those that models.txt names, written ``folder/file``.
         packs: by class, the node pack that brings it.
         has_input: whether ComfyUI finds an input file of a name.
         explain: why ComfyUI lacks a class that something here has.
-        searched: the folders that are searched for a kind of model.
+        searched: by model folder, the paths that are searched.
         commands: by ``folder/file``, what ``comfy_setup models --only`` takes to fetch it alone.
         accepts_urls: whether a client may give a model by its URL.
         has_default: whether the setting SD_MODEL stands in for a checkpoint that is missing.
@@ -65,7 +62,8 @@ def model_files(workflow: Workflow, defs: NodeDefs, sources: Sources) -> tuple[N
     named: dict[str, Need] = {}
     for node in workflow.values():
         declared = defs.get(node["class_type"])
-        for spec in declared.inputs.values() if declared else ():
+        specs = declared.live_inputs(node["inputs"]) if declared else {}
+        for spec in specs.values():
             value = node["inputs"].get(spec.name)
             if spec.choices is not None and is_model(value):
                 named.setdefault(_base(value), find_need(node["class_type"], spec.name, value, sources))
@@ -80,8 +78,10 @@ def _base(file: str) -> str:
 
 
 def find_need(class_type: str, name: str, file: str, sources: Sources) -> Need:
-    """A model file that an input names; the folder as somebody told it, else by class and input."""
-    told = [need for need in sources.needs if _base(need.file) == _base(file)]
-    folder = MODEL_FOLDERS.get(class_type) or FOLDERS.get(MODEL_FILES.get(name, ""), "")
-    url = next((need.url for need in told if need.url), None)
-    return Need(told[0].folder if told else folder, file.replace("\\", "/"), url)
+    """A model file that an input names; its folder is the one that is known for the file, else the loader's."""
+    known = [need for need in sources.needs if _base(need.file) == _base(file)]
+    url = next((need.url for need in known if need.url), None)
+    # An input of a dynamic choice has the name of the choice before its own.
+    own_name = name.rpartition(".")[2]
+    folder = MODEL_FOLDERS.get(class_type) or FOLDERS.get(MODEL_FILES.get(own_name, ""), "")
+    return Need(known[0].folder if known else folder, file.replace("\\", "/"), url)

@@ -1,8 +1,4 @@
-"""Which installed file a name means.
-
-Owns how a client's word for a model file is matched against the list that ComfyUI gives. Does not look at the
-disk: the list is handed in.
-"""
+"""Finds the installed file that a client's name for a model means, in the list that ComfyUI gives."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from comfy_worker.nearest import nearest
 
 __all__ = ["FOLDERS", "is_model", "match", "nearest_files"]
 
-# The model folder of what a client calls by a word.
+# The model folder of each thing that a client names.
 FOLDERS = {
     "checkpoint": "checkpoints",
     "controlnet": "controlnet",
@@ -36,37 +32,38 @@ def is_model(value: Any) -> bool:
 def match(name: str, choices: Sequence[str], what: str) -> str:
     r"""The installed file that a name means, with or without its folder and its extension.
 
-    The whole name wins over a part of it, the same case over another; ``/`` and ``\`` are alike.
+    The complete name wins over a part of it, the same case over another; ``/`` and ``\`` are alike.
 
     Args:
         name: as a client wrote it.
         choices: the installed files, relative to their model folder, as ComfyUI lists them.
-        what: the kind of file, of which :data:`FOLDERS` may know where it lies.
+        what: what the file is for; :data:`FOLDERS` may have its folder.
 
     Returns:
-        The one of ``choices`` that is meant, as it is listed.
+        The entry of ``choices``.
 
     Raises:
-        Ambiguous: several files fit; the details list them.
-        ModelNotFound: none fits; the details name the nearest.
+        Ambiguous: several files have the name; the details list them.
+        ModelNotFound: no file has the name; the details list the nearest.
     """
-    given = _plain(name)
+    wanted = _plain(name)
     folder, shown = FOLDERS.get(what, ""), brief(name)
-    place = f"the folder models/{folder}" if folder else "its folder"
+    where = f"the folder models/{folder}" if folder else "its folder"
     for fold in (str, str.casefold):
         for fits in (_is_whole, _is_part):
-            found = [choice for choice in choices if fits(fold(given), fold(_plain(choice)))]
+            found = [choice for choice in choices if fits(fold(wanted), fold(_plain(choice)))]
             if len(found) > 1:
+                details = [{"given": shown, "folder": folder, "file": file} for file in found]
+                listed = ", ".join(found)
                 raise Ambiguous(
-                    f"{what} {shown!r} fits several files: {', '.join(found)}; write its folder and extension too",
-                    [{"given": shown, "folder": folder, "file": file} for file in found],
+                    f"{what} {shown!r} fits several files: {listed}; write its folder and extension too", details
                 )
             if found:
                 return found[0]
-    near = nearest_files(given, choices)
-    ways = f"ask the operator to put it into {place}, which is empty"
+    near = nearest_files(wanted, choices)
+    ways = f"ask the operator to put it into {where}, which is empty"
     if choices:
-        ways = f"name a file that is there ({_hint(near, choices)}), or ask the operator to put it into {place}"
+        ways = f"name a file that is there ({_hint(near, choices)}), or ask the operator to put it into {where}"
     raise ModelNotFound(
         f"{what} {shown!r} is not installed: {ways}",
         [{"given": shown, "folder": folder, "nearest": near}],
@@ -77,12 +74,14 @@ def _plain(name: str) -> str:
     return name.strip().replace("\\", "/")
 
 
-def _is_whole(given: str, choice: str) -> bool:
-    return given == choice
+def _is_whole(wanted: str, choice: str) -> bool:
+    return wanted == choice
 
 
-def _is_part(given: str, choice: str) -> bool:
-    return any(whole == given or whole.endswith(f"/{given}") for whole in (choice, _stem(choice))) and given != ""
+def _is_part(wanted: str, choice: str) -> bool:
+    if wanted == "":
+        return False
+    return any(path == wanted or path.endswith(f"/{wanted}") for path in (choice, _stem(choice)))
 
 
 def _stem(choice: str) -> str:
@@ -91,12 +90,12 @@ def _stem(choice: str) -> str:
     return folder + slash + (file.rpartition(".")[0] or file)
 
 
-def nearest_files(given: str, choices: Sequence[str]) -> list[str]:
-    """Up to three files whose names look like the given one, best first."""
+def nearest_files(name: str, choices: Sequence[str]) -> list[str]:
+    """Up to three files whose names look like a name, best first."""
     by_stem: dict[str, list[str]] = {}
     for choice in choices:
         by_stem.setdefault(_file_stem(choice), []).append(choice)
-    close = nearest(_file_stem(given), by_stem)
+    close = nearest(_file_stem(name), by_stem)
     return [choice for stem in close for choice in by_stem[stem]][:3]
 
 

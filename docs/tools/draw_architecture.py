@@ -25,6 +25,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("comfy_worker.job", "comfy_worker.models", "", ""),
     ("comfy_worker.request", "", "comfy_worker.workflow", ""),
     ("", "comfy_worker.inputs", "", ""),
+    ("", "", "comfy_worker.imaging", ""),
     ("comfy_worker.settings", "comfy_worker.deadline", "comfy_worker.logs", "comfy_worker.errors"),
     ("comfy_common",),
 )
@@ -44,6 +45,7 @@ CAPTIONS = {
     "comfy_worker.planning": "template + request = workflow",
     "comfy_worker.response": "outputs encoded and delivered",
     "comfy_worker.inputs": "files that came with a job",
+    "comfy_worker.imaging": "pixels, in processes that can be ended",
     "comfy_worker.models": "families, downloads, cache",
     "comfy_worker.comfyui": "the ComfyUI process",
     "comfy_worker.request": "schema of the input, dialects",

@@ -17,8 +17,8 @@ from PIL import Image
 
 from comfy_common import paths
 from comfy_worker.comfyui.launch import LaunchOptions
-from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI
-from comfy_worker.deadline import Stop
+from comfy_worker.comfyui.supervisor import ComfyUIInstance, ComfyUISupervisor
+from comfy_worker.deadline import Deadline
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.job import Job
 from comfy_worker.planning.plan import Plan, PlanContext
@@ -46,12 +46,12 @@ def launch_options(model_root: Path, *node_packs: Path, **changes: Any) -> Launc
 class RealComfyUI:
     """A running ComfyUI, and what tests ask of it."""
 
-    def __init__(self, neighbour: ComfyUI) -> None:
-        self.neighbour = neighbour
+    def __init__(self, supervisor: ComfyUISupervisor) -> None:
+        self.supervisor = supervisor
 
     @property
-    def running(self) -> RunningComfyUI:
-        return self.neighbour.ready(Stop())
+    def running(self) -> ComfyUIInstance:
+        return self.supervisor.ready(Deadline())
 
     @property
     def defs(self) -> NodeDefs:
@@ -68,11 +68,16 @@ class RealComfyUI:
         files = InputFiles(self.input_dir / uuid.uuid4().hex, Settings().input_limits)
         return build_plan(PlanContext(Job("test", request), template, self.running, files))
 
+    def texts(self, workflow: dict[str, Any]) -> dict[str, str]:
+        """By output node, the text that a node shows."""
+        result = self.running.execute(workflow, Deadline())
+        return {node_id: output["text"][0] for node_id, output in result.outputs.items() if "text" in output}
+
     def images(self, workflow: dict[str, Any]) -> list[Image.Image]:
         """The pictures of a workflow, in the order of its output nodes."""
         queued = isolate_outputs(workflow, uuid.uuid4().hex, self.defs)
         own = re.findall(r"[0-9a-f]{32}", json.dumps(queued))
-        result = self.running.execute(queued, Stop(), extra_data={"comfy_worker_folders": own})
+        result = self.running.execute(queued, Deadline(), extra_data={"comfy_worker_folders": own})
         folders = {"output": self.running.process.output_dir, "temp": self.running.process.temp_dir}
         found = []
         for output in result.outputs.values():
@@ -88,12 +93,12 @@ class RealComfyUI:
 @contextmanager
 def real_comfyui(options: LaunchOptions) -> Iterator[RealComfyUI]:
     """A ComfyUI that ends with the block."""
-    neighbour = ComfyUI(options)
+    supervisor = ComfyUISupervisor(options)
     try:
-        neighbour.ready(Stop())
-        yield RealComfyUI(neighbour)
+        supervisor.ready(Deadline())
+        yield RealComfyUI(supervisor)
     finally:
-        neighbour.close()
+        supervisor.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfy_worker.comfyui.events import Event, Executing
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from tests.comfyui.conftest import RealComfyUI
 from tests.graphs import txt2img
 from tests.placeholders import CHECKPOINT_INPAINT
@@ -23,7 +23,7 @@ def nodes_run(comfyui: RealComfyUI, workflow: dict[str, Any]) -> set[str]:
         if isinstance(event, Executing):
             nodes.add(event.node_id)
 
-    comfyui.running.execute(workflow, Stop(), on_event=follow)
+    comfyui.running.execute(workflow, Deadline(), on_event=follow)
     return nodes
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from comfy_worker.comfyui.events import Event, Progress
-from comfy_worker.comfyui.execution import Execution, Limits
-from comfy_worker.deadline import Stop
+from comfy_worker.comfyui.execution import Execution, Timeouts
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import ExecutionFailed, JobCancelled, WorkflowRefused
 from tests.comfyui.conftest import RealComfyUI
 from tests.graphs import txt2img
@@ -37,7 +37,7 @@ def test_a_prompt_makes_its_own_pixels(comfyui: RealComfyUI) -> None:
 
 
 def test_each_node_that_ran_has_its_time(comfyui: RealComfyUI) -> None:
-    result = comfyui.running.execute(txt2img(seed=11), Stop())
+    result = comfyui.running.execute(txt2img(seed=11), Deadline())
     assert result.node_ms["sampler"] > 0
     assert set(result.outputs) == {"save"}
 
@@ -107,7 +107,7 @@ def running_prompt(comfyui: RealComfyUI, seed: int) -> Iterator[threading.Event]
 
     def run() -> None:
         graph = txt2img(seed=seed, sampler={"steps": 10_000})
-        comfyui.running.execute(graph, Stop(cancelled), on_event=follow)
+        comfyui.running.execute(graph, Deadline(cancelled), on_event=follow)
 
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(run)
@@ -135,7 +135,7 @@ def test_a_pending_prompt_leaves_the_queue(comfyui: RealComfyUI) -> None:
                 cancelled.set()
 
         with pytest.raises(JobCancelled):
-            comfyui.running.execute(txt2img(seed=15), Stop(cancelled), on_event=cancel_when_pending)
+            comfyui.running.execute(txt2img(seed=15), Deadline(cancelled), on_event=cancel_when_pending)
         queue = comfyui.running.client.get_queue()
         assert (len(queue["queue_running"]), queue["queue_pending"]) == (1, []), "the first one goes on"
     assert nothing_left(comfyui)
@@ -151,11 +151,11 @@ def test_a_broken_socket_loses_no_result(comfyui: RealComfyUI) -> None:
             running.events.break_connection()
 
     graph = txt2img(seed=16, sampler={"steps": 6})
-    result = running.execute(graph, Stop(), on_event=break_at_first_step)
+    result = running.execute(graph, Deadline(), on_event=break_at_first_step)
     assert breaks
     assert result.outputs["save"]["images"]
     assert nothing_left(comfyui)
-    again = running.execute(txt2img(seed=17), Stop())
+    again = running.execute(txt2img(seed=17), Deadline())
     assert again.node_ms["sampler"] > 0, "events are heard again after the reconnect"
 
 
@@ -166,7 +166,7 @@ def test_a_deaf_socket_loses_no_error(comfyui: RealComfyUI) -> None:
         "image": {"class_type": "LoadImage", "inputs": {"image": "broken.png"}},
         "save": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
     }
-    deaf = Execution(running.client, running.events, running.process, Limits())
+    deaf = Execution(running.client, running.events, running.process, Timeouts())
     running.events.break_connection()
     with pytest.raises(ExecutionFailed, match="LoadImage"):
-        deaf.run(graph, Stop())
+        deaf.run(graph, Deadline())

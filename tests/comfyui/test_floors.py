@@ -27,6 +27,6 @@ def test_a_job_is_not_begun_without_room(
 ) -> None:
     monkeypatch.setattr(room, "SETTLE_S", 0.2)
     monkeypatch.setattr(type(comfyui.running), "execute", lambda *_: pytest.fail("it was queued"))
-    runner = JobRunner(settings, comfyui.neighbour, TEMPLATES)
+    runner = JobRunner(settings, comfyui.supervisor, TEMPLATES)
     answer = runner.run({"id": "1", "input": {"workflow": txt2img()}}, threading.Event())
     assert answer["error"].startswith(error)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.comfyui
 
 
 def test_a_lora_that_has_just_arrived_is_found(comfyui: RealComfyUI, model_root: Path) -> None:
-    runner = JobRunner(Settings.from_env({}), comfyui.neighbour, TEMPLATES)
+    runner = JobRunner(Settings.from_env({}), comfyui.supervisor, TEMPLATES)
     job = {"id": "late", "input": {"workflow": txt2img(), "loras": [{"name": "just-arrived"}]}}
     assert runner.run(job, threading.Event())["error"].startswith("MODEL_NOT_FOUND: lora 'just-arrived'")
     late = model_root / "loras" / "just-arrived.safetensors"

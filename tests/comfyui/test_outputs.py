@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.runner import JobRunner
 from comfy_worker.settings import Settings
 from tests.comfyui.conftest import NODE_PACKS, TEMPLATES, RealComfyUI, launch_options, real_comfyui
@@ -42,7 +42,7 @@ class Worker:
 
     def __init__(self, comfyui: RealComfyUI, **settings: Any) -> None:
         self.comfyui = comfyui
-        self._runner = JobRunner(Settings(**settings), comfyui.neighbour, TEMPLATES)
+        self._runner = JobRunner(Settings(**settings), comfyui.supervisor, TEMPLATES)
 
     def run(self, **job_input: Any) -> dict[str, Any]:
         """The result of a job that must succeed."""
@@ -94,7 +94,7 @@ def saving(source: dict[str, Any], **nodes: dict[str, Any]) -> dict[str, Any]:
 
 def by_saveimage(comfyui: RealComfyUI, graph: dict[str, Any], folder: str) -> dict[str, bytes]:
     """What SaveImage itself makes of a graph, by file name; the graph's prefixes lie in ``folder``."""
-    result = comfyui.running.execute(graph, Stop())
+    result = comfyui.running.execute(graph, Deadline())
     root = comfyui.running.process.output_dir
     files = {}
     for reported in result.outputs.values():
@@ -323,7 +323,7 @@ def test_a_linked_prefix_stays_in_the_jobs_folder_when_a_later_node_fails(worker
     assert worker.run(workflow=graph)["images"][0]["filename"] == "mine_00001_.png"
     wide = {**PHOTO, "inputs": {**PHOTO["inputs"], "channels": 5}}
     failing = {**graph, "wide": wide, "fails": node("SaveImage", images=["wide", 0], filename_prefix="b")}
-    result = JobRunner(Settings(), worker.comfyui.neighbour, TEMPLATES).run(
+    result = JobRunner(Settings(), worker.comfyui.supervisor, TEMPLATES).run(
         {"id": "test", "input": {"workflow": failing}}, threading.Event()
     )
     assert result["error"].startswith("EXECUTION_FAILED: node fails")

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from comfy_worker.comfyui.execution import ExecutionResult
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import ExecutionFailed, WorkflowRefused
 from comfy_worker.workflow.graph import Workflow
 from tests.comfyui.conftest import RealComfyUI
@@ -63,7 +63,7 @@ def jobs(comfyui: RealComfyUI) -> Iterator[list[str]]:
 
 
 def run(comfyui: RealComfyUI, workflow: Workflow, *own: str) -> ExecutionResult:
-    return comfyui.running.execute(workflow, Stop(), extra_data={"comfy_worker_folders": own})
+    return comfyui.running.execute(workflow, Deadline(), extra_data={"comfy_worker_folders": own})
 
 
 def shown(comfyui: RealComfyUI, workflow: Workflow, *own: str) -> list[str]:

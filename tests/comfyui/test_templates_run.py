@@ -58,7 +58,7 @@ CASES = {
 
 def run(comfyui: RealComfyUI, asked: dict[str, Any], sd_model: str = "") -> dict[str, Any]:
     """A job's result."""
-    runner = JobRunner(Settings(SD_MODEL=sd_model), comfyui.neighbour, TEMPLATES)
+    runner = JobRunner(Settings(SD_MODEL=sd_model), comfyui.supervisor, TEMPLATES)
     result = runner.run({"id": "test", "input": asked}, threading.Event())
     assert "error" not in result, result
     return result

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import requests
 
-from comfy_worker.comfyui.supervisor import RunningComfyUI
-from comfy_worker.deadline import Stop
+from comfy_worker.comfyui.supervisor import ComfyUIInstance
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import ModelMismatch
 from comfy_worker.models.detect import FAMILIES
 from comfy_worker.request.schema import JobInput
@@ -192,8 +192,8 @@ def test_a_lora_of_another_family_is_refused_before_anything_is_queued(
     def execute(*_: object) -> None:
         raise AssertionError("it was queued")
 
-    monkeypatch.setattr(RunningComfyUI, "execute", execute)
-    runner = JobRunner(Settings(), comfyui.neighbour, TEMPLATES)
+    monkeypatch.setattr(ComfyUIInstance, "execute", execute)
+    runner = JobRunner(Settings(), comfyui.supervisor, TEMPLATES)
     job = {"id": "1", "input": {"workflow": "txt2img", "loras": [{"name": "sdxl-a"}]}}
     answer = runner.run(job, threading.Event())
     assert answer["error"].startswith("MODEL_MISMATCH: sdxl-a.safetensors is made for SDXL")
@@ -216,7 +216,7 @@ def test_a_lora_of_no_known_family_is_a_warning(comfyui: RealComfyUI, name: str)
 
 def test_extra_data_reaches_the_nodes_of_this_prompt_only(comfyui: RealComfyUI) -> None:
     graph = {"1": {"class_type": "ShowKey", "inputs": {}}}
-    executed = comfyui.running.execute(graph, Stop(), extra_data={"api_key_comfy_org": "comfyui-key"})
+    executed = comfyui.running.execute(graph, Deadline(), extra_data={"api_key_comfy_org": "comfyui-key"})
     assert executed.outputs["1"]["text"] == ["comfyui-key"]
     graph = {"2": {"class_type": "ShowKey", "inputs": {}}}
-    assert comfyui.running.execute(graph, Stop()).outputs["2"]["text"] == ["None"]
+    assert comfyui.running.execute(graph, Deadline()).outputs["2"]["text"] == ["None"]

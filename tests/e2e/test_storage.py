@@ -17,7 +17,7 @@ import pytest
 import requests
 from pydantic import SecretStr
 
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import DeliveryFailed, JobCancelled, JobTimedOut
 from comfy_worker.request.schema import Output
 from comfy_worker.response import s3 as s3_module
@@ -174,7 +174,7 @@ def test_cancelled_uploads_end_and_leave_nothing(s3: Service) -> None:
     Timer(0.3, cancelled.set).start()
     began = time.monotonic()
     with pytest.raises(JobCancelled):
-        S3Uploader(s3.bucket()).upload(TWO, Stop(cancelled))
+        S3Uploader(s3.bucket()).upload(TWO, Deadline(cancelled))
     assert time.monotonic() - began < 1.4, "the service is silent for 1.5 s"
     deadline_s = time.monotonic() + 20
     while s3.stored() or not any(method == "DELETE" for method, _path in s3.proxy.seen):
@@ -251,7 +251,7 @@ def test_a_service_that_drips_is_cut_off(begin: bytes) -> None:
         with pytest.raises(DeliveryFailed):
             at_raw(host, answer_limit_s=0.5).upload({"a.png": PNG})
         with pytest.raises(JobTimedOut):
-            at_raw(host).upload(TWO, Stop(timeout_s=0.5))
+            at_raw(host).upload(TWO, Deadline(timeout_s=0.5))
         host.over.set()
         wait_until(lambda: not uploading())
     wait_until(lambda: connections() <= open_before)
@@ -278,7 +278,7 @@ def test_odd_answers_are_the_services_fault(answer: bytes, tmp_path: Path) -> No
     with raw_host(answer) as host:
         for file in (PNG, EncodedFile("a.mp4", "video/mp4", "videos", "9", path)):
             with contextlib.suppress(DeliveryFailed):
-                at_raw(host, answer_limit_s=2.0).upload({"a": file}, Stop(timeout_s=30))
+                at_raw(host, answer_limit_s=2.0).upload({"a": file}, Deadline(timeout_s=30))
     wait_until(lambda: not uploading())
 
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from comfy_common import pinned_http
 from comfy_common.pinned_http import PinnedClient
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import InvalidMedia, JobCancelled
 from comfy_worker.inputs.fetch import Fetcher
 from comfy_worker.inputs.files import InputFiles
@@ -132,7 +132,7 @@ def test_a_cancelled_job_stops_fetching(server: FileServer, path: str) -> None:
     threading.Timer(0.3, cancelled.set).start()
     began = time.monotonic()
     with pytest.raises(JobCancelled):
-        fetcher(timeout_s=20, stop=Stop(cancelled)).fetch("image", local(server, path))
+        fetcher(timeout_s=20, stop=Deadline(cancelled)).fetch("image", local(server, path))
     assert time.monotonic() - began < 2
 
 

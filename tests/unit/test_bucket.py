@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import DeliveryFailed, InvalidSettings, InvalidValue, JobTimedOut
 from comfy_worker.request.s3_config import parse_s3_config
 from comfy_worker.response import job_uploader as uploader_module
@@ -142,7 +142,7 @@ def silent_names() -> Iterator[Any]:
 
 def test_silent_name_servers_cannot_outlast_the_job(silent_names: Any) -> None:
     with pytest.raises(JobTimedOut):
-        job_uploader(BUCKET, allow_private=False, stop=Stop(timeout_s=0.3), resolve=silent_names)
+        job_uploader(BUCKET, allow_private=False, stop=Deadline(timeout_s=0.3), resolve=silent_names)
 
 
 def test_silent_name_servers_are_given_up(silent_names: Any, monkeypatch: pytest.MonkeyPatch) -> None:

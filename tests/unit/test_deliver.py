@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import InvalidValue, JobCancelled, ResultTooLarge
 from comfy_worker.request.schema import Output
 from comfy_worker.response.deliver import ENVELOPE, MB, Delivery, result_limit
@@ -174,7 +174,7 @@ def test_shrinking_ends_with_its_job(tmp_path: Path) -> None:
     file = EncodedFile("a.png", "image/png", "images", "9", path, 8000, 8000)
     cancelled = threading.Event()
     threading.Timer(0.2, cancelled.set).start()
-    stop = Stop(cancelled)
+    stop = Deadline(cancelled)
     delivery = Delivery("job", Output(shrink=True), None, ENVELOPE + 20_000, streaming=False, stop=stop)
     with pytest.raises(JobCancelled):
         delivery.deliver([file] * 50, 7, json_of)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import InputError, JobCancelled, OutOfMemory
 from comfy_worker.imaging.processes import ImageTask, TaskFault
 from comfy_worker.request.schema import JobInput, Output
@@ -164,7 +164,7 @@ def test_encoding_ends_with_its_job(tmp_path: Path, output: dict[str, Any]) -> N
     cancelled = threading.Event()
     threading.Timer(0.3, cancelled.set).start()
     with pytest.raises(JobCancelled):
-        encode([file] * 20, Output(**output), {}, Stop(cancelled))
+        encode([file] * 20, Output(**output), {}, Deadline(cancelled))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("encode")]
 
 

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from comfy_common.paths import REPO
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import InvalidMedia, JobCancelled, JobTimedOut
 from comfy_worker.imaging.processes import ImageProcesses, TaskFault, image_processes
 from comfy_worker.inputs import files as media
@@ -38,7 +38,7 @@ def text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def inputs(folder: Path, stop: Stop | None = None, **changes: Any) -> media.InputFiles:
+def inputs(folder: Path, stop: Deadline | None = None, **changes: Any) -> media.InputFiles:
     return media.InputFiles(folder / "job", Settings(**changes).input_limits, stop)
 
 
@@ -93,7 +93,7 @@ def test_decoding_ends_with_its_job(tmp_path: Path, error: type[Exception], seco
     if error is JobCancelled:
         threading.Timer(0.5, cancelled.set).start()
     with pytest.raises(error):
-        inputs(tmp_path, Stop(cancelled, seconds)).add_any({"a": text(SLOW), "b": text(SLOW)})
+        inputs(tmp_path, Deadline(cancelled, seconds)).add_any({"a": text(SLOW), "b": text(SLOW)})
     wait_until(lambda: not tasks())
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("input")]
 
@@ -211,7 +211,7 @@ def test_a_server_that_was_killed_is_started_again(tmp_path: Path) -> None:
 
 
 def test_a_task_whose_process_dies_says_so() -> None:
-    with image_processes().task(Stop()) as task:
+    with image_processes().task(Deadline()) as task:
         assert task.run("prepare", {"text": {}}) == ({}, [])
         wait_until(lambda: len(tasks()) == 1)  # the process of an earlier test may still be ending
         (pid,) = tasks()
@@ -223,7 +223,7 @@ def test_a_task_whose_process_dies_says_so() -> None:
 
 def test_closing_ends_every_task() -> None:
     processes = ImageProcesses()
-    with processes.task(Stop()) as task:
+    with processes.task(Deadline()) as task:
         task.run("prepare", {"text": {}})
         processes.close()
         with pytest.raises(TaskFault):
@@ -232,9 +232,9 @@ def test_closing_ends_every_task() -> None:
 
 BUSY_WORKER = """
 import sys, time
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.imaging.processes import image_processes
-with image_processes().task(Stop()) as task:
+with image_processes().task(Deadline()) as task:
     task.run("prepare", {"text": {}})
     print(image_processes()._server.pid, flush=True)
     task.run("probe", {"key": "image", "content": "picture", "max_pixels": 10**8}, sys.stdin.buffer.read())

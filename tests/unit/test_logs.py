@@ -34,7 +34,7 @@ def written(message: str, *args: object, action: str = "") -> str:
 
 
 def test_a_key_is_redacted_whoever_wrote_it() -> None:
-    logs.conceal("comfyui-0123", "short", "")
+    logs.add_secret("comfyui-0123", "short", "")
     with logs.bound(job_id="comfyui-0123"):
         line = written("key %s, %s", "comfyui-0123", "short")
     assert line == "INFO key [hidden], short job_id=[hidden]"
@@ -48,34 +48,34 @@ def test_the_keys_of_a_job_are_found() -> None:
 
 def test_a_key_is_hidden_in_its_job_only() -> None:
     with logs.job_secrets("the node pack"):
-        assert logs.without_secrets("install the node pack") == "install [hidden]"
-    assert logs.without_secrets("install the node pack") == "install the node pack"
+        assert logs.redact("install the node pack") == "install [hidden]"
+    assert logs.redact("install the node pack") == "install the node pack"
 
 
 def test_a_job_beside_it_reads_its_whole_error() -> None:
     pool = logs.ContextThreadPool(1)
     with pool, logs.job_secrets("the node pack"):
-        inside = pool.submit(logs.without_secrets, "install the node pack").result()
-        other = logs.redact("install the node pack", ())
+        inside = pool.submit(logs.redact, "install the node pack").result()
+        other = logs.redact_job("install the node pack", ())
     assert (inside, other) == ("install [hidden]", "install the node pack")
 
 
 def test_a_line_of_no_job_hides_every_key() -> None:
     with logs.job_secrets("key-of-job-a"), logs.job_secrets("key-of-job-b"):
-        assert logs.redact("key-of-job-a key-of-job-b", None) == "[hidden] [hidden]"
-    assert logs.redact("key-of-job-a", None) == "key-of-job-a"
+        assert logs.redact_job("key-of-job-a key-of-job-b", None) == "[hidden] [hidden]"
+    assert logs.redact_job("key-of-job-a", None) == "key-of-job-a"
 
 
 def test_two_jobs_may_share_a_key() -> None:
     with logs.job_secrets("one and the same"):
         with logs.job_secrets("one and the same"):
             pass
-        assert logs.redact("one and the same", None) == "[hidden]"
+        assert logs.redact_job("one and the same", None) == "[hidden]"
 
 
 def test_a_longer_key_hides_its_beginning_too() -> None:
     with logs.job_secrets("comfyui-", "comfyui-0123456789"):
-        assert logs.without_secrets("comfyui-0123456789") == "[hidden]"
+        assert logs.redact("comfyui-0123456789") == "[hidden]"
 
 
 @pytest.mark.parametrize("key", ["NODE_NOT_INSTALLED", "x" * 9_000_000])
@@ -100,11 +100,11 @@ def test_keys_of_megabytes_are_not_kept() -> None:
 
 def test_worker_names_stay_hidden_from_their_job() -> None:
     with logs.job_secrets():
-        with logs.concealed("folder-of-a"):
-            assert logs.redact("folder-of-a", ()) == "[hidden]"
-        assert logs.without_secrets("folder-of-a") == "[hidden]"
-        assert logs.redact("folder-of-a", ()) == "folder-of-a"
-    assert logs.without_secrets("folder-of-a") == "folder-of-a"
+        with logs.temporary_secrets("folder-of-a"):
+            assert logs.redact_job("folder-of-a", ()) == "[hidden]"
+        assert logs.redact("folder-of-a") == "[hidden]"
+        assert logs.redact_job("folder-of-a", ()) == "folder-of-a"
+    assert logs.redact("folder-of-a") == "folder-of-a"
 
 
 def test_threads_of_a_pool_keep_the_job_id() -> None:

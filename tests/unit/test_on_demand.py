@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import ModelNotFetched
 from comfy_worker.models.cache import ModelCache
 from comfy_worker.models.downloads import JobModels
@@ -16,7 +16,7 @@ from comfy_worker.workflow.graph import Need
 
 
 def models(folder: Path) -> JobModels:
-    return JobModels(Settings.from_env({}), ModelCache(folder, 1), ExitStack(), lambda _said: None, Stop())
+    return JobModels(Settings.from_env({}), ModelCache(folder, 1), ExitStack(), lambda _said: None, Deadline())
 
 
 def test_a_need_whose_url_is_none_is_told(tmp_path: Path) -> None:

@@ -77,13 +77,13 @@ def test_they_load_where_comfyui_is_another_and_say_what_they_go_without(
 def test_a_queue_that_holds_something_else_tells_nothing_of_the_prompt(
     ours: Any, comfyui: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = sys.modules["ours.prompts"].told
+    extra_data = sys.modules["ours.prompts"].extra_data_of_running_prompt
     comfyui.queue.currently_running = {0: (1, "id", {}, {"word": "x"}, [])}
-    assert told("word") == "x"
+    assert extra_data("word") == "x"
     comfyui.queue.currently_running = {0: SimpleNamespace(prompt_id="id")}
-    assert told("word") is None
+    assert extra_data("word") is None
     del comfyui.queue.currently_running
-    assert told("word") is None
+    assert extra_data("word") is None
     assert caplog.text.count("does not tell which prompt runs") == 2
 
 

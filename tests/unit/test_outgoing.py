@@ -10,7 +10,7 @@ import pytest
 
 from comfy_worker.error_response import error_response
 from comfy_worker.errors import InvalidWorkflow
-from comfy_worker.logs import conceal
+from comfy_worker.logs import add_secret
 from comfy_worker.outgoing import posted_size, safe, to_json_bytes, within
 from comfy_worker.runpod_worker.results import envelope, with_stop_pod, within_limit
 
@@ -66,7 +66,7 @@ def test_an_error_is_bounded_whatever_it_says() -> None:
 
 def test_no_secret_is_cut_in_half() -> None:
     secret = "SECRET-" + "s" * 50
-    conceal(secret)
+    add_secret(secret)
     answer = error_response(InvalidWorkflow("x" * 1_990 + secret, [{"a": "x" * 990 + secret}]))
     assert "SECRET" not in json.dumps(answer)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.workflow.check.file_access import check_paths, climbs, file_places
+from comfy_worker.workflow.check.file_access import check_paths, climbs, file_inputs
 from comfy_worker.workflow.edit.input_files import name_stored, without_browser_files
 from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
@@ -123,7 +123,7 @@ def test_what_does_not_run_is_not_looked_at() -> None:
 
 def test_a_name_in_a_primitive_counts_where_it_is_written() -> None:
     graph = reading("LoadImage", {"3": node("PrimitiveString", value="../x.png")}, image=["3", 0])
-    assert file_places(graph, DEFS, ["2"]) == [Input("3", "value")]
+    assert file_inputs(graph, DEFS, ["2"]) == [Input("3", "value")]
     with pytest.raises(InvalidValue, match=r"input value of node 3 \(PrimitiveString\) names '../x.png'"):
         check_paths(graph, DEFS, ["2"], OURS)
 
@@ -203,7 +203,7 @@ def test_inputs_of_a_dynamic_choice_are_checked(inputs: dict[str, Any]) -> None:
 def test_own_files_of_a_dynamic_choice_pass() -> None:
     workflow = reading("Dynamic", **{"combo": "picture", "combo.image": "job/0_image.png"})
     check_paths(workflow, DEFS, ["2"], OURS)
-    assert file_places(workflow, DEFS, ["2"]) == [Input("1", "combo.image")]
+    assert file_inputs(workflow, DEFS, ["2"]) == [Input("1", "combo.image")]
 
 
 def test_a_canvas_without_a_drawing_passes() -> None:

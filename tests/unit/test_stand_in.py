@@ -20,7 +20,7 @@ from comfy_worker.request.schema import JobInput
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.graph import Need
 from comfy_worker.workflow.node_defs import NodeDefs
-from tests.core_nodes import OBJECT_INFO, txt2img
+from tests.core_nodes import OBJECT_INFO, node, txt2img
 
 OWN = "sd15.safetensors"
 URL = "https://huggingface.co/owner/repo/resolve/main/sd15.safetensors"
@@ -33,7 +33,13 @@ def nobody_was_told() -> Iterator[None]:
     stand_in._announced.clear()
 
 
-def plan(tmp_path: Path, files: list[str], sd_model: str = "", **changes: Any) -> Plan:
+def plan(
+    tmp_path: Path,
+    files: list[str],
+    sd_model: str = "",
+    nodes: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Plan:
     """A template's job on a worker that has these checkpoints."""
     info = copy.deepcopy(OBJECT_INFO)
     info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"] = [files]
@@ -47,10 +53,10 @@ def plan(tmp_path: Path, files: list[str], sd_model: str = "", **changes: Any) -
     )
     params = Params(needs=(Need("checkpoints", OWN, URL),))
     job = Job("job", JobInput.read({"prompt": "x", **changes}))
-    template = Template("mine", txt2img(), params)
-    files = InputFiles(tmp_path, Settings().input_limits)
+    template = Template("mine", txt2img(**(nodes or {})), params)
+    input_files = InputFiles(tmp_path, Settings().input_limits)
     rules = PlanningRules(sd_model)
-    return prepare(PlanContext(job, template, comfyui, files, rules=rules))
+    return prepare(PlanContext(job, template, comfyui, input_files, rules=rules))
 
 
 def test_a_placeholder_does_not_count_beside_a_real_file(tmp_path: Path) -> None:
@@ -70,6 +76,17 @@ def test_the_stand_in_is_told_once(tmp_path: Path) -> None:
     assert [len(warnings) for warnings in told] == [1, 0, 0]
     assert "real.safetensors, the only one there is, stood in" in told[0][0]
     assert len(plan(tmp_path, ["other.safetensors"]).warnings) == 1
+
+
+def test_the_warning_survives_a_second_try(tmp_path: Path) -> None:
+    """A missing file makes the planner read ComfyUI's lists again, and plan once more."""
+    nodes = {
+        "vae": node("VAELoader", vae_name="absent.safetensors"),
+        "decode": node("VAEDecode", samples=["sampler", 0], vae=["vae", 0]),
+    }
+    planned = plan(tmp_path, ["real.safetensors"], nodes=nodes)
+    assert [finding["given"] for finding in planned.findings] == ["absent.safetensors"]
+    assert len([text for text in planned.warnings if "stood in" in text]) == 1
 
 
 def test_of_several_none_is_guessed_and_all_are_named(tmp_path: Path) -> None:

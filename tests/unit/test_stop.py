@@ -9,20 +9,20 @@ from concurrent.futures import Future
 
 import pytest
 
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import JobCancelled, JobTimedOut
 from comfy_worker.job import time_limit_s
 
 
 def test_a_stop_by_itself_never_comes() -> None:
-    stop = Stop()
+    stop = Deadline()
     stop.check()
     assert not stop.is_due
 
 
 def test_a_cancel_is_told() -> None:
     cancelled = threading.Event()
-    stop = Stop(cancelled, 60)
+    stop = Deadline(cancelled, 60)
     cancelled.set()
     assert stop.is_due
     with pytest.raises(JobCancelled):
@@ -30,7 +30,7 @@ def test_a_cancel_is_told() -> None:
 
 
 def test_a_timeout_says_what_would_help() -> None:
-    stop = Stop(timeout_s=0.01)
+    stop = Deadline(timeout_s=0.01)
     time.sleep(0.02)
     assert stop.is_due
     with pytest.raises(JobTimedOut, match=r"not done after 0\.01 s.*executionTimeout or JOB_TIMEOUT_S"):
@@ -40,13 +40,13 @@ def test_a_timeout_says_what_would_help() -> None:
 def test_other_threads_are_waited_for_until_the_stop() -> None:
     done: Future[int] = Future()
     done.set_result(7)
-    assert Stop().wait_for(done) == 7
+    assert Deadline().wait_for(done) == 7
     failed: Future[int] = Future()
     failed.set_exception(ValueError("no"))
     with pytest.raises(ValueError, match="no"):
-        Stop().wait_for(failed)
+        Deadline().wait_for(failed)
     with pytest.raises(JobTimedOut):
-        Stop(timeout_s=0.01).wait_for(Future())
+        Deadline(timeout_s=0.01).wait_for(Future())
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,12 @@ import requests
 from comfy_worker.comfyui import process as process_module
 from comfy_worker.comfyui import supervisor
 from comfy_worker.comfyui.cause import oom_kills
-from comfy_worker.comfyui.execution import Limits
+from comfy_worker.comfyui.execution import Timeouts
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.runaways import Runaways
-from comfy_worker.comfyui.supervisor import ComfyUI, RunningComfyUI, pause_s
+from comfy_worker.comfyui.supervisor import ComfyUIInstance, ComfyUISupervisor, pause_s
 from comfy_worker.comfyui.version import ComfyUIVersion
-from comfy_worker.deadline import Stop
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, JobTimedOut, OutOfMemory, WorkerError
 
 # Answers {} to everything; `--do ROUTE=ACTION` has a route break.
@@ -73,17 +73,17 @@ print("listening", flush=True)
 server.serve_forever()
 """
 
-QUICK = Limits(silence_s=1.0, stall_s=1.0, interrupt_s=0.5)
+QUICK = Timeouts(silence_s=1.0, stall_s=1.0, interrupt_s=0.5)
 
 
 @pytest.fixture
 def stand_in(tmp_path: Path) -> Callable[..., Any]:
-    """Makes a :class:`ComfyUI` of these flags that ends with the block."""
+    """Makes a :class:`ComfyUISupervisor` of these flags that ends with the block."""
     (tmp_path / "main.py").write_text(MAIN)
 
     @contextmanager
-    def made(*args: str, limits: Limits = QUICK, **changes: Any) -> Iterator[ComfyUI]:
-        comfyui = ComfyUI(LaunchOptions(tmp_path, args=args, **changes), limits)
+    def made(*args: str, limits: Timeouts = QUICK, **changes: Any) -> Iterator[ComfyUISupervisor]:
+        comfyui = ComfyUISupervisor(LaunchOptions(tmp_path, args=args, **changes), limits)
         try:
             yield comfyui
         finally:
@@ -99,29 +99,29 @@ def eventually(holds: Callable[[], bool], timeout_s: float = 20.0) -> bool:
     return holds()
 
 
-def error_of(comfyui: ComfyUI) -> WorkerError:
+def error_of(comfyui: ComfyUISupervisor) -> WorkerError:
     with pytest.raises(WorkerError) as caught:
-        comfyui.ready(Stop(timeout_s=20))
+        comfyui.ready(Deadline(timeout_s=20))
     return caught.value
 
 
 def test_one_that_was_killed_is_followed_by_another(stand_in: Callable[..., Any]) -> None:
     with stand_in() as comfyui:
-        first = comfyui.ready(Stop())
+        first = comfyui.ready(Deadline())
         child = first.process._child
         os.kill(child.pid, signal.SIGTERM)
         assert eventually(lambda: first.process.failure() is not None)
-        second = comfyui.ready(Stop())
+        second = comfyui.ready(Deadline())
         assert second is not first
-        assert not comfyui.is_worn
+        assert not comfyui.needs_fresh_worker
 
 
 def test_folders_stay_while_a_job_uses_them(stand_in: Callable[..., Any]) -> None:
     with stand_in() as comfyui:
-        first = comfyui.ready(Stop())
+        first = comfyui.ready(Deadline())
         with first.in_use():
             first.process.mark_failed("is to go")
-            second = comfyui.ready(Stop())
+            second = comfyui.ready(Deadline())
             assert first.process.output_dir.is_dir()
         assert not first.process.runtime_dir.exists()
         assert second.process.output_dir.is_dir()
@@ -130,31 +130,31 @@ def test_folders_stay_while_a_job_uses_them(stand_in: Callable[..., Any]) -> Non
 
 def test_a_silent_comfyui_is_replaced(stand_in: Callable[..., Any]) -> None:
     with stand_in("--do", "/prompt=hang") as comfyui:
-        first = comfyui.ready(Stop())
+        first = comfyui.ready(Deadline())
         assert eventually(lambda: first.process.failure() is not None)
         assert "left HTTP unanswered for 1 s" in str(first.process.failure())
-        assert comfyui.ready(Stop()) is not first
+        assert comfyui.ready(Deadline()) is not first
 
 
 def test_an_error_answer_is_a_sign_of_life(stand_in: Callable[..., Any]) -> None:
     with stand_in("--do", "/prompt=500") as comfyui:
-        first = comfyui.ready(Stop())
+        first = comfyui.ready(Deadline())
         time.sleep(2.5)
-        assert comfyui.ready(Stop()) is first
+        assert comfyui.ready(Deadline()) is first
 
 
 def test_repeated_failures_need_a_fresh_worker(
     stand_in: Callable[..., Any],
 ) -> None:
     with stand_in("--do", "/prompt=exit") as comfyui:
-        first = comfyui.ready(Stop())
+        first = comfyui.ready(Deadline())
         assert eventually(lambda: first.process.failure() is not None)
         failure = first.process.failure("while it was idle")
         assert "ended with exit status 3 while it was idle and its log says 'ValueError: enough'" in str(failure)
-        assert eventually(lambda: comfyui.is_worn)
-        last = comfyui.ready(Stop())
+        assert eventually(lambda: comfyui.needs_fresh_worker)
+        last = comfyui.ready(Deadline())
         last.has_completed_prompt = True
-        assert not comfyui.is_worn
+        assert not comfyui.needs_fresh_worker
 
 
 def test_pauses_grow_up_to_half_a_minute() -> None:
@@ -182,14 +182,14 @@ def test_a_failed_start_needs_a_fresh_worker(
         assert isinstance(error, ComfyUIUnavailable)
         assert told in str(error)
         assert not error.try_again
-        assert comfyui.is_worn
+        assert comfyui.needs_fresh_worker
 
 
 @pytest.mark.parametrize("route", ["/object_info", "/comfy_worker/validated"])
 def test_a_slow_volume_may_take_the_boots_time(stand_in: Callable[..., Any], route: str) -> None:
     with stand_in("--do", f"{route}=slow") as comfyui:
         assert QUICK.silence_s < 2.0
-        comfyui.ready(Stop(timeout_s=20))
+        comfyui.ready(Deadline(timeout_s=20))
         assert comfyui.is_up
 
 
@@ -200,7 +200,7 @@ def test_a_boot_error_keeps_no_job_alive(stand_in: Callable[..., Any]) -> None:
     def job() -> weakref.ref[Input]:
         held = Input()
         with pytest.raises(ComfyUIUnavailable):
-            comfyui.ready(Stop(timeout_s=20))
+            comfyui.ready(Deadline(timeout_s=20))
         return weakref.ref(held)
 
     with stand_in("--die-at-boot", "import no_such_thing") as comfyui:
@@ -223,11 +223,11 @@ def test_a_hanging_volume_blocks_neither_start_nor_end(tmp_path: Path) -> None:
         answered.wait(60)
         return LaunchOptions(tmp_path)
 
-    comfyui = ComfyUI(options, QUICK)
+    comfyui = ComfyUISupervisor(options, QUICK)
     try:
         comfyui.start()
         with pytest.raises(JobTimedOut):
-            comfyui.ready(Stop(timeout_s=0.3))
+            comfyui.ready(Deadline(timeout_s=0.3))
     finally:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(supervisor, "CLOSE_S", 0.1)
@@ -236,9 +236,9 @@ def test_a_hanging_volume_blocks_neither_start_nor_end(tmp_path: Path) -> None:
 
 
 def test_writing_to_the_log_is_life(stand_in: Callable[..., Any]) -> None:
-    patient = Limits(silence_s=1.0, stall_s=4.0, interrupt_s=0.5)
+    patient = Timeouts(silence_s=1.0, stall_s=4.0, interrupt_s=0.5)
     with stand_in("--do", "/prompt=hang", "--do", "/chatter=chatter", limits=patient) as comfyui:
-        first = comfyui.ready(Stop())
+        first = comfyui.ready(Deadline())
         silent_since = time.monotonic()
         chatter = threading.Thread(target=lambda: ignore_errors(f"{first.process.base_url}/chatter"))
         chatter.start()
@@ -262,7 +262,7 @@ def test_a_proxy_of_the_environment_is_not_asked(
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, no_proxy) if no_proxy else monkeypatch.delenv(name, raising=False)
     with stand_in() as comfyui:
-        running = comfyui.ready(Stop(timeout_s=20))
+        running = comfyui.ready(Deadline(timeout_s=20))
         assert running.client.answers()
         environ = main_of(running.process.options.comfyui_dir)[0].environ()
         assert "127.0.0.1" in environ["NO_PROXY"].split(",")
@@ -284,9 +284,9 @@ def test_who_waits_may_stop_waiting(stand_in: Callable[..., Any]) -> None:
     threading.Timer(0.2, cancelled.set).start()
     with stand_in("--do", "/system_stats=500") as comfyui:
         with pytest.raises(JobCancelled):
-            comfyui.ready(Stop(cancelled))
+            comfyui.ready(Deadline(cancelled))
         with pytest.raises(JobTimedOut):
-            comfyui.ready(Stop(timeout_s=0.2))
+            comfyui.ready(Deadline(timeout_s=0.2))
 
 
 @pytest.mark.parametrize("args", [(), ("--do", "/system_stats=hang"), ("--do", "/prompt=hang")])
@@ -297,7 +297,7 @@ def test_ending_the_worker_waits_for_no_answer(stand_in: Callable[..., Any], arg
         time.sleep(1.0)
     assert time.monotonic() - began < 30, "an answer would take a minute"
     with pytest.raises(ComfyUIUnavailable, match="the worker is ending"):
-        comfyui.ready(Stop())
+        comfyui.ready(Deadline())
 
 
 def test_a_kill_without_memory_is_named(
@@ -330,13 +330,13 @@ def test_a_crash_in_the_second_try_is_final(
     def execute(*_: object) -> None:
         raise ends.pop(0)
 
-    monkeypatch.setattr(RunningComfyUI, "_execute", execute)
-    running = object.__new__(RunningComfyUI)
+    monkeypatch.setattr(ComfyUIInstance, "_execute", execute)
+    running = object.__new__(ComfyUIInstance)
     running._runaways = Runaways()
     running.process = SimpleNamespace(  # type: ignore[assignment]
         failure=lambda: None, version=ComfyUIVersion(heeds_container_memory=True)
     )
     running.client = SimpleNamespace(free=lambda: None)  # type: ignore[assignment]
     with pytest.raises(ComfyUIUnavailable) as caught:
-        running.execute({}, Stop())
+        running.execute({}, Deadline())
     assert not caught.value.try_again

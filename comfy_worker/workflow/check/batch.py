@@ -1,4 +1,4 @@
-"""How many pictures at once a workflow asks for, held against what the endpoint allows."""
+"""Checks how many pictures a workflow makes at once against what the endpoint allows."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from comfy_worker.workflow.tracing import Graph, literal_place
 
 __all__ = ["check_batch_size"]
 
-# The inputs that decide a batch, and the only classes for those whose name says less.
+# The inputs that decide a batch; of a name with another meaning elsewhere, the classes that count.
 BATCH_INPUTS: dict[str, frozenset[str] | None] = {
     "batch_size": None,
     # RepeatImageBatch is not here: it copies a finished picture, often once per frame of a video.
     "amount": frozenset({"RepeatLatentBatch"}),
 }
-# They cut a batch that is there into pieces of that size.
+# They cut an existing batch into pieces of that size.
 CUTTERS = frozenset({"RebatchLatents", "RebatchImages"})
 MAKES = ("LATENT", "IMAGE", "PIPE")
 
@@ -27,25 +27,29 @@ def check_batch_size(workflow: Workflow, defs: NodeDefs, maximum: int, check: Ch
         workflow: after its last edit.
         defs: the classes that this ComfyUI has.
         maximum: the endpoint's setting.
-        check: asked again and again, so that the look at a large graph can be ended.
+        check: called again and again; it raises if the job must end.
 
     Raises:
-        InvalidValue: a number of pictures that is written somewhere in it is too large.
+        InvalidValue: a number of pictures in the workflow is too large.
     """
     graph = Graph(workflow, defs, check)
     for node_id, node in workflow.items():
         declared = graph.declared(node_id)
         if declared is None or node["class_type"] in CUTTERS:
             continue
+        is_maker = any(word in output for output in declared.outputs for word in MAKES)
         for name, classes in BATCH_INPUTS.items():
-            if name not in node["inputs"] or (classes is not None and node["class_type"] not in classes):
+            is_meant = classes is None or node["class_type"] in classes
+            if name not in node["inputs"] or not is_meant or not is_maker:
                 continue
-            place = literal_place(graph, Input(node_id, name))
-            size = number(graph.value(place)) if place else None
-            is_maker = any(word in output for output in declared.outputs for word in MAKES)
-            if is_maker and size is not None and size > maximum:
+            own = Input(node_id, name)
+            literal = literal_place(graph, own)
+            # Behind a switch or an expression there is no literal, but the number is known.
+            size = number(graph.value(literal) if literal else graph.values(own))
+            if size is not None and size > maximum:
+                key = str(literal or own)
                 raise InvalidValue(
                     f"{name} of node {node_id} ({node['class_type']}) must be at most {maximum}, not {size}: "
                     "the endpoint's setting MAX_BATCH_SIZE",
-                    [{"key": str(place), "node_id": node_id, "value": str(size), "maximum": maximum}],
+                    [{"key": key, "node_id": node_id, "value": str(size), "maximum": maximum}],
                 )

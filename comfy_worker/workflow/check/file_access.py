@@ -16,7 +16,7 @@ from comfy_worker.workflow.model_names import is_model
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 from comfy_worker.workflow.tracing import Graph, literal_place
 
-__all__ = ["check_paths", "climbs", "file_places"]
+__all__ = ["check_paths", "climbs", "file_inputs"]
 
 # The editor's own recorders: their inputs hold the names of files that it uploaded.
 RECORDED = {"LOAD_3D", "WEBCAM", "AUDIO_RECORD"}
@@ -33,7 +33,7 @@ def climbs(path: str) -> bool:
     return path.startswith(("/", "\\")) or ".." in path.replace("\\", "/").split("/")
 
 
-def file_places(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> list[Input]:
+def file_inputs(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> list[Input]:
     """Find where the names of input files are written: in LoadImage and its like, or in a primitive before them.
 
     Args:
@@ -45,11 +45,11 @@ def file_places(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> l
         InvalidValue: such a name is computed, so that it cannot be checked.
     """
     graph = Graph(workflow, defs)
-    found = []
-    for place in _inputs(graph, outputs, _names_a_file):
-        literal = literal_place(graph, place)
+    found: list[Input] = []
+    for node_input in _inputs(graph, outputs, _names_a_file):
+        literal = literal_place(graph, node_input)
         if literal is None:
-            raise _computed(place)
+            raise _computed(node_input)
         found.append(literal)
     return found
 
@@ -67,41 +67,51 @@ def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours
         InvalidValue: a file that was not sent, an absolute path, or one that climbs with ``..``.
     """
     graph, outputs = Graph(workflow, defs), list(outputs)
-    for place in file_places(workflow, defs, outputs):
-        for name in _texts(graph.value(place)):
-            if name not in ours and not _is_blank_drawing(graph, place, name):
-                raise _refused(graph, place, name, "a file that was not sent; send it as `image` or in `images`")
-    for place in _inputs(graph, outputs, _is_a_choice):
-        _check_choice(graph, place, ours)
-    for place in _inputs(graph, outputs, _names_a_path):
-        literal = literal_place(graph, place)
-        if literal is None and not defs[workflow[place.node_id]["class_type"]].is_output:
-            raise _computed(place)
-        for path in _texts(graph.value(literal or place)):
-            # `.` is the folder that holds every job's.
-            if climbs(path) or (path and not path.strip("./\\")):
-                raise _refused(graph, place, path, "which leads out of its folder; name one below it")
+    for node_input in file_inputs(workflow, defs, outputs):
+        for name in _texts(graph.value(node_input)):
+            if name not in ours and not _is_blank_drawing(graph, node_input, name):
+                raise _refused(
+                    graph, node_input, name, "a file that was not sent; send it as `image` or in `images`"
+                )
+    for node_input in _inputs(graph, outputs, _is_a_choice):
+        _check_choice(graph, node_input, ours)
+    for node_input in _inputs(graph, outputs, _names_a_path):
+        _check_path(graph, node_input)
 
 
-def _is_blank_drawing(graph: Graph, place: Input, name: str) -> bool:
+def _check_path(graph: Graph, node_input: Input) -> None:
+    """Refuse a path that leads out of its folder; the computed path of an output node is only written to."""
+    literal = literal_place(graph, node_input)
+    declared = graph.declared(node_input.node_id)
+    is_output = declared is not None and declared.is_output
+    if literal is None and not is_output:
+        raise _computed(node_input)
+    for path in _texts(graph.value(literal or node_input)):
+        # `.` is the folder that holds every job's.
+        is_shared = path != "" and not path.strip("./\\")
+        if climbs(path) or is_shared:
+            raise _refused(graph, node_input, path, "which leads out of its folder; name one below it")
+
+
+def _is_blank_drawing(graph: Graph, node_input: Input, name: str) -> bool:
     """Whether nothing was drawn in the editor's own canvas, whose file is named by a text."""
-    spec = graph.spec(place)
+    spec = graph.spec(node_input)
     return name == "" and spec is not None and spec.is_upload and spec.type == "STRING"
 
 
-def _check_choice(graph: Graph, place: Input, ours: Set[str]) -> None:
+def _check_choice(graph: Graph, node_input: Input, ours: Set[str]) -> None:
     """Check a choice of a list, which may hold the folders of other jobs.
 
     ComfyUI 0.3.75 takes any text where the list is of the newer form.
     """
-    spec, literal = graph.spec(place), literal_place(graph, place)
-    is_path = bool(PATH_NAME.search(place.name))
+    spec, literal = graph.spec(node_input), literal_place(graph, node_input)
+    is_path = bool(PATH_NAME.search(node_input.name))
     if literal is None and is_path:
-        raise _computed(place)
+        raise _computed(node_input)
     choices = spec.choices if spec is not None and spec.choices else ()
-    for name in _texts(graph.value(literal or place)):
+    for name in _texts(graph.value(literal or node_input)):
         if name not in ours and _is_foreign(name, choices, is_path=is_path):
-            raise _refused(graph, place, name, "which is none of its choices")
+            raise _refused(graph, node_input, name, "which is none of its choices")
 
 
 def _is_foreign(name: str, choices: Collection[Any], *, is_path: bool) -> bool:
@@ -117,10 +127,10 @@ def _inputs(graph: Graph, outputs: Iterable[str], wanted: Callable[[str, InputSp
     """The inputs that are wanted, of the output nodes and of every node that feeds them."""
     ends = list(outputs)
     for node_id in dict.fromkeys([*ends, *ancestors(graph.workflow, *ends)]):
-        for place in graph.inputs(node_id):
-            spec = graph.spec(place)
+        for node_input in graph.inputs(node_id):
+            spec = graph.spec(node_input)
             if spec is not None and wanted(graph.workflow[node_id]["class_type"], spec):
-                yield place
+                yield node_input
 
 
 def _names_a_file(class_type: str, spec: InputSpec) -> bool:
@@ -149,18 +159,18 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-def _computed(place: Input) -> InvalidValue:
+def _computed(node_input: Input) -> InvalidValue:
     return InvalidValue(
-        f"input {place.name} of node {place.node_id} names a file and is computed; "
+        f"input {node_input.name} of node {node_input.node_id} names a file and is computed; "
         "write the name into the node itself",
-        [{"node_id": place.node_id, "input": place.name}],
+        [{"node_id": node_input.node_id, "input": node_input.name}],
     )
 
 
-def _refused(graph: Graph, place: Input, name: str, why: str) -> InvalidValue:
+def _refused(graph: Graph, node_input: Input, name: str, why: str) -> InvalidValue:
     shown = name if len(name) <= 60 else name[:57] + "..."
-    class_type = graph.workflow[place.node_id]["class_type"]
+    class_type = graph.workflow[node_input.node_id]["class_type"]
     return InvalidValue(
-        f"input {place.name} of node {place.node_id} ({class_type}) names '{shown}', {why}",
-        [{"node_id": place.node_id, "input": place.name, "given": shown}],
+        f"input {node_input.name} of node {node_input.node_id} ({class_type}) names '{shown}', {why}",
+        [{"node_id": node_input.node_id, "input": node_input.name, "given": shown}],
     )

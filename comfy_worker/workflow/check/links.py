@@ -1,10 +1,9 @@
-"""The links of a workflow as ComfyUI reads them, and what is wrong with them.
+"""Checks the links of a workflow by the rule of ComfyUI's executor.
 
-ComfyUI has two ideas of a link. Its validation looks at declared inputs only and takes every list for one; its
-executor looks at every input, declared or not, and takes what ``is_link`` takes. Between the two, validation
-unwraps ``{"__value__": ...}``, so that a literal becomes a link after it has been looked at. What the executor
-cannot resolve ends its prompt thread. So each input is checked here by the executor's rule, before a prompt is
-queued.
+ComfyUI has two definitions of a link. Its validation looks at declared inputs only and takes every list for a
+link; its executor looks at every input, declared or not, and takes what ``is_link`` takes. Between the two,
+validation unwraps ``{"__value__": ...}``, so that a literal becomes a link after it was checked. A link that the
+executor cannot resolve ends its prompt thread. So each input is checked here before a prompt is queued.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class LinkFault:
     """Something wrong with one link.
 
     Attributes:
-        input: where the link stands.
+        input: the input that holds the link.
         type: ``hidden_link``, ``dangling_link``, ``bad_output_slot`` or ``cycle``.
         problem: what is wrong, without its end.
         would_do: what to do about it.
@@ -46,14 +45,14 @@ def is_wrapped(value: Any) -> bool:
 
 
 def unwrapped(value: Any) -> Any:
-    """The value that a node gets, whatever it is wrapped in."""
+    """The value that a node gets, out of any number of wrappers."""
     while is_wrapped(value):
         value = value[WRAPPER]
     return value
 
 
 def with_plain_links(workflow: Workflow) -> Workflow:
-    """Write each link as ``[text, whole number]`` where its meaning is plain.
+    """Write each link as ``[text, integer]`` where its meaning is clear.
 
     An id that is a number means the node whose id is that number's text, and ``false`` means slot 0 (ComfyUI
     reads it so). Everything else stays as it is.
@@ -133,7 +132,7 @@ class LinkWalk:
 def link_faults(workflow: Workflow, defs: NodeDefs, walk: LinkWalk | None = None) -> Iterator[LinkFault]:
     """Everything wrong with links that ComfyUI would follow.
 
-    A node that no output needs is not queued, so of its links only the hidden ones are told.
+    A node that no output needs is not queued, so only hidden links are reported in it.
 
     Args:
         workflow: as it would be queued.
@@ -143,39 +142,42 @@ def link_faults(workflow: Workflow, defs: NodeDefs, walk: LinkWalk | None = None
     walk = walk or LinkWalk(workflow, defs)
     for node_id, node in workflow.items():
         for name, value in node["inputs"].items():
-            place = Input(node_id, name)
+            node_input = Input(node_id, name)
             if is_wrapped(value) and as_link(unwrapped(value)) is not None:
-                yield _hidden(place)
+                yield _hidden(node_input)
             elif node_id in walk.live:
-                fault = _fault_of(workflow, defs, walk, place, value)
+                fault = _fault_of(workflow, defs, walk, node_input, value)
                 if fault is not None:
                     yield fault
 
 
-def _fault_of(workflow: Workflow, defs: NodeDefs, walk: LinkWalk, place: Input, value: Any) -> LinkFault | None:
+def _fault_of(
+    workflow: Workflow, defs: NodeDefs, walk: LinkWalk, node_input: Input, value: Any
+) -> LinkFault | None:
     link = as_link(value)
     if link is None:
         return None
-    shown = brief(place.name)
+    shown = brief(node_input.name)
     if link.node_id not in workflow:
         problem = f"{shown} is linked to node {brief(repr(link.node_id))}, which is not there"
-        return LinkFault(place, "dangling_link", problem, "link it to a node of this graph, or leave it out")
-    if place in walk.circles:
-        return LinkFault(place, "cycle", f"{shown} closes a circle of links", "cut one of them")
+        return LinkFault(node_input, "dangling_link", problem, "link it to a node of this graph, or leave it out")
+    if node_input in walk.circles:
+        return LinkFault(node_input, "cycle", f"{shown} closes a circle of links", "cut one of them")
     source = defs.get(workflow[link.node_id]["class_type"])
     if source is None:
-        return None  # the missing class is told by itself
+        return None  # the missing class is a finding of its own
     count, slot = len(source.outputs), value[1]
     # ComfyUI counts from the end with a negative slot, as Python does.
     if not isinstance(slot, int) or not -count <= slot < count:
-        problem = f"{shown} is linked to output {brief(repr(slot))} of node {brief(link.node_id)}, which it lacks"
-        return LinkFault(place, "bad_output_slot", problem, outputs_remedy(source.name, source.outputs))
+        output = f"output {brief(repr(slot))} of node {brief(link.node_id)}"
+        remedy = outputs_remedy(source.name, source.outputs)
+        return LinkFault(node_input, "bad_output_slot", f"{shown} is linked to {output}, which it lacks", remedy)
     return None
 
 
-def _hidden(place: Input) -> LinkFault:
-    problem = f"{brief(place.name)} hides a link in {{'{WRAPPER}': ...}}"
-    return LinkFault(place, "hidden_link", problem, "write the link itself, [node_id, slot]")
+def _hidden(node_input: Input) -> LinkFault:
+    problem = f"{brief(node_input.name)} hides a link in {{'{WRAPPER}': ...}}"
+    return LinkFault(node_input, "hidden_link", problem, "write the link itself, [node_id, slot]")
 
 
 def without_idle(workflow: Workflow, defs: NodeDefs) -> Workflow:

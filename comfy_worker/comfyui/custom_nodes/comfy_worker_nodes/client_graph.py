@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .prompts import told
+from .prompts import extra_data_of_running_prompt
 
 __all__ = ["give_clients_graph"]
 
@@ -20,6 +20,6 @@ def give_clients_graph() -> None:
     queued = DynamicPrompt.get_original_prompt
 
     def get_original_prompt(self: Any) -> Any:
-        return told("comfy_worker_graph") or queued(self)
+        return extra_data_of_running_prompt("comfy_worker_graph") or queued(self)
 
     DynamicPrompt.get_original_prompt = get_original_prompt

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from comfy_worker.comfyui.launch import LaunchOptions, has_accelerator
-from comfy_worker.comfyui.supervisor import ComfyUI
-from comfy_worker.deadline import Stop
+from comfy_worker.comfyui.supervisor import ComfyUISupervisor
+from comfy_worker.deadline import Deadline
 from comfy_worker.errors import ComfyUIUnavailable, JobCancelled
 from tests.comfyui.conftest import launch_options, real_comfyui
 from tests.graphs import txt2img
@@ -40,7 +40,7 @@ def test_the_next_job_finds_another_comfyui(model_root: Path) -> None:
 
         def run() -> None:
             with pytest.raises(ComfyUIUnavailable, match="was killed by SIGKILL while the workflow ran") as caught:
-                running.execute(txt2img(sampler={"steps": 5000}), Stop())
+                running.execute(txt2img(sampler={"steps": 5000}), Deadline())
             errors.append(caught.value)
 
         job = threading.Thread(target=run)
@@ -61,34 +61,34 @@ def test_the_next_job_finds_another_comfyui(model_root: Path) -> None:
 
 
 def test_an_unknown_flag_fails_with_the_log(model_root: Path) -> None:
-    comfyui = ComfyUI(launch_options(model_root, args=("--no-such-flag",)))
+    comfyui = ComfyUISupervisor(launch_options(model_root, args=("--no-such-flag",)))
     with pytest.raises(ComfyUIUnavailable, match="ended with exit status 2 while it was starting") as caught:
-        comfyui.ready(Stop())
+        comfyui.ready(Deadline())
     comfyui.close()
     assert any("--no-such-flag" in line for line in caught.value.details[0]["log"])
 
 
 def test_a_folder_without_comfyui_is_told(tmp_path: Path) -> None:
-    comfyui = ComfyUI(LaunchOptions(comfyui_dir=tmp_path / "nowhere"))
+    comfyui = ComfyUISupervisor(LaunchOptions(comfyui_dir=tmp_path / "nowhere"))
     with pytest.raises(ComfyUIUnavailable) as caught:
-        comfyui.ready(Stop())
+        comfyui.ready(Deadline())
     comfyui.close()
     assert "nowhere" in caught.value.details[0]["log"][0]
 
 
 def test_too_slow_a_boot_is_told(model_root: Path) -> None:
-    comfyui = ComfyUI(launch_options(model_root, boot_timeout_s=0.2))
+    comfyui = ComfyUISupervisor(launch_options(model_root, boot_timeout_s=0.2))
     with pytest.raises(ComfyUIUnavailable, match=r"was not ready after 0\.2 s"):
-        comfyui.ready(Stop())
+        comfyui.ready(Deadline())
     comfyui.close()
 
 
 def test_a_cancelled_job_waits_for_no_boot(model_root: Path) -> None:
-    comfyui = ComfyUI(launch_options(model_root))
+    comfyui = ComfyUISupervisor(launch_options(model_root))
     cancelled = threading.Event()
     threading.Timer(0.3, cancelled.set).start()
     with pytest.raises(JobCancelled):
-        comfyui.ready(Stop(cancelled))
+        comfyui.ready(Deadline(cancelled))
     comfyui.close()
 
 

@@ -1,0 +1,81 @@
+"""Planning a job: a second try, and what it finds of the first."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_worker.errors import ModelNotFound
+from comfy_worker.inputs.files import InputFiles
+from comfy_worker.job import Job
+from comfy_worker.planning.plan import PlanContext
+from comfy_worker.planning.planner import prepare
+from comfy_worker.request.schema import JobInput
+from comfy_worker.settings import Settings
+from comfy_worker.workflow.node_defs import NodeDefs
+from tests.core_nodes import OBJECT_INFO, txt2img
+
+
+class LateComfyUI:
+    """A ComfyUI whose list of LoRAs has a file only after it is read again.
+
+    Args:
+        late: the file; None: none arrives.
+    """
+
+    def __init__(self, late: str | None) -> None:
+        self.refreshes = 0
+        self.defs = NodeDefs(self._info([]))
+        self._late = late
+
+    @staticmethod
+    def _info(loras: list[str]) -> dict[str, Any]:
+        info = copy.deepcopy(OBJECT_INFO)
+        info["LoraLoader"]["input"]["required"]["lora_name"][0] = loras
+        return info
+
+    def refresh(self) -> None:
+        self.refreshes += 1
+        self.defs = NodeDefs(self._info([] if self._late is None else [self._late]))
+
+    def model_path(self, folder: str, name: str) -> None:
+        return None
+
+    def explain(self, class_type: str) -> None:
+        return None
+
+    def searched(self, folder: str) -> list[str]:
+        return [f"/models/{folder}"]
+
+    def validate(self, workflow: Any) -> None:
+        return None
+
+
+def context(tmp_path: Path, comfyui: Any) -> PlanContext:
+    job_input = {"workflow": txt2img(), "loras": [{"name": "late"}], "fps": 8}
+    job = Job("job", JobInput.read(job_input), client_words={"fps": "frame_rate"}, warnings=["first"])
+    return PlanContext(job, None, comfyui, InputFiles(tmp_path, Settings().input_limits))
+
+
+def test_a_file_that_arrives_is_found_once(tmp_path: Path) -> None:
+    comfyui = LateComfyUI("late.safetensors")
+    plan = prepare(context(tmp_path, comfyui))
+    assert comfyui.refreshes == 1
+    loras = [node for node in plan.workflow.values() if node["class_type"] == "LoraLoader"]
+    assert [node["inputs"]["lora_name"] for node in loras] == ["late.safetensors"]
+
+
+def test_a_second_try_repeats_no_warning(tmp_path: Path) -> None:
+    plan = prepare(context(tmp_path, LateComfyUI("late.safetensors")))
+    assert plan.warnings[:2] == ["first", "frame_rate is ignored: this graph has no fps"]
+    assert len(plan.warnings) == len(set(plan.warnings))
+
+
+def test_a_file_that_stays_away_is_named(tmp_path: Path) -> None:
+    comfyui = LateComfyUI(None)
+    with pytest.raises(ModelNotFound, match="looked in /models/loras"):
+        prepare(context(tmp_path, comfyui))
+    assert comfyui.refreshes == 1
