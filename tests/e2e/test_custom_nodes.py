@@ -163,7 +163,7 @@ def test_packs_are_installed_imported_and_kept(machine: Machine, registry: Regis
     own.mkdir(parents=True)
 
     with pytest.raises(
-        SetupError, match=r"does not load the custom nodes broken: .*'no_such_package'\. Full output"
+        SetupError, match=r"cannot load the custom nodes broken: .*'no_such_package'\. Full output"
     ):
         machine.install(*lines, broken)
     assert machine.packs() == ["broken", "from-git", "good", "own"]
