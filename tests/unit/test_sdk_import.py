@@ -84,3 +84,13 @@ def test_sdk_checks_memory_disk_and_network_only() -> None:
 def test_switch_brings_sdk_checks_back() -> None:
     names = in_fresh_python(CHECKS, RUNPOD_SKIP_AUTO_SYSTEM_CHECKS="", RUNPOD_SKIP_GPU_CHECK="false")
     assert len(names) > 3
+
+
+def test_comfyui_starts_before_heavy_imports() -> None:
+    code = """
+import json, sys
+import handler
+heavy = ("runpod", "torch", "numpy", "boto3", "PIL", "aiohttp", "comfy_worker.runner")
+print(json.dumps([name for name in heavy if name in sys.modules]))
+"""
+    assert in_fresh_python(code) == []
