@@ -373,7 +373,7 @@ class _PlanBuilder:
         return workflow
 
     def _spliced(self, workflow: Workflow, roles: Roles, tagged: list[LoraSpec]) -> Workflow:
-        splicer = Splicer(self._context.comfyui, self._defs, self._request, roles)
+        splicer = Splicer(self._context.comfyui, self._defs, self._request, roles, self._check)
         workflow = splicer.splice(workflow, tagged, self._files.names)
         self._warnings += splicer.warnings
         self._check()

@@ -74,6 +74,9 @@ UPSCALE_FACTORS = (2, 4)
 # An expression that only rounds a size changes it by less than this.
 MAX_ROUNDED = 64
 
+# So many nodes at most lie between a number and its use, and so many inputs get one that by-passes them.
+MAX_WAY = 32
+MAX_READERS = 32
 SIDES = ("width", "height")
 # What changes a picture's size by more than its inputs say, and inputs by which a node keeps a picture's shape.
 RESIZERS = re.compile(r"Scale|Resize|Crop|Pad|Stitch|Concat", re.IGNORECASE)
@@ -110,6 +113,8 @@ class Graph:
         self.literals = Fold(self._passed_from, self._literal, check)
         self.live_literals = Fold(self._live_source, self._literal, check)
         self.values = Values(workflow, check)
+        self._computed_from: dict[Input, Input] = {}
+        self._made_of_latents = Fold(lambda node_id: self.above(node_id, "IMAGE"), self._is_made_of_latents, check)
         self._depends_on_media = Fold(self._nodes_above, self._is_from_media, check)
         self._specs: dict[str, Mapping[str, InputSpec]] = {}
         self._output_types: dict[Link, str] = {}
@@ -372,14 +377,19 @@ class Graph:
 
     def computed_from(self, place: Input) -> Input:
         """The input nearest to a node that computes, or to a literal, that reaches an input unchanged."""
-        seen = {place}
-        kind = _kind(self.type_of(place))
-        while True:
-            source = next(iter(self._live_source(place)), None)
-            if source is None or source in seen or not _may_be(kind, self.type_of(source)):
-                return place
-            seen.add(source)
-            place = source
+        if place not in self._computed_from:
+            way = {place: None}
+            end = place
+            kind = _kind(self.type_of(place))
+            while end not in self._computed_from:
+                source = next(iter(self._live_source(end)), None)
+                if source is None or source in way or not _may_be(kind, self.type_of(source)):
+                    break
+                way[source] = None
+                end = source
+            end = self._computed_from.get(end, end)
+            self._computed_from |= dict.fromkeys(way, end)
+        return self._computed_from[place]
 
     def outward(self, place: Input) -> list[Input]:
         """The inputs that one number goes through on its way to an input, nearest first.
@@ -388,18 +398,19 @@ class Graph:
         make one.
         """
         found: list[Input] = []
-        while True:
+        for _ in range(MAX_WAY):
             place = self.computed_from(place)
             if place in found:
-                return found
+                break
             found.append(place)
             link = self.link(place)
             if link is None or self.workflow[link.node_id]["class_type"] not in COMPUTED:
-                return found
+                break
             linked = list(self.links(link.node_id))
             if len(linked) != 1:
-                return found
+                break
             place = linked[0]
+        return found
 
     def picture_side(self, place: Input) -> Input | None:
         """The input with a literal side of the picture that a node measures, if a number is measured so.
@@ -410,16 +421,16 @@ class Graph:
         link = self.link(self.computed_from(place))
         side = self.output_name(link) if link else ""
         pictures = self.typed(link.node_id, "IMAGE") if link else []
-        seen: set[str] = set()
-        while side in SIDES and len(pictures) == 1:
+        for _ in range(MAX_WAY):
+            if side not in SIDES or len(pictures) != 1:
+                return None
             node_id = self.links(pictures[0].node_id)[pictures[0]].node_id
             found = self._side(node_id, side)
             if found is not None:
-                return None if self._is_made_of_latents(node_id) else found
+                return None if self._made_of_latents(node_id) else found
             resizes = RESIZERS.search(self.workflow[node_id]["class_type"])
-            if node_id in seen or (resizes and not self.enlarges_latents):
+            if resizes and not self.enlarges_latents:
                 return None
-            seen.add(node_id)
             pictures = self.typed(node_id, "IMAGE")
         return None
 
@@ -433,9 +444,8 @@ class Graph:
         place = Input(node_id, names[side])
         return None if self.values(place) == 0 else place
 
-    def _is_made_of_latents(self, node_id: str) -> bool:
-        above = self.upstream(self.typed(node_id, "IMAGE"), "IMAGE")
-        return any(self.typed(other, "LATENT") for other in above)
+    def _is_made_of_latents(self, node_id: str, above: list[bool]) -> bool:
+        return any(above) or bool(self.typed(node_id, "LATENT"))
 
     def is_from_media(self, place: Input) -> bool:
         """Whether a value follows from a picture, a clip or a sound."""
@@ -552,7 +562,8 @@ def settable(graph: Graph, place: Input, is_size: bool = False) -> list[Input]:
     link = graph.link(chosen)
     if link is None:
         return [chosen]
-    return [chosen, *(reader for reader in graph.all_readers(link) if reader != chosen)]
+    readers = graph.all_readers(link)[:MAX_READERS]
+    return [chosen, *(reader for reader in readers if reader != chosen)]
 
 
 def _means_the_same(graph: Graph, place: Input, outer: Input, is_size: bool) -> bool:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from comfy_worker.workflow.graph import Check, Fold, Input, Link, Workflow, as_link, never_ends
+from comfy_worker.workflow.graph import Check, Fold, Input, Workflow, as_link, never_ends
 
 __all__ = ["COMPUTED", "UNKNOWN", "Values", "branch_names", "evaluate"]
 
@@ -26,6 +26,8 @@ MAX_EXPRESSION = 1000
 MAX_TEXT = 200_000
 MAX_EXPONENT = 64
 MAX_NUMBER = 1e18
+# A primitive or a reroute has one output, seldom a second.
+MAX_OUTPUTS = 4
 
 # How packs name the condition of a switch, and its two branches.
 CONDITIONS = ("switch", "condition", "boolean", "bool", "value")
@@ -35,7 +37,8 @@ FALSE_BRANCHES = ("on_false", "if_false", "false", "false_value")
 SELECTORS = ("select", "index", "selected_index")
 NUMBERED = re.compile(r"(?:input|value|any|image|branch)_?(\d{1,3})")
 
-Values_ = Mapping[str, Any]
+Received = Mapping[str, Any]
+"""By name, what the inputs of a node get."""
 
 
 class Values:
@@ -48,60 +51,77 @@ class Values:
 
     def __init__(self, workflow: Workflow, check: Check = never_ends) -> None:
         self._workflow = workflow
-        self._computed = Fold(self._above, self._value, check)
+        self._outputs: dict[str, tuple[Any, ...]] = {}
+        self._compute = Fold(self._nodes_above, self._keep_outputs, check)
 
-    def __call__(self, place: Input) -> Any:
-        """What an input receives; :data:`UNKNOWN` where only a run can tell, or where nothing stands in it."""
-        return self._computed(place)
+    def __call__(self, node_input: Input) -> Any:
+        """Return what an input receives.
 
-    def has(self, place: Input) -> bool:
+        :data:`UNKNOWN` where only a run can tell, or where nothing stands in it.
+        """
+        if not self.has(node_input):
+            return UNKNOWN
+        value = self._workflow[node_input.node_id]["inputs"].get(node_input.name)
+        link = as_link(value)
+        if link is not None and link.node_id in self._workflow:
+            self._compute(link.node_id)
+        return self._received(value)
+
+    def has(self, node_input: Input) -> bool:
         """Whether the workflow has the node of an input."""
-        return place.node_id in self._workflow
+        return node_input.node_id in self._workflow
 
     def branch(self, node_id: str) -> str | None:
-        """The input that a switch gives on; None for a node that is no switch, or whose choice is not known."""
-        node = self._workflow[node_id]
-        names = branch_names(node["inputs"])
-        if not names:
+        """Return the input that a switch gives on.
+
+        None for a node that is no switch, or whose choice is not known.
+        """
+        inputs = self._workflow[node_id]["inputs"]
+        branches = branch_names(inputs)
+        if not branches:
             return None
-        condition = next(name for name in node["inputs"] if name in (*CONDITIONS, *SELECTORS))
-        return _chosen(names, self(Input(node_id, condition)))
+        return _chosen(branches, self(Input(node_id, _condition_name(inputs))))
 
-    def _above(self, place: Input) -> list[Input]:
-        link = self._link(place)
-        if link is None:
+    def _nodes_above(self, node_id: str) -> list[str]:
+        if not self._is_computed(node_id):
             return []
-        node = self._workflow[link.node_id]
+        links = map(as_link, self._workflow[node_id]["inputs"].values())
+        return [link.node_id for link in links if link is not None and link.node_id in self._workflow]
+
+    def _is_computed(self, node_id: str) -> bool:
+        node = self._workflow[node_id]
         inputs = node["inputs"]
-        if node["class_type"] in COMPUTED or branch_names(inputs) or len(inputs) == 1:
-            return [Input(link.node_id, name) for name in inputs]
-        return []
+        return node["class_type"] in COMPUTED or len(inputs) == 1 or bool(branch_names(inputs))
 
-    def _link(self, place: Input) -> Link | None:
-        link = as_link(self._literal(place))
-        return link if link is not None and link.node_id in self._workflow else None
+    def _keep_outputs(self, node_id: str, _above: list[None]) -> None:
+        if self._is_computed(node_id):
+            self._outputs[node_id] = self._outputs_of(node_id)
 
-    def _literal(self, place: Input) -> Any:
-        return self._workflow[place.node_id]["inputs"].get(place.name) if self.has(place) else None
-
-    def _value(self, place: Input, above: list[Any]) -> Any:
-        link = self._link(place)
-        if link is None:
-            value = self._literal(place)
-            return UNKNOWN if value is None or as_link(value) is not None else value
-        node = self._workflow[link.node_id]
+    def _outputs_of(self, node_id: str) -> tuple[Any, ...]:
+        node = self._workflow[node_id]
         inputs = node["inputs"]
-        if not above or len(above) != len(inputs):
-            return UNKNOWN  # a class that is not computed, or a circle
-        received = dict(zip(inputs, above, strict=True))
-        names = branch_names(inputs)
-        if names:
-            return _of_switch(received, names)
+        received = {name: self._received(value) for name, value in inputs.items()}
+        branches = branch_names(inputs)
+        if branches:
+            name = _chosen(branches, received[_condition_name(inputs)])
+            return (UNKNOWN if name is None else received[name],)
         compute = COMPUTED.get(node["class_type"])
-        if compute is None:
-            return above[0]
-        outputs = compute(received)
+        if compute is not None:
+            return compute(received)
+        # Whichever output is read, it has the only value that the node gets.
+        return tuple(received.values()) * MAX_OUTPUTS
+
+    def _received(self, value: Any) -> Any:
+        link = as_link(value)
+        if link is None:
+            return UNKNOWN if value is None else value
+        # In a circle a node is asked for before it is computed.
+        outputs = self._outputs.get(link.node_id, ())
         return outputs[link.slot] if 0 <= link.slot < len(outputs) else UNKNOWN
+
+
+def _condition_name(inputs: Mapping[str, Any]) -> str:
+    return next(name for name in inputs if name in (*CONDITIONS, *SELECTORS))
 
 
 def branch_names(inputs: Mapping[str, Any]) -> dict[Any, str]:
@@ -125,12 +145,6 @@ def _chosen(names: Mapping[Any, str], condition: Any) -> str | None:
     if condition is UNKNOWN or isinstance(condition, (str, list, dict)):
         return None
     return names.get(bool(condition) if True in names and False in names else condition)
-
-
-def _of_switch(received: Values_, names: Mapping[Any, str]) -> Any:
-    condition = next(value for name, value in received.items() if name in (*CONDITIONS, *SELECTORS))
-    name = _chosen(names, condition)
-    return UNKNOWN if name is None else received[name]
 
 
 # --- what ComfyUI's own classes compute
@@ -158,10 +172,10 @@ FAILURES = (
 )
 
 
-def _known(compute: Callable[[Values_], tuple[Any, ...]]) -> Callable[[Values_], tuple[Any, ...]]:
+def _known(compute: Callable[[Received], tuple[Any, ...]]) -> Callable[[Received], tuple[Any, ...]]:
     """The same computation, giving nothing where it lacks a value or where ComfyUI would fail too."""
 
-    def computed(received: Values_) -> tuple[Any, ...]:
+    def computed(received: Received) -> tuple[Any, ...]:
         try:
             return compute(received)
         except (
@@ -178,13 +192,13 @@ def _known(compute: Callable[[Values_], tuple[Any, ...]]) -> Callable[[Values_],
     return computed
 
 
-def _expression(received: Values_) -> tuple[Any, ...]:
+def _expression(received: Received) -> tuple[Any, ...]:
     names = {name.removeprefix("values."): value for name, value in received.items() if name.startswith("values.")}
     result = evaluate(received["expression"], names)
     return float(result), int(result), bool(result)
 
 
-def _converted(received: Values_) -> tuple[Any, ...]:
+def _converted(received: Received) -> tuple[Any, ...]:
     value = received["value"]
     if isinstance(value, str):
         text = value.strip()
@@ -193,7 +207,7 @@ def _converted(received: Values_) -> tuple[Any, ...]:
     return float(value), int(value)
 
 
-def _resolution(received: Values_) -> tuple[Any, ...]:
+def _resolution(received: Received) -> tuple[Any, ...]:
     ratio = re.match(r"(\d+):(\d+)", _text(received["aspect_ratio"]))
     if ratio is None:
         raise _NotComputedError
@@ -203,19 +217,19 @@ def _resolution(received: Values_) -> tuple[Any, ...]:
     return round(across * scale / multiple) * multiple, round(down * scale / multiple) * multiple
 
 
-def _concatenated(received: Values_) -> tuple[Any, ...]:
+def _concatenated(received: Received) -> tuple[Any, ...]:
     parts = (_text(received["string_a"]), _text(received["string_b"]))
     return (_text(_text(received.get("delimiter", "")).join(parts)),)
 
 
-def _replaced(received: Values_) -> tuple[Any, ...]:
+def _replaced(received: Received) -> tuple[Any, ...]:
     text, find, put = (_text(received[name]) for name in ("string", "find", "replace"))
     if (text.count(find) if find else len(text)) * max(1, len(put)) > MAX_TEXT:
         raise _NotComputedError
     return (text.replace(find, put),)
 
 
-def _formatted(received: Values_) -> tuple[Any, ...]:
+def _formatted(received: Received) -> tuple[Any, ...]:
     """Plain fields only: a width in a field could ask for a text of any length."""
 
     def field(found: re.Match[str]) -> str:
@@ -230,30 +244,30 @@ def _formatted(received: Values_) -> tuple[Any, ...]:
     return (_text(re.sub(r"\{([a-z])\}", field, pattern)),)
 
 
-def _extracted(received: Values_) -> tuple[Any, ...]:
+def _extracted(received: Received) -> tuple[Any, ...]:
     parsed = json.loads(_text(received["json_string"]))
     value = parsed.get(_text(received["key"])) if isinstance(parsed, dict) else None
     return ("" if value is None else str(value),)
 
 
-def _shown(received: Values_) -> tuple[Any, ...]:
+def _shown(received: Received) -> tuple[Any, ...]:
     value = received["source"]
     if not isinstance(value, (str, int, float)):
         raise _NotComputedError
     return (str(value),)
 
 
-def _choice(received: Values_) -> tuple[Any, ...]:
+def _choice(received: Received) -> tuple[Any, ...]:
     return received["choice"], received.get("index", 0)
 
 
-def _truth(received: Values_) -> list[bool]:
+def _truth(received: Received) -> list[bool]:
     if UNKNOWN in received.values():
         raise _NotComputedError
     return [bool(value) for value in received.values()]
 
 
-COMPUTED: dict[str, Callable[[Values_], tuple[Any, ...]]] = {
+COMPUTED: dict[str, Callable[[Received], tuple[Any, ...]]] = {
     "ComfyMathExpression": _known(_expression),
     "ComfyNumberConvert": _known(_converted),
     "ResolutionSelector": _known(_resolution),

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from comfy_worker.errors import InvalidValue, NoPlace
+from comfy_worker.inputs.files import InputFiles
+from comfy_worker.job import Job
+from comfy_worker.planning.plan import PlanContext
+from comfy_worker.planning.planner import prepare
+from comfy_worker.request.schema import JobInput
+from comfy_worker.settings import Settings
 from comfy_worker.workflow.check.batch import check_batch_size
 from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
@@ -281,3 +289,22 @@ def test_a_batch_behind_an_expression_is_limited(defs: NodeDefs) -> None:
     check_batch_size(graph, defs, 16)
     with pytest.raises(InvalidValue, match="at most 15, not 16"):
         check_batch_size(graph, defs, 15)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_parameter_sets_a_switch_first(defs: NodeDefs, tmp_path: Path, is_on: bool) -> None:
+    graph = with_turbo(not is_on)
+    graph["turbo"]["_meta"] = {"title": "input:turbo"}
+    comfyui: Any = SimpleNamespace(
+        defs=defs,
+        model_path=lambda _folder, _name: None,
+        explain=lambda _class_type: None,
+        validate=lambda _workflow: None,
+        searched=lambda folder: [folder],
+        refresh=lambda: None,
+    )
+    request = JobInput.read({"workflow": graph, "steps": 7, "parameters": {"turbo": is_on}})
+    files = InputFiles(tmp_path, Settings().input_limits)
+    planned = prepare(PlanContext(Job("job", request), None, comfyui, files))
+    assert gets(planned.workflow, "turbo", "value") is is_on
+    assert gets(planned.workflow, "sampler", "steps") == planned.parameters["steps"] == 7

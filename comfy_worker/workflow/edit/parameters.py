@@ -107,11 +107,12 @@ def fill(
     filled, received = copied(workflow), Values(workflow, check)
     for name, value in values.items():
         places = places_of(workflow, roles, name, declared)
+        leader = _leader(received, places) if name == "steps" else places[0]
         for place in places:
             place_limits = _limits(name, place, limits, declared)
             taken = place_limits.checked(name, value)
             if name == "steps":
-                taken = _share(received, _leader(received, places), place, taken)
+                taken = _share(received, leader, place, taken)
             elif name == "seed":
                 taken = _apart(received, places[0], place, taken, place_limits)
             _write(filled, place, name, -taken if name == "clip_skip" else taken)
@@ -443,10 +444,10 @@ def _set(workflow: Workflow, place: Input, value: Any) -> None:
 
 def _move_splits(received: Values, filled: Workflow, splits: Iterable[Split]) -> None:
     """Keep the hand-over from stage to stage at the same part of the steps; each stage keeps one at least."""
+    now = Values(filled)
     for split in splits:
         cut, old = number(_value(received, split.place)), number(_value(received, split.steps))
-        # Read anew for each: a split may be what another computes with.
-        new = number(_value(Values(filled), split.steps))
+        new = number(_value(now, split.steps))
         if not isinstance(cut, int) or not isinstance(old, int) or not isinstance(new, int):
             continue
         if not 0 < cut <= old:

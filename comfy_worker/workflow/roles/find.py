@@ -154,7 +154,7 @@ class _Finder:
         self._outputs = _outputs(graph)
         self._live = _live(graph, self._outputs)
         self._stages = Stages(graph, self._live)
-        self._carriers = self._stages.carriers(self._stages.main)
+        self._settings_nodes = self._stages.settings_nodes(self._stages.main)
         self._loaded = _loaded(graph, self._live)
         self._roots = Fold(lambda node_id: graph.above(node_id, "MODEL"), self._model_roots, graph.check)
         self._steps_above = Fold(lambda node_id: graph.above(node_id, "SIGMAS"), self._first_steps, graph.check)
@@ -196,7 +196,7 @@ class _Finder:
     def _received(self, found: Mapping[str, Sequence[Input]]) -> dict[str, Input]:
         """By parameter, the input that gets a number which is written elsewhere, perhaps behind an expression."""
         graph = self._graph
-        holders = [*self._carriers, *self._stages.origins(self._stages.main).begins, *self._live]
+        holders = [*self._settings_nodes, *self._stages.origins(self._stages.main).latent_sources, *self._live]
         received = {}
         for name in COMPUTED_NUMBERS:
             first = next(iter(found.get(name, ())), None)
@@ -232,9 +232,9 @@ class _Finder:
         """The places of every parameter but the texts, each place once."""
         graph, stages, live = self._graph, self._stages, self._live
         origins = stages.origins(stages.main)
-        found = {name: self._numbers(self._carriers, name) for name in OWN_NUMBERS if name != "denoise"}
+        found = {name: self._numbers(self._settings_nodes, name) for name in OWN_NUMBERS if name != "denoise"}
         found |= {
-            "guidance": self._held([*self._carriers, *self._guides(stages.main)], "guidance"),
+            "guidance": self._held([*self._settings_nodes, *self._guides(stages.main)], "guidance"),
             "denoise": self._denoise(),
             "checkpoint": self._checkpoints(stages.all),
             "vae": self._vaes(),
@@ -244,7 +244,7 @@ class _Finder:
             "mask": self._loaded["mask"],
         }
         for name in ("length", "batch_size"):
-            found[name] = self._held(origins.begins, name)
+            found[name] = self._held(origins.latent_sources, name)
         for name in ("width", "height"):
             found[name] = _with_agreeing(graph, live, name, self._held(origins.sizes, name))
         if not set(found["width"]).isdisjoint(found["height"]):
@@ -253,20 +253,20 @@ class _Finder:
                 found[name] = [place for node_id in origins.sizes for place in held_as(graph, node_id, name)]
         return found
 
-    def _numbers(self, carriers: Iterable[str], name: str) -> list[Input]:
+    def _numbers(self, settings_nodes: Iterable[str], name: str) -> list[Input]:
         if name == "seed":
-            carriers = [node_id for node_id in carriers if _adds_noise(self._graph, node_id)]
+            settings_nodes = [node_id for node_id in settings_nodes if _adds_noise(self._graph, node_id)]
         elif name == "steps":
-            carriers = [node_id for node_id in carriers if not _changes_sigmas(self._graph, node_id)]
-        return self._held(carriers, name)
+            settings_nodes = [node_id for node_id in settings_nodes if not _changes_sigmas(self._graph, node_id)]
+        return self._held(settings_nodes, name)
 
     def _own_numbers(self, found: Mapping[str, Sequence[Input]]) -> dict[str, tuple[Candidate, ...]]:
         """What detailers and upscalers keep for themselves, and the denoise of a stage that must make it all."""
-        carriers = self._stages.carriers(self._stages.retouches)
+        settings_nodes = self._stages.settings_nodes(self._stages.retouches)
         left = {}
         for name in OWN_NUMBERS:
             taken = set(found[name])
-            others = [*self._carriers, *carriers] if name == "denoise" else carriers
+            others = [*self._settings_nodes, *settings_nodes] if name == "denoise" else settings_nodes
             kept = [place for place in self._numbers(others, name) if place not in taken]
             if taken and kept:
                 left[name] = tuple(self._candidate(place) for place in kept[:MAX_TEXTS])
@@ -285,8 +285,8 @@ class _Finder:
     def _denoise(self) -> list[Input]:
         """A stage that begins with an empty latent must denoise it all, unless there is no other stage."""
         stages = self._stages
-        begun = [stage for stage in stages.main if not stage.lineage.is_sized]
-        return self._held(stages.carriers(begun), "denoise") or self._held(self._carriers, "denoise")
+        begun = [stage for stage in stages.main if not stage.latent_trace.is_sized]
+        return self._held(stages.settings_nodes(begun), "denoise") or self._held(self._settings_nodes, "denoise")
 
     def _model_roots(self, node_id: str, above: list[tuple[str, ...]]) -> tuple[str, ...]:
         if not self._graph.linked(node_id, "MODEL"):
@@ -349,13 +349,13 @@ class _Finder:
     def _vaes(self) -> list[Input]:
         """The VAE loaders of what encodes for the stages and of what decodes their latents."""
         graph, stages = self._graph, self._stages
-        users = [*stages.origins(stages.all).begins, *self._guides(stages.all)]
+        users = [*stages.origins(stages.all).latent_sources, *self._guides(stages.all)]
         made_here = 0
         for stage in stages.all:
             made_here |= 1 << stages.numbers[stage.node_id]
         for node_id in self._live:
             latents = graph.linked(node_id, "LATENT")
-            if graph.linked(node_id, "VAE") and latents and stages.lineage(latents[0]).before & made_here:
+            if graph.linked(node_id, "VAE") and latents and stages.latent_trace(latents[0]).before & made_here:
                 users.append(node_id)
         vaes = [place for node_id in dict.fromkeys(users) for place in graph.linked(node_id, "VAE")]
         return self._held(graph.sources(vaes, "VAE"), "vae")
@@ -417,7 +417,7 @@ class _Finder:
         """``start_at_step`` and ``end_at_step`` of a sampler, ``step`` of a node that cuts sigmas."""
         graph = self._graph
         found = []
-        for node_id in self._stages.carriers(self._stages.all):
+        for node_id in self._stages.settings_nodes(self._stages.all):
             steps = self._steps_above(node_id)
             names = {"step"} if _changes_sigmas(graph, node_id) else {"start_at_step", "end_at_step"}
             cuts = [place for place in graph.inputs(node_id) if place.name in names]
