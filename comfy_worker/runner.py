@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +29,7 @@ from comfy_worker.response.client_updates import ClientUpdates
 from comfy_worker.response.results import ResultBuilder
 from comfy_worker.response.validation import validation
 from comfy_worker.settings import Settings
-from comfy_worker.shared_services import SharedServices, started_comfyui, worker_templates
+from comfy_worker.shared_services import SharedServices
 
 __all__ = ["JobRunner"]
 
@@ -45,13 +44,6 @@ class JobRunner:
 
     def __init__(self, settings: Settings, comfyui: ComfyUISupervisor, templates: Templates) -> None:
         self._services = SharedServices(settings, comfyui, templates)
-
-    @classmethod
-    @contextmanager
-    def started(cls, settings: Settings) -> Iterator[JobRunner]:
-        """Make a runner whose ComfyUI boots in the background and ends with the block."""
-        with started_comfyui(settings) as comfyui:
-            yield cls(settings, comfyui, worker_templates(settings))
 
     def run(
         self,

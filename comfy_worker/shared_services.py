@@ -6,21 +6,14 @@ ever, and the fitness check, which reports such a volume, would never run.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from comfy_common import paths
-from comfy_worker.comfyui.execution import Timeouts
 from comfy_worker.comfyui.gpu_turns import GpuTurns
-from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
 from comfy_worker.comfyui.supervisor import ComfyUIInstance, ComfyUISupervisor
 from comfy_worker.comfyui.workdirs import JobFolders
-from comfy_worker.imaging.processes import image_processes
 from comfy_worker.job import Job
 from comfy_worker.logs import add_secret
-from comfy_worker.models.catalog import listed_models, log_model_locations
+from comfy_worker.models.catalog import listed_models
 from comfy_worker.models.downloads import ModelsOnDemand
 from comfy_worker.planning.plan import PlanningRules
 from comfy_worker.planning.templates import Templates
@@ -30,7 +23,7 @@ from comfy_worker.response.s3 import S3Uploader
 from comfy_worker.server_paths import ServerPaths
 from comfy_worker.settings import Settings
 
-__all__ = ["SharedServices", "started_comfyui", "worker_templates"]
+__all__ = ["SharedServices", "worker_templates"]
 
 
 class SharedServices:
@@ -110,50 +103,12 @@ class SharedServices:
         return "--disable-metadata" not in self.settings.comfy_args
 
 
-@contextmanager
-def started_comfyui(settings: Settings) -> Iterator[ComfyUISupervisor]:
-    """Start ComfyUI, which boots in the background, and end it with the block."""
-    limits = Timeouts(settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s)
-    comfyui = ComfyUISupervisor(lambda: _launch_options(settings), limits)
-    comfyui.start()
-    image_processes().start()
-    threading.Thread(target=_log_models, args=[settings], name="model-locations", daemon=True).start()
-    try:
-        yield comfyui
-    finally:
-        comfyui.close()
-        image_processes().close()
-
-
 def worker_templates(settings: Settings) -> Templates:
     """Return the templates of the repository and of the network volume.
 
     The folders are looked up for each job, so a new file counts at once.
     """
     return Templates(lambda: paths.workflow_folders(settings.volume))
-
-
-def _launch_options(settings: Settings) -> LaunchOptions:
-    """Return how to start ComfyUI.
-
-    Looks at the network volume, so only the supervisor's thread may call it.
-    """
-    return LaunchOptions(
-        comfyui_dir=settings.comfyui_dir,
-        model_roots=settings.model_roots,
-        custom_nodes=tuple(paths.custom_node_folders(settings.volume)),
-        args=settings.comfy_args,
-        log_level=settings.comfy_log_level,
-        api_nodes=settings.api_nodes,
-        boot_timeout_s=settings.comfy_boot_timeout_s,
-        precision=settings.precision,
-        xformers=settings.enable_xformers,
-    )
-
-
-def _log_models(settings: Settings) -> None:
-    """Log where models are; looks at the network volume."""
-    log_model_locations(settings.comfyui_dir, settings.model_roots, settings.volume)
 
 
 def _server_paths(settings: Settings) -> ServerPaths:

@@ -32,6 +32,7 @@ from comfy_worker.errors import (
     WorkerError,
     brief,
 )
+from comfy_worker.startup import start_times
 from comfy_worker.workflow.model_files import Sources, model_files
 from comfy_worker.workflow.node_defs import Absence, NodeDefs
 
@@ -404,6 +405,7 @@ class ComfyUISupervisor:
                 running = self._instance(process)
                 seconds = time.monotonic() - began
                 log.info("ComfyUI ready after %.1f s", seconds, extra={"action": "comfyui.ready"})
+                start_times.mark("ComfyUI ready")
                 self._boot_error = None
                 return running
         except WorkerError as error:

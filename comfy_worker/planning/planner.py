@@ -182,7 +182,7 @@ class _PlanBuilder:
         self._check()
         self._check_links(workflow)
         self._check()
-        roles = find_roles(workflow, self._defs, self._check)
+        workflow, roles = self._with_switches(workflow)
         values, tagged = self._client_values()
         values |= take_pictures(self._files, self._request, roles)
         values |= self._checkpoint_values(workflow, roles, values)
@@ -265,6 +265,16 @@ class _PlanBuilder:
             if (finding["node_id"], finding["input"]) not in broken:
                 self._link_findings.append(finding)
         raise refusal(self._link_findings)
+
+    def _with_switches(self, workflow: Workflow) -> tuple[Workflow, Roles]:
+        """Set the switches that the request sets, since they decide which nodes take the other values."""
+        roles = find_roles(workflow, self._defs, self._check)
+        values = {name: entry.default for name, entry in self._declared.items()} | self._request.parameters
+        choices = {name: value for name, value in values.items() if isinstance(value, bool)}
+        if not choices:
+            return workflow, roles
+        workflow = fill(workflow, roles, self._defs, choices, self._declared, self._check)
+        return workflow, find_roles(workflow, self._defs, self._check)
 
     def _client_values(self) -> tuple[dict[str, Any], list[LoraSpec]]:
         """Read the request's parameters, except the seed, and the LoRAs that its prompts name."""
@@ -363,7 +373,7 @@ class _PlanBuilder:
         return workflow
 
     def _spliced(self, workflow: Workflow, roles: Roles, tagged: list[LoraSpec]) -> Workflow:
-        splicer = Splicer(self._context.comfyui, self._defs, self._request, roles)
+        splicer = Splicer(self._context.comfyui, self._defs, self._request, roles, self._check)
         workflow = splicer.splice(workflow, tagged, self._files.names)
         self._warnings += splicer.warnings
         self._check()

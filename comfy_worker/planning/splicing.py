@@ -9,9 +9,9 @@ from comfy_worker.planning.model_families import BaseModels
 from comfy_worker.planning.plan import Installed
 from comfy_worker.request.schema import ControlNet, JobInput
 from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
-from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.controlnet import ControlNetRules, ControlNetSpec, splice_controlnets
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
-from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.graph import Check, Workflow, never_ends
 from comfy_worker.workflow.loaders import loader_files
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles
@@ -27,17 +27,26 @@ class Splicer:
         defs: its node definitions.
         request: its input.
         roles: of the workflow, before anything is spliced in.
+        check: raises where the job must end.
 
     Attributes:
         warnings: sentences for the client.
     """
 
-    def __init__(self, comfyui: Installed, defs: NodeDefs, request: JobInput, roles: Roles) -> None:
+    def __init__(
+        self,
+        comfyui: Installed,
+        defs: NodeDefs,
+        request: JobInput,
+        roles: Roles,
+        check: Check = never_ends,
+    ) -> None:
         self.warnings: list[str] = []
         self._comfyui = comfyui
         self._defs = defs
         self._request = request
         self._roles = roles
+        self._check = check
 
     def splice(
         self, workflow: Workflow, tagged: Sequence[LoraSpec], control_images: Mapping[str, str]
@@ -70,17 +79,16 @@ class Splicer:
         controlnets: Sequence[ControlNetSpec],
         bases: BaseModels,
     ) -> Workflow:
-        workflow = splice_loras(workflow, self._roles, self._defs, loras, fits=bases.fits_lora)
+        workflow = splice_loras(workflow, self._roles, self._defs, loras, fits=bases.fits_lora, check=self._check)
         if self._request.clip_skip is not None:
-            workflow = splice_clip_skip(workflow, self._defs, self._request.clip_skip)
+            workflow = splice_clip_skip(workflow, self._defs, self._request.clip_skip, self._check)
         return splice_controlnets(
             workflow,
             self._roles,
             self._defs,
             controlnets,
-            fits=bases.fits_controlnet,
-            is_union=bases.is_union,
-            needs_vae=bases.may_need_vae,
+            rules=ControlNetRules(bases.fits_controlnet, bases.is_union, bases.may_need_vae),
+            check=self._check,
         )
 
     def _base_models(self, workflow: Workflow, loras: Sequence[LoraSpec]) -> BaseModels:

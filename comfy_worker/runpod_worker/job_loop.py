@@ -31,6 +31,7 @@ from comfy_worker.runpod_worker.results import ResultPoster, envelope, with_stop
 from comfy_worker.runpod_worker.shutdown import GracefulShutdown
 from comfy_worker.runpod_worker.take import JobTaker
 from comfy_worker.runpod_worker.updates import JobUpdates
+from comfy_worker.startup import start_times
 
 __all__ = ["JobLoop", "LoopOptions"]
 
@@ -151,6 +152,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
         """Run one job and post its result."""
         with logs.bound(job_id=job["id"]), _batch(job):
             log.info("took a job", extra={"action": "job.taken"})
+            start_times.mark("first job taken")
             updates = JobUpdates(self._poster, job["id"], self._options.streaming)
             try:
                 body = await self._answer(job, updates)
@@ -160,6 +162,8 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
             finally:
                 self._leave_thread(job["id"])
             await self._post(job["id"], body)
+            start_times.mark("first job answered")
+            start_times.log_once()
 
     async def _answer(self, job: Envelope, updates: JobUpdates) -> bytes:
         """Run a job; the body that answers it."""

@@ -26,6 +26,8 @@ LAST_MOMENT_S = 0.5
 # A client that reads only the stream waits for its last values.
 STREAM_END_S = 5.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+# No client reads the progress of a job that ends sooner, and posting it delays the result.
+PROGRESS_AFTER_S = 0.2
 # How many updates may wait to be posted; the result repeats the files among them.
 MOST_WAITING = 8
 # How many bytes of the list of all values may be progress.
@@ -91,6 +93,8 @@ class JobUpdates:
 
     async def _post_all(self) -> None:
         pause_s = FIRST_PAUSE_S
+        if not self._streaming:
+            await pause(self._over, PROGRESS_AFTER_S)
         while self._waiting or not self._over.is_set():
             if not self._waiting:
                 self._has_news.clear()

@@ -15,6 +15,7 @@ from comfy_worker.runpod_worker import heartbeat, sdk_shape
 from comfy_worker.runpod_worker.fitness import fitness_checks
 from comfy_worker.runpod_worker.handlers import make_handler, make_stream_handler
 from comfy_worker.runpod_worker.job_threads import JobThreads
+from comfy_worker.runpod_worker.sdk_checks import leave_out_gpu_checks
 from comfy_worker.settings import Settings
 
 __all__ = ["run_worker"]
@@ -33,6 +34,7 @@ def run_worker(settings: Settings, runner: JobRunner) -> None:
         settings: the worker's.
         runner: runs the jobs.
     """
+    leave_out_gpu_checks()
     for check in fitness_checks(settings, os.environ):
         runpod.serverless.register_fitness_check(check)
     if sdk_shape.has_known_heartbeat():

@@ -16,7 +16,7 @@ from comfy_worker.nearest import nearest
 from comfy_worker.workflow.graph import Input
 from comfy_worker.workflow.model_names import is_model, match
 from comfy_worker.workflow.node_defs import InputSpec
-from comfy_worker.workflow.tracing import Graph, literal_place
+from comfy_worker.workflow.tracing import Graph, live_literal
 
 __all__ = ["Limits", "limits_by_place"]
 
@@ -221,8 +221,9 @@ def limits_by_place(graph: Graph) -> dict[Input, Limits]:
     passed: dict[Input, list[InputSpec]] = {}
     for node_id in graph.workflow:
         for node_input in graph.widgets(node_id):
-            spec, literal = graph.spec(node_input), literal_place(graph, node_input)
-            if spec is not None and literal is not None:
+            # A computed input has no literal of its own, but may get one in place of its link.
+            spec, literal = graph.spec(node_input), live_literal(graph, node_input) or node_input
+            if spec is not None:
                 group = own if literal == node_input else passed
                 group.setdefault(literal, []).append(spec)
     literals = {**own, **passed}

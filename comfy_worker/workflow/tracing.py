@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from comfy_worker.workflow.graph import (
@@ -17,6 +17,7 @@ from comfy_worker.workflow.graph import (
     Link,
     Workflow,
     as_link,
+    consumers,
     never_ends,
     walk,
 )
@@ -27,8 +28,18 @@ from comfy_worker.workflow.node_defs import (
     NodeClass,
     NodeDefs,
 )
+from comfy_worker.workflow.values import COMPUTED, Values, branch_names
 
-__all__ = ["CARRIERS", "SIZE_CHOICE", "Graph", "literal_place"]
+__all__ = [
+    "CARRIERS",
+    "LOOKED_AT",
+    "SIZE_CHOICE",
+    "UPSCALE_FACTORS",
+    "Graph",
+    "literal_place",
+    "live_literal",
+    "settable",
+]
 
 # What the inputs of a class that is not installed take, by the names that nearly all packs use.
 TYPES_BY_NAME = {
@@ -53,6 +64,23 @@ TYPES_BY_NAME = {
 
 # Types that may hold any other: a link of unknown type, the bundles of custom packs (BASIC_PIPE, RGTHREE_CONTEXT).
 CARRIERS = re.compile(r"^\*$|PIPE|CONTEXT")
+
+# What only a run makes: a number that follows from one of these is not for a client to set.
+LOOKED_AT = ("IMAGE", "MASK", "LATENT", "VIDEO", "AUDIO")
+
+# Nodes that enlarge a latent by a factor that a model has, so that the graph computes with a part of the size.
+LATENT_UPSCALERS = re.compile(r"LatentUpsampl|LatentUpscale")
+UPSCALE_FACTORS = (2, 4)
+# An expression that only rounds a size changes it by less than this.
+MAX_ROUNDED = 64
+
+# So many nodes at most lie between a number and its use, and so many inputs get one that by-passes them.
+MAX_WAY = 32
+MAX_READERS = 32
+SIDES = ("width", "height")
+# What changes a picture's size by more than its inputs say, and inputs by which a node keeps a picture's shape.
+RESIZERS = re.compile(r"Scale|Resize|Crop|Pad|Stitch|Concat", re.IGNORECASE)
+KEEPS_SHAPE = re.compile(r"proportion|aspect|divisible")
 
 # Classes that give numbers on unchanged beside choices that have nothing to do with them.
 KNOWN_TO_PASS = frozenset({"WanCameraEmbedding"})
@@ -83,6 +111,11 @@ class Graph:
         self.defs = defs
         self.check = check
         self.literals = Fold(self._passed_from, self._literal, check)
+        self.live_literals = Fold(self._live_source, self._literal, check)
+        self.values = Values(workflow, check)
+        self._computed_from: dict[Input, Input] = {}
+        self._made_of_latents = Fold(lambda node_id: self.above(node_id, "IMAGE"), self._is_made_of_latents, check)
+        self._depends_on_media = Fold(self._nodes_above, self._is_from_media, check)
         self._specs: dict[str, Mapping[str, InputSpec]] = {}
         self._output_types: dict[Link, str] = {}
         self._inputs: dict[str, list[Input]] = {}
@@ -93,6 +126,8 @@ class Graph:
         self._sources: dict[tuple[str, str], Input | None] = {}
         self._presets: dict[tuple[str, str], bool] = {}
         self._readers: dict[Link, list[Input]] | None = None
+        self._all_readers: dict[Link, list[Input]] | None = None
+        self._is_read: set[str] | None = None
         self._fed: dict[str, list[str]] | None = None
 
     def value(self, place: Input) -> Any:
@@ -104,14 +139,26 @@ class Graph:
         return self.links(place.node_id).get(place)
 
     def links(self, node_id: str) -> dict[Input, Link]:
-        """The linked inputs of a node in the order of its inputs; those that lead nowhere are left out."""
+        """The linked inputs that a node reads, in the order of its inputs.
+
+        Those that lead nowhere are left out, and so are the branches of a switch that are off.
+        """
         if node_id not in self._links:
             values = self.workflow[node_id]["inputs"]
+            branch = self.branch(node_id)
+            off = set(branch_names(values).values()) - {branch.name} if branch else set()
             found = ((place, as_link(values[place.name])) for place in self.inputs(node_id))
             self._links[node_id] = {
-                place: link for place, link in found if link is not None and link.node_id in self.workflow
+                place: link
+                for place, link in found
+                if link is not None and link.node_id in self.workflow and place.name not in off
             }
         return self._links[node_id]
+
+    def branch(self, node_id: str) -> Input | None:
+        """The input that a switch gives on; None for any other node, or where only a run can tell."""
+        name = self.values.branch(node_id)
+        return Input(node_id, name) if name else None
 
     def declared(self, node_id: str) -> NodeClass | None:
         """The class of a node, if it is installed."""
@@ -146,6 +193,18 @@ class Graph:
                 for place, link in self.links(node_id).items():
                     self._readers.setdefault(link, []).append(place)
         return self._readers
+
+    def all_readers(self, link: Link) -> list[Input]:
+        """The inputs that are linked to an output, those behind a switch that is off too."""
+        if self._all_readers is None:
+            self._all_readers = consumers(self.workflow)
+        return self._all_readers.get(link, [])
+
+    def is_read(self, node_id: str) -> bool:
+        """Whether any input is linked to a node, behind a switch that is off too."""
+        if self._is_read is None:
+            self._is_read = {link.node_id for link in consumers(self.workflow)}
+        return node_id in self._is_read
 
     def output_name(self, link: Link) -> str:
         """The declared name of an output slot, in lower case; empty where it is not known."""
@@ -306,6 +365,104 @@ class Graph:
         source = self._sources[key]
         return [source] if source else []
 
+    def _live_source(self, place: Input) -> list[Input]:
+        """The same, also through a switch whose choice is known."""
+        link = self.link(place)
+        if link is None:
+            return []
+        if branch_names(self.workflow[link.node_id]["inputs"]):
+            branch = self.branch(link.node_id)
+            return [branch] if branch else []
+        return self._passed_from(place)
+
+    def computed_from(self, place: Input) -> Input:
+        """The input nearest to a node that computes, or to a literal, that reaches an input unchanged."""
+        if place not in self._computed_from:
+            way = {place: None}
+            end = place
+            kind = _kind(self.type_of(place))
+            while end not in self._computed_from:
+                source = next(iter(self._live_source(end)), None)
+                if source is None or source in way or not _may_be(kind, self.type_of(source)):
+                    break
+                way[source] = None
+                end = source
+            end = self._computed_from.get(end, end)
+            self._computed_from |= dict.fromkeys(way, end)
+        return self._computed_from[place]
+
+    def outward(self, place: Input) -> list[Input]:
+        """The inputs that one number goes through on its way to an input, nearest first.
+
+        Goes on through a node that computes with a single number; ends at a literal, or where several numbers
+        make one.
+        """
+        found: list[Input] = []
+        for _ in range(MAX_WAY):
+            place = self.computed_from(place)
+            if place in found:
+                break
+            found.append(place)
+            link = self.link(place)
+            if link is None or self.workflow[link.node_id]["class_type"] not in COMPUTED:
+                break
+            linked = list(self.links(link.node_id))
+            if len(linked) != 1:
+                break
+            place = linked[0]
+        return found
+
+    def picture_side(self, place: Input) -> Input | None:
+        """The input with a literal side of the picture that a node measures, if a number is measured so.
+
+        A picture that is resized before it is measured has the size that it is resized to, whatever was sent; one
+        that a sampler made has a size that is not set there.
+        """
+        link = self.link(self.computed_from(place))
+        side = self.output_name(link) if link else ""
+        pictures = self.typed(link.node_id, "IMAGE") if link else []
+        for _ in range(MAX_WAY):
+            if side not in SIDES or len(pictures) != 1:
+                return None
+            node_id = self.links(pictures[0].node_id)[pictures[0]].node_id
+            found = self._side(node_id, side)
+            if found is not None:
+                return None if self._made_of_latents(node_id) else found
+            resizes = RESIZERS.search(self.workflow[node_id]["class_type"])
+            if resizes and not self.enlarges_latents:
+                return None
+            pictures = self.typed(node_id, "IMAGE")
+        return None
+
+    def _side(self, node_id: str, side: str) -> Input | None:
+        """The width or height that a node gives a picture without regard to the shape that the picture has."""
+        names = {
+            name.rpartition(".")[2].removeprefix("target_"): name for name in self.workflow[node_id]["inputs"]
+        }
+        if not names.keys() >= set(SIDES) or "x" in names or KEEPS_SHAPE.search(" ".join(names)):
+            return None
+        place = Input(node_id, names[side])
+        return None if self.values(place) == 0 else place
+
+    def _is_made_of_latents(self, node_id: str, above: list[bool]) -> bool:
+        return any(above) or bool(self.typed(node_id, "LATENT"))
+
+    def is_from_media(self, place: Input) -> bool:
+        """Whether a value follows from a picture, a clip or a sound."""
+        link = self.link(place)
+        return link is not None and self._depends_on_media(link.node_id)
+
+    def _nodes_above(self, node_id: str) -> list[str]:
+        return [link.node_id for link in self.links(node_id).values()]
+
+    def _is_from_media(self, node_id: str, above: list[bool]) -> bool:
+        return any(above) or bool(self.typed(node_id, *LOOKED_AT))
+
+    @cached_property
+    def enlarges_latents(self) -> bool:
+        """Whether a node enlarges a latent by the factor of a model."""
+        return any(LATENT_UPSCALERS.search(node["class_type"]) for node in self.workflow.values())
+
     def _source(self, node_id: str, output: str) -> Input | None:
         inputs = self.inputs(node_id)
         if len(inputs) == 1:
@@ -320,12 +477,20 @@ class Graph:
         declared = self.declared(node_id)
         outputs = {name.lower() for name in declared.output_names} if declared else set()
         preset = self.preset(node_id)
+        if preset is not None and not self._can_be_free(preset):
+            return False
         for place in self.inputs(node_id):
             is_given_on = place.name.lower() in outputs or place.name in HARMLESS
             is_off = str(self.value(place)).lower() in OFF
             if not is_given_on and not is_off and place != preset:
                 return False
         return True
+
+    def _can_be_free(self, preset: Input) -> bool:
+        """Whether a choice of a size leaves it to the inputs beside it, or can be set so."""
+        free = self.free_choice(preset)
+        is_linked = as_link(self.value(preset)) is not None
+        return free is not None and (not is_linked or self.values(preset) == free)
 
     def _literal(self, place: Input, above: list[tuple[Input | None, Kinds]]) -> tuple[Input | None, Kinds]:
         """Where a value is written, and of which kinds the inputs are that it passes through."""
@@ -351,15 +516,78 @@ def literal_place(graph: Graph, place: Input) -> Input | None:
     Returns:
         The input that holds the literal; None where the value is computed.
     """
+    return _of_one_kind(graph, place, graph.literals)
+
+
+def live_literal(graph: Graph, place: Input) -> Input | None:
+    """The same, also through switches whose choice is known: the literal of the branch that is on.
+
+    What a job may read must not hang on a switch, so the checks of files and paths ask :func:`literal_place`.
+    """
+    return _of_one_kind(graph, place, graph.live_literals)
+
+
+def _of_one_kind(graph: Graph, place: Input, literals: Fold[Input, tuple[Input | None, Kinds]]) -> Input | None:
     kind = _kind(graph.type_of(place))
-    literal, kinds = graph.literals(place)
+    literal, kinds = literals(place)
     return literal if kind == "*" or kinds <= {kind} else None
+
+
+def settable(graph: Graph, place: Input, is_size: bool = False) -> list[Input]:
+    """The inputs to write in order that a number or a choice reaches an input: where it is written now.
+
+    Where it is computed, the inputs that read the result, so that a literal in them by-passes the computation.
+    An expression that gives its only number on, or only rounds a size, is no computation in that sense.
+
+    Args:
+        graph: the workflow.
+        place: an input that takes a number or a choice.
+        is_size: whether it is a width or a height. A size may be computed from a larger one that a latent
+            upscaler reaches in the end.
+
+    Returns:
+        The inputs, the one that decides first; none where the value follows from a picture, a clip or a sound.
+    """
+    literal = live_literal(graph, place)
+    if literal is not None:
+        return [literal]
+    link = graph.link(place)
+    if link is None or not _may_be(_kind(graph.type_of(place)), graph.output_type(link)):
+        return []
+    if graph.is_from_media(place):
+        side = graph.picture_side(place) if is_size else None
+        return settable(graph, side, is_size) if side else []
+    way = graph.outward(place)
+    chosen = next((outer for outer in reversed(way) if _means_the_same(graph, place, outer, is_size)), way[0])
+    link = graph.link(chosen)
+    if link is None:
+        return [chosen]
+    readers = graph.all_readers(link)[:MAX_READERS]
+    return [chosen, *(reader for reader in readers if reader != chosen)]
+
+
+def _means_the_same(graph: Graph, place: Input, outer: Input, is_size: bool) -> bool:
+    """Whether who sets the number of an outer input means the one that the inner input gets."""
+    inner, value = graph.values(place), graph.values(outer)
+    numbers = (int, float)
+    if not isinstance(inner, numbers) or not isinstance(value, numbers) or _kind(graph.type_of(outer)) == "word":
+        return False
+    if not is_size:
+        return bool(inner == value)
+    factors = (1, *UPSCALE_FACTORS) if graph.enlarges_latents else (1,)
+    return any(abs(value - inner * factor) < min(MAX_ROUNDED, inner / 8) * factor for factor in factors)
 
 
 @cache
 def types_in(declared: str) -> Kinds:
     """The types that a declaration such as ``FLOAT,INT`` names."""
     return frozenset(declared.split(","))
+
+
+def _may_be(kind: str, declared: str) -> bool:
+    """Whether a type may hold what stands for a kind; a type that is not known may."""
+    kinds = {_kind(word) for word in types_in(declared)}
+    return kind == ANY_TYPE or ANY_TYPE in kinds or kind in kinds
 
 
 def _kind(declared: str) -> str:

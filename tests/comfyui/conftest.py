@@ -68,6 +68,11 @@ class RealComfyUI:
         files = InputFiles(self.input_dir / uuid.uuid4().hex, Settings().input_limits)
         return build_plan(PlanContext(Job("test", request), template, self.running, files))
 
+    def texts(self, workflow: dict[str, Any]) -> dict[str, str]:
+        """By output node, the text that a node shows."""
+        result = self.running.execute(workflow, Deadline())
+        return {node_id: output["text"][0] for node_id, output in result.outputs.items() if "text" in output}
+
     def images(self, workflow: dict[str, Any]) -> list[Image.Image]:
         """The pictures of a workflow, in the order of its output nodes."""
         queued = isolate_outputs(workflow, uuid.uuid4().hex, self.defs)

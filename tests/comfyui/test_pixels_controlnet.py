@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from PIL import Image, ImageDraw
 
-from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.controlnet import ControlNetRules, ControlNetSpec, splice_controlnets
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.roles.find import find_roles
@@ -51,7 +51,11 @@ class Case:
         roles = find_roles(graph, comfyui.defs)
         graph = splice_loras(graph, roles, comfyui.defs, self.loras)
         return splice_controlnets(
-            graph, roles, comfyui.defs, self.controlnets, is_union=lambda file: file == CONTROLNET_UNION
+            graph,
+            roles,
+            comfyui.defs,
+            self.controlnets,
+            rules=ControlNetRules(is_union=lambda file: file == CONTROLNET_UNION),
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import Ambiguous, InvalidValue, ModelMismatch, ModelNotFound, NodeNotInstalled, NoPlace
-from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.controlnet import ControlNetRules, ControlNetSpec, splice_controlnets
 from comfy_worker.workflow.edit.controlnet_types import ControlNetFile, choose_model
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.roles.find import Roles
@@ -96,7 +96,9 @@ def refiner() -> tuple[Workflow, Roles]:
 
 def test_a_sampler_whose_model_it_does_not_fit_stays_as_it_is() -> None:
     graph, roles = refiner()
-    spliced = splice_controlnets(graph, roles, DEFS, [READY], fits=lambda root, file: root == "1")
+    spliced = splice_controlnets(
+        graph, roles, DEFS, [READY], rules=ControlNetRules(fits=lambda root, file: root == "1")
+    )
     apply, _ = only(added(graph, spliced, "ControlNetApplyAdvanced"))
     assert spliced["5"]["inputs"]["positive"] == [apply, 0]
     assert spliced["6"] == graph["6"]
@@ -105,14 +107,14 @@ def test_a_sampler_whose_model_it_does_not_fit_stays_as_it_is() -> None:
 @pytest.mark.parametrize("fits", [True, None])
 def test_an_unknown_family_is_taken(fits: bool | None) -> None:
     graph, roles = refiner()
-    spliced = splice_controlnets(graph, roles, DEFS, [READY], fits=lambda root, file: fits)
+    spliced = splice_controlnets(graph, roles, DEFS, [READY], rules=ControlNetRules(fits=lambda root, file: fits))
     assert len(added(graph, spliced, "ControlNetApplyAdvanced")) == 2
 
 
 def test_one_that_fits_no_model_is_an_error() -> None:
     graph, roles = refiner()
     with pytest.raises(ModelMismatch, match=r"depth\.safetensors"):
-        splice_controlnets(graph, roles, DEFS, [READY], fits=lambda root, file: False)
+        splice_controlnets(graph, roles, DEFS, [READY], rules=ControlNetRules(fits=lambda root, file: False))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,9 @@ def test_a_union_model_is_told_the_type(type_: str | None, choice: str) -> None:
     graph = base_graph("KSampler", "base.ckpt")
     spec = ControlNetSpec("a.png", model="union", type=type_, preprocess=False)
     is_union = "union.safetensors".__eq__
-    spliced = splice_controlnets(graph, roles_of("KSampler"), DEFS, [spec], is_union=is_union)
+    spliced = splice_controlnets(
+        graph, roles_of("KSampler"), DEFS, [spec], rules=ControlNetRules(is_union=is_union)
+    )
     loader, _ = only(added(graph, spliced, "ControlNetLoader"))
     told, inputs = only(added(graph, spliced, "SetUnionControlNetType"))
     assert inputs == {"control_net": [loader, 0], "type": choice}
@@ -235,14 +239,14 @@ def with_vae(graph: Workflow, where: str) -> Workflow:
 @pytest.mark.parametrize("where", ["below", "above", "elsewhere"])
 def test_a_family_that_needs_it_gets_the_vae_of_the_sampler(where: str) -> None:
     graph = with_vae(base_graph("KSampler", "base.ckpt"), where)
-    spliced = splice_controlnets(graph, roles_of("KSampler"), DEFS, [READY], needs_vae=True)
+    spliced = splice_controlnets(graph, roles_of("KSampler"), DEFS, [READY], rules=ControlNetRules(needs_vae=True))
     _, apply = only(added(graph, spliced, "ControlNetApplyAdvanced"))
     assert apply["vae"] == ["20", 0]
 
 
 def test_a_vae_that_nothing_uses_yet_will_do() -> None:
     graph = with_vae(base_graph("KSampler", "base.ckpt"), "nowhere")
-    spliced = splice_controlnets(graph, roles_of("KSampler"), DEFS, [READY], needs_vae=True)
+    spliced = splice_controlnets(graph, roles_of("KSampler"), DEFS, [READY], rules=ControlNetRules(needs_vae=True))
     _, apply = only(added(graph, spliced, "ControlNetApplyAdvanced"))
     assert apply["vae"] == ["1", 2]
 
@@ -252,7 +256,7 @@ def test_without_any_vae_there_is_no_place() -> None:
     graph["1"] = node("UNETLoader", unet_name="x", weight_dtype="default")
     del graph["7"], graph["8"]
     with pytest.raises(NoPlace, match="VAE"):
-        splice_controlnets(graph, roles_of("KSampler"), DEFS, [READY], needs_vae=True)
+        splice_controlnets(graph, roles_of("KSampler"), DEFS, [READY], rules=ControlNetRules(needs_vae=True))
 
 
 def test_without_a_sampler_there_is_no_place() -> None:
@@ -356,7 +360,7 @@ def test_the_family_is_asked_with_the_loader_and_the_file(spec: ControlNetSpec, 
 
     defs = small_defs(controlnets=["sd15/canny.safetensors", "sdxl/canny.safetensors"])
     graph = base_graph("KSampler", "base.ckpt")
-    spliced = splice_controlnets(graph, roles_of("KSampler"), defs, [spec], fits=fits)
+    spliced = splice_controlnets(graph, roles_of("KSampler"), defs, [spec], rules=ControlNetRules(fits=fits))
     _, loader = only(added(graph, spliced, "ControlNetLoader"))
     assert loader == {"control_net_name": "sd15/canny.safetensors"}
     assert asked == {("1", file) for file in files}

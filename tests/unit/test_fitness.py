@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from comfy_common import paths
+from comfy_worker.comfyui_boot import started_comfyui
 from comfy_worker.runner import JobRunner
 from comfy_worker.runpod_worker import fitness
 from comfy_worker.runpod_worker.fitness import Unfit, check_gpu, check_model_folders, fitness_checks
 from comfy_worker.settings import Settings
+from comfy_worker.shared_services import worker_templates
 
 
 def checks(**settings: object) -> dict[str, Callable[[], None]]:
@@ -132,8 +134,8 @@ def test_no_volume_is_touched_before_the_check(monkeypatch: pytest.MonkeyPatch, 
     environ = {"VOLUME_DIR": str(tmp_path / "volume"), "COMFYUI_DIR": str(tmp_path / "volume" / "ComfyUI")}
     settings = Settings.from_env(environ)
     fitness_checks(settings, {})
-    with JobRunner.started(settings):
-        pass
+    with started_comfyui(settings) as comfyui:
+        JobRunner(settings, comfyui, worker_templates(settings))
     assert threading.main_thread() not in touched
 
 

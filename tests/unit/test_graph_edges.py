@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InvalidWorkflow
-from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.controlnet import ControlNetRules, ControlNetSpec, splice_controlnets
 from comfy_worker.workflow.edit.controlnet_types import ControlNetFile, choose_model
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
 from comfy_worker.workflow.edit.parameters import fill
@@ -140,7 +140,9 @@ def test_a_controlnet_does_not_take_the_vae_of_its_own_sampler() -> None:
         decode=node("VAEDecode", samples=["sampler", 0], vae=["sampler", 1]),
     )
     spec = ControlNetSpec(image="job/map.png", model="net")
-    result = splice_controlnets(graph, find_roles(graph, defs), defs, [spec], needs_vae=True)
+    result = splice_controlnets(
+        graph, find_roles(graph, defs), defs, [spec], rules=ControlNetRules(needs_vae=True)
+    )
     (apply,) = (one for one in result.values() if one["class_type"] == "ControlNetApplyAdvanced")
     assert apply["inputs"]["vae"] == ["loader", 2]
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.errors import NoPlace
 from comfy_worker.workflow.edit.parameters import changes_beside, fill, read, seeds_of_outputs
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
@@ -212,16 +211,22 @@ def test_a_preset_at_its_free_choice_stays() -> None:
     ("class_type", "inputs"),
     [
         ("SizePreset", {"aspect_ratio": "custom", "swap": "On", "batch_size": 1}),
-        ("SizePreset", {"aspect_ratio": ["text", 0], "swap": "Off", "batch_size": 1}),
         ("FixedPreset", {"ratio": "wide 128x64"}),
         ("Scaled", {"factor": 2.0}),
     ],
 )
-def test_a_size_that_does_not_arrive_has_no_place(class_type: str, inputs: dict[str, Any]) -> None:
-    graph = sized(class_type, **inputs) | {"text": node("PrimitiveString", value="custom")}
-    with pytest.raises(NoPlace, match="width has no place"):
-        filled(graph, width=512)
-    assert read(graph, roles_of(graph)).get("width") != 1024
+def test_a_computed_size_is_bypassed(class_type: str, inputs: dict[str, Any]) -> None:
+    graph = sized(class_type, **inputs)
+    assert "width" not in read(graph, roles_of(graph))
+    assert filled(graph, width=512) == {"latent.width": 512}
+
+
+def test_a_linked_preset_is_read_as_its_literal() -> None:
+    graph = sized("SizePreset", aspect_ratio=["text", 0], swap="Off", batch_size=1)
+    graph["text"] = node("PrimitiveString", value="custom")
+    assert filled(graph, width=512) == {"size.width": 512}
+    graph["text"] = node("PrimitiveString", value="wide 128x64")
+    assert filled(graph, width=512) == {"latent.width": 512}
 
 
 def test_a_plain_size_node_passes_its_size() -> None:

@@ -25,6 +25,7 @@ ROOMS = {
     "comfy_worker.deadline": ("comfy_worker.errors",),
     "comfy_worker.outgoing": (),
     "comfy_worker.server_paths": (),
+    "comfy_worker.startup": (),
     "comfy_worker.error_response": (
         "comfy_worker.errors",
         "comfy_worker.logs",
@@ -98,6 +99,7 @@ ROOMS = {
         "comfy_worker.deadline",
         "comfy_worker.errors",
         "comfy_worker.logs",
+        "comfy_worker.startup",
         "comfy_worker.workflow",
     ),
     "comfy_worker.response": (

@@ -100,6 +100,19 @@ def latent_ladder(count: int) -> Workflow:
     return ladder(count, rung, latent_image=same)
 
 
+def computed(count: int) -> Workflow:
+    """A chain of expressions, and as many samplers that get their steps and cfg from its end."""
+    graph = primitives(1)
+    graph["end"] = node("Missing", first=1, second=2)
+    for number in range(count):
+        above = [f"step{number - 1}", 1] if number else ["end", 0]
+        graph[f"step{number}"] = node("ComfyMathExpression", expression="a", **{"values.a": above})
+        last = [f"step{count - 1}", 1]
+        graph[f"sampler{number}"] = ksampler(steps=last, cfg=last)
+        graph[f"save{number}"] = node("LatentSaver", samples=[f"sampler{number}", 0])
+    return graph
+
+
 @pytest.mark.parametrize(
     ("make", "count"),
     [
@@ -110,6 +123,7 @@ def latent_ladder(count: int) -> Workflow:
         (conditioning_ladder, 1200),
         (text_ladder, 950),
         (latent_ladder, 1200),
+        (computed, 1200),
     ],
 )
 def test_the_cost_grows_with_the_graph(make: Callable[[int], Workflow], count: int) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
-from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.controlnet import ControlNetRules, ControlNetSpec, splice_controlnets
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
 from comfy_worker.workflow.graph import Input, Link, Workflow, links_of
 from comfy_worker.workflow.roles.find import Roles, Sampler
@@ -97,7 +97,11 @@ controlnets = st.lists(
 splices = st.one_of(
     loras.map(lambda asked: lambda graph, roles: splice_loras(graph, roles, DEFS, asked)),
     controlnets.map(
-        lambda asked: lambda graph, roles: splice_controlnets(graph, roles, DEFS, asked, needs_vae=True)
+        lambda asked: (
+            lambda graph, roles: splice_controlnets(
+                graph, roles, DEFS, asked, rules=ControlNetRules(needs_vae=True)
+            )
+        )
     ),
     st.integers(1, 24).map(lambda layer: lambda graph, roles: splice_clip_skip(graph, DEFS, layer)),
 )

@@ -42,11 +42,14 @@ def check_batch_size(workflow: Workflow, defs: NodeDefs, maximum: int, check: Ch
             is_meant = classes is None or node["class_type"] in classes
             if name not in node["inputs"] or not is_meant or not is_maker:
                 continue
-            literal = literal_place(graph, Input(node_id, name))
-            size = number(graph.value(literal)) if literal else None
+            own = Input(node_id, name)
+            literal = literal_place(graph, own)
+            # Behind a switch or an expression there is no literal, but the number is known.
+            size = number(graph.value(literal) if literal else graph.values(own))
             if size is not None and size > maximum:
+                key = str(literal or own)
                 raise InvalidValue(
                     f"{name} of node {node_id} ({node['class_type']}) must be at most {maximum}, not {size}: "
                     "the endpoint's setting MAX_BATCH_SIZE",
-                    [{"key": str(literal), "node_id": node_id, "value": str(size), "maximum": maximum}],
+                    [{"key": key, "node_id": node_id, "value": str(size), "maximum": maximum}],
                 )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from comfy_worker.errors import NoPlace
 from comfy_worker.workflow.constraints import Limits
-from comfy_worker.workflow.graph import Editor, Fold, Input, Link, Workflow
+from comfy_worker.workflow.graph import Check, Editor, Fold, Input, Link, Workflow, never_ends
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.tracing import Graph
 
 __all__ = ["splice_clip_skip"]
 
 
-def splice_clip_skip(workflow: Workflow, defs: NodeDefs, clip_skip: int) -> Workflow:
+def splice_clip_skip(workflow: Workflow, defs: NodeDefs, clip_skip: int, check: Check = never_ends) -> Workflow:
     """Stop the text encoders of a graph some layers before their end.
 
     The CLIPSetLastLayer nodes of the graph are set; an encoder without one gets one right before it, so after all
@@ -21,6 +21,7 @@ def splice_clip_skip(workflow: Workflow, defs: NodeDefs, clip_skip: int) -> Work
         workflow: an API-format graph; stays as it is.
         defs: the node classes of this ComfyUI.
         clip_skip: 1..24, the layer counted from the end.
+        check: asked again and again, so that the edit of a large graph can be ended.
 
     Returns:
         A new graph.
@@ -31,7 +32,7 @@ def splice_clip_skip(workflow: Workflow, defs: NodeDefs, clip_skip: int) -> Work
     """
     layer = defs["CLIPSetLastLayer"].inputs["stop_at_clip_layer"]
     Limits.of([layer]).negated().checked("clip_skip", clip_skip)
-    graph = Graph(workflow, defs)
+    graph = Graph(workflow, defs, check)
     encoders = _encoders(graph)
     if not encoders:
         raise NoPlace("clip_skip has no place in this graph: no text encoder of it has a CLIP")
@@ -43,7 +44,7 @@ def splice_clip_skip(workflow: Workflow, defs: NodeDefs, clip_skip: int) -> Work
     def has_setter(node_id: str, above: list[bool]) -> bool:
         return is_setter(node_id) or any(above)
 
-    set_above = Fold(lambda node_id: graph.above(node_id, "CLIP"), has_setter)
+    set_above = Fold(lambda node_id: graph.above(node_id, "CLIP"), has_setter, check)
     for node_id in graph.upstream([place for places in encoders.values() for place in places], "CLIP"):
         if is_setter(node_id):
             editor.set(Input(node_id, "stop_at_clip_layer"), -clip_skip)

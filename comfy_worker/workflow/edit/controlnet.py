@@ -12,14 +12,23 @@ from typing import Any
 from comfy_worker.errors import InvalidValue, ModelMismatch, NoPlace
 from comfy_worker.workflow.constraints import Limits
 from comfy_worker.workflow.edit.controlnet_types import ControlNetFile, choose_model, control_type, preprocessor
-from comfy_worker.workflow.graph import Editor, Fold, Link, Workflow, ancestors, as_link
+from comfy_worker.workflow.graph import (
+    Check,
+    Editor,
+    Fold,
+    Link,
+    Workflow,
+    ancestors,
+    as_link,
+    never_ends,
+)
 from comfy_worker.workflow.loaders import Fits, Roots
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles, Sampler
 from comfy_worker.workflow.tracing import Graph
 
-__all__ = ["ControlNetSpec", "splice_controlnets"]
+__all__ = ["ControlNetRules", "ControlNetSpec", "splice_controlnets"]
 
 
 # More fit into no memory.
@@ -56,15 +65,28 @@ class ControlNetSpec:
         return self.type is not None and control_type(self.type).words[0] == "canny"
 
 
+@dataclass(frozen=True)
+class ControlNetRules:
+    """What is known about the ControlNet files and the graph's model.
+
+    Attributes:
+        fits: whether a sampler's model takes a ControlNet file; not known if absent.
+        is_union: whether a ControlNet file serves several types; none does if absent.
+        needs_vae: whether the family's ControlNets take the control map as a latent (SD 3, Flux, Qwen-Image).
+    """
+
+    fits: Fits | None = None
+    is_union: Callable[[str], bool] | None = None
+    needs_vae: bool = False
+
+
 def splice_controlnets(
     workflow: Workflow,
     roles: Roles,
     defs: NodeDefs,
     specs: Sequence[ControlNetSpec],
-    *,
-    fits: Fits | None = None,
-    is_union: Callable[[str], bool] | None = None,
-    needs_vae: bool = False,
+    rules: ControlNetRules | None = None,
+    check: Check = never_ends,
 ) -> Workflow:
     """Put ControlNets between the conditioning and the samplers of a graph, one after the other.
 
@@ -76,9 +98,8 @@ def splice_controlnets(
         roles: of that graph.
         defs: the node classes of this ComfyUI, with the ControlNet files that it finds.
         specs: what to add; none leaves the graph as it is.
-        fits: whether a sampler's model takes a ControlNet file; not known if absent.
-        is_union: whether a ControlNet file serves several types; none does if absent.
-        needs_vae: whether the family's ControlNets take the control map as a latent (SD 3, Flux, Qwen-Image).
+        rules: what is known about the files; nothing if absent.
+        check: asked again and again, so that the edit of a large graph can be ended.
 
     Returns:
         A new graph.
@@ -99,7 +120,9 @@ def splice_controlnets(
             f"controlnets must be at most {MAX_CONTROLNETS}, not {len(specs)}",
             [{"key": "controlnets", "value": len(specs), "maximum": MAX_CONTROLNETS}],
         )
-    graph = Graph(workflow, defs)
+    rules = rules or ControlNetRules()
+    fits = rules.fits
+    graph = Graph(workflow, defs, check)
     found = Roots(graph)
     roots = {s: found.models(s) for s in roles.samplers if _takes_conditioning(graph, s)}
     if not roots:
@@ -108,11 +131,12 @@ def splice_controlnets(
     vaes = _Vaes(graph)
     names = [str(name) for name in defs["ControlNetLoader"].inputs["control_net_name"].choices or ()]
     for spec in specs:
+        check()
         _check(spec, defs)
         if spec.model is not None:
-            file = _known(match(spec.model, names, "controlnet"), models, fits, is_union)
+            file = _known(match(spec.model, names, "controlnet"), models, fits, rules.is_union)
         else:
-            file = choose_model(spec.type, [_known(name, models, fits, is_union) for name in names])
+            file = choose_model(spec.type, [_known(name, models, fits, rules.is_union) for name in names])
         if file.fits is False:
             raise ModelMismatch(
                 f"controlnet {file.name!r} fits no model of this graph; name one that is made for the graph's "
@@ -120,7 +144,7 @@ def splice_controlnets(
                 [{"file": file.name, "node_id": sampler.node_id} for sampler in roots],
             )
         samplers = [sampler for sampler, root in roots.items() if _fits(root, file.name, fits) is not False]
-        _add(editor, defs, spec, file, samplers, vaes if needs_vae else None)
+        _add(editor, defs, spec, file, samplers, vaes if rules.needs_vae else None)
     return editor.workflow
 
 

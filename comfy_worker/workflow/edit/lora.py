@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from comfy_worker.errors import InvalidValue, ModelMismatch, NoPlace, brief
 from comfy_worker.workflow.constraints import Limits
-from comfy_worker.workflow.graph import Editor, Link, Workflow, ancestors
+from comfy_worker.workflow.graph import Check, Editor, Link, Workflow, ancestors, never_ends
 from comfy_worker.workflow.loaders import Fits, Roots
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
@@ -127,6 +127,7 @@ def splice_loras(
     loras: Sequence[LoraSpec],
     *,
     fits: Fits | None = None,
+    check: Check = never_ends,
 ) -> Workflow:
     """Put LoRAs behind the loaders of a graph, before all that uses them, in the order given.
 
@@ -139,6 +140,7 @@ def splice_loras(
         defs: the node classes of this ComfyUI, with the LoRA files that it finds.
         loras: what to add; none leaves the graph as it is.
         fits: whether a model takes a LoRA file; not known if absent.
+        check: asked again and again, so that the edit of a large graph can be ended.
 
     Returns:
         A new graph.
@@ -159,10 +161,11 @@ def splice_loras(
             [{"key": "loras", "value": len(loras), "maximum": MAX_LORAS}],
         )
     declared = defs["LoraLoader"].inputs
-    chain = _Chain(editor, Graph(workflow, defs), roles)
+    chain = _Chain(editor, Graph(workflow, defs, check), roles)
     if not chain.models:
         raise NoPlace("loras have no place in this graph: no sampler of it uses a model from a loader")
     for lora in loras:
+        check()
         Limits.of([declared["strength_model"]]).checked(f"strength of lora {lora.name!r}", lora.strength)
         Limits.of([declared["strength_clip"]]).checked(f"strength_clip of lora {lora.name!r}", lora.for_clip)
         file = match(lora.name, declared["lora_name"].choices or (), "lora")
@@ -196,7 +199,7 @@ class _Chain:
         self._ends = {root: root for root in (*self.models, *self._serves)}
         # What a loader itself is made from does not come after it.
         loaders = [root.node_id for root in self._ends]
-        makers = {*loaders, *ancestors(graph.workflow, *loaders)}
+        makers = {*loaders, *ancestors(graph.workflow, *loaders, check=graph.check)}
         self._users = graph.workflow.keys() - makers
         self._editor = editor
 

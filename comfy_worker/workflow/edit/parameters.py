@@ -14,7 +14,8 @@ from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 from comfy_worker.workflow.roles.find import PLACEHOLDER, PLACEHOLDER_WORDS, Candidate, Roles, Split
 from comfy_worker.workflow.roles.stages import NAMES
 from comfy_worker.workflow.roles.titles import TEXTS
-from comfy_worker.workflow.tracing import SIZE_CHOICE, Graph
+from comfy_worker.workflow.tracing import SIZE_CHOICE, UPSCALE_FACTORS, Graph
+from comfy_worker.workflow.values import UNKNOWN, Values
 
 __all__ = [
     "Declared",
@@ -103,25 +104,26 @@ def fill(
     """
     declared = declared or {}
     limits = limits_by_place(Graph(workflow, defs, check))
-    filled = copied(workflow)
+    filled, received = copied(workflow), Values(workflow, check)
     for name, value in values.items():
         places = places_of(workflow, roles, name, declared)
+        leader = _leader(received, places) if name == "steps" else places[0]
         for place in places:
             place_limits = _limits(name, place, limits, declared)
             taken = place_limits.checked(name, value)
             if name == "steps":
-                taken = _share(workflow, _leader(workflow, places), place, taken)
+                taken = _share(received, leader, place, taken)
             elif name == "seed":
-                taken = _apart(workflow, places[0], place, taken, place_limits)
+                taken = _apart(received, places[0], place, taken, place_limits)
             _write(filled, place, name, -taken if name == "clip_skip" else taken)
     if "steps" in values:
         own = {Input(entry.node, entry.input) for name, entry in declared.items() if name in values}
-        _move_splits(workflow, filled, [split for split in roles.splits if split.place not in own])
+        _move_splits(received, filled, [split for split in roles.splits if split.place not in own])
     sides = [side for side in SIDES if side in values and side not in declared]
     if sides:
         _free_presets(workflow, filled, roles, sides)
     if not values.keys().isdisjoint(SIDES):
-        _scale(workflow, filled, roles, limits)
+        _scale(received, filled, roles, limits)
     return filled
 
 
@@ -138,16 +140,25 @@ def changes_beside(
         declared: the names of a template's further parameters, which mean one input each.
     """
     sentences = []
+    old, new = Values(workflow), Values(filled)
     for name in [name for name in values if name in roles.places and name not in set(declared)]:
         places = roles.places[name]
+        reached = _received(name, new, roles) if name in roles.received else None
+        if reached is not None and number(values[name]) not in (None, reached):
+            sentences.append(f"{name} is {reached}: the graph computes it from the {values[name]} of the request")
         if name == "steps":
-            changed = [place for place in places if number(_value(filled, place)) != number(values[name])]
-            shares = [f"{place} has {_value(filled, place)}" for place in changed]
+            changed = [place for place in places if number(_value(new, place)) != number(values[name])]
+            shares = [f"{place} has {_value(new, place)}" for place in changed]
             if shares:
-                leader = _leader(workflow, places)
+                leader = _leader(old, places)
                 sentences.append(f"steps are those of {leader}; in proportion {_listed(shares)}")
+        elif name == "seed":
+            apart = [place for place in places if number(_value(new, place)) != number(values[name])]
+            shares = [f"{place} has {_value(new, place)}" for place in apart]
+            if shares:
+                sentences.append(f"seed is that of {places[0]}; {_listed(shares)}, as far from it as before")
         elif name in ("cfg", "denoise", "sampler", "scheduler", "guidance"):
-            before = [brief(_value(workflow, place), 20) for place in places]
+            before = [brief(_value(old, place), 20) for place in places]
             if len(set(before)) > 1:
                 held = [f"{place} ({old})" for place, old in zip(places, before, strict=True)]
                 sentences.append(f"{name} went to each of {_listed(held)}, which had different values")
@@ -156,7 +167,7 @@ def changes_beside(
                 preset = roles.presets.get(place)
                 if preset is not None:
                     sentences.append(
-                        f"{preset.place} was set from {brief(_value(workflow, preset.place))!r} to "
+                        f"{preset.place} was set from {brief(_value(old, preset.place))!r} to "
                         f"{preset.free!r}, since it decided the size"
                     )
     return list(dict.fromkeys(sentences))
@@ -186,23 +197,28 @@ def read(
 ) -> dict[str, Any]:
     """The value that each parameter has in a workflow now: what stands in the first of its places.
 
-    Of the steps it is the leading stage's, as it was ``before`` the workflow was filled.
+    Of the steps it is the leading stage's, as it was ``before`` the workflow was filled. What the graph computes
+    on the way to its sampler is the computed number, so ``parameters`` tells what the sampler gets.
     A number that is written as text is read as the number that ComfyUI makes of it; a size that a choice
     overrides is the one of that choice, and left out where the choice does not tell it.
     """
     declared = declared or {}
+    received = Values(workflow)
     places = {name: found[0] for name, found in roles.places.items()}
     if "steps" in places:
-        places["steps"] = _leader(before or workflow, roles.places["steps"])
+        places["steps"] = _leader(Values(before) if before else received, roles.places["steps"])
     places |= {name: Input(entry.node, entry.input) for name, entry in declared.items()}
     values: dict[str, Any] = {}
     for name, place in places.items():
         if place.node_id not in workflow:
             continue
-        value = _value(workflow, place)
+        value = _value(received, place)
         preset = roles.presets.get(place)
-        if name in SIDES and preset is not None and _value(workflow, preset.place) != preset.free:
-            value = _preset_size(_value(workflow, preset.place)).get(name)
+        if name in SIDES and preset is not None and _value(received, preset.place) != preset.free:
+            value = _preset_size(_value(received, preset.place)).get(name)
+        elif name in roles.received and name not in declared:
+            reached = _received(name, received, roles)
+            value = value if reached is None else reached
         elif name in NAMES and isinstance(value, str) and NAMES[name][1][0] in ("INT", "FLOAT"):
             value = value if number(value) is None else number(value)
         if value is not None:
@@ -210,6 +226,16 @@ def read(
     if isinstance(values.get("clip_skip"), int):
         values["clip_skip"] = -values["clip_skip"]
     return values
+
+
+def _received(name: str, received: Values, roles: Roles) -> int | float | None:
+    """What the sampler or latent gets of a number that the graph computes; of a size the size in the end."""
+    computed = number(_value(received, roles.received[name]))
+    written = number(_value(received, roles.places[name][0]))
+    if computed is None or not written or name not in SIDES:
+        return computed
+    factor = min((1, *UPSCALE_FACTORS), key=lambda factor: abs(computed * factor - written))
+    return computed * factor
 
 
 def seeds_of_outputs(workflow: Workflow, roles: Roles) -> dict[str, int]:
@@ -226,10 +252,11 @@ def seeds_of_outputs(workflow: Workflow, roles: Roles) -> dict[str, int]:
         return min([ranks.get(node_id, len(places)), *ranks_above])
 
     first = Fold(above, lowest)
+    received = Values(workflow)
     seeds = {}
     for node_id in roles.outputs:
         rank = first(node_id) if node_id in workflow else len(places)
-        seed = number(_value(workflow, places[rank])) if rank < len(places) else None
+        seed = number(_value(received, places[rank])) if rank < len(places) else None
         if isinstance(seed, int):
             seeds[node_id] = seed
     return seeds
@@ -289,7 +316,7 @@ def _refuse_preset(workflow: Workflow, roles: Roles, name: str) -> None:
     for place in roles.places[name] if name in SIDES else ():
         preset = roles.presets.get(place)
         if preset is not None and preset.free is None:
-            shown = brief(_value(workflow, preset.place))
+            shown = brief(_value(Values(workflow), preset.place))
             raise NoPlace(
                 f"{name} has no place in this graph: {preset.place} ({shown}) decides the size; "
                 "set that by overrides",
@@ -356,22 +383,24 @@ def _write(workflow: Workflow, place: Input, name: str, value: Any) -> None:
     inputs[place.name] = value
 
 
-def _value(workflow: Workflow, place: Input) -> Any:
-    return workflow[place.node_id]["inputs"].get(place.name)
+def _value(received: Values, place: Input) -> Any:
+    """What an input gets, computed where a link leads to it; None where that is not known."""
+    value = received(place)
+    return None if value is UNKNOWN else value
 
 
-def _leader(workflow: Workflow, places: Sequence[Input]) -> Input:
+def _leader(received: Values, places: Sequence[Input]) -> Input:
     """The place of the steps that a client means: the first, or the longest where the first has a few only."""
-    known = [place for place in places if place.node_id in workflow] or [places[0]]
-    counts = [number(workflow.get(place.node_id, {}).get("inputs", {}).get(place.name)) or 0 for place in known]
+    known = [place for place in places if received.has(place)] or [places[0]]
+    counts = [number(_value(received, place)) or 0 for place in known]
     longest = max(counts)
     has_few = 0 < counts[0] < FEW_STEPS and longest >= 2 * counts[0]
     return known[counts.index(longest)] if has_few else known[0]
 
 
-def _share(workflow: Workflow, leader: Input, place: Input, steps: int) -> int:
+def _share(received: Values, leader: Input, place: Input, steps: int) -> int:
     """The steps of one stage, in proportion to the leading one's."""
-    old_leader, old = number(_value(workflow, leader)), number(_value(workflow, place))
+    old_leader, old = number(_value(received, leader)), number(_value(received, place))
     if not old_leader or not old or old_leader < 0 or old < 0:
         return steps
     # In whole numbers where they are whole: a graph may hold one that no float holds.
@@ -379,9 +408,9 @@ def _share(workflow: Workflow, leader: Input, place: Input, steps: int) -> int:
     return max(1, round(share))
 
 
-def _apart(workflow: Workflow, first: Input, place: Input, seed: int, limits: Limits) -> int:
+def _apart(received: Values, first: Input, place: Input, seed: int, limits: Limits) -> int:
     """The seed of one place: as far from the first one's as it was, round the end of what the node takes."""
-    old_first, old = number(_value(workflow, first)), number(_value(workflow, place))
+    old_first, old = number(_value(received, first)), number(_value(received, place))
     if not isinstance(old_first, int) or not isinstance(old, int):
         return seed
     low = int(limits.minimum or 0)
@@ -398,25 +427,27 @@ def _preset_size(choice: Any) -> dict[str, int]:
 def _free_presets(workflow: Workflow, filled: Workflow, roles: Roles, sides: Sequence[str]) -> None:
     """Set the choices that override a size to their free one, and keep the side that no value was given for."""
     places = {place: side for side in SIDES for place in roles.places.get(side, ())}
+    old, new = Values(workflow), Values(filled)
     for place, preset in roles.presets.items():
         if places.get(place) in sides and preset.free is not None:
             _set(filled, preset.place, preset.free)
     for place, side in places.items():
         own = roles.presets.get(place)
-        if own is not None and side not in sides and _value(filled, own.place) == own.free:
-            size = _preset_size(_value(workflow, own.place))
-            _set(filled, place, size.get(side, _value(filled, place)))
+        if own is not None and side not in sides and _value(new, own.place) == own.free:
+            size = _preset_size(_value(old, own.place))
+            _set(filled, place, size.get(side, _value(new, place)))
 
 
 def _set(workflow: Workflow, place: Input, value: Any) -> None:
     workflow[place.node_id]["inputs"][place.name] = value
 
 
-def _move_splits(workflow: Workflow, filled: Workflow, splits: Iterable[Split]) -> None:
+def _move_splits(received: Values, filled: Workflow, splits: Iterable[Split]) -> None:
     """Keep the hand-over from stage to stage at the same part of the steps; each stage keeps one at least."""
+    now = Values(filled)
     for split in splits:
-        cut, old = number(_value(workflow, split.place)), number(_value(workflow, split.steps))
-        new = number(_value(filled, split.steps))
+        cut, old = number(_value(received, split.place)), number(_value(received, split.steps))
+        new = number(_value(now, split.steps))
         if not isinstance(cut, int) or not isinstance(old, int) or not isinstance(new, int):
             continue
         if not 0 < cut <= old:
@@ -425,15 +456,16 @@ def _move_splits(workflow: Workflow, filled: Workflow, splits: Iterable[Split]) 
         _set(filled, split.place, moved)
 
 
-def _scale(workflow: Workflow, filled: Workflow, roles: Roles, limits: Mapping[Input, Limits]) -> None:
+def _scale(received: Values, filled: Workflow, roles: Roles, limits: Mapping[Input, Limits]) -> None:
     """Resize what a sampler made by the factor by which its own size grew."""
+    now = Values(filled)
     for name in SIDES:
         sizes = roles.places.get(name, ())
-        old, new = (number(_value(graph, sizes[0])) if sizes else None for graph in (workflow, filled))
+        old, new = (number(_value(values, sizes[0])) if sizes else None for values in (received, now))
         taken = set(sizes)
         for size in roles.resized:
             place = size.width if name == "width" else size.height
-            was = number(_value(workflow, place))
+            was = number(_value(received, place))
             if place in taken or not isinstance(was, int) or not isinstance(old, int) or not old or new is None:
                 continue
             if max(was, old) < MOST_SEED:

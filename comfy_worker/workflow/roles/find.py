@@ -12,10 +12,11 @@ from typing import Any
 
 from comfy_worker.workflow.graph import Check, Fold, Input, Workflow, as_link, never_ends, title_of, walk
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.stages import NAMES, Sampler, Stage, Stages, has_size, named, slots_read
+from comfy_worker.workflow.roles.stages import NAMES, Sampler, Stage, Stages, has_size, held_as, named, slots_read
 from comfy_worker.workflow.roles.texts import MAX_TEXTS, Text, conflicting
 from comfy_worker.workflow.roles.titles import titled_places
-from comfy_worker.workflow.tracing import Graph, literal_place
+from comfy_worker.workflow.tracing import Graph, live_literal, settable
+from comfy_worker.workflow.values import UNKNOWN
 
 __all__ = [
     "PLACEHOLDER",
@@ -32,6 +33,9 @@ __all__ = [
 # Parameters that mean one thing in a graph: where the nodes that hold them differ, the graph does not decide.
 ONE_MEANING = ("checkpoint", "vae", "image", "mask", "width", "height", "length", "batch_size", "fps")
 
+
+# What an expression may stand in front of.
+COMPUTED_NUMBERS = ("width", "height", "length", "fps", "batch_size", "steps", "cfg", "guidance", "denoise")
 
 # Numbers that a detailer or a tiled upscaler keeps for itself where another stage makes the picture.
 OWN_NUMBERS = ("seed", "steps", "cfg", "sampler", "scheduler", "denoise")
@@ -104,6 +108,8 @@ class Roles:
         alpha_masks: those of the ``image`` places whose node also gives its alpha channel as a mask.
         left: by parameter name, what is of the same kind and stays as it is: a refiner's checkpoint where the base
             model's is ``checkpoint``, further pictures where the first is ``image``, a detailer's numbers.
+        received: by parameter, the input of the sampler or latent that gets it, where the graph may compute it
+            from what is written in the first of ``places``.
         presets: by a place of ``width`` or ``height``, the choice that overrides it now.
     """
 
@@ -116,6 +122,7 @@ class Roles:
     alpha_masks: tuple[Input, ...] = ()
     left: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
     presets: Mapping[Input, Preset] = field(default_factory=dict)
+    received: Mapping[str, Input] = field(default_factory=dict)
 
     def outline(self) -> dict[str, Any]:
         """The roles as JSON: ids of nodes, and inputs written ``node_id.name`` by parameter."""
@@ -147,7 +154,7 @@ class _Finder:
         self._outputs = _outputs(graph)
         self._live = _live(graph, self._outputs)
         self._stages = Stages(graph, self._live)
-        self._carriers = self._stages.carriers(self._stages.main)
+        self._settings_nodes = self._stages.settings_nodes(self._stages.main)
         self._loaded = _loaded(graph, self._live)
         self._roots = Fold(lambda node_id: graph.above(node_id, "MODEL"), self._model_roots, graph.check)
         self._steps_above = Fold(lambda node_id: graph.above(node_id, "SIGMAS"), self._first_steps, graph.check)
@@ -156,11 +163,7 @@ class _Finder:
         """All of them."""
         found = self._found()
         left = self._own_numbers(found)
-        unclear = {
-            name
-            for name in ONE_MEANING
-            if len({repr(self._graph.value(place)) for place in found.get(name, ())}) > 1
-        }
+        unclear = {name for name in ONE_MEANING if len({self._shown(place) for place in found.get(name, ())}) > 1}
         comparable = None
         for name, texts in self._texts(left).items():
             found[name] = list(dict.fromkeys(text.place for _, text in texts))
@@ -187,7 +190,24 @@ class _Finder:
             alpha_masks=tuple(self._loaded["alpha"]),
             left=left,
             presets=presets,
+            received=self._received(found),
         )
+
+    def _received(self, found: Mapping[str, Sequence[Input]]) -> dict[str, Input]:
+        """By parameter, the input that gets a number which is written elsewhere, perhaps behind an expression."""
+        graph = self._graph
+        holders = [*self._settings_nodes, *self._stages.origins(self._stages.main).latent_sources, *self._live]
+        received = {}
+        for name in COMPUTED_NUMBERS:
+            first = next(iter(found.get(name, ())), None)
+            if first is None or first.name in NAMES[name][0]:
+                continue
+            getting = (place for node_id in holders for place in held_as(graph, node_id, name))
+            is_size = name in ("width", "height")
+            place = next((one for one in getting if first in settable(graph, one, is_size)[:1]), None)
+            if place is not None and place != first:
+                received[name] = place
+        return received
 
     def _claim(self, found: dict[str, list[Input]], unclear: set[str], claimed: Mapping[str, list[Input]]) -> None:
         """Let a title decide where the graph does not; where it does, it names a place that it found anyway."""
@@ -200,6 +220,11 @@ class _Finder:
         workflow = self._graph.workflow
         return Candidate(place, title_of(workflow, place.node_id), workflow[place.node_id]["class_type"])
 
+    def _shown(self, place: Input) -> str:
+        """What an input gets, to compare it with another's: its value, else the link that computes it."""
+        value = self._graph.values(place)
+        return repr(self._graph.value(place) if value is UNKNOWN else value)
+
     def _held(self, node_ids: Iterable[str], parameter: str) -> list[Input]:
         return list(dict.fromkeys(place for one in node_ids for place in named(self._graph, one, parameter)))
 
@@ -207,9 +232,9 @@ class _Finder:
         """The places of every parameter but the texts, each place once."""
         graph, stages, live = self._graph, self._stages, self._live
         origins = stages.origins(stages.main)
-        found = {name: self._numbers(self._carriers, name) for name in OWN_NUMBERS if name != "denoise"}
+        found = {name: self._numbers(self._settings_nodes, name) for name in OWN_NUMBERS if name != "denoise"}
         found |= {
-            "guidance": self._held([*self._carriers, *self._guides(stages.main)], "guidance"),
+            "guidance": self._held([*self._settings_nodes, *self._guides(stages.main)], "guidance"),
             "denoise": self._denoise(),
             "checkpoint": self._checkpoints(stages.all),
             "vae": self._vaes(),
@@ -219,25 +244,29 @@ class _Finder:
             "mask": self._loaded["mask"],
         }
         for name in ("length", "batch_size"):
-            found[name] = self._held(origins.begins, name)
+            found[name] = self._held(origins.latent_sources, name)
         for name in ("width", "height"):
             found[name] = _with_agreeing(graph, live, name, self._held(origins.sizes, name))
+        if not set(found["width"]).isdisjoint(found["height"]):
+            # One number makes a square. Two sides that a client sets need an input each.
+            for name in ("width", "height"):
+                found[name] = [place for node_id in origins.sizes for place in held_as(graph, node_id, name)]
         return found
 
-    def _numbers(self, carriers: Iterable[str], name: str) -> list[Input]:
+    def _numbers(self, settings_nodes: Iterable[str], name: str) -> list[Input]:
         if name == "seed":
-            carriers = [node_id for node_id in carriers if _adds_noise(self._graph, node_id)]
+            settings_nodes = [node_id for node_id in settings_nodes if _adds_noise(self._graph, node_id)]
         elif name == "steps":
-            carriers = [node_id for node_id in carriers if not _changes_sigmas(self._graph, node_id)]
-        return self._held(carriers, name)
+            settings_nodes = [node_id for node_id in settings_nodes if not _changes_sigmas(self._graph, node_id)]
+        return self._held(settings_nodes, name)
 
     def _own_numbers(self, found: Mapping[str, Sequence[Input]]) -> dict[str, tuple[Candidate, ...]]:
         """What detailers and upscalers keep for themselves, and the denoise of a stage that must make it all."""
-        carriers = self._stages.carriers(self._stages.retouches)
+        settings_nodes = self._stages.settings_nodes(self._stages.retouches)
         left = {}
         for name in OWN_NUMBERS:
             taken = set(found[name])
-            others = [*self._carriers, *carriers] if name == "denoise" else carriers
+            others = [*self._settings_nodes, *settings_nodes] if name == "denoise" else settings_nodes
             kept = [place for place in self._numbers(others, name) if place not in taken]
             if taken and kept:
                 left[name] = tuple(self._candidate(place) for place in kept[:MAX_TEXTS])
@@ -256,8 +285,8 @@ class _Finder:
     def _denoise(self) -> list[Input]:
         """A stage that begins with an empty latent must denoise it all, unless there is no other stage."""
         stages = self._stages
-        begun = [stage for stage in stages.main if not stage.lineage.is_sized]
-        return self._held(stages.carriers(begun), "denoise") or self._held(self._carriers, "denoise")
+        begun = [stage for stage in stages.main if not stage.latent_trace.is_sized]
+        return self._held(stages.settings_nodes(begun), "denoise") or self._held(self._settings_nodes, "denoise")
 
     def _model_roots(self, node_id: str, above: list[tuple[str, ...]]) -> tuple[str, ...]:
         if not self._graph.linked(node_id, "MODEL"):
@@ -320,13 +349,13 @@ class _Finder:
     def _vaes(self) -> list[Input]:
         """The VAE loaders of what encodes for the stages and of what decodes their latents."""
         graph, stages = self._graph, self._stages
-        users = [*stages.origins(stages.all).begins, *self._guides(stages.all)]
+        users = [*stages.origins(stages.all).latent_sources, *self._guides(stages.all)]
         made_here = 0
         for stage in stages.all:
             made_here |= 1 << stages.numbers[stage.node_id]
         for node_id in self._live:
             latents = graph.linked(node_id, "LATENT")
-            if graph.linked(node_id, "VAE") and latents and stages.lineage(latents[0]).before & made_here:
+            if graph.linked(node_id, "VAE") and latents and stages.latent_trace(latents[0]).before & made_here:
                 users.append(node_id)
         vaes = [place for node_id in dict.fromkeys(users) for place in graph.linked(node_id, "VAE")]
         return self._held(graph.sources(vaes, "VAE"), "vae")
@@ -388,11 +417,12 @@ class _Finder:
         """``start_at_step`` and ``end_at_step`` of a sampler, ``step`` of a node that cuts sigmas."""
         graph = self._graph
         found = []
-        for node_id in self._stages.carriers(self._stages.all):
+        for node_id in self._stages.settings_nodes(self._stages.all):
             steps = self._steps_above(node_id)
             names = {"step"} if _changes_sigmas(graph, node_id) else {"start_at_step", "end_at_step"}
-            places = [literal_place(graph, place) for place in graph.inputs(node_id) if place.name in names]
-            found += [Split(place, steps) for place in places if place and steps]
+            cuts = [place for place in graph.inputs(node_id) if place.name in names]
+            places = [written for cut in cuts for written in settable(graph, cut)[:1]]
+            found += [Split(place, steps) for place in places if steps]
         return list(dict.fromkeys(found))
 
     def _resized(self) -> list[Size]:
@@ -406,6 +436,8 @@ class _Finder:
                 continue
             if declared.outputs[:1] in {("LATENT",), ("IMAGE",)} and graph.linked(node_id, declared.outputs[0]):
                 width, height = named(graph, node_id, "width"), named(graph, node_id, "height")
+                if any(as_link(graph.value(place)) for place in (*width, *height)):
+                    continue  # what is computed follows by itself
                 found += [Size(width[0], height[0])] if width and height else []
         return found
 
@@ -416,18 +448,17 @@ class _Finder:
         for place in [*found["width"], *found["height"]]:
             choice = graph.preset(place.node_id)
             free = graph.free_choice(choice) if choice else None
-            if choice and (free is None or graph.value(choice) != free):
+            if choice and (free is None or graph.values(choice) != free):
                 presets[place] = Preset(choice, None if as_link(graph.value(choice)) else free)
         return presets
 
 
 def _outputs(graph: Graph) -> tuple[str, ...]:
     """Output nodes as declared; a node that is not installed and that nobody reads may be one."""
-    read = {link.node_id for link in graph.readers()}
     found = []
     for node_id in graph.workflow:
         declared = graph.declared(node_id)
-        if declared.is_output if declared else node_id not in read:
+        if declared.is_output if declared else not graph.is_read(node_id):
             found.append(node_id)
     return tuple(found)
 
@@ -464,7 +495,7 @@ def _loaded(graph: Graph, live: Collection[str]) -> dict[str, list[Input]]:
     for node_id in live:
         declared = graph.defs.get(graph.workflow[node_id]["class_type"])
         places = [p for p in graph.inputs(node_id) if (spec := graph.spec(p)) and spec.options.get("image_upload")]
-        literals = [place for place in (literal_place(graph, p) for p in places) if place]
+        literals = [place for place in (live_literal(graph, p) for p in places) if place]
         if not declared or not literals:
             continue
         used = {graph.output_type(link) for link in slots.get(node_id, ())}

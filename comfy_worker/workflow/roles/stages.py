@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from comfy_worker.workflow.graph import Fold, Input, Link, walk
 from comfy_worker.workflow.roles.texts import TEXTUAL, Text, TextReader, polarity, text_inputs
-from comfy_worker.workflow.tracing import CARRIERS, Graph, literal_place, types_in
+from comfy_worker.workflow.tracing import CARRIERS, Graph, settable, types_in
 
-__all__ = ["NAMES", "Sampler", "Stage", "Stages", "has_size", "named", "slots_read"]
+__all__ = ["NAMES", "Sampler", "Stage", "Stages", "has_size", "held_as", "named", "slots_read"]
 
 # Under which names nodes hold a parameter, most telling first, and of which types it is.
 NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -59,7 +59,7 @@ class Sampler:
     latent: Input | None
 
 
-class Lineage(NamedTuple):
+class LatentTrace(NamedTuple):
     """What a latent or a picture is made of, up to the samplers that come before.
 
     Attributes:
@@ -81,7 +81,7 @@ class Stage:
         node_id: the sampler, or that node.
         sampler: None for a node that makes a result by itself.
         start: the input with the latent or picture that a sampler begins with.
-        lineage: what that is made of.
+        latent_trace: what that is made of.
         positive: its positive texts.
         negative: its negative texts.
         is_retouch: whether it takes a picture and gives a picture: a detailer, a tiled upscaler.
@@ -90,13 +90,13 @@ class Stage:
     node_id: str
     sampler: Sampler | None
     start: Input | None
-    lineage: Lineage
+    latent_trace: LatentTrace
     positive: tuple[Text, ...] = ()
     negative: tuple[Text, ...] = ()
     is_retouch: bool = False
 
 
-# A node of a lineage, and whether it was reached by a latent.
+# A node that a latent is made of, and whether it was reached by a latent.
 Ancestor = tuple[str, bool]
 
 
@@ -106,12 +106,12 @@ class Origins:
 
     Attributes:
         nodes: every node on the way.
-        begins: those that make a latent out of none.
+        latent_sources: those that make a latent out of none.
         sizes: those of them that give it a width and height.
     """
 
     nodes: list[str]
-    begins: list[str]
+    latent_sources: list[str]
     sizes: list[str]
 
 
@@ -143,7 +143,7 @@ class Stages:
         self.numbers = {node_id: number for number, node_id in enumerate([*samplers, *alone])}
         self._samplers = set(samplers)
         self._slots = slots_read(graph, set(live))
-        self._lineages = Fold(self._made_of, self._lineage, graph.check)
+        self._latent_traces = Fold(self._made_of, self._latent_trace, graph.check)
         self._seeded = Fold(lambda node_id: graph.above(node_id, *DRIVERS), self._has_seed, graph.check)
         self._holders = Fold(lambda node_id: graph.above(node_id, "GUIDER"), self._holder, graph.check)
         found = [self._sampling(node_id) for node_id in samplers]
@@ -153,7 +153,7 @@ class Stages:
         self._starts = {stage.node_id: stage.start for stage in self.all}
         self._continued = Fold(self._made_of_stages, self._stages_above, graph.check)
         makes_picture = [stage for stage in self.all if not stage.is_retouch]
-        first = [stage for stage in self.all if not stage.lineage.before]
+        first = [stage for stage in self.all if not stage.latent_trace.before]
         self.main = makes_picture or first or self.all
         main_ids = {stage.node_id for stage in self.main}
         self.retouches = [stage for stage in self.all if stage.node_id not in main_ids]
@@ -170,7 +170,7 @@ class Stages:
         after = [int("".join(column), 2) for column in zip(*rows, strict=True)]
         return {number: before[number] | after[number] | 1 << number for number in range(size)}
 
-    def carriers(self, stages: Sequence[Stage]) -> list[str]:
+    def settings_nodes(self, stages: Sequence[Stage]) -> list[str]:
         """The nodes that hold the numbers of some stages: samplers, guiders, noise, sigmas."""
         graph = self.graph
         noises = (node_id for origin in self.origins(stages).nodes for node_id in _noises(graph, origin))
@@ -183,7 +183,7 @@ class Stages:
         seen: set[Ancestor] = set()
         for stage in stages:
             if stage.sampler is None:
-                origins.begins.append(stage.node_id)
+                origins.latent_sources.append(stage.node_id)
                 if has_size(self.graph, stage.node_id):
                     origins.sizes.append(stage.node_id)
                 continue
@@ -192,18 +192,18 @@ class Stages:
                 self._note(state, origins)
         return origins
 
-    def lineage(self, place: Input | None) -> Lineage:
+    def latent_trace(self, place: Input | None) -> LatentTrace:
         """What the latent or picture in an input is made of."""
         state = self._ancestor(place)
-        return self._lineages(state) if state else Lineage()
+        return self._latent_traces(state) if state else LatentTrace()
 
     def _note(self, state: Ancestor, origins: Origins) -> None:
         node_id, _ = state
         if node_id in self._samplers:
             return
         origins.nodes.append(node_id)
-        if self._begins(state):
-            origins.begins.append(node_id)
+        if self._is_latent_source(state):
+            origins.latent_sources.append(node_id)
             if has_size(self.graph, node_id):
                 origins.sizes.append(node_id)
 
@@ -211,7 +211,7 @@ class Stages:
         link = self.graph.link(place) if place else None
         return (link.node_id, self.graph.type_of(place) == "LATENT") if place and link else None
 
-    def _begins(self, state: Ancestor) -> bool:
+    def _is_latent_source(self, state: Ancestor) -> bool:
         """Whether a node makes a latent out of none: an empty latent of any kind, an encoder."""
         node_id, is_latent = state
         images = self.graph.linked(node_id, "IMAGE")
@@ -219,22 +219,22 @@ class Stages:
 
     def _made_of(self, state: Ancestor) -> list[Ancestor]:
         node_id, _ = state
-        if node_id in self._samplers or (self._begins(state) and has_size(self.graph, node_id)):
+        if node_id in self._samplers or (self._is_latent_source(state) and has_size(self.graph, node_id)):
             return []
         places = self.graph.linked(node_id, "LATENT") or self.graph.linked(node_id, "IMAGE")
         return [above for place in places if (above := self._ancestor(place))]
 
-    def _lineage(self, state: Ancestor, above: list[Lineage]) -> Lineage:
+    def _latent_trace(self, state: Ancestor, above: list[LatentTrace]) -> LatentTrace:
         node_id, _ = state
         if node_id in self._samplers:
-            return Lineage(before=1 << self.numbers[node_id])
+            return LatentTrace(before=1 << self.numbers[node_id])
         before = 0
         for other in above:
             before |= other.before
-        return Lineage(
+        return LatentTrace(
             before,
             is_sized=any(other.is_sized for other in above)
-            or (self._begins(state) and has_size(self.graph, node_id)),
+            or (self._is_latent_source(state) and has_size(self.graph, node_id)),
             is_noisy=any(other.is_noisy for other in above)
             or any(self._seeded(noise) for noise in _noises(self.graph, node_id)),
         )
@@ -274,7 +274,7 @@ class Stages:
             node_id,
             sampler,
             start,
-            self.lineage(start),
+            self.latent_trace(start),
             positive=tuple(self.reader.read(sampler.positive, "positive")) if sampler.positive else (),
             negative=tuple(self.reader.read(sampler.negative, "negative")) if sampler.negative else (),
             is_retouch=bool(pictures) and gives_picture and not graph.typed(node_id, "LATENT"),
@@ -290,8 +290,8 @@ class Stages:
                 if is_mine and TEXTUAL.search(encoder.name):
                     places = self.reader.written(encoder, side)
                     found += [Text(place, str(graph.value(place)).strip(), encoder) for place in places]
-        lineage = Lineage(is_sized=has_size(graph, node_id))
-        return Stage(node_id, None, None, lineage, tuple(texts["positive"]), tuple(texts["negative"]))
+        latent_trace = LatentTrace(is_sized=has_size(graph, node_id))
+        return Stage(node_id, None, None, latent_trace, tuple(texts["positive"]), tuple(texts["negative"]))
 
     def _is_tool(self, stage: Stage) -> bool:
         if stage.sampler is None:
@@ -302,7 +302,7 @@ class Stages:
         if is_read and all(self.graph.output_type(link) in SIDE_RESULTS for link in slots):
             return True
         has_text = stage.positive or stage.negative
-        return not has_text and not self._seeded(stage.node_id) and not stage.lineage.is_noisy
+        return not has_text and not self._seeded(stage.node_id) and not stage.latent_trace.is_noisy
 
     def _in_order(self, stages: list[Stage]) -> list[Stage]:
         """The stages, each behind those that it is made from by whatever links."""
@@ -337,16 +337,18 @@ def _noises(graph: Graph, node_id: str) -> list[str]:
 
 def named(graph: Graph, node_id: str, parameter: str) -> list[Input]:
     """Where the value of a parameter that a node holds by name is written; empty if it holds none."""
-    places = (literal_place(graph, place) for place in _by_name(graph, node_id, parameter))
-    return [place for place in places if place]
+    is_size = parameter in ("width", "height")
+    return [written for place in held_as(graph, node_id, parameter) for written in settable(graph, place, is_size)]
 
 
-def _by_name(graph: Graph, node_id: str, parameter: str) -> list[Input]:
+def held_as(graph: Graph, node_id: str, parameter: str) -> list[Input]:
+    """The inputs of a node that hold a parameter by their names."""
     names, types = NAMES[parameter]
     widgets = {place.name.lower(): place for place in graph.widgets(node_id) if graph.type_of(place) in types}
     found = [widgets[name] for name in names if name in widgets][:1]
-    if parameter == "seed" and not found:
-        return [place for name, place in widgets.items() if name.endswith("seed")]
+    if parameter in ("seed", "cfg") and not found:
+        # `video_cfg` and `audio_cfg`, `noise_seed` and `variation_seed`.
+        return [place for name, place in widgets.items() if name.endswith(parameter)]
     return found
 
 
@@ -361,13 +363,13 @@ def _is_sampler(graph: Graph, node_id: str) -> bool:
     takes = frozenset().union(*(types_in(graph.type_of(place)) for place in graph.inputs(node_id)))
     if not (_gives(graph, node_id, "LATENT") or _gives(graph, node_id, "IMAGE")):
         return False
-    has_numbers = any(_by_name(graph, node_id, word) for word in ("steps", "seed"))
+    has_numbers = any(held_as(graph, node_id, word) for word in ("steps", "seed"))
     if "GUIDER" in takes or {"MODEL", "CONDITIONING"} <= takes:
         return "SIGMAS" in takes or has_numbers
     # What is in a bundle no socket says; then the node's own steps or its name must.
     is_bundled = any(BUNDLE.search(kind) for kind in takes)
     is_called_so = "sampler" in graph.workflow[node_id]["class_type"].lower()
-    return is_bundled and (is_called_so or bool(_by_name(graph, node_id, "steps")))
+    return is_bundled and (is_called_so or bool(held_as(graph, node_id, "steps")))
 
 
 def _gives(graph: Graph, node_id: str, kind: str) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from comfy_worker.workflow.graph import Fold, Input, Link, as_link, walk
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.graph import Fold, Input, Link, as_link, title_of, walk
+from comfy_worker.workflow.tracing import LOOKED_AT, Graph
 
 T = TypeVar("T")
 
@@ -33,9 +33,22 @@ SECONDARY = re.compile(
 # How the fixed half of a concatenated prompt begins where the text encoder is a language model (Lumina, Qwen).
 INSTRUCTION = re.compile(r"\s*you are an? ", re.IGNORECASE)
 
+# The same in the markup of chats, and titles of what is put beside a prompt.
+CHAT_SYSTEM = re.compile(r"\s*(<[|]?[a-z_]+[|]?>)?\s*[\[<]?[|]?system\b", re.IGNORECASE)
+BESIDE_TITLE = re.compile(r"system|instruction|trigger", re.IGNORECASE)
+
+# What a text tool looks for where the prompt goes in: `{prompt}`, `USER_INPUT`, not `{width}` nor `SYSTEM_PROMPT`.
+PROMPT_SLOT = re.compile(r"prompt|user|input|query|idea|caption|text", re.IGNORECASE)
+FIELD = re.compile(r"\{[a-z]\}")
+
+# ComfyUI's own language models: what they are given is the prompt, unless it is a question about a picture.
+ENHANCERS = re.compile(r"^TextGenerate")
+QUESTION = re.compile(
+    r"\s*(please )?(describe|caption|transcribe|list|analy[sz]e|what|which|tag)\b", re.IGNORECASE
+)
+
 # A node that makes a text of its own out of what it looks at or out of a question: by what is linked to it, by
 # what only a language model takes, by its class's name.
-LOOKED_AT = ("IMAGE", "MASK", "LATENT", "VIDEO", "AUDIO")
 MODEL_SETTINGS = frozenset(
     {
         "temperature",
@@ -106,7 +119,16 @@ class TextReader:
     def written(self, place: Input, side: str) -> list[Input]:
         """Where the text that reaches an input is written: one place, or each part of it."""
         found = self._written((place, side))
-        return [part for part in found if not INSTRUCTION.match(str(self._graph.value(part)))] or list(found)
+        prompts = [part for part in found if not self._is_beside(part)]
+        return prompts or list(found)
+
+    def _is_beside(self, part: Input) -> bool:
+        """Whether a text is put beside the prompt: an instruction for a language model, a trigger word."""
+        text = str(self._graph.value(part))
+        if INSTRUCTION.match(text) or CHAT_SYSTEM.match(text):
+            return True
+        title = title_of(self._graph.workflow, part.node_id)
+        return bool(BESIDE_TITLE.search(title))
 
     def encoded(self, node_id: str, side: str) -> list[Text]:
         """The texts that a node encodes."""
@@ -173,14 +195,45 @@ def text_inputs(graph: Graph, node_id: str, side: str) -> list[Input]:
 
     None of a node that reads a picture and gives a text (a tagger): its text is computed.
     """
-    if graph.linked(node_id, "IMAGE") and graph.gives_only(node_id, "STRING"):
+    is_text_tool = graph.gives_only(node_id, "STRING")
+    if is_text_tool and graph.linked(node_id, "IMAGE") and not is_enhancer(graph, node_id):
         return []
+    inputs = graph.workflow[node_id]["inputs"]
+    branch = graph.branch(node_id)
+    if branch is not None:
+        return [branch]
+    if {"string", "find", "replace"} <= inputs.keys():
+        return [Input(node_id, "replace" if _is_prompt_slot(graph, node_id) else "string")]
+    if "f_string" in inputs:
+        return _formatted(graph, node_id)
     strings = [place for place in graph.widgets(node_id) if graph.type_of(place) == "STRING"]
     strings = [place for place in strings if not SECONDARY.search(place.name)]
     strings = _of_side(strings, side)
     long = [place for place in strings if graph.link(place) or _is_long(graph, place)]
     strings = long or strings
     return [place for place in strings if TEXTUAL.search(place.name)] or strings
+
+
+def _is_prompt_slot(graph: Graph, node_id: str) -> bool:
+    """Whether a node puts the prompt in place of what it looks for."""
+    find = graph.values(Input(node_id, "find"))
+    return isinstance(find, str) and bool(PROMPT_SLOT.search(find)) and not SECONDARY.search(find)
+
+
+def _formatted(graph: Graph, node_id: str) -> list[Input]:
+    """The texts that a pattern such as ``{a}, sharp`` takes; the pattern itself where it takes none."""
+    pattern = Input(node_id, "f_string")
+    texts = [place for place in graph.inputs(node_id) if place != pattern and graph.type_of(place) == "STRING"]
+    takes = FIELD.search(str(graph.values(pattern)))
+    return texts if texts and takes else [pattern]
+
+
+def is_enhancer(graph: Graph, node_id: str) -> bool:
+    """Whether a language model makes a prompt out of a prompt."""
+    if not ENHANCERS.search(graph.workflow[node_id]["class_type"]):
+        return False
+    text = graph.values(Input(node_id, "prompt"))
+    return not (isinstance(text, str) and QUESTION.match(text) and graph.typed(node_id, *LOOKED_AT))
 
 
 def conflicting(texts: Sequence[tuple[int, Text]], comparable: Mapping[int, int]) -> bool:
@@ -260,6 +313,8 @@ def _numbers(bits: int) -> Iterable[int]:
 
 def _is_writer(graph: Graph, node_id: str) -> bool:
     """Whether a node makes a text of its own: a tagger, a captioner, a language model."""
+    if is_enhancer(graph, node_id):
+        return False
     if graph.typed(node_id, *LOOKED_AT):
         return True
     node = graph.workflow[node_id]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from comfy_worker.workflow.graph import Input, title_of
 from comfy_worker.workflow.roles.stages import NAMES, named
 from comfy_worker.workflow.roles.texts import TextReader, text_inputs
-from comfy_worker.workflow.tracing import Graph, literal_place
+from comfy_worker.workflow.tracing import Graph, live_literal
 
 __all__ = ["TEXTS", "titled_places"]
 
@@ -49,7 +49,7 @@ def _fitting(graph: Graph, node_id: str, name: str, is_explicit: bool, reader: T
     """The inputs of a node that a parameter fits: by its name, by its role, else the only one of its type."""
     own = [place for place in graph.widgets(node_id) if place.name == name]
     if own and is_explicit:
-        return [place for place in (literal_place(graph, own[0]),) if place]
+        return [place for place in (live_literal(graph, own[0]),) if place]
     if name in TEXTS:
         side = TEXTS[name]
         return [place for one in text_inputs(graph, node_id, side) for place in reader.written(one, side)]
@@ -57,7 +57,7 @@ def _fitting(graph: Graph, node_id: str, name: str, is_explicit: bool, reader: T
         uploads = [
             p for p in graph.inputs(node_id) if (spec := graph.spec(p)) and spec.options.get("image_upload")
         ]
-        return [place for place in (literal_place(graph, one) for one in uploads) if place]
+        return [place for place in (live_literal(graph, one) for one in uploads) if place]
     if name in NAMES and (places := named(graph, node_id, name)):
         return places
     declared = graph.defs.get(graph.workflow[node_id]["class_type"])
@@ -65,5 +65,5 @@ def _fitting(graph: Graph, node_id: str, name: str, is_explicit: bool, reader: T
         return []
     types = NAMES[name][1] if name in NAMES else None
     widgets = [place for place in graph.widgets(node_id) if types is None or graph.type_of(place) in types]
-    places = [place for place in (literal_place(graph, one) for one in widgets) if place]
+    places = [place for place in (live_literal(graph, one) for one in widgets) if place]
     return places if len(places) == 1 else places[:1] if is_explicit else []

@@ -1,0 +1,66 @@
+"""From the start of the process to the first answer. Run it as ``python -m benchmarks.coldstart``.
+
+The page cache is warm. The first round of each side is not counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.graphs import flat, from_checkpoint
+from benchmarks.report import Row, make_parser, report, row_of
+from benchmarks.sides import OURS, PEER, model_folder, started
+
+JOBS: dict[str, Callable[[], dict[str, Any]]] = {
+    "no model": flat,
+    "tiny checkpoint": partial(from_checkpoint, 64),
+}
+START_LINE = " start: "
+
+
+def main() -> int:
+    """Measure and report."""
+    options = make_parser(__doc__).parse_args()
+    rows = asyncio.run(_measure(options.peer, options.rounds))
+    report("coldstart", rows, options.json)
+    return 0
+
+
+async def _measure(peer: Path | None, rounds: int) -> list[Row]:
+    models = await asyncio.to_thread(model_folder)
+    names = [OURS] if peer is None else [OURS, PEER]
+    rows = []
+    for title, make in JOBS.items():
+        times: dict[str, list[float]] = {name: [] for name in names}
+        cpu: dict[str, list[float]] = {name: [] for name in names}
+        for turn in range(rounds + 1):
+            for name in names if turn % 2 else reversed(names):
+                wall_ms, cpu_ms = await _start(name, models, peer, make())
+                if turn:
+                    times[name].append(wall_ms)
+                    cpu[name].append(cpu_ms)
+        rows.append(row_of(f"process start to first answer, {title}", times, cpu))
+    return rows
+
+
+async def _start(name: str, models: Path, peer: Path | None, job: dict[str, Any]) -> tuple[float, float]:
+    """Start one side with a job that waits; returns wall and processor time in milliseconds."""
+    began = time.perf_counter()
+    async with started(name, models, peer) as side:
+        await side.api.run([job], at_once=True)
+        wall_ms = (time.perf_counter() - began) * 1000
+        await asyncio.sleep(0.1)  # the log's last lines
+        for line in side.log.read_text(errors="replace").splitlines():
+            if START_LINE in line:
+                print(line.partition(START_LINE)[2], flush=True)
+        return wall_ms, side.cpu_s() * 1000
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The jobs of the benchmarks; each call makes a job that ComfyUI has not cached."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+__all__ = ["CHECKPOINT", "edit", "flat", "from_checkpoint", "with_format"]
+
+CHECKPOINT = "placeholder.safetensors"
+_numbers = itertools.count(1000)
+
+Job = dict[str, Any]
+
+
+def flat(size: int = 64) -> Job:
+    """A picture of one colour: no model, so nearly all of the time is the worker's."""
+    picture = _node("EmptyImage", width=size, height=size, batch_size=1, color=next(_numbers))
+    return {"workflow": {"1": picture, "2": _save("1")}}
+
+
+def from_checkpoint(size: int = 1024, checkpoint: str = CHECKPOINT) -> Job:
+    """One step of a tiny checkpoint, scaled up; its noise is as large a PNG as a photo's."""
+    sampler = {"steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    latent = {"model": ["1", 0], "positive": ["3", 0], "negative": ["3", 0], "latent_image": ["2", 0]}
+    scale = {"upscale_method": "bicubic", "width": size, "height": size, "crop": "disabled"}
+    return {
+        "workflow": {
+            "1": _node("CheckpointLoaderSimple", ckpt_name=checkpoint),
+            "2": _node("EmptyLatentImage", width=64, height=64, batch_size=1),
+            "3": _node("CLIPTextEncode", text="x", clip=["1", 1]),
+            "4": _node("KSampler", seed=next(_numbers), **sampler, **latent),
+            "5": _node("VAEDecode", samples=["4", 0], vae=["1", 2]),
+            "6": _node("ImageScale", image=["5", 0], **scale),
+            "7": _save("6"),
+        }
+    }
+
+
+def edit(size: int = 1024) -> Job:
+    """A picture of about 2 MB, blended with a colour."""
+    colour = _node("EmptyImage", width=size, height=size, batch_size=1, color=next(_numbers))
+    blend = {"image1": ["1", 0], "image2": ["3", 0], "blend_factor": 0.05, "blend_mode": "normal"}
+    graph = {
+        "1": _node("LoadImage", image="input.png"),
+        "3": colour,
+        "4": _node("ImageBlend", **blend),
+        "5": _save("4"),
+    }
+    return {"workflow": graph, "images": [{"name": "input.png", "image": _photo(size)}]}
+
+
+def with_format(job: Job, file_format: str) -> Job:
+    """The same job with its pictures in another format, in this worker's words."""
+    return {**job, "output": {"format": file_format}}
+
+
+def _node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def _save(node_id: str) -> dict[str, Any]:
+    return _node("SaveImage", images=[node_id, 0], filename_prefix="benchmark")
+
+
+@cache
+def _photo(size: int) -> str:
+    """A picture that compresses like a photo, as base64: soft shapes under grain."""
+    random = np.random.default_rng(0)
+    shapes = random.integers(0, 255, (size // 16, size // 16, 3), dtype=np.uint8)
+    soft = Image.fromarray(shapes).resize((size, size), Image.Resampling.BICUBIC)
+    grain = random.normal(0, 4, (size, size, 3)).astype(np.int16)
+    pixels = (np.asarray(soft).astype(np.int16) + grain).clip(0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return base64.b64encode(file.getvalue()).decode()

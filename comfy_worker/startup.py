@@ -1,0 +1,69 @@
+"""Measures how long each phase of the worker's start takes, and logs them once, with the first job.
+
+The phases overlap: the handler's imports run beside ComfyUI's boot. So each line names moments,
+counted from the start of the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+
+__all__ = ["StartTimes", "start_times"]
+
+log = logging.getLogger(__name__)
+
+PROCESS_STAT = Path("/proc/self/stat")
+# In that file, the fields after the program's name; the start is the 22nd of all.
+START_FIELD = 19
+
+
+class StartTimes:
+    """Moments of the start, each kept once.
+
+    Args:
+        began: when the process started, as ``time.monotonic()`` counts.
+    """
+
+    def __init__(self, began: float) -> None:
+        self._began = began
+        self._lock = threading.Lock()
+        self._seconds: dict[str, float] = {}
+        self._is_logged = False
+
+    def mark(self, moment: str) -> None:
+        """Note that a moment is now; only the first of each name counts.
+
+        Args:
+            moment: a name such as ``imports``.
+        """
+        with self._lock:
+            self._seconds.setdefault(moment, time.monotonic() - self._began)
+
+    def log_once(self) -> None:
+        """Log all moments, the first time that this is called."""
+        with self._lock:
+            if self._is_logged:
+                return
+            self._is_logged = True
+            moments = sorted(self._seconds.items(), key=lambda item: item[1])
+        parts = [f"{name} {seconds:.2f} s" for name, seconds in moments]
+        log.info("start: %s", ", ".join(parts), extra={"action": "worker.start_times"})
+
+
+def _process_began() -> float:
+    """Return when this process started; now where the system does not say."""
+    now = time.monotonic()
+    try:
+        fields = PROCESS_STAT.read_text(encoding="utf-8").rpartition(")")[2].split()
+        since_boot = int(fields[START_FIELD]) / os.sysconf("SC_CLK_TCK")
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot
+    except (OSError, ValueError, IndexError, AttributeError):
+        return now
+    return now - max(age, 0.0)
+
+
+start_times = StartTimes(_process_began())

@@ -1,0 +1,310 @@
+"""Parameters, LoRAs and ControlNets in graphs of ComfyUI 0.33: switches, expressions, selectors, text tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from comfy_worker.errors import InvalidValue, NoPlace
+from comfy_worker.inputs.files import InputFiles
+from comfy_worker.job import Job
+from comfy_worker.planning.plan import PlanContext
+from comfy_worker.planning.planner import prepare
+from comfy_worker.request.schema import JobInput
+from comfy_worker.settings import Settings
+from comfy_worker.workflow.check.batch import check_batch_size
+from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
+from comfy_worker.workflow.edit.parameters import changes_beside, fill, read
+from comfy_worker.workflow.graph import Input, Workflow
+from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.roles.find import find_roles
+from comfy_worker.workflow.values import Values
+from tests.core_nodes import ksampler, node, txt2img
+from tests.official_templates import COMFYUI_033
+
+MODELS = {
+    ("CheckpointLoaderSimple", "ckpt_name"): ["sd15.safetensors"],
+    ("LoraLoader", "lora_name"): ["style.safetensors", "turbo.safetensors"],
+    ("LoraLoaderModelOnly", "lora_name"): ["style.safetensors", "turbo.safetensors"],
+    ("ControlNetLoader", "control_net_name"): ["canny.safetensors"],
+}
+VALUES = {"steps": 7, "cfg": 2.5, "width": 768, "height": 1152, "denoise": 0.5, "seed": 5}
+
+
+@pytest.fixture(scope="module")
+def defs() -> NodeDefs:
+    """The declarations of 0.33, with a few model files."""
+    declared = COMFYUI_033.object_info
+    for (class_type, name), files in MODELS.items():
+        entry = declared[class_type]["input"]["required"][name]
+        if entry[0] == "COMBO":
+            entry[1]["options"] = files
+        else:
+            entry[0] = files
+    return NodeDefs(declared)
+
+
+def switch(on_true: Any, on_false: Any, choice: Any = ("turbo", 0)) -> dict[str, Any]:
+    is_link = isinstance(choice, tuple)
+    return node("ComfySwitchNode", switch=list(choice) if is_link else choice, on_true=on_true, on_false=on_false)
+
+
+def with_turbo(is_on: bool) -> Workflow:
+    """Steps, cfg and model behind switches; the model's turbo branch has a LoRA."""
+    graph = txt2img(sampler=ksampler(steps=["steps", 0], cfg=["cfg", 0], model=["model", 0]))
+    graph["turbo"] = node("PrimitiveBoolean", value=is_on)
+    graph["few"], graph["many"] = node("PrimitiveInt", value=4), node("PrimitiveInt", value=20)
+    graph["steps"] = switch(["few", 0], ["many", 0])
+    graph["cfg"] = switch(1.0, 4.0)
+    graph["lora"] = node(
+        "LoraLoaderModelOnly", model=["loader", 0], lora_name="turbo.safetensors", strength_model=1
+    )
+    graph["model"] = switch(["lora", 0], ["loader", 0])
+    return graph
+
+
+def filled(graph: Workflow, defs: NodeDefs, **values: Any) -> tuple[Workflow, dict[str, Any], list[str]]:
+    """The filled graph, what ``parameters`` tells, and the warnings."""
+    roles = find_roles(graph, defs)
+    result = fill(graph, roles, defs, values)
+    return result, read(result, roles, before=graph), changes_beside(graph, result, roles, values)
+
+
+def gets(graph: Workflow, node_id: str, name: str) -> Any:
+    return Values(graph)(Input(node_id, name))
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_the_branch_that_is_on_is_set(defs: NodeDefs, is_on: bool) -> None:
+    graph = with_turbo(is_on)
+    result, told, _ = filled(graph, defs, steps=7, cfg=2.5)
+    assert (gets(result, "sampler", "steps"), gets(result, "sampler", "cfg")) == (7, 2.5)
+    assert (told["steps"], told["cfg"]) == (7, 2.5)
+    result["turbo"]["inputs"]["value"] = not is_on
+    assert gets(result, "sampler", "steps") == (20 if is_on else 4)
+
+
+def test_an_unknown_choice_is_bypassed(defs: NodeDefs) -> None:
+    graph = with_turbo(True)
+    graph["turbo"] = node("StringContains", string=["?", 0], substring="x", case_sensitive=True)
+    result, told, _ = filled(graph, defs, steps=7, cfg=2.5)
+    assert (result["sampler"]["inputs"]["steps"], result["sampler"]["inputs"]["cfg"]) == (7, 2.5)
+    assert (told["steps"], told["cfg"]) == (7, 2.5)
+
+
+def sized(expression: str | None = None, **more: Any) -> Workflow:
+    graph = txt2img(latent=node("EmptyLatentImage", width=["size", 0], height=["size", 1], batch_size=1))
+    graph["size"] = node("ResolutionSelector", aspect_ratio="16:9 (Widescreen)", megapixels=1.0, multiple=8)
+    if expression is not None:
+        for slot, side in enumerate(("width", "height")):
+            graph[side] = node("ComfyMathExpression", expression=expression, **{"values.a": ["size", slot]})
+            graph["latent"]["inputs"][side] = [side, 1]
+    return {**graph, **more}
+
+
+def test_a_resolution_selector_is_bypassed(defs: NodeDefs) -> None:
+    graph = sized()
+    assert {side: read(graph, find_roles(graph, defs))[side] for side in ("width", "height")} == {
+        "width": 1368,
+        "height": 768,
+    }
+    result, told, warnings = filled(graph, defs, width=768, height=1152)
+    assert (gets(result, "latent", "width"), gets(result, "latent", "height")) == (768, 1152)
+    assert (told["width"], told["height"], warnings) == (768, 1152, [])
+
+
+def test_every_reader_of_a_size_gets_it(defs: NodeDefs) -> None:
+    graph = sized()
+    graph["shown"] = node("PreviewAny", source=["size", 0])
+    result, _, _ = filled(graph, defs, width=768)
+    assert (result["shown"]["inputs"]["source"], result["latent"]["inputs"]["height"]) == (768, ["size", 1])
+
+
+def test_a_rounded_size_is_told(defs: NodeDefs) -> None:
+    result, told, warnings = filled(sized("max(((a + 15) // 16) * 16, 256)"), defs, width=770, height=1152)
+    assert (gets(result, "latent", "width"), gets(result, "latent", "height")) == (784, 1152)
+    assert (told["width"], told["height"]) == (784, 1152)
+    assert warnings == ["width is 784: the graph computes it from the 770 of the request"]
+
+
+@pytest.mark.parametrize(("expression", "size"), [("a", 768), ("a * 3", 768), ("a / 2", 768)])
+def test_a_scaled_size_reaches_the_latent(defs: NodeDefs, expression: str, size: int) -> None:
+    result, told, _ = filled(sized(expression), defs, width=768)
+    assert (gets(result, "latent", "width"), told["width"]) == (size, 768)
+
+
+def test_half_a_size_is_upscaled_later(defs: NodeDefs) -> None:
+    upscaler = node("LTXVLatentUpsampler", samples=["sampler", 0], upscale_model=["?", 0], vae=["loader", 2])
+    graph = sized("a / 2", upscaler=upscaler)
+    graph["decode"]["inputs"]["samples"] = ["upscaler", 0]
+    result, told, warnings = filled(graph, defs, width=768, height=1152)
+    assert (gets(result, "latent", "width"), gets(result, "latent", "height")) == (384, 576)
+    assert (told["width"], told["height"], warnings) == (768, 1152, [])
+
+
+def test_one_number_for_both_sides_is_split(defs: NodeDefs) -> None:
+    graph = sized(size=node("PrimitiveInt", value=1024))
+    graph["latent"]["inputs"]["height"] = ["size", 0]
+    result, _, _ = filled(graph, defs, width=768, height=1152)
+    assert (gets(result, "latent", "width"), gets(result, "latent", "height")) == (768, 1152)
+
+
+def measured(picture: dict[str, Any]) -> Workflow:
+    return sized(
+        size=node("GetImageSize", image=["picture", 0]), picture=picture, sent=node("LoadImage", image="x.png")
+    )
+
+
+def test_a_resized_picture_gives_the_size(defs: NodeDefs) -> None:
+    size = {"resize_type.width": 512, "resize_type.height": 512, "resize_type.crop": "center"}
+    resize = node("ResizeImageMaskNode", input=["sent", 0], resize_type="scale dimensions", **size)
+    result, told, _ = filled(measured(resize), defs, width=768, height=1152)
+    inputs = result["picture"]["inputs"]
+    assert (inputs["resize_type.width"], inputs["resize_type.height"]) == (768, 1152)
+    assert (told["width"], told["height"]) == (768, 1152)
+
+
+def test_a_sent_picture_decides_the_size(defs: NodeDefs) -> None:
+    with pytest.raises(NoPlace, match="width has no place"):
+        filled(measured(node("ImageInvert", image=["sent", 0])), defs, width=768)
+
+
+def test_a_computed_length_is_bypassed(defs: NodeDefs) -> None:
+    graph = txt2img(
+        latent=node("EmptyHunyuanLatentVideo", width=512, height=512, length=["frames", 1], batch_size=1)
+    )
+    graph["seconds"], graph["rate"] = node("PrimitiveInt", value=5), node("PrimitiveInt", value=24)
+    names = {"values.a": ["seconds", 0], "values.b": ["rate", 0]}
+    graph["frames"] = node("ComfyMathExpression", expression="a * b + 1", **names)
+    assert read(graph, find_roles(graph, defs))["length"] == 121
+    result, told, _ = filled(graph, defs, length=49)
+    assert (gets(result, "latent", "length"), told["length"]) == (49, 49)
+
+
+def prompted(**nodes: Any) -> Workflow:
+    return {**txt2img(positive=node("CLIPTextEncode", text=["text", 0], clip=["loader", 1])), **nodes}
+
+
+INSTRUCTED = {"asked": node("PrimitiveString", value="a cat")}
+REPLACED = node("StringReplace", string="Improve: {prompt}", find="{prompt}", replace=["asked", 0])
+SIZED_TEXT = node("StringReplace", string=["inner", 0], find="{width}", replace="512")
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        {"text": REPLACED},
+        {"text": SIZED_TEXT, "inner": REPLACED},
+        {"text": node("StringReplace", string=["asked", 0], find="'", replace='"')},
+        {"text": node("RegexReplace", string=["asked", 0], regex_pattern="x", replace="")},
+        {"text": node("StringFormat", f_string="{a}, sharp", **{"values.a": ["asked", 0]})},
+        {"text": node("PreviewAny", source=["asked", 0])},
+        {"text": switch(["asked", 0], ["?", 0], choice=True)},
+        {"text": node("TextGenerate", clip=["loader", 1], prompt=["asked", 0], sampling_mode="off")},
+        {
+            "text": node("TextGenerate", clip=["loader", 1], prompt=["joined", 0], sampling_mode="off"),
+            "joined": node("StringConcatenate", string_a=["rules", 0], string_b=["asked", 0], delimiter=""),
+            "rules": node("PrimitiveStringMultiline", "System Prompt", value="Expand what follows. "),
+        },
+        {
+            "text": node("StringConcatenate", string_a=["asked", 0], string_b=["word", 0], delimiter=", "),
+            "word": node("PrimitiveString", "Trigger Word", value="sks style"),
+        },
+    ],
+)
+def test_a_prompt_is_found_behind_text_tools(defs: NodeDefs, nodes: dict[str, Any]) -> None:
+    result, _, _ = filled(prompted(**INSTRUCTED, **nodes), defs, prompt="a dog")
+    assert result["asked"]["inputs"]["value"] == "a dog"
+
+
+def test_a_question_about_a_picture_stays(defs: NodeDefs) -> None:
+    text = node(
+        "TextGenerate", clip=["loader", 1], prompt="Describe this image", image=["sent", 0], sampling_mode="off"
+    )
+    with pytest.raises(NoPlace, match="prompt has no place"):
+        filled(prompted(text=text, sent=node("LoadImage", image="x.png")), defs, prompt="a dog")
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_lora_covers_both_branches(defs: NodeDefs, is_on: bool) -> None:
+    graph = with_turbo(is_on)
+    result = splice_loras(graph, find_roles(graph, defs), defs, [LoraSpec("style", 0.5, 0.0)])
+    (added,) = result.keys() - graph.keys()
+    assert result[added]["inputs"]["model"] == ["loader", 0]
+    assert result["lora"]["inputs"]["model"] == result["model"]["inputs"]["on_false"] == [added, 0]
+
+
+def test_a_lora_goes_to_the_model_that_is_on(defs: NodeDefs) -> None:
+    graph = with_turbo(True)
+    graph["other"] = node("UNETLoader", unet_name="other.safetensors", weight_dtype="default")
+    graph["model"] = switch(["other", 0], ["loader", 0])
+    result = splice_loras(graph, find_roles(graph, defs), defs, [LoraSpec("style", 0.5, 0.0)])
+    (added,) = result.keys() - graph.keys()
+    assert result["model"]["inputs"]["on_true"] == [added, 0]
+    assert result[added]["inputs"]["model"] == ["other", 0]
+
+
+def test_an_unknown_choice_gets_loras_in_both(defs: NodeDefs) -> None:
+    graph = with_turbo(True)
+    graph["turbo"] = node("StringContains", string=["?", 0], substring="x", case_sensitive=True)
+    graph["other"] = node("UNETLoader", unet_name="other.safetensors", weight_dtype="default")
+    graph["model"] = switch(["other", 0], ["loader", 0])
+    result = splice_loras(graph, find_roles(graph, defs), defs, [LoraSpec("style", 0.5, 0.0)])
+    assert len(result.keys() - graph.keys()) == 2
+    assert all(result["model"]["inputs"][name][0] not in graph for name in ("on_true", "on_false"))
+
+
+def test_a_controlnet_lies_below_a_switch(defs: NodeDefs) -> None:
+    graph = with_turbo(True)
+    graph["sampler"]["inputs"]["positive"] = ["chosen", 0]
+    graph["chosen"] = switch(["positive", 0], ["negative", 0])
+    spec = ControlNetSpec(image="map.png", model="canny")
+    result = splice_controlnets(graph, find_roles(graph, defs), defs, [spec])
+    applied = result["sampler"]["inputs"]["positive"][0]
+    assert result[applied]["inputs"]["positive"] == ["chosen", 0]
+
+
+@pytest.mark.parametrize("name", ["steps", "cfg", "width", "height"])
+def test_official_templates_pass_values_on(defs: NodeDefs, name: str) -> None:
+    """What ``parameters`` tells is what was asked, or a warning tells the difference."""
+    count = 0
+    for graph in COMFYUI_033.exports.values():
+        roles = find_roles(graph, defs)
+        if name not in roles.places or any(place.node_id not in graph for place in roles.places[name]):
+            continue
+        result = fill(graph, roles, defs, {name: VALUES[name]})
+        told, warnings = read(result, roles, before=graph)[name], changes_beside(graph, result, roles, VALUES)
+        assert told == VALUES[name] or any(name in warning for warning in warnings)
+        count += 1
+    assert count > 50
+
+
+def test_a_batch_behind_an_expression_is_limited(defs: NodeDefs) -> None:
+    graph = txt2img(latent=node("EmptyLatentImage", width=64, height=64, batch_size=["many", 1]))
+    graph["many"] = node("ComfyMathExpression", expression="a * 8", **{"values.a": 2})
+    check_batch_size(graph, defs, 16)
+    with pytest.raises(InvalidValue, match="at most 15, not 16"):
+        check_batch_size(graph, defs, 15)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_parameter_sets_a_switch_first(defs: NodeDefs, tmp_path: Path, is_on: bool) -> None:
+    graph = with_turbo(not is_on)
+    graph["turbo"]["_meta"] = {"title": "input:turbo"}
+    comfyui: Any = SimpleNamespace(
+        defs=defs,
+        model_path=lambda _folder, _name: None,
+        explain=lambda _class_type: None,
+        validate=lambda _workflow: None,
+        searched=lambda folder: [folder],
+        refresh=lambda: None,
+    )
+    request = JobInput.read({"workflow": graph, "steps": 7, "parameters": {"turbo": is_on}})
+    files = InputFiles(tmp_path, Settings().input_limits)
+    planned = prepare(PlanContext(Job("job", request), None, comfyui, files))
+    assert gets(planned.workflow, "turbo", "value") is is_on
+    assert gets(planned.workflow, "sampler", "steps") == planned.parameters["steps"] == 7
