@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from comfy_common import paths
@@ -41,6 +42,10 @@ ENVIRONMENT = (
     "PYTHONHOME",
     "LD_LIBRARY_PATH",
 )
+# The steps that read nothing but pixels which this worker's own nodes wrote.
+PIXEL_STEPS = {"prepare", "encode"}
+# How many processes wait for the next task.
+MOST_IDLE = 2
 # A library that starts threads of its own cannot be forked.
 NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -59,11 +64,16 @@ class TaskFault(Exception):
 
 
 class ImageTask:
-    """A process that runs one task step by step. Only one thread at a time may use it."""
+    """A process that runs one task step by step. Only one thread at a time may use it.
+
+    Attributes:
+        steps: the names of the steps that it has run.
+    """
 
     def __init__(self, connection: socket.socket, stop: Deadline) -> None:
         self._connection = connection
         self._stop = stop
+        self.steps: set[str] = set()
         connection.settimeout(SEND_LIMIT_S)
 
     def run(
@@ -91,6 +101,7 @@ class ImageTask:
             OSError: the disk is full.
             TaskFault: the process gave no answer.
         """
+        self.steps.add(step)
         try:
             send(self._connection, {"step": step, **request}, blocks)
             self._wait_for_answer(limit_s)
@@ -118,6 +129,19 @@ class ImageTask:
                 raise TaskFault(f"it took longer than {limit_s:g} s", "time")
 
 
+@dataclass(frozen=True)
+class _Process:
+    """A forked process.
+
+    Attributes:
+        number: by which the server knows it.
+        connection: leads to it.
+    """
+
+    number: int
+    connection: socket.socket
+
+
 class ImageProcesses:
     """The fork server and its tasks. Threads may share it."""
 
@@ -126,6 +150,7 @@ class ImageProcesses:
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._numbers = itertools.count(1)
+        self._idle: list[_Process] = []
 
     def start(self) -> None:
         """Start the server unless it is running. Does not wait until the server is ready."""
@@ -138,6 +163,24 @@ class ImageProcesses:
             self._end_server()
 
     @contextmanager
+    def pixel_task(self, stop: Deadline) -> Iterator[ImageTask]:
+        """Start a task that only encodes raw pixels of ours; its process may serve the next such task.
+
+        A fork takes longer than the encoding of a small picture. A process that has read any file
+        of a client or of a node is never used again, and neither is one whose task failed.
+        """
+        process = self._take_idle() or self._start_process(0)
+        task = ImageTask(process.connection, stop)
+        is_idle = False
+        try:
+            yield task
+            is_idle = task.steps <= PIXEL_STEPS
+        finally:
+            if not (is_idle and self._keep_idle(process)):
+                self._kill(process.number)
+                process.connection.close()
+
+    @contextmanager
     def task(self, stop: Deadline, memory: int = 0) -> Iterator[ImageTask]:
         """Fork a process for a task. Leaving the block kills the process, whatever it is doing.
 
@@ -145,15 +188,44 @@ class ImageProcesses:
             stop: when the task must end.
             memory: how many bytes the process may take; 0: no limit.
         """
+        process = self._start_process(memory)
+        with process.connection:
+            try:
+                yield ImageTask(process.connection, stop)
+            finally:
+                self._kill(process.number)
+
+    def _start_process(self, memory: int) -> _Process:
         number = next(self._numbers) & 0xFFFFFFFF
         ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
-                self._fork(number, memory, theirs)
+        with theirs:
             try:
-                yield ImageTask(ours, stop)
-            finally:
-                self._kill(number)
+                self._fork(number, memory, theirs)
+            except BaseException:
+                ours.close()
+                raise
+        return _Process(number, ours)
+
+    def _take_idle(self) -> _Process | None:
+        """Return an idle process that lives; None if there is none."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                process = self._idle.pop()
+            poll = select.poll()
+            poll.register(process.connection, select.POLLIN)
+            if not poll.poll(0):
+                return process
+            process.connection.close()  # it has ended
+
+    def _keep_idle(self, process: _Process) -> bool:
+        """Keep a process for the next task; returns whether there was room."""
+        with self._lock:
+            if self._control is None or len(self._idle) >= MOST_IDLE:
+                return False
+            self._idle.append(process)
+        return True
 
     def _fork(self, number: int, memory: int, connection: socket.socket) -> None:
         message = CONTROL.pack(FORK, number, memory)
@@ -194,6 +266,9 @@ class ImageProcesses:
         return ours
 
     def _end_server(self) -> None:
+        for process in self._idle:
+            process.connection.close()
+        self._idle.clear()
         if self._control is not None:
             self._control.close()
         if self._server is not None:

@@ -23,6 +23,8 @@ SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 # How many bytes of raw pixels are encoded at the same time. An encoder needs several bytes for each
 # of them.
 PARALLEL_BYTES = 1 << 29
+# Up to so many bytes of raw pixels, the process that encodes them may serve the next job.
+SMALL_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +125,12 @@ class _Batch:
             pool.shutdown(cancel_futures=True)
 
     def _encode_share(self, positions: range) -> None:
-        with encoder_faults(), image_processes().task(self.stop) as task:
+        processes = image_processes()
+        total = sum(_raw_bytes(self.files[position]) for position in positions)
+        # What a process frees after large pictures may not go back to the system.
+        is_small = all(_is_raw(self.files[position]) for position in positions) and total <= SMALL_BYTES
+        new_task = processes.pixel_task if is_small else processes.task
+        with encoder_faults(), new_task(self.stop) as task:
             task.run("prepare", {"text": self.png_metadata})
             for position in positions:
                 self.encoded[position] = _encode(task, self.files[position], self.output)
@@ -144,7 +151,7 @@ def encoder_faults() -> Iterator[None]:
 
 def _encode(task: ImageTask, file: OutputFile, output: Output) -> EncodedFile:
     # A node that saves its own file under the name of raw pixels has overwritten them.
-    if file.shape is None or file.path.stat().st_size != math.prod(file.shape):
+    if file.shape is None or not _is_raw(file):
         return _as_saved(task, file, output)
     target = file.path.with_name(f"{file.path.name}.{uuid.uuid4().hex}.encoded")
     request = {
@@ -167,6 +174,15 @@ def _encode(task: ImageTask, file: OutputFile, output: Output) -> EncodedFile:
         height=height,
         warnings=tuple(f"{file.path.name} {warning}" for warning in answer["warnings"]),
     )
+
+
+def _is_raw(file: OutputFile) -> bool:
+    """Whether a file holds raw pixels and nothing else."""
+    return file.shape is not None and file.path.stat().st_size == math.prod(file.shape)
+
+
+def _raw_bytes(file: OutputFile) -> int:
+    return 0 if file.shape is None else math.prod(file.shape)
 
 
 def _as_saved(task: ImageTask, file: OutputFile, output: Output) -> EncodedFile:
