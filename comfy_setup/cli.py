@@ -64,7 +64,7 @@ def _main(arguments: Sequence[str]) -> int:
         console.say(f"Error: {FULL_DISK if is_full else error}")
         return 1
     except KeyboardInterrupt:
-        console.say("Stopped. The next call continues here.")
+        console.say("Stopped. The next call continues where this one ended.")
         return INTERRUPTED
 
 

@@ -163,7 +163,7 @@ def test_packs_are_installed_imported_and_kept(machine: Machine, registry: Regis
     own.mkdir(parents=True)
 
     with pytest.raises(
-        SetupError, match=r"does not load the custom nodes broken: .*'no_such_package'\. Full output"
+        SetupError, match=r"cannot load the custom nodes broken: .*'no_such_package'\. Full output"
     ):
         machine.install(*lines, broken)
     assert machine.packs() == ["broken", "from-git", "good", "own"]
@@ -183,7 +183,7 @@ def test_packs_are_installed_imported_and_kept(machine: Machine, registry: Regis
 
 
 OLD_ASKS = (
-    r"old asks for torch<2\.10, and the worker needs torch 2\.10\.0.*\. Leave such a pack out.*"
+    r"old requires torch<2\.10, and the worker needs torch 2\.10\.0.*\. Remove such a pack.*"
     r"no packages that fit together: .* \(Because .*torch==2\.10\.0.*\)"
 )
 
@@ -213,12 +213,12 @@ def test_an_installer_that_fails_or_takes_torch_away_is_named(machine: Machine, 
     [
         ({}, "the registry has no pack@1.0.0"),
         ({"/nodes/pack/install?version=1.0.0": (500, b"")}, "the registry answers 500"),
-        ({"/nodes/pack/install?version=1.0.0": (200, b"<html>")}, "answers what is no node pack"),
-        ({"/nodes/pack/install?version=1.0.0": (200, b"[]")}, "answers what is no node pack"),
-        ({"/nodes/pack/install?version=1.0.0": (200, b'{"version": "1.0.0"}')}, "answers what is no node pack"),
+        ({"/nodes/pack/install?version=1.0.0": (200, b"<html>")}, "is not a node pack"),
+        ({"/nodes/pack/install?version=1.0.0": (200, b"[]")}, "is not a node pack"),
+        ({"/nodes/pack/install?version=1.0.0": (200, b'{"version": "1.0.0"}')}, "is not a node pack"),
         (
             {"/nodes/pack/install?version=1.0.0": (200, b'{"downloadUrl": "file:///etc/hostname"}')},
-            "answers what is no node pack",
+            "is not a node pack",
         ),
         (
             {
@@ -227,10 +227,10 @@ def test_an_installer_that_fails_or_takes_torch_away_is_named(machine: Machine, 
                     b'{"downloadUrl": "", "status": "NodeVersionStatusBanned"}',
                 )
             },
-            r"has taken pack@1.0.0 back \(NodeVersionStatusBanned\)",
+            r"has withdrawn pack@1.0.0 \(NodeVersionStatusBanned\)",
         ),
         ({"/storage/pack.zip": (404, b"")}, "the registry has no pack@1.0.0"),
-        ({"/storage/pack.zip": (200, b"PK\3\4 cut")}, "answers what is no node pack"),
+        ({"/storage/pack.zip": (200, b"PK\3\4 cut")}, "is not a node pack"),
     ],
 )
 def test_a_registry_that_does_not_give_the_pack_is_told_in_one_line(
@@ -250,10 +250,10 @@ def test_a_registry_that_breaks_off_or_is_out_of_reach_is_told_in_one_line(
 ) -> None:
     registry.publish("pack", "1.0.0", {"__init__.py": GOOD})
     registry.missing = 10
-    with pytest.raises(SetupError, match=r"pack@1\.0\.0 cannot be fetched: IncompleteRead"):
+    with pytest.raises(SetupError, match=r"pack@1\.0\.0 cannot be downloaded: IncompleteRead"):
         machine.install("pack@1.0.0")
     machine.environ["COMFY_REGISTRY_URL"] = "http://127.0.0.1:9"
-    with pytest.raises(SetupError, match=r"pack@1\.0\.0 cannot be fetched: no network"):
+    with pytest.raises(SetupError, match=r"pack@1\.0\.0 cannot be downloaded: no network"):
         machine.install("pack@1.0.0")
 
 

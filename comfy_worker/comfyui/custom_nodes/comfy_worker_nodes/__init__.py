@@ -1,12 +1,12 @@
 """The worker's own nodes, loaded by ComfyUI at boot and never written into its folder.
 
-Answers what ``/object_info`` leaves out: which folders are searched for models, which inputs a class validates
-itself, and what ComfyUI's own validation finds wrong with a workflow, of which nothing is queued.
+Its routes answer what ``/object_info`` leaves out: which folders are searched for models, which inputs a class
+validates itself, and everything that ComfyUI's own validation finds wrong with a workflow.
 
-Makes the worker's model roots known. Lets a prompt ask for previews and say what graph is its client's, keeps
-prompts apart, keeps nodes from files that are not their job's, keeps the prompt thread alive and the cache's keys
-small, and has ComfyUI end with its prompt thread. A ComfyUI whose inside is another goes without what does not fit
-it, and says so in its log.
+It also adds the worker's model folders, lets a prompt turn on previews and name the graph that its client sent,
+keeps prompts apart, keeps nodes from reading the files of other jobs, keeps the prompt thread alive and the
+cache's keys small, and ends ComfyUI if the prompt thread dies. A change that does not fit a version of ComfyUI is
+left out, with a line in the log.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from .output import ComfyWorkerOutput
 from .path_guard import guard_paths
 from .previews import take_preview_method
 from .prompt_thread import end_with_prompt_thread, fail_one_prompt
-from .roots import add_model_roots, roots_given
+from .roots import add_model_roots, roots_of_worker
 from .validation import validate_workflow, validated_inputs
 
 NODE_CLASS_MAPPINGS = {"ComfyWorkerOutput": ComfyWorkerOutput}
 
 
 def apply(change: Callable[[], None]) -> None:
-    """Change something in ComfyUI; a change that does not fit this one is logged and left out."""
+    """Change something in ComfyUI; a change that does not fit this version is logged and left out."""
     try:
         change()
-    except Exception as error:  # whatever it is, the nodes and the other changes count
-        said = f"{type(error).__name__}: {error}"
-        logging.warning("comfy_worker_nodes: %s does not fit this ComfyUI: %s", change.__name__, said)
+    except Exception as error:  # whatever it is, the nodes and the other changes must load
+        reason = f"{type(error).__name__}: {error}"
+        logging.warning("comfy_worker_nodes: %s does not fit this ComfyUI: %s", change.__name__, reason)
 
 
 def model_roots() -> None:
-    """Add the worker's."""
-    add_model_roots(roots_given())
+    """Add the worker's model folders to those that ComfyUI searches."""
+    add_model_roots(roots_of_worker())
 
 
 CHANGES = (
@@ -63,13 +63,15 @@ for change in CHANGES:
 @PromptServer.instance.routes.get("/comfy_worker/folders")
 async def folders(_request: web.Request) -> web.Response:
     """Answer which folders ComfyUI searches for which kind of model: ``{"loras": ["/...", ...], ...}``."""
-    return web.json_response({name: list(found[0]) for name, found in folder_paths.folder_names_and_paths.items()})
+    known = folder_paths.folder_names_and_paths.items()
+    return web.json_response({name: list(entry[0]) for name, entry in known})
 
 
 @PromptServer.instance.routes.get("/comfy_worker/validated")
 async def validated(_request: web.Request) -> web.Response:
     """Answer the inputs that each class validates itself; classes that validate none are left out."""
-    found = {name: validated_inputs(node_class) for name, node_class in nodes.NODE_CLASS_MAPPINGS.items()}
+    classes = nodes.NODE_CLASS_MAPPINGS.items()
+    found = {name: validated_inputs(node_class) for name, node_class in classes}
     return web.json_response({name: inputs for name, inputs in found.items() if inputs})
 
 

@@ -1,8 +1,8 @@
-"""Keeps the keys of ComfyUI's cache small, and makes them without recursion.
+"""Makes the keys of ComfyUI's cache small, and computes them without recursion.
 
-The key that ComfyUI makes of a node holds the inputs of every node above it. A chain of 800 nodes then keeps
-hundreds of megabytes for its keys alone, and one of a thousand is too deep for Python's stack. Here a
-node's key is a digest of its own inputs and of the keys above it, which says the same.
+ComfyUI's key of a node contains the inputs of every node above it. The keys of a chain of 800 nodes take hundreds
+of megabytes, and a chain of a thousand is too deep for Python's stack. Here a node's key is a digest of its own
+inputs and of the keys above it; two keys are equal in the same cases.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def shorten_cache_keys() -> None:
                 if current not in digests:
                     signature = await self.get_immediate_node_signature(dynprompt, current, _Known(digests))
                     digests[current] = _digest(signature)
-            # A circle, and a node that is not there, end the way; ComfyUI itself tells of them.
+            # A cycle or a missing node ends the walk; ComfyUI reports it.
             elif above not in digests and above not in way and dynprompt.has_node(above):
                 way[above] = iter(_links(dynprompt, above, is_link))
         return digests[node_id]
@@ -44,7 +44,7 @@ def shorten_cache_keys() -> None:
 
 
 class _Known(dict[str, str]):
-    """The keys of the nodes above one; a node without a key equals nothing."""
+    """The keys of the nodes above a node; a node without a key equals no other."""
 
     def __missing__(self, _node_id: str) -> str:
         return f"missing {next(_unique)}"
@@ -65,14 +65,14 @@ def _digest(signature: Any) -> str:
 
 
 def _words(value: Any) -> Any:
-    """A value as a series of words that no other value has, unless ComfyUI takes the two for equal."""
+    """A value as a series of words; two values have the same words if ComfyUI takes them for equal."""
     row = [value]
     while row:
         part = row.pop()
         if isinstance(part, (str, bool, bytes, type(None), int)):
             yield f"{type(part).__name__} {part!r}".encode("utf-8", "surrogatepass")
         elif isinstance(part, float):
-            # What is not a number equals nothing, and such a node is never taken from the cache.
+            # NaN equals nothing, so such a node never comes from the cache.
             yield f"float {part!r}".encode() if part == part else f"unequal {next(_unique)}".encode()
         elif isinstance(part, Mapping):
             items = sorted(part.items(), key=lambda item: str(item[0]))

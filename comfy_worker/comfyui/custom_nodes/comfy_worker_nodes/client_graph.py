@@ -1,6 +1,6 @@
-"""The graph that saving nodes write into their files: the client's own, not the one that was queued for it.
+"""Lets saving nodes write the client's own graph into their files.
 
-ComfyUI hands a node the queued graph, as ``PROMPT``. That one has a class of ours where pictures are saved, and
+ComfyUI hands a node the queued graph, as ``PROMPT``. That graph has a class of ours where pictures are saved, and
 the names of the job's folders.
 """
 
@@ -14,7 +14,7 @@ __all__ = ["give_clients_graph"]
 
 
 def give_clients_graph() -> None:
-    """Give nodes that ask for the prompt the graph that the worker sent beside it, where it did."""
+    """Give nodes the graph that the worker sent beside the prompt, if it sent one."""
     from comfy_execution.graph import DynamicPrompt
 
     queued = DynamicPrompt.get_original_prompt

@@ -1,9 +1,9 @@
-"""Keeps prompts apart where ComfyUI itself, made for one user, lets them meet.
+"""Keeps prompts apart where ComfyUI, which is made for one user, lets them share something.
 
-A node of a custom pack is made anew for every prompt: ComfyUI would hand a prompt the very object that worked for
-another, with all that it remembers. In the log a line stands before and behind what a prompt writes, so that the
-worker can tell whose last words they are; and what ComfyUI's validation says of one prompt, which is in its answer
-as well, stays out of the log, where it would stand among the words of another.
+ComfyUI hands a prompt the same node object that worked for another prompt, with everything that it remembers; here
+a node of a custom pack is a new object for each prompt. A line in the log marks where the output of a prompt
+begins and ends, so that the worker knows whose last lines they are. What ComfyUI's validation says of a prompt is
+in its response as well; it stays out of the log, where it would stand among the lines of another prompt.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import execution
 
 __all__ = ["keep_prompts_apart"]
 
-# The worker chooses it anew for each ComfyUI, so that no client can write it.
+# The worker chooses another one for each ComfyUI, so that no client can write it.
 MARK = os.environ.get("COMFY_WORKER_LOG_MARK", "comfy_worker: prompt")
 OF_VALIDATION = {"validate_prompt", "post_prompt"}
 
@@ -43,13 +43,12 @@ def keep_prompts_apart() -> None:
 
 
 def _mark(prompt_id: str = "") -> None:
-    # A line of its own, also where a bar or a node has left one unended; written at once, or words of
-    # another thread may come between.
+    # On its own line, even after a progress bar without an end; one write, so that no other thread comes between.
     print(f"\n{MARK} {prompt_id}\n", end="", flush=True)
 
 
 def forget_instances(cache: Any) -> None:
-    """Drop the objects of nodes, but for those of ComfyUI's own classes, which hold no more than a loaded LoRA."""
+    """Drop the objects of custom nodes; ComfyUI's own hold no more than a loaded LoRA."""
     objects = getattr(cache, "cache", {})  # ComfyUI's own null cache has none
     for key in [key for key, node in objects.items() if _is_custom(type(node))]:
         del objects[key]

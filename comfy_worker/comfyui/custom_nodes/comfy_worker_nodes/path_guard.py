@@ -1,7 +1,7 @@
-"""Keeps nodes from reading what is not their job's, whatever path a graph gives them.
+"""Keeps nodes from reading files that are not their job's, whatever path a graph gives them.
 
-The worker refuses graphs that name such paths before it queues them. This is the second wall, for the graph that
-gets past the first. An audit hook of Python sees every ``open`` and every listing of a folder on the prompt thread
+The worker refuses graphs that name such paths before it queues them; this is a second check, for a graph that
+passes the first. An audit hook of Python sees every ``open`` and every listing of a folder on the prompt thread
 and on threads that it starts, whichever node makes them. Where a library opens files outside of Python (FFmpeg,
 OpenCV), its function is wrapped instead; so are ComfyUI's own functions that resolve the name of an input file.
 
@@ -124,18 +124,20 @@ class PathGuard:
             return None
         if event == "os.mkdir":
             self.readable.note_created(name)
-        elif event in MOVES:
+            return None
+        if event in MOVES:
             return self._refused_move(event, name, args)
-        elif event == "os.remove":
-            return name if self.readable.is_foreign(name) else None
-        elif event == "open":
+        if event == "open":
             return self._refused_open(name, args)
-        elif event in LISTINGS and self.readable.is_job_root(name):
-            # A listing that was not filtered, by a reference to the function from before.
-            return name if any(self.readable.is_of_other_job(entry) for entry in os.listdir(name)) else None
-        elif not self.readable.allows(name):
-            return name
-        return None
+        return name if self._is_refused(event, name) else None
+
+    def _is_refused(self, event: str, name: str) -> bool:
+        if event == "os.remove":
+            return self.readable.is_foreign(name)
+        if event in LISTINGS and self.readable.is_job_root(name):
+            # A listing that was not filtered: somebody kept a reference to the original function.
+            return any(self.readable.is_of_other_job(entry) for entry in os.listdir(name))
+        return not self.readable.allows(name)
 
     def _refused_move(self, event: str, name: str, args: tuple[Any, ...]) -> str | None:
         target = _text(args[1]) if len(args) > 1 else None

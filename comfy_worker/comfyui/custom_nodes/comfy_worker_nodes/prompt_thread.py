@@ -1,9 +1,9 @@
-"""Keeps ComfyUI's prompt thread alive, and ends ComfyUI where the thread dies all the same.
+"""Keeps ComfyUI's prompt thread alive, and ends ComfyUI if the thread dies nevertheless.
 
-An exception that a node raises fails its prompt. One that ComfyUI raises between nodes (for a link that leads
-nowhere, a chain that is too deep) would end the thread; it fails its prompt too. ``SystemExit`` in a node, and any
-other exception that is no ``Exception``, still ends the thread, and of ``SystemExit`` Python does not even tell. A
-ComfyUI without that thread would take prompts and never run one.
+An exception that a node raises fails its prompt. An exception that ComfyUI raises between nodes (for a link to a
+missing node, for a chain that is too deep) would end the thread; here it fails its prompt too. ``SystemExit`` in a
+node, like any ``BaseException``, still ends the thread, and Python does not report ``SystemExit``. Without that
+thread ComfyUI would accept prompts and never run one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXIT_STATUS = 70  # sysexits.h: an error inside the software
 
 
 def end_with_prompt_thread() -> None:
-    """Have ComfyUI end with the traceback when its prompt thread does."""
+    """End ComfyUI, with the traceback, when its prompt thread ends."""
     before = threading.excepthook
 
     def on_exception(args: threading.ExceptHookArgs) -> None:
@@ -37,7 +37,7 @@ def end_with_prompt_thread() -> None:
 
 
 def fail_one_prompt() -> None:
-    """Have what ComfyUI raises while it runs a prompt fail that prompt, and go on with the next."""
+    """Let an exception of ComfyUI fail the prompt that runs, and go on with the next."""
     import execution
 
     run = execution.PromptExecutor.execute
@@ -46,7 +46,7 @@ def fail_one_prompt() -> None:
     def execute(executor: Any, prompt: Any, prompt_id: str, *args: Any, **options: Any) -> Any:
         try:
             return run(executor, prompt, prompt_id, *args, **options)
-        except Exception as error:  # the thread must live, whatever it is
+        except Exception as error:  # whatever it is, the thread must live
             logging.exception("comfy_worker_nodes: the workflow cannot be run")
             executor.success, executor.history_result = False, {"outputs": {}, "meta": {}}
             executor.add_message("execution_error", _message(executor, prompt, prompt_id, error), broadcast=False)
@@ -56,7 +56,7 @@ def fail_one_prompt() -> None:
 
 
 def _message(executor: Any, prompt: Any, prompt_id: str, error: Exception) -> dict[str, Any]:
-    """What ComfyUI tells of a node that raised; the node is the last that began, where there is one."""
+    """The message for a node that raised: the last node that began, if one did."""
     node_id = getattr(executor.server, "last_node_id", None)
     if node_id not in prompt:
         node_id = next(iter(prompt), "")

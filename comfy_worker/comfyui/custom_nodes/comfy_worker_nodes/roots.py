@@ -1,9 +1,9 @@
-"""Which folders hold which kind of model: ComfyUI's own answer, with the worker's model roots added.
+"""Adds the worker's model roots to the folders that ComfyUI searches for models.
 
-Every folder that this ComfyUI keeps under its own ``models`` (``loras``, ``unet`` and ``diffusion_models``, a node
-pack's ``ultralytics/bbox`` ...) is looked for under each root too, in order, in any case, and under the name that
-AUTOMATIC1111's web UI has for it. Which folders there are is asked of ComfyUI, not listed here. Called as a
-program in ComfyUI's folder it prints the answer, without starting ComfyUI: then node packs have not added theirs.
+ComfyUI says which folders it has under its own ``models``: ``loras``, ``unet`` and ``diffusion_models``, a node
+pack's ``ultralytics/bbox`` ... Each of them is searched under every root too, in order, in upper or lower case,
+and under the name that AUTOMATIC1111's web UI uses. As a program in ComfyUI's folder this module prints all
+folders without starting ComfyUI; those of node packs are then missing.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ def add_model_roots(roots: list[str]) -> None:
 
 
 def found_under(root: Path, name: str, kept: list[Path]) -> list[Path]:
-    """The folders of one kind of model under a root: as ComfyUI writes them, then those that are there besides."""
+    """The folders under a root: as ComfyUI writes them, then those with another spelling that exist."""
     if not kept:
         return []
     wanted = [root / folder for folder in kept]
     written = {str(folder).lower() for folder in kept}
     beside = [entry for entry in _folders(root) if entry.name.lower() in written and entry not in wanted]
-    beside += [root / folder for folder in A1111.get(name, ()) if _is_a1111(root) and (root / folder).is_dir()]
+    if _is_a1111(root):
+        candidates = [root / folder for folder in A1111.get(name, ())]
+        beside += [folder for folder in candidates if folder.is_dir()]
     return [*wanted, *(Path(os.path.normpath(folder)) for folder in beside)]
 
 
@@ -49,18 +51,21 @@ def _is_a1111(root: Path) -> bool:
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(entry for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+    if not root.is_dir():
+        return []
+    return sorted(entry for entry in root.iterdir() if entry.is_dir())
 
 
-def roots_given() -> list[str]:
-    """The worker's model roots, which it hands over in the environment."""
-    return [root for root in os.environ.get("COMFY_WORKER_MODEL_ROOTS", "").split(os.pathsep) if root]
+def roots_of_worker() -> list[str]:
+    """The worker's model roots, from the environment."""
+    roots = os.environ.get("COMFY_WORKER_MODEL_ROOTS", "").split(os.pathsep)
+    return [root for root in roots if root]
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path.cwd()))
     import folder_paths
 
-    add_model_roots(roots_given())
+    add_model_roots(roots_of_worker())
     known = folder_paths.folder_names_and_paths.items()
     print(json.dumps({name: list(folders) for name, (folders, _extensions) in known if name != "custom_nodes"}))
