@@ -517,7 +517,7 @@ def literal_place(graph: Graph, node_input: Input) -> Input | None:
 
     Args:
         graph: the workflow.
-        place: an input that takes a number or a choice.
+        node_input: an input that takes a number or a choice.
 
     Returns:
         The input that holds the literal; None where the value is computed.
@@ -549,7 +549,7 @@ def settable(graph: Graph, node_input: Input, is_size: bool = False) -> list[Inp
 
     Args:
         graph: the workflow.
-        place: an input that takes a number or a choice.
+        node_input: an input that takes a number or a choice.
         is_size: whether it is a width or a height. A size may be computed from a larger one that a latent
             upscaler reaches in the end.
 
