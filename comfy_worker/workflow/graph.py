@@ -223,10 +223,10 @@ class Fold(Generic[S, V]):
                 if len(opened) % STEPS_PER_CHECK == 0:
                     self._check()
                 opened[state] = tuple(self._above(state))
-                stack += [one for one in reversed(opened[state]) if one not in values and one not in opened]
+                stack += [item for item in reversed(opened[state]) if item not in values and item not in opened]
             else:
                 stack.pop()
-                values[state] = self._combine(state, [values[one] for one in opened[state] if one in values])
+                values[state] = self._combine(state, [values[item] for item in opened[state] if item in values])
         return values[start]
 
 
@@ -294,10 +294,12 @@ def _is_plain(value: Any) -> bool:
     for _ in range(MAX_NESTING):
         if not row:
             break
-        if any(isinstance(one, float) and not math.isfinite(one) for one in row):
+        if any(isinstance(item, float) and not math.isfinite(item) for item in row):
             return False
-        inner = [one.values() if isinstance(one, dict) else one for one in row if isinstance(one, (dict, list))]
-        row = [each for one in inner for each in one]
+        inner = [
+            item.values() if isinstance(item, dict) else item for item in row if isinstance(item, (dict, list))
+        ]
+        row = [each for item in inner for each in item]
     return not row
 
 

@@ -94,7 +94,7 @@ SIZE_CHOICE = re.compile(r"(?<!\d)(\d{2,5})\s*[x×*]\s*(\d{2,5})(?!\d)", re.IGNO
 SHAPE_CHOICE = re.compile(r"(?<!\d)\d{1,2}\s*:\s*\d{1,2}(?!\d)|square|portrait|landscape", re.IGNORECASE)
 FREE_CHOICE = re.compile(r"custom|manual|free", re.IGNORECASE)
 
-Kinds = frozenset[str]
+Categories = frozenset[str]
 
 
 class Graph:
@@ -130,13 +130,13 @@ class Graph:
         self._is_read: set[str] | None = None
         self._fed: dict[str, list[str]] | None = None
 
-    def value(self, place: Input) -> Any:
+    def value(self, node_input: Input) -> Any:
         """What stands in an input; None where the workflow leaves it out."""
-        return self.workflow[place.node_id]["inputs"].get(place.name)
+        return self.workflow[node_input.node_id]["inputs"].get(node_input.name)
 
-    def link(self, place: Input) -> Link | None:
+    def link(self, node_input: Input) -> Link | None:
         """The link in an input, where it leads to a node of this workflow."""
-        return self.links(place.node_id).get(place)
+        return self.links(node_input.node_id).get(node_input)
 
     def links(self, node_id: str) -> dict[Input, Link]:
         """The linked inputs that a node reads, in the order of its inputs.
@@ -147,11 +147,11 @@ class Graph:
             values = self.workflow[node_id]["inputs"]
             branch = self.branch(node_id)
             off = set(branch_names(values).values()) - {branch.name} if branch else set()
-            found = ((place, as_link(values[place.name])) for place in self.inputs(node_id))
+            found = ((node_input, as_link(values[node_input.name])) for node_input in self.inputs(node_id))
             self._links[node_id] = {
-                place: link
-                for place, link in found
-                if link is not None and link.node_id in self.workflow and place.name not in off
+                node_input: link
+                for node_input, link in found
+                if link is not None and link.node_id in self.workflow and node_input.name not in off
             }
         return self._links[node_id]
 
@@ -164,9 +164,9 @@ class Graph:
         """The class of a node, if it is installed."""
         return self.defs.get(self.workflow[node_id]["class_type"])
 
-    def spec(self, place: Input) -> InputSpec | None:
+    def spec(self, node_input: Input) -> InputSpec | None:
         """How the input is declared, if it is; also one below another, such as ``format.bit_depth``."""
-        return self.specs(place.node_id).get(place.name)
+        return self.specs(node_input.node_id).get(node_input.name)
 
     def specs(self, node_id: str) -> Mapping[str, InputSpec]:
         """The inputs that a node has with its present values, by the key that stands in the workflow."""
@@ -190,8 +190,8 @@ class Graph:
         if self._readers is None:
             self._readers = {}
             for node_id in self.workflow:
-                for place, link in self.links(node_id).items():
-                    self._readers.setdefault(link, []).append(place)
+                for node_input, link in self.links(node_id).items():
+                    self._readers.setdefault(link, []).append(node_input)
         return self._readers
 
     def all_readers(self, link: Link) -> list[Input]:
@@ -248,63 +248,67 @@ class Graph:
         found = [as_link(values.get(name)) for name in names]
         return [above for above in found if above is not None and above.node_id in self.workflow]
 
-    def type_of(self, place: Input) -> str:
+    def type_of(self, node_input: Input) -> str:
         """What an input takes: as declared, else what its link gives or its literal is, else by its name."""
-        if place not in self._types:
-            self._types[place] = self._type_of(place)
-        return self._types[place]
+        if node_input not in self._types:
+            self._types[node_input] = self._type_of(node_input)
+        return self._types[node_input]
 
-    def _type_of(self, place: Input) -> str:
-        spec = self.spec(place)
+    def _type_of(self, node_input: Input) -> str:
+        spec = self.spec(node_input)
         if spec is not None and spec.value_type != ANY_TYPE and not spec.match_id:
             return spec.value_type
-        link = self.link(place)
+        link = self.link(node_input)
         if link is not None:
             output = self.output_type(link)
-            return output if output != "*" else TYPES_BY_NAME.get(place.name, "*")
-        return _type_of_literal(self.value(place))
+            return output if output != "*" else TYPES_BY_NAME.get(node_input.name, "*")
+        return _type_of_literal(self.value(node_input))
 
     def typed(self, node_id: str, *types: str) -> list[Input]:
         """The linked inputs of a node that take one of the types."""
-        return [place for place in self.links(node_id) if not types_in(self.type_of(place)).isdisjoint(types)]
+        return [
+            node_input
+            for node_input in self.links(node_id)
+            if not types_in(self.type_of(node_input)).isdisjoint(types)
+        ]
 
     def linked(self, node_id: str, *types: str) -> list[Input]:
         """The same; where none takes one, the linked inputs that may carry it (pipes, contexts)."""
         key = (node_id, types)
         if key not in self._linked:
             self._linked[key] = self.typed(node_id, *types) or [
-                place for place in self.links(node_id) if CARRIERS.search(self.type_of(place))
+                node_input for node_input in self.links(node_id) if CARRIERS.search(self.type_of(node_input))
             ]
         return self._linked[key]
 
-    def gives_only(self, node_id: str, kind: str) -> bool:
+    def gives_only(self, node_id: str, category: str) -> bool:
         """Whether every declared output of a node is of one type."""
         declared = self.declared(node_id)
-        return declared is not None and bool(declared.outputs) and set(declared.outputs) == {kind}
+        return declared is not None and bool(declared.outputs) and set(declared.outputs) == {category}
 
     def widgets(self, node_id: str) -> list[Input]:
         """The inputs of a node that hold a literal, or could."""
         if node_id not in self._widgets:
             self._widgets[node_id] = [
-                place
-                for place in self.inputs(node_id)
-                if not WIDGET_TYPES.isdisjoint(types_in(self.type_of(place)))
+                node_input
+                for node_input in self.inputs(node_id)
+                if not WIDGET_TYPES.isdisjoint(types_in(self.type_of(node_input)))
             ]
         return self._widgets[node_id]
 
     def above(self, node_id: str, *types: str) -> list[str]:
         """The nodes that feed a node along links of the given types."""
         links = self.links(node_id)
-        return [links[place].node_id for place in self.linked(node_id, *types)]
+        return [links[node_input].node_id for node_input in self.linked(node_id, *types)]
 
-    def upstream(self, places: Iterable[Input], *types: str) -> Iterator[str]:
+    def upstream(self, node_inputs: Iterable[Input], *types: str) -> Iterator[str]:
         """Every node above the given inputs along links of the given types, nearest first, each once."""
-        starts = [link.node_id for link in map(self.link, places) if link]
+        starts = [link.node_id for link in map(self.link, node_inputs) if link]
         return walk(starts, lambda node_id: self.above(node_id, *types), self.check)
 
-    def sources(self, places: Iterable[Input], *types: str) -> list[str]:
+    def sources(self, node_inputs: Iterable[Input], *types: str) -> list[str]:
         """The nodes where links of the given types begin: loaders, empty latents."""
-        return [node_id for node_id in self.upstream(places, *types) if not self.linked(node_id, *types)]
+        return [node_id for node_id in self.upstream(node_inputs, *types) if not self.linked(node_id, *types)]
 
     def reading_order(self, outputs: Iterable[str]) -> list[str]:
         """Every node that feeds an output, what feeds a node before it, its inputs in their declared order."""
@@ -330,20 +334,20 @@ class Graph:
         """The nodes that read a node, one entry a link."""
         if self._fed is None:
             self._fed = {}
-            for link, places in self.readers().items():
-                self._fed.setdefault(link.node_id, []).extend(place.node_id for place in places)
+            for link, node_inputs in self.readers().items():
+                self._fed.setdefault(link.node_id, []).extend(node_input.node_id for node_input in node_inputs)
         return self._fed.get(node_id, [])
 
     def preset(self, node_id: str) -> Input | None:
         """The choice of a size or shape by which a node overrides the width and height that it holds."""
-        return next((place for place in self.widgets(node_id) if self._is_preset(place)), None)
+        return next((node_input for node_input in self.widgets(node_id) if self._is_preset(node_input)), None)
 
-    def _is_preset(self, place: Input) -> bool:
-        key = (self.workflow[place.node_id]["class_type"], place.name)
+    def _is_preset(self, node_input: Input) -> bool:
+        key = (self.workflow[node_input.node_id]["class_type"], node_input.name)
         if key not in self._presets:
-            spec = self.spec(place)
+            spec = self.spec(node_input)
             choices = map(str, (spec.choices if spec else None) or ())
-            sizes = [one for one in choices if SIZE_CHOICE.search(one) or SHAPE_CHOICE.search(one)]
+            sizes = [choice for choice in choices if SIZE_CHOICE.search(choice) or SHAPE_CHOICE.search(choice)]
             self._presets[key] = len(sizes) > 1
         return self._presets[key]
 
@@ -351,11 +355,11 @@ class Graph:
         """The choice with which a preset leaves width and height to their inputs; None if it has none."""
         spec = self.spec(preset)
         choices = (spec.choices if spec else None) or ()
-        return next((one for one in choices if FREE_CHOICE.search(str(one))), None)
+        return next((choice for choice in choices if FREE_CHOICE.search(str(choice))), None)
 
-    def _passed_from(self, place: Input) -> list[Input]:
+    def _passed_from(self, node_input: Input) -> list[Input]:
         """The input whose value a linked input gets unchanged, at most one."""
-        link = self.link(place)
+        link = self.link(node_input)
         if link is None:
             return []
         name = self.output_name(link)
@@ -365,33 +369,33 @@ class Graph:
         source = self._sources[key]
         return [source] if source else []
 
-    def _live_source(self, place: Input) -> list[Input]:
+    def _live_source(self, node_input: Input) -> list[Input]:
         """The same, also through a switch whose choice is known."""
-        link = self.link(place)
+        link = self.link(node_input)
         if link is None:
             return []
         if branch_names(self.workflow[link.node_id]["inputs"]):
             branch = self.branch(link.node_id)
             return [branch] if branch else []
-        return self._passed_from(place)
+        return self._passed_from(node_input)
 
-    def computed_from(self, place: Input) -> Input:
+    def computed_from(self, node_input: Input) -> Input:
         """The input nearest to a node that computes, or to a literal, that reaches an input unchanged."""
-        if place not in self._computed_from:
-            way = {place: None}
-            end = place
-            kind = _kind(self.type_of(place))
+        if node_input not in self._computed_from:
+            way = {node_input: None}
+            end = node_input
+            category = _category(self.type_of(node_input))
             while end not in self._computed_from:
                 source = next(iter(self._live_source(end)), None)
-                if source is None or source in way or not _may_be(kind, self.type_of(source)):
+                if source is None or source in way or not _may_be(category, self.type_of(source)):
                     break
                 way[source] = None
                 end = source
             end = self._computed_from.get(end, end)
             self._computed_from |= dict.fromkeys(way, end)
-        return self._computed_from[place]
+        return self._computed_from[node_input]
 
-    def outward(self, place: Input) -> list[Input]:
+    def outward(self, node_input: Input) -> list[Input]:
         """The inputs that one number goes through on its way to an input, nearest first.
 
         Goes on through a node that computes with a single number; ends at a literal, or where several numbers
@@ -399,26 +403,26 @@ class Graph:
         """
         found: list[Input] = []
         for _ in range(MAX_WAY):
-            place = self.computed_from(place)
-            if place in found:
+            node_input = self.computed_from(node_input)
+            if node_input in found:
                 break
-            found.append(place)
-            link = self.link(place)
+            found.append(node_input)
+            link = self.link(node_input)
             if link is None or self.workflow[link.node_id]["class_type"] not in COMPUTED:
                 break
             linked = list(self.links(link.node_id))
             if len(linked) != 1:
                 break
-            place = linked[0]
+            node_input = linked[0]
         return found
 
-    def picture_side(self, place: Input) -> Input | None:
+    def picture_side(self, node_input: Input) -> Input | None:
         """The input with a literal side of the picture that a node measures, if a number is measured so.
 
         A picture that is resized before it is measured has the size that it is resized to, whatever was sent; one
         that a sampler made has a size that is not set there.
         """
-        link = self.link(self.computed_from(place))
+        link = self.link(self.computed_from(node_input))
         side = self.output_name(link) if link else ""
         pictures = self.typed(link.node_id, "IMAGE") if link else []
         for _ in range(MAX_WAY):
@@ -441,15 +445,15 @@ class Graph:
         }
         if not names.keys() >= set(SIDES) or "x" in names or KEEPS_SHAPE.search(" ".join(names)):
             return None
-        place = Input(node_id, names[side])
-        return None if self.values(place) == 0 else place
+        node_input = Input(node_id, names[side])
+        return None if self.values(node_input) == 0 else node_input
 
     def _is_made_of_latents(self, node_id: str, above: list[bool]) -> bool:
         return any(above) or bool(self.typed(node_id, "LATENT"))
 
-    def is_from_media(self, place: Input) -> bool:
+    def is_from_media(self, node_input: Input) -> bool:
         """Whether a value follows from a picture, a clip or a sound."""
-        link = self.link(place)
+        link = self.link(node_input)
         return link is not None and self._depends_on_media(link.node_id)
 
     def _nodes_above(self, node_id: str) -> list[str]:
@@ -467,7 +471,7 @@ class Graph:
         inputs = self.inputs(node_id)
         if len(inputs) == 1:
             return inputs[0]
-        same = next((place for place in inputs if place.name.lower() == output), None)
+        same = next((node_input for node_input in inputs if node_input.name.lower() == output), None)
         return same if same and self._passes_on(node_id) else None
 
     def _passes_on(self, node_id: str) -> bool:
@@ -479,10 +483,10 @@ class Graph:
         preset = self.preset(node_id)
         if preset is not None and not self._can_be_free(preset):
             return False
-        for place in self.inputs(node_id):
-            is_given_on = place.name.lower() in outputs or place.name in HARMLESS
-            is_off = str(self.value(place)).lower() in OFF
-            if not is_given_on and not is_off and place != preset:
+        for node_input in self.inputs(node_id):
+            is_given_on = node_input.name.lower() in outputs or node_input.name in HARMLESS
+            is_off = str(self.value(node_input)).lower() in OFF
+            if not is_given_on and not is_off and node_input != preset:
                 return False
         return True
 
@@ -492,18 +496,20 @@ class Graph:
         is_linked = as_link(self.value(preset)) is not None
         return free is not None and (not is_linked or self.values(preset) == free)
 
-    def _literal(self, place: Input, above: list[tuple[Input | None, Kinds]]) -> tuple[Input | None, Kinds]:
+    def _literal(
+        self, node_input: Input, above: list[tuple[Input | None, Categories]]
+    ) -> tuple[Input | None, Categories]:
         """Where a value is written, and of which kinds the inputs are that it passes through."""
-        kind = _kind(self.type_of(place))
-        own: Kinds = frozenset() if kind == "*" else frozenset({kind})
+        category = _category(self.type_of(node_input))
+        own: Categories = frozenset() if category == "*" else frozenset({category})
         if above:
-            literal, kinds = above[0]
+            literal, categories = above[0]
             # Two kinds are as many as it takes to know that no single one fits.
-            return literal, kinds if len(kinds) > 1 else kinds | own
-        return None if as_link(self.value(place)) else place, own
+            return literal, categories if len(categories) > 1 else categories | own
+        return None if as_link(self.value(node_input)) else node_input, own
 
 
-def literal_place(graph: Graph, place: Input) -> Input | None:
+def literal_place(graph: Graph, node_input: Input) -> Input | None:
     """Where the number or choice that reaches an input is written, if it gets there unchanged.
 
     A node passes a value on unchanged if a single input is all that it has (a primitive, a reroute), or if its
@@ -511,29 +517,31 @@ def literal_place(graph: Graph, place: Input) -> Input | None:
 
     Args:
         graph: the workflow.
-        place: an input that takes a number or a choice.
+        node_input: an input that takes a number or a choice.
 
     Returns:
         The input that holds the literal; None where the value is computed.
     """
-    return _of_one_kind(graph, place, graph.literals)
+    return _of_one_kind(graph, node_input, graph.literals)
 
 
-def live_literal(graph: Graph, place: Input) -> Input | None:
+def live_literal(graph: Graph, node_input: Input) -> Input | None:
     """The same, also through switches whose choice is known: the literal of the branch that is on.
 
     What a job may read must not hang on a switch, so the checks of files and paths ask :func:`literal_place`.
     """
-    return _of_one_kind(graph, place, graph.live_literals)
+    return _of_one_kind(graph, node_input, graph.live_literals)
 
 
-def _of_one_kind(graph: Graph, place: Input, literals: Fold[Input, tuple[Input | None, Kinds]]) -> Input | None:
-    kind = _kind(graph.type_of(place))
-    literal, kinds = literals(place)
-    return literal if kind == "*" or kinds <= {kind} else None
+def _of_one_kind(
+    graph: Graph, node_input: Input, literals: Fold[Input, tuple[Input | None, Categories]]
+) -> Input | None:
+    category = _category(graph.type_of(node_input))
+    literal, categories = literals(node_input)
+    return literal if category == "*" or categories <= {category} else None
 
 
-def settable(graph: Graph, place: Input, is_size: bool = False) -> list[Input]:
+def settable(graph: Graph, node_input: Input, is_size: bool = False) -> list[Input]:
     """The inputs to write in order that a number or a choice reaches an input: where it is written now.
 
     Where it is computed, the inputs that read the result, so that a literal in them by-passes the computation.
@@ -541,24 +549,24 @@ def settable(graph: Graph, place: Input, is_size: bool = False) -> list[Input]:
 
     Args:
         graph: the workflow.
-        place: an input that takes a number or a choice.
+        node_input: an input that takes a number or a choice.
         is_size: whether it is a width or a height. A size may be computed from a larger one that a latent
             upscaler reaches in the end.
 
     Returns:
         The inputs, the one that decides first; none where the value follows from a picture, a clip or a sound.
     """
-    literal = live_literal(graph, place)
+    literal = live_literal(graph, node_input)
     if literal is not None:
         return [literal]
-    link = graph.link(place)
-    if link is None or not _may_be(_kind(graph.type_of(place)), graph.output_type(link)):
+    link = graph.link(node_input)
+    if link is None or not _may_be(_category(graph.type_of(node_input)), graph.output_type(link)):
         return []
-    if graph.is_from_media(place):
-        side = graph.picture_side(place) if is_size else None
+    if graph.is_from_media(node_input):
+        side = graph.picture_side(node_input) if is_size else None
         return settable(graph, side, is_size) if side else []
-    way = graph.outward(place)
-    chosen = next((outer for outer in reversed(way) if _means_the_same(graph, place, outer, is_size)), way[0])
+    way = graph.outward(node_input)
+    chosen = next((outer for outer in reversed(way) if _means_the_same(graph, node_input, outer, is_size)), way[0])
     link = graph.link(chosen)
     if link is None:
         return [chosen]
@@ -566,11 +574,15 @@ def settable(graph: Graph, place: Input, is_size: bool = False) -> list[Input]:
     return [chosen, *(reader for reader in readers if reader != chosen)]
 
 
-def _means_the_same(graph: Graph, place: Input, outer: Input, is_size: bool) -> bool:
+def _means_the_same(graph: Graph, node_input: Input, outer: Input, is_size: bool) -> bool:
     """Whether who sets the number of an outer input means the one that the inner input gets."""
-    inner, value = graph.values(place), graph.values(outer)
+    inner, value = graph.values(node_input), graph.values(outer)
     numbers = (int, float)
-    if not isinstance(inner, numbers) or not isinstance(value, numbers) or _kind(graph.type_of(outer)) == "word":
+    if (
+        not isinstance(inner, numbers)
+        or not isinstance(value, numbers)
+        or _category(graph.type_of(outer)) == "word"
+    ):
         return False
     if not is_size:
         return bool(inner == value)
@@ -579,18 +591,18 @@ def _means_the_same(graph: Graph, place: Input, outer: Input, is_size: bool) -> 
 
 
 @cache
-def types_in(declared: str) -> Kinds:
+def types_in(declared: str) -> Categories:
     """The types that a declaration such as ``FLOAT,INT`` names."""
     return frozenset(declared.split(","))
 
 
-def _may_be(kind: str, declared: str) -> bool:
+def _may_be(category: str, declared: str) -> bool:
     """Whether a type may hold what stands for a kind; a type that is not known may."""
-    kinds = {_kind(word) for word in types_in(declared)}
-    return kind == ANY_TYPE or ANY_TYPE in kinds or kind in kinds
+    categories = {_category(word) for word in types_in(declared)}
+    return category == ANY_TYPE or ANY_TYPE in categories or category in categories
 
 
-def _kind(declared: str) -> str:
+def _category(declared: str) -> str:
     """What may stand for what: numbers for numbers, words for words."""
     return {"INT": "number", "FLOAT": "number", "STRING": "word", "COMBO": "word"}.get(declared, declared)
 

@@ -1,7 +1,4 @@
-"""Types of ControlNets: what they are called, which installed file serves one, which node makes its control map.
-
-Knows no family and no file's content: both are told by the caller.
-"""
+"""Types of ControlNets: their names, the installed file for a type, the node that makes its control map."""
 
 from __future__ import annotations
 

@@ -91,7 +91,10 @@ class OverrideKeys:
             raise Ambiguous(
                 f"overrides '{shown}': nodes {', '.join(first[:12])} all have the title '{brief(node)}'; "
                 "write the id",
-                [{"key": shown, "node_id": one, "class_type": self._workflow[one]["class_type"]} for one in first],
+                [
+                    {"key": shown, "node_id": other_id, "class_type": self._workflow[other_id]["class_type"]}
+                    for other_id in first
+                ],
             )
         if not titled:
             known = dict.fromkeys([*self._workflow, *by_title])

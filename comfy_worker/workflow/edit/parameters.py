@@ -106,16 +106,16 @@ def fill(
     limits = limits_by_place(Graph(workflow, defs, check))
     filled, received = copied(workflow), Values(workflow, check)
     for name, value in values.items():
-        places = places_of(workflow, roles, name, declared)
-        leader = _leader(received, places) if name == "steps" else places[0]
-        for place in places:
-            place_limits = _limits(name, place, limits, declared)
+        node_inputs = places_of(workflow, roles, name, declared)
+        leader = _leader(received, node_inputs) if name == "steps" else node_inputs[0]
+        for node_input in node_inputs:
+            place_limits = _limits(name, node_input, limits, declared)
             taken = place_limits.checked(name, value)
             if name == "steps":
-                taken = _share(received, leader, place, taken)
+                taken = _share(received, leader, node_input, taken)
             elif name == "seed":
-                taken = _apart(received, places[0], place, taken, place_limits)
-            _write(filled, place, name, -taken if name == "clip_skip" else taken)
+                taken = _apart(received, node_inputs[0], node_input, taken, place_limits)
+            _write(filled, node_input, name, -taken if name == "clip_skip" else taken)
     if "steps" in values:
         own = {Input(entry.node, entry.input) for name, entry in declared.items() if name in values}
         _move_splits(received, filled, [split for split in roles.splits if split.place not in own])
@@ -142,29 +142,33 @@ def changes_beside(
     sentences = []
     old, new = Values(workflow), Values(filled)
     for name in [name for name in values if name in roles.places and name not in set(declared)]:
-        places = roles.places[name]
+        node_inputs = roles.places[name]
         reached = _received(name, new, roles) if name in roles.received else None
         if reached is not None and number(values[name]) not in (None, reached):
             sentences.append(f"{name} is {reached}: the graph computes it from the {values[name]} of the request")
         if name == "steps":
-            changed = [place for place in places if number(_value(new, place)) != number(values[name])]
-            shares = [f"{place} has {_value(new, place)}" for place in changed]
+            changed = [
+                node_input for node_input in node_inputs if number(_value(new, node_input)) != number(values[name])
+            ]
+            shares = [f"{node_input} has {_value(new, node_input)}" for node_input in changed]
             if shares:
-                leader = _leader(old, places)
+                leader = _leader(old, node_inputs)
                 sentences.append(f"steps are those of {leader}; in proportion {_listed(shares)}")
         elif name == "seed":
-            apart = [place for place in places if number(_value(new, place)) != number(values[name])]
-            shares = [f"{place} has {_value(new, place)}" for place in apart]
+            apart = [
+                node_input for node_input in node_inputs if number(_value(new, node_input)) != number(values[name])
+            ]
+            shares = [f"{node_input} has {_value(new, node_input)}" for node_input in apart]
             if shares:
-                sentences.append(f"seed is that of {places[0]}; {_listed(shares)}, as far from it as before")
+                sentences.append(f"seed is that of {node_inputs[0]}; {_listed(shares)}, as far from it as before")
         elif name in ("cfg", "denoise", "sampler", "scheduler", "guidance"):
-            before = [brief(_value(old, place), 20) for place in places]
+            before = [brief(_value(old, node_input), 20) for node_input in node_inputs]
             if len(set(before)) > 1:
-                held = [f"{place} ({old})" for place, old in zip(places, before, strict=True)]
+                held = [f"{node_input} ({value})" for node_input, value in zip(node_inputs, before, strict=True)]
                 sentences.append(f"{name} went to each of {_listed(held)}, which had different values")
         elif name in SIDES:
-            for place in places:
-                preset = roles.presets.get(place)
+            for node_input in node_inputs:
+                preset = roles.presets.get(node_input)
                 if preset is not None:
                     sentences.append(
                         f"{preset.place} was set from {brief(_value(old, preset.place))!r} to "
@@ -182,8 +186,8 @@ def has_place(roles: Roles, name: str, declared: Mapping[str, Declared] | None =
     """Whether a graph has one place or more for a parameter."""
     if name in (declared or {}):
         return True
-    places = roles.places.get(name, ())
-    if any(place in roles.presets and roles.presets[place].free is None for place in places):
+    node_inputs = roles.places.get(name, ())
+    if any(node_input in roles.presets and roles.presets[node_input].free is None for node_input in node_inputs):
         return False
     known = {*roles.places, *roles.ambiguous, *(declared or {})}
     return name in known or TWINS.get(name) in known
@@ -204,16 +208,16 @@ def read(
     """
     declared = declared or {}
     received = Values(workflow)
-    places = {name: found[0] for name, found in roles.places.items()}
-    if "steps" in places:
-        places["steps"] = _leader(Values(before) if before else received, roles.places["steps"])
-    places |= {name: Input(entry.node, entry.input) for name, entry in declared.items()}
+    node_inputs = {name: found[0] for name, found in roles.places.items()}
+    if "steps" in node_inputs:
+        node_inputs["steps"] = _leader(Values(before) if before else received, roles.places["steps"])
+    node_inputs |= {name: Input(entry.node, entry.input) for name, entry in declared.items()}
     values: dict[str, Any] = {}
-    for name, place in places.items():
-        if place.node_id not in workflow:
+    for name, node_input in node_inputs.items():
+        if node_input.node_id not in workflow:
             continue
-        value = _value(received, place)
-        preset = roles.presets.get(place)
+        value = _value(received, node_input)
+        preset = roles.presets.get(node_input)
         if name in SIDES and preset is not None and _value(received, preset.place) != preset.free:
             value = _preset_size(_value(received, preset.place)).get(name)
         elif name in roles.received and name not in declared:
@@ -240,23 +244,23 @@ def _received(name: str, received: Values, roles: Roles) -> int | float | None:
 
 def seeds_of_outputs(workflow: Workflow, roles: Roles) -> dict[str, int]:
     """By output node, the seed that its pictures are made with: of several the leading stage's."""
-    places = [*roles.places.get("seed", ()), *(one.place for one in roles.left.get("seed", ()))]
+    node_inputs = [*roles.places.get("seed", ()), *(candidate.place for candidate in roles.left.get("seed", ()))]
     ranks: dict[str, int] = {}
-    for rank, place in enumerate(places):
-        ranks.setdefault(place.node_id, rank)
+    for rank, node_input in enumerate(node_inputs):
+        ranks.setdefault(node_input.node_id, rank)
 
     def above(node_id: str) -> list[str]:
         return [link.node_id for link in links_of(workflow[node_id]).values() if link.node_id in workflow]
 
     def lowest(node_id: str, ranks_above: list[int]) -> int:
-        return min([ranks.get(node_id, len(places)), *ranks_above])
+        return min([ranks.get(node_id, len(node_inputs)), *ranks_above])
 
     first = Fold(above, lowest)
     received = Values(workflow)
     seeds = {}
     for node_id in roles.outputs:
-        rank = first(node_id) if node_id in workflow else len(places)
-        seed = number(_value(received, places[rank])) if rank < len(places) else None
+        rank = first(node_id) if node_id in workflow else len(node_inputs)
+        seed = number(_value(received, node_inputs[rank])) if rank < len(node_inputs) else None
         if isinstance(seed, int):
             seeds[node_id] = seed
     return seeds
@@ -283,12 +287,12 @@ def describe(
     defaults |= {name: entry.default for name, entry in declared.items() if entry.default is not None}
     described = {}
     for name in dict.fromkeys([*roles.places, *declared]):
-        places = places_of(workflow, roles, name, declared)
-        schema = _limits(name, places[0], limits, declared).to_schema()
-        for place in places[1:]:
-            schema = _stricter(schema, _limits(name, place, limits, declared).to_schema())
+        node_inputs = places_of(workflow, roles, name, declared)
+        schema = _limits(name, node_inputs[0], limits, declared).to_schema()
+        for node_input in node_inputs[1:]:
+            schema = _stricter(schema, _limits(name, node_input, limits, declared).to_schema())
         default = {"default": defaults[name]} if name in defaults else {}
-        described[name] = {**schema, **default, "places": [str(place) for place in places]}
+        described[name] = {**schema, **default, "places": [str(node_input) for node_input in node_inputs]}
     return described
 
 
@@ -313,8 +317,8 @@ def places_of(workflow: Workflow, roles: Roles, name: str, declared: Mapping[str
 
 def _refuse_preset(workflow: Workflow, roles: Roles, name: str) -> None:
     """Refuse a size that a choice overrides which has no free setting."""
-    for place in roles.places[name] if name in SIDES else ():
-        preset = roles.presets.get(place)
+    for node_input in roles.places[name] if name in SIDES else ():
+        preset = roles.presets.get(node_input)
         if preset is not None and preset.free is None:
             shown = brief(_value(Values(workflow), preset.place))
             raise NoPlace(
@@ -337,21 +341,23 @@ def _ambiguous(workflow: Workflow, roles: Roles, name: str) -> Ambiguous:
         [
             {
                 "key": name,
-                "node_id": one.place.node_id,
-                "input": one.place.name,
-                "title": one.title,
-                "class_type": one.class_type,
-                "value": workflow[one.place.node_id]["inputs"].get(one.place.name),
+                "node_id": candidate.place.node_id,
+                "input": candidate.place.name,
+                "title": candidate.title,
+                "class_type": candidate.class_type,
+                "value": workflow[candidate.place.node_id]["inputs"].get(candidate.place.name),
             }
-            for one in candidates
+            for candidate in candidates
         ],
     )
 
 
-def _limits(name: str, place: Input, limits: Mapping[Input, Limits], declared: Mapping[str, Declared]) -> Limits:
+def _limits(
+    name: str, node_input: Input, limits: Mapping[Input, Limits], declared: Mapping[str, Declared]
+) -> Limits:
     """What a place takes; where its class is not installed, what its parameter takes anywhere."""
-    kind = NAMES[name][1][0] if name in NAMES else "STRING" if name in TEXTS else "*"
-    found = limits.get(place) or Limits.of([InputSpec(place.name, kind, required=False)])
+    type_name = NAMES[name][1][0] if name in NAMES else "STRING" if name in TEXTS else "*"
+    found = limits.get(node_input) or Limits.of([InputSpec(node_input.name, type_name, required=False)])
     if name == "clip_skip":
         return found.negated()
     if name in declared:
@@ -362,45 +368,45 @@ def _limits(name: str, place: Input, limits: Mapping[Input, Limits], declared: M
     return found
 
 
-def _stricter(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def _stricter(candidate: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """What two schemas of one parameter both allow."""
-    both = {**other, **one}
+    both = {**other, **candidate}
     for word, choose in (("minimum", max), ("maximum", min), ("multipleOf", max)):
-        both |= {word: choose(one[word], other[word])} if word in one and word in other else {}
-    if "enum" in one and "enum" in other:
-        both["enum"] = [choice for choice in one["enum"] if choice in other["enum"]]
+        both |= {word: choose(candidate[word], other[word])} if word in candidate and word in other else {}
+    if "enum" in candidate and "enum" in other:
+        both["enum"] = [choice for choice in candidate["enum"] if choice in other["enum"]]
     return both
 
 
-def _write(workflow: Workflow, place: Input, name: str, value: Any) -> None:
+def _write(workflow: Workflow, node_input: Input, name: str, value: Any) -> None:
     """Set an input; of a text around a placeholder only the placeholder."""
-    inputs = workflow[place.node_id]["inputs"]
-    old = inputs.get(place.name)
+    inputs = workflow[node_input.node_id]["inputs"]
+    old = inputs.get(node_input.name)
     if isinstance(old, str) and isinstance(value, str):
         words = {word for word in PLACEHOLDER.findall(old) if PLACEHOLDER_WORDS.get(word, word) == name}
         if words:
             value = PLACEHOLDER.sub(lambda found: value if found[1] in words else found[0], old)
-    inputs[place.name] = value
+    inputs[node_input.name] = value
 
 
-def _value(received: Values, place: Input) -> Any:
+def _value(received: Values, node_input: Input) -> Any:
     """What an input gets, computed where a link leads to it; None where that is not known."""
-    value = received(place)
+    value = received(node_input)
     return None if value is UNKNOWN else value
 
 
-def _leader(received: Values, places: Sequence[Input]) -> Input:
+def _leader(received: Values, node_inputs: Sequence[Input]) -> Input:
     """The place of the steps that a client means: the first, or the longest where the first has a few only."""
-    known = [place for place in places if received.has(place)] or [places[0]]
-    counts = [number(_value(received, place)) or 0 for place in known]
+    known = [node_input for node_input in node_inputs if received.has(node_input)] or [node_inputs[0]]
+    counts = [number(_value(received, node_input)) or 0 for node_input in known]
     longest = max(counts)
     has_few = 0 < counts[0] < FEW_STEPS and longest >= 2 * counts[0]
     return known[counts.index(longest)] if has_few else known[0]
 
 
-def _share(received: Values, leader: Input, place: Input, steps: int) -> int:
+def _share(received: Values, leader: Input, node_input: Input, steps: int) -> int:
     """The steps of one stage, in proportion to the leading one's."""
-    old_leader, old = number(_value(received, leader)), number(_value(received, place))
+    old_leader, old = number(_value(received, leader)), number(_value(received, node_input))
     if not old_leader or not old or old_leader < 0 or old < 0:
         return steps
     # In whole numbers where they are whole: a graph may hold one that no float holds.
@@ -408,9 +414,9 @@ def _share(received: Values, leader: Input, place: Input, steps: int) -> int:
     return max(1, round(share))
 
 
-def _apart(received: Values, first: Input, place: Input, seed: int, limits: Limits) -> int:
+def _apart(received: Values, first: Input, node_input: Input, seed: int, limits: Limits) -> int:
     """The seed of one place: as far from the first one's as it was, round the end of what the node takes."""
-    old_first, old = number(_value(received, first)), number(_value(received, place))
+    old_first, old = number(_value(received, first)), number(_value(received, node_input))
     if not isinstance(old_first, int) or not isinstance(old, int):
         return seed
     low = int(limits.minimum or 0)
@@ -426,20 +432,20 @@ def _preset_size(choice: Any) -> dict[str, int]:
 
 def _free_presets(workflow: Workflow, filled: Workflow, roles: Roles, sides: Sequence[str]) -> None:
     """Set the choices that override a size to their free one, and keep the side that no value was given for."""
-    places = {place: side for side in SIDES for place in roles.places.get(side, ())}
+    node_inputs = {node_input: side for side in SIDES for node_input in roles.places.get(side, ())}
     old, new = Values(workflow), Values(filled)
-    for place, preset in roles.presets.items():
-        if places.get(place) in sides and preset.free is not None:
+    for node_input, preset in roles.presets.items():
+        if node_inputs.get(node_input) in sides and preset.free is not None:
             _set(filled, preset.place, preset.free)
-    for place, side in places.items():
-        own = roles.presets.get(place)
+    for node_input, side in node_inputs.items():
+        own = roles.presets.get(node_input)
         if own is not None and side not in sides and _value(new, own.place) == own.free:
             size = _preset_size(_value(old, own.place))
-            _set(filled, place, size.get(side, _value(new, place)))
+            _set(filled, node_input, size.get(side, _value(new, node_input)))
 
 
-def _set(workflow: Workflow, place: Input, value: Any) -> None:
-    workflow[place.node_id]["inputs"][place.name] = value
+def _set(workflow: Workflow, node_input: Input, value: Any) -> None:
+    workflow[node_input.node_id]["inputs"][node_input.name] = value
 
 
 def _move_splits(received: Values, filled: Workflow, splits: Iterable[Split]) -> None:
@@ -464,10 +470,16 @@ def _scale(received: Values, filled: Workflow, roles: Roles, limits: Mapping[Inp
         old, new = (number(_value(values, sizes[0])) if sizes else None for values in (received, now))
         taken = set(sizes)
         for size in roles.resized:
-            place = size.width if name == "width" else size.height
-            was = number(_value(received, place))
-            if place in taken or not isinstance(was, int) or not isinstance(old, int) or not old or new is None:
+            node_input = size.width if name == "width" else size.height
+            was = number(_value(received, node_input))
+            if (
+                node_input in taken
+                or not isinstance(was, int)
+                or not isinstance(old, int)
+                or not old
+                or new is None
+            ):
                 continue
             if max(was, old) < MOST_SEED:
                 cells = round(was * new / old / PIXELS_PER_CELL) * PIXELS_PER_CELL
-                _set(filled, place, limits.get(place, Limits()).nearest(cells))
+                _set(filled, node_input, limits.get(node_input, Limits()).nearest(cells))

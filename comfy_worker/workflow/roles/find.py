@@ -129,9 +129,13 @@ class Roles:
         return {
             "samplers": [sampler.node_id for sampler in self.samplers],
             "outputs": list(self.outputs),
-            "places": {name: [str(place) for place in places] for name, places in self.places.items()},
-            "ambiguous": {name: [str(one.place) for one in found] for name, found in self.ambiguous.items()},
-            "left": {name: [str(one.place) for one in found] for name, found in self.left.items()},
+            "places": {
+                name: [str(node_input) for node_input in node_inputs] for name, node_inputs in self.places.items()
+            },
+            "ambiguous": {
+                name: [str(candidate.place) for candidate in found] for name, found in self.ambiguous.items()
+            },
+            "left": {name: [str(candidate.place) for candidate in found] for name, found in self.left.items()},
         }
 
 
@@ -163,7 +167,11 @@ class _Finder:
         """All of them."""
         found = self._found()
         left = self._own_numbers(found)
-        unclear = {name for name in ONE_MEANING if len({self._shown(place) for place in found.get(name, ())}) > 1}
+        unclear = {
+            name
+            for name in ONE_MEANING
+            if len({self._shown(node_input) for node_input in found.get(name, ())}) > 1
+        }
         comparable = None
         for name, texts in self._texts(left).items():
             found[name] = list(dict.fromkeys(text.place for _, text in texts))
@@ -179,9 +187,13 @@ class _Finder:
         presets = self._presets(found)
         return Roles(
             samplers=tuple(stage.sampler for stage in self._stages.all if stage.sampler),
-            places={name: tuple(places) for name, places in found.items() if places and name not in unclear},
+            places={
+                name: tuple(node_inputs)
+                for name, node_inputs in found.items()
+                if node_inputs and name not in unclear
+            },
             ambiguous={
-                name: tuple(self._candidate(place) for place in found[name][: MAX_TEXTS + 1])
+                name: tuple(self._candidate(node_input) for node_input in found[name][: MAX_TEXTS + 1])
                 for name in sorted(unclear)
             },
             outputs=self._outputs,
@@ -202,31 +214,39 @@ class _Finder:
             first = next(iter(found.get(name, ())), None)
             if first is None or first.name in NAMES[name][0]:
                 continue
-            getting = (place for node_id in holders for place in held_as(graph, node_id, name))
+            getting = (node_input for node_id in holders for node_input in held_as(graph, node_id, name))
             is_size = name in ("width", "height")
-            place = next((one for one in getting if first in settable(graph, one, is_size)[:1]), None)
-            if place is not None and place != first:
-                received[name] = place
+            node_input = next(
+                (candidate for candidate in getting if first in settable(graph, candidate, is_size)[:1]), None
+            )
+            if node_input is not None and node_input != first:
+                received[name] = node_input
         return received
 
     def _claim(self, found: dict[str, list[Input]], unclear: set[str], claimed: Mapping[str, list[Input]]) -> None:
         """Let a title decide where the graph does not; where it does, it names a place that it found anyway."""
-        for name, places in claimed.items():
-            if name in unclear or not set(places) <= set(found.get(name, ())):
-                found[name] = places
+        for name, node_inputs in claimed.items():
+            if name in unclear or not set(node_inputs) <= set(found.get(name, ())):
+                found[name] = node_inputs
                 unclear.discard(name)
 
-    def _candidate(self, place: Input) -> Candidate:
+    def _candidate(self, node_input: Input) -> Candidate:
         workflow = self._graph.workflow
-        return Candidate(place, title_of(workflow, place.node_id), workflow[place.node_id]["class_type"])
+        return Candidate(
+            node_input, title_of(workflow, node_input.node_id), workflow[node_input.node_id]["class_type"]
+        )
 
-    def _shown(self, place: Input) -> str:
+    def _shown(self, node_input: Input) -> str:
         """What an input gets, to compare it with another's: its value, else the link that computes it."""
-        value = self._graph.values(place)
-        return repr(self._graph.value(place) if value is UNKNOWN else value)
+        value = self._graph.values(node_input)
+        return repr(self._graph.value(node_input) if value is UNKNOWN else value)
 
     def _held(self, node_ids: Iterable[str], parameter: str) -> list[Input]:
-        return list(dict.fromkeys(place for one in node_ids for place in named(self._graph, one, parameter)))
+        return list(
+            dict.fromkeys(
+                node_input for node_id in node_ids for node_input in named(self._graph, node_id, parameter)
+            )
+        )
 
     def _found(self) -> dict[str, list[Input]]:
         """The places of every parameter but the texts, each place once."""
@@ -250,7 +270,9 @@ class _Finder:
         if not set(found["width"]).isdisjoint(found["height"]):
             # One number makes a square. Two sides that a client sets need an input each.
             for name in ("width", "height"):
-                found[name] = [place for node_id in origins.sizes for place in held_as(graph, node_id, name)]
+                found[name] = [
+                    node_input for node_id in origins.sizes for node_input in held_as(graph, node_id, name)
+                ]
         return found
 
     def _numbers(self, settings_nodes: Iterable[str], name: str) -> list[Input]:
@@ -267,9 +289,9 @@ class _Finder:
         for name in OWN_NUMBERS:
             taken = set(found[name])
             others = [*self._settings_nodes, *settings_nodes] if name == "denoise" else settings_nodes
-            kept = [place for place in self._numbers(others, name) if place not in taken]
+            kept = [node_input for node_input in self._numbers(others, name) if node_input not in taken]
             if taken and kept:
-                left[name] = tuple(self._candidate(place) for place in kept[:MAX_TEXTS])
+                left[name] = tuple(self._candidate(node_input) for node_input in kept[:MAX_TEXTS])
         return left
 
     def _guides(self, stages: Iterable[Stage]) -> list[str]:
@@ -312,7 +334,9 @@ class _Finder:
             first = self._first_model() if name == "checkpoint" else self._first_image(found["image"])
             if first:
                 taken = set(first)
-                left[name] = tuple(self._candidate(place) for place in found[name] if place not in taken)
+                left[name] = tuple(
+                    self._candidate(node_input) for node_input in found[name] if node_input not in taken
+                )
                 found[name] = first
         return left
 
@@ -330,7 +354,7 @@ class _Finder:
             shares_text = not encoders.isdisjoint(text.encoder for text in stage.positive)
             if shares_text and set(self._checkpoints([stage])) != set(first):
                 return []
-        return first if len({repr(self._graph.value(place)) for place in first}) == 1 else []
+        return first if len({repr(self._graph.value(node_input)) for node_input in first}) == 1 else []
 
     def _first_image(self, images: list[Input]) -> list[Input]:
         """The picture that a stage starts from, else the first in the order in which the graph is read.
@@ -340,11 +364,15 @@ class _Finder:
         order = {node_id: number for number, node_id in enumerate(self._graph.reading_order(self._outputs))}
         started = set(self._stages.origins(self._stages.all).nodes)
 
-        def rank(place: Input) -> tuple[bool, int]:
-            return place.node_id not in started, order.get(place.node_id, len(order))
+        def rank(node_input: Input) -> tuple[bool, int]:
+            return node_input.node_id not in started, order.get(node_input.node_id, len(order))
 
         first = min(images, key=rank, default=None)
-        return [place for place in images if first and self._graph.value(place) == self._graph.value(first)]
+        return [
+            node_input
+            for node_input in images
+            if first and self._graph.value(node_input) == self._graph.value(first)
+        ]
 
     def _vaes(self) -> list[Input]:
         """The VAE loaders of what encodes for the stages and of what decodes their latents."""
@@ -357,16 +385,18 @@ class _Finder:
             latents = graph.linked(node_id, "LATENT")
             if graph.linked(node_id, "VAE") and latents and stages.latent_trace(latents[0]).before & made_here:
                 users.append(node_id)
-        vaes = [place for node_id in dict.fromkeys(users) for place in graph.linked(node_id, "VAE")]
+        vaes = [node_input for node_id in dict.fromkeys(users) for node_input in graph.linked(node_id, "VAE")]
         return self._held(graph.sources(vaes, "VAE"), "vae")
 
     def _fps(self) -> list[Input]:
         """The rate at which pictures become a clip, and that of a conditioning that is set to the same."""
         graph, live = self._graph, self._live
-        clips = [one for one in live if graph.linked(one, "IMAGE") and not graph.linked(one, "VAE")]
+        clips = [
+            node_id for node_id in live if graph.linked(node_id, "IMAGE") and not graph.linked(node_id, "VAE")
+        ]
         found = self._held(clips, "fps")
-        rates = {repr(graph.value(place)) for place in found}
-        agreeing = [place for place in self._held(live, "fps") if repr(graph.value(place)) in rates]
+        rates = {repr(graph.value(node_input)) for node_input in found}
+        agreeing = [node_input for node_input in self._held(live, "fps") if repr(graph.value(node_input)) in rates]
         return list(dict.fromkeys([*found, *agreeing]))
 
     def _texts(self, left: dict[str, tuple[Candidate, ...]]) -> dict[str, list[tuple[int, Text]]]:
@@ -389,7 +419,7 @@ class _Finder:
                     else:
                         own[text.place] = None
             if own:
-                left[name] = tuple(self._candidate(place) for place in list(own)[:MAX_TEXTS])
+                left[name] = tuple(self._candidate(node_input) for node_input in list(own)[:MAX_TEXTS])
         taken = {text.place for _, text in texts["prompt"]}
         texts["negative_prompt"] = [pair for pair in texts["negative_prompt"] if pair[1].place not in taken]
         return texts
@@ -420,9 +450,9 @@ class _Finder:
         for node_id in self._stages.settings_nodes(self._stages.all):
             steps = self._steps_above(node_id)
             names = {"step"} if _changes_sigmas(graph, node_id) else {"start_at_step", "end_at_step"}
-            cuts = [place for place in graph.inputs(node_id) if place.name in names]
-            places = [written for cut in cuts for written in settable(graph, cut)[:1]]
-            found += [Split(place, steps) for place in places if steps]
+            cuts = [node_input for node_input in graph.inputs(node_id) if node_input.name in names]
+            node_inputs = [written for cut in cuts for written in settable(graph, cut)[:1]]
+            found += [Split(node_input, steps) for node_input in node_inputs if steps]
         return list(dict.fromkeys(found))
 
     def _resized(self) -> list[Size]:
@@ -436,7 +466,7 @@ class _Finder:
                 continue
             if declared.outputs[:1] in {("LATENT",), ("IMAGE",)} and graph.linked(node_id, declared.outputs[0]):
                 width, height = named(graph, node_id, "width"), named(graph, node_id, "height")
-                if any(as_link(graph.value(place)) for place in (*width, *height)):
+                if any(as_link(graph.value(node_input)) for node_input in (*width, *height)):
                     continue  # what is computed follows by itself
                 found += [Size(width[0], height[0])] if width and height else []
         return found
@@ -445,11 +475,11 @@ class _Finder:
         """The choices that override a width or height now."""
         graph = self._graph
         presets = {}
-        for place in [*found["width"], *found["height"]]:
-            choice = graph.preset(place.node_id)
+        for node_input in [*found["width"], *found["height"]]:
+            choice = graph.preset(node_input.node_id)
             free = graph.free_choice(choice) if choice else None
             if choice and (free is None or graph.values(choice) != free):
-                presets[place] = Preset(choice, None if as_link(graph.value(choice)) else free)
+                presets[node_input] = Preset(choice, None if as_link(graph.value(choice)) else free)
         return presets
 
 
@@ -475,7 +505,7 @@ def _live(graph: Graph, outputs: Sequence[str]) -> list[str]:
 
 def _loads(graph: Graph, stage: Stage) -> bool:
     """Whether a node that is read by itself names a file to load by one of the telling names."""
-    return any(place.name in ("ckpt_name", "unet_name") for place in graph.widgets(stage.node_id))
+    return any(node_input.name in ("ckpt_name", "unet_name") for node_input in graph.widgets(stage.node_id))
 
 
 def _adds_noise(graph: Graph, node_id: str) -> bool:
@@ -494,8 +524,10 @@ def _loaded(graph: Graph, live: Collection[str]) -> dict[str, list[Input]]:
     slots = slots_read(graph, set(live))
     for node_id in live:
         declared = graph.defs.get(graph.workflow[node_id]["class_type"])
-        places = [p for p in graph.inputs(node_id) if (spec := graph.spec(p)) and spec.options.get("image_upload")]
-        literals = [place for place in (live_literal(graph, p) for p in places) if place]
+        node_inputs = [
+            p for p in graph.inputs(node_id) if (spec := graph.spec(p)) and spec.options.get("image_upload")
+        ]
+        literals = [node_input for node_input in (live_literal(graph, p) for p in node_inputs) if node_input]
         if not declared or not literals:
             continue
         used = {graph.output_type(link) for link in slots.get(node_id, ())}
@@ -507,10 +539,10 @@ def _loaded(graph: Graph, live: Collection[str]) -> dict[str, list[Input]]:
 
 def _with_agreeing(graph: Graph, live: Collection[str], name: str, found: list[Input]) -> list[Input]:
     """Add the nodes that must be told the size (a model's or a scheduler's), where they say the same now."""
-    places = list(found)
-    sizes = {repr(graph.value(place)) for place in found}
+    node_inputs = list(found)
+    sizes = {repr(graph.value(node_input)) for node_input in found}
     for node_id in live:
         declared = graph.defs.get(graph.workflow[node_id]["class_type"])
         if declared and {"MODEL", "SIGMAS", "CONDITIONING"} & set(declared.outputs) and has_size(graph, node_id):
-            places += [p for p in named(graph, node_id, name) if sizes == {repr(graph.value(p))}]
-    return list(dict.fromkeys(places))
+            node_inputs += [p for p in named(graph, node_id, name) if sizes == {repr(graph.value(p))}]
+    return list(dict.fromkeys(node_inputs))

@@ -192,9 +192,9 @@ class Stages:
                 self._note(state, origins)
         return origins
 
-    def latent_trace(self, place: Input | None) -> LatentTrace:
+    def latent_trace(self, node_input: Input | None) -> LatentTrace:
         """What the latent or picture in an input is made of."""
-        state = self._ancestor(place)
+        state = self._ancestor(node_input)
         return self._latent_traces(state) if state else LatentTrace()
 
     def _note(self, state: Ancestor, origins: Origins) -> None:
@@ -207,9 +207,9 @@ class Stages:
             if has_size(self.graph, node_id):
                 origins.sizes.append(node_id)
 
-    def _ancestor(self, place: Input | None) -> Ancestor | None:
-        link = self.graph.link(place) if place else None
-        return (link.node_id, self.graph.type_of(place) == "LATENT") if place and link else None
+    def _ancestor(self, node_input: Input | None) -> Ancestor | None:
+        link = self.graph.link(node_input) if node_input else None
+        return (link.node_id, self.graph.type_of(node_input) == "LATENT") if node_input and link else None
 
     def _is_latent_source(self, state: Ancestor) -> bool:
         """Whether a node makes a latent out of none: an empty latent of any kind, an encoder."""
@@ -221,8 +221,8 @@ class Stages:
         node_id, _ = state
         if node_id in self._samplers or (self._is_latent_source(state) and has_size(self.graph, node_id)):
             return []
-        places = self.graph.linked(node_id, "LATENT") or self.graph.linked(node_id, "IMAGE")
-        return [above for place in places if (above := self._ancestor(place))]
+        node_inputs = self.graph.linked(node_id, "LATENT") or self.graph.linked(node_id, "IMAGE")
+        return [above for node_input in node_inputs if (above := self._ancestor(node_input))]
 
     def _latent_trace(self, state: Ancestor, above: list[LatentTrace]) -> LatentTrace:
         node_id, _ = state
@@ -288,8 +288,11 @@ class Stages:
             for encoder in text_inputs(graph, node_id, side):
                 is_mine = side == "positive" or polarity(encoder.name) == "negative"
                 if is_mine and TEXTUAL.search(encoder.name):
-                    places = self.reader.written(encoder, side)
-                    found += [Text(place, str(graph.value(place)).strip(), encoder) for place in places]
+                    node_inputs = self.reader.written(encoder, side)
+                    found += [
+                        Text(node_input, str(graph.value(node_input)).strip(), encoder)
+                        for node_input in node_inputs
+                    ]
         latent_trace = LatentTrace(is_sized=has_size(graph, node_id))
         return Stage(node_id, None, None, latent_trace, tuple(texts["positive"]), tuple(texts["negative"]))
 
@@ -324,8 +327,8 @@ class Stages:
 def slots_read(graph: Graph, live: Collection[str]) -> dict[str, set[Link]]:
     """By node, its outputs that are read by nodes that feed an output."""
     found: dict[str, set[Link]] = {}
-    for link, places in graph.readers().items():
-        if any(place.node_id in live for place in places):
+    for link, node_inputs in graph.readers().items():
+        if any(node_input.node_id in live for node_input in node_inputs):
             found.setdefault(link.node_id, set()).add(link)
     return found
 
@@ -338,44 +341,52 @@ def _noises(graph: Graph, node_id: str) -> list[str]:
 def named(graph: Graph, node_id: str, parameter: str) -> list[Input]:
     """Where the value of a parameter that a node holds by name is written; empty if it holds none."""
     is_size = parameter in ("width", "height")
-    return [written for place in held_as(graph, node_id, parameter) for written in settable(graph, place, is_size)]
+    return [
+        written
+        for node_input in held_as(graph, node_id, parameter)
+        for written in settable(graph, node_input, is_size)
+    ]
 
 
 def held_as(graph: Graph, node_id: str, parameter: str) -> list[Input]:
     """The inputs of a node that hold a parameter by their names."""
     names, types = NAMES[parameter]
-    widgets = {place.name.lower(): place for place in graph.widgets(node_id) if graph.type_of(place) in types}
+    widgets = {
+        node_input.name.lower(): node_input
+        for node_input in graph.widgets(node_id)
+        if graph.type_of(node_input) in types
+    }
     found = [widgets[name] for name in names if name in widgets][:1]
     if parameter in ("seed", "cfg") and not found:
         # `video_cfg` and `audio_cfg`, `noise_seed` and `variation_seed`.
-        return [place for name, place in widgets.items() if name.endswith(parameter)]
+        return [node_input for name, node_input in widgets.items() if name.endswith(parameter)]
     return found
 
 
 def has_size(graph: Graph, node_id: str) -> bool:
     """Whether a node has a width and a height, and is no rectangle within something larger."""
-    names = {place.name for place in graph.inputs(node_id)}
+    names = {node_input.name for node_input in graph.inputs(node_id)}
     return "x" not in names and all(not names.isdisjoint(NAMES[side][0]) for side in ("width", "height"))
 
 
 def _is_sampler(graph: Graph, node_id: str) -> bool:
     """By socket types: it is driven by a model and its conditioning, runs over steps, and gives a result."""
-    takes = frozenset().union(*(types_in(graph.type_of(place)) for place in graph.inputs(node_id)))
+    takes = frozenset().union(*(types_in(graph.type_of(node_input)) for node_input in graph.inputs(node_id)))
     if not (_gives(graph, node_id, "LATENT") or _gives(graph, node_id, "IMAGE")):
         return False
     has_numbers = any(held_as(graph, node_id, word) for word in ("steps", "seed"))
     if "GUIDER" in takes or {"MODEL", "CONDITIONING"} <= takes:
         return "SIGMAS" in takes or has_numbers
     # What is in a bundle no socket says; then the node's own steps or its name must.
-    is_bundled = any(BUNDLE.search(kind) for kind in takes)
+    is_bundled = any(BUNDLE.search(type_name) for type_name in takes)
     is_called_so = "sampler" in graph.workflow[node_id]["class_type"].lower()
     return is_bundled and (is_called_so or bool(held_as(graph, node_id, "steps")))
 
 
-def _gives(graph: Graph, node_id: str, kind: str) -> bool:
+def _gives(graph: Graph, node_id: str, type_name: str) -> bool:
     """Whether a node gives a type; one that is not installed might."""
     declared = graph.defs.get(graph.workflow[node_id]["class_type"])
-    return declared is None or kind in declared.outputs
+    return declared is None or type_name in declared.outputs
 
 
 def _is_api(graph: Graph, node_id: str) -> bool:
@@ -385,11 +396,15 @@ def _is_api(graph: Graph, node_id: str) -> bool:
 
 def _sampler(graph: Graph, node_id: str, holder: str) -> Sampler:
     conditioning = graph.linked(holder, "CONDITIONING")
-    by_side = {side: [place for place in conditioning if polarity(place.name) == side] for side in SIDES}
-    plain = [place for place in conditioning if polarity(place.name) is None]
+    by_side = {
+        side: [node_input for node_input in conditioning if polarity(node_input.name) == side] for side in SIDES
+    }
+    plain = [node_input for node_input in conditioning if polarity(node_input.name) is None]
     positive = by_side["positive"] or plain
     # A bundle holds both sides.
-    negative = by_side["negative"] or [place for place in plain if CARRIERS.search(graph.type_of(place))]
+    negative = by_side["negative"] or [
+        node_input for node_input in plain if CARRIERS.search(graph.type_of(node_input))
+    ]
     return Sampler(
         node_id,
         model=next(iter(graph.linked(holder, "MODEL")), None),

@@ -116,9 +116,9 @@ class TextReader:
         states = walk(((link, side) for link, side in links if link), self._conditioning_above, self._graph.check)
         return list(dict.fromkeys(link.node_id for link, _ in states))
 
-    def written(self, place: Input, side: str) -> list[Input]:
+    def written(self, node_input: Input, side: str) -> list[Input]:
         """Where the text that reaches an input is written: one place, or each part of it."""
-        found = self._written((place, side))
+        found = self._written((node_input, side))
         prompts = [part for part in found if not self._is_beside(part)]
         return prompts or list(found)
 
@@ -137,9 +137,9 @@ class TextReader:
         for loader in graph.above(node_id, "CLIP"):
             clips |= self._clips(loader)
         return [
-            Text(place, str(graph.value(place)).strip(), encoder, clips)
+            Text(node_input, str(graph.value(node_input)).strip(), encoder, clips)
             for encoder in text_inputs(graph, node_id, side)
-            for place in self.written(encoder, side)
+            for node_input in self.written(encoder, side)
         ]
 
     def _clip_bits(self, node_id: str, above: list[int]) -> int:
@@ -151,17 +151,17 @@ class TextReader:
         return bits
 
     def _strings_above(self, state: tuple[Input, str]) -> list[tuple[Input, str]]:
-        place, side = state
-        link = self._graph.link(place)
+        node_input, side = state
+        link = self._graph.link(node_input)
         if link is None or _is_writer(self._graph, link.node_id):
             return []
         side = polarity(self._graph.output_name(link)) or side
         return [(above, side) for above in text_inputs(self._graph, link.node_id, side)]
 
     def _literals(self, state: tuple[Input, str], above: list[tuple[Input, ...]]) -> tuple[Input, ...]:
-        place, _ = state
-        if as_link(self._graph.value(place)) is None:
-            return (place,)
+        node_input, _ = state
+        if as_link(self._graph.value(node_input)) is None:
+            return (node_input,)
         return _joined(above)
 
     def _conditioning_above(self, state: tuple[Link, str]) -> list[tuple[Link, str]]:
@@ -169,8 +169,8 @@ class TextReader:
         if self._graph.workflow[link.node_id]["class_type"] in BLANKING:
             return []
         side = polarity(self._graph.output_name(link)) or side
-        places = _of_side(self._graph.linked(link.node_id, "CONDITIONING"), side)
-        return [(above, side) for place in places if (above := self._graph.link(place))]
+        node_inputs = _of_side(self._graph.linked(link.node_id, "CONDITIONING"), side)
+        return [(above, side) for node_input in node_inputs if (above := self._graph.link(node_input))]
 
     def _texts(self, state: tuple[Link, str], above: list[tuple[Text, ...]]) -> tuple[Text, ...]:
         link, side = state
@@ -206,12 +206,12 @@ def text_inputs(graph: Graph, node_id: str, side: str) -> list[Input]:
         return [Input(node_id, "replace" if _is_prompt_slot(graph, node_id) else "string")]
     if "f_string" in inputs:
         return _formatted(graph, node_id)
-    strings = [place for place in graph.widgets(node_id) if graph.type_of(place) == "STRING"]
-    strings = [place for place in strings if not SECONDARY.search(place.name)]
+    strings = [node_input for node_input in graph.widgets(node_id) if graph.type_of(node_input) == "STRING"]
+    strings = [node_input for node_input in strings if not SECONDARY.search(node_input.name)]
     strings = _of_side(strings, side)
-    long = [place for place in strings if graph.link(place) or _is_long(graph, place)]
+    long = [node_input for node_input in strings if graph.link(node_input) or _is_long(graph, node_input)]
     strings = long or strings
-    return [place for place in strings if TEXTUAL.search(place.name)] or strings
+    return [node_input for node_input in strings if TEXTUAL.search(node_input.name)] or strings
 
 
 def _is_prompt_slot(graph: Graph, node_id: str) -> bool:
@@ -223,7 +223,11 @@ def _is_prompt_slot(graph: Graph, node_id: str) -> bool:
 def _formatted(graph: Graph, node_id: str) -> list[Input]:
     """The texts that a pattern such as ``{a}, sharp`` takes; the pattern itself where it takes none."""
     pattern = Input(node_id, "f_string")
-    texts = [place for place in graph.inputs(node_id) if place != pattern and graph.type_of(place) == "STRING"]
+    texts = [
+        node_input
+        for node_input in graph.inputs(node_id)
+        if node_input != pattern and graph.type_of(node_input) == "STRING"
+    ]
     takes = FIELD.search(str(graph.values(pattern)))
     return texts if texts and takes else [pattern]
 
@@ -253,7 +257,7 @@ def conflicting(texts: Sequence[tuple[int, Text]], comparable: Mapping[int, int]
         return True
     groups = list(by_literal.values())
     return any(
-        one.conflicts(other, comparable) for index, one in enumerate(groups) for other in groups[index + 1 :]
+        text.conflicts(other, comparable) for index, text in enumerate(groups) for other in groups[index + 1 :]
     )
 
 
@@ -324,22 +328,26 @@ def _is_writer(graph: Graph, node_id: str) -> bool:
     return bool(WRITERS.search(node["class_type"])) or not MODEL_SETTINGS.isdisjoint(node["inputs"])
 
 
-def _of_side(places: list[Input], side: str) -> list[Input]:
+def _of_side(node_inputs: list[Input], side: str) -> list[Input]:
     """Those of the inputs that a side is about: those that say so, else those that say nothing."""
-    sides = [polarity(place.name) for place in places]
-    mine = [place for place, word in zip(places, sides, strict=True) if word == side]
-    return mine or [place for place, word in zip(places, sides, strict=True) if word is None]
+    sides = [polarity(node_input.name) for node_input in node_inputs]
+    mine = [node_input for node_input, word in zip(node_inputs, sides, strict=True) if word == side]
+    return mine or [node_input for node_input, word in zip(node_inputs, sides, strict=True) if word is None]
 
 
-def _is_long(graph: Graph, place: Input) -> bool:
-    spec = graph.spec(place)
+def _is_long(graph: Graph, node_input: Input) -> bool:
+    spec = graph.spec(node_input)
     return spec is not None and bool(spec.options.get("multiline") or spec.options.get("dynamicPrompts"))
 
 
 def _without_blanks(texts: Sequence[Text]) -> list[Text]:
     """Leave out blank texts that are combined with others, but not the other inputs of one encoder."""
 
-    def combined(one: Text, other: Text) -> bool:
-        return one.encoder == other.encoder or one.encoder.node_id != other.encoder.node_id
+    def combined(text: Text, other: Text) -> bool:
+        return text.encoder == other.encoder or text.encoder.node_id != other.encoder.node_id
 
-    return [one for one in texts if one.literal or not any(two.literal and combined(one, two) for two in texts)]
+    return [
+        text
+        for text in texts
+        if text.literal or not any(other_text.literal and combined(text, other_text) for other_text in texts)
+    ]

@@ -32,9 +32,9 @@ def titled_places(graph: Graph, live: Iterable[str], reader: TextReader) -> dict
     for node_id in live:
         name, is_explicit = _parameter(title_of(graph.workflow, node_id))
         if is_explicit or name in NAMES or name in TEXTS or name in {"image", "mask"}:
-            places = _fitting(graph, node_id, name, is_explicit, reader)
-            found.setdefault(name, {}).update(dict.fromkeys(places))
-    return {name: list(places) for name, places in found.items() if places}
+            node_inputs = _fitting(graph, node_id, name, is_explicit, reader)
+            found.setdefault(name, {}).update(dict.fromkeys(node_inputs))
+    return {name: list(node_inputs) for name, node_inputs in found.items() if node_inputs}
 
 
 def _parameter(title: str) -> tuple[str, bool]:
@@ -47,23 +47,33 @@ def _parameter(title: str) -> tuple[str, bool]:
 
 def _fitting(graph: Graph, node_id: str, name: str, is_explicit: bool, reader: TextReader) -> list[Input]:
     """The inputs of a node that a parameter fits: by its name, by its role, else the only one of its type."""
-    own = [place for place in graph.widgets(node_id) if place.name == name]
+    own = [node_input for node_input in graph.widgets(node_id) if node_input.name == name]
     if own and is_explicit:
-        return [place for place in (live_literal(graph, own[0]),) if place]
+        return [node_input for node_input in (live_literal(graph, own[0]),) if node_input]
     if name in TEXTS:
         side = TEXTS[name]
-        return [place for one in text_inputs(graph, node_id, side) for place in reader.written(one, side)]
+        return [
+            node_input
+            for text_input in text_inputs(graph, node_id, side)
+            for node_input in reader.written(text_input, side)
+        ]
     if name in {"image", "mask"}:
         uploads = [
             p for p in graph.inputs(node_id) if (spec := graph.spec(p)) and spec.options.get("image_upload")
         ]
-        return [place for place in (live_literal(graph, one) for one in uploads) if place]
-    if name in NAMES and (places := named(graph, node_id, name)):
-        return places
+        return [
+            node_input for node_input in (live_literal(graph, text_input) for text_input in uploads) if node_input
+        ]
+    if name in NAMES and (node_inputs := named(graph, node_id, name)):
+        return node_inputs
     declared = graph.defs.get(graph.workflow[node_id]["class_type"])
     if declared is not None and declared.is_output and not is_explicit:
         return []
     types = NAMES[name][1] if name in NAMES else None
-    widgets = [place for place in graph.widgets(node_id) if types is None or graph.type_of(place) in types]
-    places = [place for place in (live_literal(graph, one) for one in widgets) if place]
-    return places if len(places) == 1 else places[:1] if is_explicit else []
+    widgets = [
+        node_input for node_input in graph.widgets(node_id) if types is None or graph.type_of(node_input) in types
+    ]
+    node_inputs = [
+        node_input for node_input in (live_literal(graph, text_input) for text_input in widgets) if node_input
+    ]
+    return node_inputs if len(node_inputs) == 1 else node_inputs[:1] if is_explicit else []
