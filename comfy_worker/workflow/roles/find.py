@@ -283,13 +283,13 @@ class _Finder:
         return self._held(settings_nodes, name)
 
     def _own_numbers(self, found: Mapping[str, Sequence[Input]]) -> dict[str, tuple[Candidate, ...]]:
-        """What detailers and upscalers keep for themselves, and the denoise of a stage that must make it all."""
+        """List the numbers that detailers and upscalers keep for themselves."""
         settings_nodes = self._stages.settings_nodes(self._stages.retouches)
         left = {}
         for name in OWN_NUMBERS:
             taken = set(found[name])
-            others = [*self._settings_nodes, *settings_nodes] if name == "denoise" else settings_nodes
-            kept = [node_input for node_input in self._numbers(others, name) if node_input not in taken]
+            own = self._numbers(settings_nodes, name)
+            kept = [node_input for node_input in own if node_input not in taken]
             if taken and kept:
                 left[name] = tuple(self._candidate(node_input) for node_input in kept[:MAX_TEXTS])
         return left
