@@ -164,7 +164,7 @@ def _api_key(value: Any) -> str | None:
     if value is None or (isinstance(value, str) and API_KEY.fullmatch(value)):
         return value
     raise InvalidInput(
-        "comfy_org_api_key must be a key of 8 to 512 letters, digits and signs without blanks; send the key "
+        "comfy_org_api_key must have 8 to 512 printable characters and no spaces; send the key "
         "as platform.comfy.org shows it",
         [{"key": "comfy_org_api_key", "problem": "does not have the form of a key"}],
     )

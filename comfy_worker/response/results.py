@@ -87,7 +87,7 @@ class ResultBuilder:
             if not wanted and not texts:
                 wanted = files = self._unreported(folder)
             if not wanted and not texts:
-                raise NoOutput("the workflow ended well but saved nothing; end it in a node such as SaveImage")
+                raise NoOutput("the workflow finished but saved nothing; end it with a node such as SaveImage")
             encoded += self._all_encoded(wanted)
             draft = _Draft(self._job, self._plan, self._delivery, executed, texts, encoded)
             media = self._delivery.deliver(encoded, self._plan.seed, draft.to_json)

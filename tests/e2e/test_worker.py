@@ -127,11 +127,11 @@ def test_a_checkpoint_that_is_not_installed_is_stood_in_for(worker: Client) -> N
         ({"width": 70}, "INVALID_VALUE: width"),
         ({"sampler": "eulerr"}, "INVALID_VALUE: sampler"),
         ({"sead": 1}, "UNKNOWN_KEY: sead is not a key of the input; did you mean seed?"),
-        ({"length": 9}, "NO_PLACE: length has no place in this graph"),
+        ({"length": 9}, "NO_PLACE: this workflow has no input for length"),
         ({"checkpoint": "nope"}, "MODEL_NOT_FOUND: checkpoint 'nope' is not installed"),
         ({"workflow": "img2img", "image": "no base64!"}, "INVALID_MEDIA: image must be base64"),
         ({"workflow": "img2img"}, "INVALID_INPUT: workflow 'img2img' needs image"),
-        ({"workflow": {"1": {"inputs": {}}}}, "INVALID_WORKFLOW: workflow is no graph in API format"),
+        ({"workflow": {"1": {"inputs": {}}}}, "INVALID_WORKFLOW: workflow is not in API format"),
         ("a lighthouse", "INVALID_INPUT: input must be an object"),
     ],
 )

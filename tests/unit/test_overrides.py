@@ -44,7 +44,7 @@ def test_an_override_takes_the_place_of_a_link() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "error", "sentence"),
     [
-        ("steps", 3, InvalidInput, "overrides key 'steps' must be written 'node.input'"),
+        ("steps", 3, InvalidInput, "overrides key 'steps' must have the form 'node.input'"),
         ("9.steps", 3, NoPlace, "overrides '9.steps': this graph has no node with the id or title '9'; there are"),
         ("Up.scal.width", 3, NoPlace, "overrides 'Up.scal.width': this graph has no node with the id or title "),
         (
@@ -63,7 +63,12 @@ def test_an_override_takes_the_place_of_a_link() -> None:
             "5.width must be at least 0 and at most 16384, in steps of 8, not 9; use 8 or 16",
         ),
         ("4.1.model", "x", InvalidValue, "overrides '4.1.model' takes a MODEL from another node"),
-        ("4.1.model", ["99", 0], InvalidValue, "overrides '4.1.model' links to node 99, which this graph lacks"),
+        (
+            "4.1.model",
+            ["99", 0],
+            InvalidValue,
+            "overrides '4.1.model' links to node 99, which does not exist in this workflow",
+        ),
         ("8.vae_name", "no", ModelNotFound, "vae 'no' is not installed"),
     ],
 )

@@ -35,7 +35,7 @@ def splice_clip_skip(workflow: Workflow, defs: NodeDefs, clip_skip: int, check: 
     graph = Graph(workflow, defs, check)
     encoders = _encoders(graph)
     if not encoders:
-        raise NoPlace("clip_skip has no place in this graph: no text encoder of it has a CLIP")
+        raise NoPlace("this workflow cannot use clip_skip: none of its text encoders takes a CLIP")
     editor = Editor(workflow)
 
     def is_setter(node_id: str) -> bool:

@@ -117,7 +117,7 @@ def splice_controlnets(
         return editor.workflow
     if len(specs) > MAX_CONTROLNETS:
         raise InvalidValue(
-            f"controlnets must be at most {MAX_CONTROLNETS}, not {len(specs)}",
+            f"send at most {MAX_CONTROLNETS} controlnets, not {len(specs)}",
             [{"key": "controlnets", "value": len(specs), "maximum": MAX_CONTROLNETS}],
         )
     rules = rules or ControlNetRules()
@@ -126,7 +126,7 @@ def splice_controlnets(
     found = Roots(graph)
     roots = {s: found.models(s) for s in roles.samplers if _takes_conditioning(graph, s)}
     if not roots:
-        raise NoPlace("controlnets have no place in this graph: no sampler of it takes a linked conditioning")
+        raise NoPlace("this workflow cannot use controlnets: none of its samplers has a linked conditioning")
     models = list(dict.fromkeys(root for of_one in roots.values() for root in of_one))
     vaes = _Vaes(graph)
     names = [str(name) for name in defs["ControlNetLoader"].inputs["control_net_name"].choices or ()]
@@ -139,8 +139,8 @@ def splice_controlnets(
             file = choose_model(spec.type, [_known(name, models, fits, rules.is_union) for name in names])
         if file.fits is False:
             raise ModelMismatch(
-                f"controlnet {file.name!r} fits no model of this graph; name one that is made for the graph's "
-                "checkpoint",
+                f"controlnet {file.name!r} does not fit any model of this workflow; use one that is made for the "
+                "workflow's checkpoint",
                 [{"file": file.name, "node_id": sampler.node_id} for sampler in roots],
             )
         samplers = [sampler for sampler, root in roots.items() if _fits(root, file.name, fits) is not False]
@@ -270,7 +270,7 @@ class _Vaes:
             outputs = graph.defs[node["class_type"]].outputs if node["class_type"] in graph.defs else ()
             if "VAE" in outputs:
                 return Link(loader, outputs.index("VAE"))
-        raise NoPlace("controlnets of this family need a VAE, and this graph has none; add a VAELoader to it")
+        raise NoPlace("controlnets of this family need a VAE, but this workflow has none; add a VAELoader to it")
 
     def _nearest(self, node_id: str) -> Iterator[Link | None]:
         yield self._below(node_id)
