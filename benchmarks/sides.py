@@ -160,10 +160,21 @@ def _ending(processes: list[subprocess.Popen[bytes]]) -> Iterator[None]:
     try:
         yield
     finally:
+        # The SDK's heartbeat is a process that outlives its worker.
+        heartbeats = [child for process in processes for child in _children(process)]
         for process in reversed(processes):
             process.terminate()
         for process in processes:
             _end(process)
+        for child in heartbeats:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
+def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).children(recursive=True)
+    return []
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
