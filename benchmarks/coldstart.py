@@ -26,22 +26,26 @@ START_LINE = " start: "
 
 def main() -> int:
     """Measure and report."""
-    options = make_parser(__doc__).parse_args()
-    rows = asyncio.run(_measure(options.peer, options.rounds))
+    parser = make_parser(__doc__)
+    parser.add_argument("--only", choices=JOBS, help="measure one of the two jobs")
+    options = parser.parse_args()
+    jobs = {name: make for name, make in JOBS.items() if options.only in (None, name)}
+    rows = asyncio.run(_measure(options.peer, options.rounds, jobs))
     report("coldstart", rows, options.json)
     return 0
 
 
-async def _measure(peer: Path | None, rounds: int) -> list[Row]:
+async def _measure(peer: Path | None, rounds: int, jobs: dict[str, Callable[[], dict[str, Any]]]) -> list[Row]:
     models = await asyncio.to_thread(model_folder)
     names = [OURS] if peer is None else [OURS, PEER]
     rows = []
-    for title, make in JOBS.items():
+    for title, make in jobs.items():
         times: dict[str, list[float]] = {name: [] for name in names}
         cpu: dict[str, list[float]] = {name: [] for name in names}
         for turn in range(rounds + 1):
             for name in names if turn % 2 else reversed(names):
                 wall_ms, cpu_ms = await _start(name, models, peer, make())
+                print(f"{title}, {name}: {wall_ms:.0f} ms", flush=True)
                 if turn:
                     times[name].append(wall_ms)
                     cpu[name].append(cpu_ms)

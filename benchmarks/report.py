@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.sides import OURS, PEER
 
-__all__ = ["Row", "make_parser", "report", "row_of"]
+__all__ = ["Row", "line", "make_parser", "report", "row_of"]
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ def report(title: str, rows: list[Row], file: Path | None) -> None:
     print(f"\n{title}: medians in ms; load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores")
     print(f"{'':44} {'ours':>8} {'peer':>8} {'ratio':>7} {'CPU ours':>9} {'CPU peer':>9}")
     for row in rows:
-        cells = f"{row.ours:8.0f} {_cell(row.peer):>8} {_cell(row.ratio, 3):>7}"
-        print(f"{row.name:44} {cells} {_cell(row.ours_cpu):>9} {_cell(row.peer_cpu):>9}")
+        print(line(row))
     if file is not None:
         document: dict[str, Any] = {
             "benchmark": title,
@@ -82,6 +81,12 @@ def report(title: str, rows: list[Row], file: Path | None) -> None:
             "rows": [asdict(row) for row in rows],
         }
         file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def line(row: Row) -> str:
+    """Return a row of the table."""
+    cells = f"{row.ours:8.0f} {_cell(row.peer):>8} {_cell(row.ratio, 3):>7}"
+    return f"{row.name:44} {cells} {_cell(row.ours_cpu):>9} {_cell(row.peer_cpu):>9}"
 
 
 def _cell(value: float | None, digits: int = 0) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.graphs import flat, from_checkpoint
-from benchmarks.report import Row, make_parser, report, row_of
+from benchmarks.report import Row, line, make_parser, report, row_of
 from benchmarks.sides import OURS, Side, both_sides, model_folder
 
 __all__ = ["Scenario", "run"]
@@ -48,7 +48,11 @@ async def _measure(scenarios: list[Scenario], options: Any) -> list[Row]:
     async with both_sides(models, options.peer) as sides:
         for side in sides.values():  # the boot, and the model's first loading
             await side.api.run([flat(), from_checkpoint(64)], at_once=False)
-        return [await _row(scenario, sides, options) for scenario in scenarios]
+        rows = []
+        for scenario in scenarios:
+            rows.append(await _row(scenario, sides, options))
+            print(line(rows[-1]), flush=True)
+        return rows
 
 
 async def _row(scenario: Scenario, sides: dict[str, Side], options: Any) -> Row:

@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -128,6 +129,9 @@ async def started(name: str, models: Path, peer: Path | None) -> AsyncIterator[S
 
 def _start_peer(side: Side, models: Path, peer: Path, environ: dict[str, str], log: BinaryIO) -> None:
     """Take the steps of the peer's ``start.sh``: look for a GPU with torch, start ComfyUI, start the handler."""
+    with socket.socket() as probe:  # the peer would use whatever answers there
+        if probe.connect_ex(("127.0.0.1", int(PEER_PORT))) == 0:
+            raise SystemExit(f"port {PEER_PORT} is in use, and the peer needs it for its ComfyUI")
     comfyui_dir = paths.comfyui_dir(os.environ)
     environ["PYTHONPATH"] = os.pathsep.join([str(peer / "src"), str(peer)])
     looks_for_gpu = "import torch\ntry:\n    torch.cuda.init()\nexcept Exception:\n    pass"
@@ -156,10 +160,21 @@ def _ending(processes: list[subprocess.Popen[bytes]]) -> Iterator[None]:
     try:
         yield
     finally:
+        # The SDK's heartbeat is a process that outlives its worker.
+        heartbeats = [child for process in processes for child in _children(process)]
         for process in reversed(processes):
             process.terminate()
         for process in processes:
             _end(process)
+        for child in heartbeats:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
+def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).children(recursive=True)
+    return []
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -7,6 +7,7 @@ imported it runs that script once, because ComfyUI reads the command line and ho
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import subprocess
 import sys
@@ -202,8 +203,14 @@ def _print_shapes(comfyui_dir: str) -> None:
 def _model(unet_config: dict[str, Any]) -> Any:
     import comfy.model_detection
     import torch
+    from comfy.ldm.flux.model import FluxParams
 
-    config = comfy.model_detection.model_config_from_unet_config(dict(unet_config))
+    unet_config = dict(unet_config)
+    if unet_config.get("image_model") == "flux":
+        # Versions from 0.33 on require it, and 0.3.75 refuses it.
+        required = {"txt_ids_dims": []} if "txt_ids_dims" in FluxParams.__annotations__ else {}
+        unet_config |= required
+    config = comfy.model_detection.model_config_from_unet_config(unet_config)
     config.set_inference_dtype(torch.float16, None)
     return config.get_model({}, device=torch.device("meta"))
 
@@ -228,7 +235,10 @@ def _checkpoint_shapes(unet_config: dict[str, Any]) -> Shapes:
         vae_weights = AutoencoderKL(ddconfig=vae, embed_dim=channels).state_dict()
         clip = sd3_clip(dtype_t5=torch.float16) if channels == 16 else model.model_config.clip_target().clip
         clip_weights = clip(device="meta", dtype=torch.float16).state_dict()
-    weights = model.state_dict_for_saving(clip_weights, vae_weights)
+    save = model.state_dict_for_saving
+    if "unet_state_dict" in inspect.signature(save).parameters:  # from 0.33 on
+        save = functools.partial(save, model.diffusion_model.state_dict())
+    weights = save(clip_state_dict=clip_weights, vae_state_dict=vae_weights)
     # The VAEs with 16 channels have no quantising convolutions.
     return {name: shape for name, shape in _shapes(weights).items() if channels == 4 or "quant_conv" not in name}
 

@@ -51,7 +51,9 @@ def write_all(models_root: Path) -> None:
         models_root: the folder that holds ``checkpoints``, ``loras`` and so on; it is made. All is made anew
             when the code that makes it has changed.
     """
-    sources = (placeholder.__file__, comfyui_shapes.__file__, __file__)
+    # Versions of ComfyUI name some tensors differently.
+    version = paths.comfyui_dir(os.environ) / "comfyui_version.py"
+    sources = (placeholder.__file__, comfyui_shapes.__file__, __file__, version)
     recipe = hashlib.sha256(b"".join(Path(source).read_bytes() for source in sources)).hexdigest()
     stamp = models_root / "recipe"
     stale = not stamp.is_file() or stamp.read_text() != recipe

@@ -164,10 +164,13 @@ BASE_MODELS: tuple[tuple[set[str], BaseModelRule], ...] = (
     ({"double_layers.0.attn.w1q.weight"}, AURAFLOW),
     ({"mlp_t5.0.weight"}, HUNYUAN_DIT),
     ({"txt_in.individual_token_refiner.blocks.0.norm1.weight"}, ("img_in.proj.weight", HUNYUAN_WIDTH)),
+    # ComfyUI names the norms of Flux and Chroma ".weight" from 0.33 on; older files have ".scale".
     ({"distilled_guidance_layer.norms.0.scale"}, CHROMA),
+    ({"distilled_guidance_layer.norms.0.weight"}, CHROMA),
     ({"distilled_guidance_layer.0.norms.0.scale"}, CHROMA),
     ({"double_stream_modulation_img.lin.weight"}, ("img_in.weight", {6144: FLUX2})),
     ({"double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight"}, ("img_in.weight", {3072: FLUX})),
+    ({"double_blocks.0.img_attn.norm.key_norm.weight", "img_in.weight"}, ("img_in.weight", {3072: FLUX})),
     ({"single_transformer_blocks.0.attn.to_q.weight", "x_embedder.weight"}, ("x_embedder.weight", {3072: FLUX})),
     ({"t5_yproj.weight"}, MOCHI),
     ({"adaln_single.emb.timestep_embedder.linear_1.bias", "pos_embed.proj.bias"}, PIXART),

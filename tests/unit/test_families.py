@@ -64,6 +64,10 @@ BASE_MODELS: list[tuple[str | None, dict[str, list[int]]]] = [
         "flux",
         {"double_blocks.0.img_attn.norm.key_norm.scale": [128], "img_in.weight": [3072, 64]},
     ),
+    (  # as ComfyUI 0.33 saves it
+        "flux",
+        {"double_blocks.0.img_attn.norm.key_norm.weight": [128], "img_in.weight": [3072, 64]},
+    ),
     (
         "flux",
         {
