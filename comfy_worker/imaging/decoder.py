@@ -109,7 +109,7 @@ class _ProbedFile:
 
 
 class Decoder:
-    """The steps of a task that reads the files of one job."""
+    """Reads the files of one job."""
 
     def __init__(self) -> None:
         self._files: list[_ProbedFile] = []

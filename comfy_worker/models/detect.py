@@ -208,7 +208,7 @@ def _base_model(shapes: Shapes) -> ModelInfo | None:
 
 
 def _model_prefix(shapes: Shapes) -> str:
-    """What the names of a diffusion model's tensors begin with in this file."""
+    """Return the prefix of the diffusion model's tensor names in this file."""
     for prefix in MODEL_PREFIXES:
         if any(name.startswith(prefix) for name in shapes):
             return prefix
@@ -347,7 +347,7 @@ def _lora(shapes: Shapes) -> ModelInfo | None:
 
 
 def _lora_input_widths(shapes: Shapes) -> dict[str, int]:
-    """For each module that a LoRA changes, the width of the module's input; 0 if it is not known."""
+    """Return the input width of each module that a LoRA changes; 0 if it is not known."""
     widths: dict[str, int] = {}
     for name, shape in shapes.items():
         found = LORA_NAME.fullmatch(name)
@@ -385,7 +385,7 @@ def _text_encoder_or_vae(shapes: Shapes) -> ModelInfo | None:
 
 
 def _dim(shapes: Shapes, axis: int, *names: str) -> int:
-    """The size along an axis of the first of these tensors that is present and has this axis; else 0."""
+    """Return the size of an axis: of the first of these tensors that exists and has the axis; else 0."""
     for name in names:
         shape = shapes.get(name, ())
         if len(shape) > axis:

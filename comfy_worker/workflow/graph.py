@@ -332,7 +332,7 @@ class Editor:
         return node_id
 
     def set(self, place: Input, value: Any) -> None:
-        """Set one input; a :class:`Link` becomes a link."""
+        """Set one input to a value, or link it if the value is a :class:`Link`."""
         inputs = self.workflow[place.node_id]["inputs"]
         inputs[place.name] = list(value) if isinstance(value, Link) else value
 
