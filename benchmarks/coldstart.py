@@ -35,7 +35,9 @@ def main() -> int:
     return 0
 
 
-async def _measure(peer: Path | None, rounds: int, jobs: dict[str, Callable[[], dict[str, Any]]]) -> list[Row]:
+async def _measure(
+    peer: Path | None, rounds: int, jobs: dict[str, Callable[[], dict[str, Any]]]
+) -> list[Row]:
     models = await asyncio.to_thread(model_folder)
     names = [OURS] if peer is None else [OURS, PEER]
     rows = []
@@ -53,7 +55,9 @@ async def _measure(peer: Path | None, rounds: int, jobs: dict[str, Callable[[], 
     return rows
 
 
-async def _start(name: str, models: Path, peer: Path | None, job: dict[str, Any]) -> tuple[float, float]:
+async def _start(
+    name: str, models: Path, peer: Path | None, job: dict[str, Any]
+) -> tuple[float, float]:
     """Start one side with a job that waits; returns wall and processor time in milliseconds."""
     began = time.perf_counter()
     async with started(name, models, peer) as side:

@@ -27,8 +27,19 @@ def flat(size: int = 64) -> Job:
 
 def from_checkpoint(size: int = 1024, checkpoint: str = CHECKPOINT) -> Job:
     """One step of a tiny checkpoint, scaled up; its noise is as large a PNG as a photo's."""
-    sampler = {"steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
-    latent = {"model": ["1", 0], "positive": ["3", 0], "negative": ["3", 0], "latent_image": ["2", 0]}
+    sampler = {
+        "steps": 1,
+        "cfg": 1.0,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "denoise": 1.0,
+    }
+    latent = {
+        "model": ["1", 0],
+        "positive": ["3", 0],
+        "negative": ["3", 0],
+        "latent_image": ["2", 0],
+    }
     scale = {"upscale_method": "bicubic", "width": size, "height": size, "crop": "disabled"}
     return {
         "workflow": {

@@ -38,7 +38,10 @@ GRAPH: dict[str, Any] = {
         "class_type": "TestPhoto",
         "inputs": {"width": 1024, "height": 1024, "batch": 1, "channels": 3, "grain": 1},
     },
-    "save": {"class_type": "SaveImage", "inputs": {"images": ["source", 0], "filename_prefix": "ComfyUI"}},
+    "save": {
+        "class_type": "SaveImage",
+        "inputs": {"images": ["source", 0], "filename_prefix": "ComfyUI"},
+    },
 }
 LIMITS = {"png": 0.2, "jpeg": 0.15}
 
@@ -50,12 +53,16 @@ class CommonWorker:
         self._url = process.base_url
         self._session = requests.Session()
         self._client_id = uuid.uuid4().hex
-        self._socket = websocket.create_connection(f"ws{self._url[4:]}/ws?clientId={self._client_id}", timeout=60)
+        self._socket = websocket.create_connection(
+            f"ws{self._url[4:]}/ws?clientId={self._client_id}", timeout=60
+        )
 
     def run(self) -> str:
         """One picture as base64."""
         graph = copy.deepcopy(GRAPH)
-        graph["save"]["inputs"]["filename_prefix"] = f"{uuid.uuid4().hex}/ComfyUI"  # else it would be cached
+        graph["save"]["inputs"]["filename_prefix"] = (
+            f"{uuid.uuid4().hex}/ComfyUI"  # else it would be cached
+        )
         body = {"prompt": graph, "client_id": self._client_id}
         prompt_id = self._session.post(f"{self._url}/prompt", json=body).json()["prompt_id"]
         while True:
@@ -66,7 +73,9 @@ class CommonWorker:
                     break
         history = self._session.get(f"{self._url}/history/{prompt_id}").json()
         item = history[prompt_id]["outputs"]["save"]["images"][0]
-        return base64.b64encode(self._session.get(f"{self._url}/view", params=item).content).decode()
+        return base64.b64encode(
+            self._session.get(f"{self._url}/view", params=item).content
+        ).decode()
 
     def close(self) -> None:
         """Close the connections."""

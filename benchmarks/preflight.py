@@ -17,7 +17,11 @@ ROUNDS = 200
 
 
 def main() -> None:
-    defs = NodeDefs(json.loads((REPO / "tests" / "unit" / "editor_files.json").read_text("utf-8"))["object_info"])
+    defs = NodeDefs(
+        json.loads((REPO / "tests" / "unit" / "editor_files.json").read_text("utf-8"))[
+            "object_info"
+        ]
+    )
     workflow = {"0": {"class_type": "LoadImage", "inputs": {"image": "example.png"}}}
     for number in range(1, NODES - 1):
         inputs = {"image": [str(number - 1), 0], "blur_radius": 3, "sigma": 1.0}
@@ -30,7 +34,9 @@ def main() -> None:
         began = time.perf_counter()
         assert check(workflow, defs, sources).findings == ()
         times.append((time.perf_counter() - began) * 1000)
-    print(f"{NODES} nodes: first {times[0]:.2f} ms, median after {statistics.median(times[1:]):.2f} ms")
+    print(
+        f"{NODES} nodes: first {times[0]:.2f} ms, median after {statistics.median(times[1:]):.2f} ms"
+    )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,9 @@ class Row:
     peer_cpu: float | None = None
 
 
-def row_of(name: str, times: dict[str, list[float]], cpu: dict[str, list[float]] | None = None) -> Row:
+def row_of(
+    name: str, times: dict[str, list[float]], cpu: dict[str, list[float]] | None = None
+) -> Row:
     """Make a row of the times of each side.
 
     Args:
@@ -60,9 +62,14 @@ def make_parser(description: str | None, *, rounds: int = 3) -> argparse.Argumen
     """Make a command line with the options that all comparisons share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
-        "--peer", type=Path, metavar="PATH", help="a checkout of worker-comfyui to run in turns with this worker"
+        "--peer",
+        type=Path,
+        metavar="PATH",
+        help="a checkout of worker-comfyui to run in turns with this worker",
     )
-    parser.add_argument("--rounds", type=int, default=rounds, help="how often each side takes its turn")
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help="how often each side takes its turn"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     return parser
 

@@ -36,7 +36,9 @@ class Scenario:
 def run(title: str, scenarios: list[Scenario], description: str | None) -> int:
     """Read the command line, measure, and report; returns the exit status."""
     parser = make_parser(description)
-    parser.add_argument("--jobs", type=int, default=16, help="how many jobs are at once in the queue")
+    parser.add_argument(
+        "--jobs", type=int, default=16, help="how many jobs are at once in the queue"
+    )
     options = parser.parse_args()
     rows = asyncio.run(_measure(scenarios, options))
     report(title, rows, options.json)

@@ -127,7 +127,9 @@ async def started(name: str, models: Path, peer: Path | None) -> AsyncIterator[S
     await api.close()
 
 
-def _start_peer(side: Side, models: Path, peer: Path, environ: dict[str, str], log: BinaryIO) -> None:
+def _start_peer(
+    side: Side, models: Path, peer: Path, environ: dict[str, str], log: BinaryIO
+) -> None:
     """Take the steps of the peer's ``start.sh``: look for a GPU with torch, start ComfyUI, start the handler."""
     with socket.socket() as probe:  # the peer would use whatever answers there
         if probe.connect_ex(("127.0.0.1", int(PEER_PORT))) == 0:
@@ -151,7 +153,9 @@ def _start_peer(side: Side, models: Path, peer: Path, environ: dict[str, str], l
     side.processes.append(_popen(handler, peer, environ, log))
 
 
-def _popen(command: list[str], folder: Path, environ: dict[str, str], log: BinaryIO) -> subprocess.Popen[bytes]:
+def _popen(
+    command: list[str], folder: Path, environ: dict[str, str], log: BinaryIO
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log)
 
 

@@ -20,10 +20,14 @@ from tests.e2e.faults.soak import Soak
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--every", type=int, default=20, help="a fault after every so many jobs")
-    parser.add_argument("--inputs", type=Path, help="a folder of further hostile inputs, as JSON files")
+    parser.add_argument(
+        "--inputs", type=Path, help="a folder of further hostile inputs, as JSON files"
+    )
     args = parser.parse_args()
     hostile = hostile_inputs.built_in()
     if args.inputs:
@@ -31,7 +35,10 @@ def main() -> int:
     models = paths.CACHE / "test-models"
     placeholders.write_all(models)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, faulty_worker(models, Path(folder), **LIMITS) as worker:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        faulty_worker(models, Path(folder), **LIMITS) as worker,
+    ):
         soak = Soak(worker, hostile)
         soak.run(args.jobs, args.every)
     print(soak.report())

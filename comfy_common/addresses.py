@@ -13,7 +13,9 @@ GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")
 IPV4_IN_IPV6 = ipaddress.IPv6Network("2002::/16")  # 6to4: the IPv4 address in it may be private
 
 
-def resolved(host: str, port: int, resolve: Callable[..., list[Any]] = socket.getaddrinfo) -> list[str]:
+def resolved(
+    host: str, port: int, resolve: Callable[..., list[Any]] = socket.getaddrinfo
+) -> list[str]:
     """Look up the addresses of a host.
 
     Raises:

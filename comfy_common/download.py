@@ -143,7 +143,13 @@ class Watch:
 
 
 def download(
-    source: Source, target: Path, access: Access, parts: Path, *, sha256: str = "", watch: Watch | None = None
+    source: Source,
+    target: Path,
+    access: Access,
+    parts: Path,
+    *,
+    sha256: str = "",
+    watch: Watch | None = None,
 ) -> None:
     """Download a model file.
 
@@ -213,7 +219,9 @@ def _pause_s(source: Source, interrupted: _Interrupted, failures: int) -> float:
     if after_s is None:
         return PAUSE_S * float(2 ** (failures - 1))
     if after_s > LONGEST_STATED_WAIT_S:
-        raise DownloadError(f"{source.shown}: {interrupted}; its host asks to wait for more than a week")
+        raise DownloadError(
+            f"{source.shown}: {interrupted}; its host asks to wait for more than a week"
+        )
     if after_s > LONGEST_PAUSE_S:
         raise DownloadError(f"{source.shown}: {interrupted}; try again in {duration(after_s)}")
     return after_s
@@ -349,7 +357,9 @@ class _Transfer:
                 raise _Interrupted("stands still") from None
             if reached or self._have or isinstance(error, http.client.HTTPException):
                 raise _Interrupted(f"broke off ({type(error).__name__})") from None
-            raise _Interrupted(f"could not be reached ({type(error).__name__})", unreached=host) from None
+            raise _Interrupted(
+                f"could not be reached ({type(error).__name__})", unreached=host
+            ) from None
 
     def _is_stalled(self) -> bool:
         return time.monotonic() - self._moved_at > STALLED_S
@@ -445,7 +455,9 @@ class _Transfer:
                 self._receive(response, begin)
         if blocks:
             condition = {} if identity else {"If-Range": tag}
-            self._receive_blocks(answer.target.url, blocks, lambda target: {**own_headers(target), **condition})
+            self._receive_blocks(
+                answer.target.url, blocks, lambda target: {**own_headers(target), **condition}
+            )
         self._watch.tell(self._have, self._total)
 
     def _kept(self, identity: str) -> int:
@@ -518,7 +530,10 @@ class _Transfer:
         return [(start, min(start + BLOCK_BYTES, self._total)) for start in starts]
 
     def _receive_blocks(
-        self, url: str, blocks: list[tuple[int, int]], headers: Callable[[Target], Mapping[str, str]]
+        self,
+        url: str,
+        blocks: list[tuple[int, int]],
+        headers: Callable[[Target], Mapping[str, str]],
     ) -> None:
         """Download several blocks at once and write them in order, so that the file has no hole.
 
@@ -538,11 +553,14 @@ class _Transfer:
                     file.truncate()
                 left = iter(blocks)
                 coming = deque(
-                    pool.submit(self._block, url, *block, headers) for block in islice(left, CONNECTIONS)
+                    pool.submit(self._block, url, *block, headers)
+                    for block in islice(left, CONNECTIONS)
                 )
                 while coming:
                     data = coming.popleft().result()
-                    coming.extend(pool.submit(self._block, url, *block, headers) for block in islice(left, 1))
+                    coming.extend(
+                        pool.submit(self._block, url, *block, headers) for block in islice(left, 1)
+                    )
                     self._watch.check()
                     with _disk():
                         file.write(data)
@@ -551,13 +569,17 @@ class _Transfer:
             self._abandoned = True
             pool.shutdown(cancel_futures=True)
 
-    def _block(self, url: str, begin: int, end: int, headers: Callable[[Target], Mapping[str, str]]) -> bytearray:
+    def _block(
+        self, url: str, begin: int, end: int, headers: Callable[[Target], Mapping[str, str]]
+    ) -> bytearray:
         """Download the bytes of a file from one position up to another."""
         wanted = f"bytes={begin}-{end - 1}"
         data = bytearray()
         with self._client.open(url, lambda target: {**headers(target), "Range": wanted}) as answer:
             response = answer.response
-            is_part = response.headers.get("Content-Range", "").startswith(f"bytes {begin}-{end - 1}/")
+            is_part = response.headers.get("Content-Range", "").startswith(
+                f"bytes {begin}-{end - 1}/"
+            )
             if response.status != 206 or not is_part:
                 # The URL has expired or the file has changed: the next attempt begins at the source.
                 raise _Interrupted(f"answered HTTP {response.status} to a request for a part")

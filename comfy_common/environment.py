@@ -16,8 +16,20 @@ __all__ = ["hide_own_secrets", "is_secret", "loopback_variables", "public_variab
 # Secrets of the worker, and of RunPod's and AWS's libraries in it. No node needs them.
 SECRET_PREFIXES = ("RUNPOD_", "BUCKET_", "AWS_", "S3_")
 SECRET_NAMES = {
-    *("HF_TOKEN", "HF_API_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "HUGGINGFACEHUB_API_TOKEN"),
-    *("CIVITAI_TOKEN", "CIVITAI_API_KEY", "CIVITAI_API_TOKEN", "COMFY_ORG_API_KEY", "JUPYTER_PASSWORD"),
+    *(
+        "HF_TOKEN",
+        "HF_API_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "HUGGINGFACE_TOKEN",
+        "HUGGINGFACEHUB_API_TOKEN",
+    ),
+    *(
+        "CIVITAI_TOKEN",
+        "CIVITAI_API_KEY",
+        "CIVITAI_API_TOKEN",
+        "COMFY_ORG_API_KEY",
+        "JUPYTER_PASSWORD",
+    ),
 }
 LOOPBACK = "127.0.0.1,localhost,::1"
 # The fields of /proc/self/stat, after the name in brackets, with the addresses of the environment.

@@ -36,7 +36,9 @@ def model_folders(comfyui: Path, roots: Sequence[Path]) -> dict[str, list[Path]]
     environ = {**public_variables(os.environ), "COMFY_WORKER_MODEL_ROOTS": listed}
     command: list[str | Path] = [sys.executable, "-B", ASK]
     try:
-        finished = subprocess.run(command, cwd=comfyui, env=environ, capture_output=True, timeout=ASK_TIMEOUT_S)
+        finished = subprocess.run(
+            command, cwd=comfyui, env=environ, capture_output=True, timeout=ASK_TIMEOUT_S
+        )
         answer = json.loads(finished.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return _existing_folders([comfyui / "models", *roots[:1]])

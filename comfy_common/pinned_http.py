@@ -47,7 +47,12 @@ MAX_ADDRESSES = 4
 LONGEST_HOST = 253
 CONNECT_TIMEOUT_S = 10.0
 TICK_S = 0.1
-HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "comfy-worker", "Connection": "close"}
+HEADERS = {
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "User-Agent": "comfy-worker",
+    "Connection": "close",
+}
 # Characters that are not quoted in a path or query. "%" is one of them, since a URL may be quoted
 # already.
 UNQUOTED = "!#$%&'()*+,/:;=?@[]~"
@@ -130,7 +135,9 @@ class Answer:
         if location is None:
             return None
         try:
-            return location.encode("latin-1").decode("utf-8")  # http.client reads headers as Latin-1
+            return location.encode("latin-1").decode(
+                "utf-8"
+            )  # http.client reads headers as Latin-1
         except UnicodeError:
             return location
 
@@ -245,11 +252,17 @@ class PinnedClient:
         raise TooManyRedirects(target.host)
 
     @contextlib.contextmanager
-    def _answered(self, target: Target, method: str, headers: Mapping[str, str]) -> Iterator[Answer]:
+    def _answered(
+        self, target: Target, method: str, headers: Mapping[str, str]
+    ) -> Iterator[Answer]:
         proxy = self._proxy(target)
         with contextlib.ExitStack() as stack:
             cutter = stack.enter_context(_Cutter(self.is_over))
-            connection = self._through_proxy(proxy, target, cutter) if proxy else self._direct(target, cutter)
+            connection = (
+                self._through_proxy(proxy, target, cutter)
+                if proxy
+                else self._direct(target, cutter)
+            )
             stack.callback(connection.close)
             path = target.path
             if proxy and target.scheme == "http":
@@ -270,7 +283,9 @@ class PinnedClient:
             context = tls_context()
             connection = http.client.HTTPSConnection(target.host, target.port, context=context)
             try:
-                sock = context.wrap_socket(sock, server_hostname=target.host, do_handshake_on_connect=False)
+                sock = context.wrap_socket(
+                    sock, server_hostname=target.host, do_handshake_on_connect=False
+                )
             except BaseException:
                 sock.close()
                 raise
@@ -354,7 +369,9 @@ class PinnedClient:
         proxies = getproxies()
         return proxies.get(target.scheme) or proxies.get("all") or ""
 
-    def _through_proxy(self, proxy: str, target: Target, cutter: _Cutter) -> http.client.HTTPConnection:
+    def _through_proxy(
+        self, proxy: str, target: Target, cutter: _Cutter
+    ) -> http.client.HTTPConnection:
         """Connect through a proxy. The proxy resolves the host by itself."""
         via = parse_target(proxy)
         timeout = min(self.silence_s(), CONNECT_TIMEOUT_S)
@@ -362,7 +379,9 @@ class PinnedClient:
         if target.scheme == "http":
             connection = http.client.HTTPConnection(via.host, via.port, timeout=timeout)
         else:
-            connection = http.client.HTTPSConnection(via.host, via.port, timeout=timeout, context=tls_context())
+            connection = http.client.HTTPSConnection(
+                via.host, via.port, timeout=timeout, context=tls_context()
+            )
             connection.set_tunnel(target.host, target.port, headers=_proxy_headers(proxy))
         try:
             connection.connect()

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 # ComfyUI's editor. A headless ComfyUI never opens it, so a newer release than required will do.
-EDITOR_PACKAGES = {"comfyui-frontend-package", "comfyui-workflow-templates", "comfyui-embedded-docs"}
+EDITOR_PACKAGES = {
+    "comfyui-frontend-package",
+    "comfyui-workflow-templates",
+    "comfyui-embedded-docs",
+}
 
 
 @dataclass(frozen=True)

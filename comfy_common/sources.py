@@ -19,7 +19,9 @@ HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
 CIVITAI = "civitai.com"
 LONGEST_SHOWN = 200
 SHORT = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?/(?P<file>.+)")
-FILE_PAGE = re.compile(r"/(?P<repo>[\w.-]+/[\w.-]+)/(?:resolve|blob)/(?P<revision>[^/]+)/(?P<file>.+)")
+FILE_PAGE = re.compile(
+    r"/(?P<repo>[\w.-]+/[\w.-]+)/(?:resolve|blob)/(?P<revision>[^/]+)/(?P<file>.+)"
+)
 HUB_FORM = "a file of the hub is written hf:owner/repo/file"
 URL_FORM = "a model is given by a URL that begins with https://, or as hf:owner/repo/file"
 

@@ -81,7 +81,9 @@ def make_picture(
     for path in written:
         print(path, flush=True)
     if output is not None and written[0].suffix != output.suffix:
-        console.say(f"The job made another format than {output.name} says: the file is named {written[0].name}.")
+        console.say(
+            f"The job made another format than {output.name} says: the file is named {written[0].name}."
+        )
     tell_result(console, answer["output"], placeholder_only=placeholder_only)
     return 0
 
@@ -107,7 +109,9 @@ def with_format(job_input: Mapping[str, Any], output: Path | None) -> dict[str, 
         return dict(job_input)
     chosen = options.get("format") or wanted
     if chosen != wanted:
-        raise SetupError(f"--output {output.name} and the input's output.format {chosen} differ: leave one out")
+        raise SetupError(
+            f"--output {output.name} and the input's output.format {chosen} differ: leave one out"
+        )
     return {**job_input, "output": {**options, "format": wanted}}
 
 
@@ -127,7 +131,9 @@ def tell_failure(console: Console, answer: Mapping[str, Any]) -> None:
                 console.say(f"  {key}: {line}")
 
 
-def tell_result(console: Console, result: Mapping[str, Any], *, placeholder_only: bool = False) -> None:
+def tell_result(
+    console: Console, result: Mapping[str, Any], *, placeholder_only: bool = False
+) -> None:
     """Say what a job made, with which seed, and how long its stages took.
 
     Args:
@@ -167,7 +173,9 @@ def write_files(result: Mapping[str, Any], output: Path | None, name: str) -> li
     for media_list in MEDIA_LISTS:
         made += result.get(media_list) or []
     if not made:
-        raise SetupError("the job made no file: its workflow needs a node that saves something, such as SaveImage")
+        raise SetupError(
+            "the job made no file: its workflow needs a node that saves something, such as SaveImage"
+        )
     written = []
     for number, media in enumerate(made, 1):
         ending = PurePath(media["filename"]).suffix
@@ -202,7 +210,9 @@ def _content(media: Mapping[str, Any]) -> bytes:
     return answer.content
 
 
-def _finished(endpoint: LocalEndpoint, job_input: Mapping[str, Any], step: Step, log: Path) -> dict[str, Any]:
+def _finished(
+    endpoint: LocalEndpoint, job_input: Mapping[str, Any], step: Step, log: Path
+) -> dict[str, Any]:
     """Run a job to its end and return its status."""
     workers = endpoint.workers
     with requests.Session() as session:
@@ -214,7 +224,9 @@ def _finished(endpoint: LocalEndpoint, job_input: Mapping[str, Any], step: Step,
             if any(worker.process.poll() is not None for worker in workers):
                 lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
                 last_lines = "\n".join(lines[-LOG_LINES:])
-                raise SetupError(f"the worker ended before the job did. Its last lines ({log}):\n{last_lines}")
+                raise SetupError(
+                    f"the worker ended before the job did. Its last lines ({log}):\n{last_lines}"
+                )
             time.sleep(POLL_S)
             step.progress(answer["status"])
             answer = _json(session.get(status_url, timeout=TIMEOUT_S))

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["checkpoint_shapes", "clip_l_shapes", "random_weights", "taesd_shapes", "write_checkpoint"]
+__all__ = [
+    "checkpoint_shapes",
+    "clip_l_shapes",
+    "random_weights",
+    "taesd_shapes",
+    "write_checkpoint",
+]
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -100,7 +106,9 @@ def clip_l_shapes() -> Shapes:
         prefix = f"text_model.encoder.layers.{layer}."
         for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
             shapes |= _layer(f"{prefix}self_attn.{part}", dim, dim)
-        shapes |= _layer(f"{prefix}mlp.fc1", 4 * dim, dim) | _layer(f"{prefix}mlp.fc2", dim, 4 * dim)
+        shapes |= _layer(f"{prefix}mlp.fc1", 4 * dim, dim) | _layer(
+            f"{prefix}mlp.fc2", dim, 4 * dim
+        )
         shapes |= _layer(f"{prefix}layer_norm1", dim) | _layer(f"{prefix}layer_norm2", dim)
     return shapes | _layer("text_model.final_layer_norm", dim)
 
@@ -133,7 +141,9 @@ def _unet_shapes(in_channels: int) -> Shapes:
     ComfyUI detects the family by the widths 320 and 768.
     """
     embedding = 4 * CHANNELS
-    shapes = _layer("time_embed.0", embedding, CHANNELS) | _layer("time_embed.2", embedding, embedding)
+    shapes = _layer("time_embed.0", embedding, CHANNELS) | _layer(
+        "time_embed.2", embedding, embedding
+    )
     shapes |= _layer("input_blocks.0.0", CHANNELS, in_channels, 3, 3)
     shapes |= _layer("input_blocks.2.0.op", CHANNELS, CHANNELS, 3, 3)
     shapes |= _layer("output_blocks.1.1.conv", CHANNELS, CHANNELS, 3, 3)
@@ -157,7 +167,9 @@ def _resnet_shapes(channels_in: int, embedding: int) -> Shapes:
 
 def _transformer_shapes() -> Shapes:
     shapes = _layer("norm", CHANNELS)
-    shapes |= _layer("proj_in", CHANNELS, CHANNELS, 1, 1) | _layer("proj_out", CHANNELS, CHANNELS, 1, 1)
+    shapes |= _layer("proj_in", CHANNELS, CHANNELS, 1, 1) | _layer(
+        "proj_out", CHANNELS, CHANNELS, 1, 1
+    )
     block = "transformer_blocks.0."
     for attention, context in (("attn1", CHANNELS), ("attn2", CONTEXT_DIM)):
         shapes[f"{block}{attention}.to_q.weight"] = (CHANNELS, CHANNELS)

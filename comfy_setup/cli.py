@@ -95,7 +95,9 @@ def job_input(text: str) -> dict[str, Any]:
     except RecursionError as error:
         raise SetupError("--input is nested too deeply") from error
     if not isinstance(value, dict):
-        raise SetupError('--input must be a JSON object, such as {"prompt": "a lighthouse", "steps": 20}')
+        raise SetupError(
+            '--input must be a JSON object, such as {"prompt": "a lighthouse", "steps": 20}'
+        )
     return value
 
 
@@ -151,8 +153,12 @@ def _parser() -> argparse.ArgumentParser:
         help="install everything and run the tests",
         epilog="Further arguments go to pytest.",
     )
-    test.add_argument("--all", action="store_true", help="also run the container build and the long soak test")
-    serve = commands.add_parser("serve", parents=[installing], help="run a local endpoint with RunPod's API")
+    test.add_argument(
+        "--all", action="store_true", help="also run the container build and the long soak test"
+    )
+    serve = commands.add_parser(
+        "serve", parents=[installing], help="run a local endpoint with RunPod's API"
+    )
     serve.add_argument(
         "--port",
         type=_number(1, 65535),
@@ -192,21 +198,28 @@ def _install_options() -> argparse.ArgumentParser:
         default="",
         help="the CUDA version that torch is built for (default: the installed one, else 13)",
     )
-    options.add_argument("--comfyui-dir", type=Path, metavar="PATH", help="use an existing ComfyUI unchanged")
+    options.add_argument(
+        "--comfyui-dir", type=Path, metavar="PATH", help="use an existing ComfyUI unchanged"
+    )
     return options
 
 
 def _add_run(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], installing: argparse.ArgumentParser
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    installing: argparse.ArgumentParser,
 ) -> None:
-    run = commands.add_parser("run", parents=[installing], help="install everything and make a picture")
+    run = commands.add_parser(
+        "run", parents=[installing], help="install everything and make a picture"
+    )
     run.add_argument(
         "--template",
         default="txt2img",
         metavar="NAME",
         help="the name of a file in workflows/, without .json (default: txt2img)",
     )
-    run.add_argument("--real", action="store_true", help="download and use a small real checkpoint (5 GB)")
+    run.add_argument(
+        "--real", action="store_true", help="download and use a small real checkpoint (5 GB)"
+    )
     run.add_argument("--input", default="", metavar="JSON", help="the job's input, or @FILE")
     run.add_argument(
         "--output",
@@ -218,7 +231,8 @@ def _add_run(
 
 
 def _add_models(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], installing: argparse.ArgumentParser
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    installing: argparse.ArgumentParser,
 ) -> None:
     command = commands.add_parser(
         "models",
@@ -237,7 +251,9 @@ def _add_models(
     alternatives.add_argument(
         "--list", action="store_true", help="list present and missing files; download nothing"
     )
-    alternatives.add_argument("--check", action="store_true", help="check all present files; download nothing")
+    alternatives.add_argument(
+        "--check", action="store_true", help="check all present files; download nothing"
+    )
 
 
 def _dispatch(
@@ -267,7 +283,9 @@ def _dispatch(
     return _inside(console, options, rest, environ)
 
 
-def _check_options(console: Console, options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+def _check_options(
+    console: Console, options: argparse.Namespace, environ: Mapping[str, str]
+) -> None:
     """Find mistakes in the options before the installation, which may take minutes."""
     if options.command == "models":
         models.listed(options.only, environ)
@@ -285,7 +303,9 @@ def _check_options(console: Console, options: argparse.Namespace, environ: Mappi
         )
 
 
-def _inside(console: Console, options: argparse.Namespace, rest: list[str], environ: Mapping[str, str]) -> int:
+def _inside(
+    console: Console, options: argparse.Namespace, rest: list[str], environ: Mapping[str, str]
+) -> int:
     """Run a command that needs the packages. Only the virtual environment's Python runs this."""
     if options.command == "models":
         from comfy_setup.fetch_models import fetch_models

@@ -15,7 +15,14 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from comfy_common import paths
-from comfy_common.comfyui_version import DEFAULT, DEFAULT_COMMIT, DEFAULT_TREE, WHEEL, missing_parts, version_in
+from comfy_common.comfyui_version import (
+    DEFAULT,
+    DEFAULT_COMMIT,
+    DEFAULT_TREE,
+    WHEEL,
+    missing_parts,
+    version_in,
+)
 from comfy_common.console import Console, Step
 from comfy_common.errors import SetupError
 from comfy_setup.child import Runner, Unreachable

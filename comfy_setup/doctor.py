@@ -25,7 +25,9 @@ from comfy_setup import comfyui, models, packages
 INSTALL = "run `python3 -m comfy_setup install`"
 PORT = 8000
 LOW_DISK_BYTES = 2e9
-READ_SETTINGS = "import os; from comfy_worker.settings import Settings; Settings.from_env(os.environ)"
+READ_SETTINGS = (
+    "import os; from comfy_worker.settings import Settings; Settings.from_env(os.environ)"
+)
 # In the list of a package's files, those that `import` opens first: NAME/__init__.py or NAME.py.
 IMPORTED_FILE = re.compile(r"^([^/,]+(?:/__init__)?\.py),", re.MULTILINE)
 
@@ -196,7 +198,9 @@ def settings_problem(environ: Mapping[str, str]) -> str | None:
     """
     command: list[str | Path] = [paths.VENV_PYTHON, "-B", "-c", READ_SETTINGS]
     try:
-        finished = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=paths.REPO)
+        finished = subprocess.run(
+            command, capture_output=True, text=True, env=environ, cwd=paths.REPO
+        )
     except FileNotFoundError:
         return None
     if not finished.returncode:

@@ -102,7 +102,9 @@ def _mirror(host: str) -> str:
 class _Fetching:
     """Downloads files in threads."""
 
-    def __init__(self, console: Console, environ: Mapping[str, str], wanted: Mapping[Path, Entry]) -> None:
+    def __init__(
+        self, console: Console, environ: Mapping[str, str], wanted: Mapping[Path, Entry]
+    ) -> None:
         self._console = console
         self._access = Access.from_env(environ)
         self._wanted = wanted
@@ -187,7 +189,9 @@ class _Fetching:
             file=self._console.stream, disable=not self._is_terminal,
         )  # fmt: skip
 
-    def _show_total(self, bar: tqdm[None], downloads: Sequence[Future[DownloadError | None]]) -> None:
+    def _show_total(
+        self, bar: tqdm[None], downloads: Sequence[Future[DownloadError | None]]
+    ) -> None:
         """Show the progress of all downloads together."""
         with self._lock:
             done, total = sum(self._done.values()), sum(self._sizes.values())
@@ -195,4 +199,6 @@ class _Fetching:
             bar.refresh()
         if not self._is_terminal:
             ended = sum(download.done() for download in downloads)
-            self._console.say(f"  {ended} of {len(downloads)} files, {size(done)} of {size(total)} downloaded")
+            self._console.say(
+                f"  {ended} of {len(downloads)} files, {size(done)} of {size(total)} downloaded"
+            )

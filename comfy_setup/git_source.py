@@ -28,8 +28,12 @@ SETTINGS = {
     "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
     "GIT_HTTP_LOW_SPEED_TIME": "30",
 }
-NO_SUCH_COMMIT = re.compile(r"not our ref|unadvertised object|[Cc]ouldn't find remote ref|unknown revision")
-GIT_IS_MISSING = "git is missing: install it (Debian and Ubuntu: `apt install git`) and run this again"
+NO_SUCH_COMMIT = re.compile(
+    r"not our ref|unadvertised object|[Cc]ouldn't find remote ref|unknown revision"
+)
+GIT_IS_MISSING = (
+    "git is missing: install it (Debian and Ubuntu: `apt install git`) and run this again"
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,9 @@ class Repository:
             if NO_SUCH_COMMIT.search(str(error)):
                 raise self._has_no(revision.ref, {}) from error
             raise
-        self._git(["-C", folder, "-c", "advice.detachedHead=false", "checkout", "--quiet", "FETCH_HEAD"])
+        self._git(
+            ["-C", folder, "-c", "advice.detachedHead=false", "checkout", "--quiet", "FETCH_HEAD"]
+        )
         return self._git(["-C", folder, "rev-parse", "HEAD"])[-1]
 
     def _refs(self) -> dict[str, str]:
@@ -133,7 +139,9 @@ class Repository:
         refs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
         self._git(["-C", scratch, "fetch", "--progress", "--filter=tree:0", "--", self.url, *refs])
         try:
-            return self._git(["-C", scratch, "rev-parse", "--verify", f"{abbreviated}^{{commit}}"])[-1]
+            return self._git(["-C", scratch, "rev-parse", "--verify", f"{abbreviated}^{{commit}}"])[
+                -1
+            ]
         except SetupError as error:
             raise self._has_no(abbreviated, {}) from error
 
@@ -141,7 +149,9 @@ class Repository:
         releases = [ref.removeprefix("refs/tags/") for ref in refs if RELEASE.fullmatch(ref)]
         newest = max(releases, key=parse_version, default="")
         hint = f"; its newest version is {newest}" if newest else ""
-        return SetupError(f"{self.url} has no tag, branch or commit {version}: name an existing one{hint}")
+        return SetupError(
+            f"{self.url} has no tag, branch or commit {version}: name an existing one{hint}"
+        )
 
     def _git(self, arguments: Sequence[str | Path]) -> list[str]:
         lines: list[str] = []

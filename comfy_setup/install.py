@@ -60,7 +60,9 @@ def install(
             packages.install_packages(console, runner, cuda, dev, comfyui.requirements(environ))
         comfyui.compile_bytecode(console, runner)
         node_packs.install_packs(console, runner)
-    console.say(f"Ready: Python environment {paths.VENV.name}, ComfyUI {comfyui.described(environ)}")
+    console.say(
+        f"Ready: Python environment {paths.VENV.name}, ComfyUI {comfyui.described(environ)}"
+    )
 
 
 def check_disk(free: float, environ: Mapping[str, str]) -> None:

@@ -126,7 +126,11 @@ def _needs_of_template(name: str, environ: Mapping[str, str]) -> list[Entry]:
             continue
         try:
             needs = json.loads(file.read_text(encoding="utf-8-sig")).get("needs", [])
-            lines = [f"{need['folder']}/{need['file']}  {need['url']}" for need in needs if need.get("url")]
+            lines = [
+                f"{need['folder']}/{need['file']}  {need['url']}"
+                for need in needs
+                if need.get("url")
+            ]
             return parse_models("\n".join(lines))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ModelsTxtError) as error:
             raise SetupError(f"the `needs` of {file} cannot be read: {error}") from None

@@ -90,7 +90,9 @@ def _ask(url: str, proxy: str, within_s: float) -> str:
     def is_over() -> bool:
         return time.monotonic() >= deadline
 
-    client = PinnedClient(allow_private=True, proxy=proxy, is_over=is_over, silence_s=lambda: within_s)
+    client = PinnedClient(
+        allow_private=True, proxy=proxy, is_over=is_over, silence_s=lambda: within_s
+    )
     try:
         with client.open(question, lambda _target: headers, follow=False):
             return ""

@@ -201,7 +201,9 @@ def _from_registry(pack: Pack, environ: Mapping[str, str], made: Path) -> None:
         why = explain(f"{type(error).__name__}: {error} ({url})", environ)
         raise SetupError(f"{pack.line} cannot be downloaded: {why}") from error
     except MALFORMED as error:
-        raise SetupError(f"{pack.line} cannot be downloaded: the answer of {url} is not a node pack") from error
+        raise SetupError(
+            f"{pack.line} cannot be downloaded: the answer of {url} is not a node pack"
+        ) from error
 
 
 class _HTTPError(Exception):
@@ -245,7 +247,9 @@ def _install_requirements(console: Console, runner: Runner, packs: list[Pack]) -
     for pack in packs:
         if (pack.folder / "install.py").is_file():
             with console.step(f"Running the installer of the custom nodes {pack.name}") as step:
-                runner.run(step, [paths.VENV_PYTHON, "install.py"], settings=settings, folder=pack.folder)
+                runner.run(
+                    step, [paths.VENV_PYTHON, "install.py"], settings=settings, folder=pack.folder
+                )
         _check_installed(pack)
 
 

@@ -98,7 +98,9 @@ def make_environment(console: Console, runner: Runner) -> None:
         runner.run(step, [*pip, "--require-hashes", "-r", LOCKS / "uv.lock"])
 
 
-def install_packages(console: Console, runner: Runner, cuda: str, dev: bool, requirements: Path | None) -> None:
+def install_packages(
+    console: Console, runner: Runner, cuda: str, dev: bool, requirements: Path | None
+) -> None:
     """Install the locked packages, and further requirements of the installed ComfyUI.
 
     Args:
@@ -142,7 +144,13 @@ def unmet_requirements(requirements: Path) -> list[Unmet]:
     Returns:
         An empty list if there is no environment, since then everything is missing.
     """
-    command: list[str | Path] = [paths.VENV_PYTHON, "-B", "-m", "comfy_common.requirements", requirements]
+    command: list[str | Path] = [
+        paths.VENV_PYTHON,
+        "-B",
+        "-m",
+        "comfy_common.requirements",
+        requirements,
+    ]
     try:
         found = subprocess.run(command, cwd=paths.REPO, capture_output=True, text=True)
     except OSError:

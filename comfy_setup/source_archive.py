@@ -29,7 +29,9 @@ TIMEOUT_S = 30.0
 CHUNK = 1 << 20
 
 
-def fetch_archive(step: Step, environ: Mapping[str, str], commit: str, tree: str, folder: Path) -> None:
+def fetch_archive(
+    step: Step, environ: Mapping[str, str], commit: str, tree: str, folder: Path
+) -> None:
     """Put the files of a commit into a folder.
 
     Args:

@@ -68,11 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_object_info(schema)
     for name, meaning in COMMANDS.items():
         command = commands.add_parser(name, help=meaning)
-        command.add_argument("file", metavar="FILE", help="a workflow in any format, a folder, or - for stdin")
+        command.add_argument(
+            "file", metavar="FILE", help="a workflow in any format, a folder, or - for stdin"
+        )
         _add_object_info(command)
         command.add_argument("--json", action="store_true", help="print JSON, by file")
         if name == "convert":
-            command.add_argument("--output", type=Path, metavar="FILE", help="where to write (default: stdout)")
+            command.add_argument(
+                "--output", type=Path, metavar="FILE", help="where to write (default: stdout)"
+            )
     return parser
 
 
@@ -98,7 +102,9 @@ def _run(options: argparse.Namespace) -> int:
         with _node_source(settings, options.object_info) as source:
             if options.command == "check" and source.validate is None:
                 print(ONLY_DEFINITIONS.format(options.object_info), file=sys.stderr)
-            return cli.run(options.command, options.file, source, output=output, as_json=options.json)
+            return cli.run(
+                options.command, options.file, source, output=output, as_json=options.json
+            )
     rows = [_row(settings, templates, name) for name in templates.names()]
     return _list(rows, as_json=options.json)
 
@@ -158,7 +164,9 @@ def _read_object_info(file: Path) -> NodeDefs:
     try:
         return NodeDefs(dict(json.loads(file.read_text(encoding="utf-8"))))
     except (OSError, ValueError, TypeError) as error:
-        raise InvalidInput(f"--object-info must be a file with a response of /object_info ({error})") from error
+        raise InvalidInput(
+            f"--object-info must be a file with a response of /object_info ({error})"
+        ) from error
 
 
 if __name__ == "__main__":

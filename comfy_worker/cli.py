@@ -47,7 +47,14 @@ class NodeSource:
     validate: Validate | None = None
 
 
-def run(command: str, file: str, source: NodeSource, *, output: Path | None = None, as_json: bool = False) -> int:
+def run(
+    command: str,
+    file: str,
+    source: NodeSource,
+    *,
+    output: Path | None = None,
+    as_json: bool = False,
+) -> int:
     """Run a command on a file, on every file of a folder, or on stdin.
 
     Args:
@@ -113,7 +120,9 @@ def _parsed(data: bytes) -> Any:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise InvalidWorkflow(f"it is neither JSON nor a picture that ComfyUI saved ({error})") from None
+        raise InvalidWorkflow(
+            f"it is neither JSON nor a picture that ComfyUI saved ({error})"
+        ) from None
     job_input = value.get("input") if isinstance(value, dict) else None
     if not isinstance(job_input, dict) or "workflow" not in job_input:
         return value
@@ -124,7 +133,9 @@ def _report(command: str, read: Callable[[], bytes], source: NodeSource) -> Repo
     """Run a command on one file; an error becomes a finding."""
     try:
         converted = read_workflow(_parsed(read()), source.defs)
-        converted = replace(converted, workflow=with_present_classes(converted.workflow, source.defs))
+        converted = replace(
+            converted, workflow=with_present_classes(converted.workflow, source.defs)
+        )
         resolve_variants(converted.workflow, converted.variants, seed=0)
         return COMMANDS[command](converted, source)
     except WorkerError as error:
@@ -169,7 +180,9 @@ def _inspect(converted: Converted, source: NodeSource) -> Report:
     return {
         "parameters": describe(converted.workflow, roles, defs),
         "roles": roles.outline(),
-        "needs": [asdict(need) for need in model_files(converted.workflow, defs, _sources(converted))],
+        "needs": [
+            asdict(need) for need in model_files(converted.workflow, defs, _sources(converted))
+        ],
         "findings": [],
     }
 

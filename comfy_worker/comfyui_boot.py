@@ -25,11 +25,15 @@ __all__ = ["started_comfyui"]
 @contextmanager
 def started_comfyui(settings: Settings) -> Iterator[ComfyUISupervisor]:
     """Start ComfyUI, which boots in the background, and end it with the block."""
-    limits = Timeouts(settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s)
+    limits = Timeouts(
+        settings.comfy_silence_limit_s, settings.comfy_stall_limit_s, settings.interrupt_limit_s
+    )
     comfyui = ComfyUISupervisor(lambda: _launch_options(settings), limits)
     comfyui.start()
     image_processes().start()
-    threading.Thread(target=_log_models, args=[settings], name="model-locations", daemon=True).start()
+    threading.Thread(
+        target=_log_models, args=[settings], name="model-locations", daemon=True
+    ).start()
     try:
         yield comfyui
     finally:

@@ -31,7 +31,9 @@ class Deadline:
         timeout_s: how long the work may take, from now on.
     """
 
-    def __init__(self, cancelled: threading.Event | None = None, timeout_s: float = math.inf) -> None:
+    def __init__(
+        self, cancelled: threading.Event | None = None, timeout_s: float = math.inf
+    ) -> None:
         self._cancelled = cancelled or threading.Event()
         self._timeout_s = timeout_s
         self._ends_at = time.monotonic() + timeout_s

@@ -65,7 +65,9 @@ class Job:
         self.timer = StageTimer(self.deadline)
 
     @classmethod
-    def parse(cls, envelope: Mapping[str, Any], settings: Settings, cancelled: threading.Event) -> Job:
+    def parse(
+        cls, envelope: Mapping[str, Any], settings: Settings, cancelled: threading.Event
+    ) -> Job:
         """Read a job.
 
         Args:
@@ -85,7 +87,9 @@ class Job:
                 deadline=deadline,
                 options_call=translated.api_name,
             )
-        request = JobInput.read(translated.input, translated.client_words, KNOWN_WORDS, deadline.check)
+        request = JobInput.read(
+            translated.input, translated.client_words, KNOWN_WORDS, deadline.check
+        )
         request = with_embedded_workflow(request)
         _check_batch_size(request, translated, settings.max_batch_size)
         s3_config = envelope.get("s3Config") or None

@@ -31,7 +31,9 @@ def parse_json(text: str) -> Any:
         raise ValueError("it is nested too deep") from None
 
 
-def find_problem(value: Any, *, finite: bool = True, check: Callable[[], None] | None = None) -> str | None:
+def find_problem(
+    value: Any, *, finite: bool = True, check: Callable[[], None] | None = None
+) -> str | None:
     """Find a value that later steps cannot handle.
 
     Args:

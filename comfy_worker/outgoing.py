@@ -86,7 +86,9 @@ def shortened(text: str, length: int = TEXT_LENGTH, redact: Redact = str) -> str
     return f"{kept[:length]}... ({len(text):,} characters)"
 
 
-def within(items: Sequence[Any], redact: Redact = str, limit_bytes: int = DETAILS_BYTES) -> list[Any]:
+def within(
+    items: Sequence[Any], redact: Redact = str, limit_bytes: int = DETAILS_BYTES
+) -> list[Any]:
     """The first of some findings, as many as fit; the last entry then counts those left out.
 
     Args:
@@ -104,7 +106,9 @@ def within(items: Sequence[Any], redact: Redact = str, limit_bytes: int = DETAIL
         kept.append(short)
     left_out = len(items) - len(kept)
     if left_out:
-        kept.append({"left_out": left_out, "problem": f"{left_out:,} more would make the answer too large"})
+        kept.append(
+            {"left_out": left_out, "problem": f"{left_out:,} more would make the answer too large"}
+        )
     return kept
 
 
@@ -114,7 +118,9 @@ def _shortened_json(value: Any, redact: Redact) -> Any:
         return shortened(value, redact=redact)
     if isinstance(value, dict):
         pairs = list(value.items())[:LIST_LENGTH]
-        return {shortened(key, KEY_LENGTH, redact): _shortened_json(item, redact) for key, item in pairs}
+        return {
+            shortened(key, KEY_LENGTH, redact): _shortened_json(item, redact) for key, item in pairs
+        }
     if isinstance(value, list):
         items = [_shortened_json(item, redact) for item in value[:LIST_LENGTH]]
         left_out = len(value) - len(items)

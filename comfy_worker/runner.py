@@ -42,7 +42,9 @@ Release = Callable[[], None]
 class JobRunner:
     """Runs jobs, each in the thread that calls; may be shared by threads."""
 
-    def __init__(self, settings: Settings, comfyui: ComfyUISupervisor, templates: Templates) -> None:
+    def __init__(
+        self, settings: Settings, comfyui: ComfyUISupervisor, templates: Templates
+    ) -> None:
         self._services = SharedServices(settings, comfyui, templates)
 
     def run(
@@ -94,7 +96,9 @@ class JobRunner:
         except ComfyUIUnavailable as error:
             if not error.try_again:
                 raise
-            log.warning("%s; the job is tried once more", error.log_text, extra={"action": "job.again"})
+            log.warning(
+                "%s; the job is tried once more", error.log_text, extra={"action": "job.again"}
+            )
             return run.walk()
 
 
@@ -151,14 +155,21 @@ class _JobRun:
             return comfyui.ready(self._job.deadline)
 
     def _execute(
-        self, prompt: Prompt, comfyui: ComfyUIInstance, progress: ProgressReport, results: ResultBuilder
+        self,
+        prompt: Prompt,
+        comfyui: ComfyUIInstance,
+        progress: ProgressReport,
+        results: ResultBuilder,
     ) -> ExecutionResult:
         """Queue the prompt and follow it to its end."""
         progress.begin(prompt.workflow, comfyui.defs)
         with self._services.turns.taken(prompt.workflow, self._release) as turn:
             events = _Events(progress, turn, self._updates, results)
             return comfyui.execute(
-                prompt.workflow, self._job.deadline, on_event=events.follow, extra_data=prompt.extra_data
+                prompt.workflow,
+                self._job.deadline,
+                on_event=events.follow,
+                extra_data=prompt.extra_data,
             )
 
 

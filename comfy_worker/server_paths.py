@@ -57,7 +57,9 @@ class ServerPaths:
         # ComfyUI writes the real paths of its files.
         for path, name in list(names.items()):
             names.setdefault(os.path.realpath(path), name)
-        self._names = {path: name for path, name in names.items() if path.count("/") and path != "/"}
+        self._names = {
+            path: name for path, name in names.items() if path.count("/") and path != "/"
+        }
         # The longest first: one folder may contain another.
         longest_first = sorted(self._names, key=len, reverse=True)
         folders = "|".join(re.escape(path) for path in longest_first)

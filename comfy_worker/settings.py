@@ -79,7 +79,9 @@ class Settings(BaseModel):
         alias="COMFY_ARGS",
         description="Extra command line flags for ComfyUI, quoted as in a shell",
     )
-    comfy_log_level: LogLevel = Field("INFO", alias="COMFY_LOG_LEVEL", description="Log level of ComfyUI")
+    comfy_log_level: LogLevel = Field(
+        "INFO", alias="COMFY_LOG_LEVEL", description="Log level of ComfyUI"
+    )
     comfy_readable_dirs: str = Field(
         "",
         alias="COMFY_READABLE_DIRS",
@@ -179,11 +181,13 @@ class Settings(BaseModel):
         ge=1,
         description="Maximum number of images that one request or workflow may ask for",
     )
-    precision: Annotated[Literal["", "fp16", "bf16", "fp32", "fp8"], BeforeValidator(_lower)] = Field(
-        "",
-        alias="PRECISION",
-        description="Precision of the diffusion model and the text encoder: fp16, bf16, fp32 or "
-        "fp8. Not set: ComfyUI chooses by model and GPU",
+    precision: Annotated[Literal["", "fp16", "bf16", "fp32", "fp8"], BeforeValidator(_lower)] = (
+        Field(
+            "",
+            alias="PRECISION",
+            description="Precision of the diffusion model and the text encoder: fp16, bf16, fp32 or "
+            "fp8. Not set: ComfyUI chooses by model and GPU",
+        )
     )
     enable_xformers: bool | None = Field(
         None,
@@ -199,7 +203,9 @@ class Settings(BaseModel):
         alias="BUCKET_ENDPOINT_URL",
         description="URL of the S3-compatible storage for results. It may include the bucket name",
     )
-    bucket_access_key_id: str = Field("", alias="BUCKET_ACCESS_KEY_ID", description="Access key of the storage")
+    bucket_access_key_id: str = Field(
+        "", alias="BUCKET_ACCESS_KEY_ID", description="Access key of the storage"
+    )
     bucket_secret_access_key: SecretStr | None = Field(
         None, alias="BUCKET_SECRET_ACCESS_KEY", description="Secret key of the storage"
     )
@@ -208,7 +214,9 @@ class Settings(BaseModel):
         alias="BUCKET_NAME",
         description="Name of the bucket. Required if the endpoint URL does not include it",
     )
-    bucket_prefix: str = Field("", alias="BUCKET_PREFIX", description="Prefix of every key in the bucket")
+    bucket_prefix: str = Field(
+        "", alias="BUCKET_PREFIX", description="Prefix of every key in the bucket"
+    )
     bucket_url_expiry_s: int = Field(
         EXPIRY_LIMIT_S,
         alias="BUCKET_URL_EXPIRY_S",
@@ -355,7 +363,9 @@ class Settings(BaseModel):
                 value = environ.get(name)
                 details.append({"setting": name, "given": value, "problem": problem["msg"]})
         listed = "; ".join(f"{detail['setting']}: {detail['problem']}" for detail in details)
-        raise InvalidSettings(f"correct or unset these environment variables: {listed}", details)
+        raise InvalidSettings(
+            f"set these environment variables right, or unset them: {listed}", details
+        )
 
     @property
     def model_roots(self) -> tuple[Path, ...]:
@@ -408,7 +418,9 @@ def _storage_problems(values: Mapping[str, object]) -> list[dict[str, object]]:
     needed = ("BUCKET_ENDPOINT_URL", "BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY")
     problem = "is missing, while other BUCKET_ variables are set"
     missing = [name for name in needed if name not in values]
-    problems: list[dict[str, object]] = [{"setting": name, "given": None, "problem": problem} for name in missing]
+    problems: list[dict[str, object]] = [
+        {"setting": name, "given": None, "problem": problem} for name in missing
+    ]
     url = str(values.get("BUCKET_ENDPOINT_URL", ""))
     try:
         if url:

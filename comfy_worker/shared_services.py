@@ -45,7 +45,9 @@ class SharedServices:
         paths: this machine's folders, by the names that clients read.
     """
 
-    def __init__(self, settings: Settings, comfyui: ComfyUISupervisor, templates: Templates) -> None:
+    def __init__(
+        self, settings: Settings, comfyui: ComfyUISupervisor, templates: Templates
+    ) -> None:
         self.settings = settings
         self.comfyui = comfyui
         self.templates = templates

@@ -62,7 +62,10 @@ def _samplers(kind: str, wires: dict[str, Any]) -> dict[str, Any]:
     plain = {"seed": 7, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", **wires}
     if kind.startswith("KSampler "):
         first = node("KSampler", **plain, steps=2, denoise=1.0, latent_image=["4", 0])
-        return {"5": first, "6": node("KSampler", **plain, steps=2, denoise=0.6, latent_image=["5", 0])}
+        return {
+            "5": first,
+            "6": node("KSampler", **plain, steps=2, denoise=0.6, latent_image=["5", 0]),
+        }
     if kind == "KSampler":
         return {"5": node("KSampler", **plain, steps=2, denoise=1.0, latent_image=["4", 0])}
     if kind == "KSamplerAdvanced":
@@ -86,11 +89,16 @@ def _samplers(kind: str, wires: dict[str, Any]) -> dict[str, Any]:
         }
     custom = {
         "10": node("KSamplerSelect", sampler_name="euler"),
-        "11": node("BasicScheduler", model=wires["model"], scheduler="normal", steps=2, denoise=1.0),
+        "11": node(
+            "BasicScheduler", model=wires["model"], scheduler="normal", steps=2, denoise=1.0
+        ),
     }
     ends = {"sampler": ["10", 0], "sigmas": ["11", 0], "latent_image": ["4", 0]}
     if kind == "SamplerCustom":
-        return {**custom, "5": node("SamplerCustom", add_noise=True, noise_seed=7, cfg=7.0, **wires, **ends)}
+        return {
+            **custom,
+            "5": node("SamplerCustom", add_noise=True, noise_seed=7, cfg=7.0, **wires, **ends),
+        }
     guider = (
         node("BasicGuider", model=wires["model"], conditioning=wires["positive"])
         if kind == "BasicGuider"

@@ -38,7 +38,9 @@ def _pixels(side: int) -> bytes:
 
 def plain_png(side: int, *chunks: bytes) -> bytes:
     """A black square, with further chunks before its pixels."""
-    return b"".join([PNG, _header(side), *chunks, png_chunk(b"IDAT", _pixels(side)), png_chunk(b"IEND", b"")])
+    return b"".join(
+        [PNG, _header(side), *chunks, png_chunk(b"IDAT", _pixels(side)), png_chunk(b"IEND", b"")]
+    )
 
 
 def animated_png(side: int, frames: int, *chunks: bytes) -> bytes:
@@ -49,7 +51,10 @@ def animated_png(side: int, frames: int, *chunks: bytes) -> bytes:
     pixel = zlib.compress(b"\0\0")
     for number in range(1, 2 * frames, 2):
         control = struct.pack(">IIIII", number, 1, 1, 0, 0) + b"\0\1\0\12\0\0"
-        parts += [png_chunk(b"fcTL", control), png_chunk(b"fdAT", struct.pack(">I", number + 1) + pixel)]
+        parts += [
+            png_chunk(b"fcTL", control),
+            png_chunk(b"fdAT", struct.pack(">I", number + 1) + pixel),
+        ]
     return b"".join([*parts, *chunks, png_chunk(b"IEND", b"")])
 
 
@@ -77,13 +82,24 @@ def jpeg_of_scans(side: int, scans: int) -> bytes:
     bits += "1" * (-len(bits) % 8)
     empty = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
     frame = struct.pack(">BHHB", 8, side, side, 1) + bytes([1, 0x11, 0])
-    parts = [b"\xff\xd8", segment(0xDB, b"\0" + b"\1" * 64), segment(0xC2, frame), table(0, 0), table(0x10, 0xE0)]
+    parts = [
+        b"\xff\xd8",
+        segment(0xDB, b"\0" + b"\1" * 64),
+        segment(0xC2, frame),
+        table(0, 0),
+        table(0x10, 0xE0),
+    ]
     parts += [scan(0, 0, bytes((blocks + 7) // 8)), *[scan(1, 63, empty)] * scans, b"\xff\xd9"]
     return b"".join(parts)
 
 
 def tiff(
-    width: int, height: int, values: Sequence[float], *, sample_format: int = 3, offset_type: int = 4
+    width: int,
+    height: int,
+    values: Sequence[float],
+    *,
+    sample_format: int = 3,
+    offset_type: int = 4,
 ) -> bytes:
     """A grey TIFF of one strip.
 
@@ -103,8 +119,17 @@ def tiff(
         )
 
     place = struct.pack("<f", 8.0) if offset_type == 11 else struct.pack("<I", 8)
-    entries = [entry(256, 4, width), entry(257, 4, height), entry(258, 3, 8 * struct.calcsize(form))]
-    entries += [entry(259, 3, 1), entry(262, 3, 1), entry(273, offset_type, place), entry(277, 3, 1)]
+    entries = [
+        entry(256, 4, width),
+        entry(257, 4, height),
+        entry(258, 3, 8 * struct.calcsize(form)),
+    ]
+    entries += [
+        entry(259, 3, 1),
+        entry(262, 3, 1),
+        entry(273, offset_type, place),
+        entry(277, 3, 1),
+    ]
     entries += [entry(278, 4, height), entry(279, 4, len(data)), entry(339, 3, sample_format)]
     folder = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
     return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + folder

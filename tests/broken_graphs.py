@@ -39,7 +39,9 @@ def _is_literal(workflow: Workflow, place: Place) -> bool:
     return not isinstance(workflow[place[0]]["inputs"][place[1].name], list)
 
 
-def _at(fits: Callable[[Workflow, Place], bool], broken: Callable[[Workflow, NodeDefs, Place], Any]) -> Breaker:
+def _at(
+    fits: Callable[[Workflow, Place], bool], broken: Callable[[Workflow, NodeDefs, Place], Any]
+) -> Breaker:
     """Break at one of the inputs that fit; ``broken`` gives the value, ``DELETE``, or None for no place."""
 
     def breaker(workflow: Workflow, defs: NodeDefs, number: int) -> Broken:
@@ -87,7 +89,9 @@ def _upload(workflow: Workflow, place: Place) -> bool:
 
 def _limit(word: str, change: int) -> Breaker:
     return _at(
-        lambda workflow, place: _literal("INT", "FLOAT")(workflow, place) and word in place[1].options,
+        lambda workflow, place: (
+            _literal("INT", "FLOAT")(workflow, place) and word in place[1].options
+        ),
         lambda _w, _d, place: place[1].options[word] + change,
     )
 
@@ -146,7 +150,11 @@ def _unknown_idle(workflow: Workflow, defs: NodeDefs, number: int) -> Broken:
 
 
 def _no_output(workflow: Workflow, defs: NodeDefs, number: int) -> Broken:
-    left = {node_id: node for node_id, node in workflow.items() if not defs[node["class_type"]].is_output}
+    left = {
+        node_id: node
+        for node_id, node in workflow.items()
+        if not defs[node["class_type"]].is_output
+    }
     return copy.deepcopy(left) or None
 
 
@@ -165,7 +173,8 @@ def _undeclared(workflow: Workflow, defs: NodeDefs, number: int) -> Broken:
 
 def _required(is_link: bool) -> Breaker:
     return _at(
-        lambda workflow, place: place[1].required and _link(workflow, place) == is_link, lambda _w, _d, _p: DELETE
+        lambda workflow, place: place[1].required and _link(workflow, place) == is_link,
+        lambda _w, _d, _p: DELETE,
     )
 
 
@@ -174,11 +183,16 @@ REFUSED: dict[str, list[Breaker]] = {
     "unknown_class": [_unknown, _unknown_idle],
     "missing_model": [
         _at(_model, lambda _w, _d, _p: "absent.safetensors"),
-        _at(_model, lambda workflow, _d, place: "sub/" + workflow[place[0]]["inputs"][place[1].name]),
+        _at(
+            _model, lambda workflow, _d, place: "sub/" + workflow[place[0]]["inputs"][place[1].name]
+        ),
     ],
     "missing_input_file": [
         _at(_upload, lambda _w, _d, _p: "absent.png"),
-        _at(_upload, lambda workflow, _d, place: workflow[place[0]]["inputs"][place[1].name] + " [output]"),
+        _at(
+            _upload,
+            lambda workflow, _d, place: workflow[place[0]]["inputs"][place[1].name] + " [output]",
+        ),
     ],
     "required_input_missing": [_required(is_link=True), _required(is_link=False)],
     "invalid_input_type": [
@@ -209,20 +223,33 @@ REFUSED: dict[str, list[Breaker]] = {
         _linked_to(lambda _w, _n, _i: [["1"], 0]),
         _linked_to(lambda _w, _n, _i: [None, 0]),
     ],
-    "bad_output_slot": [_other_slot(99), _other_slot(-99), _other_slot("0"), _other_slot(0.0), _other_slot(None)],
+    "bad_output_slot": [
+        _other_slot(99),
+        _other_slot(-99),
+        _other_slot("0"),
+        _other_slot(0.0),
+        _other_slot(None),
+    ],
     "cycle": [_circle],
     "no_output": [_no_output],
 }
 # What is strange, and what ComfyUI accepts all the same.
 ACCEPTED: list[Breaker] = [
     _value("4", "INT"),
-    _at(_literal("INT"), lambda workflow, _d, place: workflow[place[0]]["inputs"][place[1].name] + 0.25),
+    _at(
+        _literal("INT"),
+        lambda workflow, _d, place: workflow[place[0]]["inputs"][place[1].name] + 0.25,
+    ),
     _value(5, "STRING"),
     _value(NULL, "STRING"),
     _value("yes", "BOOLEAN"),
-    _at(_literal("FLOAT"), lambda workflow, _d, place: str(workflow[place[0]]["inputs"][place[1].name])),
     _at(
-        _literal("STRING"), lambda workflow, _d, place: {"__value__": workflow[place[0]]["inputs"][place[1].name]}
+        _literal("FLOAT"),
+        lambda workflow, _d, place: str(workflow[place[0]]["inputs"][place[1].name]),
+    ),
+    _at(
+        _literal("STRING"),
+        lambda workflow, _d, place: {"__value__": workflow[place[0]]["inputs"][place[1].name]},
     ),
     _at(
         lambda _w, place: not place[1].required and place[1].type != "COMBO",

@@ -152,12 +152,23 @@ DIFFUSION_MODELS: dict[str, dict[str, Any]] = {
     "wan22-t2v-14b": WAN_14B,
     "wan22-i2v-14b": WAN_14B | {"in_dim": 36},
     "wan22-ti2v-5b": WAN
-    | {"dim": 3072, "ffn_dim": 14336, "num_heads": 24, "num_layers": 30, "in_dim": 48, "out_dim": 48},
+    | {
+        "dim": 3072,
+        "ffn_dim": 14336,
+        "num_heads": 24,
+        "num_layers": 30,
+        "in_dim": 48,
+        "out_dim": 48,
+    },
 }
 # Small ones of the same families, that a CPU runs.
 TINY_CHECKPOINTS: dict[str, dict[str, Any]] = {
     "tiny-sdxl": SDXL
-    | {"channel_mult": [1, 1, 1], "transformer_depth_output": [0] * 9, "transformer_depth_middle": -2},
+    | {
+        "channel_mult": [1, 1, 1],
+        "transformer_depth_output": [0] * 9,
+        "transformer_depth_middle": -2,
+    },
 }
 TINY_DIFFUSION_MODELS: dict[str, dict[str, Any]] = {
     "tiny-sd3": sd35(1),
@@ -179,7 +190,10 @@ def all_shapes(comfyui_dir: Path) -> dict[str, Shapes]:
     script = [sys.executable, __file__, str(comfyui_dir)]
     printed = subprocess.run(script, check=True, capture_output=True, text=True).stdout
     loaded = json.loads(printed.splitlines()[-1])
-    return {model: {name: tuple(shape) for name, shape in shapes.items()} for model, shapes in loaded.items()}
+    return {
+        model: {name: tuple(shape) for name, shape in shapes.items()}
+        for model, shapes in loaded.items()
+    }
 
 
 def _print_shapes(comfyui_dir: str) -> None:
@@ -233,14 +247,22 @@ def _checkpoint_shapes(unet_config: dict[str, Any]) -> Shapes:
     vae |= {"ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
     with torch.device("meta"):
         vae_weights = AutoencoderKL(ddconfig=vae, embed_dim=channels).state_dict()
-        clip = sd3_clip(dtype_t5=torch.float16) if channels == 16 else model.model_config.clip_target().clip
+        clip = (
+            sd3_clip(dtype_t5=torch.float16)
+            if channels == 16
+            else model.model_config.clip_target().clip
+        )
         clip_weights = clip(device="meta", dtype=torch.float16).state_dict()
     save = model.state_dict_for_saving
     if "unet_state_dict" in inspect.signature(save).parameters:  # from 0.33 on
         save = functools.partial(save, model.diffusion_model.state_dict())
     weights = save(clip_state_dict=clip_weights, vae_state_dict=vae_weights)
     # The VAEs with 16 channels have no quantising convolutions.
-    return {name: shape for name, shape in _shapes(weights).items() if channels == 4 or "quant_conv" not in name}
+    return {
+        name: shape
+        for name, shape in _shapes(weights).items()
+        if channels == 4 or "quant_conv" not in name
+    }
 
 
 def _shapes(weights: dict[str, Any]) -> Shapes:

@@ -10,13 +10,19 @@ from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles, find_roles
 
-OBJECT_INFO: dict[str, Any] = json.loads(Path(__file__).with_name("core_nodes.json").read_text(encoding="utf-8"))
+OBJECT_INFO: dict[str, Any] = json.loads(
+    Path(__file__).with_name("core_nodes.json").read_text(encoding="utf-8")
+)
 DEFS = NodeDefs(OBJECT_INFO)
 
 
 def node(class_type: str, title: str = "", **inputs: Any) -> dict[str, Any]:
     """One node of an API-format graph."""
-    return {"class_type": class_type, "inputs": inputs, **({"_meta": {"title": title}} if title else {})}
+    return {
+        "class_type": class_type,
+        "inputs": inputs,
+        **({"_meta": {"title": title}} if title else {}),
+    }
 
 
 def ksampler(**changes: Any) -> dict[str, Any]:
@@ -38,7 +44,9 @@ def ksampler(**changes: Any) -> dict[str, Any]:
 
 def second_stage(**changes: Any) -> dict[str, Any]:
     """A KSampler that continues the one of :func:`txt2img`."""
-    return ksampler(**{"latent_image": ["sampler", 0], "seed": 6, "steps": 10, "denoise": 0.5, **changes})
+    return ksampler(
+        **{"latent_image": ["sampler", 0], "seed": 6, "steps": 10, "denoise": 0.5, **changes}
+    )
 
 
 def txt2img(**nodes: dict[str, Any]) -> Workflow:

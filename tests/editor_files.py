@@ -59,12 +59,27 @@ def node(
 def editor_file(*nodes: Node, subgraphs: Sequence[Node] = ()) -> dict[str, Any]:
     """A file as the editor saves it."""
     links = [[entry["id"], *entry["from"], *entry["to"], entry["type"]] for entry in _link(nodes)]
-    file = {"last_node_id": 99, "last_link_id": 99, "nodes": list(nodes), "links": links, "groups": []}
-    return {**file, "config": {}, "extra": {}, "version": 0.4, "definitions": {"subgraphs": list(subgraphs)}}
+    file = {
+        "last_node_id": 99,
+        "last_link_id": 99,
+        "nodes": list(nodes),
+        "links": links,
+        "groups": [],
+    }
+    return {
+        **file,
+        "config": {},
+        "extra": {},
+        "version": 0.4,
+        "definitions": {"subgraphs": list(subgraphs)},
+    }
 
 
 def subgraph(
-    graph_id: str, inputs: Mapping[str, str], outputs: Mapping[str, tuple[str, Source]], *nodes: Node
+    graph_id: str,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, tuple[str, Source]],
+    *nodes: Node,
 ) -> Node:
     """A subgraph's definition.
 
@@ -138,7 +153,14 @@ def _link(nodes: Sequence[Node]) -> list[dict[str, Any]]:
             if (source := entry["link"]) is None:
                 continue
             entry["link"] = len(links) + 1
-            links.append({"id": entry["link"], "from": source, "to": (target["id"], slot), "type": entry["type"]})
+            links.append(
+                {
+                    "id": entry["link"],
+                    "from": source,
+                    "to": (target["id"], slot),
+                    "type": entry["type"],
+                }
+            )
             if source[0] in by_id:
                 by_id[source[0]]["outputs"][source[1]]["links"].append(entry["link"])
     return links
@@ -163,7 +185,9 @@ def _invert(node_id: int, source: Source | None, **more: Any) -> Node:
 
 
 def _blur(node_id: int, source: Source | None, *widgets: Any, **more: Any) -> Node:
-    return node(node_id, "ImageBlur", {"image": (IMAGE, source)}, "IMAGE", widgets or [1, 1.0], **more)
+    return node(
+        node_id, "ImageBlur", {"image": (IMAGE, source)}, "IMAGE", widgets or [1, 1.0], **more
+    )
 
 
 def _checkpoint(node_id: int) -> Node:
@@ -235,7 +259,9 @@ def _blur_part(graph_id: str = PART, *, mode: int = 0, all_mode: int = 0) -> Nod
     )
 
 
-def _use(node_id: int, source: Source | None, kind: str = PART, radius: Source | None = None, **more: Any) -> Node:
+def _use(
+    node_id: int, source: Source | None, kind: str = PART, radius: Source | None = None, **more: Any
+) -> Node:
     inputs = {"image": (IMAGE, source), "=blur_radius": (INT, radius)}
     return node(node_id, kind, inputs, "IMAGE", **{"widgets_values": [], **more})
 
@@ -259,7 +285,11 @@ def _text_part(widgets: list[Any]) -> dict[str, Any]:
         _checkpoint(1),
         node(2, PART, {"clip": (CLIP, (1, 1)), "=text": (STRING, None)}, "CONDITIONING", widgets),
         node(3, "PreviewAny", {"source": ("*", (2, 0))}, "", []),
-        subgraphs=[subgraph(PART, {"clip": CLIP, "text": STRING}, {"CONDITIONING": (CONDITIONING, (4, 0))}, text)],
+        subgraphs=[
+            subgraph(
+                PART, {"clip": CLIP, "text": STRING}, {"CONDITIONING": (CONDITIONING, (4, 0))}, text
+            )
+        ],
     )
 
 
@@ -340,10 +370,18 @@ FILES: dict[str, dict[str, Any]] = {
     ),
     "a muted output": editor_file(_load(1), _save(2, (1, 0), mode=MUTED), _save(3, (1, 0))),
     "a muted node behind a bypassed one": editor_file(
-        _load(1, mode=MUTED), _invert(2, (1, 0), mode=BYPASSED), _save(3, (2, 0)), _load(4), _save(5, (4, 0))
+        _load(1, mode=MUTED),
+        _invert(2, (1, 0), mode=BYPASSED),
+        _save(3, (2, 0)),
+        _load(4),
+        _save(5, (4, 0)),
     ),
-    "reroutes in a row": editor_file(_load(1), _reroute(2, (1, 0)), _reroute(3, (2, 0), IMAGE), _save(4, (3, 0))),
-    "a reroute from nowhere": editor_file(_reroute(1, None), _save(2, (1, 0)), _load(3), _save(4, (3, 0))),
+    "reroutes in a row": editor_file(
+        _load(1), _reroute(2, (1, 0)), _reroute(3, (2, 0), IMAGE), _save(4, (3, 0))
+    ),
+    "a reroute from nowhere": editor_file(
+        _reroute(1, None), _save(2, (1, 0)), _load(3), _save(4, (3, 0))
+    ),
     "a reroute behind a bypassed node": editor_file(
         _load(1), _invert(2, (1, 0), mode=BYPASSED), _reroute(3, (2, 0)), _save(4, (3, 0))
     ),
@@ -353,22 +391,52 @@ FILES: dict[str, dict[str, Any]] = {
     "a primitive": editor_file(
         _primitive(1, INT, 5, "fixed"),
         _load(2),
-        node(3, "ImageBlur", {"image": (IMAGE, (2, 0)), "=blur_radius": (INT, (1, 0))}, "IMAGE", [1, 2.0]),
+        node(
+            3,
+            "ImageBlur",
+            {"image": (IMAGE, (2, 0)), "=blur_radius": (INT, (1, 0))},
+            "IMAGE",
+            [1, 2.0],
+        ),
         _save(4, (3, 0)),
     ),
     "a primitive for two": editor_file(
         _primitive(1, INT, 5, "increment"),
         _load(3),
-        node(4, "ImageBlur", {"image": (IMAGE, (3, 0)), "=blur_radius": (INT, (1, 0))}, "IMAGE", [1, 2.0]),
-        node(5, "ImageBlur", {"image": (IMAGE, (4, 0)), "=blur_radius": (INT, (1, 0))}, "IMAGE", [1, 2.0]),
+        node(
+            4,
+            "ImageBlur",
+            {"image": (IMAGE, (3, 0)), "=blur_radius": (INT, (1, 0))},
+            "IMAGE",
+            [1, 2.0],
+        ),
+        node(
+            5,
+            "ImageBlur",
+            {"image": (IMAGE, (4, 0)), "=blur_radius": (INT, (1, 0))},
+            "IMAGE",
+            [1, 2.0],
+        ),
         _save(6, (5, 0)),
     ),
     "a primitive bypassed, and one muted": editor_file(
         _primitive(1, INT, 5, "fixed", mode=BYPASSED),
         _primitive(2, INT, 6, "fixed", mode=MUTED),
         _load(3),
-        node(4, "ImageBlur", {"image": (IMAGE, (3, 0)), "=blur_radius": (INT, (1, 0))}, "IMAGE", [1, 2.0]),
-        node(5, "ImageBlur", {"image": (IMAGE, (4, 0)), "=blur_radius": (INT, (2, 0))}, "IMAGE", [1, 2.0]),
+        node(
+            4,
+            "ImageBlur",
+            {"image": (IMAGE, (3, 0)), "=blur_radius": (INT, (1, 0))},
+            "IMAGE",
+            [1, 2.0],
+        ),
+        node(
+            5,
+            "ImageBlur",
+            {"image": (IMAGE, (4, 0)), "=blur_radius": (INT, (2, 0))},
+            "IMAGE",
+            [1, 2.0],
+        ),
         _save(6, (5, 0)),
     ),
     "a reroute muted, and one bypassed": editor_file(
@@ -380,26 +448,50 @@ FILES: dict[str, dict[str, Any]] = {
     "a primitive text": editor_file(
         _primitive(1, STRING, "a dog"),
         _checkpoint(2),
-        node(3, "CLIPTextEncode", {"clip": (CLIP, (2, 1)), "=text": (STRING, (1, 0))}, "CONDITIONING", ["a cat"]),
+        node(
+            3,
+            "CLIPTextEncode",
+            {"clip": (CLIP, (2, 1)), "=text": (STRING, (1, 0))},
+            "CONDITIONING",
+            ["a cat"],
+        ),
         _load(4),
         _save(5, (4, 0)),
     ),
     "a node for a widget": editor_file(
         node(1, "PrimitiveInt", {}, "INT", [9, "fixed"]),
         _load(2),
-        node(3, "ImageBlur", {"image": (IMAGE, (2, 0)), "=blur_radius": (INT, (1, 0))}, "IMAGE", [1, 2.0]),
+        node(
+            3,
+            "ImageBlur",
+            {"image": (IMAGE, (2, 0)), "=blur_radius": (INT, (1, 0))},
+            "IMAGE",
+            [1, 2.0],
+        ),
         _save(4, (3, 0)),
     ),
     "a muted node for a widget": editor_file(
         node(1, "PrimitiveInt", {}, "INT", [9, "fixed"], mode=MUTED),
         _load(2),
-        node(3, "ImageBlur", {"image": (IMAGE, (2, 0)), "=blur_radius": (INT, (1, 0))}, "IMAGE", [4, 2.0]),
+        node(
+            3,
+            "ImageBlur",
+            {"image": (IMAGE, (2, 0)), "=blur_radius": (INT, (1, 0))},
+            "IMAGE",
+            [4, 2.0],
+        ),
         _save(4, (3, 0)),
     ),
     "a bypassed node for a widget": editor_file(
         node(1, "PrimitiveInt", {}, "INT", [9, "fixed"], mode=BYPASSED),
         _load(2),
-        node(3, "ImageBlur", {"image": (IMAGE, (2, 0)), "=blur_radius": (INT, (1, 0))}, "IMAGE", [4, 2.0]),
+        node(
+            3,
+            "ImageBlur",
+            {"image": (IMAGE, (2, 0)), "=blur_radius": (INT, (1, 0))},
+            "IMAGE",
+            [4, 2.0],
+        ),
         _save(4, (3, 0)),
     ),
     "notes": editor_file(
@@ -421,7 +513,9 @@ FILES: dict[str, dict[str, Any]] = {
     "no values": editor_file(
         _load(1), node(2, "ImageBlur", {"image": (IMAGE, (1, 0))}, "IMAGE"), _save(3, (2, 0))
     ),
-    "a subgraph": editor_file(_load(1), _use(2, (1, 0)), _save(3, (2, 0)), subgraphs=[_blur_part()]),
+    "a subgraph": editor_file(
+        _load(1), _use(2, (1, 0)), _save(3, (2, 0)), subgraphs=[_blur_part()]
+    ),
     "a subgraph twice": editor_file(
         _load(1), _use(2, (1, 0)), _use(3, (2, 0)), _save(4, (3, 0)), subgraphs=[_blur_part()]
     ),
@@ -446,7 +540,10 @@ FILES: dict[str, dict[str, Any]] = {
         subgraphs=[_blur_part()],
     ),
     "a subgraph bypassed": editor_file(
-        _load(1), _use(2, (1, 0), mode=BYPASSED), _save(3, (2, 0)), subgraphs=[_blur_part(all_mode=BYPASSED)]
+        _load(1),
+        _use(2, (1, 0), mode=BYPASSED),
+        _save(3, (2, 0)),
+        subgraphs=[_blur_part(all_mode=BYPASSED)],
     ),
     "a subgraph muted": editor_file(
         _load(1),
@@ -466,7 +563,11 @@ FILES: dict[str, dict[str, Any]] = {
         _load(1), _use(2, (1, 0)), _save(3, (2, 0)), subgraphs=[_blur_part(mode=BYPASSED)]
     ),
     "a node muted in a subgraph": editor_file(
-        _load(1), _use(2, (1, 0)), _save(3, (2, 0)), _save(4, (1, 0)), subgraphs=[_blur_part(mode=MUTED)]
+        _load(1),
+        _use(2, (1, 0)),
+        _save(3, (2, 0)),
+        _save(4, (1, 0)),
+        subgraphs=[_blur_part(mode=MUTED)],
     ),
     "a subgraph with all of it bypassed": editor_file(
         _load(1),
@@ -530,20 +631,35 @@ FILES: dict[str, dict[str, Any]] = {
         subgraphs=[_blur_part()],
     ),
     "a subgraph behind a bypassed node": editor_file(
-        _load(1), _invert(8, (1, 0), mode=BYPASSED), _use(2, (8, 0)), _save(3, (2, 0)), subgraphs=[_blur_part()]
+        _load(1),
+        _invert(8, (1, 0), mode=BYPASSED),
+        _use(2, (8, 0)),
+        _save(3, (2, 0)),
+        subgraphs=[_blur_part()],
     ),
     "an input of a class with no widget": editor_file(
-        node(1, "RecordAudio", {}, "AUDIO", [""]), node(2, "PreviewAudio", {"audio": ("AUDIO", (1, 0))}, "", [])
+        node(1, "RecordAudio", {}, "AUDIO", [""]),
+        node(2, "PreviewAudio", {"audio": ("AUDIO", (1, 0))}, "", []),
     ),
-    "an old file, whose seed is fixed by yes or no": _sampled_by([7, True, 20, 8, "euler", "normal", 1]),
-    "a seed with a way to go on that is not known": _sampled_by([7, "backwards", 20, 8, "euler", "normal", 1]),
+    "an old file, whose seed is fixed by yes or no": _sampled_by(
+        [7, True, 20, 8, "euler", "normal", 1]
+    ),
+    "a seed with a way to go on that is not known": _sampled_by(
+        [7, "backwards", 20, 8, "euler", "normal", 1]
+    ),
     "an object for a value": _sampled_by([7, "fixed", 20, 8, {"euler": 1}, "normal", 1]),
     "an object for a button": editor_file(
         node(1, "LoadImage", {}, "IMAGE MASK", ["other.png", {"name": "upload", "type": "button"}]),
         _save(2, (1, 0)),
     ),
     "an old file, with a value for an input that takes none": editor_file(
-        node(1, "StabilityStableImageUltraNode", {}, "IMAGE", ["p", "1:1", "None", 5, "fixed", "not this", 0.7]),
+        node(
+            1,
+            "StabilityStableImageUltraNode",
+            {},
+            "IMAGE",
+            ["p", "1:1", "None", 5, "fixed", "not this", 0.7],
+        ),
         _save(2, (1, 0)),
     ),
     "a class by its old name": editor_file(
@@ -553,7 +669,10 @@ FILES: dict[str, dict[str, Any]] = {
         node(
             4,
             "ConditioningAverage ",
-            {"conditioning_to": (CONDITIONING, (2, 0)), "conditioning_from": (CONDITIONING, (3, 0))},
+            {
+                "conditioning_to": (CONDITIONING, (2, 0)),
+                "conditioning_from": (CONDITIONING, (3, 0)),
+            },
             "CONDITIONING",
             [0.7],
         ),
@@ -563,7 +682,13 @@ FILES: dict[str, dict[str, Any]] = {
         _primitive(1, INT, 5, "fixed"),
         _reroute(5, (1, 0), INT),
         _load(2),
-        node(3, "ImageBlur", {"image": (IMAGE, (2, 0)), "=blur_radius": (INT, (5, 0))}, "IMAGE", [1, 2.0]),
+        node(
+            3,
+            "ImageBlur",
+            {"image": (IMAGE, (2, 0)), "=blur_radius": (INT, (5, 0))},
+            "IMAGE",
+            [1, 2.0],
+        ),
         _save(4, (3, 0)),
     ),
     "a primitive in a subgraph": editor_file(
@@ -577,7 +702,11 @@ FILES: dict[str, dict[str, Any]] = {
                 {"IMAGE": (IMAGE, (5, 0))},
                 _primitive(4, INT, 5, "fixed"),
                 node(
-                    5, "ImageBlur", {"image": (IMAGE, (-10, 0)), "=blur_radius": (INT, (4, 0))}, "IMAGE", [1, 2.0]
+                    5,
+                    "ImageBlur",
+                    {"image": (IMAGE, (-10, 0)), "=blur_radius": (INT, (4, 0))},
+                    "IMAGE",
+                    [1, 2.0],
                 ),
             )
         ],

@@ -49,13 +49,17 @@ def _host(
     return node(node_id, kind, {"=v": (INT, source)}, "", list(values), **more)
 
 
-def _file(*nodes: Node, inner: Sequence[Node], inputs: Mapping[str, str] | None = None) -> dict[str, Any]:
+def _file(
+    *nodes: Node, inner: Sequence[Node], inputs: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """A file with one subgraph."""
     declared = VALUE if inputs is None else inputs
     return editor_file(*nodes, subgraphs=[subgraph(PART, declared, {}, *inner)])
 
 
-def _nested(outer_values: Sequence[Any], inner_values: Sequence[Any], *more: Node) -> dict[str, Any]:
+def _nested(
+    outer_values: Sequence[Any], inner_values: Sequence[Any], *more: Node
+) -> dict[str, Any]:
     """A subgraph whose input leads to a subgraph."""
     middle = subgraph(OUTER, VALUE, {}, _host(20, inner_values, source=FROM_OUTSIDE), *more)
     inner = subgraph(PART, VALUE, {}, _int(1, 7, FROM_OUTSIDE), _show(2, (1, 0)))
@@ -75,7 +79,9 @@ TWO = {"a": INT, "b": INT}
 
 def _linked_later_first() -> dict[str, Any]:
     """An input whose ``linkIds`` name the later link first."""
-    file = _file(_host(10), inner=[_int(1, 7, FROM_OUTSIDE), _int(2, 8, FROM_OUTSIDE), _show(3, (1, 0))])
+    file = _file(
+        _host(10), inner=[_int(1, 7, FROM_OUTSIDE), _int(2, 8, FROM_OUTSIDE), _show(3, (1, 0))]
+    )
     file["definitions"]["subgraphs"][0]["inputs"][0]["linkIds"].reverse()
     return file
 
@@ -110,14 +116,20 @@ FILES_033: dict[str, dict[str, Any]] = {
         _host(10), inner=[_show(2, FROM_OUTSIDE), _int(1, 7, FROM_OUTSIDE), _show(3, (1, 0))]
     ),
     "the first widget on a muted node": _file(
-        _host(10), inner=[_int(1, 7, FROM_OUTSIDE, mode=MUTED), _int(2, 8, FROM_OUTSIDE), _show(3, (2, 0))]
+        _host(10),
+        inner=[_int(1, 7, FROM_OUTSIDE, mode=MUTED), _int(2, 8, FROM_OUTSIDE), _show(3, (2, 0))],
     ),
     "the first widget on a bypassed node": _file(
-        _host(10), inner=[_int(1, 7, FROM_OUTSIDE, mode=BYPASSED), _show(2, FROM_OUTSIDE), _show(3, (1, 0))]
+        _host(10),
+        inner=[_int(1, 7, FROM_OUTSIDE, mode=BYPASSED), _show(2, FROM_OUTSIDE), _show(3, (1, 0))],
     ),
-    "a socket alone": _file(_host(10, [9]), inner=[_show(2, FROM_OUTSIDE), _int(1, 7), _show(3, (1, 0))]),
+    "a socket alone": _file(
+        _host(10, [9]), inner=[_show(2, FROM_OUTSIDE), _int(1, 7), _show(3, (1, 0))]
+    ),
     "two hosts with values of their own": _file(
-        _host(10, [5]), _host(11), inner=[_int(1, 7, FROM_OUTSIDE), _show(2, FROM_OUTSIDE), _show(3, (1, 0))]
+        _host(10, [5]),
+        _host(11),
+        inner=[_int(1, 7, FROM_OUTSIDE), _show(2, FROM_OUTSIDE), _show(3, (1, 0))],
     ),
     "hosts in hosts without values": _nested([], []),
     "hosts in hosts, a value inside": _nested([], [5]),
@@ -156,12 +168,21 @@ FILES_033: dict[str, dict[str, Any]] = {
         inputs={},
     ),
     "a listed widget by its old name": _file(
-        node(10, PART, {}, "", [5], **_listed(["1", "1: value"])), inner=[_int(1, 7), _show(2, (1, 0))], inputs={}
+        node(10, PART, {}, "", [5], **_listed(["1", "1: value"])),
+        inner=[_int(1, 7), _show(2, (1, 0))],
+        inputs={},
     ),
     "a listed primitive inside": _file(
         node(10, PART, {}, "", [6], **_listed(["1", "value"])),
         inner=[
-            node(1, "PrimitiveNode", {}, INT, [5, "fixed"], properties={"Run widget replace on values": False}),
+            node(
+                1,
+                "PrimitiveNode",
+                {},
+                INT,
+                [5, "fixed"],
+                properties={"Run widget replace on values": False},
+            ),
             _int(2, 7, (1, 0)),
             _show(3, (2, 0)),
         ],
@@ -189,11 +210,15 @@ FILES_033: dict[str, dict[str, Any]] = {
         node(1, "CurveEditor", {"=curve": ("CURVE", None)}, "CURVE", [CURVE]), _show(2, (1, 0))
     ),
     "an old curve": editor_file(
-        node(1, "CurveEditor", {"=curve": ("CURVE", None)}, "CURVE", [[[0, 0], [1, 1]]]), _show(2, (1, 0))
+        node(1, "CurveEditor", {"=curve": ("CURVE", None)}, "CURVE", [[[0, 0], [1, 1]]]),
+        _show(2, (1, 0)),
     ),
     "a curve on a host": _file(
         node(10, PART, {"=v": ("CURVE", None)}, "", [CURVE]),
-        inner=[node(1, "CurveEditor", {"=curve": ("CURVE", FROM_OUTSIDE)}, "CURVE", []), _show(2, (1, 0))],
+        inner=[
+            node(1, "CurveEditor", {"=curve": ("CURVE", FROM_OUTSIDE)}, "CURVE", []),
+            _show(2, (1, 0)),
+        ],
         inputs={"v": "CURVE"},
     ),
     "a crop region": editor_file(
@@ -202,7 +227,8 @@ FILES_033: dict[str, dict[str, Any]] = {
         _show(3, (2, 0)),
     ),
     "boxes": editor_file(
-        node(1, "CreateBoundingBoxes", {}, "BOUNDING_BOX", [512, 640, [BOX], [BOX]]), _show(2, (1, 0))
+        node(1, "CreateBoundingBoxes", {}, "BOUNDING_BOX", [512, 640, [BOX], [BOX]]),
+        _show(2, (1, 0)),
     ),
     "a palette": editor_file(
         node(
@@ -232,7 +258,10 @@ FILES_033: dict[str, dict[str, Any]] = {
             node(
                 2,
                 "ComfyMathExpression",
-                {"values.a": ("FLOAT,INT,BOOLEAN", (1, 0)), "values.b": ("FLOAT,INT,BOOLEAN", FROM_OUTSIDE)},
+                {
+                    "values.a": ("FLOAT,INT,BOOLEAN", (1, 0)),
+                    "values.b": ("FLOAT,INT,BOOLEAN", FROM_OUTSIDE),
+                },
                 "FLOAT INT",
                 ["a + b"],
             ),
@@ -267,7 +296,10 @@ def main() -> None:
         with urllib.request.urlopen(f"{url}/object_info") as answer:
             declared = json.load(answer)
     classes = {entry["class_type"] for export in exports.values() for entry in export.values()}
-    recorded = {"object_info": {name: declared[name] for name in sorted(classes)}, "exports": exports}
+    recorded = {
+        "object_info": {name: declared[name] for name in sorted(classes)},
+        "exports": exports,
+    }
     RECORDED_033.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
 
 

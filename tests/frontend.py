@@ -68,13 +68,16 @@ class Frontend:
             asked = [node["class_type"] for node in workflow.values()]
         # Newer frontends draw a placeholder for a class that they do not know.
         known = "(node) => node.type in LiteGraph.registered_node_types"
-        opened = self._page.evaluate(f"() => app.graph.nodes.filter({known}).map((node) => node.type)")
+        opened = self._page.evaluate(
+            f"() => app.graph.nodes.filter({known}).map((node) => node.type)"
+        )
         assert sorted(opened) == sorted(asked), f"the frontend opened {opened} instead of {asked}"
 
     def graph_to_prompt(self, workflow: Mapping[str, Any]) -> dict[str, Any]:
         """What the frontend would queue for a workflow in editor format."""
         script = (
-            "async (workflow) => { await app.loadGraphData(workflow); return (await app.graphToPrompt()).output }"
+            "async (workflow) => { await app.loadGraphData(workflow); "
+            "return (await app.graphToPrompt()).output }"
         )
         found: dict[str, Any] = self._page.evaluate(script, workflow)
         return found
@@ -86,7 +89,9 @@ class Frontend:
             The text of the file that the browser downloads.
         """
         with self._page.expect_download() as download:
-            self._page.evaluate("() => app.extensionManager.command.execute('Comfy.ExportWorkflowAPI')")
+            self._page.evaluate(
+                "() => app.extensionManager.command.execute('Comfy.ExportWorkflowAPI')"
+            )
         return download.value.path().read_text(encoding="utf-8")
 
 
@@ -132,13 +137,20 @@ def running_comfyui(comfyui_dir: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="comfyui-") as folder:
         root = Path(folder)
         command = [sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
-        command += ["--disable-auto-launch", "--disable-all-custom-nodes", "--database-url", "sqlite:///:memory:"]
+        command += [
+            "--disable-auto-launch",
+            "--disable-all-custom-nodes",
+            "--database-url",
+            "sqlite:///:memory:",
+        ]
         for kind in ("user", "output", "temp"):
             (root / kind).mkdir()
             command += [f"--{kind}-directory", str(root / kind)]
         log = root / "comfyui.log"
         with log.open("wb") as sink:
-            process = subprocess.Popen(command, cwd=comfyui_dir, stdout=sink, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, cwd=comfyui_dir, stdout=sink, stderr=subprocess.STDOUT
+            )
         url = f"http://127.0.0.1:{port}"
         try:
             _wait_until_up(url, process, log)
@@ -172,7 +184,9 @@ def main(arguments: list[str]) -> None:
         arguments: the command line, without the program's name.
     """
     parser = argparse.ArgumentParser(description="Export workflows with ComfyUI's own frontend.")
-    parser.add_argument("paths", nargs="+", type=Path, metavar="DRAFT EXPORT", help="a draft, then its export")
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="DRAFT EXPORT", help="a draft, then its export"
+    )
     paths = parser.parse_args(arguments).paths
     if len(paths) % 2:
         parser.error("each draft needs a path for its export after it")

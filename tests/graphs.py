@@ -11,7 +11,9 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs}
 
 
-def txt2img(prompt: str = "a lighthouse", seed: int = 1, **changes: dict[str, Any]) -> dict[str, Any]:
+def txt2img(
+    prompt: str = "a lighthouse", seed: int = 1, **changes: dict[str, Any]
+) -> dict[str, Any]:
     """Text to image, 64x64 in 2 steps; ``changes`` sets inputs by node: ``sampler={"steps": 4}``."""
     graph = {
         "loader": node("CheckpointLoaderSimple", ckpt_name=placeholders.CHECKPOINT),

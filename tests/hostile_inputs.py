@@ -41,12 +41,18 @@ def _odd_links() -> dict[str, Any]:
     wrapped = {"__value__": ["1", 0]}
     host_file = node("LoadImage", image="/etc/hostname")
     return {
-        "undeclared link to nowhere": {"workflow": {"1": node("PreviewAny", source="a", zzz=["77", 0])}},
+        "undeclared link to nowhere": {
+            "workflow": {"1": node("PreviewAny", source="a", zzz=["77", 0])}
+        },
         "link to itself": {"workflow": {"1": node("PreviewAny", source="a", zzz=["1", 0])}},
         "negative slot": {"workflow": {"1": node("PreviewAny", source=["3", -9]), "3": EMPTY}},
         "huge slot": {"workflow": {"1": node("PreviewAny", source=["3", 1e300]), "3": EMPTY}},
-        "wrapped link to a host file": {"workflow": {"1": host_file, "2": node("PreviewImage", images=wrapped)}},
-        "link with a false slot": {"workflow": {"1": host_file, "2": node("PreviewImage", images=["1", False])}},
+        "wrapped link to a host file": {
+            "workflow": {"1": host_file, "2": node("PreviewImage", images=wrapped)}
+        },
+        "link with a false slot": {
+            "workflow": {"1": host_file, "2": node("PreviewImage", images=["1", False])}
+        },
         "wrapped link by overrides": {
             "workflow": {"1": host_file, "2": PREVIEW},
             "overrides": {"2.source": wrapped},
@@ -75,7 +81,9 @@ def _odd_values() -> dict[str, Any]:
         "seed of 400 digits": {"prompt": "x", "seed": int("9" * 400)},
         "steps in words": {"prompt": "x", "steps": "many"},
         "deep override": {"workflow": {"1": PREVIEW}, "overrides": {"1.source": nested}},
-        "half a surrogate pair": {"workflow": '{"\\ud800": {"class_type": "PreviewAny", "inputs": {}}}'},
+        "half a surrogate pair": {
+            "workflow": '{"\\ud800": {"class_type": "PreviewAny", "inputs": {}}}'
+        },
         "unknown key": {"prompt": "x", "promt": "y"},
         "a key that is an error code": {"prompt": "x", "comfy_org_api_key": "INVALID_INPUT"},
         "input is a list": [1, 2, 3],
@@ -85,7 +93,9 @@ def _odd_values() -> dict[str, Any]:
 
 
 def _large_inputs() -> dict[str, Any]:
-    chain = {str(number): node("ImageInvert", image=[str(number - 1), 0]) for number in range(1, 2000)}
+    chain = {
+        str(number): node("ImageInvert", image=[str(number - 1), 0]) for number in range(1, 2000)
+    }
     return {
         "a million blanks": {"prompt": "<lora:x:1>a" + " " * 1_000_000 + "b"},
         "long chain": {"workflow": {"0": EMPTY, **chain}},

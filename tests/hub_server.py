@@ -27,7 +27,12 @@ COMMIT = "0" * 40
 def weights(size: int = 100_000) -> bytes:
     """A safetensors file with one tensor of so many bytes."""
     header = json.dumps({"x": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
-    return struct.pack("<Q", len(header)) + header + bytes(range(256)) * (size // 256) + bytes(size % 256)
+    return (
+        struct.pack("<Q", len(header))
+        + header
+        + bytes(range(256)) * (size // 256)
+        + bytes(size % 256)
+    )
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         authorization = self.headers.get("Authorization", "")
-        self.server.seen.append(Seen(self.command, self.path, self.headers.get("Range", ""), authorization))
+        self.server.seen.append(
+            Seen(self.command, self.path, self.headers.get("Range", ""), authorization)
+        )
         path = unquote(urlsplit(self.path).path)
         self.server.times[self.command + path] += 1
         if path.startswith("/storage/"):
-            self._store(path.removeprefix("/storage/"), self.server.files[path.removeprefix("/storage/")])
+            self._store(
+                path.removeprefix("/storage/"), self.server.files[path.removeprefix("/storage/")]
+            )
         elif "/resolve/" in path:
             self._resolve(path, authorization)
         elif path == "/away":
@@ -128,7 +137,12 @@ class _Handler(BaseHTTPRequestHandler):
         how = {"content_range": f"bytes {begin}-{len(data) - 1}/{len(data)}"} if begin else {}
         if "gzip" in name:
             how["content_encoding"] = "gzip"
-        self._head(206 if begin else 200, length=len(part), etag=f'"{hashlib.md5(data).hexdigest()}"', **how)
+        self._head(
+            206 if begin else 200,
+            length=len(part),
+            etag=f'"{hashlib.md5(data).hexdigest()}"',
+            **how,
+        )
         if self.command == "HEAD":
             return
         if "cut" in name and (not begin or "endless" in name):

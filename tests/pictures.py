@@ -16,7 +16,9 @@ __all__ = ["bomb", "encoded", "file", "mask", "photo"]
 def photo(size: tuple[int, int] = (64, 64)) -> Image.Image:
     """An ellipse on a plain ground."""
     image = Image.new("RGB", size, "navy")
-    ImageDraw.Draw(image).ellipse((size[0] // 5, size[1] // 3, size[0] * 4 // 5, size[1] * 2 // 3), fill="gold")
+    ImageDraw.Draw(image).ellipse(
+        (size[0] // 5, size[1] // 3, size[0] * 4 // 5, size[1] * 2 // 3), fill="gold"
+    )
     return image
 
 
@@ -43,7 +45,14 @@ def bomb(side: int = 60_000) -> bytes:
     """A PNG of that many pixels each way in a few bytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )

@@ -74,7 +74,11 @@ def write_inpaint_checkpoint(path: Path) -> None:
 
 def write_sdxl_checkpoint(path: Path) -> None:
     """SDXL: three levels of 320 channels, both text encoders whole, TAESD."""
-    shapes = {name: shape for name, shape in _shapes("tiny-sdxl").items() if "first_stage_model" not in name}
+    shapes = {
+        name: shape
+        for name, shape in _shapes("tiny-sdxl").items()
+        if "first_stage_model" not in name
+    }
     _write_thin(path, shapes | _under("first_stage_model.", placeholder.taesd_shapes(4)))
 
 
@@ -113,7 +117,10 @@ def write_taehv(path: Path) -> None:
 def write_lora(path: Path, seed: int, *, clip: bool = True) -> None:
     """A LoRA in kohya's layout for the placeholder checkpoint's UNet, and its text encoder if asked for."""
     unet = "lora_unet_down_blocks_0_attentions_0_"
-    layers = {f"{unet}proj_in": (320, 320, 1, 1), f"{unet}transformer_blocks_0_ff_net_2": (320, 1280)}
+    layers = {
+        f"{unet}proj_in": (320, 320, 1, 1),
+        f"{unet}transformer_blocks_0_ff_net_2": (320, 1280),
+    }
     for attention, width in (("attn1", 320), ("attn2", 768)):
         layers[f"{unet}transformer_blocks_0_{attention}_to_q"] = (320, 320)
         layers[f"{unet}transformer_blocks_0_{attention}_to_k"] = (320, width)
@@ -148,7 +155,12 @@ def write_controlnet(path: Path, seed: int, *, union: bool = False) -> None:
     }
     channels = (3, 16, 16, 32, 32, 96, 96, 256, 320)
     for index in range(8):
-        shapes[f"input_hint_block.{2 * index}.weight"] = (channels[index + 1], channels[index], 3, 3)
+        shapes[f"input_hint_block.{2 * index}.weight"] = (
+            channels[index + 1],
+            channels[index],
+            3,
+            3,
+        )
         shapes[f"input_hint_block.{2 * index}.bias"] = (channels[index + 1],)
     for name in (*(f"zero_convs.{index}.0" for index in range(4)), "middle_block_out.0"):
         shapes |= {f"{name}.weight": (320, 320, 1, 1), f"{name}.bias": (320,)}
@@ -228,7 +240,9 @@ def _write_thin(path: Path, shapes: Shapes) -> None:
     block, stride = 2048, 16
     bank = np.random.default_rng(7).standard_normal(1 << 21).astype(np.float16)
     starts = write_sparse(path, shapes)
-    small = {name: shape for name, shape in shapes.items() if prod(shape) <= 1 << 17 or "token" in name}
+    small = {
+        name: shape for name, shape in shapes.items() if prod(shape) <= 1 << 17 or "token" in name
+    }
     with path.open("r+b") as file:
         for name, weight in placeholder.random_weights(small, seed=7).items():
             file.seek(starts[name])

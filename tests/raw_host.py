@@ -43,7 +43,9 @@ class RawHost:
         for thread in self._threads:
             thread.join()
 
-    def send(self, connection: socket.socket, block: bytes, times: int = 1, pause_s: float = 0.0) -> None:
+    def send(
+        self, connection: socket.socket, block: bytes, times: int = 1, pause_s: float = 0.0
+    ) -> None:
         """Send a block again and again, until the test is over."""
         for _ in range(times):
             if self.over.wait(pause_s) if pause_s else self.over.is_set():

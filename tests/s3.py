@@ -88,7 +88,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
         for name, value in headers.items():
-            if name.lower() not in ("connection", "content-length", "date", "server", "transfer-encoding"):
+            if name.lower() not in (
+                "connection",
+                "content-length",
+                "date",
+                "server",
+                "transfer-encoding",
+            ):
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -107,7 +113,10 @@ class Service:
     def __init__(self, url: str, proxy: FailingProxy) -> None:
         self.proxy = proxy
         self.client = boto3.session.Session("AKIA", SECRET).client(
-            "s3", endpoint_url=url, region_name="us-east-1", config=Config(s3={"addressing_style": "path"})
+            "s3",
+            endpoint_url=url,
+            region_name="us-east-1",
+            config=Config(s3={"addressing_style": "path"}),
         )
         self.client.create_bucket(Bucket=BUCKET)
 

@@ -8,7 +8,9 @@ from typing import Any
 
 REPO = Path(__file__).absolute().parent.parent
 WORKFLOWS = REPO / "workflows"
-NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json") if not path.name.endswith(".params.json"))
+NAMES = sorted(
+    path.stem for path in WORKFLOWS.glob("*.json") if not path.name.endswith(".params.json")
+)
 
 
 def graph_text(name: str) -> str:
@@ -24,5 +26,7 @@ def graph(name: str) -> dict[str, Any]:
 
 def params(name: str) -> dict[str, Any]:
     """Read what a template's `params.json` adds."""
-    loaded: dict[str, Any] = json.loads((WORKFLOWS / f"{name}.params.json").read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = json.loads(
+        (WORKFLOWS / f"{name}.params.json").read_text(encoding="utf-8")
+    )
     return loaded

@@ -58,14 +58,26 @@ _LORA_MODULES = {
     "wan22-5b": ("diffusion_model.blocks.0.self_attn.q", 3072),
 }
 _CONTROLNETS: dict[str, Shapes] = {
-    "sd15": {"zero_convs.0.0.weight": (320, 320, 1, 1), "input_blocks.1.1.attn2.to_k.weight": (320, 768)},
-    "sd2": {"zero_convs.0.0.weight": (320, 320, 1, 1), "input_blocks.1.1.attn2.to_k.weight": (320, 1024)},
-    "sdxl": {"zero_convs.0.0.weight": (320, 320, 1, 1), "input_blocks.4.1.attn2.to_k.weight": (640, 2048)},
+    "sd15": {
+        "zero_convs.0.0.weight": (320, 320, 1, 1),
+        "input_blocks.1.1.attn2.to_k.weight": (320, 768),
+    },
+    "sd2": {
+        "zero_convs.0.0.weight": (320, 320, 1, 1),
+        "input_blocks.1.1.attn2.to_k.weight": (320, 1024),
+    },
+    "sdxl": {
+        "zero_convs.0.0.weight": (320, 320, 1, 1),
+        "input_blocks.4.1.attn2.to_k.weight": (640, 2048),
+    },
     "sd35-large": {
         "controlnet_blocks.0.weight": (2432, 2432),
         "pos_embed_input.proj.weight": (2432, 16, 2, 2),
     },
-    "flux": {"controlnet_blocks.0.weight": (3072, 3072), "controlnet_x_embedder.weight": (3072, 64)},
+    "flux": {
+        "controlnet_blocks.0.weight": (3072, 3072),
+        "controlnet_x_embedder.weight": (3072, 64),
+    },
     "qwen-image": {
         "controlnet_blocks.0.weight": (3072, 3072),
         "controlnet_x_embedder.weight": (3072, 64),
@@ -79,7 +91,9 @@ CONTROLNET_FAMILIES = tuple(_CONTROLNETS)
 def write_lora_standin(path: Path, family: str) -> None:
     """Write a LoRA of one module for a family of ``LORA_FAMILIES``; its folder must be there."""
     module, width = _LORA_MODULES[family]
-    write_sparse(path, {f"{module}.lora_A.weight": (4, width), f"{module}.lora_B.weight": (width, 4)})
+    write_sparse(
+        path, {f"{module}.lora_A.weight": (4, width), f"{module}.lora_B.weight": (width, 4)}
+    )
 
 
 def write_controlnet_standin(path: Path, family: str, *, union: bool = False) -> None:

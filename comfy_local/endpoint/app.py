@@ -28,7 +28,12 @@ POLL_HOLD_S = 5.0
 RUNSYNC_WAIT_MS = 90_000
 RUNSYNC_WAIT_RANGE_MS = (1_000, 300_000)
 
-_REFUSALS: dict[type[Exception], int] = {BadRequest: 400, UnknownJob: 404, TooLarge: 413, QueueFull: 429}
+_REFUSALS: dict[type[Exception], int] = {
+    BadRequest: 400,
+    UnknownJob: 404,
+    TooLarge: 413,
+    QueueFull: 429,
+}
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -146,7 +151,9 @@ def _poll_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
 
     async def poll(worker_id: str, look: Callable[[], list[_T]]) -> list[_T]:
         """Holds the poll until there is something for the worker, or the worker must end."""
-        found = await changes.wait_for(lambda: look() or ([] if jobs.is_leaving(worker_id) else None), POLL_HOLD_S)
+        found = await changes.wait_for(
+            lambda: look() or ([] if jobs.is_leaving(worker_id) else None), POLL_HOLD_S
+        )
         return found or []
 
     async def take(worker_id: str, count: int) -> list[dict[str, Any]]:

@@ -8,7 +8,15 @@ from uuid import uuid4
 
 from .outputs import StoredOutput
 
-__all__ = ["STREAM_LIMIT_BYTES", "BadRequest", "Job", "Status", "TooLarge", "limit_bytes", "new_job"]
+__all__ = [
+    "STREAM_LIMIT_BYTES",
+    "BadRequest",
+    "Job",
+    "Status",
+    "TooLarge",
+    "limit_bytes",
+    "new_job",
+]
 
 Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
 

@@ -67,7 +67,12 @@ class Jobs:
         self._polling: dict[str, int] = {}
         self._leaving: set[str] = set()
         self._stops: dict[str, dict[str, float]] = {}  # worker_id -> job_id -> not before this time
-        self._ended: dict[Status, int] = {"COMPLETED": 0, "FAILED": 0, "CANCELLED": 0, "TIMED_OUT": 0}
+        self._ended: dict[Status, int] = {
+            "COMPLETED": 0,
+            "FAILED": 0,
+            "CANCELLED": 0,
+            "TIMED_OUT": 0,
+        }
         self._retried = 0
 
     # Called for clients.
@@ -84,7 +89,9 @@ class Jobs:
             QueueFull: Too many jobs wait already.
         """
         if len(self._queue) >= self._max_queue_size:
-            raise QueueFull(f"{len(self._queue)} jobs wait already (MAX_QUEUE_SIZE); send this one again later")
+            raise QueueFull(
+                f"{len(self._queue)} jobs wait already (MAX_QUEUE_SIZE); send this one again later"
+            )
         job = new_job(body, sync=sync, now_s=self._clock())
         self._jobs[job.job_id] = job
         self._queue.append(job)

@@ -82,7 +82,10 @@ class LocalEndpoint:
         return self
 
     def __exit__(
-        self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -143,7 +146,9 @@ class LocalEndpoint:
             assert self._socket is not None
             self._socket.close()
             if not self._started.done():
-                self._started.set_exception(RuntimeError("the endpoint ended at its start; see the traceback"))
+                self._started.set_exception(
+                    RuntimeError("the endpoint ended at its start; see the traceback")
+                )
 
     def _open_log(self) -> IO[bytes]:
         if self._log_path is None:
@@ -218,7 +223,9 @@ def _max_queue_size(environ: Mapping[str, str]) -> int:
     return int(text)
 
 
-def serve(port: int, workers: int, environ: Mapping[str, str] | None = None, *, handler: Path = HANDLER) -> int:
+def serve(
+    port: int, workers: int, environ: Mapping[str, str] | None = None, *, handler: Path = HANDLER
+) -> int:
     """Runs an endpoint in the foreground until Ctrl-C or SIGTERM; says when it can run jobs.
 
     Args:

@@ -98,7 +98,9 @@ class Unkind:
         """Set the habits for the next requests of a route."""
         for habit in habits:
             if not isinstance(habit, int) and habit not in HABITS:
-                raise ValueError(f"{habit!r} is not a habit; there are {', '.join(HABITS)} and HTTP statuses")
+                raise ValueError(
+                    f"{habit!r} is not a habit; there are {', '.join(HABITS)} and HTTP statuses"
+                )
         self._habits[route].extend(habits)
 
     def hand_out(self, answer: Any) -> None:
@@ -111,7 +113,11 @@ class Unkind:
 
     def results_of(self, job_id: str) -> list[dict[str, Any]]:
         """The results of a job that workers posted, also those that got no answer."""
-        bodies = [body for path, body in list(self.posted) if f"/{job_id}" in path and "/job-done/" in path]
+        bodies = [
+            body
+            for path, body in list(self.posted)
+            if f"/{job_id}" in path and "/job-done/" in path
+        ]
         return [json.loads(body) for body in bodies if not _is_progress(body)]
 
     def around(self, app: App) -> App:
@@ -141,14 +147,19 @@ class Unkind:
         is_drawn = route != "ping" and self._random.random() < self._share
         return self._random.choice(AT_RANDOM) if is_drawn else None
 
-    async def _meet(self, habit: str | int | None, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _meet(
+        self, habit: str | int | None, app: App, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         if habit is None:
             await app(scope, receive, send)
         elif isinstance(habit, int):
             await _answer(send, habit, b"{}")
         elif habit == "html":
             await _answer(
-                send, 200 if scope["method"] == "GET" else 502, b"<html>Bad gateway</html>", b"text/html"
+                send,
+                200 if scope["method"] == "GET" else 502,
+                b"<html>Bad gateway</html>",
+                b"text/html",
             )
         elif habit == "slow":
             await asyncio.sleep(self._slow_s)
@@ -156,7 +167,9 @@ class Unkind:
         elif habit == "hang":
             await asyncio.sleep(HANG_S)
         else:
-            if habit == "lost" and scope["method"] == "POST":  # a job that was handed out would be lost too
+            if (
+                habit == "lost" and scope["method"] == "POST"
+            ):  # a job that was handed out would be lost too
                 await app(scope, receive, _nowhere)
             self.connections.cut(scope["client"])
 
@@ -213,7 +226,9 @@ async def _nowhere(_message: Any) -> None:
     """Drops an answer."""
 
 
-async def _answer(send: Send, status: int, body: bytes, media_type: bytes = b"application/json") -> None:
+async def _answer(
+    send: Send, status: int, body: bytes, media_type: bytes = b"application/json"
+) -> None:
     headers = [(b"content-type", media_type), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -68,7 +68,9 @@ def worker_environ(environ: Mapping[str, str], base_url: str, worker_id: str) ->
         "PYTHONUNBUFFERED": "1",
     }
     # The SDK's heartbeat uses proxies, which must not get requests to this machine.
-    no_proxy = ",".join(filter(None, [environ.get("no_proxy") or environ.get("NO_PROXY"), "127.0.0.1"]))
+    no_proxy = ",".join(
+        filter(None, [environ.get("no_proxy") or environ.get("NO_PROXY"), "127.0.0.1"])
+    )
     return {
         **defaults,
         **environ,
@@ -143,7 +145,13 @@ class WorkerPool:
         Raises:
             OSError: The interpreter of the command cannot be started.
         """
-        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), str(STOP_GRACE_S)]
+        guard = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(Path(__file__).with_name("guard.py")),
+            str(STOP_GRACE_S),
+        ]
         self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE, start_new_session=True)
         for _ in range(self._count):
             self._keepers.append(asyncio.create_task(self._keep(self._launch())))
@@ -200,7 +208,11 @@ class WorkerPool:
                 await asyncio.sleep(0.05)
             self._bury(worker)
             failures = 1 if worker.ready else failures + 1
-            delay_s = 0.0 if worker.stopping else min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (failures - 1))
+            delay_s = (
+                0.0
+                if worker.stopping
+                else min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (failures - 1))
+            )
             if not self._closing.is_set():
                 _log.warning(
                     "action=worker.ended worker_id=%s exit_code=%s next_start_s=%s",

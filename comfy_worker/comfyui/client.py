@@ -205,7 +205,11 @@ class ComfyUIClient:
         return None if response.status_code in (404, 405) else _read(response)
 
     def _request(
-        self, method: str, route: str, body: dict[str, Any] | None = None, timeout_s: float | None = None
+        self,
+        method: str,
+        route: str,
+        body: dict[str, Any] | None = None,
+        timeout_s: float | None = None,
     ) -> requests.Response:
         try:
             return self._session.request(

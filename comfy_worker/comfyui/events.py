@@ -251,7 +251,9 @@ class EventStream:
                 self._listen()
             except (OSError, ValueError, websocket.WebSocketException) as error:
                 if not self._closed.is_set():
-                    log.warning("websocket broke: %s", error, extra={"action": "comfyui.socket_broke"})
+                    log.warning(
+                        "websocket broke: %s", error, extra={"action": "comfyui.socket_broke"}
+                    )
             with self._lock:
                 self._connected.clear()
                 for prompt_id, events in self._subscribers.items():
@@ -262,7 +264,9 @@ class EventStream:
         client_id = uuid.uuid4().hex
         url = f"{self._url}?clientId={client_id}"
         # A proxy in the environment is for the internet: it cannot reach this loopback address.
-        self._socket = websocket.create_connection(url, timeout=CONNECT_TIMEOUT_S, http_no_proxy=["*"])
+        self._socket = websocket.create_connection(
+            url, timeout=CONNECT_TIMEOUT_S, http_no_proxy=["*"]
+        )
         try:
             self._socket.settimeout(None)
             self._socket.send(FEATURES)

@@ -84,7 +84,11 @@ class Execution:
     """
 
     def __init__(
-        self, client: ComfyUIClient, events: EventStream, process: ComfyUIProcess, timeouts: Timeouts
+        self,
+        client: ComfyUIClient,
+        events: EventStream,
+        process: ComfyUIProcess,
+        timeouts: Timeouts,
     ) -> None:
         self._client = client
         self._events = events
@@ -148,7 +152,9 @@ class Execution:
         """The node that ran last; None if no event named one."""
         return self._nodes.node_id
 
-    def _queue(self, workflow: dict[str, Any], client_id: str, extra_data: Mapping[str, Any] | None) -> None:
+    def _queue(
+        self, workflow: dict[str, Any], client_id: str, extra_data: Mapping[str, Any] | None
+    ) -> None:
         try:
             self._client.queue_prompt(
                 workflow, prompt_id=self.prompt_id, client_id=client_id, extra_data=extra_data
@@ -238,7 +244,9 @@ class Execution:
             entry = self._client.get_history(self.prompt_id)
         except ComfyUIUnavailable as error:
             # The supervisor finds out whether ComfyUI is dead; a silent one may answer later.
-            log.warning("could not look for the prompt: %s", error, extra={"action": "prompt.look_failed"})
+            log.warning(
+                "could not look for the prompt: %s", error, extra={"action": "prompt.look_failed"}
+            )
             return
         now = time.monotonic()
         self._state.move(self._stage(queued, entry), now)
@@ -314,7 +322,9 @@ class Execution:
                     extra={"action": "prompt.abandon_failed"},
                 )
             if time.monotonic() >= gives_up_at:
-                self._process.mark_failed(f"did not stop a workflow within {self._timeouts.interrupt_s:g} s")
+                self._process.mark_failed(
+                    f"did not stop a workflow within {self._timeouts.interrupt_s:g} s"
+                )
                 return False
             time.sleep(TICK_S)
         return True

@@ -21,7 +21,9 @@ class GpuTurn:
         release: called when the next job is wanted; maybe more than once.
     """
 
-    def __init__(self, remaining: RemainingTime, prefetch_s: float, release: Callable[[], None]) -> None:
+    def __init__(
+        self, remaining: RemainingTime, prefetch_s: float, release: Callable[[], None]
+    ) -> None:
         self._remaining = remaining
         self._prefetch_s = prefetch_s
         self._release = release

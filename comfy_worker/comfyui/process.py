@@ -98,7 +98,9 @@ class ComfyUIProcess:
         self.last_output_at = time.monotonic()
         self._marked_fault = ""
         self._oom_kills = oom_kills()
-        self.packs = NodePacks(options.comfyui_dir, options.custom_nodes, api_nodes=options.api_nodes)
+        self.packs = NodePacks(
+            options.comfyui_dir, options.custom_nodes, api_nodes=options.api_nodes
+        )
         self._booted = False
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._prompt_id = self.last_prompt_id = ""
@@ -116,7 +118,9 @@ class ComfyUIProcess:
     def start(self) -> None:
         """Start the child; returns at once, see :meth:`wait_ready`."""
         version = self.version.name or "of an unknown version"
-        log.info("starting ComfyUI %s at %s", version, self.base_url, extra={"action": "comfyui.start"})
+        log.info(
+            "starting ComfyUI %s at %s", version, self.base_url, extra={"action": "comfyui.start"}
+        )
         self._boot_deadline = time.monotonic() + self.options.boot_timeout_s
         if self.options.xformers and find_spec("xformers") is None:
             log.warning(
@@ -144,8 +148,10 @@ class ComfyUIProcess:
         """Whether the worker ended ComfyUI because ComfyUI was broken."""
         return bool(self._marked_fault)
 
-    def failure(self, when: str = "", prompt_id: str = "") -> ComfyUIUnavailable | OutOfMemory | None:
-        """Return why ComfyUI cannot be used any more, with its last log lines; None while it can be used.
+    def failure(
+        self, when: str = "", prompt_id: str = ""
+    ) -> ComfyUIUnavailable | OutOfMemory | None:
+        """Say why it cannot be used any more, with its last log lines; None while it can be used.
 
         Args:
             when: what happened at that time, as the end of the sentence.
@@ -310,7 +316,8 @@ class ComfyUIProcess:
         options = self.options
         config = self.runtime_dir / "extra_model_paths.yaml"
         packs = {
-            f"pack{index}": {"custom_nodes": str(folder)} for index, folder in enumerate(options.custom_nodes)
+            f"pack{index}": {"custom_nodes": str(folder)}
+            for index, folder in enumerate(options.custom_nodes)
         }
         config.write_text(json.dumps(packs), encoding="utf-8")  # JSON is YAML
         own_options = (

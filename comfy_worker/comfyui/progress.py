@@ -83,7 +83,9 @@ class ProgressReport:
             case Executing(node_id=node_id) if node_id in self._workflow:
                 self._waiting.discard(self._running)
                 self._running, self._step = node_id, None
-            case Progress(node_id=node_id, value=value, maximum=maximum) if node_id == self._running:
+            case Progress(node_id=node_id, value=value, maximum=maximum) if (
+                node_id == self._running
+            ):
                 self._step = (min(value, maximum), maximum)
             case Preview(image=image) if len(image) <= PREVIEW_LIMIT:
                 self._preview = event

@@ -66,7 +66,9 @@ def _prompt_finding(error: Mapping[str, Any], workflow: Mapping[str, Any]) -> di
     return {**_node(node_id, workflow), "input": None, "given": None, **problem}
 
 
-def _node(node_id: str, workflow: Mapping[str, Any], class_type: str | None = None) -> dict[str, Any]:
+def _node(
+    node_id: str, workflow: Mapping[str, Any], class_type: str | None = None
+) -> dict[str, Any]:
     node = workflow.get(node_id, {})
     class_type = class_type or node.get("class_type")
     title = (node.get("_meta") or {}).get("title") or class_type

@@ -137,7 +137,9 @@ class RemainingTime:
                 self._end_node(now)
                 self._running, self._node_began = node_id, now
                 self._waiting.discard(node_id)
-            case Progress(node_id=node_id, value=value, maximum=maximum) if node_id == self._running:
+            case Progress(node_id=node_id, value=value, maximum=maximum) if (
+                node_id == self._running
+            ):
                 self._note_step(value, maximum, now)
             case Failed() | Interrupted():
                 self._key, self._running = "", None  # a complete run would take another time

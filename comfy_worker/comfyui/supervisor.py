@@ -67,7 +67,9 @@ class ComfyUIInstance:
         has_completed_prompt: whether a workflow has ended well.
     """
 
-    def __init__(self, process: ComfyUIProcess, timeouts: Timeouts, runaways: Runaways | None = None) -> None:
+    def __init__(
+        self, process: ComfyUIProcess, timeouts: Timeouts, runaways: Runaways | None = None
+    ) -> None:
         self.process = process
         self._runaways = runaways or Runaways()
         # Half of the time, so that a cancel can be tried twice.
@@ -88,7 +90,9 @@ class ComfyUIInstance:
         self._read_defs(timeout_s=process.boot_time_left_s())
         self.events = EventStream(process.base_url)
 
-    def execute(self, workflow: dict[str, Any], deadline: Deadline, **options: Any) -> ExecutionResult:
+    def execute(
+        self, workflow: dict[str, Any], deadline: Deadline, **options: Any
+    ) -> ExecutionResult:
         """Queue a workflow and wait for its end; takes the arguments of :meth:`Execution.run`.
 
         A workflow that runs out of memory gets a second try with all other models unloaded.
@@ -103,7 +107,9 @@ class ComfyUIInstance:
         except OutOfMemory:
             if self.process.failure() is not None:
                 raise
-            log.warning("out of memory; trying again without other models", extra={"action": "memory.free"})
+            log.warning(
+                "out of memory; trying again without other models", extra={"action": "memory.free"}
+            )
             self._free_now()
             try:
                 result = self._execute(workflow, deadline, options)
@@ -197,7 +203,9 @@ class ComfyUIInstance:
         if now - max(silent_since, self.process.last_output_at) >= silence_s:
             self.process.mark_failed(f"left HTTP unanswered for {silence_s:g} s")
         elif now - silent_since >= max(silence_s, stall_s):
-            self.process.mark_failed(f"left HTTP unanswered for {stall_s:g} s, although it wrote to its log")
+            self.process.mark_failed(
+                f"left HTTP unanswered for {stall_s:g} s, although it wrote to its log"
+            )
 
     def close_when_idle(self) -> None:
         """Close it as soon as no job uses it any more."""
@@ -324,7 +332,9 @@ class ComfyUISupervisor:
         with self._lock:
             if self._thread is None and not self._closed.is_set():
                 hide_own_secrets()  # node packs run as the same user
-                self._thread = threading.Thread(target=self._keep, name="comfyui-keeper", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._keep, name="comfyui-keeper", daemon=True
+                )
                 self._thread.start()
 
     @property
@@ -414,7 +424,9 @@ class ComfyUISupervisor:
             self._boot_error = _copy(error)
         except Exception as error:  # the outermost place of this thread: it boots ComfyUI again
             log.exception("ComfyUI could not be started", extra={"action": "comfyui.boot_failed"})
-            self._boot_error = ComfyUIUnavailable(f"ComfyUI could not be started: {error}; run comfy_setup doctor")
+            self._boot_error = ComfyUIUnavailable(
+                f"ComfyUI could not be started: {error}; run comfy_setup doctor"
+            )
         finally:
             self._booting = None
         if process is not None:

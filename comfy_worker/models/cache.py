@@ -90,7 +90,9 @@ class ModelCache:
     def _parts(self, name: str) -> Path:
         return self._root / ".parts" / name
 
-    def _fetch_if_missing(self, source: Source, name: str, access: Access, watch: Watch, lock: IO[str]) -> None:
+    def _fetch_if_missing(
+        self, source: Source, name: str, access: Access, watch: Watch, lock: IO[str]
+    ) -> None:
         if (self._root / name).is_file():
             return
 
@@ -110,7 +112,9 @@ class ModelCache:
         """Make space for a file, beside the present files and other downloads."""
         if total > self._budget:
             limit = size(self._budget)
-            raise DownloadError(f"{source.shown} is {size(total)}, and MODELS_CACHE_GB allows {limit} in all")
+            raise DownloadError(
+                f"{source.shown} is {size(total)}, and MODELS_CACHE_GB allows {limit} in all"
+            )
         to_come = max(0, total - bytes_in(self._parts(name)))
         with (self._root / ".locks" / "all").open("w") as reservations:
             # Without this lock two downloads could reserve the same space.
@@ -123,7 +127,9 @@ class ModelCache:
                     f"{source.shown} does not fit beside the models in use: send the job again later"
                 )
             if not self._drop_until(lambda: shutil.disk_usage(self._root).free >= to_come):
-                raise DownloadError(f"{source.shown} is {size(total)}, and the worker's disk has no space for it")
+                raise DownloadError(
+                    f"{source.shown} is {size(total)}, and the worker's disk has no space for it"
+                )
 
     def _drop_until(self, is_enough: Callable[[], bool]) -> bool:
         """Remove unused files until there is enough space; False if there is not enough at the end."""

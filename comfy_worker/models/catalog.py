@@ -20,7 +20,9 @@ def listed_models(path: Path = MODELS_TXT) -> tuple[Need, ...]:
     try:
         entries = parse_models(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ModelsTxtError) as error:
-        log.warning("models.txt cannot be read: %s", error, extra={"action": "models_txt.unreadable"})
+        log.warning(
+            "models.txt cannot be read: %s", error, extra={"action": "models_txt.unreadable"}
+        )
         return ()
     listed = []
     for entry in entries:

@@ -147,7 +147,13 @@ LUMINA_WIDTH = {2304: LUMINA2, 3840: Z_IMAGE}
 WAN_WIDTH = {1536: WAN21_1B, 3072: WAN22_5B, 5120: WAN_14B}
 
 MODEL_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.model.", "net.", "model.")
-BESIDE_A_MODEL = ("first_stage_model.", "vae.", "cond_stage_model.", "conditioner.", "text_encoders.")
+BESIDE_A_MODEL = (
+    "first_stage_model.",
+    "vae.",
+    "cond_stage_model.",
+    "conditioner.",
+    "text_encoders.",
+)
 
 UNET_TENSORS = {"input_blocks.0.0.weight", "down_blocks.0.resnets.0.conv1.weight"}
 
@@ -163,15 +169,27 @@ BASE_MODELS: tuple[tuple[set[str], BaseModelRule], ...] = (
     ),
     ({"double_layers.0.attn.w1q.weight"}, AURAFLOW),
     ({"mlp_t5.0.weight"}, HUNYUAN_DIT),
-    ({"txt_in.individual_token_refiner.blocks.0.norm1.weight"}, ("img_in.proj.weight", HUNYUAN_WIDTH)),
+    (
+        {"txt_in.individual_token_refiner.blocks.0.norm1.weight"},
+        ("img_in.proj.weight", HUNYUAN_WIDTH),
+    ),
     # ComfyUI names the norms of Flux and Chroma ".weight" from 0.33 on; older files have ".scale".
     ({"distilled_guidance_layer.norms.0.scale"}, CHROMA),
     ({"distilled_guidance_layer.norms.0.weight"}, CHROMA),
     ({"distilled_guidance_layer.0.norms.0.scale"}, CHROMA),
     ({"double_stream_modulation_img.lin.weight"}, ("img_in.weight", {6144: FLUX2})),
-    ({"double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight"}, ("img_in.weight", {3072: FLUX})),
-    ({"double_blocks.0.img_attn.norm.key_norm.weight", "img_in.weight"}, ("img_in.weight", {3072: FLUX})),
-    ({"single_transformer_blocks.0.attn.to_q.weight", "x_embedder.weight"}, ("x_embedder.weight", {3072: FLUX})),
+    (
+        {"double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight"},
+        ("img_in.weight", {3072: FLUX}),
+    ),
+    (
+        {"double_blocks.0.img_attn.norm.key_norm.weight", "img_in.weight"},
+        ("img_in.weight", {3072: FLUX}),
+    ),
+    (
+        {"single_transformer_blocks.0.attn.to_q.weight", "x_embedder.weight"},
+        ("x_embedder.weight", {3072: FLUX}),
+    ),
     ({"t5_yproj.weight"}, MOCHI),
     ({"adaln_single.emb.timestep_embedder.linear_1.bias", "pos_embed.proj.bias"}, PIXART),
     (
@@ -190,7 +208,11 @@ BASE_MODELS: tuple[tuple[set[str], BaseModelRule], ...] = (
 
 def _base_model(shapes: Shapes) -> ModelInfo | None:
     prefix = _model_prefix(shapes)
-    model = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+    model = {
+        name.removeprefix(prefix): shape
+        for name, shape in shapes.items()
+        if name.startswith(prefix)
+    }
     family: Family | None
     if model.keys() & UNET_TENSORS:
         family = _unet_family(model)
@@ -238,7 +260,11 @@ def _unet_family(shapes: Shapes) -> Family | None:
         if name.endswith(("attn2.to_k.weight", "attn2.to_k.down")):
             return UNET_CONTEXT.get(_dim(shapes, 1, name))
     # The small SDXL ControlNets have no attention.
-    names = ("label_emb.0.0.weight", "control_model.label_emb.0.0.weight", "add_embedding.linear_1.weight")
+    names = (
+        "label_emb.0.0.weight",
+        "control_model.label_emb.0.0.weight",
+        "add_embedding.linear_1.weight",
+    )
     return UNET_VECTOR.get(_dim(shapes, 1, *names))
 
 
@@ -323,7 +349,10 @@ LORA_RULES: tuple[tuple[re.Pattern[str], Family | Mapping[int, Family]], ...] = 
         (r"transformer_blocks_(?:\d+_(?:img|txt)_(?:mlp|mod)|[2-5]\d_attn)_", {3072: QWEN_IMAGE}),
         (r"transformer_blocks_\d+_attn_(?:to|add)_", SD3_WIDTH),
         (r"transformer_blocks_\d+_attn[12]_to_[qkv]$", {1152: PIXART, 2048: LTXV}),
-        (r"blocks_\d+_(?:(?:self|cross)_attn_[qkvo]|attn[12]_to_[qkv]|ffn_0|ffn_net_0_proj)$", WAN_WIDTH),
+        (
+            r"blocks_\d+_(?:(?:self|cross)_attn_[qkvo]|attn[12]_to_[qkv]|ffn_0|ffn_net_0_proj)$",
+            WAN_WIDTH,
+        ),
         (r"(?:layers|noise_refiner|context_refiner)_\d+_(?:attention|feed_forward)_", LUMINA_WIDTH),
         (UNET_BLOCK + r".*attn2_to_[kv]$", UNET_CONTEXT),
         (UNET_BLOCK + r".*transformer_blocks_[2-9]_", SDXL),

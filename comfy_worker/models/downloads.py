@@ -176,7 +176,9 @@ class JobModels:
                 self._holds.enter_context(download.result())
                 self._held.add(name)
         except (DownloadError, OSError) as error:
-            raise ModelNotFetched(f"{error}; use another source, or a model that is installed") from None
+            raise ModelNotFetched(
+                f"{error}; use another source, or a model that is installed"
+            ) from None
         finally:
             ended.set()
             pool.shutdown(cancel_futures=True)
@@ -185,7 +187,9 @@ class JobModels:
                 if name not in self._held:
                     _release(download)
 
-    def _wait(self, downloads: Collection[Future[IO[str]]], progress: Mapping[str, Progress]) -> None:
+    def _wait(
+        self, downloads: Collection[Future[IO[str]]], progress: Mapping[str, Progress]
+    ) -> None:
         """Wait for all downloads and report their progress; raises the error of one that fails."""
         last_message, reported_at = "", 0.0
         left = set(downloads)

@@ -89,10 +89,13 @@ def _resolved_fields(
         fields[name] = of_parameter(name, getattr(request, name))
     for name in TEXTS:
         fields[name] = references.in_text(getattr(request, name))
-    fields["parameters"] = {name: of_parameter(name, value) for name, value in request.parameters.items()}
+    fields["parameters"] = {
+        name: of_parameter(name, value) for name, value in request.parameters.items()
+    }
     fields["overrides"] = {key: of_override(key, value) for key, value in request.overrides.items()}
     fields["loras"] = tuple(
-        lora.model_copy(update={"name": references.in_folder("loras", lora.name)}) for lora in request.loras
+        lora.model_copy(update={"name": references.in_folder("loras", lora.name)})
+        for lora in request.loras
     )
     fields["controlnets"] = tuple(
         controlnet.model_copy(

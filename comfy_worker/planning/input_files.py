@@ -55,7 +55,9 @@ def take_named_images(
     return workflow, [*warnings, *lost]
 
 
-def take_inline_files(files: InputFiles, workflow: Workflow, defs: NodeDefs, roles: Roles) -> Workflow:
+def take_inline_files(
+    files: InputFiles, workflow: Workflow, defs: NodeDefs, roles: Roles
+) -> Workflow:
     """Take in what a workflow holds as a URL or data URI where a node reads a file."""
     editor = Editor(workflow)
     inputs: dict[str, Input] = {}

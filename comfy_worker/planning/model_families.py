@@ -86,7 +86,9 @@ class BaseModels:
             inputs = workflow[node_id]["inputs"]
             for name, folder in ADDON_FOLDERS:
                 if name in inputs and not self._surely_fits(folder, inputs[name]):
-                    warnings.append(f"whether {inputs[name]} fits the graph's model could not be told")
+                    warnings.append(
+                        f"whether {inputs[name]} fits the graph's model could not be told"
+                    )
         return warnings
 
     def _surely_fits(self, folder: str, file: str) -> bool:

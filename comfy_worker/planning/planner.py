@@ -102,7 +102,11 @@ def _first_plan(context: PlanContext) -> Plan | None:
 
 def _with_downloads(context: PlanContext, plan: Plan) -> Plan:
     """Download the models that a plan lacks, if the operator allows it, and build it again."""
-    if context.models is None or not context.rules.downloads_models or context.job.input.validate_only:
+    if (
+        context.models is None
+        or not context.rules.downloads_models
+        or context.job.input.validate_only
+    ):
         return plan
     needs = context.missing_needs(plan.findings)
     if not needs:
@@ -250,7 +254,9 @@ class _PlanBuilder:
     def _with_folders(self, error: ModelNotFound) -> ModelNotFound:
         """Add the folders that were searched to an error."""
         searched = self._context.comfyui.searched
-        details = [{**detail, "looked_in": list(searched(detail["folder"]))} for detail in error.details]
+        details = [
+            {**detail, "looked_in": list(searched(detail["folder"]))} for detail in error.details
+        ]
         folders = ", ".join(details[0]["looked_in"]) if details else ""
         sentence = f"{error.sentence}; looked in {folders}" if folders else error.sentence
         return ModelNotFound(sentence, details)
@@ -269,7 +275,9 @@ class _PlanBuilder:
     def _with_switches(self, workflow: Workflow) -> tuple[Workflow, Roles]:
         """Set the switches that the request sets, since they decide which nodes take the other values."""
         roles = find_roles(workflow, self._defs, self._check)
-        values = {name: entry.default for name, entry in self._declared.items()} | self._request.parameters
+        values = {
+            name: entry.default for name, entry in self._declared.items()
+        } | self._request.parameters
         choices = {name: value for name, value in values.items() if isinstance(value, bool)}
         if not choices:
             return workflow, roles
@@ -290,7 +298,9 @@ class _PlanBuilder:
                 tagged += tags
         return values, tagged
 
-    def _checkpoint_values(self, workflow: Workflow, roles: Roles, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _checkpoint_values(
+        self, workflow: Workflow, roles: Roles, values: Mapping[str, Any]
+    ) -> dict[str, Any]:
         if self._template is None:
             return {}
         choice = CheckpointChoice(self._context, self._defs, workflow, roles)
@@ -317,7 +327,9 @@ class _PlanBuilder:
     def _filled(self, workflow: Workflow, roles: Roles, values: Mapping[str, Any]) -> Workflow:
         """Fill in all values; overrides count more than values."""
         declared = self._declared
-        defaults = {name: entry.default for name, entry in declared.items() if entry.default is not None}
+        defaults = {
+            name: entry.default for name, entry in declared.items() if entry.default is not None
+        }
         values = {**defaults, **self._with_inputs(values, roles), **self._request.parameters}
         filled = fill(workflow, roles, self._defs, values, declared, self._check)
         if self._template is None:
@@ -333,7 +345,9 @@ class _PlanBuilder:
         kept: dict[str, Any] = {}
         lost = []
         for name, value in values.items():
-            if name in self._context.job.client_words and not has_place(roles, name, self._declared):
+            if name in self._context.job.client_words and not has_place(
+                roles, name, self._declared
+            ):
                 lost.append(name)
             else:
                 kept[name] = value
@@ -356,7 +370,9 @@ class _PlanBuilder:
         """Warn where a value went to some of several inputs and the others stay as they are."""
         for name in sorted(names & roles.left.keys() & roles.places.keys()):
             left = roles.left[name]
-            others = ", ".join(f"{other.place} ({brief(other.title)})" for other in left[:MAX_NAMED])
+            others = ", ".join(
+                f"{other.place} ({brief(other.title)})" for other in left[:MAX_NAMED]
+            )
             if len(left) > MAX_NAMED:
                 others += f" and {len(left) - MAX_NAMED} more"
             self._warnings.append(
@@ -383,7 +399,9 @@ class _PlanBuilder:
         """Find what ComfyUI and this worker would refuse."""
         return check(workflow, self._defs, self._sources, self._context.comfyui.validate)
 
-    def _checked(self, workflow: Workflow, roles: Roles, parameters: dict[str, Any], seed: float | None) -> Plan:
+    def _checked(
+        self, workflow: Workflow, roles: Roles, parameters: dict[str, Any], seed: float | None
+    ) -> Plan:
         """Check the workflow after the last edit: only now it is what ComfyUI will see."""
         check_paths(workflow, self._defs, roles.outputs, set(self._files.names.values()))
         max_batch_size = self._context.rules.max_batch_size

@@ -40,7 +40,9 @@ class Prompt:
     folders: Sequence[str]
 
 
-def make_prompt(job: Job, plan: Plan, defs: NodeDefs, folder: str, worker_key: str | None) -> Prompt:
+def make_prompt(
+    job: Job, plan: Plan, defs: NodeDefs, folder: str, worker_key: str | None
+) -> Prompt:
     """Make the prompt of a job.
 
     Args:
@@ -68,7 +70,9 @@ def make_prompt(job: Job, plan: Plan, defs: NodeDefs, folder: str, worker_key: s
     return Prompt(workflow, client_workflow, extra_data, output_folders(workflow, folder))
 
 
-def _key_for_paid_nodes(job: Job, plan: Plan, defs: NodeDefs, worker_key: str | None) -> dict[str, str]:
+def _key_for_paid_nodes(
+    job: Job, plan: Plan, defs: NodeDefs, worker_key: str | None
+) -> dict[str, str]:
     """Choose the key for comfy.org: the client's own, or the worker's if a node needs one."""
     paid = [node_id for node_id, node in plan.workflow.items() if defs[node["class_type"]].is_api]
     if not paid or API_KEY in job.extra_data:
@@ -78,6 +82,9 @@ def _key_for_paid_nodes(job: Job, plan: Plan, defs: NodeDefs, worker_key: str | 
         raise InvalidInput(
             f"node {paid[0]} ({class_type}) calls a paid service of comfy.org; send a key for it as "
             "comfy_org_api_key, or set COMFY_ORG_API_KEY on the endpoint",
-            [{"node_id": node_id, "key": "comfy_org_api_key", "problem": "missing"} for node_id in paid],
+            [
+                {"node_id": node_id, "key": "comfy_org_api_key", "problem": "missing"}
+                for node_id in paid
+            ],
         )
     return {**job.extra_data, API_KEY: worker_key}

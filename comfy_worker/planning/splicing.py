@@ -9,7 +9,11 @@ from comfy_worker.planning.model_families import BaseModels
 from comfy_worker.planning.plan import Installed
 from comfy_worker.request.schema import ControlNet, JobInput
 from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
-from comfy_worker.workflow.edit.controlnet import ControlNetRules, ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.controlnet import (
+    ControlNetRules,
+    ControlNetSpec,
+    splice_controlnets,
+)
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
 from comfy_worker.workflow.graph import Check, Workflow, never_ends
 from comfy_worker.workflow.loaders import loader_files
@@ -62,7 +66,9 @@ class Splicer:
             ModelMismatch: a file fits none of the workflow's models; the error names the families.
             InputError: something else cannot be spliced in.
         """
-        named = [LoraSpec(lora.name, lora.strength, lora.strength_clip) for lora in self._request.loras]
+        named = [
+            LoraSpec(lora.name, lora.strength, lora.strength_clip) for lora in self._request.loras
+        ]
         loras = [*named, *tagged]
         bases = self._base_models(workflow, loras)
         try:
@@ -79,7 +85,9 @@ class Splicer:
         controlnets: Sequence[ControlNetSpec],
         bases: BaseModels,
     ) -> Workflow:
-        workflow = splice_loras(workflow, self._roles, self._defs, loras, fits=bases.fits_lora, check=self._check)
+        workflow = splice_loras(
+            workflow, self._roles, self._defs, loras, fits=bases.fits_lora, check=self._check
+        )
         if self._request.clip_skip is not None:
             workflow = splice_clip_skip(workflow, self._defs, self._request.clip_skip, self._check)
         return splice_controlnets(

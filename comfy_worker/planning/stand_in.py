@@ -27,7 +27,9 @@ def announcement(stand_in: StandIn) -> list[str]:
     if stand_in in _announced:
         return []
     _announced.add(stand_in)
-    return [f"checkpoint {stand_in.missing} is not installed; {stand_in.chosen}, the only one there is, stood in"]
+    return [
+        f"checkpoint {stand_in.missing} is not installed; {stand_in.chosen}, the only one there is, stood in"
+    ]
 
 
 class CheckpointChoice:
@@ -43,7 +45,9 @@ class CheckpointChoice:
         stand_in: set if a checkpoint was used only because it is the only one there is.
     """
 
-    def __init__(self, context: PlanContext, defs: NodeDefs, workflow: Workflow, roles: Roles) -> None:
+    def __init__(
+        self, context: PlanContext, defs: NodeDefs, workflow: Workflow, roles: Roles
+    ) -> None:
         self.stand_in: StandIn | None = None
         self._context = context
         self._defs = defs
@@ -77,7 +81,9 @@ class CheckpointChoice:
         has_size = "width" in client_values or "height" in client_values
         if family is not None and chosen != own and not has_size:
             native_size = {"width": family.width, "height": family.height}
-            values |= {side: value for side, value in native_size.items() if side in self._roles.places}
+            values |= {
+                side: value for side, value in native_size.items() if side in self._roles.places
+            }
         return values
 
     def _chosen(self, own: str, installed: list[str], wanted: object) -> str | None:

@@ -183,12 +183,22 @@ OPTIONS = {
 """A1111's options in ``override_settings`` that this worker knows -> the key of our own input."""
 
 IGNORED: dict[str, object] = {
-    **dict.fromkeys(("prompt_2", "negative_prompt_2", "nsfw", "cross_attention_kwargs", "lora_scale")),
-    **dict.fromkeys(("guidance_rescale", "denoising_end", "eta", "use_karras_sigmas", "safety_checker")),
-    **dict.fromkeys(("styles", "subseed", "subseed_strength", "seed_resize_from_h", "seed_resize_from_w")),
+    **dict.fromkeys(
+        ("prompt_2", "negative_prompt_2", "nsfw", "cross_attention_kwargs", "lora_scale")
+    ),
+    **dict.fromkeys(
+        ("guidance_rescale", "denoising_end", "eta", "use_karras_sigmas", "safety_checker")
+    ),
+    **dict.fromkeys(
+        ("styles", "subseed", "subseed_strength", "seed_resize_from_h", "seed_resize_from_w")
+    ),
     **dict.fromkeys(("restore_faces", "tiling", "s_min_uncond", "s_churn", "s_tmax", "s_tmin")),
-    **dict.fromkeys(("refiner_checkpoint", "script_name", "script_args", "infotext", "firstpass_image")),
-    **dict.fromkeys(("disable_extra_networks", "resize_mode", "image_cfg_scale", "latent_mask", "mask_round")),
+    **dict.fromkeys(
+        ("refiner_checkpoint", "script_name", "script_args", "infotext", "firstpass_image")
+    ),
+    **dict.fromkeys(
+        ("disable_extra_networks", "resize_mode", "image_cfg_scale", "latent_mask", "mask_round")
+    ),
     **dict.fromkeys(("mask_blur_x", "mask_blur_y", "inpainting_mask_invert", "inpaint_full_res")),
     **dict.fromkeys(("hr_checkpoint_name", "hr_sampler_name", "hr_scheduler", "hr_prompt")),
     **dict.fromkeys(("hr_negative_prompt", "hr_cfg", "firstphase_width", "firstphase_height")),

@@ -102,7 +102,9 @@ def translate(value: object, check: Callable[[], None] | None = None) -> Transla
         return TranslatedInput(value, rest, api_name=api_name)
     has_picture = rest.get("init_images") or rest.get("image")
     if api_name == "img2img" and not has_picture:
-        raise InvalidInput("init_images is missing: img2img needs a list with a picture", [{"key": "init_images"}])
+        raise InvalidInput(
+            "init_images is missing: img2img needs a list with a picture", [{"key": "init_images"}]
+        )
     rest["override_settings"] = _object(rest, "override_settings")
     return _Translation(value, rest, a1111=True).read(api_name)
 
@@ -118,14 +120,18 @@ def _refuse_unusable(value: Mapping[str, Any], check: Callable[[], None] | None)
     """Reject values that Python's JSON reader accepts and later steps cannot handle."""
     problem = find_problem(list(value), check=check)
     if problem is not None:
-        raise InvalidInput(f"a key of the input holds {problem}", [{"key": None, "problem": problem}])
+        raise InvalidInput(
+            f"a key of the input holds {problem}", [{"key": None, "problem": problem}]
+        )
     for key, entry in value.items():
         if isinstance(entry, (int, float)):  # the reader of the key checks its range
             continue
         # A graph may hold NaN in values that nothing reads. The rest of it is checked with its nodes.
         problem = find_problem(entry, finite=key != "workflow", check=check)
         if problem is not None:
-            raise InvalidInput(f"{brief(key)} holds {problem}", [{"key": brief(key), "problem": problem}])
+            raise InvalidInput(
+                f"{brief(key)} holds {problem}", [{"key": brief(key), "problem": problem}]
+            )
 
 
 def _object(request: Mapping[str, Any], word: str) -> dict[str, Any]:
@@ -179,7 +185,9 @@ class _Translation:
         a1111: whether words that several dialects share have A1111's meaning.
     """
 
-    def __init__(self, raw_input: Mapping[str, Any], request: Mapping[str, Any], *, a1111: bool) -> None:
+    def __init__(
+        self, raw_input: Mapping[str, Any], request: Mapping[str, Any], *, a1111: bool
+    ) -> None:
         self._raw_input = raw_input
         known = {*JobInput.model_fields, *KNOWN_WORDS}
         # Words that are not read yet.
@@ -258,7 +266,9 @@ class _Translation:
         if isinstance(pictures, list):
             pictures = [picture for picture in pictures if picture is not None]
         if not isinstance(pictures, list) or not pictures:
-            raise InvalidInput("init_images must be a list with a picture", [{"key": "init_images"}])
+            raise InvalidInput(
+                "init_images must be a list with a picture", [{"key": "init_images"}]
+            )
         if len(pictures) > 1:
             self._warnings.append("init_images: only the first picture is used")
         self._put("image", "init_images", pictures[0])
@@ -365,8 +375,12 @@ class _Translation:
                 self._ignore(word, "only workflow 'sdxl-refiner' has a refiner")
             return
         steps = _number("steps", self._get("steps", SDXL_STEPS))
-        refiner_steps = _number("refiner_inference_steps", refiner.get("refiner_inference_steps", steps))
-        base_share = _number("high_noise_frac", refiner.get("high_noise_frac", SDXL_HIGH_NOISE_FRAC))
+        refiner_steps = _number(
+            "refiner_inference_steps", refiner.get("refiner_inference_steps", steps)
+        )
+        base_share = _number(
+            "high_noise_frac", refiner.get("high_noise_frac", SDXL_HIGH_NOISE_FRAC)
+        )
         self._put("steps", "num_inference_steps", steps)
         self._put_parameter("base_end", round(steps * base_share))
         self._put_parameter("refiner_steps", refiner_steps)

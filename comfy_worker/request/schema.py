@@ -165,7 +165,9 @@ class Lora(_Strict):
         description="file name in `loras`; folder and extension may be left out. Or a URL, see "
         "[models](models.md)",
     )
-    strength: FiniteFloat = Field(1.0, ge=-100, le=100, description="strength for the diffusion model")
+    strength: FiniteFloat = Field(
+        1.0, ge=-100, le=100, description="strength for the diffusion model"
+    )
     strength_clip: FiniteFloat | None = Field(
         None,
         ge=-100,
@@ -185,10 +187,16 @@ class ControlNet(_Strict):
         None,
         description="file name in `controlnet`; folder and extension may be left out. Or a URL",
     )
-    image: str = Field(min_length=1, description="the control map, or the image from which to make it")
+    image: str = Field(
+        min_length=1, description="the control map, or the image from which to make it"
+    )
     strength: FiniteFloat = Field(1.0, ge=0, le=10, description="strength of the ControlNet")
-    start: FiniteFloat = Field(0.0, ge=0, le=1, description="fraction of the sampling at which it starts")
-    end: FiniteFloat = Field(1.0, ge=0, le=1, description="fraction of the sampling at which it ends")
+    start: FiniteFloat = Field(
+        0.0, ge=0, le=1, description="fraction of the sampling at which it starts"
+    )
+    end: FiniteFloat = Field(
+        1.0, ge=0, le=1, description="fraction of the sampling at which it ends"
+    )
     preprocess: bool | None = Field(
         None,
         description="make the control map from the image first; default: true for canny, else false",
@@ -218,9 +226,13 @@ class Output(_Strict):
     delivery: Literal["base64", "s3"] | None = Field(
         None, description="`base64` or `s3`; default: `s3` if storage is configured, else `base64`"
     )
-    shrink: bool = Field(False, description="compress or shrink images if the result exceeds RunPod's size limit")
+    shrink: bool = Field(
+        False, description="compress or shrink images if the result exceeds RunPod's size limit"
+    )
     progress: bool = Field(True, description="report progress while the job runs")
-    preview: bool = Field(False, description="add a small preview of the sampler's current state to the progress")
+    preview: bool = Field(
+        False, description="add a small preview of the sampler's current state to the progress"
+    )
 
 
 def _without_folder_mark(name: str) -> str:
@@ -240,7 +252,9 @@ class NamedImage(_Strict):
 class Parameters(_Strict):
     """What is filled into the nodes that hold it, in templates and in custom graphs alike."""
 
-    prompt: str | None = Field(None, description="the positive prompt; `<lora:name:0.8>` adds a LoRA")
+    prompt: str | None = Field(
+        None, description="the positive prompt; `<lora:name:0.8>` adds a LoRA"
+    )
     negative_prompt: str | None = Field(None, description="the negative prompt")
     seed: int | None = Field(
         None,
@@ -249,15 +263,21 @@ class Parameters(_Strict):
         "template, the workflow's own for a custom workflow",
     )
     steps: int | None = Field(None, ge=1, description="number of sampling steps")
-    cfg: FiniteFloat | None = Field(None, ge=0, description="the sampler's classifier-free guidance scale")
+    cfg: FiniteFloat | None = Field(
+        None, ge=0, description="the sampler's classifier-free guidance scale"
+    )
     guidance: FiniteFloat | None = Field(
         None,
         ge=0,
         description="embedded guidance (Flux). If a workflow has only one of `cfg` and "
         "`guidance`, both keys set it",
     )
-    sampler: str | None = Field(None, description="ComfyUI's name of the sampler: euler, dpmpp_2m ...")
-    scheduler: str | None = Field(None, description="ComfyUI's name of the scheduler: normal, karras ...")
+    sampler: str | None = Field(
+        None, description="ComfyUI's name of the sampler: euler, dpmpp_2m ..."
+    )
+    scheduler: str | None = Field(
+        None, description="ComfyUI's name of the scheduler: normal, karras ..."
+    )
     denoise: FiniteFloat | None = Field(
         None,
         ge=0,
@@ -280,7 +300,9 @@ class Parameters(_Strict):
     checkpoint: str | None = Field(
         None, description="checkpoint file; folder and extension may be left out. Or a URL"
     )
-    vae: str | None = Field(None, description="VAE file; folder and extension may be left out. Or a URL")
+    vae: str | None = Field(
+        None, description="VAE file; folder and extension may be left out. Or a URL"
+    )
 
 
 class JobInput(Parameters):
@@ -315,7 +337,9 @@ class JobInput(Parameters):
     controlnets: tuple[ControlNet, ...] = Field(
         (), max_length=MAX_ENTRIES, description="ControlNets to add to the workflow, in this order"
     )
-    parameters: dict[str, Any] = Field({}, description="values for the parameters that a template declares")
+    parameters: dict[str, Any] = Field(
+        {}, description="values for the parameters that a template declares"
+    )
     overrides: dict[str, Any] = Field(
         {},
         description='any input of any node, by node id or title: `{"12.scale_by": 2}`. The key is '
@@ -328,7 +352,9 @@ class JobInput(Parameters):
         description="format of the response, see [dialects](dialects.md); default: `RESPONSE_FORMAT`",
     )
 
-    validate_only: bool = Field(False, description="build and check the workflow, but do not run it")
+    validate_only: bool = Field(
+        False, description="build and check the workflow, but do not run it"
+    )
 
     @classmethod
     def read(
@@ -352,7 +378,9 @@ class JobInput(Parameters):
         """
         if not isinstance(value, dict):
             example = '{"prompt": "a lighthouse"}'
-            raise InvalidInput(f"input must be an object such as {example}, not {_json_type(value)}")
+            raise InvalidInput(
+                f"input must be an object such as {example}, not {_json_type(value)}"
+            )
         try:
             return cls.model_validate(value, context={"check": check})
         except ValidationError as error:
@@ -405,7 +433,9 @@ _PLAIN = {
 }
 
 
-def _finding(finding: ErrorDetails, client_words: Mapping[str, str], known_words: Iterable[str]) -> dict[str, Any]:
+def _finding(
+    finding: ErrorDetails, client_words: Mapping[str, str], known_words: Iterable[str]
+) -> dict[str, Any]:
     """One entry of an error's details."""
     first, *rest = map(str, finding["loc"])
     key = brief(".".join([client_words.get(first, first), *rest]), 200)

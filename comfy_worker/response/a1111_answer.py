@@ -108,7 +108,9 @@ def _infotext(result: Result, picture: Media) -> str:
     negative_prompt = values.get("negative_prompt")
     if negative_prompt:
         lines.append(f"Negative prompt: {negative_prompt}")
-    lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None))
+    lines.append(
+        ", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None)
+    )
     return "\n".join(lines)
 
 

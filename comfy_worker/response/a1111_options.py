@@ -16,7 +16,8 @@ from comfy_worker.workflow.node_defs import NodeDefs
 __all__ = ["answer_options_call", "model_list", "options_answer"]
 
 OPTIONS_DO_NOT_STAY = (
-    "setOptions sets nothing for later requests, which may be other clients'; send override_settings with each"
+    "setOptions sets nothing for later requests, which may be other clients'; "
+    "send override_settings with each"
 )
 
 

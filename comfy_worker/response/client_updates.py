@@ -23,7 +23,9 @@ class ClientUpdates:
         send: sends one update.
     """
 
-    def __init__(self, job: Job, delivery: Delivery, send: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self, job: Job, delivery: Delivery, send: Callable[[dict[str, Any]], None]
+    ) -> None:
         self._job = job
         self._delivery = delivery
         self._send = send

@@ -48,7 +48,9 @@ class OutputFile:
     shape: tuple[int, int, int] | None = None
 
 
-def find_files(outputs: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]) -> list[OutputFile]:
+def find_files(
+    outputs: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]
+) -> list[OutputFile]:
     """List every file that the output nodes of a prompt reported.
 
     Args:

@@ -128,7 +128,9 @@ class _Batch:
         processes = image_processes()
         total = sum(_raw_bytes(self.files[position]) for position in positions)
         # What a process frees after large pictures may not go back to the system.
-        is_small = all(_is_raw(self.files[position]) for position in positions) and total <= SMALL_BYTES
+        is_small = (
+            all(_is_raw(self.files[position]) for position in positions) and total <= SMALL_BYTES
+        )
         new_task = processes.pixel_task if is_small else processes.task
         with encoder_faults(), new_task(self.stop) as task:
             task.run("prepare", {"text": self.png_metadata})

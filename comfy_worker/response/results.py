@@ -38,7 +38,12 @@ class ResultBuilder:
     """
 
     def __init__(
-        self, job: Job, plan: Plan, process: ComfyUIProcess, delivery: Delivery, png_metadata: dict[str, str]
+        self,
+        job: Job,
+        plan: Plan,
+        process: ComfyUIProcess,
+        delivery: Delivery,
+        png_metadata: dict[str, str],
     ) -> None:
         self._job = job
         self._plan = plan
@@ -87,7 +92,9 @@ class ResultBuilder:
             if not wanted and not texts:
                 wanted = files = self._unreported(folder)
             if not wanted and not texts:
-                raise NoOutput("the workflow finished but saved nothing; end it with a node such as SaveImage")
+                raise NoOutput(
+                    "the workflow ended well but saved nothing; end it in a node such as SaveImage"
+                )
             encoded += self._all_encoded(wanted)
             draft = _Draft(self._job, self._plan, self._delivery, executed, texts, encoded)
             media = self._delivery.deliver(encoded, self._plan.seed, draft.to_json)
@@ -145,7 +152,9 @@ class _Draft:
             workflow=self.plan.name,
             seed=self.plan.seed,
             parameters=self.plan.parameters,
-            timings=Timings(stages={**timer.stages, "total": timer.total_ms()}, nodes=self.executed.node_ms),
+            timings=Timings(
+                stages={**timer.stages, "total": timer.total_ms()}, nodes=self.executed.node_ms
+            ),
             warnings=self.warnings(),
         )
         return shape(result, self.job.response, self.job.raw_input)

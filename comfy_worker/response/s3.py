@@ -100,7 +100,9 @@ class S3Uploader:
         with watch.running(), contextlib.closing(client):
             yield client
 
-    def upload(self, files: Mapping[str, EncodedFile], stop: Deadline | None = None) -> dict[str, str]:
+    def upload(
+        self, files: Mapping[str, EncodedFile], stop: Deadline | None = None
+    ) -> dict[str, str]:
         """Upload files in parallel: all of them or none.
 
         Files on the disk are streamed, not read into memory.

@@ -52,14 +52,18 @@ class Result(BaseModel):
     images: list[Media] = Field(description="images and animations")
     videos: list[Media] | None = Field(None, description="MP4, WebM")
     audio: list[Media] | None = Field(None, description="FLAC, MP3, Opus, WAV")
-    files: list[Media] | None = Field(None, description="all other saved files: 3D models, latents ...")
+    files: list[Media] | None = Field(
+        None, description="all other saved files: 3D models, latents ..."
+    )
     texts: list[Text] | None = Field(None, description="texts that nodes such as PreviewAny showed")
     workflow: str = Field(description="the template's name, or `custom`")
     seed: int | None = Field(
         None,
         description="the seed that was used: sent, drawn at random, or the custom workflow's own",
     )
-    parameters: dict[str, Any] = Field(description="the values of all parameters of the workflow that ran")
+    parameters: dict[str, Any] = Field(
+        description="the values of all parameters of the workflow that ran"
+    )
     timings: Timings = Field(description="how long each stage and each node took")
     warnings: list[str] = Field(description="what the worker changed, ignored or could not do")
 

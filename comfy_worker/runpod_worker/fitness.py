@@ -72,7 +72,9 @@ def fitness_checks(settings: Settings, environ: Mapping[str, str]) -> list[Calla
     return [gpu, comfyui_files, model_folders, free_disk]
 
 
-def check_gpu(expected: str, *, present: bool | None = None, driver: str = DRIVER, torch_cuda: str = "") -> None:
+def check_gpu(
+    expected: str, *, present: bool | None = None, driver: str = DRIVER, torch_cuda: str = ""
+) -> None:
     """Check that there is a GPU and that its driver runs torch's CUDA.
 
     Args:
@@ -86,7 +88,9 @@ def check_gpu(expected: str, *, present: bool | None = None, driver: str = DRIVE
     """
     if not (has_accelerator() if present is None else present):
         if expected.isdecimal() and int(expected) > 0:
-            raise Unfit(f"RunPod gave this worker {expected} GPU, but none is visible; replace the worker")
+            raise Unfit(
+                f"RunPod gave this worker {expected} GPU, but none is visible; replace the worker"
+            )
         return
     torch_cuda = torch_cuda or _torch_cuda()
     if not torch_cuda:  # torch is built for GPUs that are not NVIDIA's
@@ -114,9 +118,13 @@ def check_model_folders(roots: list[Path]) -> None:
     for root in roots:
         problem = problems.get(root, f"does not answer within {ANSWER_S:g} s")
         if problem not in ("", "is missing"):
-            raise Unfit(f"the folder of models {root} {problem}; set MODELS_DIR right, or mend the volume")
+            raise Unfit(
+                f"the folder of models {root} {problem}; set MODELS_DIR right, or mend the volume"
+            )
     if set(problems.values()) == {"is missing"}:
-        raise Unfit(f"there is no folder of models: {', '.join(map(str, roots))}; set MODELS_DIR to one")
+        raise Unfit(
+            f"there is no folder of models: {', '.join(map(str, roots))}; set MODELS_DIR to one"
+        )
 
 
 def _in_time(work: Callable[[], T], name: str, remedy: str = "mend the volume, or detach it") -> T:

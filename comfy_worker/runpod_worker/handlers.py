@@ -24,7 +24,9 @@ def make_handler(threads: JobThreads) -> Callable[[Envelope], Awaitable[Any]]:
     return handler
 
 
-def make_stream_handler(threads: JobThreads, config: dict[str, Any]) -> Callable[[Envelope], AsyncIterator[Any]]:
+def make_stream_handler(
+    threads: JobThreads, config: dict[str, Any]
+) -> Callable[[Envelope], AsyncIterator[Any]]:
     """Make the handler that yields the files a job has finished early, and its result last.
 
     Args:

@@ -128,7 +128,8 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
         """Stop jobs that RunPod cancels, until the loop ends."""
         if rp_job._job_stop_url() is None:
             log.warning(
-                "RunPod's stop channel is not known; jobs cannot be cancelled", extra={"action": "stop.off"}
+                "RunPod's stop channel is not known; jobs cannot be cancelled",
+                extra={"action": "stop.off"},
             )
             return
         while True:
@@ -139,8 +140,12 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
                 job_ids = await limited(self.stop_signals_fetcher(session), STOP_TIMEOUT_S) or []
             except TooManyRequests:
                 pause_s = TOO_MANY_PAUSE_S
-            except Exception as error:  # the outermost place of this task: the next signal may be heard
-                log.warning("cannot ask for stop signals: %s", error, extra={"action": "stop.failed"})
+            except (
+                Exception
+            ) as error:  # the outermost place of this task: the next signal may be heard
+                log.warning(
+                    "cannot ask for stop signals: %s", error, extra={"action": "stop.failed"}
+                )
                 pause_s = STOP_ERROR_PAUSE_S
             for job_id in job_ids:
                 await self.stop_job(job_id)
@@ -156,7 +161,9 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
             updates = JobUpdates(self._poster, job["id"], self._options.streaming)
             try:
                 body = await self._answer(job, updates)
-            except Exception as error:  # the outermost place of this task: the client gets an answer
+            except (
+                Exception
+            ) as error:  # the outermost place of this task: the client gets an answer
                 updates.cancel()
                 body = to_json_bytes(envelope(error_response(error)))
             finally:
@@ -214,7 +221,9 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
             if self._wants_refresh and not self._tasks:
                 self.kill_worker()
                 break
-            count = min(options.slots - len(self._holding), options.threads_count - len(self._working))
+            count = min(
+                options.slots - len(self._holding), options.threads_count - len(self._working)
+            )
             has_room = self._unposted_bytes < MOST_UNPOSTED_BYTES
             if count > 0 and has_room and not self._wants_refresh:
                 return count

@@ -34,7 +34,10 @@ class JobThreads:
 
     @asynccontextmanager
     async def running(
-        self, job: Envelope, on_update: Callable[[Update], None], on_release: Callable[[], None] = lambda: None
+        self,
+        job: Envelope,
+        on_update: Callable[[Update], None],
+        on_release: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[asyncio.Future[Any]]:
         """Start a job in a thread. Leaving the block cancels the job and waits for its end.
 

@@ -132,7 +132,9 @@ class ResultPoster:
                 f"RunPod refused the result of {size} as too large (HTTP 413); {advice}"
             )
         else:
-            error = DeliveryFailed(f"RunPod refused the result of {size} (HTTP {status}); send the job again")
+            error = DeliveryFailed(
+                f"RunPod refused the result of {size} (HTTP {status}); send the job again"
+            )
         status = await self._insist(job_id, _error_body(error), is_stream)
         return status is not None and status not in FINAL_STATUSES
 

@@ -31,7 +31,13 @@ KNOWN: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (worker_state.JobsProgress, "remove", ("self", "element")),
 )
 URLS = ("JOB_DONE_URL", "JOB_STREAM_URL")
-OF_A_SCALER = ("_shutdown_event", "job_progress", "jobs_tasks", "jobs_fetcher", "stop_signals_fetcher")
+OF_A_SCALER = (
+    "_shutdown_event",
+    "job_progress",
+    "jobs_tasks",
+    "jobs_fetcher",
+    "stop_signals_fetcher",
+)
 
 
 def differences() -> list[str]:
@@ -41,7 +47,9 @@ def differences() -> list[str]:
         function = getattr(owner, name, None)
         if function is None or _parameters(function) != parameters:
             found.append(f"{getattr(owner, '__name__', owner)}.{name}")
-    found += [f"rp_http.{name}" for name in URLS if not isinstance(getattr(rp_http, name, None), str)]
+    found += [
+        f"rp_http.{name}" for name in URLS if not isinstance(getattr(rp_http, name, None), str)
+    ]
     if not found:
         scaler = rp_scale.JobScaler({})
         found += [f"JobScaler.{name}" for name in OF_A_SCALER if not hasattr(scaler, name)]

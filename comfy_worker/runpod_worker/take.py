@@ -49,7 +49,9 @@ class _Answer:
             value = parse(body)
         except ValueError as error:
             self.unreadable = await asyncio.to_thread(ids_in, body)
-            log.warning("cannot read RunPod's answer: %s", error, extra={"action": "job.unreadable"})
+            log.warning(
+                "cannot read RunPod's answer: %s", error, extra={"action": "job.unreadable"}
+            )
             return []
         return value if isinstance(value, list) else [value]
 
@@ -110,7 +112,9 @@ class JobTaker:
             self._failures += 1
             pause_s = min(FIRST_PAUSE_S * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
             reason = f"{type(error).__name__}: {error}"
-            log.warning("cannot ask RunPod for jobs: %s", reason, extra={"action": "job.take_failed"})
+            log.warning(
+                "cannot ask RunPod for jobs: %s", reason, extra={"action": "job.take_failed"}
+            )
             await pause(self._ending, pause_s)
             return Batch()
         self._failures = 0
@@ -118,7 +122,11 @@ class JobTaker:
         if session.answer is not None:
             unreadable = InvalidInput("the job cannot be read as JSON; it may be nested too deep")
             batch.refused.update(
-                {job_id: unreadable for job_id in session.answer.unreadable if job_id not in in_progress}
+                {
+                    job_id: unreadable
+                    for job_id in session.answer.unreadable
+                    if job_id not in in_progress
+                }
             )
         if not batch.jobs and time.monotonic() - began < HELD_S:
             await pause(self._ending, FIRST_PAUSE_S)

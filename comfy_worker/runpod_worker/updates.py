@@ -79,7 +79,9 @@ class JobUpdates:
         if self._task is not None:
             if not self._streaming:
                 self._waiting.clear()
-            await asyncio.wait([self._task], timeout=STREAM_END_S if self._streaming else LAST_MOMENT_S)
+            await asyncio.wait(
+                [self._task], timeout=STREAM_END_S if self._streaming else LAST_MOMENT_S
+            )
             # What RunPod was not handed any more is in the list of all values, which it gets with
             # the result.
             for update in self._waiting:

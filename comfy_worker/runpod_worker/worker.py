@@ -50,7 +50,9 @@ def run_worker(settings: Settings, runner: JobRunner) -> None:
         "refresh_worker": settings.refresh_worker,
     }
     # The SDK streams for all jobs or for none: it looks at what kind of function the handler is.
-    config["handler"] = make_stream_handler(threads, config) if settings.streaming else make_handler(threads)
+    config["handler"] = (
+        make_stream_handler(threads, config) if settings.streaming else make_handler(threads)
+    )
     if different := sdk_shape.differences():
         log.warning(
             "runpod %s is not built as this worker knows it (%s); the SDK's own job loop runs, which is slower",

@@ -133,11 +133,17 @@ class Limits:
     def _wrong_type(self, key: str, value: Any) -> InvalidInput:
         wanted = "text" if self.type == "string" else f"of type {self.type}"
         shown = "null" if value is None else brief(repr(value))
-        return InvalidInput(f"{key} must be {wanted}, not {shown}", [{"key": key, "type": self.type}])
+        return InvalidInput(
+            f"{key} must be {wanted}, not {shown}", [{"key": key, "type": self.type}]
+        )
 
     def to_schema(self) -> dict[str, Any]:
         """The same as keywords of JSON Schema."""
-        schema: dict[str, Any] = {"type": self.type, "minimum": self.minimum, "maximum": self.maximum}
+        schema: dict[str, Any] = {
+            "type": self.type,
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+        }
         if self.steps and all(start % step == 0 for start, step in self.steps):
             schema["multipleOf"] = self._span()
         if self.choices is not None:
@@ -184,12 +190,16 @@ class Limits:
         rule += f", in steps of {self._span()}" if self.steps else ""
         use = f"; use {' or '.join(map(str, nearest))}" if nearest else ""
         detail = {"key": key, "value": str(value), "minimum": self.minimum, "maximum": self.maximum}
-        return InvalidValue(f"{key} must be {rule}, not {value}{use}", [{**detail, "nearest": nearest}])
+        return InvalidValue(
+            f"{key} must be {rule}, not {value}{use}", [{**detail, "nearest": nearest}]
+        )
 
     def _chosen(self, key: str, value: Any) -> Any:
         choices = self.choices or ()
         # Python takes True for 1.
-        takes_bool = not isinstance(value, bool) or any(isinstance(choice, bool) for choice in choices)
+        takes_bool = not isinstance(value, bool) or any(
+            isinstance(choice, bool) for choice in choices
+        )
         if value in choices and takes_bool:
             return value
         texts = [str(choice) for choice in choices]
@@ -204,7 +214,9 @@ class Limits:
         )
 
 
-def _stricter(choose: Callable[[float, float], float], bound: float | None, other: float | None) -> float | None:
+def _stricter(
+    choose: Callable[[float, float], float], bound: float | None, other: float | None
+) -> float | None:
     """The stricter of two bounds, each of which may be None."""
     if bound is None or other is None:
         return other if bound is None else bound
@@ -227,4 +239,7 @@ def limits_by_place(graph: Graph) -> dict[Input, Limits]:
                 group = own if literal == node_input else passed
                 group.setdefault(literal, []).append(spec)
     literals = {**own, **passed}
-    return {literal: Limits.of([*own.get(literal, ()), *passed.get(literal, ())]) for literal in literals}
+    return {
+        literal: Limits.of([*own.get(literal, ()), *passed.get(literal, ())])
+        for literal in literals
+    }

@@ -223,10 +223,16 @@ class Fold(Generic[S, V]):
                 if len(opened) % STEPS_PER_CHECK == 0:
                     self._check()
                 opened[state] = tuple(self._above(state))
-                stack += [item for item in reversed(opened[state]) if item not in values and item not in opened]
+                stack += [
+                    item
+                    for item in reversed(opened[state])
+                    if item not in values and item not in opened
+                ]
             else:
                 stack.pop()
-                values[state] = self._combine(state, [values[item] for item in opened[state] if item in values])
+                values[state] = self._combine(
+                    state, [values[item] for item in opened[state] if item in values]
+                )
         return values[start]
 
 
@@ -269,10 +275,14 @@ def parse(value: Any) -> Workflow:
     for node_id, node in value.items():
         if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
             details.append({"node_id": node_id, "problem": "class_type is missing"})
-        elif not all(isinstance(node.get(part), (dict, type(None))) for part in ("inputs", "_meta")):
+        elif not all(
+            isinstance(node.get(part), (dict, type(None))) for part in ("inputs", "_meta")
+        ):
             details.append({"node_id": node_id, "problem": "inputs or _meta is no object"})
         elif not _is_plain({part: node.get(part) for part in ("inputs", "_meta")}):
-            details.append({"node_id": node_id, "problem": "it holds NaN or Infinity, or is nested too deep"})
+            details.append(
+                {"node_id": node_id, "problem": "it holds NaN or Infinity, or is nested too deep"}
+            )
     if details:
         first = details[0]
         raise InvalidWorkflow(
@@ -297,7 +307,9 @@ def _is_plain(value: Any) -> bool:
         if any(isinstance(item, float) and not math.isfinite(item) for item in row):
             return False
         inner = [
-            item.values() if isinstance(item, dict) else item for item in row if isinstance(item, (dict, list))
+            item.values() if isinstance(item, dict) else item
+            for item in row
+            if isinstance(item, (dict, list))
         ]
         row = [each for item in inner for each in item]
     return not row
@@ -313,8 +325,13 @@ class Editor:
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = copied(workflow)
         # A dangling link must not find what it looks for among the nodes to come.
-        taken = {*workflow, *(link.node_id for node in workflow.values() for link in links_of(node).values())}
-        self._last_id = max((int(node_id) for node_id in taken if DECIMAL.fullmatch(node_id)), default=0)
+        taken = {
+            *workflow,
+            *(link.node_id for node in workflow.values() for link in links_of(node).values()),
+        }
+        self._last_id = max(
+            (int(node_id) for node_id in taken if DECIMAL.fullmatch(node_id)), default=0
+        )
 
     def add(self, class_type: str, title: str, **inputs: Any) -> str:
         """Add a node under a fresh id; links among the inputs are given as :class:`Link`.

@@ -114,7 +114,9 @@ def _check_prefixes(graph: Graph, node_id: str, node: Mapping[str, Any]) -> None
             )
 
 
-def _isolating_inputs(node_id: str, node: Mapping[str, Any], folder: str, defs: NodeDefs) -> dict[str, str]:
+def _isolating_inputs(
+    node_id: str, node: Mapping[str, Any], folder: str, defs: NodeDefs
+) -> dict[str, str]:
     """The inputs that put a node's files into the job's folder; none for a node without files."""
     own_folder = _own_folder(node_id, node["inputs"])
     if own_folder is not None:

@@ -19,7 +19,11 @@ Fits = Callable[[str, str], "bool | None"]
 MAX_ROOTS = 100
 
 # The model folder behind an input that names a file, by the input's name on the loader.
-MODEL_FOLDERS = {"ckpt_name": "checkpoints", "unet_name": "diffusion_models", "model_name": "diffusion_models"}
+MODEL_FOLDERS = {
+    "ckpt_name": "checkpoints",
+    "unet_name": "diffusion_models",
+    "model_name": "diffusion_models",
+}
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,9 @@ def model_files(workflow: Workflow, defs: NodeDefs, sources: Sources) -> tuple[N
         for spec in specs.values():
             value = node["inputs"].get(spec.name)
             if spec.choices is not None and is_model(value):
-                named.setdefault(_base(value), find_need(node["class_type"], spec.name, value, sources))
+                named.setdefault(
+                    _base(value), find_need(node["class_type"], spec.name, value, sources)
+                )
     for need in sources.needs:
         if f"{need.folder}/{need.file}" not in sources.listed:
             named.setdefault(_base(need.file), need)

@@ -21,7 +21,18 @@ FOLDERS = {
     "upscaler": "upscale_models",
     "vae": "vae",
 }
-MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf", ".onnx")
+MODEL_SUFFIXES = (
+    ".safetensors",
+    ".sft",
+    ".ckpt",
+    ".pt",
+    ".pt2",
+    ".pth",
+    ".bin",
+    ".pkl",
+    ".gguf",
+    ".onnx",
+)
 
 
 def is_model(value: Any) -> bool:
@@ -56,7 +67,8 @@ def match(name: str, choices: Sequence[str], what: str) -> str:
                 details = [{"given": shown, "folder": folder, "file": file} for file in found]
                 listed = ", ".join(found)
                 raise Ambiguous(
-                    f"{what} {shown!r} fits several files: {listed}; write its folder and extension too", details
+                    f"{what} {shown!r} fits several files: {listed}; write its folder and extension too",
+                    details,
                 )
             if found:
                 return found[0]

@@ -104,7 +104,9 @@ class InputSpec:
     def widget_type(self) -> str | None:
         """The type of the widget that the editor shows: of several types the first that has one."""
         words = [word.strip() for word in self.value_type.split(",")]
-        return next((word for word in words if word in WIDGET_TYPES or word in OBJECT_WIDGETS), None)
+        return next(
+            (word for word in words if word in WIDGET_TYPES or word in OBJECT_WIDGETS), None
+        )
 
     @property
     def is_widget(self) -> bool:
@@ -139,7 +141,9 @@ class InputSpec:
             required: under which of the two it stands.
             validated: the inputs that the class validates itself, ``*`` for all; None where that is not known.
         """
-        entry = declared if isinstance(declared, (list, tuple)) and declared else [declared or ANY_TYPE]
+        entry = (
+            declared if isinstance(declared, (list, tuple)) and declared else [declared or ANY_TYPE]
+        )
         options = entry[1] if len(entry) > 1 and isinstance(entry[1], dict) else {}
         is_listed = isinstance(entry[0], (list, tuple))
         type_name = "COMBO" if is_listed else str(entry[0])
@@ -245,7 +249,10 @@ def _grown(template: Declared, validated: AbstractSet[str] | None) -> Autogrow |
     if "names" in template:
         names = [str(name) for name in template["names"]]
     else:
-        names = [f"{template.get('prefix', '')}{number}" for number in range(int(template.get("max", 100)))]
+        names = [
+            f"{template.get('prefix', '')}{number}"
+            for number in range(int(template.get("max", 100)))
+        ]
     return Autogrow(tuple(names), int(template.get("min", 0)), inner)
 
 
@@ -306,7 +313,9 @@ class NodeClass:
     sees_job: bool = False
 
     @classmethod
-    def read(cls, name: str, declared: Declared, validated: AbstractSet[str] | None = None) -> NodeClass:
+    def read(
+        cls, name: str, declared: Declared, validated: AbstractSet[str] | None = None
+    ) -> NodeClass:
         """Read one value of ``/object_info``; for ``validated`` see :meth:`InputSpec.read`."""
         groups = declared.get("input") or {}
         inputs: dict[str, InputSpec] = {}
@@ -314,7 +323,9 @@ class NodeClass:
             inputs.setdefault(spec.name, spec)
         matches = tuple(str(word or "") for word in declared.get("output_matchtypes") or ())
         types = [str(output) for output in declared.get("output") or ()]
-        outputs = [_output_type(output, _at(matches, slot), inputs) for slot, output in enumerate(types)]
+        outputs = [
+            _output_type(output, _at(matches, slot), inputs) for slot, output in enumerate(types)
+        ]
         return cls(
             name=name,
             inputs=inputs,
@@ -350,7 +361,11 @@ class NodeClass:
 
     def spec(self, key: str, values: Mapping[str, Any]) -> InputSpec | None:
         """How the input behind a key of the workflow is declared, in a node with these values."""
-        declared = self.inputs.get(key.partition(".")[0]) if "." in key and key not in self.inputs else None
+        declared = (
+            self.inputs.get(key.partition(".")[0])
+            if "." in key and key not in self.inputs
+            else None
+        )
         if declared is None:
             return self.inputs.get(key)
         return next((spec for spec in declared.live(values) if spec.name == key), None)
@@ -362,7 +377,9 @@ class NodeClass:
     def matching_inputs(self, slot: int) -> list[str]:
         """The inputs that an output has the type of."""
         match_id = self.match_of(slot)
-        return [spec.name for spec in self.inputs.values() if match_id and spec.match_id == match_id]
+        return [
+            spec.name for spec in self.inputs.values() if match_id and spec.match_id == match_id
+        ]
 
 
 def _at(words: tuple[str, ...], slot: int) -> str:
@@ -371,7 +388,9 @@ def _at(words: tuple[str, ...], slot: int) -> str:
 
 def _output_type(declared_type: str, match_id: str, inputs: Mapping[str, InputSpec]) -> str:
     if declared_type == MATCH_TYPE:
-        matching: Iterable[InputSpec] = (spec for spec in inputs.values() if spec.match_id == match_id)
+        matching: Iterable[InputSpec] = (
+            spec for spec in inputs.values() if spec.match_id == match_id
+        )
         return next((spec.value_type for spec in matching), ANY_TYPE)
     return ANY_TYPE if KIND.fullmatch(declared_type) else declared_type
 
@@ -418,7 +437,9 @@ class NodeDefs(Mapping[str, NodeClass]):
 
     def __getitem__(self, class_type: str) -> NodeClass:
         if class_type not in self._read:
-            own = None if self._validated is None else frozenset(self._validated.get(class_type, ()))
+            own = (
+                None if self._validated is None else frozenset(self._validated.get(class_type, ()))
+            )
             self._read[class_type] = NodeClass.read(class_type, self._object_info[class_type], own)
         return self._read[class_type]
 

@@ -91,7 +91,9 @@ OFF = frozenset({"off", "no", "none", "false", "disable", "disabled"})
 
 # A choice that is a size or a shape, and one that leaves both to the inputs beside it.
 SIZE_CHOICE = re.compile(r"(?<!\d)(\d{2,5})\s*[x×*]\s*(\d{2,5})(?!\d)", re.IGNORECASE)
-SHAPE_CHOICE = re.compile(r"(?<!\d)\d{1,2}\s*:\s*\d{1,2}(?!\d)|square|portrait|landscape", re.IGNORECASE)
+SHAPE_CHOICE = re.compile(
+    r"(?<!\d)\d{1,2}\s*:\s*\d{1,2}(?!\d)|square|portrait|landscape", re.IGNORECASE
+)
 FREE_CHOICE = re.compile(r"custom|manual|free", re.IGNORECASE)
 
 Categories = frozenset[str]
@@ -114,7 +116,9 @@ class Graph:
         self.live_literals = Fold(self._live_source, self._literal, check)
         self.values = Values(workflow, check)
         self._computed_from: dict[Input, Input] = {}
-        self._made_of_latents = Fold(lambda node_id: self.above(node_id, "IMAGE"), self._is_made_of_latents, check)
+        self._made_of_latents = Fold(
+            lambda node_id: self.above(node_id, "IMAGE"), self._is_made_of_latents, check
+        )
         self._depends_on_media = Fold(self._nodes_above, self._is_from_media, check)
         self._specs: dict[str, Mapping[str, InputSpec]] = {}
         self._output_types: dict[Link, str] = {}
@@ -147,7 +151,10 @@ class Graph:
             values = self.workflow[node_id]["inputs"]
             branch = self.branch(node_id)
             off = set(branch_names(values).values()) - {branch.name} if branch else set()
-            found = ((node_input, as_link(values[node_input.name])) for node_input in self.inputs(node_id))
+            found = (
+                (node_input, as_link(values[node_input.name]))
+                for node_input in self.inputs(node_id)
+            )
             self._links[node_id] = {
                 node_input: link
                 for node_input, link in found
@@ -277,14 +284,18 @@ class Graph:
         key = (node_id, types)
         if key not in self._linked:
             self._linked[key] = self.typed(node_id, *types) or [
-                node_input for node_input in self.links(node_id) if CARRIERS.search(self.type_of(node_input))
+                node_input
+                for node_input in self.links(node_id)
+                if CARRIERS.search(self.type_of(node_input))
             ]
         return self._linked[key]
 
     def gives_only(self, node_id: str, category: str) -> bool:
         """Whether every declared output of a node has this type."""
         declared = self.declared(node_id)
-        return declared is not None and bool(declared.outputs) and set(declared.outputs) == {category}
+        return (
+            declared is not None and bool(declared.outputs) and set(declared.outputs) == {category}
+        )
 
     def widgets(self, node_id: str) -> list[Input]:
         """Return the inputs of a node that can hold a literal."""
@@ -307,8 +318,12 @@ class Graph:
         return walk(starts, lambda node_id: self.above(node_id, *types), self.check)
 
     def sources(self, node_inputs: Iterable[Input], *types: str) -> list[str]:
-        """Return the nodes where the links of the given types begin, such as loaders and empty latents."""
-        return [node_id for node_id in self.upstream(node_inputs, *types) if not self.linked(node_id, *types)]
+        """The nodes where links of the given types begin: loaders, empty latents."""
+        return [
+            node_id
+            for node_id in self.upstream(node_inputs, *types)
+            if not self.linked(node_id, *types)
+        ]
 
     def reading_order(self, outputs: Iterable[str]) -> list[str]:
         """Return the nodes that feed an output, in declared input order, each after those that feed it."""
@@ -335,19 +350,28 @@ class Graph:
         if self._fed is None:
             self._fed = {}
             for link, node_inputs in self.readers().items():
-                self._fed.setdefault(link.node_id, []).extend(node_input.node_id for node_input in node_inputs)
+                self._fed.setdefault(link.node_id, []).extend(
+                    node_input.node_id for node_input in node_inputs
+                )
         return self._fed.get(node_id, [])
 
     def preset(self, node_id: str) -> Input | None:
-        """Return the choice of a size or shape with which a node overrides its own width and height."""
-        return next((node_input for node_input in self.widgets(node_id) if self._is_preset(node_input)), None)
+        """The choice of a size or shape by which a node overrides the width and height that it holds."""
+        return next(
+            (node_input for node_input in self.widgets(node_id) if self._is_preset(node_input)),
+            None,
+        )
 
     def _is_preset(self, node_input: Input) -> bool:
         key = (self.workflow[node_input.node_id]["class_type"], node_input.name)
         if key not in self._presets:
             spec = self.spec(node_input)
             choices = map(str, (spec.choices if spec else None) or ())
-            sizes = [choice for choice in choices if SIZE_CHOICE.search(choice) or SHAPE_CHOICE.search(choice)]
+            sizes = [
+                choice
+                for choice in choices
+                if SIZE_CHOICE.search(choice) or SHAPE_CHOICE.search(choice)
+            ]
             self._presets[key] = len(sizes) > 1
         return self._presets[key]
 
@@ -441,7 +465,8 @@ class Graph:
     def _side(self, node_id: str, side: str) -> Input | None:
         """Return the input with a width or height that does not depend on the picture's own shape."""
         names = {
-            name.rpartition(".")[2].removeprefix("target_"): name for name in self.workflow[node_id]["inputs"]
+            name.rpartition(".")[2].removeprefix("target_"): name
+            for name in self.workflow[node_id]["inputs"]
         }
         if not names.keys() >= set(SIDES) or "x" in names or KEEPS_SHAPE.search(" ".join(names)):
             return None
@@ -471,7 +496,9 @@ class Graph:
         inputs = self.inputs(node_id)
         if len(inputs) == 1:
             return inputs[0]
-        same = next((node_input for node_input in inputs if node_input.name.lower() == output), None)
+        same = next(
+            (node_input for node_input in inputs if node_input.name.lower() == output), None
+        )
         return same if same and self._passes_on(node_id) else None
 
     def _passes_on(self, node_id: str) -> bool:
@@ -566,7 +593,10 @@ def settable(graph: Graph, node_input: Input, is_size: bool = False) -> list[Inp
         side = graph.picture_side(node_input) if is_size else None
         return settable(graph, side, is_size) if side else []
     way = graph.outward(node_input)
-    chosen = next((outer for outer in reversed(way) if _means_the_same(graph, node_input, outer, is_size)), way[0])
+    chosen = next(
+        (outer for outer in reversed(way) if _means_the_same(graph, node_input, outer, is_size)),
+        way[0],
+    )
     link = graph.link(chosen)
     if link is None:
         return [chosen]
@@ -587,7 +617,9 @@ def _means_the_same(graph: Graph, node_input: Input, outer: Input, is_size: bool
     if not is_size:
         return bool(inner == value)
     factors = (1, *UPSCALE_FACTORS) if graph.enlarges_latents else (1,)
-    return any(abs(value - inner * factor) < min(MAX_ROUNDED, inner / 8) * factor for factor in factors)
+    return any(
+        abs(value - inner * factor) < min(MAX_ROUNDED, inner / 8) * factor for factor in factors
+    )
 
 
 @cache
@@ -603,8 +635,10 @@ def _may_be(category: str, declared: str) -> bool:
 
 
 def _category(declared: str) -> str:
-    """Return the category of a type. Types of one category can replace each other: numbers, or words."""
-    return {"INT": "number", "FLOAT": "number", "STRING": "word", "COMBO": "word"}.get(declared, declared)
+    """What may stand for what: numbers for numbers, words for words."""
+    return {"INT": "number", "FLOAT": "number", "STRING": "word", "COMBO": "word"}.get(
+        declared, declared
+    )
 
 
 def _type_of_literal(value: Any) -> str:

@@ -86,7 +86,9 @@ class Values:
         if not self._is_computed(node_id):
             return []
         links = map(as_link, self._workflow[node_id]["inputs"].values())
-        return [link.node_id for link in links if link is not None and link.node_id in self._workflow]
+        return [
+            link.node_id for link in links if link is not None and link.node_id in self._workflow
+        ]
 
     def _is_computed(self, node_id: str) -> bool:
         node = self._workflow[node_id]
@@ -193,7 +195,11 @@ def _known(compute: Callable[[Received], tuple[Any, ...]]) -> Callable[[Received
 
 
 def _expression(received: Received) -> tuple[Any, ...]:
-    names = {name.removeprefix("values."): value for name, value in received.items() if name.startswith("values.")}
+    names = {
+        name.removeprefix("values."): value
+        for name, value in received.items()
+        if name.startswith("values.")
+    }
     result = evaluate(received["expression"], names)
     return float(result), int(result), bool(result)
 
@@ -292,7 +298,11 @@ BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
-UNARY: dict[type, Callable[[Any], Any]] = {ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Not: operator.not_}
+UNARY: dict[type, Callable[[Any], Any]] = {
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Not: operator.not_,
+}
 COMPARED: dict[type, Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -347,11 +357,17 @@ def _number_of(node: ast.AST, names: Mapping[str, Any]) -> Any:
 def _operation(node: ast.AST, names: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.BinOp):
         left, right = _number_of(node.left, names), _number_of(node.right, names)
-        return _power(left, right) if isinstance(node.op, ast.Pow) else BINARY[type(node.op)](left, right)
+        return (
+            _power(left, right)
+            if isinstance(node.op, ast.Pow)
+            else BINARY[type(node.op)](left, right)
+        )
     if isinstance(node, ast.UnaryOp):
         return UNARY[type(node.op)](_number_of(node.operand, names))
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
-        return COMPARED[type(node.ops[0])](_number_of(node.left, names), _number_of(node.comparators[0], names))
+        return COMPARED[type(node.ops[0])](
+            _number_of(node.left, names), _number_of(node.comparators[0], names)
+        )
     if isinstance(node, ast.BoolOp):
         results = [_number_of(part, names) for part in node.values]
         stop = isinstance(node.op, ast.Or)

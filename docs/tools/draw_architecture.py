@@ -107,7 +107,10 @@ def positions() -> dict[str, Point]:
         for column, name in enumerate(row):
             if not name:
                 continue
-            corner = (left + column * (BOX_WIDTH + GAP_X), MARGIN + row_index * (BOX_HEIGHT + GAP_Y))
+            corner = (
+                left + column * (BOX_WIDTH + GAP_X),
+                MARGIN + row_index * (BOX_HEIGHT + GAP_Y),
+            )
             corners[name] = corner
     return corners
 
@@ -180,7 +183,9 @@ def _arrow(start: Point, end: Point) -> str:
     (x1, y1), (x2, y2) = start, end
     bend = (y2 - y1) / 2
     curve = f"M{x1:g} {y1:g}C{x1:g} {y1 + bend:g} {x2:g} {y2 - bend:g} {x2:g} {y2:g}"
-    return f'<path d="{curve}" fill="none" stroke="#999" stroke-width="1.2" marker-end="url(#tip)"/>'
+    return (
+        f'<path d="{curve}" fill="none" stroke="#999" stroke-width="1.2" marker-end="url(#tip)"/>'
+    )
 
 
 if __name__ == "__main__":

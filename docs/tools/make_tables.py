@@ -29,7 +29,9 @@ from comfy_worker.settings import Settings
 
 PAGES = sorted([REPO / "README.md", *(REPO / "docs").glob("*.md")])
 HUB_ENTRY = REPO / ".runpod" / "hub.json"
-MARKED_TABLE = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end of table -->)", re.DOTALL)
+MARKED_TABLE = re.compile(
+    r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end of table -->)", re.DOTALL
+)
 JSON_TYPES = {
     "string": "text",
     "integer": "whole number",
@@ -155,7 +157,9 @@ def dialect_keys_table() -> str:
     meanings = {word: f"`{key}`" for word, key in names.RENAMED.items()} | names.STRUCTURED
     for word, parameter in names.HIRES.items():
         meanings[word] = f"`parameters.{parameter}` of `hires-fix`, with `enable_hr`"
-    return table(("key", "what it becomes"), ((f"`{word}`", text) for word, text in meanings.items()))
+    return table(
+        ("key", "what it becomes"), ((f"`{word}`", text) for word, text in meanings.items())
+    )
 
 
 def samplers_table() -> str:

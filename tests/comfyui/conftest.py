@@ -71,7 +71,11 @@ class RealComfyUI:
     def texts(self, workflow: dict[str, Any]) -> dict[str, str]:
         """By output node, the text that a node shows."""
         result = self.running.execute(workflow, Deadline())
-        return {node_id: output["text"][0] for node_id, output in result.outputs.items() if "text" in output}
+        return {
+            node_id: output["text"][0]
+            for node_id, output in result.outputs.items()
+            if "text" in output
+        }
 
     def images(self, workflow: dict[str, Any]) -> list[Image.Image]:
         """The pictures of a workflow, in the order of its output nodes."""

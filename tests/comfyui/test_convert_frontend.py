@@ -31,7 +31,9 @@ def without_titles(export: dict[str, Any]) -> dict[str, Any]:
     nodes = {}
     for node_id, node in export.items():
         declared = DEFS[node["class_type"]].inputs
-        inputs = {name: value for name, value in node["inputs"].items() if name.split(".")[0] in declared}
+        inputs = {
+            name: value for name, value in node["inputs"].items() if name.split(".")[0] in declared
+        }
         nodes[node_id] = (node["class_type"], inputs)
     return nodes
 

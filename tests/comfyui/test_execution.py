@@ -22,7 +22,10 @@ pytestmark = pytest.mark.comfyui
 
 def nothing_left(comfyui: RealComfyUI) -> bool:
     client = comfyui.running.client
-    return client.get_queue() == {"queue_running": [], "queue_pending": []} and client.get_history_ids() == []
+    return (
+        client.get_queue() == {"queue_running": [], "queue_pending": []}
+        and client.get_history_ids() == []
+    )
 
 
 def test_a_seed_makes_its_own_pixels_each_time(comfyui: RealComfyUI) -> None:
@@ -32,7 +35,10 @@ def test_a_seed_makes_its_own_pixels_each_time(comfyui: RealComfyUI) -> None:
 
 
 def test_a_prompt_makes_its_own_pixels(comfyui: RealComfyUI) -> None:
-    pictures = [comfyui.images(txt2img(prompt=prompt))[0].tobytes() for prompt in ("a fox", "a harbour at night")]
+    pictures = [
+        comfyui.images(txt2img(prompt=prompt))[0].tobytes()
+        for prompt in ("a fox", "a harbour at night")
+    ]
     assert pictures[0] != pictures[1]
 
 
@@ -135,9 +141,13 @@ def test_a_pending_prompt_leaves_the_queue(comfyui: RealComfyUI) -> None:
                 cancelled.set()
 
         with pytest.raises(JobCancelled):
-            comfyui.running.execute(txt2img(seed=15), Deadline(cancelled), on_event=cancel_when_pending)
+            comfyui.running.execute(
+                txt2img(seed=15), Deadline(cancelled), on_event=cancel_when_pending
+            )
         queue = comfyui.running.client.get_queue()
-        assert (len(queue["queue_running"]), queue["queue_pending"]) == (1, []), "the first one goes on"
+        assert (len(queue["queue_running"]), queue["queue_pending"]) == (1, []), (
+            "the first one goes on"
+        )
     assert nothing_left(comfyui)
 
 

@@ -13,7 +13,9 @@ pytestmark = pytest.mark.comfyui
 
 
 @pytest.mark.parametrize(("model", "family"), standins.FAMILIES.items())
-def test_a_model_as_comfyui_builds_it_is_identified(tmp_path: Path, model: str, family: str) -> None:
+def test_a_model_as_comfyui_builds_it_is_identified(
+    tmp_path: Path, model: str, family: str
+) -> None:
     path = tmp_path / "model.safetensors"
     standins.write_standin(path, model)
     kind: ModelType = "checkpoint" if model in comfyui_shapes.CHECKPOINTS else "diffusion_model"
@@ -45,7 +47,9 @@ def test_a_controlnet_stand_in_is_identified(tmp_path: Path, family: str, union:
 
 PLACEHOLDERS = {
     f"checkpoints/{placeholders.CHECKPOINT}": ModelInfo("checkpoint", FAMILIES["sd15"]),
-    f"checkpoints/{placeholders.CHECKPOINT_INPAINT}": ModelInfo("checkpoint", FAMILIES["sd15"], inpaint=True),
+    f"checkpoints/{placeholders.CHECKPOINT_INPAINT}": ModelInfo(
+        "checkpoint", FAMILIES["sd15"], inpaint=True
+    ),
     f"checkpoints/{placeholders.CHECKPOINT_SDXL}": ModelInfo("checkpoint", FAMILIES["sdxl"]),
     # Its width follows from its one block, and belongs to no SD 3 that there is.
     f"checkpoints/{placeholders.CHECKPOINT_SD3}": ModelInfo("checkpoint"),
@@ -55,7 +59,9 @@ PLACEHOLDERS = {
     f"loras/{placeholders.LORA_SDXL}": ModelInfo("lora", FAMILIES["sdxl"]),
     f"controlnet/{placeholders.CONTROLNET}": ModelInfo("controlnet", FAMILIES["sd15"]),
     f"controlnet/{placeholders.CONTROLNET_B}": ModelInfo("controlnet", FAMILIES["sd15"]),
-    f"controlnet/{placeholders.CONTROLNET_UNION}": ModelInfo("controlnet", FAMILIES["sd15"], union=True),
+    f"controlnet/{placeholders.CONTROLNET_UNION}": ModelInfo(
+        "controlnet", FAMILIES["sd15"], union=True
+    ),
     f"embeddings/{placeholders.EMBEDDING}": ModelInfo("unknown"),
     f"upscale_models/{placeholders.UPSCALER}": ModelInfo("unknown"),
     f"diffusion_models/{placeholders.FLUX}": ModelInfo("diffusion_model", FAMILIES["flux"]),

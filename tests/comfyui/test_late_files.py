@@ -20,7 +20,9 @@ pytestmark = pytest.mark.comfyui
 def test_a_lora_that_has_just_arrived_is_found(comfyui: RealComfyUI, model_root: Path) -> None:
     runner = JobRunner(Settings.from_env({}), comfyui.supervisor, TEMPLATES)
     job = {"id": "late", "input": {"workflow": txt2img(), "loras": [{"name": "just-arrived"}]}}
-    assert runner.run(job, threading.Event())["error"].startswith("MODEL_NOT_FOUND: lora 'just-arrived'")
+    assert runner.run(job, threading.Event())["error"].startswith(
+        "MODEL_NOT_FOUND: lora 'just-arrived'"
+    )
     late = model_root / "loras" / "just-arrived.safetensors"
     try:
         shutil.copy(model_root / "loras" / placeholders.LORA, late)

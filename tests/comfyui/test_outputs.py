@@ -78,7 +78,10 @@ def data(media: dict[str, Any]) -> bytes:
 def picture(media: dict[str, Any]) -> Image.Image:
     image = Image.open(io.BytesIO(data(media)))
     image.load()
-    assert (Image.MIME[str(image.format)], image.size) == (media["mime_type"], (media["width"], media["height"]))
+    assert (Image.MIME[str(image.format)], image.size) == (
+        media["mime_type"],
+        (media["width"], media["height"]),
+    )
     return image
 
 
@@ -107,15 +110,24 @@ def by_saveimage(comfyui: RealComfyUI, graph: dict[str, Any], folder: str) -> di
 
 
 @pytest.mark.parametrize("channels", [3, 4])
-def test_pictures_are_those_of_saveimage_in_pixels_names_and_metadata(worker: Worker, channels: int) -> None:
+def test_pictures_are_those_of_saveimage_in_pixels_names_and_metadata(
+    worker: Worker, channels: int
+) -> None:
     source = {**PHOTO, "inputs": {**PHOTO["inputs"], "batch": 2, "channels": channels}}
     graph = {
         "source": source,
         "scaled": node(
-            "ImageScale", image=["source", 0], upscale_method="area", width=48, height=40, crop="disabled"
+            "ImageScale",
+            image=["source", 0],
+            upscale_method="area",
+            width=48,
+            height=40,
+            crop="disabled",
         ),
         "copy": node("RepeatImageBatch", image=["source", 0], amount=1),
-        "first": node("SaveImage", images=["source", 0], filename_prefix="set/pic %width% %batch_num%"),
+        "first": node(
+            "SaveImage", images=["source", 0], filename_prefix="set/pic %width% %batch_num%"
+        ),
         "again": node("SaveImage", images=["source", 0], filename_prefix="set/other"),
         "once more": node("SaveImage", images=["copy", 0], filename_prefix="set/other"),
         "small": node("SaveImage", images=["scaled", 0], filename_prefix="set/small"),
@@ -124,7 +136,12 @@ def test_pictures_are_those_of_saveimage_in_pixels_names_and_metadata(worker: Wo
     expected = by_saveimage(worker.comfyui, graph, "set")
     result = worker.run(workflow=graph)
     assert sorted(image["filename"] for image in result["images"]) == sorted(expected)
-    assert {image["node_id"] for image in result["images"]} == {"first", "again", "once more", "small"}
+    assert {image["node_id"] for image in result["images"]} == {
+        "first",
+        "again",
+        "once more",
+        "small",
+    }
     assert len(expected) == 8
     for image in result["images"]:
         ours, theirs = picture(image), Image.open(io.BytesIO(expected[image["filename"]]))
@@ -167,10 +184,14 @@ def filled(folder: Path) -> Iterator[None]:
 
 
 def test_it_works_without_a_folder_in_memory(model_root: Path, tmp_path: Path) -> None:
-    with real_comfyui(launch_options(model_root, NODE_PACKS, raw_root=tmp_path / "nowhere")) as comfyui:
+    with real_comfyui(
+        launch_options(model_root, NODE_PACKS, raw_root=tmp_path / "nowhere")
+    ) as comfyui:
         assert comfyui.running.process.raw_dir is None
         result = Worker(comfyui).run(
-            workflow=saving(PHOTO, save=node("SaveImage", images=["source", 0], filename_prefix="a"))
+            workflow=saving(
+                PHOTO, save=node("SaveImage", images=["source", 0], filename_prefix="a")
+            )
         )
         assert picture(result["images"][0]).size == (96, 64)
 
@@ -217,7 +238,13 @@ def test_two_saved_pictures_a_preview_and_a_text(worker: Worker) -> None:
         assert sorted(image["node_id"] for image in result["images"]) == ["one", "two"]
         assert len({picture(image).tobytes() for image in result["images"]}) == 1
         (text,) = result["texts"]
-        assert text == {"type": "text", "data": "zwölf", "mime_type": "text/plain", "node_id": "told", "bytes": 6}
+        assert text == {
+            "type": "text",
+            "data": "zwölf",
+            "mime_type": "text/plain",
+            "node_id": "told",
+            "bytes": 6,
+        }
     result = worker.run(workflow=graph, output={"temp": True})
     assert sorted(image["node_id"] for image in result["images"]) == ["one", "shown", "two"]
 
@@ -244,10 +271,16 @@ def test_what_is_only_previewed_comes_back_each_time_where_there_is_nothing_else
 
 @pytest.mark.parametrize("class_type", ["SaveAnimatedWEBP", "SaveAnimatedPNG"])
 def test_an_animation(worker: Worker, class_type: str) -> None:
-    options = {"lossless": True, "quality": 80, "method": "default"} if class_type == "SaveAnimatedWEBP" else {}
+    options = (
+        {"lossless": True, "quality": 80, "method": "default"}
+        if class_type == "SaveAnimatedWEBP"
+        else {}
+    )
     options = options or {"compress_level": 4}
     saved = node(class_type, images=["source", 0], filename_prefix="a", fps=6.0, **options)
-    graph = saving(FRAMES, save=saved, still=node("SaveImage", images=["source", 0], filename_prefix="b"))
+    graph = saving(
+        FRAMES, save=saved, still=node("SaveImage", images=["source", 0], filename_prefix="b")
+    )
     result = worker.run(workflow=graph, output={"format": "jpeg"})
     (media,) = (image for image in result["images"] if image["node_id"] == "save")
     image = picture(media)
@@ -263,17 +296,34 @@ def test_an_animation(worker: Worker, class_type: str) -> None:
             "video/mp4",
             {
                 "video": node("CreateVideo", images=["source", 0], fps=8.0),
-                "save": node("SaveVideo", video=["video", 0], filename_prefix="v/a", format="mp4", codec="h264"),
+                "save": node(
+                    "SaveVideo",
+                    video=["video", 0],
+                    filename_prefix="v/a",
+                    format="mp4",
+                    codec="h264",
+                ),
             },
         ),
         (
             "video/webm",
-            {"save": node("SaveWEBM", images=["source", 0], filename_prefix="a", codec="vp9", fps=8.0, crf=32.0)},
+            {
+                "save": node(
+                    "SaveWEBM",
+                    images=["source", 0],
+                    filename_prefix="a",
+                    codec="vp9",
+                    fps=8.0,
+                    crf=32.0,
+                )
+            },
         ),
     ],
 )
 def test_a_video_plays(worker: Worker, mime_type: str, nodes: dict[str, Any]) -> None:
-    graph = saving(FRAMES, **nodes, still=node("SaveImage", images=["source", 0], filename_prefix="b"))
+    graph = saving(
+        FRAMES, **nodes, still=node("SaveImage", images=["source", 0], filename_prefix="b")
+    )
     (video,) = worker.run(workflow=graph)["videos"]
     assert embedded(video) == graph
     assert (video["mime_type"], video["node_id"]) == (mime_type, "save")
@@ -286,8 +336,16 @@ def test_a_video_plays(worker: Worker, mime_type: str, nodes: dict[str, Any]) ->
     ("mime_type", "codec", "saved"),
     [
         ("audio/flac", "flac", node("SaveAudio", audio=["source", 0], filename_prefix="audio/a")),
-        ("audio/mpeg", "mp3float", node("SaveAudioMP3", audio=["source", 0], filename_prefix="a", quality="128k")),
-        ("audio/ogg", "opus", node("SaveAudioOpus", audio=["source", 0], filename_prefix="a", quality="96k")),
+        (
+            "audio/mpeg",
+            "mp3float",
+            node("SaveAudioMP3", audio=["source", 0], filename_prefix="a", quality="128k"),
+        ),
+        (
+            "audio/ogg",
+            "opus",
+            node("SaveAudioOpus", audio=["source", 0], filename_prefix="a", quality="96k"),
+        ),
     ],
 )
 def test_sound_plays(worker: Worker, mime_type: str, codec: str, saved: dict[str, Any]) -> None:
@@ -322,7 +380,11 @@ def test_a_linked_prefix_stays_in_the_jobs_folder_when_a_later_node_fails(worker
     )
     assert worker.run(workflow=graph)["images"][0]["filename"] == "mine_00001_.png"
     wide = {**PHOTO, "inputs": {**PHOTO["inputs"], "channels": 5}}
-    failing = {**graph, "wide": wide, "fails": node("SaveImage", images=["wide", 0], filename_prefix="b")}
+    failing = {
+        **graph,
+        "wide": wide,
+        "fails": node("SaveImage", images=["wide", 0], filename_prefix="b"),
+    }
     result = JobRunner(Settings(), worker.comfyui.supervisor, TEMPLATES).run(
         {"id": "test", "input": {"workflow": failing}}, threading.Event()
     )
@@ -334,9 +396,13 @@ def test_a_linked_prefix_stays_in_the_jobs_folder_when_a_later_node_fails(worker
 @pytest.mark.parametrize(
     ("output_path", "prefix"), [("", "a"), ("", "v1.5/b/a"), ("sets.x/new", "a"), (".", "b/a")]
 )
-def test_a_node_that_makes_no_folders_saves(worker: Worker, output_path: str, prefix: str, subfolder: str) -> None:
+def test_a_node_that_makes_no_folders_saves(
+    worker: Worker, output_path: str, prefix: str, subfolder: str
+) -> None:
     paths = {"output_path": output_path, "filename_prefix": prefix, "subfolder": subfolder}
-    saved = worker.run(workflow=saving(PHOTO, save=node("TestSaver", images=["source", 0], **paths)))
+    saved = worker.run(
+        workflow=saving(PHOTO, save=node("TestSaver", images=["source", 0], **paths))
+    )
     (image,) = saved["images"]
     assert (image["filename"], image["node_id"]) == ("a_0001.png", "save")
     assert picture(image).size == (96, 64)

@@ -55,7 +55,11 @@ def jobs(comfyui: RealComfyUI) -> Iterator[list[str]]:
     """The folders of two jobs, each with a picture in ComfyUI's input and output folder."""
     process = comfyui.running.process
     names = [uuid.uuid4().hex, uuid.uuid4().hex]
-    paths = [picture(root / name / "a.png") for name in names for root in (process.input_dir, process.output_dir)]
+    paths = [
+        picture(root / name / "a.png")
+        for name in names
+        for root in (process.input_dir, process.output_dir)
+    ]
     yield names
     for path in paths:
         path.unlink()
@@ -102,7 +106,10 @@ def test_no_loader_reads_a_private_path(
 ) -> None:
     path = climb + str(private / file).lstrip("/" if climb else "")
     workflow = preview(
-        class_type, hidden("1"), **{name: path}, **({"channel": "red"} if "Mask" in class_type else {})
+        class_type,
+        hidden("1"),
+        **{name: path},
+        **({"channel": "red"} if "Mask" in class_type else {}),
     )
     if class_type == "LoadVideo":
         workflow["show"] = node("PreviewAny", source=["2", 0])
@@ -111,18 +118,27 @@ def test_no_loader_reads_a_private_path(
 
 
 def test_absolute_paths_fail_comfyui_validation(comfyui: RealComfyUI, private: Path) -> None:
-    workflow = {"1": node("LoadImage", image=str(private / "a.png")), "2": node("PreviewImage", images=["1", 0])}
+    workflow = {
+        "1": node("LoadImage", image=str(private / "a.png")),
+        "2": node("PreviewImage", images=["1", 0]),
+    }
     with pytest.raises(WorkflowRefused):
         run(comfyui, workflow)
 
 
-@pytest.mark.parametrize("class_type", ["LoadImageDataSetFromFolder", "LoadImageTextDataSetFromFolder"])
-def test_no_node_lists_a_private_folder(comfyui: RealComfyUI, private: Path, class_type: str) -> None:
+@pytest.mark.parametrize(
+    "class_type", ["LoadImageDataSetFromFolder", "LoadImageTextDataSetFromFolder"]
+)
+def test_no_node_lists_a_private_folder(
+    comfyui: RealComfyUI, private: Path, class_type: str
+) -> None:
     for folder in (str(private), "../" * 14 + str(private).lstrip("/")):
         assert REFUSAL.search(refused(comfyui, preview(class_type, ["1", False], folder=folder)))
 
 
-@pytest.mark.parametrize("folder", ["{other}", "../input/{other}", "{own}/../{other}", "../output/{other}"])
+@pytest.mark.parametrize(
+    "folder", ["{other}", "../input/{other}", "{own}/../{other}", "../output/{other}"]
+)
 def test_no_node_lists_another_job(comfyui: RealComfyUI, jobs: list[str], folder: str) -> None:
     own, other = jobs
     path = folder.format(own=own, other=other)
@@ -154,7 +170,10 @@ def test_listings_leave_other_jobs_out(comfyui: RealComfyUI, jobs: list[str]) ->
     (jobs_dir / jobs[1] / "a.txt").write_text("theirs", encoding="utf-8")
     try:
         texts = str(run(comfyui, workflow, jobs[0]).outputs)
-    except (ExecutionFailed, WorkflowRefused) as error:  # 0.33 lists each job's folder as a choice, but not `.`
+    except (
+        ExecutionFailed,
+        WorkflowRefused,
+    ) as error:  # 0.33 lists each job's folder as a choice, but not `.`
         texts = str(error)
     finally:
         for name in jobs:

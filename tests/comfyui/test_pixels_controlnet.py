@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 import pytest
 from PIL import Image, ImageDraw
 
-from comfy_worker.workflow.edit.controlnet import ControlNetRules, ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.controlnet import (
+    ControlNetRules,
+    ControlNetSpec,
+    splice_controlnets,
+)
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.roles.find import find_roles
@@ -43,7 +47,9 @@ class Case:
             negative=(self.last, 1),
         )
         # BasicGuider has no negative, the apply node wants one: templates give it an empty text.
-        graph["3"] = node("CLIPTextEncode", clip=list(self.clip), text="" if kind == "BasicGuider" else "blurry")
+        graph["3"] = node(
+            "CLIPTextEncode", clip=list(self.clip), text="" if kind == "BasicGuider" else "blurry"
+        )
         return {**graph, **self.nodes(("3", 0))}
 
     def spliced(self, kind: str, comfyui: RealComfyUI) -> Workflow:
@@ -60,7 +66,13 @@ class Case:
 
 
 def apply(
-    positive: Wire, negative: Wire, control_net: Wire, image: Wire, strength: float, start: float, end: float
+    positive: Wire,
+    negative: Wire,
+    control_net: Wire,
+    image: Wire,
+    strength: float,
+    start: float,
+    end: float,
 ) -> dict[str, object]:
     return node(
         "ControlNetApplyAdvanced",
@@ -74,7 +86,10 @@ def apply(
     )
 
 
-LOAD_A = {"20": node("LoadImage", image="map.png"), "21": node("ControlNetLoader", control_net_name=CONTROLNET)}
+LOAD_A = {
+    "20": node("LoadImage", image="map.png"),
+    "21": node("ControlNetLoader", control_net_name=CONTROLNET),
+}
 LOAD_B = {
     "30": node("LoadImage", image="photo.png"),
     "31": node("ControlNetLoader", control_net_name=CONTROLNET_B),
@@ -82,17 +97,26 @@ LOAD_B = {
 
 CASES = {
     "one": Case(
-        lambda negative: {**LOAD_A, "22": apply(("2", 0), negative, ("21", 0), ("20", 0), 0.8, 0.0, 1.0)},
+        lambda negative: {
+            **LOAD_A,
+            "22": apply(("2", 0), negative, ("21", 0), ("20", 0), 0.8, 0.0, 1.0),
+        },
         "22",
         [ControlNetSpec("map.png", model="canny-a", strength=0.8)],
     ),
     "for the first steps": Case(
-        lambda negative: {**LOAD_A, "22": apply(("2", 0), negative, ("21", 0), ("20", 0), 0.8, 0.0, 0.3)},
+        lambda negative: {
+            **LOAD_A,
+            "22": apply(("2", 0), negative, ("21", 0), ("20", 0), 0.8, 0.0, 0.3),
+        },
         "22",
         [ControlNetSpec("map.png", model="canny-a", strength=0.8, end=0.3)],
     ),
     "for the last steps": Case(
-        lambda negative: {**LOAD_A, "22": apply(("2", 0), negative, ("21", 0), ("20", 0), 0.8, 0.4, 1.0)},
+        lambda negative: {
+            **LOAD_A,
+            "22": apply(("2", 0), negative, ("21", 0), ("20", 0), 0.8, 0.4, 1.0),
+        },
         "22",
         [ControlNetSpec("map.png", model="canny-a", strength=0.8, start=0.4)],
     ),
@@ -133,7 +157,12 @@ CASES = {
         lambda negative: {
             **LOAD_A,
             "10020": node(
-                "LoraLoader", model=["1", 0], clip=["1", 1], lora_name=LORA, strength_model=0.8, strength_clip=0.8
+                "LoraLoader",
+                model=["1", 0],
+                clip=["1", 1],
+                lora_name=LORA,
+                strength_model=0.8,
+                strength_clip=0.8,
             ),
             "22": apply(("2", 0), negative, ("21", 0), ("20", 0), 0.8, 0.0, 1.0),
         },

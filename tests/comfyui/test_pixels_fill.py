@@ -32,7 +32,10 @@ ASKED: dict[str, Any] = {
 TEXTS = {"2": {"text": "a red fox"}, "3": {"text": "low quality"}}
 KSAMPLER = {"seed": 11, "steps": 5, "cfg": 4.5, "sampler_name": "heun", "scheduler": "karras"}
 STAGE = {"noise_seed": 11, "steps": 5, "cfg": 4.5, "sampler_name": "heun", "scheduler": "karras"}
-CUSTOM: dict[str, dict[str, Any]] = {"10": {"sampler_name": "heun"}, "11": {"scheduler": "karras", "steps": 5}}
+CUSTOM: dict[str, dict[str, Any]] = {
+    "10": {"sampler_name": "heun"},
+    "11": {"scheduler": "karras", "steps": 5},
+}
 BY_HAND: dict[str, dict[str, dict[str, Any]]] = {
     "KSampler": {"5": KSAMPLER},
     # The first stage has 8 of 10 steps to begin with.
@@ -67,10 +70,15 @@ class Case:
     def graph(self, kind: str) -> Workflow:
         graph = {**base_graph(kind, CHECKPOINT), **self.nodes}
         if kind == "KSamplerAdvanced":
-            put(graph, {"5": {"steps": 10, "end_at_step": 8}, "6": {"steps": 10, "start_at_step": 8}})
+            put(
+                graph,
+                {"5": {"steps": 10, "end_at_step": 8}, "6": {"steps": 10, "start_at_step": 8}},
+            )
         if "31" in graph:
             if kind == "KSamplerAdvanced":
-                put(graph, {"31": {"steps": 10}})  # as many as the first stage: steps stay in proportion
+                put(
+                    graph, {"31": {"steps": 10}}
+                )  # as many as the first stage: steps stay in proportion
             put(graph, {"30": {"samples": [max(GRAPHS[kind]), 0]}, "7": {"samples": ["31", 0]}})
         return graph
 
@@ -115,7 +123,13 @@ CASES = {
         IMAGE_AND_MASK,
         {
             "20": LOAD,
-            "4": node("VAEEncodeForInpaint", pixels=["20", 0], mask=["20", 1], vae=["1", 2], grow_mask_by=6),
+            "4": node(
+                "VAEEncodeForInpaint",
+                pixels=["20", 0],
+                mask=["20", 1],
+                vae=["1", 2],
+                grow_mask_by=6,
+            ),
         },
         {"20": {"image": "transparent.png"}},
         denoise=1.0,
@@ -134,7 +148,13 @@ CASES = {
     "hires fix": Case(
         {**SIZE, "denoise": 0.4},
         {
-            "30": node("LatentUpscale", upscale_method="nearest-exact", width=128, height=128, crop="disabled"),
+            "30": node(
+                "LatentUpscale",
+                upscale_method="nearest-exact",
+                width=128,
+                height=128,
+                crop="disabled",
+            ),
             "31": node(
                 "KSampler",
                 model=["1", 0],
@@ -165,7 +185,11 @@ def by_hand(comfyui: RealComfyUI) -> dict[tuple[str, str], Pixels]:
     transparent = PHOTO.convert("RGBA")
     transparent.putalpha(ImageOps.invert(MASK))
     transparent.save(comfyui.input_dir / "transparent.png")
-    return {(kind, name): pixels(comfyui, CASES[name].written(kind)) for kind in BY_HAND for name in CASES}
+    return {
+        (kind, name): pixels(comfyui, CASES[name].written(kind))
+        for kind in BY_HAND
+        for name in CASES
+    }
 
 
 def pixels(comfyui: RealComfyUI, workflow: Workflow) -> Pixels:
@@ -182,7 +206,9 @@ def test_filled_and_written_by_hand_are_the_same_picture(
 
 
 @pytest.mark.parametrize("kind", BY_HAND)
-def test_no_two_of_the_pictures_are_alike(by_hand: dict[tuple[str, str], Pixels], kind: str) -> None:
+def test_no_two_of_the_pictures_are_alike(
+    by_hand: dict[tuple[str, str], Pixels], kind: str
+) -> None:
     assert len({by_hand[kind, name] for name in CASES}) == len(CASES)
 
 

@@ -31,7 +31,10 @@ class Case:
     clip_skip: int = 1
 
     def by_hand(self, kind: str) -> Workflow:
-        return {**base_graph(kind, CHECKPOINT, prompt=PROMPT, model=self.model, clip=self.clip), **self.nodes}
+        return {
+            **base_graph(kind, CHECKPOINT, prompt=PROMPT, model=self.model, clip=self.clip),
+            **self.nodes,
+        }
 
     def spliced(self, kind: str, comfyui: RealComfyUI) -> Workflow:
         prompt, tagged = parse_tags(self.prompt)
@@ -42,7 +45,14 @@ class Case:
 
 
 ONE = {
-    "20": node("LoraLoader", model=["1", 0], clip=["1", 1], lora_name=LORA, strength_model=0.8, strength_clip=0.8),
+    "20": node(
+        "LoraLoader",
+        model=["1", 0],
+        clip=["1", 1],
+        lora_name=LORA,
+        strength_model=0.8,
+        strength_clip=0.8,
+    ),
 }
 CASES = {
     "one": Case(ONE, ("20", 0), ("20", 1), [LoraSpec(LORA, 0.8)]),
@@ -57,11 +67,20 @@ CASES = {
                 strength_model=-0.5,
                 strength_clip=0.3,
             ),
-            "22": node("LoraLoaderModelOnly", model=["21", 0], lora_name=LORA_MODEL_ONLY, strength_model=1.0),
+            "22": node(
+                "LoraLoaderModelOnly",
+                model=["21", 0],
+                lora_name=LORA_MODEL_ONLY,
+                strength_model=1.0,
+            ),
         },
         ("22", 0),
         ("21", 1),
-        [LoraSpec("lora-a", 0.8), LoraSpec("lora-b", -0.5, 0.3), LoraSpec("lora-model-only", 1.0, 0.0)],
+        [
+            LoraSpec("lora-a", 0.8),
+            LoraSpec("lora-b", -0.5, 0.3),
+            LoraSpec("lora-model-only", 1.0, 0.0),
+        ],
     ),
     "model only": Case(
         {"20": node("LoraLoaderModelOnly", model=["1", 0], lora_name=LORA, strength_model=0.7)},

@@ -63,7 +63,11 @@ def by_hand(is_on: bool, nodes: Mapping[str, Any], model: list[Any], clip: list[
     if is_on:
         graph["51"] = {**TURBO, "inputs": {**TURBO["inputs"], "model": model}}
         model = ["51", 0]
-    graph["5"]["inputs"] |= {"model": model, "steps": 1 if is_on else 2, "cfg": 1.0 if is_on else 7.0}
+    graph["5"]["inputs"] |= {
+        "model": model,
+        "steps": 1 if is_on else 2,
+        "cfg": 1.0 if is_on else 7.0,
+    }
     return {**graph, **nodes}
 
 
@@ -75,12 +79,19 @@ def pixels(comfyui: RealComfyUI, workflow: Workflow) -> bytes:
 @pytest.mark.parametrize("is_on", [True, False])
 def test_a_lora_through_a_switch(comfyui: RealComfyUI, is_on: bool) -> None:
     loader = node(
-        "LoraLoader", model=["1", 0], clip=["1", 1], lora_name=LORA, strength_model=0.8, strength_clip=0.8
+        "LoraLoader",
+        model=["1", 0],
+        clip=["1", 1],
+        lora_name=LORA,
+        strength_model=0.8,
+        strength_clip=0.8,
     )
     expected = pixels(comfyui, by_hand(is_on, {"20": loader}, ["20", 0], ["20", 1]))
     assert expected != pixels(comfyui, by_hand(is_on, {}, ["1", 0], ["1", 1]))
     graph = switched(is_on)
-    spliced = splice_loras(graph, find_roles(graph, comfyui.defs), comfyui.defs, [LoraSpec(LORA, 0.8)])
+    spliced = splice_loras(
+        graph, find_roles(graph, comfyui.defs), comfyui.defs, [LoraSpec(LORA, 0.8)]
+    )
     assert pixels(comfyui, spliced) == expected
 
 
@@ -91,7 +102,9 @@ def test_a_lora_above_the_model_of_one_branch(comfyui: RealComfyUI, is_on: bool)
     graph["70"] = node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)
     graph["52"] = switch(["70", 0], ["1", 0])
     root = "70" if is_on else "1"
-    spliced = splice_loras(graph, find_roles(graph, comfyui.defs), comfyui.defs, [LoraSpec(LORA_B, 0.8, 0.0)])
+    spliced = splice_loras(
+        graph, find_roles(graph, comfyui.defs), comfyui.defs, [LoraSpec(LORA_B, 0.8, 0.0)]
+    )
     loader = node("LoraLoaderModelOnly", model=[root, 0], lora_name=LORA_B, strength_model=0.8)
     wired = {**by_hand(False, {"20": loader, "70": graph["70"]}, ["20", 0], ["1", 1])}
     wired["5"]["inputs"] |= {"steps": 1 if is_on else 2, "cfg": 1.0 if is_on else 7.0}
@@ -144,15 +157,24 @@ def test_filled_and_written_by_hand_are_the_same_picture(comfyui: RealComfyUI, i
 
 
 def test_values_are_computed_as_comfyui_computes_them(comfyui: RealComfyUI) -> None:
-    expressions = ["a / 2", "max(((a + 15) // 16) * 16, 256)", "floor(a * b + 1)", "a if a > b else -b % 8"]
+    expressions = [
+        "a / 2",
+        "max(((a + 15) // 16) * 16, 256)",
+        "floor(a * b + 1)",
+        "a if a > b else -b % 8",
+    ]
     graph: Workflow = {}
     for number, text in enumerate(expressions):
         names = {"values.a": 1281, "values.b": 16.5}
         graph[f"1{number}"] = node("ComfyMathExpression", expression=text, **names)
         for slot in (0, 1):
             graph[f"2{number}{slot}"] = node("PreviewAny", source=[f"1{number}", slot])
-    for number, ratio in enumerate(["16:9 (Widescreen)", "2:3 (Portrait Photo)", "21:9 (Ultrawide)"]):
-        graph[f"3{number}"] = node("ResolutionSelector", aspect_ratio=ratio, megapixels=0.9, multiple=32)
+    for number, ratio in enumerate(
+        ["16:9 (Widescreen)", "2:3 (Portrait Photo)", "21:9 (Ultrawide)"]
+    ):
+        graph[f"3{number}"] = node(
+            "ResolutionSelector", aspect_ratio=ratio, megapixels=0.9, multiple=32
+        )
         for slot in (0, 1):
             graph[f"4{number}{slot}"] = node("PreviewAny", source=[f"3{number}", slot])
     graph["50"] = node("StringReplace", string="draw {x} {x}", find="{x}", replace="it")

@@ -85,7 +85,9 @@ def pixels(comfyui: RealComfyUI, graph: Graph) -> np.ndarray[Any, Any]:
 
 def test_a_seed_gives_the_same_weights_each_time() -> None:
     shapes = placeholder.taesd_shapes(4)
-    drawn = [placeholder.random_weights(shapes, seed)["taesd_decoder.1.weight"] for seed in (1, 1, 2)]
+    drawn = [
+        placeholder.random_weights(shapes, seed)["taesd_decoder.1.weight"] for seed in (1, 1, 2)
+    ]
     assert drawn[0].equal(drawn[1])
     assert not drawn[0].equal(drawn[2])
 
@@ -121,7 +123,9 @@ def test_a_lora_shows_in_the_picture(
     assert not np.array_equal(plain, pixels(comfyui, graph))
 
 
-@pytest.mark.parametrize("changes", [{"strength": 0.5}, {"end_percent": 0.4}, {"start_percent": 0.4}])
+@pytest.mark.parametrize(
+    "changes", [{"strength": 0.5}, {"end_percent": 0.4}, {"start_percent": 0.4}]
+)
 def test_a_controlnet_shows_in_the_picture(comfyui: RealComfyUI, changes: dict[str, float]) -> None:
     graph = txt2img()
     plain = pixels(comfyui, graph)
@@ -155,7 +159,11 @@ def test_the_union_controlnet_takes_a_type(comfyui: RealComfyUI, type_: str) -> 
     graph["controlnet"] = node("ControlNetLoader", control_net_name=placeholders.CONTROLNET_UNION)
     graph["type"] = node("SetUnionControlNetType", control_net=["controlnet", 0], type=type_)
     graph["apply"] = node(
-        "ControlNetApply", conditioning=["positive", 0], control_net=["type", 0], image=["image", 0], strength=1.0
+        "ControlNetApply",
+        conditioning=["positive", 0],
+        control_net=["type", 0],
+        image=["image", 0],
+        strength=1.0,
     )
     graph["sampler"]["inputs"]["positive"] = ["apply", 0]
     assert not np.array_equal(plain, pixels(comfyui, graph))
@@ -190,6 +198,8 @@ def test_the_embedding_shows_in_the_picture(comfyui: RealComfyUI) -> None:
 def test_the_upscaler_doubles_the_size(comfyui: RealComfyUI) -> None:
     graph = txt2img()
     graph["upscaler"] = node("UpscaleModelLoader", model_name=placeholders.UPSCALER)
-    graph["upscale"] = node("ImageUpscaleWithModel", upscale_model=["upscaler", 0], image=["decode", 0])
+    graph["upscale"] = node(
+        "ImageUpscaleWithModel", upscale_model=["upscaler", 0], image=["decode", 0]
+    )
     graph["save"]["inputs"]["images"] = ["upscale", 0]
     assert pixels(comfyui, graph).shape == (1, 128, 128, 3)

@@ -114,12 +114,18 @@ def test_the_one_template_that_is_wrong_is_refused_by_both(preflight: Preflight)
     if workflow is None:
         pytest.skip("this ComfyUI lacks a class of the template")
     (finding,) = preflight.findings(workflow)
-    assert (finding["type"], finding["input"], finding["given"]) == ("value_bigger_than_max", "steps", 146344522)
+    assert (finding["type"], finding["input"], finding["given"]) == (
+        "value_bigger_than_max",
+        "steps",
+        146344522,
+    )
     (errors,) = preflight.refusal(workflow)["node_errors"].values()
     assert [error["type"] for error in errors["errors"]] == ["value_bigger_than_max"]
 
 
-def test_what_is_broken_is_refused_by_both_and_what_is_only_strange_by_neither(preflight: Preflight) -> None:
+def test_what_is_broken_is_refused_by_both_and_what_is_only_strange_by_neither(
+    preflight: Preflight,
+) -> None:
     counted: Counter[str] = Counter()
     wrong = []
     ways = [(kind, breaker) for kind, breakers in REFUSED.items() for breaker in breakers]
@@ -136,7 +142,11 @@ def test_what_is_broken_is_refused_by_both_and_what_is_only_strange_by_neither(p
             refused = preflight.refusal(broken)
             counted[kind] += 1
             kinds = {finding["type"] for finding in found}
-            if bool(found) != bool(refused) or (kind in REFUSED and kind not in kinds) or not told(refused, found):
+            if (
+                bool(found) != bool(refused)
+                or (kind in REFUSED and kind not in kinds)
+                or not told(refused, found)
+            ):
                 wrong.append((kind, name, number, found, refused))
     assert wrong == []
     assert counted.keys() == {*REFUSED, "accepted"}
@@ -156,7 +166,9 @@ def told(refused: dict[str, Any], found: list[Finding]) -> bool:
     return theirs <= ours
 
 
-def test_a_model_that_the_newer_form_lists_is_missed_before_a_node_fails_for_it(preflight: Preflight) -> None:
+def test_a_model_that_the_newer_form_lists_is_missed_before_a_node_fails_for_it(
+    preflight: Preflight,
+) -> None:
     workflow = copy.deepcopy(preflight.workflows["upscale"])
     (loader,) = (one for one in workflow.values() if one["class_type"] == "UpscaleModelLoader")
     loader["inputs"]["model_name"] = "absent.pth"
@@ -167,7 +179,13 @@ def test_a_model_that_the_newer_form_lists_is_missed_before_a_node_fails_for_it(
 
 
 def test_what_only_a_class_itself_can_tell_comfyui_is_asked(preflight: Preflight) -> None:
-    asked = {"prompt": "x", "aspect_ratio": "9:1", "prompt_upsampling": False, "seed": 0, "raw": False}
+    asked = {
+        "prompt": "x",
+        "aspect_ratio": "9:1",
+        "prompt_upsampling": False,
+        "seed": 0,
+        "raw": False,
+    }
     workflow = {
         "1": node("FluxProUltraImageNode", **asked),
         "2": node("SaveImage", images=["1", 0], filename_prefix="x"),
@@ -189,7 +207,9 @@ def test_an_output_that_comfyui_would_drop_is_told(preflight: Preflight) -> None
     assert [finding["type"] for finding in preflight.findings(workflow)] == ["cycle"]
     workflow["4"]["inputs"] = {}
     assert preflight.refusal(workflow)["dropped"] == ["5"]
-    assert [finding["type"] for finding in preflight.findings(workflow)] == ["required_input_missing"]
+    assert [finding["type"] for finding in preflight.findings(workflow)] == [
+        "required_input_missing"
+    ]
 
 
 def _encoders(clip: str) -> dict[str, Any]:
@@ -200,8 +220,20 @@ def _encoders(clip: str) -> dict[str, Any]:
 
 
 def _sampled(checkpoint: str, latent: dict[str, Any], save: dict[str, Any]) -> Workflow:
-    sampler = {"seed": 4, "steps": 20, "cfg": 8, "sampler_name": "euler", "scheduler": "normal", "denoise": 1}
-    links = {"model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]}
+    sampler = {
+        "seed": 4,
+        "steps": 20,
+        "cfg": 8,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "denoise": 1,
+    }
+    links = {
+        "model": ["4", 0],
+        "positive": ["6", 0],
+        "negative": ["7", 0],
+        "latent_image": ["5", 0],
+    }
     return {
         "3": node("KSampler", **sampler, **links),
         "4": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
@@ -236,7 +268,8 @@ def _flux(unet: str) -> Workflow:
 
 
 LATENT = {
-    name: node(name, width=512, height=512, batch_size=1) for name in ("EmptyLatentImage", "EmptySD3LatentImage")
+    name: node(name, width=512, height=512, batch_size=1)
+    for name in ("EmptyLatentImage", "EmptySD3LatentImage")
 }
 SAVE = node("SaveImage", filename_prefix="images/rome", images=["8", 0])
 # Graphs of the shapes of worker-comfyui's published requests, written anew.
@@ -284,7 +317,13 @@ def test_a_class_that_is_gone_is_replaced_as_comfyui_does(preflight: Preflight) 
         pytest.skip("this ComfyUI replaces no classes")
     old = {
         "1": node("T2IAdapterLoader", t2i_adapter_name="absent.safetensors"),
-        "2": node("ControlNetApply", conditioning=["4", 0], control_net=["1", 0], image=["5", 0], strength=1.0),
+        "2": node(
+            "ControlNetApply",
+            conditioning=["4", 0],
+            control_net=["1", 0],
+            image=["5", 0],
+            strength=1.0,
+        ),
         "3": node("SDV_img2vid_Conditioning"),
         "4": node("CLIPTextEncode", text="x", clip=["6", 1]),
         "5": node("EmptyImage", width=64, height=64, batch_size=1, color=0),

@@ -23,7 +23,9 @@ pytestmark = pytest.mark.comfyui
 
 def commands_of(runtime_dir: Path) -> dict[int, list[str]]:
     """The ComfyUI of a runtime folder, by process id; other tests have theirs."""
-    family = {process.pid: process.cmdline() for process in psutil.Process().children(recursive=True)}
+    family = {
+        process.pid: process.cmdline() for process in psutil.Process().children(recursive=True)
+    }
     return {
         pid: command
         for pid, command in family.items()
@@ -39,7 +41,9 @@ def test_the_next_job_finds_another_comfyui(model_root: Path) -> None:
         assert raw_dir is not None
 
         def run() -> None:
-            with pytest.raises(ComfyUIUnavailable, match="was killed by SIGKILL while the workflow ran") as caught:
+            with pytest.raises(
+                ComfyUIUnavailable, match="was killed by SIGKILL while the workflow ran"
+            ) as caught:
                 running.execute(txt2img(sampler={"steps": 5000}), Deadline())
             errors.append(caught.value)
 
@@ -62,7 +66,9 @@ def test_the_next_job_finds_another_comfyui(model_root: Path) -> None:
 
 def test_an_unknown_flag_fails_with_the_log(model_root: Path) -> None:
     comfyui = ComfyUISupervisor(launch_options(model_root, args=("--no-such-flag",)))
-    with pytest.raises(ComfyUIUnavailable, match="ended with exit status 2 while it was starting") as caught:
+    with pytest.raises(
+        ComfyUIUnavailable, match="ended with exit status 2 while it was starting"
+    ) as caught:
         comfyui.ready(Deadline())
     comfyui.close()
     assert any("--no-such-flag" in line for line in caught.value.details[0]["log"])
@@ -92,7 +98,9 @@ def test_a_cancelled_job_waits_for_no_boot(model_root: Path) -> None:
     comfyui.close()
 
 
-@pytest.mark.parametrize(("name", "found"), [("nvidia0", True), ("dxg", True), ("nvidiactl", False)])
+@pytest.mark.parametrize(
+    ("name", "found"), [("nvidia0", True), ("dxg", True), ("nvidiactl", False)]
+)
 def test_a_gpu_is_seen_by_its_device_file(tmp_path: Path, name: str, found: bool) -> None:
     (tmp_path / name).touch()
     assert has_accelerator(tmp_path) is found

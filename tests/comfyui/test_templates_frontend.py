@@ -25,15 +25,29 @@ def frontend() -> Iterator[Frontend]:
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
-def test_a_template_opened_and_exported_again_is_the_same_file(frontend: Frontend, name: str) -> None:
+def test_a_template_opened_and_exported_again_is_the_same_file(
+    frontend: Frontend, name: str
+) -> None:
     frontend.load(shipped.graph(name))
     assert frontend.export_api() == shipped.graph_text(name)
 
 
 def test_the_editor_format_opens_too(frontend: Frontend) -> None:
-    node = {"id": 7, "type": "EmptyLatentImage", "pos": [0, 0], "size": [200, 100], "widgets_values": [64, 32, 1]}
-    frontend.load({"nodes": [node], "links": [], "version": 0.4, "last_node_id": 7, "last_link_id": 0})
-    assert json.loads(frontend.export_api())["7"]["inputs"] == {"width": 64, "height": 32, "batch_size": 1}
+    node = {
+        "id": 7,
+        "type": "EmptyLatentImage",
+        "pos": [0, 0],
+        "size": [200, 100],
+        "widgets_values": [64, 32, 1],
+    }
+    frontend.load(
+        {"nodes": [node], "links": [], "version": 0.4, "last_node_id": 7, "last_link_id": 0}
+    )
+    assert json.loads(frontend.export_api())["7"]["inputs"] == {
+        "width": 64,
+        "height": 32,
+        "batch_size": 1,
+    }
 
 
 def test_a_workflow_that_the_frontend_does_not_open_is_an_error(frontend: Frontend) -> None:

@@ -38,18 +38,29 @@ class Case:
 
     def of(self, name: str) -> dict[str, Any]:
         """The job's input for a template."""
-        return {"workflow": name, **self.asked, "parameters": self.parameters, "overrides": self.overrides}
+        return {
+            "workflow": name,
+            **self.asked,
+            "parameters": self.parameters,
+            "overrides": self.overrides,
+        }
 
 
 CASES = {
     "txt2img": Case({**SD15, **SIZE}),
     "img2img": Case({**SD15, "image": PHOTO}),
     "inpaint": Case({**SD15, "image": PHOTO, "mask": MASK}),
-    "inpaint-model": Case({**SD15, "checkpoint": "placeholder-inpaint", "image": PHOTO, "mask": MASK}),
-    "outpaint": Case({**SD15, "image": PHOTO}, (128, 64), {"left": 64, "right": 0, "top": 0, "bottom": 0}),
+    "inpaint-model": Case(
+        {**SD15, "checkpoint": "placeholder-inpaint", "image": PHOTO, "mask": MASK}
+    ),
+    "outpaint": Case(
+        {**SD15, "image": PHOTO}, (128, 64), {"left": 64, "right": 0, "top": 0, "bottom": 0}
+    ),
     "hires-fix": Case({**SD15, **SIZE}, (128, 128), {"upscale_by": 2}),
     "upscale": Case({"image": PHOTO}, (128, 128), {"upscale_model": placeholders.UPSCALER}),
-    "controlnet": Case({**SD15, **SIZE, "image": PHOTO}, overrides={"6.control_net_name": "canny-a"}),
+    "controlnet": Case(
+        {**SD15, **SIZE, "image": PHOTO}, overrides={"6.control_net_name": "canny-a"}
+    ),
     "sdxl-refiner": Case(SDXL, parameters={"refiner_checkpoint": placeholders.CHECKPOINT_SDXL}),
     "sdxl-turbo": Case(SDXL),
     "sd35": Case({**SDXL, "checkpoint": "placeholder-sd3"}),
@@ -85,11 +96,17 @@ def test_a_template_makes_a_picture(comfyui: RealComfyUI, name: str) -> None:
     assert picture(result).size == case.size
     assert result["workflow"] == name
     assert result["warnings"] == []
-    told = {key: value for key, value in case.asked.items() if key not in {"image", "mask", "checkpoint"}}
+    told = {
+        key: value
+        for key, value in case.asked.items()
+        if key not in {"image", "mask", "checkpoint"}
+    }
     assert result["parameters"].items() >= {**told, **case.parameters}.items()
 
 
-def test_sd_model_stands_in_for_a_checkpoint_that_the_template_declares(comfyui: RealComfyUI) -> None:
+def test_sd_model_stands_in_for_a_checkpoint_that_the_template_declares(
+    comfyui: RealComfyUI,
+) -> None:
     asked = CASES["sdxl-refiner"].of("sdxl-refiner")
     del asked["checkpoint"]
     result = run(comfyui, asked, sd_model="placeholder-sdxl")
@@ -103,7 +120,9 @@ def test_a_seed_makes_the_same_pixels_again(comfyui: RealComfyUI) -> None:
     assert len(first["images"]) == 2
     other = run(comfyui, asked)
     again = run(comfyui, {**asked, "seed": first["seed"]})
-    drawn = [[decoded(media).tobytes() for media in result["images"]] for result in (first, other, again)]
+    drawn = [
+        [decoded(media).tobytes() for media in result["images"]] for result in (first, other, again)
+    ]
     assert len({*drawn[0], *drawn[1]}) == 4
     assert drawn[0] == drawn[2]
 
@@ -120,17 +139,34 @@ def test_flux_makes_a_picture_with_another_text_encoder(comfyui: RealComfyUI, na
     """The template as a custom graph: its own two text encoders cannot be had small."""
     graph = shipped.graph(name)
     graph["99"] = node("CLIPLoader", clip_name=placeholders.CLIP_L, type="stable_diffusion")
-    asked = {**SIZE, "checkpoint": "placeholder-flux", "vae": "taesd-16", "prompt": "a cat", "seed": 5, "steps": 2}
+    asked = {
+        **SIZE,
+        "checkpoint": "placeholder-flux",
+        "vae": "taesd-16",
+        "prompt": "a cat",
+        "seed": 5,
+        "steps": 2,
+    }
     result = run(comfyui, {**asked, "workflow": graph, "overrides": {"4.clip": ["99", 0]}})
     assert picture(result).size == (64, 64)
     assert result["workflow"] == "custom"
 
 
 def test_wan_makes_a_clip(comfyui: RealComfyUI) -> None:
-    asked = {**SIZE, "vae": "taehv-wan", "length": 5, "fps": 8, "steps": 2, "seed": 5, "prompt": "a cat"}
+    asked = {
+        **SIZE,
+        "vae": "taehv-wan",
+        "length": 5,
+        "fps": 8,
+        "steps": 2,
+        "seed": 5,
+        "prompt": "a cat",
+    }
     models = {"high_noise_model": "placeholder-wan", "low_noise_model": "placeholder-wan"}
     encoder = {"3.clip_name": "clip_l", "3.type": "sd3"}
-    result = run(comfyui, {**asked, "workflow": "wan22-t2v", "parameters": models, "overrides": encoder})
+    result = run(
+        comfyui, {**asked, "workflow": "wan22-t2v", "parameters": models, "overrides": encoder}
+    )
     assert result["images"] == []
     (clip,) = result["videos"]
     assert clip["mime_type"] == "video/mp4"

@@ -55,7 +55,9 @@ Graph = dict[str, Any]
 
 def families(name: str) -> list[str]:
     """The families of the models that sample in a template, by name."""
-    files = [need["file"] for need in shipped.params(name)["needs"] if need["folder"] in MODEL_FOLDERS]
+    files = [
+        need["file"] for need in shipped.params(name)["needs"] if need["folder"] in MODEL_FOLDERS
+    ]
     return list(dict.fromkeys(standins.FAMILIES[MODELS[file]] for file in files))
 
 
@@ -84,7 +86,9 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealComfyUI]:
     standins.write_sparse(root / "loras" / "strange.safetensors", {"x.lora_A.weight": (4, 5)})
     for family in standins.CONTROLNET_FAMILIES:
         if family != "sd15":
-            standins.write_controlnet_standin(root / "controlnet" / f"{family}-canny.safetensors", family)
+            standins.write_controlnet_standin(
+                root / "controlnet" / f"{family}-canny.safetensors", family
+            )
     with real_comfyui(launch_options(root, NODE_PACKS)) as started:
         pictures.photo().save(started.input_dir / "example.png")
         yield started
@@ -100,12 +104,17 @@ def findings(comfyui: RealComfyUI, workflow: Graph) -> dict[str, Any]:
 def required(name: str) -> dict[str, Any]:
     """The pictures that a template cannot do without."""
     sent = {"image": pictures.encoded(pictures.photo()), "mask": pictures.encoded(pictures.mask())}
-    return {"workflow": name, **{key: sent[key] for key in shipped.params(name).get("required", ())}}
+    return {
+        "workflow": name,
+        **{key: sent[key] for key in shipped.params(name).get("required", ())},
+    }
 
 
 def live(comfyui: RealComfyUI, workflow: Workflow) -> list[dict[str, Any]]:
     """The nodes that an output needs; ComfyUI looks at no others."""
-    outputs = [node_id for node_id, node in workflow.items() if comfyui.defs[node["class_type"]].is_output]
+    outputs = [
+        node_id for node_id, node in workflow.items() if comfyui.defs[node["class_type"]].is_output
+    ]
     return [workflow[above] for node_id in outputs for above in ancestors(workflow, node_id)]
 
 
@@ -130,7 +139,9 @@ def test_every_parameter_is_filled_and_accepted(comfyui: RealComfyUI, name: str)
     unclear = {str(one.place) for candidates in several for one in candidates}
     assert unclear <= {f"{entry.node}.{entry.input}" for entry in declared.values()}
     schemas = describe(template.workflow, roles, comfyui.defs, declared)
-    values = {key: another(schema) for key, schema in schemas.items() if key not in ("image", "mask")}
+    values = {
+        key: another(schema) for key, schema in schemas.items() if key not in ("image", "mask")
+    }
     own = {key: value for key, value in values.items() if key in JobInput.model_fields}
     further = {key: value for key, value in values.items() if key not in own}
     plan = comfyui.plan(**required(name), **own, parameters=further)
@@ -155,12 +166,21 @@ def another(schema: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize(("name", "family"), SPLICED)
-def test_two_loras_of_its_family_are_spliced_and_accepted(comfyui: RealComfyUI, name: str, family: str) -> None:
+def test_two_loras_of_its_family_are_spliced_and_accepted(
+    comfyui: RealComfyUI, name: str, family: str
+) -> None:
     files = [f"{family}-{letter}.safetensors" for letter in "ab"]
-    loras = [{"name": files[0], "strength": 0.8}, {"name": f"{family}-b", "strength": 0.5, "strength_clip": 0}]
+    loras = [
+        {"name": files[0], "strength": 0.8},
+        {"name": f"{family}-b", "strength": 0.5, "strength_clip": 0},
+    ]
     plan = comfyui.plan(**required(name), loras=loras)
     assert findings(comfyui, plan.workflow) == {}
-    loaded = [node["inputs"]["lora_name"] for node in live(comfyui, plan.workflow) if "Lora" in node["class_type"]]
+    loaded = [
+        node["inputs"]["lora_name"]
+        for node in live(comfyui, plan.workflow)
+        if "Lora" in node["class_type"]
+    ]
     assert set(loaded) == set(files)
     assert plan.warnings == []
 
@@ -171,7 +191,9 @@ def test_a_controlnet_of_its_family_is_spliced_and_accepted(
     comfyui: RealComfyUI, name: str, family: str, lora: bool
 ) -> None:
     file = CANNY_SD15 if family == "sd15" else f"{family}-canny.safetensors"
-    asked: dict[str, Any] = {"controlnets": [{"type": "canny", "image": pictures.encoded(pictures.photo())}]}
+    asked: dict[str, Any] = {
+        "controlnets": [{"type": "canny", "image": pictures.encoded(pictures.photo())}]
+    }
     if lora:
         asked["prompt"] = f"a cat <lora:{family}-a:0.7>"
     plan = comfyui.plan(**required(name), **asked)
@@ -179,7 +201,11 @@ def test_a_controlnet_of_its_family_is_spliced_and_accepted(
     nodes = live(comfyui, plan.workflow)
     loaders = [node for node in nodes if node["class_type"] == "ControlNetLoader"]
     assert {node["inputs"]["control_net_name"] for node in loaders} == {file}
-    applied = [node for node in nodes if node["_meta"]["title"] == f"ControlNet {file}" and node not in loaders]
+    applied = [
+        node
+        for node in nodes
+        if node["_meta"]["title"] == f"ControlNet {file}" and node not in loaders
+    ]
     assert {"vae" in node["inputs"] for node in applied} == {FAMILIES[family].controlnet_vae}
     assert any(node["class_type"] == "Canny" for node in nodes)
     assert any("Lora" in node["class_type"] for node in nodes) is lora
@@ -216,7 +242,9 @@ def test_a_lora_of_no_known_family_is_a_warning(comfyui: RealComfyUI, name: str)
 
 def test_extra_data_reaches_the_nodes_of_this_prompt_only(comfyui: RealComfyUI) -> None:
     graph = {"1": {"class_type": "ShowKey", "inputs": {}}}
-    executed = comfyui.running.execute(graph, Deadline(), extra_data={"api_key_comfy_org": "comfyui-key"})
+    executed = comfyui.running.execute(
+        graph, Deadline(), extra_data={"api_key_comfy_org": "comfyui-key"}
+    )
     assert executed.outputs["1"]["text"] == ["comfyui-key"]
     graph = {"2": {"class_type": "ShowKey", "inputs": {}}}
     assert comfyui.running.execute(graph, Deadline()).outputs["2"]["text"] == ["None"]

@@ -16,7 +16,14 @@ from PIL import Image
 from comfy_common import paths
 from comfy_local.endpoint import LocalEndpoint
 
-JOB = {"workflow": "txt2img", "prompt": "a lighthouse", "width": 64, "height": 64, "steps": 2, "seed": 1}
+JOB = {
+    "workflow": "txt2img",
+    "prompt": "a lighthouse",
+    "width": 64,
+    "height": 64,
+    "steps": 2,
+    "seed": 1,
+}
 
 
 def check_what_is_there() -> None:
@@ -26,7 +33,9 @@ def check_what_is_there() -> None:
     site_packages = next(paths.VENV.glob("lib/python*/site-packages"))
     assert [path for path in site_packages.rglob("tests") if path.is_dir()] == []
     caches = [Path("/root/.cache"), Path.home() / ".cache", Path("/var/lib/apt/lists")]
-    assert [path for cache in caches if os.access(cache, os.R_OK) for path in cache.glob("**/*.*")] == []
+    assert [
+        path for cache in caches if os.access(cache, os.R_OK) for path in cache.glob("**/*.*")
+    ] == []
     for module in (paths.REPO / "comfy_worker" / "runner.py", paths.comfyui_dir({}) / "nodes.py"):
         [compiled] = (module.parent / "__pycache__").glob(f"{module.stem}.*.pyc")
         # The compiled file names the time of its source; another one would be compiled at each start.
@@ -38,7 +47,9 @@ def main() -> int:
     log = Path("/tmp/worker.log")
     with LocalEndpoint(environ=os.environ, log_path=log) as endpoint:
         assert endpoint.wait_ready(300), log.read_text()
-        answer = requests.post(f"{endpoint.url}/runsync?wait=280000", json={"input": JOB}, timeout=300).json()
+        answer = requests.post(
+            f"{endpoint.url}/runsync?wait=280000", json={"input": JOB}, timeout=300
+        ).json()
         assert answer["status"] == "COMPLETED", answer
         assert subprocess.run([sys.executable, "-m", "comfy_setup.health"]).returncode == 0
     for pack in paths.NODE_PACKS.glob("*"):
@@ -46,7 +57,9 @@ def main() -> int:
     [picture] = answer["output"]["images"]
     assert Image.open(io.BytesIO(base64.b64decode(picture["data"]))).size == (64, 64)
     model = next(path for path in Path("/runpod-volume").rglob("*.safetensors"))
-    print(f"a picture of {picture['bytes']} bytes with {model}, in {answer['output']['timings']['stages']} ms")  # noqa: T201
+    print(  # noqa: T201
+        f"a picture of {picture['bytes']} bytes with {model}, in {answer['output']['timings']['stages']} ms"
+    )
     return 0
 
 

@@ -18,7 +18,10 @@ def test_the_container_is_built_and_makes_a_picture() -> None:
     if os.getuid():
         pytest.skip("buildah and debootstrap need root here")
     built = subprocess.run(
-        [Path(__file__).with_name("build.sh")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [Path(__file__).with_name("build.sh")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     print(built.stdout)  # noqa: T201
     assert built.returncode == 0, built.stdout[-4000:]

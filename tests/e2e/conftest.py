@@ -85,7 +85,9 @@ def comfyuis() -> dict[str, list[Path]]:
         if "--input-directory" in command:
             root = Path(command[command.index("--input-directory") + 1]).parent
             raw_dir = child.environ().get("COMFY_WORKER_RAW_DIR")
-            folders = [root / name for name in ("input", "output", "temp")] + ([Path(raw_dir)] if raw_dir else [])
+            folders = [root / name for name in ("input", "output", "temp")] + (
+                [Path(raw_dir)] if raw_dir else []
+            )
             found[f"http://127.0.0.1:{command[command.index('--port') + 1]}"] = folders
     return found
 

@@ -28,7 +28,9 @@ def editor_file() -> dict[str, Any]:
 
 @pytest.mark.parametrize("form", [dict, json.dumps])
 def test_an_editor_file_runs_and_is_filled(worker: Client, form: Any) -> None:
-    result = worker.output({"workflow": form(editor_file()), "prompt": "a fox", "seed": 5, "width": 128})
+    result = worker.output(
+        {"workflow": form(editor_file()), "prompt": "a fox", "seed": 5, "width": 128}
+    )
     assert pictures(result)[0].size == (128, 64)
     assert (result["workflow"], result["parameters"]["prompt"]) == ("custom", "a fox")
 

@@ -101,7 +101,9 @@ class Machine:
         said = io.StringIO()
         node_packs.LIST.write_text("# packs\n" + "".join(f"{line}\n" for line in lines))
         with (self.folder / "lock").open("a+b") as lock:
-            node_packs.install_packs(Console(said), Runner(lock, self.folder / "install.log", self.environ))
+            node_packs.install_packs(
+                Console(said), Runner(lock, self.folder / "install.log", self.environ)
+            )
         return said.getvalue()
 
     def packs(self) -> list[str]:
@@ -145,13 +147,17 @@ def repository(folder: Path) -> str:
     git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "1"]):
         subprocess.run([*git, *arguments], check=True)
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
     (folder / "__init__.py").write_text("raise ValueError('not the commit that was asked for')\n")
     subprocess.run([*git, "commit", "-qam", "2"], check=True)
     return f"file://{folder}@{commit}"
 
 
-def test_packs_are_installed_imported_and_kept(machine: Machine, registry: Registry, tmp_path: Path) -> None:
+def test_packs_are_installed_imported_and_kept(
+    machine: Machine, registry: Registry, tmp_path: Path
+) -> None:
     files = {
         "__init__.py": f"import tomli_w\n{GOOD}",
         "requirements.txt": "tomli-w>=1\ntorch\n",
@@ -175,7 +181,9 @@ def test_packs_are_installed_imported_and_kept(machine: Machine, registry: Regis
     assert machine.holds("tomli_w")
     assert machine.holds("torch")
     assert not (paths.NODE_PACKS / "from-git" / ".git").exists()
-    assert (paths.NODE_PACKS / "good" / "notes.txt").read_text().split() == [str(packages.INSTALLED)] * 2
+    assert (paths.NODE_PACKS / "good" / "notes.txt").read_text().split() == [
+        str(packages.INSTALLED)
+    ] * 2
 
     assert machine.install(*lines) == ""
     machine.install()
@@ -189,21 +197,29 @@ OLD_ASKS = (
 
 
 def test_a_pack_that_wants_another_torch_is_refused(machine: Machine, registry: Registry) -> None:
-    line = registry.publish("old", "1.0.0", {"__init__.py": GOOD, "requirements.txt": "torch<2.10\n"})
+    line = registry.publish(
+        "old", "1.0.0", {"__init__.py": GOOD, "requirements.txt": "torch<2.10\n"}
+    )
     with pytest.raises(SetupError, match=OLD_ASKS):
         machine.install(line)
     assert machine.holds("torch")
 
 
-def test_an_installer_that_fails_or_takes_torch_away_is_named(machine: Machine, registry: Registry) -> None:
+def test_an_installer_that_fails_or_takes_torch_away_is_named(
+    machine: Machine, registry: Registry
+) -> None:
     failing = registry.publish(
         "failing", "1.0.0", {"__init__.py": GOOD, "install.py": "raise SystemExit('no GPU')"}
     )
-    with pytest.raises(SetupError, match=r"installer of the custom nodes failing failed: no GPU\. Full output"):
+    with pytest.raises(
+        SetupError, match=r"installer of the custom nodes failing failed: no GPU\. Full output"
+    ):
         machine.install(failing)
     taking = f"import shutil\nshutil.rmtree({str(next(paths.VENV.glob('lib/*/*/torch-*')))!r})\n"
     line = registry.publish("taking", "1.0.0", {"__init__.py": GOOD, "install.py": taking})
-    with pytest.raises(SetupError, match=r"nodes taking removed or replaced torch==2\.10\.0, which the"):
+    with pytest.raises(
+        SetupError, match=r"nodes taking removed or replaced torch==2\.10\.0, which the"
+    ):
         machine.install(line)
     assert not packages.MARKER.exists()
 
@@ -215,9 +231,17 @@ def test_an_installer_that_fails_or_takes_torch_away_is_named(machine: Machine, 
         ({"/nodes/pack/install?version=1.0.0": (500, b"")}, "the registry answers 500"),
         ({"/nodes/pack/install?version=1.0.0": (200, b"<html>")}, "is not a node pack"),
         ({"/nodes/pack/install?version=1.0.0": (200, b"[]")}, "is not a node pack"),
-        ({"/nodes/pack/install?version=1.0.0": (200, b'{"version": "1.0.0"}')}, "is not a node pack"),
         (
-            {"/nodes/pack/install?version=1.0.0": (200, b'{"downloadUrl": "file:///etc/hostname"}')},
+            {"/nodes/pack/install?version=1.0.0": (200, b'{"version": "1.0.0"}')},
+            "is not a node pack",
+        ),
+        (
+            {
+                "/nodes/pack/install?version=1.0.0": (
+                    200,
+                    b'{"downloadUrl": "file:///etc/hostname"}',
+                )
+            },
             "is not a node pack",
         ),
         (

@@ -42,7 +42,9 @@ def copies(count: int, width: int, height: int) -> dict[str, Any]:
     return {"workflow": graph, "image": encoded(noise)}
 
 
-def followed(client: Client, job_input: dict[str, Any], **more: Any) -> tuple[dict[str, Any], list[Any]]:
+def followed(
+    client: Client, job_input: dict[str, Any], **more: Any
+) -> tuple[dict[str, Any], list[Any]]:
     """A job of /run to its end: its last status, and the different outputs that it showed while in progress."""
     job_id = client.post("run", {"input": job_input, **more})["id"]
     shown: list[Any] = []
@@ -57,7 +59,12 @@ def followed(client: Client, job_input: dict[str, Any], **more: Any) -> tuple[di
 
 @contextmanager
 def worker_with(model_root: Path, log_path: Path, **settings: str) -> Iterator[LocalEndpoint]:
-    environ = {**os.environ, "MODELS_DIR": str(model_root), "SD_MODEL": placeholders.CHECKPOINT, **settings}
+    environ = {
+        **os.environ,
+        "MODELS_DIR": str(model_root),
+        "SD_MODEL": placeholders.CHECKPOINT,
+        **settings,
+    }
     with LocalEndpoint(environ=environ, log_path=log_path) as endpoint:
         yield endpoint
 
@@ -89,7 +96,9 @@ def first_progress() -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def stored(model_root: Path, folder: Path, service: Service, first_progress: list[Any]) -> Iterator[Client]:
+def stored(
+    model_root: Path, folder: Path, service: Service, first_progress: list[Any]
+) -> Iterator[Client]:
     settings = {
         "BUCKET_ENDPOINT_URL": f"{service.proxy.url}/{BUCKET}",
         "BUCKET_ACCESS_KEY_ID": "AKIA",
@@ -106,18 +115,26 @@ def stored(model_root: Path, folder: Path, service: Service, first_progress: lis
         yield client
 
 
-def test_the_first_job_says_that_comfyui_is_starting(stored: Client, first_progress: list[Any]) -> None:
+def test_the_first_job_says_that_comfyui_is_starting(
+    stored: Client, first_progress: list[Any]
+) -> None:
     assert first_progress[0] == {"percent": 0, "message": "starting ComfyUI"}
 
 
-def test_with_storage_a_result_holds_links_that_download(stored: Client, s3: Service, tmp_path: Path) -> None:
+def test_with_storage_a_result_holds_links_that_download(
+    stored: Client, s3: Service, tmp_path: Path
+) -> None:
     job = stored.runsync({**SMALL, "batch_size": 2})
     images = job["output"]["images"]
     assert [image["type"] for image in images] == ["s3_url", "s3_url"]
     for image in images:
         answer = requests.get(image["data"], timeout=10)
         picture = Image.open(io.BytesIO(answer.content))
-        assert (picture.format, picture.size, len(answer.content)) == ("PNG", (64, 64), image["bytes"])
+        assert (picture.format, picture.size, len(answer.content)) == (
+            "PNG",
+            (64, 64),
+            image["bytes"],
+        )
         assert answer.headers["Content-Type"] == "image/png"
         assert f'filename="{image["filename"]}"' in answer.headers["Content-Disposition"]
         assert f"made/{job['id']}/{image['filename']}" in s3.stored()
@@ -136,7 +153,8 @@ def test_results_too_large_for_base64_use_storage(stored: Client) -> None:
     result = stored.output({**copies(1, 150, 150), "output": {"delivery": "base64"}})
     assert result["images"][0]["type"] == "s3_url"
     assert any(
-        "RunPod accepts at most 0.05 MB; so the files were put into storage" in text for text in result["warnings"]
+        "RunPod takes 0.05 MB; so the files were put into storage" in text
+        for text in result["warnings"]
     )
 
 
@@ -164,7 +182,12 @@ def test_rejected_files_too_large_for_base64_fail(stored: Client, s3: Service) -
 
 
 def s3_config(service: Service, **changes: Any) -> dict[str, Any]:
-    own = {"accessId": "AKIA", "accessSecret": SECRET, "bucketName": BUCKET, "endpointUrl": service.proxy.url}
+    own = {
+        "accessId": "AKIA",
+        "accessSecret": SECRET,
+        "bucketName": BUCKET,
+        "endpointUrl": service.proxy.url,
+    }
     return {**own, **changes}
 
 
@@ -182,7 +205,10 @@ def test_a_job_may_bring_its_own_storage(stored: Client, s3: Service) -> None:
         ({"accessSecret": ""}, "s3Config must be an object with"),
         ({"endpointUrl": "s3.example"}, "s3Config.endpointUrl should be a URL such as"),
         ({}, "s3Config.endpointUrl: 127.0.0.1 has an address that is not public"),
-        ({"endpointUrl": "http://169.254.169.254"}, "s3Config.endpointUrl: 169.254.169.254 has an address that"),
+        (
+            {"endpointUrl": "http://169.254.169.254"},
+            "s3Config.endpointUrl: 169.254.169.254 has an address that",
+        ),
         (
             {"endpointUrl": "http://s3.nowhere.invalid"},
             "s3Config.endpointUrl: the host s3.nowhere.invalid does not exist",
@@ -201,13 +227,24 @@ def test_unusable_job_storage_is_reported(
 @pytest.mark.parametrize(
     ("output", "error"),
     [
-        ({"delivery": "s3"}, "INVALID_VALUE: output.delivery cannot be s3, since no storage is configured"),
-        ({"delivery": "ftp"}, "INVALID_INPUT: output.delivery must be 'base64' or 's3', not \"ftp\""),
+        (
+            {"delivery": "s3"},
+            "INVALID_VALUE: output.delivery cannot be s3, since no storage is configured",
+        ),
+        (
+            {"delivery": "ftp"},
+            "INVALID_INPUT: output.delivery must be 'base64' or 's3', not \"ftp\"",
+        ),
         ({"progress": "perhaps"}, "INVALID_INPUT: output.progress must be true or false"),
-        ({"shrunk": True}, "UNKNOWN_KEY: output.shrunk is not a key of the input; did you mean shrink?"),
+        (
+            {"shrunk": True},
+            "UNKNOWN_KEY: output.shrunk is not a key of the input; did you mean shrink?",
+        ),
     ],
 )
-def test_an_output_that_cannot_be_had_is_told(worker: Client, output: dict[str, Any], error: str) -> None:
+def test_an_output_that_cannot_be_had_is_told(
+    worker: Client, output: dict[str, Any], error: str
+) -> None:
     job = worker.runsync({**SMALL, "output": output})
     assert job["status"] == "FAILED"
     assert job["error"].startswith(error)
@@ -226,7 +263,9 @@ def test_runpods_limits_hold_where_there_is_no_storage(worker: Client) -> None:
     assert any("so the pictures were made JPEG" in text for text in shrunk["output"]["warnings"])
 
 
-def test_progress_rises_and_never_arrives_late(worker: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_rises_and_never_arrives_late(
+    worker: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     posted: list[tuple[float, str, Any]] = []
     post_result = Jobs.post_result
 

@@ -50,10 +50,19 @@ class Fetched:
         self.target = folder / "loras" / "model.safetensors"
         self.parts = folder / ".parts" / "model.safetensors"
 
-    def __call__(self, text: str, token: str = "", sha256: str = "", watch: Watch | None = None) -> None:
+    def __call__(
+        self, text: str, token: str = "", sha256: str = "", watch: Watch | None = None
+    ) -> None:
         access = Access(hf_token=token, endpoint=self.hub.url)
         text = text.replace("WEB", self.hub.url)
-        download(read_source(text, self.hub.url), self.target, access, self.parts, sha256=sha256, watch=watch)
+        download(
+            read_source(text, self.hub.url),
+            self.target,
+            access,
+            self.parts,
+            sha256=sha256,
+            watch=watch,
+        )
 
     def is_right(self) -> bool:
         return self.target.read_bytes() in (DATA, LONG) and not self.parts.exists()
@@ -94,14 +103,18 @@ def test_the_storage_is_not_shown_the_token(fetch: Fetched, hub: HubServer) -> N
 
 
 @pytest.mark.parametrize("text", ["hf:owner/cut/sub/model.safetensors", "WEB/cut.safetensors"])
-def test_a_download_that_breaks_off_goes_on_where_it_was(fetch: Fetched, hub: HubServer, text: str) -> None:
+def test_a_download_that_breaks_off_goes_on_where_it_was(
+    fetch: Fetched, hub: HubServer, text: str
+) -> None:
     fetch(text)
     assert fetch.is_right()
     assert [one.range for one in hub.served()] == ["", f"bytes={SLOW_BYTES}-"]
 
 
 @pytest.mark.parametrize("text", ["hf:owner/slow/sub/model.safetensors", "WEB/slow.safetensors"])
-def test_a_download_that_is_cancelled_goes_on_the_next_time(fetch: Fetched, hub: HubServer, text: str) -> None:
+def test_a_download_that_is_cancelled_goes_on_the_next_time(
+    fetch: Fetched, hub: HubServer, text: str
+) -> None:
     cancelled = threading.Event()
 
     def tell(done: int, _total: int | None) -> None:
@@ -141,7 +154,11 @@ def test_a_busy_hub_is_asked_again_when_it_says(fetch: Fetched, hub: HubServer) 
             "",
             "there is no repository owner/private, or it is private and",
         ),
-        ("hf:owner/private/sub/model.safetensors", "hf_other", "or the account of HF_TOKEN may not read it"),
+        (
+            "hf:owner/private/sub/model.safetensors",
+            "hf_other",
+            "or the account of HF_TOKEN may not read it",
+        ),
         ("hf:owner/plain/none.safetensors", "", "the repository owner/plain has no such file"),
         ("hf:owner/plain@v2/sub/model.safetensors", "", "has no revision v2"),
         ("hf:owner/wrong/sub/model.safetensors", "", "is not the promised file: its sha256 is not"),
@@ -150,7 +167,11 @@ def test_a_busy_hub_is_asked_again_when_it_says(fetch: Fetched, hub: HubServer) 
             "",
             "sub/model.safetensors: its size is not the one that the hub promises",
         ),
-        ("hf:owner/long-busy/sub/model.safetensors", "", "answered HTTP 429; try again in 60 min 00 s"),
+        (
+            "hf:owner/long-busy/sub/model.safetensors",
+            "",
+            "answered HTTP 429; try again in 60 min 00 s",
+        ),
         ("hf:-/-/x", "", "this is not a valid name of a repository"),
         ("WEB/endless-cut.safetensors", "", "broke off, 5 times; try again later"),
         ("WEB/none.safetensors?token=hush", "", "answered HTTP 404: check the address"),
@@ -201,18 +222,24 @@ def test_a_file_that_is_not_admitted_is_not_fetched(fetch: Fetched, hub: HubServ
 def test_a_host_that_is_not_there_is_told_apart(fetch: Fetched, hub: HubServer) -> None:
     for text in ("http://127.0.0.1:9/x.safetensors", "hf:owner/plain/sub/model.safetensors"):
         with pytest.raises(DownloadError, match="could not be reached") as caught:
-            download(read_source(text), fetch.target, Access(endpoint="http://127.0.0.1:9"), fetch.parts)
+            download(
+                read_source(text), fetch.target, Access(endpoint="http://127.0.0.1:9"), fetch.parts
+            )
         assert caught.value.unreached
 
 
-def test_what_a_client_asks_for_does_not_lead_into_the_network(fetch: Fetched, hub: HubServer) -> None:
+def test_what_a_client_asks_for_does_not_lead_into_the_network(
+    fetch: Fetched, hub: HubServer
+) -> None:
     source = read_source(f"{hub.url}/plain.safetensors")
     with pytest.raises(DownloadError, match="leads to an address that is not public"):
         download(source, fetch.target, Access(private=False), fetch.parts)
     assert hub.seen == []
 
 
-def test_a_disk_that_does_not_take_it_is_no_fault_of_the_source(fetch: Fetched, hub: HubServer) -> None:
+def test_a_disk_that_does_not_take_it_is_no_fault_of_the_source(
+    fetch: Fetched, hub: HubServer
+) -> None:
     fetch.target.parent.mkdir(parents=True)
     fetch.target.mkdir()
     with pytest.raises(OSError, match="directory"):

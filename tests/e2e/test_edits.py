@@ -70,12 +70,16 @@ def test_a_picture_is_changed_and_only_under_the_mask(worker: Client) -> None:
 
 
 def test_an_override_reaches_any_input(worker: Client) -> None:
-    by_override = pixels(worker, {"workflow": txt2img(), "seed": 1, "overrides": {"sampler.steps": 3}})
+    by_override = pixels(
+        worker, {"workflow": txt2img(), "seed": 1, "overrides": {"sampler.steps": 3}}
+    )
     assert by_override == pixels(worker, {"workflow": txt2img(), "seed": 1, "steps": 3})
 
 
 def test_an_override_counts_more_than_a_parameter(worker: Client) -> None:
-    result = worker.output({"workflow": txt2img(), "seed": 1, "steps": 5, "overrides": {"sampler.steps": 3}})
+    result = worker.output(
+        {"workflow": txt2img(), "seed": 1, "steps": 5, "overrides": {"sampler.steps": 3}}
+    )
     assert result["parameters"]["steps"] == 3
 
 
@@ -83,10 +87,16 @@ def test_an_override_counts_more_than_a_parameter(worker: Client) -> None:
     ("asked", "error"),
     [
         ({"loras": [{"name": "nope"}]}, "MODEL_NOT_FOUND: lora 'nope' is not installed"),
-        ({"loras": [{"name": "lora-a", "strength": 200}]}, "INVALID_INPUT: loras.0.strength must be less than"),
+        (
+            {"loras": [{"name": "lora-a", "strength": 200}]},
+            "INVALID_INPUT: loras.0.strength must be less than",
+        ),
         ({"prompt": "<lora:lora-a:much>"}, "INVALID_VALUE: prompt has the tag"),
         ({"overrides": {"99.steps": 3}}, "NO_PLACE: overrides '99.steps'"),
-        ({"controlnets": [{"type": "canny", "image": "?"}]}, "INVALID_MEDIA: controlnets.0.image must be base64"),
+        (
+            {"controlnets": [{"type": "canny", "image": "?"}]},
+            "INVALID_MEDIA: controlnets.0.image must be base64",
+        ),
         (
             {"controlnets": [{"type": "depth", "image": encoded(drawing()), "preprocess": True}]},
             "NODE_NOT_INSTALLED: controlnets preprocess for type 'depth' needs the node pack comfyui_controlnet",
@@ -94,7 +104,9 @@ def test_an_override_counts_more_than_a_parameter(worker: Client) -> None:
         ({"clip_skip": 25}, "INVALID_INPUT: clip_skip must be less than or equal to 24"),
     ],
 )
-def test_what_cannot_be_edited_in_is_told(worker: Client, asked: dict[str, Any], error: str) -> None:
+def test_what_cannot_be_edited_in_is_told(
+    worker: Client, asked: dict[str, Any], error: str
+) -> None:
     job = worker.runsync({**SMALL, **asked})
     assert job["status"] == "FAILED"
     assert job["error"].startswith(error)
@@ -110,13 +122,24 @@ def test_a_custom_graph_keeps_its_own_seed(worker: Client) -> None:
 
 
 @pytest.mark.parametrize(("asked", "seeds"), [({}, [5, 1000]), ({"seed": 7}, [7, 1002])])
-def test_samplers_side_by_side_keep_their_seeds(worker: Client, asked: dict[str, int], seeds: list[int]) -> None:
+def test_samplers_side_by_side_keep_their_seeds(
+    worker: Client, asked: dict[str, int], seeds: list[int]
+) -> None:
     graph = txt2img(seed=5)
     graph["sampler2"] = {**graph["sampler"], "inputs": {**graph["sampler"]["inputs"], "seed": 1000}}
-    graph["decode2"] = {**graph["decode"], "inputs": {**graph["decode"]["inputs"], "samples": ["sampler2", 0]}}
-    graph["save2"] = {**graph["save"], "inputs": {**graph["save"]["inputs"], "images": ["decode2", 0]}}
+    graph["decode2"] = {
+        **graph["decode"],
+        "inputs": {**graph["decode"]["inputs"], "samples": ["sampler2", 0]},
+    }
+    graph["save2"] = {
+        **graph["save"],
+        "inputs": {**graph["save"]["inputs"], "images": ["decode2", 0]},
+    }
     result = worker.output({"workflow": graph, **asked})
-    assert {one["node_id"]: one["seed"] for one in result["images"]} == {"save": seeds[0], "save2": seeds[1]}
+    assert {one["node_id"]: one["seed"] for one in result["images"]} == {
+        "save": seeds[0],
+        "save2": seeds[1],
+    }
     assert result["seed"] == seeds[0]
     assert len({picture.tobytes() for picture in pictures(result)}) == 2
 

@@ -208,7 +208,9 @@ def client(endpoint: LocalEndpoint) -> Client:
 def narrow(handler: Path, folder: Path) -> Iterator[LocalEndpoint]:
     """One worker that does one job at a time."""
     environ = {**os.environ, "TEST_SLOTS": "1"}
-    with LocalEndpoint(handler=handler, environ=environ, log_path=folder / "narrow.log") as endpoint:
+    with LocalEndpoint(
+        handler=handler, environ=environ, log_path=folder / "narrow.log"
+    ) as endpoint:
         assert endpoint.wait_ready(30)
         yield endpoint
 
@@ -268,7 +270,9 @@ def test_two_workers_share_the_jobs(client: Client, endpoint: LocalEndpoint) -> 
     assert pids == {worker.pid for worker in endpoint.workers}
 
 
-def test_cancel_of_a_running_job_reaches_the_handler_within_two_seconds(client: Client, tmp_path: Path) -> None:
+def test_cancel_of_a_running_job_reaches_the_handler_within_two_seconds(
+    client: Client, tmp_path: Path
+) -> None:
     cancelled = tmp_path / "cancelled"
     job_id = client.run({"sleep_s": 60, "cancelled_file": str(cancelled)})
     client.wait_for(job_id, "IN_PROGRESS")
@@ -280,7 +284,9 @@ def test_cancel_of_a_running_job_reaches_the_handler_within_two_seconds(client: 
 
 def test_a_job_past_its_execution_timeout_is_stopped(client: Client, tmp_path: Path) -> None:
     cancelled = tmp_path / "cancelled"
-    job = client.runsync({"sleep_s": 60, "cancelled_file": str(cancelled)}, policy={"executionTimeout": 500})
+    job = client.runsync(
+        {"sleep_s": 60, "cancelled_file": str(cancelled)}, policy={"executionTimeout": 500}
+    )
     assert (job["status"], job["error"]) == ("TIMED_OUT", "executionTimeout exceeded")
     assert 500 <= job["executionTime"] < 2000
     wait_until(cancelled.exists, 2)
@@ -336,7 +342,9 @@ def test_a_streamed_value_of_more_than_1_mb_is_refused(generator: LocalEndpoint)
 
 
 @pytest.mark.parametrize(("operation", "limit_mb"), [("run", 10), ("runsync", 20)])
-def test_a_request_larger_than_runpod_takes_gets_413(client: Client, operation: str, limit_mb: int) -> None:
+def test_a_request_larger_than_runpod_takes_gets_413(
+    client: Client, operation: str, limit_mb: int
+) -> None:
     for extra_bytes, status in ((-100, 200), (1, 413)):
         body = {"input": {"x": "x" * (limit_mb * 1_000_000 + extra_bytes), "answer": {"input": 0}}}
         answer = requests.post(f"{client.url}/{operation}", json=body, timeout=30)
@@ -403,7 +411,8 @@ def test_a_wait_that_is_no_number_gets_400(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "operation"), [("GET", "status"), ("POST", "status"), ("GET", "stream"), ("POST", "cancel")]
+    ("method", "operation"),
+    [("GET", "status"), ("POST", "status"), ("GET", "stream"), ("POST", "cancel")],
 )
 def test_an_unknown_job_gets_404(client: Client, method: str, operation: str) -> None:
     answer = requests.request(method, f"{client.url}/{operation}/no-such-job", timeout=30)
@@ -413,18 +422,25 @@ def test_an_unknown_job_gets_404(client: Client, method: str, operation: str) ->
 
 @pytest.mark.parametrize("body", [b"not json", b"[1]", b'{"output": NaN}'])
 def test_a_result_that_is_no_json_object_is_refused(client: Client, body: bytes) -> None:
-    answer = requests.post(f"{client.url}/job-done/some-worker/some-job?gpu=x", data=body, timeout=30)
+    answer = requests.post(
+        f"{client.url}/job-done/some-worker/some-job?gpu=x", data=body, timeout=30
+    )
     assert answer.status_code == 400
 
 
 @pytest.mark.parametrize("key", [None, "KEY", "Bearer KEY"])
 def test_any_endpoint_id_and_any_key_will_do(client: Client, key: str | None) -> None:
     url = client.url.replace("/local", "/abc123xyz") + "/health"
-    assert requests.get(url, headers={"Authorization": key} if key else {}, timeout=30).status_code == 200
+    assert (
+        requests.get(url, headers={"Authorization": key} if key else {}, timeout=30).status_code
+        == 200
+    )
 
 
 def test_it_listens_on_loopback_only(endpoint: LocalEndpoint) -> None:
-    listening = [c.laddr.ip for c in psutil.Process().net_connections("tcp") if c.status == "LISTEN"]
+    listening = [
+        c.laddr.ip for c in psutil.Process().net_connections("tcp") if c.status == "LISTEN"
+    ]
     assert set(listening) == {"127.0.0.1"}
 
 
@@ -459,7 +475,9 @@ def test_runpods_python_client_works_but_for_the_host(
     }
 
 
-def test_refresh_worker_ends_the_worker_after_its_job_and_starts_another(narrow: LocalEndpoint) -> None:
+def test_refresh_worker_ends_the_worker_after_its_job_and_starts_another(
+    narrow: LocalEndpoint,
+) -> None:
     client = Client(narrow)
     (before,) = narrow.workers
     job = client.runsync({"answer": {"refresh_worker": True}})
@@ -524,7 +542,9 @@ def test_a_worker_that_does_not_end_is_killed(
 def test_a_handler_that_cannot_start_is_tried_again_ever_more_slowly(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     code = f"open({str(starts)!r}, 'a').write('x'); raise SystemExit(3)"
-    with LocalEndpoint(handler=write(tmp_path, "broken.py", code), log_path=tmp_path / "log") as endpoint:
+    with LocalEndpoint(
+        handler=write(tmp_path, "broken.py", code), log_path=tmp_path / "log"
+    ) as endpoint:
         wait_until(lambda: starts.exists() and len(starts.read_text()) == 2)
         assert wait_until(lambda: Client(endpoint).get("health")["workers"]["unhealthy"]) == 1
         assert not endpoint.wait_ready(0)
@@ -543,7 +563,9 @@ def test_a_missing_handler_or_interpreter_raises_at_start(
 
 
 @contextmanager
-def program(code: str, *arguments: str, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path, Path]]:
+def program(
+    code: str, *arguments: str, folder: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], Path, Path]]:
     """A process of its own with this code; yields it and the files that get its output and its errors."""
     out, err = folder / "out", folder / "err"
     command = [sys.executable, "-c", code, *arguments]
@@ -564,7 +586,9 @@ def test_the_workers_of_a_killed_process_end_too(tmp_path: Path, code: str) -> N
     with program(HOLDER, str(handler), str(log), folder=tmp_path) as (holder, out, _):
         wait_until(lambda: "ready" in out.read_text())
         # The guard, the worker, and its child: the SDK's heartbeat, or what stands for it.
-        processes = wait_until(lambda: len(found := psutil.Process(holder.pid).children(True)) >= 3 and found)
+        processes = wait_until(
+            lambda: len(found := psutil.Process(holder.pid).children(True)) >= 3 and found
+        )
     assert_gone(processes, 15)
 
 
@@ -604,8 +628,13 @@ def test_serve_ends_when_its_reader_ends(tmp_path: Path) -> None:
     assert "Traceback" not in (tmp_path / "err").read_text()
 
 
-def test_serve_on_a_taken_port_says_so_in_one_line(endpoint: LocalEndpoint, handler: Path, tmp_path: Path) -> None:
+def test_serve_on_a_taken_port_says_so_in_one_line(
+    endpoint: LocalEndpoint, handler: Path, tmp_path: Path
+) -> None:
     port = endpoint.url.split(":")[2].split("/")[0]
     with program(SERVE, port, str(handler), folder=tmp_path) as (served, _, err):
         assert served.wait(20) == 1
-    assert err.read_text() == f"The endpoint could not start: port {port} is taken; choose another with --port.\n"
+    assert (
+        err.read_text()
+        == f"The endpoint could not start: port {port} is taken; choose another with --port.\n"
+    )

@@ -54,7 +54,9 @@ class Command:
         return code
 
     def files(self) -> list[str]:
-        return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
+        return sorted(
+            str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()
+        )
 
 
 @pytest.fixture
@@ -90,7 +92,10 @@ def test_a_damaged_file_is_told_of_and_fetched_anew(command: Command) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(DATA[:-1])
     assert command("sd") == 0
-    assert f"{path} is cut short: {len(DATA) - 1} of {len(DATA)} bytes: downloading it again" in command.said
+    assert (
+        f"{path} is cut short: {len(DATA) - 1} of {len(DATA)} bytes: downloading it again"
+        in command.said
+    )
     assert path.read_bytes() == DATA
 
 
@@ -108,14 +113,18 @@ def test_one_that_cannot_be_had_does_not_keep_the_others(command: Command) -> No
 def test_what_does_not_fit_on_the_disk_is_refused_before_it_comes(
     command: Command, hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _folder: type("Usage", (), {"free": 10_000}))
+    monkeypatch.setattr(
+        module.shutil, "disk_usage", lambda _folder: type("Usage", (), {"free": 10_000})
+    )
     assert command("sd") == 1
     assert "b.safetensors needs 100 kB, its disk has 10 kB free: free some space" in command.said
     assert command.files() == []
     assert hub.served() == []
 
 
-def test_a_slip_in_models_txt_is_told_before_anything_is_fetched(command: Command, hub: HubServer) -> None:
+def test_a_slip_in_models_txt_is_told_before_anything_is_fetched(
+    command: Command, hub: HubServer
+) -> None:
     models.MODELS_TXT.write_text(TEXT + "loras/d.safetensors  ftp://h.example/d.safetensors\n")
     with pytest.raises(SetupError, match="given by a URL that begins with https://"):
         command()
@@ -132,7 +141,9 @@ def test_the_real_checkpoint_is_fetched_or_the_placeholder_stands_in(
     assert f"The real checkpoint cannot be downloaded ({reason}" in output
     assert "To download it, check the connection to 127.0.0.1; " in output
     assert fetch_real(Console(stream), command.environ)
-    assert fetch_real(Console(stream), {**command.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}), "it is there"
+    assert fetch_real(Console(stream), {**command.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}), (
+        "it is there"
+    )
 
 
 def test_a_terminal_sees_a_bar_each_and_one_in_total(command: Command) -> None:

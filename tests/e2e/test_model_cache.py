@@ -45,9 +45,13 @@ class Cache:
     def another(self) -> ModelCache:
         return ModelCache(self.root, int(3.5 * MB))
 
-    def hold(self, name: str, watch: Watch | None = None, cache: ModelCache | None = None) -> IO[str]:
+    def hold(
+        self, name: str, watch: Watch | None = None, cache: ModelCache | None = None
+    ) -> IO[str]:
         source = read_source(f"{self.hub.url}/{name}.safetensors?token=hush")
-        return (cache or self.cache).hold(source, f"loras/{name}.safetensors", Access(), watch or Watch())
+        return (cache or self.cache).hold(
+            source, f"loras/{name}.safetensors", Access(), watch or Watch()
+        )
 
     def use(self, name: str, used_s_ago: float) -> None:
         self.hold(name).close()
@@ -63,7 +67,9 @@ def cache(hub: HubServer, tmp_path: Path) -> Cache:
     return Cache(hub, tmp_path / "cache")
 
 
-def test_ten_that_ask_at_once_get_one_download_and_all_see_how_far_it_is(cache: Cache, hub: HubServer) -> None:
+def test_ten_that_ask_at_once_get_one_download_and_all_see_how_far_it_is(
+    cache: Cache, hub: HubServer
+) -> None:
     told = [threading.Event() for _ in range(10)]
 
     def use(number: int) -> bytes:
@@ -82,7 +88,9 @@ def test_ten_that_ask_at_once_get_one_download_and_all_see_how_far_it_is(cache: 
     assert len(hub.served()) == 1
 
 
-def test_the_least_recently_used_goes_and_what_is_used_again_stays(cache: Cache, hub: HubServer) -> None:
+def test_the_least_recently_used_goes_and_what_is_used_again_stays(
+    cache: Cache, hub: HubServer
+) -> None:
     for name, used_s_ago in (("a", 300), ("b", 200), ("c", 100)):
         cache.use(name, used_s_ago)
     cache.hold("a").close()
@@ -121,12 +129,16 @@ def test_two_that_come_at_once_do_not_take_the_same_room(cache: Cache, hub: HubS
 
 def test_a_file_larger_than_the_cache_is_refused_before_it_comes(cache: Cache) -> None:
     cache.use("a", 100)
-    with pytest.raises(DownloadError, match=r"large\.safetensors is 5 MB, and MODELS_CACHE_GB allows 4 MB"):
+    with pytest.raises(
+        DownloadError, match=r"large\.safetensors is 5 MB, and MODELS_CACHE_GB allows 4 MB"
+    ):
         cache.hold("large")
     assert cache.names() == "a"
 
 
-def test_the_oldest_go_until_the_disk_has_room(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_go_until_the_disk_has_room(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert cache.cache.drop_oldest_until_free(1), "there is nothing yet"
     for name, used_s_ago in (("a", 300), ("b", 200), ("c", 100)):
         cache.use(name, used_s_ago)
@@ -140,7 +152,9 @@ def test_the_oldest_go_until_the_disk_has_room(cache: Cache, monkeypatch: pytest
         assert cache.names() == "ac"
         assert not cache.cache.drop_oldest_until_free(10 * MB)
         assert cache.names() == "a"
-    monkeypatch.setattr(model_cache.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(
+        model_cache.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 1000})
+    )
     with pytest.raises(DownloadError, match="the worker's disk has no space for it"):
         cache.hold("b")
 
@@ -150,7 +164,9 @@ def test_whoever_waits_for_a_download_may_give_up(cache: Cache, hub: HubServer) 
     begun, waits = threading.Event(), threading.Event()
     with ThreadPoolExecutor(2) as pool:
         stuck = pool.submit(
-            cache.hold, "stuck", Watch(lambda have, _: begun.set() if have else None, cancelled=first)
+            cache.hold,
+            "stuck",
+            Watch(lambda have, _: begun.set() if have else None, cancelled=first),
         )
         assert begun.wait(30)
         other = pool.submit(cache.hold, "stuck", Watch(lambda *_: waits.set(), cancelled=second))

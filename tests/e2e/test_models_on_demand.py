@@ -30,7 +30,13 @@ class FromTheVolume:
 
 NODE_CLASS_MAPPINGS = {"FromTheVolume": FromTheVolume}
 """
-LAYOUTS = ("models", "ComfyUI/models", "", "runpod-slim/ComfyUI/models", "stable-diffusion-webui/models")
+LAYOUTS = (
+    "models",
+    "ComfyUI/models",
+    "",
+    "runpod-slim/ComfyUI/models",
+    "stable-diffusion-webui/models",
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +51,9 @@ def hub(model_root: Path) -> Iterator[HubServer]:
             ("controlnet", placeholders.CONTROLNET),
             ("embeddings", placeholders.EMBEDDING),
         ):
-            server.files[f"owner/plain/{folder}.safetensors"] = (model_root / folder / name).read_bytes()
+            server.files[f"owner/plain/{folder}.safetensors"] = (
+                model_root / folder / name
+            ).read_bytes()
         yield server
 
 
@@ -54,19 +62,29 @@ def lay_out_volume(volume: Path, model_root: Path) -> None:
     for number, layout in enumerate(LAYOUTS):
         folder = volume / layout / ("Lora" if "webui" in layout else "loras")
         folder.mkdir(parents=True)
-        (folder / f"layout-{number}.safetensors").symlink_to(model_root / "loras" / placeholders.LORA)
+        (folder / f"layout-{number}.safetensors").symlink_to(
+            model_root / "loras" / placeholders.LORA
+        )
     (volume / "stable-diffusion-webui/models/Stable-diffusion").mkdir()
     (volume / "ComfyUI/custom_nodes").mkdir()
     (volume / "ComfyUI/custom_nodes/pack.py").write_text(PACK)
     workflows = volume / "ComfyUI/user/default/workflows"
     workflows.mkdir(parents=True)
-    (workflows / "ours.json").write_text(json.dumps(txt2img(loader={"ckpt_name": "ours.safetensors"})))
-    need = {"folder": "checkpoints", "file": "ours.safetensors", "url": "hf:owner/plain/checkpoints.safetensors"}
+    (workflows / "ours.json").write_text(
+        json.dumps(txt2img(loader={"ckpt_name": "ours.safetensors"}))
+    )
+    need = {
+        "folder": "checkpoints",
+        "file": "ours.safetensors",
+        "url": "hf:owner/plain/checkpoints.safetensors",
+    }
     (workflows / "ours.params.json").write_text(json.dumps({"needs": [need]}))
 
 
 @pytest.fixture(scope="module")
-def client(hub: HubServer, model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def client(
+    hub: HubServer, model_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Client]:
     folder = tmp_path_factory.mktemp("on-demand")
     lay_out_volume(folder / "volume", model_root)
     settings = {
@@ -117,11 +135,17 @@ def test_ten_jobs_with_one_lora_are_one_download(client: Client, hub: HubServer)
     assert "hush" not in (client.temp_dir / "worker.log").read_text()
 
 
-def test_a_job_may_bring_models_of_every_kind_in_every_place(client: Client, hub: HubServer) -> None:
+def test_a_job_may_bring_models_of_every_kind_in_every_place(
+    client: Client, hub: HubServer
+) -> None:
     checkpoint = "hf:owner/plain/checkpoints.safetensors"
     text = "a (embedding:hf:owner/plain/embeddings.safetensors:1.2), b"
     graph = txt2img(prompt=text, loader={"ckpt_name": checkpoint})
-    control = {"model": "hf:owner/plain/controlnet.safetensors", "image": encoded(photo()), "type": "canny"}
+    control = {
+        "model": "hf:owner/plain/controlnet.safetensors",
+        "image": encoded(photo()),
+        "type": "canny",
+    }
     lora = {"name": "https://huggingface.co/owner/gated/blob/main/lora.safetensors"}
     result = client.output(
         {
@@ -157,10 +181,15 @@ def test_a_job_may_bring_models_of_every_kind_in_every_place(client: Client, hub
         ),
         ("hf:owner", "a file of the hub is written hf:owner/repo/file"),
         ("hf:owner/plain/none.safetensors", "the repository owner/plain has no such file"),
-        ("WEB/page.safetensors?token=hush", "page.safetensors is not a safetensors file but a web page"),
+        (
+            "WEB/page.safetensors?token=hush",
+            "page.safetensors is not a safetensors file but a web page",
+        ),
     ],
 )
-def test_what_may_not_be_had_or_cannot_is_said(client: Client, hub: HubServer, word: str, sentence: str) -> None:
+def test_what_may_not_be_had_or_cannot_is_said(
+    client: Client, hub: HubServer, word: str, sentence: str
+) -> None:
     answer = client.runsync(with_lora(word.replace("WEB", hub.url)))
     assert answer["status"] == "FAILED"
     assert answer["error"].startswith("MODEL_NOT_FETCHED: ")
@@ -186,13 +215,17 @@ def test_a_template_of_the_volume_fetches_what_it_needs(client: Client, hub: Hub
 
 def test_models_of_every_layout_and_packs_of_the_volume_are_used(client: Client) -> None:
     for number in range(len(LAYOUTS)):
-        checked = client.output({**with_lora(f"layout-{number}.safetensors"), "validate_only": True})
+        checked = client.output(
+            {**with_lora(f"layout-{number}.safetensors"), "validate_only": True}
+        )
         assert checked["findings"] == []
     result = client.output({"workflow": {"1": node("FromTheVolume")}})
     assert [text["data"] for text in result["texts"]] == ["from the volume"]
 
 
-def test_the_log_and_the_errors_say_where_models_were_looked_for(client: Client, model_root: Path) -> None:
+def test_the_log_and_the_errors_say_where_models_were_looked_for(
+    client: Client, model_root: Path
+) -> None:
     volume = client.temp_dir / "volume"
     log = (client.temp_dir / "worker.log").read_text()
     assert f"loras: {model_root}/loras (" in log
@@ -201,10 +234,14 @@ def test_the_log_and_the_errors_say_where_models_were_looked_for(client: Client,
     # A client reads what a folder is, and not where this machine has it.
     folders = ["volume", "volume/models", "volume/ComfyUI/models", "models"]
     in_graph = txt2img(sampler={"model": ["lora", 0]})
-    in_graph["lora"] = node("LoraLoaderModelOnly", model=["loader", 0], lora_name="none.pt", strength_model=1.0)
+    in_graph["lora"] = node(
+        "LoraLoaderModelOnly", model=["loader", 0], lora_name="none.pt", strength_model=1.0
+    )
     for asked in (with_lora("none.pt"), {"workflow": in_graph}):
         answer = client.runsync(asked)
         assert answer["error"].startswith("MODEL_NOT_FOUND: ")
         assert "volume/ComfyUI/models/loras" in answer["error"]
         assert str(client.temp_dir) not in json.dumps(answer)
-        assert {f"{folder}/loras" for folder in folders} <= set(answer["output"]["details"][0]["looked_in"])
+        assert {f"{folder}/loras" for folder in folders} <= set(
+            answer["output"]["details"][0]["looked_in"]
+        )

@@ -22,7 +22,9 @@ HOST = "http://127.0.0.1:8000/v2/local"
 
 
 def run(command: list[str], folder: Path) -> None:
-    subprocess.run(command, cwd=folder, check=True, timeout=120, env={**os.environ, "PYTHONWARNINGS": "error"})
+    subprocess.run(
+        command, cwd=folder, check=True, timeout=120, env={**os.environ, "PYTHONWARNINGS": "error"}
+    )
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -46,10 +48,16 @@ def test_python_client_makes_an_image(worker: Client, tmp_path: Path) -> None:
 
 def test_worker_commands_run() -> None:
     listed = subprocess.run(
-        [sys.executable, "-m", "comfy_worker", "templates"], cwd=REPO, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "comfy_worker", "templates"],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     names = {line.split()[0] for line in listed.stdout.splitlines() if not line.startswith(" ")}
-    assert names == {path.stem for path in (REPO / "workflows").glob("*.json") if ".params" not in path.name}
+    assert names == {
+        path.stem for path in (REPO / "workflows").glob("*.json") if ".params" not in path.name
+    }
     schema = subprocess.run(
         [sys.executable, "-m", "comfy_worker", "schema", "nope"],
         cwd=REPO,

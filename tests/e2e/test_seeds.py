@@ -28,13 +28,21 @@ from tests.pictures import encoded, photo
 pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64}
-PIXAR = {"prompt": "A cute fluffy white dog in the style of a Pixar animation 3D drawing.", **SMALL, "steps": 2}
+PIXAR = {
+    "prompt": "A cute fluffy white dog in the style of a Pixar animation 3D drawing.",
+    **SMALL,
+    "steps": 2,
+}
 
-needs_curl = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="curl and jq are needed")
+needs_curl = pytest.mark.skipif(
+    not (shutil.which("curl") and shutil.which("jq")), reason="curl and jq are needed"
+)
 
 
 def run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -71,7 +79,9 @@ done
 
 
 @needs_curl
-def test_curl_jq_and_base64_with_response_format_image_base64(model_root: Path, tmp_path: Path) -> None:
+def test_curl_jq_and_base64_with_response_format_image_base64(
+    model_root: Path, tmp_path: Path
+) -> None:
     with serving(model_root, tmp_path, RESPONSE_FORMAT="image_base64") as client:
         body = json.dumps({"input": {"prompt": "cyberpunk city", **SMALL, "steps": 2}})
         shell(
@@ -84,7 +94,10 @@ curl -s -X POST {client.url}/runsync \\
 | base64 -d > image.png""",
             tmp_path,
         )
-        assert (opened(tmp_path / "image.png").format, opened(tmp_path / "image.png").size) == ("PNG", (64, 64))
+        assert (opened(tmp_path / "image.png").format, opened(tmp_path / "image.png").size) == (
+            "PNG",
+            (64, 64),
+        )
         example = {"prompt": "a futuristic cyberpunk city", **SMALL, "steps": 3, "guidance": 7.5}
         output = client.output(example)
         assert decoded(output["image_base64"]).size == (64, 64)
@@ -206,7 +219,9 @@ def base64_list(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         yield client
 
 
-def test_output_0_as_bare_base64_with_response_format_base64_list(base64_list: Client, tmp_path: Path) -> None:
+def test_output_0_as_bare_base64_with_response_format_base64_list(
+    base64_list: Client, tmp_path: Path
+) -> None:
     said = run([sys.executable, "-c", GENERATE.replace("URL", base64_list.url)], tmp_path)
     assert "Image generated successfully!" in said
     assert opened(tmp_path / "generated_image.png").size == (64, 64)
@@ -237,7 +252,11 @@ def pictures_host() -> Iterator[str]:
         },
         lambda host: {
             "prompt": "A fantasy landscape with mountains",
-            "controlnet": {"type": "canny", "image": f"{host}/canny-image.jpg", "conditioning_scale": 0.8},
+            "controlnet": {
+                "type": "canny",
+                "image": f"{host}/canny-image.jpg",
+                "conditioning_scale": 0.8,
+            },
             **SMALL,
             "num_inference_steps": 2,
         },
@@ -373,7 +392,9 @@ def test_a1111_with_api_name_is_answered_in_a1111s_shape(
     assert [decoded(image).size for image in output["images"]] == [size] * body.get("n_iter", 1)
     info = json.loads(output["info"])
     assert (info["prompt"], info["steps"]) == (body["prompt"], body["steps"])
-    assert info["sampler_name"] == body.get("sampler_name", info["sampler_name"]).removesuffix(" Karras")
+    assert info["sampler_name"] == body.get("sampler_name", info["sampler_name"]).removesuffix(
+        " Karras"
+    )
     assert info["all_seeds"] == [info["seed"]] * len(output["images"])
     assert f"Size: {size[0]}x{size[1]}" in info["infotexts"][0]
     assert ("restore_faces is ignored" in " ".join(info["warnings"])) == ("restore_faces" in body)
@@ -391,7 +412,9 @@ def test_a1111s_models_and_options(worker: Client) -> None:
     assert wrong["error"].startswith("MODEL_NOT_FOUND")
     body = {"api_name": "txt2img", "prompt": "a fox", **SMALL, "steps": 2, "seed": 1}
     before = a1111_pixels(worker, body)
-    (warning,) = worker.output({"api_name": "setOptions", "CLIP_stop_at_last_layers": 2})["warnings"]
+    (warning,) = worker.output({"api_name": "setOptions", "CLIP_stop_at_last_layers": 2})[
+        "warnings"
+    ]
     assert warning.startswith("setOptions sets nothing for later requests")
     assert worker.output({"api_name": "getOptions"})["CLIP_stop_at_last_layers"] == 1
     assert a1111_pixels(worker, body) == before
@@ -456,7 +479,12 @@ def test_diffusers_image_to_image(worker: Client) -> None:
 
 def test_diffusers_controlnet(worker: Client) -> None:
     control = {"type": "canny", "image": encoded(photo()), "conditioning_scale": 0.8}
-    request = {"prompt": "A fantasy landscape with mountains", "controlnet": control, **SMALL, "steps": 2}
+    request = {
+        "prompt": "A fantasy landscape with mountains",
+        "controlnet": control,
+        **SMALL,
+        "steps": 2,
+    }
     plain = worker.output({**request, "controlnet": None, "seed": 1})
     led = worker.output({**request, "seed": 1})
     assert pictures(led)[0].tobytes() != pictures(plain)[0].tobytes()
@@ -472,26 +500,42 @@ def test_diffusers_lora_in_the_request_and_in_the_prompt(worker: Client) -> None
     }
     by_contract = {
         "prompt": "A portrait in the style of",
-        "loras": [{"name": placeholders.LORA_B, "strength": 0.8}, {"name": placeholders.LORA, "strength": 1.0}],
+        "loras": [
+            {"name": placeholders.LORA_B, "strength": 0.8},
+            {"name": placeholders.LORA, "strength": 1.0},
+        ],
         **SMALL,
         "steps": 2,
         "seed": 1,
     }
-    assert pictures(worker.output(request))[0].tobytes() == pictures(worker.output(by_contract))[0].tobytes()
+    assert (
+        pictures(worker.output(request))[0].tobytes()
+        == pictures(worker.output(by_contract))[0].tobytes()
+    )
 
 
 def test_the_sdxl_workers_refiner(worker: Client) -> None:
-    request = {"prompt": "a fox", **SMALL, "num_inference_steps": 5, "workflow": "sdxl-refiner", "seed": 1}
+    request = {
+        "prompt": "a fox",
+        **SMALL,
+        "num_inference_steps": 5,
+        "workflow": "sdxl-refiner",
+        "seed": 1,
+    }
     checkpoints = {
         "checkpoint": placeholders.CHECKPOINT,
         "parameters": {"refiner_checkpoint": placeholders.CHECKPOINT},
     }
-    output = worker.output({**request, **checkpoints, "refiner_inference_steps": 10, "high_noise_frac": 0.6})
+    output = worker.output(
+        {**request, **checkpoints, "refiner_inference_steps": 10, "high_noise_frac": 0.6}
+    )
     expected = {"steps": 5, "base_end": 3, "refiner_steps": 10, "refiner_start": 6}
     assert expected.items() <= output["parameters"].items()
 
 
-@pytest.mark.parametrize(("asked", "word"), [({"num_images": 5}, "num_images"), ({"batch_size": 5}, "batch_size")])
+@pytest.mark.parametrize(
+    ("asked", "word"), [({"num_images": 5}, "num_images"), ({"batch_size": 5}, "batch_size")]
+)
 def test_more_pictures_than_the_endpoint_allows_names_the_setting(
     worker: Client, asked: dict[str, int], word: str
 ) -> None:

@@ -101,14 +101,18 @@ def test_a_link_expires_when_it_is_set_to(s3: Service) -> None:
 
 
 def test_a_public_bucket_gets_plain_links(s3: Service) -> None:
-    links = S3Uploader(s3.bucket(public_url="https://cdn.example.com/art/")).upload({"job/ä b.png": PNG})
+    links = S3Uploader(s3.bucket(public_url="https://cdn.example.com/art/")).upload(
+        {"job/ä b.png": PNG}
+    )
     assert links == {"job/ä b.png": "https://cdn.example.com/art/job/%C3%A4%20b.png"}
 
 
 def test_large_files_are_uploaded_in_parts(s3: Service, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(os.urandom(20_000_000))
-    S3Uploader(s3.bucket()).upload({"a.mp4": EncodedFile("a.mp4", "video/mp4", "videos", "9", path)})
+    S3Uploader(s3.bucket()).upload(
+        {"a.mp4": EncodedFile("a.mp4", "video/mp4", "videos", "9", path)}
+    )
     assert attempts(s3) == 3
     stored = s3.client.get_object(Bucket=BUCKET, Key="a.mp4")
     assert stored["Body"].read() == path.read_bytes()
@@ -128,7 +132,9 @@ def test_what_fails_twice_is_tried_again(s3: Service, fate: str) -> None:
     fails(s3, fate, ATTEMPTS - 1)
     S3Uploader(s3.bucket(), read_timeout_s=0.5).upload({"job/lighthouse.png": PNG})
     assert attempts(s3) == ATTEMPTS
-    assert s3.client.get_object(Bucket=BUCKET, Key="job/lighthouse.png")["Body"].read() == PNG.content
+    assert (
+        s3.client.get_object(Bucket=BUCKET, Key="job/lighthouse.png")["Body"].read() == PNG.content
+    )
 
 
 def test_a_slow_service_is_waited_for(s3: Service) -> None:
@@ -141,7 +147,9 @@ def test_a_slow_service_is_waited_for(s3: Service) -> None:
 def test_final_failures_leave_nothing_in_the_bucket(s3: Service, fate: str) -> None:
     fails(s3, fate, 100, "lighthouse")
     began = time.monotonic()
-    with pytest.raises(DeliveryFailed, match="did not accept the files for bucket 'pictures'") as caught:
+    with pytest.raises(
+        DeliveryFailed, match="did not accept the files for bucket 'pictures'"
+    ) as caught:
         S3Uploader(s3.bucket(), read_timeout_s=0.5).upload(TWO)
     assert time.monotonic() - began < 15
     assert caught.value.details[0]["problem"]
@@ -155,7 +163,9 @@ def test_interrupted_large_uploads_leave_no_parts(s3: Service, tmp_path: Path) -
     uploads = iter(range(100))
     s3.proxy.fate = lambda method, _path: "cut" if method == "PUT" and next(uploads) > 0 else ""
     with pytest.raises(DeliveryFailed):
-        S3Uploader(s3.bucket()).upload({"a.mp4": EncodedFile("a.mp4", "video/mp4", "videos", "9", path)})
+        S3Uploader(s3.bucket()).upload(
+            {"a.mp4": EncodedFile("a.mp4", "video/mp4", "videos", "9", path)}
+        )
     assert s3.stored() == []
     assert "Uploads" not in s3.client.list_multipart_uploads(Bucket=BUCKET)
 
@@ -165,7 +175,10 @@ def test_missing_buckets_and_services_are_reported(s3: Service) -> None:
         bucket = s3.bucket()
         with pytest.raises(DeliveryFailed) as caught:
             S3Uploader(type(bucket)(**{**vars(bucket), **changed})).upload(TWO)
-        assert caught.value.details[0]["exception_type"] in ("NoSuchBucket", "EndpointConnectionError")
+        assert caught.value.details[0]["exception_type"] in (
+            "NoSuchBucket",
+            "EndpointConnectionError",
+        )
 
 
 def test_cancelled_uploads_end_and_leave_nothing(s3: Service) -> None:
@@ -284,7 +297,9 @@ def test_odd_answers_are_the_services_fault(answer: bytes, tmp_path: Path) -> No
 
 def test_uploads_avoid_names_of_private_addresses(s3: Service) -> None:
     bucket = s3.bucket()
-    local = type(bucket)(**{**vars(bucket), "endpoint_url": bucket.endpoint_url.replace("127.0.0.1", "localhost")})
+    local = type(bucket)(
+        **{**vars(bucket), "endpoint_url": bucket.endpoint_url.replace("127.0.0.1", "localhost")}
+    )
     with pytest.raises(DeliveryFailed) as caught:
         S3Uploader(local, public_only=True).upload(TWO)
     assert caught.value.details[0]["exception_type"] == "EndpointConnectionError"

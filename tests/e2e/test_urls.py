@@ -43,8 +43,12 @@ def routed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind the public address of ``pictures.example`` stands the server."""
     connect = PinnedClient.connect
 
-    def connect_here(client: PinnedClient, addresses: list[str], port: int, cutter: Any) -> socket.socket:
-        assert addresses == [PUBLIC], "an address was connected to that was not the one that was checked"
+    def connect_here(
+        client: PinnedClient, addresses: list[str], port: int, cutter: Any
+    ) -> socket.socket:
+        assert addresses == [PUBLIC], (
+            "an address was connected to that was not the one that was checked"
+        )
         return connect(client, ["127.0.0.1"], port, cutter)
 
     monkeypatch.setattr(PinnedClient, "connect", connect_here)
@@ -57,7 +61,9 @@ def resolve(host: str, port: int, **options: Any) -> list[Any]:
 
 
 def fetcher(timeout_s: float = 5, **changes: Any) -> Fetcher:
-    return Fetcher(**{"max_mb": 2, "deadline": time.monotonic() + timeout_s, "allow_private": True, **changes})
+    return Fetcher(
+        **{"max_mb": 2, "deadline": time.monotonic() + timeout_s, "allow_private": True, **changes}
+    )
 
 
 def local(server: FileServer, path: str) -> str:
@@ -85,9 +91,20 @@ def test_private_addresses_get_no_request(server: FileServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["127.0.0.1", "[::1]", "169.254.169.254", "10.0.0.1", "0x7f.1", "2130706433", "[::ffff:127.0.0.1]"]
+    "target",
+    [
+        "127.0.0.1",
+        "[::1]",
+        "169.254.169.254",
+        "10.0.0.1",
+        "0x7f.1",
+        "2130706433",
+        "[::ffff:127.0.0.1]",
+    ],
 )
-def test_a_redirect_leads_nowhere_else_than_a_url(server: FileServer, routed: None, target: str) -> None:
+def test_a_redirect_leads_nowhere_else_than_a_url(
+    server: FileServer, routed: None, target: str
+) -> None:
     public = f"http://pictures.example:{server.port}"
     careful = fetcher(allow_private=False, resolve=resolve)
     assert careful.fetch("image", f"{public}/redirect?to=/photo.png") == FILES["/photo.png"]
@@ -107,7 +124,10 @@ def test_a_redirect_leads_nowhere_else_than_a_url(server: FileServer, routed: No
         ("/gzip", "127.0.0.1 sends the file compressed"),
         ("/short", "127.0.0.1 could not be read"),
         ("/loop", "127.0.0.1 redirects too often"),
-        ("/redirect?to=file:///etc/passwd", "must be base64, a data URI, or a URL that begins with"),
+        (
+            "/redirect?to=file:///etc/passwd",
+            "must be base64, a data URI, or a URL that begins with",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_one_sentence(server: FileServer, path: str, sentence: str) -> None:
@@ -140,7 +160,9 @@ def test_a_port_where_nobody_listens_is_told() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with pytest.raises(InvalidMedia, match=r"127\.0\.0\.1 could not be read \(ConnectionRefusedError\)"):
+    with pytest.raises(
+        InvalidMedia, match=r"127\.0\.0\.1 could not be read \(ConnectionRefusedError\)"
+    ):
         fetcher().fetch("image", f"http://127.0.0.1:{port}/")
 
 
@@ -156,7 +178,10 @@ def certificate(folder: Path, host: str) -> Path:
     """A key and a certificate of its own for a host."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
-    names: list[x509.GeneralName] = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("192.0.2.1"))]
+    names: list[x509.GeneralName] = [
+        x509.DNSName(host),
+        x509.IPAddress(ipaddress.ip_address("192.0.2.1")),
+    ]
     now = datetime.datetime.now(datetime.timezone.utc)
     made = (
         x509.CertificateBuilder()
@@ -172,7 +197,9 @@ def certificate(folder: Path, host: str) -> Path:
     )
     file = folder / "certificate.pem"
     pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     file.write_bytes(private + made.public_bytes(pem))
     return file
 
@@ -186,7 +213,9 @@ def test_https_verifies_the_host_in_the_url(
     server.socket = context.wrap_socket(server.socket, server_side=True)
     url = f"https://pictures.example:{server.port}/photo.png"
     careful = fetcher(allow_private=False, resolve=resolve)
-    with pytest.raises(InvalidMedia, match=r"pictures\.example could not be read \(SSLCertVerificationError\)"):
+    with pytest.raises(
+        InvalidMedia, match=r"pictures\.example could not be read \(SSLCertVerificationError\)"
+    ):
         careful.fetch("image", url)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     pinned_http.tls_context.cache_clear()

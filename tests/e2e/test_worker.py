@@ -23,7 +23,12 @@ def test_a_template_makes_a_picture_of_the_asked_size(worker: Client) -> None:
     (picture,) = pictures(result)
     assert (picture.format, picture.size) == ("PNG", (128, 64))
     (image,) = result["images"]
-    assert (image["width"], image["height"], image["mime_type"], image["seed"]) == (128, 64, "image/png", 5)
+    assert (image["width"], image["height"], image["mime_type"], image["seed"]) == (
+        128,
+        64,
+        "image/png",
+        5,
+    )
     assert result["workflow"] == "txt2img"
     assert SMALL.items() <= {**result["parameters"], "width": 64}.items()
     assert result["timings"]["stages"]["execute"] > 0
@@ -31,7 +36,9 @@ def test_a_template_makes_a_picture_of_the_asked_size(worker: Client) -> None:
 
 
 def test_the_same_seed_gives_the_same_pixels_and_another_others(worker: Client) -> None:
-    first, again, other = (pictures(worker.output({**SMALL, "seed": seed}))[0].tobytes() for seed in (1, 1, 2))
+    first, again, other = (
+        pictures(worker.output({**SMALL, "seed": seed}))[0].tobytes() for seed in (1, 1, 2)
+    )
     assert first == again != other
 
 
@@ -44,7 +51,9 @@ def test_another_prompt_gives_other_pixels(worker: Client) -> None:
 
 
 @pytest.mark.parametrize("asked", [{}, {"seed": -1}])
-def test_the_drawn_seed_is_told_and_reproduces_the_picture(worker: Client, asked: dict[str, int]) -> None:
+def test_the_drawn_seed_is_told_and_reproduces_the_picture(
+    worker: Client, asked: dict[str, int]
+) -> None:
     first, other = worker.output({**SMALL, **asked}), worker.output({**SMALL, **asked})
     assert first["seed"] != other["seed"]
     assert 0 <= first["seed"] < 2**53
@@ -101,7 +110,10 @@ def test_a_cancelled_job_ends_within_two_seconds_and_the_next_runs(worker: Clien
 
 
 def test_a_second_job_is_prepared_while_one_runs(worker: Client) -> None:
-    ids = [worker.post("run", {"input": {**SMALL, "seed": seed, "steps": 20}})["id"] for seed in range(4)]
+    ids = [
+        worker.post("run", {"input": {**SMALL, "seed": seed, "steps": 20}})["id"]
+        for seed in range(4)
+    ]
     results = [wait_for(worker, job_id, "COMPLETED")["output"] for job_id in ids]
     assert [result["seed"] for result in results] == [0, 1, 2, 3]
     assert len({result["images"][0]["data"] for result in results}) == 4
@@ -121,7 +133,10 @@ def test_a_checkpoint_that_is_not_installed_is_stood_in_for(worker: Client) -> N
 @pytest.mark.parametrize(
     ("asked", "error"),
     [
-        ({"workflow": "txt2imgg"}, "UNKNOWN_WORKFLOW: no workflow is named 'txt2imgg'; did you mean txt2img"),
+        (
+            {"workflow": "txt2imgg"},
+            "UNKNOWN_WORKFLOW: no workflow is named 'txt2imgg'; did you mean txt2img",
+        ),
         ({"steps": "many"}, 'INVALID_INPUT: steps must be a whole number, not "many"'),
         ({"width": 7}, "INVALID_VALUE: width"),
         ({"width": 70}, "INVALID_VALUE: width"),
@@ -131,11 +146,16 @@ def test_a_checkpoint_that_is_not_installed_is_stood_in_for(worker: Client) -> N
         ({"checkpoint": "nope"}, "MODEL_NOT_FOUND: checkpoint 'nope' is not installed"),
         ({"workflow": "img2img", "image": "no base64!"}, "INVALID_MEDIA: image must be base64"),
         ({"workflow": "img2img"}, "INVALID_INPUT: workflow 'img2img' needs image"),
-        ({"workflow": {"1": {"inputs": {}}}}, "INVALID_WORKFLOW: workflow is not in API format"),
+        (
+            {"workflow": {"1": {"inputs": {}}}},
+            "INVALID_WORKFLOW: workflow is no graph in API format",
+        ),
         ("a lighthouse", "INVALID_INPUT: input must be an object"),
     ],
 )
-def test_a_mistake_is_one_coded_sentence_and_the_worker_goes_on(worker: Client, asked: Any, error: str) -> None:
+def test_a_mistake_is_one_coded_sentence_and_the_worker_goes_on(
+    worker: Client, asked: Any, error: str
+) -> None:
     job = worker.runsync(asked)
     assert job["status"] == "FAILED"
     assert job["error"].startswith(error)
@@ -144,7 +164,9 @@ def test_a_mistake_is_one_coded_sentence_and_the_worker_goes_on(worker: Client, 
 
 def test_a_job_that_fails_half_way_leaves_nothing(worker: Client) -> None:
     graph = {
-        "load": node("LoadImage", image="data:image/png;base64," + encoded(Image.new("RGB", (64, 64)))),
+        "load": node(
+            "LoadImage", image="data:image/png;base64," + encoded(Image.new("RGB", (64, 64)))
+        ),
         "preview": node("PreviewImage", images=["load", 0]),
         "replace": node("RegexReplace", string="a", regex_pattern="(", replace="b"),
         "show": node("PreviewAny", source=["replace", 0]),
@@ -154,7 +176,9 @@ def test_a_job_that_fails_half_way_leaves_nothing(worker: Client) -> None:
 
 
 def test_what_stays_would_be_seen(worker: Client) -> None:
-    (folders,) = (found for found in comfyuis().values() if found[0].is_relative_to(worker.temp_dir))
+    (folders,) = (
+        found for found in comfyuis().values() if found[0].is_relative_to(worker.temp_dir)
+    )
     for folder in folders:
         file = folder / "left.png"
         file.touch()

@@ -77,12 +77,20 @@ TWO = result(picture("AA"), picture("BB"))
         ("images", TWO.model_dump(exclude_none=True)),
     ],
 )
-def test_each_shape_is_exactly_the_one_that_clients_know(response: ResponseFormat, expected: Any) -> None:
+def test_each_shape_is_exactly_the_one_that_clients_know(
+    response: ResponseFormat, expected: Any
+) -> None:
     assert shape(TWO, response, {}) == expected
 
 
 def test_a1111s_shape() -> None:
-    asked = {"api_name": "img2img", "init_images": ["x"], "prompt": "a fox", "steps": 20, "comfy_org_api_key": "k"}
+    asked = {
+        "api_name": "img2img",
+        "init_images": ["x"],
+        "prompt": "a fox",
+        "steps": 20,
+        "comfy_org_api_key": "k",
+    }
     answer = shape(TWO, "a1111", asked)
     assert answer["images"] == ["AA", "BB"]
     assert answer["parameters"] == {"prompt": "a fox", "steps": 20}
@@ -113,7 +121,9 @@ def test_a_stored_picture_is_given_by_its_link() -> None:
 
 
 @pytest.mark.parametrize("response", [one for one in get_args(ResponseFormat) if one != "images"])
-def test_a_job_without_a_picture_says_so_where_the_shape_has_nothing_else(response: ResponseFormat) -> None:
+def test_a_job_without_a_picture_says_so_where_the_shape_has_nothing_else(
+    response: ResponseFormat,
+) -> None:
     with pytest.raises(NoOutput) as caught:
         shape(result(), response, {})
     assert "ask for 'images'" in str(caught.value)

@@ -54,18 +54,33 @@ def test_a_url_says_service_bucket_and_region(
     url: str, name: str, endpoint: str, bucket: str, virtual: bool, region: str
 ) -> None:
     found = parse_endpoint(url, name)
-    assert found == {"endpoint_url": endpoint, "name": bucket, "virtual_hosted": virtual, "region": region}
+    assert found == {
+        "endpoint_url": endpoint,
+        "name": bucket,
+        "virtual_hosted": virtual,
+        "region": region,
+    }
 
 
 @pytest.mark.parametrize(
-    "url", ["art", "ftp://host/art", "https://", "https://a b/art", "https://s3.example.com", "https://host/a/b"]
+    "url",
+    [
+        "art",
+        "ftp://host/art",
+        "https://",
+        "https://a b/art",
+        "https://s3.example.com",
+        "https://host/a/b",
+    ],
 )
 def test_urls_without_a_bucket_are_reported(url: str) -> None:
     with pytest.raises(ValueError, match=r"should be a URL|does not contain the name of a bucket"):
         parse_endpoint(url, "")
 
 
-@pytest.mark.parametrize(("url", "name"), [("http://" + "a" * 10**6, "b"), ("https://host", "b" * 10**6)])
+@pytest.mark.parametrize(
+    ("url", "name"), [("http://" + "a" * 10**6, "b"), ("https://host", "b" * 10**6)]
+)
 def test_long_words_are_refused_by_their_length(url: str, name: str) -> None:
     with pytest.raises(ValueError, match="at most 1000 characters") as caught:
         parse_endpoint(url, name)
@@ -73,7 +88,9 @@ def test_long_words_are_refused_by_their_length(url: str, name: str) -> None:
 
 
 def test_settings_make_a_bucket() -> None:
-    bucket = Settings.from_env({**SET, "BUCKET_PREFIX": "/made/", "BUCKET_URL_EXPIRY_S": "60"}).bucket
+    bucket = Settings.from_env(
+        {**SET, "BUCKET_PREFIX": "/made/", "BUCKET_URL_EXPIRY_S": "60"}
+    ).bucket
     assert bucket is not None
     assert (bucket.name, bucket.region, bucket.url_expiry_s) == ("art", "eu-central-1", 60)
     assert bucket.key("job-1", "a.png") == "made/job-1/a.png"
@@ -109,7 +126,11 @@ def test_a_prefix_alone_is_no_storage() -> None:
 
 def test_a_job_may_bring_its_own() -> None:
     bucket = parse_s3_config(ASKED)
-    assert (bucket.endpoint_url, bucket.name, bucket.access_key_id) == ("https://s3.example.com", "art", "AKIA")
+    assert (bucket.endpoint_url, bucket.name, bucket.access_key_id) == (
+        "https://s3.example.com",
+        "art",
+        "AKIA",
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,10 +163,14 @@ def silent_names() -> Iterator[Any]:
 
 def test_silent_name_servers_cannot_outlast_the_job(silent_names: Any) -> None:
     with pytest.raises(JobTimedOut):
-        job_uploader(BUCKET, allow_private=False, stop=Deadline(timeout_s=0.3), resolve=silent_names)
+        job_uploader(
+            BUCKET, allow_private=False, stop=Deadline(timeout_s=0.3), resolve=silent_names
+        )
 
 
-def test_silent_name_servers_are_given_up(silent_names: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_name_servers_are_given_up(
+    silent_names: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(uploader_module, "LOOK_UP_LIMIT_S", 0.3)
     with pytest.raises(DeliveryFailed, match=r"no address for s3\.example\.com within 0\.3 s"):
         job_uploader(BUCKET, allow_private=False, resolve=silent_names)
@@ -161,7 +186,9 @@ def test_silent_name_servers_are_given_up(silent_names: Any, monkeypatch: pytest
 )
 def test_hosts_without_public_addresses_are_rejected(addresses: list[str], problem: str) -> None:
     def resolve(_host: str, port: int, **_: Any) -> list[Any]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses
+        ]
 
     with pytest.raises(InvalidValue, match=problem):
         job_uploader(BUCKET, allow_private=False, resolve=resolve)

@@ -21,7 +21,9 @@ from comfy_worker.comfyui.cause import ending, log_cause, oom_kills
         (255, False, "ended with exit status 255"),
     ],
 )
-def test_an_exit_status_is_told_in_words(status: int | None, out_of_memory: bool, told: str) -> None:
+def test_an_exit_status_is_told_in_words(
+    status: int | None, out_of_memory: bool, told: str
+) -> None:
     assert ending(status, out_of_memory=out_of_memory) == told
 
 
@@ -37,8 +39,14 @@ def test_an_exit_status_is_told_in_words(status: int | None, out_of_memory: bool
         (["ModuleNotFoundError: No module named 'x'", "ValueError: y"], "ValueError: y"),
         (["    raise SystemExit(1)", "SystemExit: 1"], "SystemExit: 1"),
         (["my_pack.errors.LoadError: no weights"], "my_pack.errors.LoadError: no weights"),
-        (["main.py: error: unrecognized arguments: --x"], "main.py: error: unrecognized arguments: --x"),
-        (["OSError: [Errno 28] No space left on device"], "OSError: [Errno 28] No space left on device"),
+        (
+            ["main.py: error: unrecognized arguments: --x"],
+            "main.py: error: unrecognized arguments: --x",
+        ),
+        (
+            ["OSError: [Errno 28] No space left on device"],
+            "OSError: [Errno 28] No space left on device",
+        ),
         (["an Error in the middle of a line"], ""),
         (["ImportError: " + "x" * 300], "ImportError: " + "x" * 187 + "..."),
     ],
@@ -56,7 +64,9 @@ def test_the_last_cause_in_the_log_counts(lines: list[str], cause: str) -> None:
         ("other", "", 0),
     ],
 )
-def test_memory_kills_are_counted_as_the_kernel_does(tmp_path: Path, file: str, text: str, count: int) -> None:
+def test_memory_kills_are_counted_as_the_kernel_does(
+    tmp_path: Path, file: str, text: str, count: int
+) -> None:
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)

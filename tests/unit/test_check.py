@@ -23,7 +23,8 @@ DEFS = NodeDefs(
     {
         "Loader": declared({"lora_name": [["style.safetensors", "sub/face.safetensors"]]}, "IMAGE"),
         "NewLoader": declared(
-            {"model_name": ["COMBO", {"options": []}], "mode": ["COMBO", {"options": ["a"]}]}, "IMAGE"
+            {"model_name": ["COMBO", {"options": []}], "mode": ["COMBO", {"options": ["a"]}]},
+            "IMAGE",
         ),
         "LoadImage": declared({"image": [["there.png"], {"image_upload": True}]}, "IMAGE", "MASK"),
         "Blur": declared({"image": ["IMAGE"], "radius": ["INT", {"min": 1, "max": 9}]}, "IMAGE"),
@@ -49,7 +50,9 @@ def test_a_missing_model_says_where_it_belongs_where_it_is_got_and_what_is_near(
     def searched(folder: str) -> list[str]:
         return [f"/a/{folder}", f"/b/{folder}"]
 
-    (finding,) = found(workflow, needs=needs, listed={"loras/sub/faces.safetensors"}, searched=searched).findings
+    (finding,) = found(
+        workflow, needs=needs, listed={"loras/sub/faces.safetensors"}, searched=searched
+    ).findings
     assert finding == {
         "node_id": "a",
         "title": "Loader",
@@ -72,7 +75,10 @@ def test_a_missing_model_says_where_it_belongs_where_it_is_got_and_what_is_near(
 
 def test_a_listed_model_has_a_command_of_its_own() -> None:
     workflow = saved(a=node("Loader", lora_name="ghost.safetensors"))
-    known = {"listed": {"loras/ghost.safetensors"}, "commands": {"loras/ghost.safetensors": "flux-dev"}}
+    known = {
+        "listed": {"loras/ghost.safetensors"},
+        "commands": {"loras/ghost.safetensors": "flux-dev"},
+    }
     (finding,) = found(workflow, **known, accepts_urls=True).findings
     assert finding["would_do"].endswith(
         ", or give its URL, or ask the operator to run `python3 -m comfy_setup models --only flux-dev`"
@@ -91,7 +97,10 @@ def test_a_missing_checkpoint_is_told_those_installed() -> None:
 
 
 def test_all_findings_are_in_one_error_whose_code_is_the_gravest() -> None:
-    ghost, absent = node("Loader", lora_name="ghost.safetensors"), node("LoadImage", image="absent.png")
+    ghost, absent = (
+        node("Loader", lora_name="ghost.safetensors"),
+        node("LoadImage", image="absent.png"),
+    )
     wrong, strange = node("Blur", image=["a", 0], radius=0), node("Blurr", image=["a", 0])
     cases = [
         ([ghost], ModelNotFound),
@@ -111,7 +120,11 @@ def test_all_findings_are_in_one_error_whose_code_is_the_gravest() -> None:
         "node c (Blurr): this ComfyUI has no Blurr; install the node pack that brings it"
     )
     assert str(raised).endswith("or use Blur (2 more in the details)")
-    (told,) = (one for one in found(workflow, packs={"Blurr": "pack-of-blurs"}).findings if one["node_id"] == "c")
+    (told,) = (
+        one
+        for one in found(workflow, packs={"Blurr": "pack-of-blurs"}).findings
+        if one["node_id"] == "c"
+    )
     assert (told["pack"], told["nearest"]) == ("pack-of-blurs", ["Blur"])
 
 
@@ -124,7 +137,11 @@ def test_input_files_are_looked_for_where_the_list_is_old() -> None:
 def test_what_a_class_validates_itself_is_left_to_it() -> None:
     info = {"Own": declared({"x": [["a"]], "y": ["INT", {"max": 1}]}, is_output=True)}
     workflow = {"1": node("Own", x="b", y=5)}
-    for validated, kinds in (({}, {"x", "y"}), ({"Own": ["cls", "x"]}, {"y"}), ({"Own": ["*"]}, set())):
+    for validated, kinds in (
+        ({}, {"x", "y"}),
+        ({"Own": ["cls", "x"]}, {"y"}),
+        ({"Own": ["*"]}, set()),
+    ):
         checked = check(workflow, NodeDefs(info, validated), Sources())
         assert {finding["input"] for finding in checked.findings} == kinds
 
@@ -144,18 +161,28 @@ def test_nodes_that_no_output_needs_are_a_warning() -> None:
     warned = ("no output needs node idle (Blur): ComfyUI will not run what no output needs",)
     assert (checked.findings, checked.warnings) == ((), warned)
     checked = found(workflow | {"ghost": node("Ghost")})
-    assert ([finding["node_id"] for finding in checked.findings], checked.warnings) == (["ghost"], warned)
+    assert ([finding["node_id"] for finding in checked.findings], checked.warnings) == (
+        ["ghost"],
+        warned,
+    )
 
 
 def test_no_output_is_a_finding_of_the_whole() -> None:
     (finding,) = found({"a": node("LoadImage", image="there.png")}).findings
     assert (finding["node_id"], finding["type"]) == (None, "no_output")
-    assert str(refusal([finding])) == "the workflow has no output node; end it in a node such as SaveImage"
+    assert (
+        str(refusal([finding]))
+        == "the workflow has no output node; end it in a node such as SaveImage"
+    )
 
 
 def test_model_files_are_those_of_the_graph_then_those_of_its_file() -> None:
     workflow = saved(a=node("Loader", lora_name="style.safetensors"))
-    needs = (Need("loras", "style.safetensors", URL), Need("vae", "own.safetensors"), Need("vae", "listed.pt"))
+    needs = (
+        Need("loras", "style.safetensors", URL),
+        Need("vae", "own.safetensors"),
+        Need("vae", "listed.pt"),
+    )
     assert model_files(workflow, DEFS, Sources(needs=needs, listed={"vae/listed.pt"})) == needs[:2]
 
 
@@ -163,8 +190,15 @@ def test_model_files_are_those_of_the_graph_then_those_of_its_file() -> None:
 def test_the_longest_chain_is_checked_soon(closed: bool) -> None:
     last = MAX_NODES - 2
     chain = {str(i): node("Blur", image=[str(i - 1), 0], radius=1) for i in range(1, last + 1)}
-    chain["0"] = node("Blur", image=[str(last), 0], radius=1) if closed else node("LoadImage", image="there.png")
+    chain["0"] = (
+        node("Blur", image=[str(last), 0], radius=1)
+        if closed
+        else node("LoadImage", image="there.png")
+    )
     began = time.monotonic()
-    kinds = [finding["type"] for finding in found({**chain, "save": node("Save", images=[str(last), 0])}).findings]
+    kinds = [
+        finding["type"]
+        for finding in found({**chain, "save": node("Save", images=[str(last), 0])}).findings
+    ]
     assert kinds == (["cycle"] if closed else [])
     assert time.monotonic() - began < 5

@@ -50,12 +50,16 @@ def test_convert_prints_or_writes_the_graph(cli: Any, folder: Path, tmp_path: Pa
     assert json.loads(written.read_text(encoding="utf-8")) == json.loads(out)
 
 
-def test_a_folder_is_done_whole_and_what_is_wrong_is_named(cli: Any, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_is_done_whole_and_what_is_wrong_is_named(
+    cli: Any, folder: Path, tmp_path: Path
+) -> None:
     code, out, err = cli("convert", folder, "--output", str(tmp_path / "new"))
     assert (code, out) == (1, "")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.json", "b.json"]
     first, second = err.splitlines()
-    assert first.endswith("node 1 (FaceSwap): this ComfyUI has no FaceSwap; install the node pack comfyui-face")
+    assert first.endswith(
+        "node 1 (FaceSwap): this ComfyUI has no FaceSwap; install the node pack comfyui-face"
+    )
     assert "c.json: INVALID_WORKFLOW: it is neither JSON nor a picture" in second
 
 
@@ -98,7 +102,9 @@ def test_a_file_that_is_not_there_is_told(cli: Any, tmp_path: Path) -> None:
 
 
 def test_a_request_is_a_workflow_too(cli: Any, tmp_path: Path) -> None:
-    graph = {"1": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}}}
+    graph = {
+        "1": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}}
+    }
     file = tmp_path / "request.json"
     for workflow in (graph, json.dumps(graph)):
         file.write_text(json.dumps({"input": {"workflow": workflow, "seed": 3}}), encoding="utf-8")
@@ -112,7 +118,9 @@ def test_one_file_may_go_into_a_folder(cli: Any, folder: Path, tmp_path: Path) -
 
 
 def test_what_cannot_be_written_is_told(cli: Any, folder: Path) -> None:
-    code, out, err = cli("convert", folder / "a.json", "--output", str(folder / "b.json" / "a.json"))
+    code, out, err = cli(
+        "convert", folder / "a.json", "--output", str(folder / "b.json" / "a.json")
+    )
     assert (code, out, "File exists" in err or "Not a directory" in err) == (1, "", True)
 
 

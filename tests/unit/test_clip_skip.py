@@ -17,11 +17,15 @@ def test_one_node_is_put_before_the_encoders_of_a_loader(kind: str) -> None:
     (new,) = spliced.keys() - graph.keys()
     assert spliced[new]["class_type"] == "CLIPSetLastLayer"
     assert spliced[new]["inputs"] == {"clip": ["1", 1], "stop_at_clip_layer": -2}
-    assert {node_id: spliced[node_id] for node_id in graph} == base_graph(kind, "base.ckpt", clip=(new, 0))
+    assert {node_id: spliced[node_id] for node_id in graph} == base_graph(
+        kind, "base.ckpt", clip=(new, 0)
+    )
 
 
 def test_it_stands_after_the_loras() -> None:
-    graph = splice_loras(base_graph("KSampler", "base.ckpt"), roles_of("KSampler"), DEFS, [LoraSpec("a")])
+    graph = splice_loras(
+        base_graph("KSampler", "base.ckpt"), roles_of("KSampler"), DEFS, [LoraSpec("a")]
+    )
     (lora,) = (node_id for node_id, each in graph.items() if each["class_type"] == "LoraLoader")
     spliced = splice_clip_skip(graph, DEFS, 3)
     (new,) = spliced.keys() - graph.keys()
@@ -33,7 +37,10 @@ def test_it_stands_after_the_loras() -> None:
 def test_the_node_of_the_graph_is_set_where_there_is_one(clip_skip: int) -> None:
     graph = base_graph("KSampler", "base.ckpt", clip=("20", 0))
     graph["20"] = node("CLIPSetLastLayer", clip=["1", 1], stop_at_clip_layer=-5)
-    expected = {**graph, "20": node("CLIPSetLastLayer", clip=["1", 1], stop_at_clip_layer=-clip_skip)}
+    expected = {
+        **graph,
+        "20": node("CLIPSetLastLayer", clip=["1", 1], stop_at_clip_layer=-clip_skip),
+    }
     assert splice_clip_skip(graph, DEFS, clip_skip) == expected
 
 
@@ -61,4 +68,6 @@ def test_out_of_range_is_an_error(clip_skip: int) -> None:
 
 def test_a_graph_without_text_encoder_has_no_place_for_it() -> None:
     with pytest.raises(NoPlace, match="clip_skip"):
-        splice_clip_skip({"1": node("LoadImage", image="a.png"), "2": node("Unknown", clip=["1", 0])}, DEFS, 2)
+        splice_clip_skip(
+            {"1": node("LoadImage", image="a.png"), "2": node("Unknown", clip=["1", 0])}, DEFS, 2
+        )

@@ -19,7 +19,9 @@ Finding = tuple[int, str]
 BANNED_NAMES = {"told", "asked", "said", "given", "one", "ones", "kind", "kinds", "place", "places"}
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 FOLDERS = ("comfy_common", "comfy_local", "comfy_setup", "comfy_worker", "docs")
-FILES = sorted([REPO / "handler.py", *(path for name in FOLDERS for path in (REPO / name).rglob("*.py"))])
+FILES = sorted(
+    [REPO / "handler.py", *(path for name in FOLDERS for path in (REPO / name).rglob("*.py"))]
+)
 # Lines of "path rule". Remove a line once the file complies; add none.
 NOT_YET = Path(__file__).with_name("code_style_not_yet.txt")
 

@@ -27,10 +27,17 @@ def test_files_and_texts_of_all_keys_are_found(tmp_path: Path) -> None:
     (tmp_path / "sub" / "a.png").write_bytes(png())
     (tmp_path / "b.flac").write_bytes(b"fLaC" + bytes(20))
     outputs: dict[str, dict[str, Any]] = {
-        "9": {"images": [{"filename": "a.png", "subfolder": "sub", "type": "output"}], "animated": [True]},
+        "9": {
+            "images": [{"filename": "a.png", "subfolder": "sub", "type": "output"}],
+            "animated": [True],
+        },
         "8": {"audio": [{"filename": "b.flac", "subfolder": "", "type": "temp"}]},
         "7": {"text": ["one", "zwölf"]},
-        "5": {"images": [{"filename": "c.png", "subfolder": "", "type": "output", "raw_shape": [2, 3, 4]}]},
+        "5": {
+            "images": [
+                {"filename": "c.png", "subfolder": "", "type": "output", "raw_shape": [2, 3, 4]}
+            ]
+        },
         "6": {"images": [{"filename": "shown.png", "subfolder": "", "type": "input"}]},
     }
     (tmp_path / "c.png").symlink_to(tmp_path / "b.flac")
@@ -56,7 +63,10 @@ def test_files_and_texts_of_all_keys_are_found(tmp_path: Path) -> None:
         ({"text": ["a.png", ""]}, ["a.png", ""]),
         ({"result": ["3d/scene.glb", "scene.glb", {"camera": 1}]}, ["3d/scene.glb"]),
         ({"video": ["/view?filename=a.mp4"], "b64": ["data:image/png;base64,AAAA"]}, []),
-        ({"animated": [True], "value": [5], "note": "alone", "images": [{"filename": "a.png"}]}, []),
+        (
+            {"animated": [True], "value": [5], "note": "alone", "images": [{"filename": "a.png"}]},
+            [],
+        ),
         ({"caption": ["see https://host/a.png"], "empty": [""]}, ["see https://host/a.png"]),
     ],
 )
@@ -69,7 +79,9 @@ def test_a_file_in_another_subfolder_is_found(tmp_path: Path) -> None:
     (tmp_path / "job" / "v1.5" / "a.png").write_bytes(png())
     reported = {"9": {"images": [{"filename": "a.png", "subfolder": "job/v15", "type": "output"}]}}
     folders = {"output": tmp_path}
-    assert find_files(reported, folders) == [OutputFile("9", tmp_path / "job" / "v1.5" / "a.png", "output")]
+    assert find_files(reported, folders) == [
+        OutputFile("9", tmp_path / "job" / "v1.5" / "a.png", "output")
+    ]
     (tmp_path / "job" / "a.png").write_bytes(png())
     with pytest.raises(NoOutput, match="node 9 reported"):
         find_files(reported, folders)
@@ -79,7 +91,9 @@ def test_a_file_of_another_job_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.png").write_bytes(png())
     with pytest.raises(NoOutput):
-        find_files({"9": {"images": [{"filename": "a.png", "subfolder": "job"}]}}, {"output": tmp_path})
+        find_files(
+            {"9": {"images": [{"filename": "a.png", "subfolder": "job"}]}}, {"output": tmp_path}
+        )
 
 
 def test_files_that_nobody_reported_are_found(tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ OLD = ("--disable-api-nodes", "--cache-lru", "--cache-ram")
 NEW = (*OLD, "--disable-partner-nodes", "--disable-assets")
 
 
-def comfyui_in(folder: Path, version: str, flags: tuple[str, ...], memory: str = "") -> ComfyUIVersion:
+def comfyui_in(
+    folder: Path, version: str, flags: tuple[str, ...], memory: str = ""
+) -> ComfyUIVersion:
     (folder / "comfy").mkdir()
     (folder / "comfyui_version.py").write_text(f'__version__ = "{version}"\n')
     lines = "".join(f'parser.add_argument(\n    "{flag}", type=int)\n' for flag in flags)
@@ -35,7 +37,14 @@ def comfyui_in(folder: Path, version: str, flags: tuple[str, ...], memory: str =
 
 @pytest.mark.parametrize(
     ("name", "has_route"),
-    [("0.3.75", False), ("0.19.0", False), ("0.33.0", True), ("0.45.2", True), ("1.0", True), ("", False)],
+    [
+        ("0.3.75", False),
+        ("0.19.0", False),
+        ("0.33.0", True),
+        ("0.45.2", True),
+        ("1.0", True),
+        ("", False),
+    ],
 )
 def test_versions_have_the_cancel_route(name: str, has_route: bool) -> None:
     assert ComfyUIVersion(name).has_cancel_route is has_route
@@ -50,7 +59,9 @@ def test_flags_are_those_that_comfyui_declares(tmp_path: Path) -> None:
 
 def test_a_newer_version_gets_its_own_flags(tmp_path: Path) -> None:
     version = comfyui_in(tmp_path, "0.45.2", NEW, "limit = open('/sys/fs/cgroup/memory.max')")
-    flags = launch_flags(LaunchOptions(Path()), accelerator=True, version=version, memory_bytes=64 * GB)
+    flags = launch_flags(
+        LaunchOptions(Path()), accelerator=True, version=version, memory_bytes=64 * GB
+    )
     assert flags == ["--disable-partner-nodes", "--disable-assets", "--cache-ram", "6.4"]
 
 
@@ -62,16 +73,23 @@ def test_an_unknown_folder_gets_every_flag(tmp_path: Path) -> None:
 
 def test_flags_that_are_gone_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     version = comfyui_in(tmp_path, "0.99.0", NEW)
-    assert version.supported([("--cache-lru", "5"), ("--preview-size", "256")]) == ["--cache-lru", "5"]
+    assert version.supported([("--cache-lru", "5"), ("--preview-size", "256")]) == [
+        "--cache-lru",
+        "5",
+    ]
     assert "ComfyUI 0.99.0 does not have the flag --preview-size" in caplog.text
 
 
-@pytest.mark.parametrize(("memory_gb", "results"), [(1, "60"), (23, "60"), (64, "128"), (2000, "200")])
+@pytest.mark.parametrize(
+    ("memory_gb", "results"), [(1, "60"), (23, "60"), (64, "128"), (2000, "200")]
+)
 def test_the_cache_grows_with_the_containers_memory(memory_gb: float, results: str) -> None:
     assert ComfyUIVersion("0.33.0").cache_flags(memory_gb * GB) == ["--cache-lru", results]
 
 
-@pytest.mark.parametrize("arg", ["--cache-none", "--cache-ram", "--cache-classic", "--cache-lru=3", "--high-ram"])
+@pytest.mark.parametrize(
+    "arg", ["--cache-none", "--cache-ram", "--cache-classic", "--cache-lru=3", "--high-ram"]
+)
 def test_the_operators_cache_is_left_alone(arg: str) -> None:
     assert ComfyUIVersion("0.33.0").cache_flags(64 * GB, (arg,)) == []
 

@@ -5,8 +5,19 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.errors import Ambiguous, InvalidValue, ModelMismatch, ModelNotFound, NodeNotInstalled, NoPlace
-from comfy_worker.workflow.edit.controlnet import ControlNetRules, ControlNetSpec, splice_controlnets
+from comfy_worker.errors import (
+    Ambiguous,
+    InvalidValue,
+    ModelMismatch,
+    ModelNotFound,
+    NodeNotInstalled,
+    NoPlace,
+)
+from comfy_worker.workflow.edit.controlnet import (
+    ControlNetRules,
+    ControlNetSpec,
+    splice_controlnets,
+)
 from comfy_worker.workflow.edit.controlnet_types import ControlNetFile, choose_model
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.roles.find import Roles
@@ -80,7 +91,11 @@ def test_samplers_with_other_conditioning_share_the_map_and_the_model() -> None:
     graph["6"]["inputs"]["positive"] = ["20", 0]
     spliced = splice_controlnets(graph, roles_of("KSampler twice"), DEFS, [READY])
     first, second = added(graph, spliced, "ControlNetApplyAdvanced")
-    assert len(added(graph, spliced, "LoadImage")) == len(added(graph, spliced, "ControlNetLoader")) == 1
+    assert (
+        len(added(graph, spliced, "LoadImage"))
+        == len(added(graph, spliced, "ControlNetLoader"))
+        == 1
+    )
     assert spliced["5"]["inputs"]["positive"] == [first, 0]
     assert spliced["6"]["inputs"]["positive"] == [second, 0]
     assert spliced[second]["inputs"]["positive"] == ["20", 0]
@@ -107,14 +122,18 @@ def test_a_sampler_whose_model_it_does_not_fit_stays_as_it_is() -> None:
 @pytest.mark.parametrize("fits", [True, None])
 def test_an_unknown_family_is_taken(fits: bool | None) -> None:
     graph, roles = refiner()
-    spliced = splice_controlnets(graph, roles, DEFS, [READY], rules=ControlNetRules(fits=lambda root, file: fits))
+    spliced = splice_controlnets(
+        graph, roles, DEFS, [READY], rules=ControlNetRules(fits=lambda root, file: fits)
+    )
     assert len(added(graph, spliced, "ControlNetApplyAdvanced")) == 2
 
 
 def test_one_that_fits_no_model_is_an_error() -> None:
     graph, roles = refiner()
     with pytest.raises(ModelMismatch, match=r"depth\.safetensors"):
-        splice_controlnets(graph, roles, DEFS, [READY], rules=ControlNetRules(fits=lambda root, file: False))
+        splice_controlnets(
+            graph, roles, DEFS, [READY], rules=ControlNetRules(fits=lambda root, file: False)
+        )
 
 
 @pytest.mark.parametrize(
@@ -128,7 +147,9 @@ def test_one_that_fits_no_model_is_an_error() -> None:
         (ControlNetSpec("a.png", type="depth", preprocess=True), ["MiDaS-DepthMapPreprocessor"]),
     ],
 )
-def test_preprocessing_is_for_canny_and_for_who_asks(spec: ControlNetSpec, class_types: list[str]) -> None:
+def test_preprocessing_is_for_canny_and_for_who_asks(
+    spec: ControlNetSpec, class_types: list[str]
+) -> None:
     pack = {"MiDaS-DepthMapPreprocessor": MIDAS, "Zoe-DepthMapPreprocessor": MIDAS}
     defs = small_defs(pack, controlnets=["canny.safetensors", "depth.safetensors"])
     graph = base_graph("KSampler", "base.ckpt")
@@ -167,7 +188,9 @@ def test_a_preprocessor_gets_its_defaults() -> None:
 
 def test_canny_has_its_own_thresholds() -> None:
     graph = base_graph("KSampler", "base.ckpt")
-    spliced = splice_controlnets(graph, roles_of("KSampler"), DEFS, [ControlNetSpec("a.png", type="canny")])
+    spliced = splice_controlnets(
+        graph, roles_of("KSampler"), DEFS, [ControlNetSpec("a.png", type="canny")]
+    )
     _, inputs = only(added(graph, spliced, "Canny"))
     assert (inputs["low_threshold"], inputs["high_threshold"]) == (0.4, 0.8)
 
@@ -239,14 +262,18 @@ def with_vae(graph: Workflow, where: str) -> Workflow:
 @pytest.mark.parametrize("where", ["below", "above", "elsewhere"])
 def test_a_family_that_needs_it_gets_the_vae_of_the_sampler(where: str) -> None:
     graph = with_vae(base_graph("KSampler", "base.ckpt"), where)
-    spliced = splice_controlnets(graph, roles_of("KSampler"), DEFS, [READY], rules=ControlNetRules(needs_vae=True))
+    spliced = splice_controlnets(
+        graph, roles_of("KSampler"), DEFS, [READY], rules=ControlNetRules(needs_vae=True)
+    )
     _, apply = only(added(graph, spliced, "ControlNetApplyAdvanced"))
     assert apply["vae"] == ["20", 0]
 
 
 def test_a_vae_that_nothing_uses_yet_will_do() -> None:
     graph = with_vae(base_graph("KSampler", "base.ckpt"), "nowhere")
-    spliced = splice_controlnets(graph, roles_of("KSampler"), DEFS, [READY], rules=ControlNetRules(needs_vae=True))
+    spliced = splice_controlnets(
+        graph, roles_of("KSampler"), DEFS, [READY], rules=ControlNetRules(needs_vae=True)
+    )
     _, apply = only(added(graph, spliced, "ControlNetApplyAdvanced"))
     assert apply["vae"] == ["1", 2]
 
@@ -256,12 +283,16 @@ def test_without_any_vae_there_is_no_place() -> None:
     graph["1"] = node("UNETLoader", unet_name="x", weight_dtype="default")
     del graph["7"], graph["8"]
     with pytest.raises(NoPlace, match="VAE"):
-        splice_controlnets(graph, roles_of("KSampler"), DEFS, [READY], rules=ControlNetRules(needs_vae=True))
+        splice_controlnets(
+            graph, roles_of("KSampler"), DEFS, [READY], rules=ControlNetRules(needs_vae=True)
+        )
 
 
 def test_without_a_sampler_there_is_no_place() -> None:
     with pytest.raises(NoPlace, match="controlnets"):
-        splice_controlnets({"1": node("ApiImage", prompt="a")}, Roles((), {}, {}, ()), DEFS, [READY])
+        splice_controlnets(
+            {"1": node("ApiImage", prompt="a")}, Roles((), {}, {}, ()), DEFS, [READY]
+        )
 
 
 @pytest.mark.parametrize(
@@ -320,11 +351,16 @@ def test_a_type_finds_the_model_of_the_family_then_by_its_name(type_: str, name:
 
 
 def test_without_a_union_one_of_an_unknown_family_will_do() -> None:
-    assert choose_model("openpose", [file for file in FILES if not file.union]).name == "dw_pose.safetensors"
+    assert (
+        choose_model("openpose", [file for file in FILES if not file.union]).name
+        == "dw_pose.safetensors"
+    )
 
 
 def test_no_model_of_the_family_is_an_error_that_lists_the_others() -> None:
-    with pytest.raises(ModelNotFound, match=r"lineart.*models/controlnet.*xl_lineart\.safetensors") as caught:
+    with pytest.raises(
+        ModelNotFound, match=r"lineart.*models/controlnet.*xl_lineart\.safetensors"
+    ) as caught:
         choose_model("lineart", [file for file in FILES if not file.union])
     assert caught.value.details == [
         {"given": "lineart", "folder": "controlnet", "nearest": ["xl_lineart.safetensors"]}
@@ -347,11 +383,16 @@ def test_neither_type_nor_model_is_an_error(type_: str | None) -> None:
 @pytest.mark.parametrize(
     ("spec", "files"),
     [
-        (ControlNetSpec("a.png", type="canny"), {"sd15/canny.safetensors", "sdxl/canny.safetensors"}),
+        (
+            ControlNetSpec("a.png", type="canny"),
+            {"sd15/canny.safetensors", "sdxl/canny.safetensors"},
+        ),
         (ControlNetSpec("a.png", model="sd15/canny"), {"sd15/canny.safetensors"}),
     ],
 )
-def test_the_family_is_asked_with_the_loader_and_the_file(spec: ControlNetSpec, files: set[str]) -> None:
+def test_the_family_is_asked_with_the_loader_and_the_file(
+    spec: ControlNetSpec, files: set[str]
+) -> None:
     asked: set[tuple[str, str]] = set()
 
     def fits(root: str, file: str) -> bool:
@@ -360,7 +401,9 @@ def test_the_family_is_asked_with_the_loader_and_the_file(spec: ControlNetSpec, 
 
     defs = small_defs(controlnets=["sd15/canny.safetensors", "sdxl/canny.safetensors"])
     graph = base_graph("KSampler", "base.ckpt")
-    spliced = splice_controlnets(graph, roles_of("KSampler"), defs, [spec], rules=ControlNetRules(fits=fits))
+    spliced = splice_controlnets(
+        graph, roles_of("KSampler"), defs, [spec], rules=ControlNetRules(fits=fits)
+    )
     _, loader = only(added(graph, spliced, "ControlNetLoader"))
     assert loader == {"control_net_name": "sd15/canny.safetensors"}
     assert asked == {("1", file) for file in files}

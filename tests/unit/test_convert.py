@@ -24,7 +24,9 @@ from tests.editor_files import FILES, Node, editor_file, node, subgraph
 from tests.editor_files_033 import FILES_033, RECORDED_033
 from tests.official_templates import COMFYUI_033, COMFYUI_0375
 
-MADE_BY_THE_FRONTEND = json.loads(Path(__file__).with_name("editor_files.json").read_text(encoding="utf-8"))
+MADE_BY_THE_FRONTEND = json.loads(
+    Path(__file__).with_name("editor_files.json").read_text(encoding="utf-8")
+)
 DEFS = NodeDefs(MADE_BY_THE_FRONTEND["object_info"])
 MADE_033 = json.loads(RECORDED_033.read_text(encoding="utf-8"))
 DEFS_033 = NodeDefs(MADE_033["object_info"])
@@ -102,7 +104,11 @@ def test_official_templates_of_033_become_their_exports() -> None:
 
 
 # Widgets of the browser, which a file may lack.
-OF_THE_BROWSER = {("ImageCompare", "compare_view"), ("SaveVideo", "codec"), ("SaveVideo", "format.codec.encoding")}
+OF_THE_BROWSER = {
+    ("ImageCompare", "compare_view"),
+    ("SaveVideo", "codec"),
+    ("SaveVideo", "format.codec.encoding"),
+}
 
 
 def with_outputs_only(workflow: Workflow, defs: NodeDefs) -> dict[str, Any]:
@@ -164,7 +170,9 @@ def test_variants_are_chosen_by_the_seed() -> None:
     file = text_file("a {red|blue|{dark|light} green} cat {x")
     texts = [read(file, seed=seed)["1"]["inputs"]["text"] for seed in range(40)]
     assert texts == [read(file, seed=seed)["1"]["inputs"]["text"] for seed in range(40)]
-    assert set(texts) == {f"a {colour} cat x" for colour in ("red", "blue", "dark green", "light green")}
+    assert set(texts) == {
+        f"a {colour} cat x" for colour in ("red", "blue", "dark green", "light green")
+    }
 
 
 def test_only_inputs_that_say_so_hold_variants() -> None:
@@ -231,9 +239,12 @@ def shown_through(depth: int, inputs: int) -> dict[str, Any]:
         subgraph(graph_id, dict.fromkeys(names, "INT"), {}, node(1, inner, held, "", []))
         for graph_id, inner in zip(ids, [*ids[1:], PART], strict=True)
     ]
-    end = subgraph(PART, dict.fromkeys(names, "INT"), {}, node(1, "PreviewAny", {"source": ("INT", (-10, 0))}))
+    end = subgraph(
+        PART, dict.fromkeys(names, "INT"), {}, node(1, "PreviewAny", {"source": ("INT", (-10, 0))})
+    )
     return editor_file(
-        node(1, ids[0], {f"={name}": ("INT", None) for name in names}), subgraphs=[*definitions, end]
+        node(1, ids[0], {f"={name}": ("INT", None) for name in names}),
+        subgraphs=[*definitions, end],
     )
 
 
@@ -263,13 +274,22 @@ def within_itself() -> Node:
         (editor_file(), "no node that runs"),
         (editor_file(node(1, "Note")), "no node that runs"),
         (editor_file(node(1, PART)), r"node 1 .* its subgraph is not in the file"),
-        (editor_file(node(1, "workflow>mine", title="Mine")), r"node 1 \(Mine\) .* convert it to a subgraph"),
+        (
+            editor_file(node(1, "workflow>mine", title="Mine")),
+            r"node 1 \(Mine\) .* convert it to a subgraph",
+        ),
         (editor_file(node(7, "")), "node 7 .* it has no type"),
-        (editor_file(node(1, PART), subgraphs=[within_itself()]), "contains itself; take node 1:5 out"),
+        (
+            editor_file(node(1, PART), subgraphs=[within_itself()]),
+            "contains itself; take node 1:5 out",
+        ),
         (
             editor_file(
                 node(1, PART),
-                subgraphs=[subgraph(PART, {}, {}, node(5, OTHER)), subgraph(OTHER, {}, {}, node(6, PART))],
+                subgraphs=[
+                    subgraph(PART, {}, {}, node(5, OTHER)),
+                    subgraph(OTHER, {}, {}, node(6, PART)),
+                ],
             ),
             "contains itself; take node 1:5:6 out",
         ),
@@ -292,16 +312,22 @@ def test_the_deepest_and_the_longest_that_is_taken_is_converted() -> None:
     assert list(read(nested(MAX_DEPTH))) == ["1"]
     assert len(read(shown_through(MAX_DEPTH - 1, inputs=6))) == 1
     reroutes = [node(i, "Reroute", {"": ("*", (i - 1, 0))}, "IMAGE") for i in range(2, 2000)]
-    saves = [node(i, "SaveImage", {"images": ("IMAGE", (1999, 0))}, "", ["x"]) for i in range(2000, 4000)]
+    saves = [
+        node(i, "SaveImage", {"images": ("IMAGE", (1999, 0))}, "", ["x"]) for i in range(2000, 4000)
+    ]
     load = node(1, "LoadImage", {}, "IMAGE MASK", ["a.png", "image"])
     workflow = read(editor_file(load, *reroutes, *saves))
     assert len(workflow) == 2001
-    assert {tuple(entry["inputs"]["images"]) for entry in workflow.values() if "images" in entry["inputs"]} == {
-        ("1", 0)
-    }
+    assert {
+        tuple(entry["inputs"]["images"])
+        for entry in workflow.values()
+        if "images" in entry["inputs"]
+    } == {("1", 0)}
 
 
-@pytest.mark.parametrize("broken", ["inputs", "outputs", "properties", "widgets_values", "mode", "title", "id"])
+@pytest.mark.parametrize(
+    "broken", ["inputs", "outputs", "properties", "widgets_values", "mode", "title", "id"]
+)
 @pytest.mark.parametrize("with_what", [None, 3, "x", [], [None], {}, {"a": []}])
 def test_a_malformed_file_never_raises_anything_else(broken: str, with_what: Any) -> None:
     file = copy.deepcopy(FILES["subgraphs in subgraphs"])

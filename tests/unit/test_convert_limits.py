@@ -118,7 +118,9 @@ def test_long_ids_are_refused_in_a_short_sentence() -> None:
 
 
 def test_errors_of_nodes_quote_no_long_words() -> None:
-    file = editor_file({**node(1, PART), "title": "t" * 10**6}, {**node(2, "workflow>" + "c" * 10**6)})
+    file = editor_file(
+        {**node(1, PART), "title": "t" * 10**6}, {**node(2, "workflow>" + "c" * 10**6)}
+    )
     with pytest.raises(InvalidWorkflow) as caught:
         read_workflow(file, DEFS)
     assert len(str(caught.value.to_result())) < 2000

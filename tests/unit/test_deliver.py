@@ -43,16 +43,25 @@ def size_of(media: dict[str, list[Media]]) -> int:
     return len(json_of(media))
 
 
-def deliver(files: list[EncodedFile], limit: int, streaming: bool = False, **output: Any) -> tuple[Any, list[str]]:
+def deliver(
+    files: list[EncodedFile], limit: int, streaming: bool = False, **output: Any
+) -> tuple[Any, list[str]]:
     delivery = Delivery("job", Output(**output), None, limit, streaming)
     return delivery.deliver(files, 7, json_of), delivery.warnings
 
 
 @pytest.mark.parametrize(
     ("job_id", "setting", "limit"),
-    [("sync-1", None, 20 * MB), ("1-u1", None, 10 * MB), ("sync-1", 0.5, MB // 2), ("1-u1", 30.0, 30 * MB)],
+    [
+        ("sync-1", None, 20 * MB),
+        ("1-u1", None, 10 * MB),
+        ("sync-1", 0.5, MB // 2),
+        ("1-u1", 30.0, 30 * MB),
+    ],
 )
-def test_the_limit_is_runpods_unless_it_is_set(job_id: str, setting: float | None, limit: int) -> None:
+def test_the_limit_is_runpods_unless_it_is_set(
+    job_id: str, setting: float | None, limit: int
+) -> None:
     assert result_limit(job_id, setting) == limit
 
 
@@ -65,7 +74,12 @@ def test_what_fits_is_base64(tmp_path: Path) -> None:
     assert warnings == []
     assert base64.b64decode(media["images"][0].data) == picture.read()
     (file,) = media["files"]
-    assert (file.type, base64.b64decode(file.data), file.bytes, file.seed) == ("base64", b"12345", 5, 7)
+    assert (file.type, base64.b64decode(file.data), file.bytes, file.seed) == (
+        "base64",
+        b"12345",
+        5,
+        7,
+    )
 
 
 def test_base64_and_the_json_around_it_are_counted() -> None:
@@ -79,13 +93,16 @@ def test_base64_and_the_json_around_it_are_counted() -> None:
 def test_too_large_results_name_sizes_and_remedies() -> None:
     with pytest.raises(ResultTooLarge) as caught:
         deliver([noise()], 300_000)
-    assert all(way in caught.value.sentence for way in ("0.3 MB", "BUCKET_ENDPOINT_URL", "output.shrink"))
+    assert all(
+        way in caught.value.sentence for way in ("0.3 MB", "BUCKET_ENDPOINT_URL", "output.shrink")
+    )
     assert caught.value.details[0]["limit_mb"] == 0.3
     assert caught.value.details[1]["filename"] == "a_RGB.png"
 
 
 @pytest.mark.parametrize(
-    ("mode", "form", "becomes"), [("RGB", "PNG", "jpeg"), ("RGBA", "PNG", "webp"), ("RGB", "WEBP", "webp")]
+    ("mode", "form", "becomes"),
+    [("RGB", "PNG", "jpeg"), ("RGBA", "PNG", "webp"), ("RGB", "WEBP", "webp")],
 )
 def test_where_it_is_allowed_pictures_are_shrunk(mode: str, form: str, becomes: str) -> None:
     media, (warning,) = deliver([noise(mode, form)], 250_000, shrink=True)
@@ -118,7 +135,10 @@ def test_what_cannot_be_shrunk_enough_is_an_error() -> None:
 
 
 def test_json_is_counted_as_it_is_posted() -> None:
-    files = [EncodedFile(f"{number}.png", "image/png", "images", "9", b"1234", 4, 4) for number in range(4000)]
+    files = [
+        EncodedFile(f"{number}.png", "image/png", "images", "9", b"1234", 4, 4)
+        for number in range(4000)
+    ]
     exactly = size_of(deliver(files, 10 * MB)[0]) + ENVELOPE
     assert deliver(files, exactly)[1] == []
     with pytest.raises(ResultTooLarge) as caught:
@@ -175,7 +195,9 @@ def test_shrinking_ends_with_its_job(tmp_path: Path) -> None:
     cancelled = threading.Event()
     threading.Timer(0.2, cancelled.set).start()
     stop = Deadline(cancelled)
-    delivery = Delivery("job", Output(shrink=True), None, ENVELOPE + 20_000, streaming=False, stop=stop)
+    delivery = Delivery(
+        "job", Output(shrink=True), None, ENVELOPE + 20_000, streaming=False, stop=stop
+    )
     with pytest.raises(JobCancelled):
         delivery.deliver([file] * 50, 7, json_of)
 

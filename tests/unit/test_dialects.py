@@ -56,13 +56,21 @@ def contract(request: TranslatedInput) -> dict[str, Any]:
         (
             {
                 "controlnet": [
-                    {"model": "m", "image_url": "x", "control_guidance_start": 0.1, "control_guidance_end": 0.9}
+                    {
+                        "model": "m",
+                        "image_url": "x",
+                        "control_guidance_start": 0.1,
+                        "control_guidance_end": 0.9,
+                    }
                 ]
             },
             {"controlnets": [{"model": "m", "image": "x", "start": 0.1, "end": 0.9}]},
         ),
         # RunPod's SDXL worker sends null for what is not set
-        ({"prompt": "x", "seed": None, "num_images": None, "high_noise_frac": None}, {"prompt": "x"}),
+        (
+            {"prompt": "x", "seed": None, "num_images": None, "high_noise_frac": None},
+            {"prompt": "x"},
+        ),
         (
             {
                 "workflow": "sdxl-refiner",
@@ -98,7 +106,15 @@ def contract(request: TranslatedInput) -> dict[str, Any]:
             {"vae": "v.pt", "clip_skip": 2},
         ),
         ({"override_settings": {"sd_vae": "Automatic", "CLIP_stop_at_last_layers": 1}}, {}),
-        ({"enable_hr": False, "hr_scale": 2, "hr_upscaler": "string", "hr_sampler_name": "string"}, {}),
+        (
+            {
+                "enable_hr": False,
+                "hr_scale": 2,
+                "hr_upscaler": "string",
+                "hr_sampler_name": "string",
+            },
+            {},
+        ),
         (
             {"enable_hr": True, "denoising_strength": 0.4},
             {"workflow": "hires-fix", "parameters": {"upscale_by": 2, "hires_denoise": 0.4}},
@@ -195,12 +211,18 @@ def test_every_name_of_the_tables_is_found() -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"sampler_name": "DPM++ 2M", "scheduler": "Karras"}, {"sampler": "dpmpp_2m", "scheduler": "karras"}),
+        (
+            {"sampler_name": "DPM++ 2M", "scheduler": "Karras"},
+            {"sampler": "dpmpp_2m", "scheduler": "karras"},
+        ),
         (
             {"sampler_name": "DPM++ 2M Karras", "scheduler": "Automatic"},
             {"sampler": "dpmpp_2m", "scheduler": "karras"},
         ),
-        ({"sampler_name": "Euler", "scheduler": "DDIM"}, {"sampler": "euler", "scheduler": "ddim_uniform"}),
+        (
+            {"sampler_name": "Euler", "scheduler": "DDIM"},
+            {"sampler": "euler", "scheduler": "ddim_uniform"},
+        ),
         ({"scheduler": "SGM Uniform"}, {"scheduler": "sgm_uniform"}),
         ({"scheduler": "Automatic"}, {}),
         ({"sampler": "heun", "scheduler": "karras"}, {"sampler": "heun", "scheduler": "karras"}),
@@ -209,14 +231,18 @@ def test_every_name_of_the_tables_is_found() -> None:
         ({"sampler_name": "", "sampler_index": "Heun"}, {"sampler": "heun", "scheduler": "normal"}),
     ],
 )
-def test_a_schedule_may_stand_beside_the_sampler(given: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_a_schedule_may_stand_beside_the_sampler(
+    given: dict[str, Any], expected: dict[str, Any]
+) -> None:
     request = translate(given)
     assert contract(request) == expected
     assert request.warnings == []
 
 
 def test_a_schedule_beside_api_name_is_a1111s() -> None:
-    assert contract(translate({"api_name": "txt2img", "scheduler": "DDIM"})) == {"scheduler": "ddim_uniform"}
+    assert contract(translate({"api_name": "txt2img", "scheduler": "DDIM"})) == {
+        "scheduler": "ddim_uniform"
+    }
 
 
 @pytest.mark.parametrize(
@@ -232,8 +258,16 @@ def test_a_schedule_beside_api_name_is_a1111s() -> None:
             {"sampler": "dpmpp_sde", "scheduler": "normal"},
             "dpmpp_sde is used",
         ),
-        ({"sampler_name": "Restart"}, {}, "sampler_name is ignored: ComfyUI has nothing like Restart"),
-        ({"scheduler": "Align Your Steps"}, {}, "scheduler is ignored: ComfyUI has nothing like Align"),
+        (
+            {"sampler_name": "Restart"},
+            {},
+            "sampler_name is ignored: ComfyUI has nothing like Restart",
+        ),
+        (
+            {"scheduler": "Align Your Steps"},
+            {},
+            "scheduler is ignored: ComfyUI has nothing like Align",
+        ),
         ({"strength": 0.3}, {}, "strength is ignored: there is no image to change"),
         ({"denoising_strength": 0.3}, {}, "is ignored: there is no image"),
         (
@@ -246,9 +280,17 @@ def test_a_schedule_beside_api_name_is_a1111s() -> None:
             {"cfg": 9},
             "cfg_scale is ignored: true_cfg_scale is set as well",
         ),
-        ({"refiner_inference_steps": 50}, {}, "refiner_inference_steps is ignored: only workflow 'sdxl-refiner'"),
+        (
+            {"refiner_inference_steps": 50},
+            {},
+            "refiner_inference_steps is ignored: only workflow 'sdxl-refiner'",
+        ),
         ({"high_noise_frac": 0.8}, {}, "high_noise_frac is ignored: only workflow 'sdxl-refiner'"),
-        ({"init_images": ["x", "y"]}, {"image": "x"}, "init_images: only the first picture is used"),
+        (
+            {"init_images": ["x", "y"]},
+            {"image": "x"},
+            "init_images: only the first picture is used",
+        ),
         ({"init_images": ["x"], "enable_hr": True}, {"image": "x"}, "enable_hr is ignored"),
         ({"workflow": "sd35", "enable_hr": True}, {"workflow": "sd35"}, "enable_hr is ignored"),
         (
@@ -262,13 +304,25 @@ def test_a_schedule_beside_api_name_is_a1111s() -> None:
             "hr_resize_y is ignored: it needs height beside it",
         ),
         ({"override_settings": {"eta": 1}}, {}, "override_settings.eta is ignored"),
-        ({"alwayson_scripts": {"ADetailer": {"args": []}}}, {}, "alwayson_scripts.ADetailer is ignored"),
         (
-            {"alwayson_scripts": {"controlnet": {"args": [{"image": "x", "model": "m", "control_mode": 2}]}}},
+            {"alwayson_scripts": {"ADetailer": {"args": []}}},
+            {},
+            "alwayson_scripts.ADetailer is ignored",
+        ),
+        (
+            {
+                "alwayson_scripts": {
+                    "controlnet": {"args": [{"image": "x", "model": "m", "control_mode": 2}]}
+                }
+            },
             {"controlnets": [{"image": "x", "model": "m", "preprocess": False}]},
             "alwayson_scripts.controlnet control_mode is ignored",
         ),
-        *[({word: "something"}, {}, f"{word} is ignored") for word in words.IGNORED if not word.startswith("hr_")],
+        *[
+            ({word: "something"}, {}, f"{word} is ignored")
+            for word in words.IGNORED
+            if not word.startswith("hr_")
+        ],
         *[
             (
                 {"enable_hr": True, word: "x"},
@@ -310,10 +364,26 @@ def test_the_contracts_own_key_wins_over_every_word_for_it() -> None:
 
 
 def test_dialects_mix() -> None:
-    given = {"num_inference_steps": 9, "cfg_scale": 4, "sampler": "heun", "n_iter": 2, "prompt": "x"}
+    given = {
+        "num_inference_steps": 9,
+        "cfg_scale": 4,
+        "sampler": "heun",
+        "n_iter": 2,
+        "prompt": "x",
+    }
     request = translate(given)
-    assert contract(request) == {"steps": 9, "cfg": 4, "sampler": "heun", "batch_size": 2, "prompt": "x"}
-    assert request.client_words == {"steps": "num_inference_steps", "cfg": "cfg_scale", "batch_size": "n_iter"}
+    assert contract(request) == {
+        "steps": 9,
+        "cfg": 4,
+        "sampler": "heun",
+        "batch_size": 2,
+        "prompt": "x",
+    }
+    assert request.client_words == {
+        "steps": "num_inference_steps",
+        "cfg": "cfg_scale",
+        "batch_size": "n_iter",
+    }
 
 
 def test_txt2img_of_a1111_with_all_its_defaults() -> None:
@@ -394,7 +464,9 @@ def test_a_controlnet_unit_of_a1111() -> None:
 def test_a_controlnet_unit_without_an_image_takes_the_start_image() -> None:
     unit = {"module": "none", "model": "m", "image": None}
     given = {"init_images": ["start"], "alwayson_scripts": {"controlnet": {"args": [unit]}}}
-    assert contract(translate(given))["controlnets"] == [{"model": "m", "image": "start", "preprocess": False}]
+    assert contract(translate(given))["controlnets"] == [
+        {"model": "m", "image": "start", "preprocess": False}
+    ]
 
 
 @pytest.mark.parametrize("api_name", ["getModels", "getOptions", "setOptions"])
@@ -412,7 +484,11 @@ def test_the_api_key_goes_beside_the_workflow_and_is_not_shown() -> None:
 @pytest.mark.parametrize(
     ("given", "error", "sentence"),
     [
-        ({"api_name": "upscale"}, InvalidValue, "api_name must be one of txt2img, img2img, getModels"),
+        (
+            {"api_name": "upscale"},
+            InvalidValue,
+            "api_name must be one of txt2img, img2img, getModels",
+        ),
         ({"api_name": ["txt2img"]}, InvalidValue, "api_name must be one of"),
         ({"api_name": "img2img"}, InvalidInput, "init_images is missing"),
         ({"init_images": "x"}, InvalidInput, "init_images must be a list"),
@@ -424,15 +500,31 @@ def test_the_api_key_goes_beside_the_workflow_and_is_not_shown() -> None:
         ({"alwayson_scripts": "x"}, InvalidInput, "alwayson_scripts must be an object"),
         ({"alwayson_scripts": {"controlnet": []}}, InvalidInput, "controlnet must be an object"),
         ({"enable_hr": True, "parameters": 3}, InvalidInput, "parameters must be an object"),
-        ({"workflow": "sdxl-refiner", "high_noise_frac": "x"}, InvalidInput, "high_noise_frac must be a number"),
+        (
+            {"workflow": "sdxl-refiner", "high_noise_frac": "x"},
+            InvalidInput,
+            "high_noise_frac must be a number",
+        ),
         (
             {"workflow": "sdxl-refiner", "high_noise_frac": math.nan},
             InvalidInput,
             "high_noise_frac must be a number",
         ),
-        ({"enable_hr": True, "hr_resize_x": 10**400}, InvalidInput, "hr_resize_x must be a number, not 1000"),
-        ({"enable_hr": True, "hr_upscaler": {"a": 1}}, InvalidInput, "hr_upscaler must be text, not {'a': 1}"),
-        ({"alwayson_scripts": {"ControlNet": {"args": 5}}}, InvalidInput, "ControlNet.args must be a list, not 5"),
+        (
+            {"enable_hr": True, "hr_resize_x": 10**400},
+            InvalidInput,
+            "hr_resize_x must be a number, not 1000",
+        ),
+        (
+            {"enable_hr": True, "hr_upscaler": {"a": 1}},
+            InvalidInput,
+            "hr_upscaler must be text, not {'a': 1}",
+        ),
+        (
+            {"alwayson_scripts": {"ControlNet": {"args": 5}}},
+            InvalidInput,
+            "ControlNet.args must be a list, not 5",
+        ),
         (
             {"alwayson_scripts": {"ControlNet": {"args": ["x"]}}},
             InvalidInput,
@@ -440,7 +532,11 @@ def test_the_api_key_goes_beside_the_workflow_and_is_not_shown() -> None:
         ),
         ({"api_name": "x" * 900}, InvalidValue, f"not '{'x' * 60}...'"),
         ({"n_iter": "x" * 900}, InvalidInput, f"not '{'x' * 59}..."),
-        ({"num_inference_steps": "many"}, InvalidInput, 'num_inference_steps must be a whole number, not "many"'),
+        (
+            {"num_inference_steps": "many"},
+            InvalidInput,
+            'num_inference_steps must be a whole number, not "many"',
+        ),
         ({"lora": 3}, InvalidInput, "lora.0 must be an object"),
         ({"controlnet": "x"}, InvalidInput, "controlnet.0 must be an object"),
         ({"controlnet": {"type": "canny"}}, InvalidInput, "controlnet.0.image is missing"),
@@ -451,7 +547,9 @@ def test_the_api_key_goes_beside_the_workflow_and_is_not_shown() -> None:
         (None, InvalidInput, "input must be an object"),
     ],
 )
-def test_a_mistake_is_told_in_the_clients_words(given: Any, error: type[InputError], sentence: str) -> None:
+def test_a_mistake_is_told_in_the_clients_words(
+    given: Any, error: type[InputError], sentence: str
+) -> None:
     with pytest.raises(error) as caught:
         contract(translate(given))
     assert sentence in str(caught.value)

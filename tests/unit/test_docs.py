@@ -60,7 +60,9 @@ def test_named_paths_exist(page: Path) -> None:
     assert [word for word in ours if not (REPO / word).exists()] == []
 
 
-@pytest.mark.parametrize("page", [REPO / "CONTRIBUTING.md", REPO / "docs" / "architecture.md"], ids=page_name)
+@pytest.mark.parametrize(
+    "page", [REPO / "CONTRIBUTING.md", REPO / "docs" / "architecture.md"], ids=page_name
+)
 def test_named_symbols_exist(page: Path) -> None:
     """Every identifier in code marks occurs in the code: a renamed function is renamed in the docs too."""
     words = re.findall(r"`([A-Za-z_]+)`", page.read_text(encoding="utf-8"))
@@ -82,5 +84,7 @@ def test_packages_import_only_downwards() -> None:
 def test_ci_runs_every_hook() -> None:
     hooks = yaml.safe_load((REPO / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     script = (REPO / ".ci" / "run").read_text(encoding="utf-8")
-    commands = [hook["entry"].removesuffix(" --force-exclude") for hook in hooks["repos"][0]["hooks"]]
+    commands = [
+        hook["entry"].removesuffix(" --force-exclude") for hook in hooks["repos"][0]["hooks"]
+    ]
     assert [command for command in commands if f"\n{command}" not in script] == []

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from comfy_common import download as module
-from comfy_common.download import DownloadCancelled, DownloadError, Watch, digest_of, download, retry_after_s
+from comfy_common.download import (
+    DownloadCancelled,
+    DownloadError,
+    Watch,
+    digest_of,
+    download,
+    retry_after_s,
+)
 from comfy_common.safetensors_header import DamagedModel, read_header
 from comfy_common.sources import Access, read_source
 from comfy_common.text import duration
@@ -62,11 +69,16 @@ def test_no_more_is_written_than_was_announced(tmp_path: Path) -> None:
     sizes: list[int | None] = []
     answer = http(f"200 OK|Content-Length: {len(DATA)}", DATA + bytes(1_000_000))
     with raw_host(answer) as host:
-        assert fetch(host.url + "/a.safetensors", tmp_path, Watch(admit=sizes.append)).read_bytes() == DATA
+        assert (
+            fetch(host.url + "/a.safetensors", tmp_path, Watch(admit=sizes.append)).read_bytes()
+            == DATA
+        )
     assert sizes == [len(DATA)]
 
 
-def test_a_file_of_unknown_size_leaves_the_disk_some_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_unknown_size_leaves_the_disk_some_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def answer(host: RawHost, connection: socket.socket, _path: str) -> None:
         host.send(connection, http("200 OK|Transfer-Encoding: chunked"))
         host.send(connection, MB, times=1000)
@@ -84,7 +96,10 @@ def test_a_file_of_unknown_size_leaves_the_disk_some_room(tmp_path: Path, monkey
         ("200 OK|Content-Length: -1", "does not say how large"),
         ("200 OK|Content-Length: abc", "does not say how large"),
         ("206 Partial Content|Content-Length: 5", "another part of the file than requested"),
-        ("302 Found|Location: file:///etc/hostname|Content-Length: 0", "neither with http:// nor with https://"),
+        (
+            "302 Found|Location: file:///etc/hostname|Content-Length: 0",
+            "neither with http:// nor with https://",
+        ),
         ("302 Found|Location: http://[::1|Content-Length: 0", "a URL that cannot be read"),
         ("302 Found|Content-Length: 0", "answered HTTP 302"),
         ("200 OK|Content-Encoding: gzip|Content-Length: 3", "compressed"),
@@ -97,7 +112,9 @@ def test_an_odd_answer_is_one_short_sentence(tmp_path: Path, head: str, sentence
     assert len(said) < 300
 
 
-@pytest.mark.parametrize("bytes_sent", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 200, b""])
+@pytest.mark.parametrize(
+    "bytes_sent", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 200, b""]
+)
 def test_what_is_not_http_breaks_off(tmp_path: Path, bytes_sent: bytes) -> None:
     assert "times; try again later" in error_of(bytes_sent, tmp_path)
 
@@ -115,14 +132,18 @@ def test_a_long_wait_is_told_and_not_waited(tmp_path: Path, value: str, sentence
     assert sentence in error_of(http(f"503 Busy|Retry-After: {value}|Content-Length: 0"), tmp_path)
 
 
-@pytest.mark.parametrize(("value", "seconds"), [("5", 5), ("0", 0), ("²", None), ("-1", None), ("soon", None)])
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("5", 5), ("0", 0), ("²", None), ("-1", None), ("soon", None)]
+)
 def test_retry_after_is_read(value: str, seconds: float | None) -> None:
     assert retry_after_s(value) == seconds
     assert retry_after_s("Thu, 01 Jan 1970 00:01:00 GMT", now=0) == 60
     assert retry_after_s("9" * 5000) == float("inf")
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(7200, "2 h 00 min"), (200_000, "2 days"), (7199, "119 min 59 s")])
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(7200, "2 h 00 min"), (200_000, "2 days"), (7199, "119 min 59 s")]
+)
 def test_a_long_duration_is_told(seconds: float, said: str) -> None:
     assert duration(seconds) == said
 
@@ -169,7 +190,10 @@ def test_a_header_of_millions_of_values_is_not_parsed(tmp_path: Path, value: byt
 
 
 def test_the_error_of_a_long_url_is_short(tmp_path: Path) -> None:
-    with raw_host(http("404 Not Found|Content-Length: 0")) as host, pytest.raises(DownloadError) as caught:
+    with (
+        raw_host(http("404 Not Found|Content-Length: 0")) as host,
+        pytest.raises(DownloadError) as caught,
+    ):
         fetch(f"{host.url}/{'x' * 50_000}.safetensors", tmp_path)
     assert len(str(caught.value)) < 400
 
@@ -273,7 +297,9 @@ def test_a_large_file_comes_in_blocks(tmp_path: Path, small_blocks: None) -> Non
     "spoilt",
     [
         b"",
-        http("206 Partial Content|Content-Length: 1000|Content-Range: bytes 0-999/20000", bytes(10)),
+        http(
+            "206 Partial Content|Content-Length: 1000|Content-Range: bytes 0-999/20000", bytes(10)
+        ),
         http("403 Forbidden|Content-Length: 0"),
         http("429 Slow down|Content-Length: 0"),
         http(f"200 OK|Content-Length: {len(LARGE)}", LARGE),
@@ -291,7 +317,9 @@ def test_a_host_without_parts_gives_the_whole(tmp_path: Path, small_blocks: None
         assert len(host.requests) == 1
 
 
-def test_a_host_that_refuses_parts_in_the_end_gives_the_whole(tmp_path: Path, small_blocks: None) -> None:
+def test_a_host_that_refuses_parts_in_the_end_gives_the_whole(
+    tmp_path: Path, small_blocks: None
+) -> None:
     def answer(host: RawHost, connection: socket.socket, _path: str) -> None:
         if "Range: " in host.heads[connection]:
             host.send(connection, http("503 Busy|Content-Length: 0"))
@@ -308,7 +336,10 @@ def test_blocks_hear_a_cancel_and_leave_no_thread(tmp_path: Path, small_blocks: 
         if "Range: " in host.heads[connection]:
             host.over.wait(20)
         else:
-            host.send(connection, http(f'200 OK|Accept-Ranges: bytes|ETag: "one"|Content-Length: {len(LARGE)}'))
+            host.send(
+                connection,
+                http(f'200 OK|Accept-Ranges: bytes|ETag: "one"|Content-Length: {len(LARGE)}'),
+            )
 
     cancelled = threading.Event()
     threading.Timer(0.3, cancelled.set).start()

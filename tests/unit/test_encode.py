@@ -21,7 +21,11 @@ from comfy_worker.response.collect import OutputFile
 from comfy_worker.response.encode import EncodedFile, encode, warnings_of
 
 Pixels = npt.NDArray[np.uint8]
-TEXT = {"prompt": json.dumps({"1": {"class_type": "SaveImage", "inputs": {}}}), "workflow": "{}", "more": "[1]"}
+TEXT = {
+    "prompt": json.dumps({"1": {"class_type": "SaveImage", "inputs": {}}}),
+    "workflow": "{}",
+    "more": "[1]",
+}
 
 
 def photo(height: int = 40, width: int = 60, channels: int = 3) -> Pixels:
@@ -35,7 +39,9 @@ def raw(folder: Path, pixels: Pixels, name: str = "ComfyUI_00001_.png") -> Outpu
     return OutputFile("9", folder / name, "output", (height, width, channels))
 
 
-def encode_one(folder: Path, pixels: Pixels, text: dict[str, str] | None = None, **output: Any) -> EncodedFile:
+def encode_one(
+    folder: Path, pixels: Pixels, text: dict[str, str] | None = None, **output: Any
+) -> EncodedFile:
     (encoded,) = encode([raw(folder, pixels)], Output(**output), TEXT if text is None else text)
     return encoded
 
@@ -48,19 +54,33 @@ def opened(encoded: EncodedFile) -> Image.Image:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("output", [{}, {"format": "png"}, {"format": "webp", "lossless": True}])
-def test_what_is_lossless_keeps_every_pixel(tmp_path: Path, output: dict[str, Any], channels: int) -> None:
+def test_what_is_lossless_keeps_every_pixel(
+    tmp_path: Path, output: dict[str, Any], channels: int
+) -> None:
     pixels = photo(channels=channels)
     image = opened(encode_one(tmp_path, pixels, **output))
-    assert np.array_equal(np.asarray(image.convert(("L", "LA", "RGB", "RGBA")[channels - 1])), pixels.squeeze())
+    assert np.array_equal(
+        np.asarray(image.convert(("L", "LA", "RGB", "RGBA")[channels - 1])), pixels.squeeze()
+    )
 
 
 @pytest.mark.parametrize(
     ("image_format", "filename"),
-    [("png", "ComfyUI_00001_.png"), ("jpeg", "ComfyUI_00001_.jpg"), ("webp", "ComfyUI_00001_.webp")],
+    [
+        ("png", "ComfyUI_00001_.png"),
+        ("jpeg", "ComfyUI_00001_.jpg"),
+        ("webp", "ComfyUI_00001_.webp"),
+    ],
 )
-def test_name_type_and_size_fit_the_format(tmp_path: Path, image_format: str, filename: str) -> None:
+def test_name_type_and_size_fit_the_format(
+    tmp_path: Path, image_format: str, filename: str
+) -> None:
     encoded = encode_one(tmp_path, photo(), format=image_format)
-    assert (encoded.filename, encoded.mime_type, encoded.category) == (filename, f"image/{image_format}", "images")
+    assert (encoded.filename, encoded.mime_type, encoded.category) == (
+        filename,
+        f"image/{image_format}",
+        "images",
+    )
     assert (encoded.node_id, encoded.width, encoded.height, encoded.warnings) == ("9", 60, 40, ())
     assert (opened(encoded).format, opened(encoded).size) == (image_format.upper(), (60, 40))
 
@@ -68,7 +88,10 @@ def test_name_type_and_size_fit_the_format(tmp_path: Path, image_format: str, fi
 @pytest.mark.parametrize("image_format", ["jpeg", "webp"])
 def test_quality_decides_how_near_and_how_large(tmp_path: Path, image_format: str) -> None:
     pixels = photo(256, 256)
-    low, high = (encode_one(tmp_path, pixels, {}, format=image_format, quality=quality) for quality in (10, 95))
+    low, high = (
+        encode_one(tmp_path, pixels, {}, format=image_format, quality=quality)
+        for quality in (10, 95)
+    )
     errors = [np.abs(np.asarray(opened(encoded), int) - pixels).mean() for encoded in (low, high)]
     assert errors[0] > errors[1]
     assert errors[1] < 3
@@ -86,7 +109,10 @@ def test_metadata_is_where_comfyui_keeps_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("image_format", ["png", "webp", "jpeg"])
 def test_metadata_is_left_out_if_asked(tmp_path: Path, image_format: str) -> None:
     assert b"SaveImage" in encode_one(tmp_path, photo(), format=image_format).read()
-    assert b"SaveImage" not in encode_one(tmp_path, photo(), format=image_format, metadata=False).read()
+    assert (
+        b"SaveImage"
+        not in encode_one(tmp_path, photo(), format=image_format, metadata=False).read()
+    )
 
 
 def test_transparency_becomes_white_in_jpeg_with_one_warning(tmp_path: Path) -> None:
@@ -108,7 +134,9 @@ def test_opaque_alpha_channels_give_no_jpeg_warning(tmp_path: Path) -> None:
 
 def test_workflows_too_long_for_jpeg_give_a_warning(tmp_path: Path) -> None:
     encoded = encode_one(tmp_path, photo(), {"prompt": "x" * 70_000}, format="jpeg")
-    assert encoded.warnings == ("ComfyUI_00001_.png does not contain its workflow, which is too long for jpeg",)
+    assert encoded.warnings == (
+        "ComfyUI_00001_.png does not contain its workflow, which is too long for jpeg",
+    )
     assert dict(opened(encoded).getexif()) == {}
     longest = "x" * 65_400
     assert (
@@ -119,10 +147,14 @@ def test_workflows_too_long_for_jpeg_give_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("image_format", "width"), [("webp", 16_384), ("jpeg", 65_501)])
-def test_pictures_too_large_for_a_format_become_png(tmp_path: Path, image_format: str, width: int) -> None:
+def test_pictures_too_large_for_a_format_become_png(
+    tmp_path: Path, image_format: str, width: int
+) -> None:
     encoded = encode_one(tmp_path, np.zeros((1, width, 3), np.uint8), format=image_format)
     assert (encoded.mime_type, encoded.filename) == ("image/png", "ComfyUI_00001_.png")
-    assert encoded.warnings == (f"ComfyUI_00001_.png is too large for {image_format} and was encoded as png",)
+    assert encoded.warnings == (
+        f"ComfyUI_00001_.png is too large for {image_format} and was encoded as png",
+    )
     assert (
         encode_one(tmp_path, np.zeros((1, width - 1, 3), np.uint8), format=image_format).mime_type
         == f"image/{image_format}"
@@ -157,7 +189,9 @@ def test_images_that_pillow_cannot_read_are_delivered(tmp_path: Path) -> None:
     assert (encoded.category, encoded.mime_type, encoded.width) == ("images", "image/svg+xml", None)
 
 
-@pytest.mark.parametrize("output", [{"format": "webp", "lossless": True}, {"format": "webp"}, {"format": "jpeg"}])
+@pytest.mark.parametrize(
+    "output", [{"format": "webp", "lossless": True}, {"format": "webp"}, {"format": "jpeg"}]
+)
 def test_encoding_ends_with_its_job(tmp_path: Path, output: dict[str, Any]) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (6000, 6000, 3), np.uint8)
     file = raw(tmp_path, noise)
@@ -168,7 +202,9 @@ def test_encoding_ends_with_its_job(tmp_path: Path, output: dict[str, Any]) -> N
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("encode")]
 
 
-def test_an_encoder_that_dies_lacked_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_that_dies_lacked_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def dies(*_: object, **__: object) -> None:
         raise TaskFault("its process ended", "died")
 

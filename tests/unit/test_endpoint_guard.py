@@ -23,7 +23,9 @@ child.wait()
 
 def started(code: str) -> subprocess.Popen[bytes]:
     """A process that leads its own group; its first line says that it runs."""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True
+    )
     assert process.stdout is not None
     process.stdout.readline()
     return process
@@ -63,7 +65,9 @@ def test_signals_do_not_end_it_before_its_work() -> None:
     process.stdin.write(f"+{listed.pid}\n".encode())
     process.stdin.flush()
     ignored = Path(f"/proc/{process.pid}/status")
-    while int(re.search(r"^SigIgn:\s+(\w+)", ignored.read_text(), re.MULTILINE)[1], 16) & 1 << 14 == 0:
+    while (
+        int(re.search(r"^SigIgn:\s+(\w+)", ignored.read_text(), re.MULTILINE)[1], 16) & 1 << 14 == 0
+    ):
         time.sleep(0.01)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
         process.send_signal(number)
@@ -93,7 +97,9 @@ sys.exit(serve(0, 1, handler=Path(sys.argv[1])))
 def test_ctrl_c_twice_ends_serve(tmp_path: Path) -> None:
     handler = tmp_path / "handler.py"
     handler.write_text("import time; time.sleep(600)")
-    process = subprocess.Popen([sys.executable, "-c", SERVE, str(handler)], cwd=REPO, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(handler)], cwd=REPO, stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
     process.stdout.readline()
     assert b"starting 1 worker" in process.stdout.readline()

@@ -60,7 +60,9 @@ def test_ids_look_like_runpods(jobs: Jobs) -> None:
     assert runsync.endswith("-u1")
 
 
-def test_a_job_walks_from_the_queue_to_completed_and_tells_its_times(jobs: Jobs, clock: Clock) -> None:
+def test_a_job_walks_from_the_queue_to_completed_and_tells_its_times(
+    jobs: Jobs, clock: Clock
+) -> None:
     job_id = queued(jobs, "a")
     assert jobs.get(job_id).describe() == {"id": job_id, "status": "IN_QUEUE"}
     clock.now_s += 1.5
@@ -100,7 +102,9 @@ def test_the_worker_gets_what_runpod_hands_on_and_nothing_else(jobs: Jobs) -> No
         ({"input": {}, "policy": {"ttl": 0}}, '"policy.ttl"'),
     ],
 )
-def test_a_body_that_makes_no_sense_is_refused_and_not_queued(jobs: Jobs, body: object, named: str) -> None:
+def test_a_body_that_makes_no_sense_is_refused_and_not_queued(
+    jobs: Jobs, body: object, named: str
+) -> None:
     with pytest.raises(BadRequest, match=named):
         jobs.submit(body, sync=False)
     assert jobs.counts()["inQueue"] == 0
@@ -125,7 +129,11 @@ def test_an_error_fails_the_job_and_keeps_its_output(jobs: Jobs) -> None:
     job_id = started(jobs)
     jobs.post_result("w", job_id, {"error": "CODE: why", "output": {"details": [1]}})
     shown = jobs.get(job_id).describe()
-    assert (shown["status"], shown["error"], shown["output"]) == ("FAILED", "CODE: why", {"details": [1]})
+    assert (shown["status"], shown["error"], shown["output"]) == (
+        "FAILED",
+        "CODE: why",
+        {"details": [1]},
+    )
 
 
 def test_an_error_that_is_no_text_is_shown_as_text(jobs: Jobs) -> None:
@@ -209,16 +217,24 @@ def test_a_job_past_its_execution_timeout_is_timed_out_and_stopped(
 
 
 @pytest.mark.parametrize("policy", [None, {"ttl": 10000}])
-def test_a_queued_job_past_its_ttl_is_timed_out(jobs: Jobs, clock: Clock, policy: dict[str, int] | None) -> None:
+def test_a_queued_job_past_its_ttl_is_timed_out(
+    jobs: Jobs, clock: Clock, policy: dict[str, int] | None
+) -> None:
     job_id = queued(jobs, policy=policy)
     clock.now_s += (10000 if policy else TTL_MS) / 1000
     jobs.tick()
-    assert jobs.get(job_id).describe() == {"id": job_id, "status": "TIMED_OUT", "error": "ttl exceeded"}
+    assert jobs.get(job_id).describe() == {
+        "id": job_id,
+        "status": "TIMED_OUT",
+        "error": "ttl exceeded",
+    }
     assert jobs.take("w", 1) == []
 
 
 @pytest.mark.parametrize(("sync", "keep_s"), [(True, KEEP_RUNSYNC_S), (False, KEEP_RUN_S)])
-def test_a_finished_job_is_dropped_after_its_time(jobs: Jobs, clock: Clock, sync: bool, keep_s: float) -> None:
+def test_a_finished_job_is_dropped_after_its_time(
+    jobs: Jobs, clock: Clock, sync: bool, keep_s: float
+) -> None:
     job_id = started(jobs, sync=sync)
     jobs.post_result("w", job_id, {"output": 1})
     clock.now_s += keep_s - 1
@@ -316,7 +332,10 @@ def test_stream_chunks_are_given_out_once(jobs: Jobs) -> None:
     job_id = started(jobs)
     jobs.post_stream("w", job_id, {"output": 1})
     jobs.post_stream("w", job_id, {"output": 2})
-    assert jobs.take_stream(job_id) == {"status": "IN_PROGRESS", "stream": [{"output": 1}, {"output": 2}]}
+    assert jobs.take_stream(job_id) == {
+        "status": "IN_PROGRESS",
+        "stream": [{"output": 1}, {"output": 2}],
+    }
     jobs.post_result("w", job_id, {"output": []})
     assert jobs.take_stream(job_id) == {"status": "COMPLETED", "stream": []}
 
@@ -330,7 +349,13 @@ def test_counts_tell_every_state(jobs: Jobs, clock: Clock) -> None:
     started(jobs)
     queued(jobs)
     assert status(jobs, late) == "TIMED_OUT"
-    assert jobs.counts() == {"completed": 1, "failed": 2, "inProgress": 1, "inQueue": 1, "retried": 0}
+    assert jobs.counts() == {
+        "completed": 1,
+        "failed": 2,
+        "inProgress": 1,
+        "inQueue": 1,
+        "retried": 0,
+    }
 
 
 def test_what_a_finished_job_was_given_is_forgotten(jobs: Jobs) -> None:

@@ -10,7 +10,9 @@ BASE_URL = "http://127.0.0.1:8000/v2/local"
 def test_the_sdk_finds_the_endpoint() -> None:
     environ = worker_environ({}, BASE_URL, "w1")
     assert environ["RUNPOD_WEBHOOK_GET_JOB"] == f"{BASE_URL}/job-take/$ID?gpu=local"
-    assert environ["RUNPOD_WEBHOOK_POST_OUTPUT"] == f"{BASE_URL}/job-done/$RUNPOD_POD_ID/$ID?gpu=local"
+    assert (
+        environ["RUNPOD_WEBHOOK_POST_OUTPUT"] == f"{BASE_URL}/job-done/$RUNPOD_POD_ID/$ID?gpu=local"
+    )
     assert environ["RUNPOD_POD_ID"] == "w1"
 
 

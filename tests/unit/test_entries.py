@@ -16,7 +16,17 @@ def nested(depth: int) -> str:
 
 def test_jobs_errors_and_rubbish_are_told_apart() -> None:
     job = {"id": "a", "input": {}}
-    rows = [None, "x", 5, [], {}, {"id": 5, "input": {}}, {"id": "a\n", "input": {}}, {"id": "b"}, job]
+    rows = [
+        None,
+        "x",
+        5,
+        [],
+        {},
+        {"id": 5, "input": {}},
+        {"id": "a\n", "input": {}},
+        {"id": "b"},
+        job,
+    ]
     batch = read_batch(rows, set())
     assert batch.jobs == [job]
     assert list(batch.refused) == ["b"]
@@ -48,7 +58,9 @@ def test_what_cannot_be_parsed_is_a_value_error(body: bytes) -> None:
 
 def test_ids_are_found_in_what_cannot_be_parsed() -> None:
     deep = nested(100_000)
-    body = f'[{{"id": "a", "input": {deep}}}, {{"input": {{"id": "evil", "x": "]}}"}}, "id": "b"}}, 5]'
+    body = (
+        f'[{{"id": "a", "input": {deep}}}, {{"input": {{"id": "evil", "x": "]}}"}}, "id": "b"}}, 5]'
+    )
     assert ids_in(body.encode()) == ["a", "b"]
 
 

@@ -12,11 +12,21 @@ from comfy_common.environment import is_secret, loopback_variables, public_varia
 from comfy_common.paths import REPO
 from comfy_worker.settings import Settings
 
-SECRETS = ["HF_TOKEN", "CIVITAI_TOKEN", "COMFY_ORG_API_KEY", "RUNPOD_AI_API_KEY", "AWS_SECRET_ACCESS_KEY"]
+SECRETS = [
+    "HF_TOKEN",
+    "CIVITAI_TOKEN",
+    "COMFY_ORG_API_KEY",
+    "RUNPOD_AI_API_KEY",
+    "AWS_SECRET_ACCESS_KEY",
+]
 
 
 def test_every_secret_setting_is_known() -> None:
-    names = [str(field.alias) for field in Settings.model_fields.values() if "SecretStr" in str(field.annotation)]
+    names = [
+        str(field.alias)
+        for field in Settings.model_fields.values()
+        if "SecretStr" in str(field.annotation)
+    ]
     assert "HF_TOKEN" in names
     assert [name for name in names if not is_secret(name)] == []
 
@@ -32,7 +42,10 @@ def test_what_a_node_pack_may_need_is_handed_on(name: str) -> None:
 
 
 def test_loopback_is_added_to_what_needs_no_proxy() -> None:
-    assert loopback_variables({"NO_PROXY": "a.example"})["no_proxy"] == "a.example,127.0.0.1,localhost,::1"
+    assert (
+        loopback_variables({"NO_PROXY": "a.example"})["no_proxy"]
+        == "a.example,127.0.0.1,localhost,::1"
+    )
     assert loopback_variables({})["NO_PROXY"] == "127.0.0.1,localhost,::1"
 
 

@@ -20,7 +20,11 @@ from comfy_worker.comfyui.events import Event, parse, parse_binary
         ("executing", {"node": "3"}, events.Executing("p", "3")),
         ("executing", {"node": None}, events.Finished("p")),
         ("progress", {"node": "3", "value": 2, "max": 20}, events.Progress("p", "3", 2, 20)),
-        ("executed", {"node": "9", "output": {"text": ["a"]}}, events.Executed("p", "9", {"text": ["a"]})),
+        (
+            "executed",
+            {"node": "9", "output": {"text": ["a"]}},
+            events.Executed("p", "9", {"text": ["a"]}),
+        ),
         ("executed", {"node": "9", "output": None}, events.Executed("p", "9", {})),
         ("execution_interrupted", {}, events.Interrupted("p")),
         ("progress_state", {"nodes": {}}, None),
@@ -42,7 +46,9 @@ def test_a_preview_frame_says_whose_it_is() -> None:
     assert parse_binary(binary(4, metadata)) == events.Preview("p", "image/jpeg", b"jpeg")
 
 
-@pytest.mark.parametrize("frame", [b"", binary(1, b""), binary(4, b"no json"), binary(4, b"{}"), binary(4, b"[]")])
+@pytest.mark.parametrize(
+    "frame", [b"", binary(1, b""), binary(4, b"no json"), binary(4, b"{}"), binary(4, b"[]")]
+)
 def test_other_binary_frames_are_passed_over(frame: bytes) -> None:
     assert parse_binary(frame) is None
 

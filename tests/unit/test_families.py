@@ -8,24 +8,58 @@ from pathlib import Path
 import pytest
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.models.detect import FAMILIES, ModelInfo, ModelType, compatible, family_of_header, identify
+from comfy_worker.models.detect import (
+    FAMILIES,
+    ModelInfo,
+    ModelType,
+    compatible,
+    family_of_header,
+    identify,
+)
 from comfy_worker.models.safetensors import read_header
 
 
 def kind_of(**shapes: list[int]) -> ModelInfo:
-    return family_of_header({name: {"dtype": "F16", "shape": shape} for name, shape in shapes.items()})
+    return family_of_header(
+        {name: {"dtype": "F16", "shape": shape} for name, shape in shapes.items()}
+    )
 
 
-def lora(module: str, width: int, down: str = "lora_down.weight", up: str = "lora_up.weight") -> ModelInfo:
-    return kind_of(**{f"{module}.{down}": [4, width], f"{module}.{up}": [width, 4], f"{module}.alpha": []})
+def lora(
+    module: str, width: int, down: str = "lora_down.weight", up: str = "lora_up.weight"
+) -> ModelInfo:
+    return kind_of(
+        **{f"{module}.{down}": [4, width], f"{module}.{up}": [width, 4], f"{module}.alpha": []}
+    )
 
 
 UNET = "model.diffusion_model."
 BASE_MODELS: list[tuple[str | None, dict[str, list[int]]]] = [
-    ("sd15", {"input_blocks.0.0.weight": [320, 4, 3, 3], "input_blocks.1.1.attn2.to_k.weight": [320, 768]}),
-    ("sd2", {"input_blocks.0.0.weight": [320, 4, 3, 3], "input_blocks.1.1.attn2.to_k.weight": [320, 1024]}),
-    ("sdxl", {"input_blocks.0.0.weight": [320, 4, 3, 3], "input_blocks.4.1.attn2.to_k.weight": [640, 2048]}),
-    ("sdxl-refiner", {"input_blocks.0.0.weight": [384, 4, 3, 3], "a.attn2.to_k.weight": [768, 1280]}),
+    (
+        "sd15",
+        {
+            "input_blocks.0.0.weight": [320, 4, 3, 3],
+            "input_blocks.1.1.attn2.to_k.weight": [320, 768],
+        },
+    ),
+    (
+        "sd2",
+        {
+            "input_blocks.0.0.weight": [320, 4, 3, 3],
+            "input_blocks.1.1.attn2.to_k.weight": [320, 1024],
+        },
+    ),
+    (
+        "sdxl",
+        {
+            "input_blocks.0.0.weight": [320, 4, 3, 3],
+            "input_blocks.4.1.attn2.to_k.weight": [640, 2048],
+        },
+    ),
+    (
+        "sdxl-refiner",
+        {"input_blocks.0.0.weight": [384, 4, 3, 3], "a.attn2.to_k.weight": [768, 1280]},
+    ),
     (
         "svd",
         {
@@ -34,10 +68,19 @@ BASE_MODELS: list[tuple[str | None, dict[str, list[int]]]] = [
             "input_blocks.1.1.time_stack.0.attn2.to_k.weight": [320, 1024],
         },
     ),
-    (None, {"input_blocks.0.0.weight": [320, 4, 3, 3], "input_blocks.1.1.attn2.to_k.weight": [320, 640]}),
+    (
+        None,
+        {
+            "input_blocks.0.0.weight": [320, 4, 3, 3],
+            "input_blocks.1.1.attn2.to_k.weight": [320, 640],
+        },
+    ),
     (
         "sdxl",
-        {"down_blocks.0.resnets.0.conv1.weight": [320, 320, 3, 3], "down_blocks.1.attn2.to_k.weight": [640, 2048]},
+        {
+            "down_blocks.0.resnets.0.conv1.weight": [320, 320, 3, 3],
+            "down_blocks.1.attn2.to_k.weight": [640, 2048],
+        },
     ),
     (
         "sd3-medium",
@@ -116,13 +159,19 @@ BASE_MODELS: list[tuple[str | None, dict[str, list[int]]]] = [
     ),
     (
         "hunyuan-image",
-        {"txt_in.individual_token_refiner.blocks.0.norm1.weight": [3584], "img_in.proj.weight": [3584, 64, 1, 1]},
+        {
+            "txt_in.individual_token_refiner.blocks.0.norm1.weight": [3584],
+            "img_in.proj.weight": [3584, 64, 1, 1],
+        },
     ),
     ("qwen-image", {"txt_norm.weight": [3584], "img_in.weight": [3072, 64]}),
     ("lumina2", {"cap_embedder.1.weight": [2304, 2304]}),
     ("z-image", {"cap_embedder.1.weight": [3840, 2560]}),
     ("wan-14b", {"head.modulation": [1, 2, 5120], "patch_embedding.weight": [5120, 16, 1, 2, 2]}),
-    ("wan21-1.3b", {"head.modulation": [1, 2, 1536], "patch_embedding.weight": [1536, 16, 1, 2, 2]}),
+    (
+        "wan21-1.3b",
+        {"head.modulation": [1, 2, 1536], "patch_embedding.weight": [1536, 16, 1, 2, 2]},
+    ),
     ("wan22-5b", {"head.modulation": [1, 2, 3072], "patch_embedding.weight": [3072, 48, 1, 2, 2]}),
     (
         "ltxv",
@@ -131,7 +180,10 @@ BASE_MODELS: list[tuple[str | None, dict[str, list[int]]]] = [
             "transformer_blocks.0.attn1.to_q.weight": [2048, 2048],
         },
     ),
-    ("pixart", {"adaln_single.emb.timestep_embedder.linear_1.bias": [1152], "pos_embed.proj.bias": [1152]}),
+    (
+        "pixart",
+        {"adaln_single.emb.timestep_embedder.linear_1.bias": [1152], "pos_embed.proj.bias": [1152]},
+    ),
     ("pixart", {"t_block.1.weight": [6912, 1152]}),
     ("hidream", {"caption_projection.0.linear.weight": [2560, 4096]}),
     ("auraflow", {"double_layers.0.attn.w1q.weight": [3072, 3072]}),
@@ -151,23 +203,32 @@ def test_a_base_model_is_told_by_its_tensors(
     assert found == ModelInfo("diffusion_model", FAMILIES[family] if family else None)
 
 
-@pytest.mark.parametrize("beside", ["first_stage_model.encoder.conv_in.weight", "text_encoders.t5xxl.logit_scale"])
+@pytest.mark.parametrize(
+    "beside", ["first_stage_model.encoder.conv_in.weight", "text_encoders.t5xxl.logit_scale"]
+)
 def test_a_model_with_a_vae_or_text_encoder_beside_it_is_a_checkpoint(beside: str) -> None:
-    found = kind_of(**{f"{UNET}txt_norm.weight": [3584], f"{UNET}img_in.weight": [3072, 64], beside: [1]})
+    found = kind_of(
+        **{f"{UNET}txt_norm.weight": [3584], f"{UNET}img_in.weight": [3072, 64], beside: [1]}
+    )
     assert found == ModelInfo("checkpoint", FAMILIES["qwen-image"])
 
 
 @pytest.mark.parametrize(("channels", "inpaint"), [(4, False), (8, False), (9, True)])
 def test_a_unet_of_nine_channels_is_for_inpainting(channels: int, inpaint: bool) -> None:
     found = kind_of(
-        **{"input_blocks.0.0.weight": [320, channels, 3, 3], "input_blocks.1.1.attn2.to_k.weight": [320, 768]}
+        **{
+            "input_blocks.0.0.weight": [320, channels, 3, 3],
+            "input_blocks.1.1.attn2.to_k.weight": [320, 768],
+        }
     )
     assert found.inpaint is inpaint
 
 
 @pytest.mark.parametrize(("channels", "inpaint"), [(64, False), (128, False), (384, True)])
 def test_flux_fill_is_for_inpainting(channels: int, inpaint: bool) -> None:
-    found = kind_of(**{"double_blocks.0.img_attn.norm.key_norm.scale": [128], "img_in.weight": [3072, channels]})
+    found = kind_of(
+        **{"double_blocks.0.img_attn.norm.key_norm.scale": [128], "img_in.weight": [3072, channels]}
+    )
     assert found == ModelInfo("diffusion_model", FAMILIES["flux"], inpaint=inpaint)
 
 
@@ -235,9 +296,17 @@ ATTN2 = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
         {f"{ATTN2}.lora.down.weight": [8, 2048], f"{ATTN2}.lora.up.weight": [640, 8]},
         {f"{ATTN2}_lora.down.weight": [8, 2048], f"{ATTN2}_lora.up.weight": [640, 8]},
         {f"{ATTN2}.lora_linear_layer.down.weight": [8, 2048]},
-        {f"{ATTN2}.hada_w1_a": [640, 8], f"{ATTN2}.hada_w1_b": [8, 2048], f"{ATTN2}.hada_w2_b": [8, 2048]},
+        {
+            f"{ATTN2}.hada_w1_a": [640, 8],
+            f"{ATTN2}.hada_w1_b": [8, 2048],
+            f"{ATTN2}.hada_w2_b": [8, 2048],
+        },
         {f"{ATTN2}.lokr_w1": [16, 32], f"{ATTN2}.lokr_w2": [40, 64]},
-        {f"{ATTN2}.lokr_w1": [16, 32], f"{ATTN2}.lokr_w2_a": [40, 8], f"{ATTN2}.lokr_w2_b": [8, 64]},
+        {
+            f"{ATTN2}.lokr_w1": [16, 32],
+            f"{ATTN2}.lokr_w2_a": [40, 8],
+            f"{ATTN2}.lokr_w2_b": [8, 64],
+        },
         {f"{ATTN2}.diff": [640, 2048]},
     ],
 )
@@ -257,7 +326,10 @@ def test_a_lora_whose_parts_tell_no_width_has_no_family() -> None:
 CONTROLNETS: list[tuple[ModelInfo, dict[str, list[int]]]] = [
     (
         ModelInfo("controlnet", FAMILIES["sd15"]),
-        {"control_model.zero_convs.0.0.weight": [320, 320, 1, 1], "control_model.a.attn2.to_k.weight": [320, 768]},
+        {
+            "control_model.zero_convs.0.0.weight": [320, 320, 1, 1],
+            "control_model.a.attn2.to_k.weight": [320, 768],
+        },
     ),
     (
         ModelInfo("controlnet", FAMILIES["sd2"]),
@@ -276,11 +348,17 @@ CONTROLNETS: list[tuple[ModelInfo, dict[str, list[int]]]] = [
     ),
     (
         ModelInfo("controlnet", FAMILIES["sdxl"]),  # the small one, without attention
-        {"controlnet_cond_embedding.conv_in.weight": [16, 3, 3, 3], "add_embedding.linear_1.weight": [1280, 2816]},
+        {
+            "controlnet_cond_embedding.conv_in.weight": [16, 3, 3, 3],
+            "add_embedding.linear_1.weight": [1280, 2816],
+        },
     ),
     (
         ModelInfo("controlnet", FAMILIES["sdxl"]),  # a control LoRA
-        {"lora_controlnet": [], "input_blocks.4.1.transformer_blocks.0.attn2.to_k.down": [128, 2048]},
+        {
+            "lora_controlnet": [],
+            "input_blocks.4.1.transformer_blocks.0.attn2.to_k.down": [128, 2048],
+        },
     ),
     (
         ModelInfo("controlnet", FAMILIES["flux"], union=True),
@@ -304,11 +382,17 @@ CONTROLNETS: list[tuple[ModelInfo, dict[str, list[int]]]] = [
     ),
     (
         ModelInfo("controlnet", FAMILIES["sd35-large"]),
-        {"controlnet_blocks.0.weight": [2432, 2432], "pos_embed_input.proj.weight": [2432, 16, 2, 2]},
+        {
+            "controlnet_blocks.0.weight": [2432, 2432],
+            "pos_embed_input.proj.weight": [2432, 16, 2, 2],
+        },
     ),
     (
         ModelInfo("controlnet", FAMILIES["sd3-medium"], inpaint=True),
-        {"controlnet_blocks.0.weight": [1536, 1536], "pos_embed_input.proj.weight": [1536, 17, 2, 2]},
+        {
+            "controlnet_blocks.0.weight": [1536, 1536],
+            "pos_embed_input.proj.weight": [1536, 17, 2, 2],
+        },
     ),
     (
         ModelInfo("controlnet", FAMILIES["qwen-image"], inpaint=True),
@@ -355,7 +439,12 @@ def test_other_files_are_told_by_kind_only(kind: ModelType, name: str) -> None:
 
 
 def test_a_packed_tensor_gives_no_width() -> None:
-    found = kind_of(**{"input_blocks.0.0.weight": [320, 4, 3, 3], "input_blocks.1.1.attn2.to_k.weight": [122880]})
+    found = kind_of(
+        **{
+            "input_blocks.0.0.weight": [320, 4, 3, 3],
+            "input_blocks.1.1.attn2.to_k.weight": [122880],
+        }
+    )
     assert found == ModelInfo("diffusion_model")
 
 
@@ -375,7 +464,9 @@ def test_a_file_without_tensors_is_unknown() -> None:
         (None, "sd15", None),
     ],
 )
-def test_add_ons_fit_their_own_family(base: str | None, addon: str | None, fits: bool | None) -> None:
+def test_add_ons_fit_their_own_family(
+    base: str | None, addon: str | None, fits: bool | None
+) -> None:
     assert compatible(base and FAMILIES[base], addon and FAMILIES[addon]) is fits  # type: ignore[arg-type]
 
 
@@ -400,14 +491,20 @@ def test_a_header_is_read_without_its_metadata(tmp_path: Path) -> None:
         (b"<!DOCTYPE html><html>sign in</html>", "not a safetensors file but a web page"),
         (b"PK\x03\x04" + bytes(50), "not a safetensors file but a zip archive"),
         (b"\x80\x02}q\x00." + bytes(50), "not a safetensors file but a pickle"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "not a safetensors file but something else"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "not a safetensors file but something else",
+        ),
         (struct.pack("<Q", 1 << 40) + b"{" + bytes(50), "not a safetensors file"),
         (struct.pack("<Q", 500) + b'{"x": ', "cut short in its header"),
         (safetensors({"x": EMBEDDING}, bytes(7)), "cut short: "),
         (safetensors({"x": EMBEDDING}, bytes(9)), "longer than its header says: "),
         (struct.pack("<Q", 3) + b"{{{", "damaged safetensors header"),
         (safetensors({"x": {"dtype": "F16"}}), "damaged safetensors header"),
-        (safetensors({"x": {"data_offsets": [0, 8], "shape": [2, "2"]}}), "damaged safetensors header"),
+        (
+            safetensors({"x": {"data_offsets": [0, 8], "shape": [2, "2"]}}),
+            "damaged safetensors header",
+        ),
     ],
 )
 def test_what_is_no_safetensors_file_is_named(tmp_path: Path, content: bytes, words: str) -> None:
@@ -440,6 +537,8 @@ def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
 def test_a_file_that_may_not_be_read_is_named_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.mkdir()  # a mode would not keep root out
-    with pytest.raises(InvalidValue, match=r"a\.safetensors cannot be read \(Is a directory\)") as caught:
+    with pytest.raises(
+        InvalidValue, match=r"a\.safetensors cannot be read \(Is a directory\)"
+    ) as caught:
         identify(path)
     assert str(path) in caught.value.sentence

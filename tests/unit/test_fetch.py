@@ -48,7 +48,9 @@ def test_an_address_that_is_not_public_is_told(address: str) -> None:
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "2a00:1450:4001::1"])
+@pytest.mark.parametrize(
+    "address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "2a00:1450:4001::1"]
+)
 def test_a_public_address_is_told(address: str) -> None:
     assert is_public(address)
 
@@ -56,13 +58,17 @@ def test_a_public_address_is_told(address: str) -> None:
 def fetcher(*addresses: str, **changes: Any) -> Fetcher:
     """One for which every host has these addresses; with none, the system's resolver is asked."""
     if addresses:
-        changes["resolve"] = lambda *_, **__: [(0, 0, 0, "", (address, 80)) for address in addresses]
+        changes["resolve"] = lambda *_, **__: [
+            (0, 0, 0, "", (address, 80)) for address in addresses
+        ]
     return Fetcher(max_mb=1, deadline=time.monotonic() + 5, **changes)
 
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_names_of_private_addresses_are_not_fetched(address: str) -> None:
-    with pytest.raises(InvalidMedia, match=r"image: pictures\.example has an address that is not public"):
+    with pytest.raises(
+        InvalidMedia, match=r"image: pictures\.example has an address that is not public"
+    ):
         fetcher(address).fetch("image", "https://pictures.example/a.png")
 
 
@@ -94,14 +100,26 @@ def test_no_spelling_of_an_address_gets_by(host: str) -> None:
         fetcher().fetch("image", f"http://{host}/latest/meta-data?token=secret")
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example.com/a.png", "gopher://x/1", "s3://b/k"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://example.com/a.png", "gopher://x/1", "s3://b/k"]
+)
 def test_other_schemes_are_refused(url: str) -> None:
-    with pytest.raises(InvalidMedia, match="image must be base64, a data URI, or a URL that begins with http://"):
+    with pytest.raises(
+        InvalidMedia, match="image must be base64, a data URI, or a URL that begins with http://"
+    ):
         fetcher("1.1.1.1").fetch("image", url)
 
 
 @pytest.mark.parametrize(
-    "url", ["http://", "http://a:b:c/", "http://[1/", "http://a:99999/", "https:///x", f"http://{'a' * 254}/"]
+    "url",
+    [
+        "http://",
+        "http://a:b:c/",
+        "http://[1/",
+        "http://a:99999/",
+        "https:///x",
+        f"http://{'a' * 254}/",
+    ],
 )
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(InvalidMedia, match="image is not a valid URL"):
@@ -112,7 +130,9 @@ def test_an_unknown_host_is_told() -> None:
     def unknown(*_: object, **__: object) -> list[Any]:
         raise socket.gaierror(-2, "Name or service not known")
 
-    with pytest.raises(InvalidMedia, match=r"image: the host nowhere\.example does not exist; check the URL"):
+    with pytest.raises(
+        InvalidMedia, match=r"image: the host nowhere\.example does not exist; check the URL"
+    ):
         fetcher(resolve=unknown).fetch("image", "https://nowhere.example/a.png")
 
 
@@ -130,9 +150,15 @@ def test_an_unknown_host_is_told() -> None:
 )
 def test_the_list_of_hosts_counts_whole_names(host: str, allowed: bool) -> None:
     # Whoever is allowed goes on to the check of the address.
-    sentence = "not public" if allowed else "this worker does not fetch from .* use example.com or .example.org"
+    sentence = (
+        "not public"
+        if allowed
+        else "this worker does not fetch from .* use example.com or .example.org"
+    )
     with pytest.raises(InvalidMedia, match=sentence):
-        fetcher("10.0.0.1", allowed_hosts=("example.com", ".example.org")).fetch("image", f"https://{host}/a.png")
+        fetcher("10.0.0.1", allowed_hosts=("example.com", ".example.org")).fetch(
+            "image", f"https://{host}/a.png"
+        )
 
 
 def test_no_query_string_stands_in_an_error() -> None:

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.errors import Ambiguous, InputError, InvalidInput, InvalidValue, ModelNotFound, NoPlace
+from comfy_worker.errors import (
+    Ambiguous,
+    InputError,
+    InvalidInput,
+    InvalidValue,
+    ModelNotFound,
+    NoPlace,
+)
 from comfy_worker.workflow.constraints import Limits
 from comfy_worker.workflow.edit.parameters import describe, fill, read
 from comfy_worker.workflow.graph import Workflow
@@ -37,12 +44,18 @@ def two_stages(steps: int = 20, cut: Any = 12) -> Workflow:
     stage = {"noise_seed": 5, "steps": steps, "return_with_leftover_noise": "enable"}
     first = ksampler(**stage, add_noise="enable", start_at_step=0, end_at_step=cut)
     last = ksampler(
-        **stage, add_noise="disable", start_at_step=cut, end_at_step=10000, latent_image=["sampler", 0]
+        **stage,
+        add_noise="disable",
+        start_at_step=cut,
+        end_at_step=10000,
+        latent_image=["sampler", 0],
     )
     for one in (first, last):
         one["class_type"] = "KSamplerAdvanced"
         del one["inputs"]["seed"], one["inputs"]["denoise"]
-    return txt2img(sampler=first, last=last, decode=node("VAEDecode", samples=["last", 0], vae=["loader", 2]))
+    return txt2img(
+        sampler=first, last=last, decode=node("VAEDecode", samples=["last", 0], vae=["loader", 2])
+    )
 
 
 def test_each_value_goes_to_its_place_and_nothing_else_changes() -> None:
@@ -86,11 +99,17 @@ def test_either_word_means_the_only_one_of_cfg_and_guidance(word: str, other: st
         guide=node("FluxGuidance", conditioning=["positive", 0], guidance=3.5),
         sampler=ksampler(positive=["guide", 0]),
     )
-    assert changes(flux, filled(flux, cfg=2.0, guidance=4.0)) == {"sampler.cfg": 2.0, "guide.guidance": 4.0}
+    assert changes(flux, filled(flux, cfg=2.0, guidance=4.0)) == {
+        "sampler.cfg": 2.0,
+        "guide.guidance": 4.0,
+    }
 
 
 def test_a_hand_over_that_is_told_stays_as_told() -> None:
-    declared = {"base_end": Entry("sampler", "end_at_step"), "refiner_steps": Entry("last", "steps")}
+    declared = {
+        "base_end": Entry("sampler", "end_at_step"),
+        "refiner_steps": Entry("last", "steps"),
+    }
     result = filled(two_stages(), declared, steps=10, base_end=9, refiner_steps=30)
     assert [result[one]["inputs"]["steps"] for one in ("sampler", "last")] == [10, 30]
     assert result["sampler"]["inputs"]["end_at_step"] == 9
@@ -108,7 +127,9 @@ def test_a_hand_over_that_is_told_stays_as_told() -> None:
         (20, 20, 7, 7),
     ],
 )
-def test_stages_hand_over_at_the_same_part_of_the_steps(steps: int, cut: int, new: int, moved: int) -> None:
+def test_stages_hand_over_at_the_same_part_of_the_steps(
+    steps: int, cut: int, new: int, moved: int
+) -> None:
     result = filled(two_stages(steps, cut), steps=new)
     assert [result[one]["inputs"]["steps"] for one in ("sampler", "last")] == [new, new]
     assert result["sampler"]["inputs"]["start_at_step"] == 0
@@ -119,12 +140,18 @@ def test_stages_hand_over_at_the_same_part_of_the_steps(steps: int, cut: int, ne
 
 def test_a_cut_that_lies_in_a_primitive_moves_there_once() -> None:
     graph = two_stages(20, ["cut", 0]) | {"cut": node("PrimitiveInt", value=10)}
-    assert changes(graph, filled(graph, steps=8)) == {"sampler.steps": 8, "last.steps": 8, "cut.value": 4}
+    assert changes(graph, filled(graph, steps=8)) == {
+        "sampler.steps": 8,
+        "last.steps": 8,
+        "cut.value": 4,
+    }
 
 
 def test_a_cut_of_sigmas_moves_with_the_steps() -> None:
     graph = txt2img(
-        sigmas=node("BasicScheduler", model=["loader", 0], scheduler="normal", steps=20, denoise=1.0),
+        sigmas=node(
+            "BasicScheduler", model=["loader", 0], scheduler="normal", steps=20, denoise=1.0
+        ),
         split=node("SplitSigmas", sigmas=["sigmas", 0], step=5),
         select=node("KSamplerSelect", sampler_name="euler"),
         sampler=node(
@@ -153,8 +180,14 @@ def hires(upscale: dict[str, Any]) -> Workflow:
 
 def test_what_a_later_stage_is_resized_to_grows_with_the_size() -> None:
     graph = hires(node("LatentUpscale", samples=["sampler", 0], width=768, height=1024))
-    assert changes(graph, filled(graph, width=1024)) == {"latent.width": 1024, "upscale.width": 1536}
-    assert changes(graph, filled(graph, height=520)) == {"latent.height": 520, "upscale.height": 1040}
+    assert changes(graph, filled(graph, width=1024)) == {
+        "latent.width": 1024,
+        "upscale.width": 1536,
+    }
+    assert changes(graph, filled(graph, height=520)) == {
+        "latent.height": 520,
+        "upscale.height": 1040,
+    }
     free = hires(node("LatentUpscale", samples=["sampler", 0], width=0, height=1024))
     assert changes(free, filled(free, width=1024)) == {"latent.width": 1024}
 
@@ -163,10 +196,18 @@ def test_a_picture_resized_before_the_sampler_stays_as_it_is() -> None:
     graph = txt2img(
         image=node("LoadImage", image="a.png"),
         scale=node(
-            "ImageScale", image=["image", 0], width=512, height=512, upscale_method="bilinear", crop="center"
+            "ImageScale",
+            image=["image", 0],
+            width=512,
+            height=512,
+            upscale_method="bilinear",
+            crop="center",
         ),
         apply=node(
-            "ControlNetApplyAdvanced", positive=["positive", 0], negative=["negative", 0], image=["scale", 0]
+            "ControlNetApplyAdvanced",
+            positive=["positive", 0],
+            negative=["negative", 0],
+            image=["scale", 0],
         ),
         sampler=ksampler(positive=["apply", 0], negative=["apply", 1]),
     )
@@ -192,7 +233,11 @@ def test_a_picture_and_a_mask_are_put_in_by_file_name() -> None:
         image=node("LoadImage", image="example.png"),
         mask=node("LoadImageMask", image="example.png", channel="red"),
         latent=node(
-            "VAEEncodeForInpaint", pixels=["image", 0], mask=["mask", 0], vae=["loader", 2], grow_mask_by=6
+            "VAEEncodeForInpaint",
+            pixels=["image", 0],
+            mask=["mask", 0],
+            vae=["loader", 2],
+            grow_mask_by=6,
         ),
     )
     assert changes(graph, filled(graph, image="job/a.png", mask="job/m.png")) == {
@@ -210,7 +255,11 @@ def test_a_picture_and_a_mask_are_put_in_by_file_name() -> None:
         ({"cfg": None}, InvalidInput, "cfg must be of type number, not null"),
         ({"prompt": 3}, InvalidInput, "prompt must be text, not 3"),
         ({"steps": 0}, InvalidValue, "steps must be at least 1 and at most 10000, not 0; use 1"),
-        ({"cfg": float("nan")}, InvalidValue, "cfg must be at least 0.0 and at most 100.0, not nan"),
+        (
+            {"cfg": float("nan")},
+            InvalidValue,
+            "cfg must be at least 0.0 and at most 100.0, not nan",
+        ),
         (
             {"width": 513},
             InvalidValue,
@@ -221,13 +270,29 @@ def test_a_picture_and_a_mask_are_put_in_by_file_name() -> None:
             InvalidValue,
             "width must be at least 16 and at most 16384, in steps of 8, not 16385; use 16384",
         ),
-        ({"width": 7}, InvalidValue, "width must be at least 16 and at most 16384, in steps of 8, not 7; use 16"),
-        ({"sampler": "eular"}, InvalidValue, "sampler 'eular' is not one of the choices; use euler"),
-        ({"scheduler": "zzz"}, InvalidValue, "scheduler 'zzz' is not one of the choices; use simple or"),
-        ({"sampler": 3}, InvalidValue, "sampler 3 is not one of the choices"),
+        (
+            {"width": 7},
+            InvalidValue,
+            "width must be at least 16 and at most 16384, in steps of 8, not 7; use 16",
+        ),
+        (
+            {"sampler": "eular"},
+            InvalidValue,
+            "sampler 'eular' is none of the choices here; use euler",
+        ),
+        (
+            {"scheduler": "zzz"},
+            InvalidValue,
+            "scheduler 'zzz' is none of the choices here; use simple or",
+        ),
+        ({"sampler": 3}, InvalidValue, "sampler 3 is none of the choices here"),
         ({"checkpoint": "nothing"}, ModelNotFound, "checkpoint 'nothing' is not installed"),
-        ({"length": 9}, NoPlace, "this workflow has no input for length; it has batch_size, cfg, checkpoint"),
-        ({"nonsense": 9}, NoPlace, "this workflow has no input for nonsense"),
+        (
+            {"length": 9},
+            NoPlace,
+            "length has no place in this graph; it has batch_size, cfg, checkpoint",
+        ),
+        ({"nonsense": 9}, NoPlace, "nonsense has no place in this graph"),
     ],
 )
 def test_a_value_that_cannot_be_filled_is_refused(
@@ -297,7 +362,11 @@ def test_an_ambiguous_parameter_is_refused_with_its_candidates_only_when_asked_f
 
 
 def test_a_declared_parameter_goes_before_what_was_found_and_narrows_the_range() -> None:
-    graph = hires(node("LatentUpscaleBy", samples=["sampler", 0], upscale_method="nearest-exact", scale_by=1.5))
+    graph = hires(
+        node(
+            "LatentUpscaleBy", samples=["sampler", 0], upscale_method="nearest-exact", scale_by=1.5
+        )
+    )
     declared = {
         "scale": Entry("upscale", "scale_by", default=2.0, minimum=1.0, maximum=4.0),
         "denoise": Entry("sampler", "denoise"),
@@ -310,7 +379,11 @@ def test_a_declared_parameter_goes_before_what_was_found_and_narrows_the_range()
         filled(graph, declared, scale=5)
     roles = find_roles(graph, DEFS)
     schema = describe(graph, roles, DEFS, declared)["scale"]
-    assert (schema["default"], schema["minimum"], schema["places"]) == (2.0, 1.0, ["upscale.scale_by"])
+    assert (schema["default"], schema["minimum"], schema["places"]) == (
+        2.0,
+        1.0,
+        ["upscale.scale_by"],
+    )
     assert read(graph, roles, declared)["scale"] == 1.5
 
 
@@ -328,6 +401,8 @@ def test_a_class_that_is_not_installed_is_filled_by_what_its_parameters_take_any
 def test_a_model_file_of_any_kind_is_meant_without_folder_and_extension() -> None:
     limits = Limits(choices=("sub/upscaler-2x.pth", "other.pth"))
     assert limits.checked("upscale_model", "Upscaler-2x") == "sub/upscaler-2x.pth"
-    with pytest.raises(ModelNotFound, match="'upscaler-4x' is not installed: name a file that is there") as caught:
+    with pytest.raises(
+        ModelNotFound, match="'upscaler-4x' is not installed: name a file that is there"
+    ) as caught:
         limits.checked("upscale_model", "upscaler-4x")
     assert caught.value.details[0]["nearest"] == ["sub/upscaler-2x.pth"]

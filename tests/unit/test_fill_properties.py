@@ -23,7 +23,11 @@ for _name in shipped.NAMES:
     TEMPLATES[_name] = (_graph, find_roles(_graph, DEFS))
 
 # What fill changes for a parameter beside its own places.
-FOLLOWING = {"steps": {"start_at_step", "end_at_step", "step"}, "width": {"width"}, "height": {"height"}}
+FOLLOWING = {
+    "steps": {"start_at_step", "end_at_step", "step"},
+    "width": {"width"},
+    "height": {"height"},
+}
 
 
 def value_for(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
@@ -56,7 +60,9 @@ def filling(draw: st.DrawFn) -> tuple[Workflow, Roles, dict[str, Any]]:
 
 
 @given(filling())
-def test_filling_sets_its_places_and_changes_no_other_node(case: tuple[Workflow, Roles, dict[str, Any]]) -> None:
+def test_filling_sets_its_places_and_changes_no_other_node(
+    case: tuple[Workflow, Roles, dict[str, Any]],
+) -> None:
     graph, roles, values = case
     before = copy.deepcopy(graph)
     result = fill(graph, roles, DEFS, values)
@@ -85,11 +91,43 @@ def test_what_was_filled_is_read_back_and_a_second_time_changes_nothing(
     assert fill(once, after, DEFS, values) == once
 
 
-LINK = st.tuples(st.sampled_from([str(number) for number in range(8)]), st.integers(-1, 4)).map(list)
-LITERAL = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers())
+LINK = st.tuples(st.sampled_from([str(number) for number in range(8)]), st.integers(-1, 4)).map(
+    list
+)
+LITERAL = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.lists(st.integers())
+)
 CLASSES = st.sampled_from([*sorted(OBJECT_INFO), "Missing", "Other"])
-INPUTS = ["model", "clip", "positive", "negative", "latent_image", "samples", "pixels", "image", "images", "text"]
-INPUTS += ["seed", "steps", "sigmas", "guider", "noise", "width", "height", "value", "string_a", "string_b", "vae"]
+INPUTS = [
+    "model",
+    "clip",
+    "positive",
+    "negative",
+    "latent_image",
+    "samples",
+    "pixels",
+    "image",
+    "images",
+    "text",
+]
+INPUTS += [
+    "seed",
+    "steps",
+    "sigmas",
+    "guider",
+    "noise",
+    "width",
+    "height",
+    "value",
+    "string_a",
+    "string_b",
+    "vae",
+]
 
 
 @st.composite
@@ -99,7 +137,9 @@ def any_graph(draw: st.DrawFn) -> Workflow:
     def node() -> dict[str, Any]:
         class_type = draw(CLASSES)
         declared = DEFS.get(class_type)
-        names = [*declared.inputs] if declared else draw(st.lists(st.sampled_from(INPUTS), unique=True))
+        names = (
+            [*declared.inputs] if declared else draw(st.lists(st.sampled_from(INPUTS), unique=True))
+        )
         title = draw(st.sampled_from(["", "prompt", "seed", "input:x", "Width"]))
         return {
             "class_type": class_type,
@@ -111,7 +151,11 @@ def any_graph(draw: st.DrawFn) -> Workflow:
 
 
 def input_links(graph: Workflow) -> dict[Input, Link]:
-    return {Input(node_id, name): link for node_id, node in graph.items() for name, link in links_of(node).items()}
+    return {
+        Input(node_id, name): link
+        for node_id, node in graph.items()
+        for name, link in links_of(node).items()
+    }
 
 
 def settable_inputs(roles: Roles, name: str) -> set[Input]:

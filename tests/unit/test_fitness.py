@@ -24,7 +24,9 @@ def checks(**settings: object) -> dict[str, Callable[[], None]]:
 
 
 def test_an_invisible_gpu_is_unfit() -> None:
-    with pytest.raises(Unfit, match="RunPod gave this worker 2 GPU, but none is visible; replace the worker"):
+    with pytest.raises(
+        Unfit, match="RunPod gave this worker 2 GPU, but none is visible; replace the worker"
+    ):
         check_gpu("2", present=False)
     for expected in ("", "0", "many"):
         check_gpu(expected, present=False)
@@ -53,7 +55,9 @@ def test_a_driver_must_know_torchs_cuda(
     if fits:
         check_gpu("1", present=True, torch_cuda=torch)
         return
-    with pytest.raises(Unfit, match=rf"driver runs CUDA up to 1[12]\.8, and torch is built for {torch}"):
+    with pytest.raises(
+        Unfit, match=rf"driver runs CUDA up to 1[12]\.8, and torch is built for {torch}"
+    ):
         check_gpu("1", present=True, torch_cuda=torch)
 
 
@@ -63,21 +67,26 @@ def test_torchs_cuda_is_read_without_import() -> None:
 
 def test_comfyui_must_be_whole(tmp_path: Path) -> None:
     with pytest.raises(
-        Unfit, match=r"is not a complete ComfyUI: it lacks comfyui_version\.py, main\.py.*set COMFYUI_DIR"
+        Unfit,
+        match=r"is not a complete ComfyUI: it lacks comfyui_version\.py, main\.py.*set COMFYUI_DIR",
     ):
         checks(comfyui_dir=tmp_path)["comfyui_files"]()
 
 
 def test_there_must_be_a_folder_of_models(tmp_path: Path) -> None:
     check_model_folders([tmp_path / "nowhere", tmp_path])
-    with pytest.raises(Unfit, match=r"there is no folder of models: .*nowhere; set MODELS_DIR to one"):
+    with pytest.raises(
+        Unfit, match=r"there is no folder of models: .*nowhere; set MODELS_DIR to one"
+    ):
         check_model_folders([tmp_path / "nowhere"])
     (tmp_path / "file").touch()
     with pytest.raises(Unfit, match="file cannot be read: Not a directory; set MODELS_DIR right"):
         check_model_folders([tmp_path, tmp_path / "file"])
 
 
-def test_a_volume_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_volume_that_does_not_answer_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     over = threading.Event()
 
     class Dead(type(tmp_path)):  # type: ignore[misc]
@@ -114,7 +123,9 @@ def hang(*_: object) -> object:
         ),
     ],
 )
-def test_a_hung_volume_is_told(monkeypatch: pytest.MonkeyPatch, function: str, check: str, reason: str) -> None:
+def test_a_hung_volume_is_told(
+    monkeypatch: pytest.MonkeyPatch, function: str, check: str, reason: str
+) -> None:
     monkeypatch.setattr(fitness, "ANSWER_S", 0.1)
     monkeypatch.setattr(function, hang)
     settings = checks(volume=Path("/volume"), comfyui_dir=Path("/volume/ComfyUI"))
@@ -122,16 +133,27 @@ def test_a_hung_volume_is_told(monkeypatch: pytest.MonkeyPatch, function: str, c
         settings[check]()
 
 
-def test_no_volume_is_touched_before_the_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_volume_is_touched_before_the_check(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     touched: list[threading.Thread] = []
 
     def note(volume: Path) -> list[Path]:
         touched.append(threading.current_thread())
         return []
 
-    for name in ("volume_model_roots", "workflow_folders", "custom_node_folders", "_comfyuis", "_folders"):
+    for name in (
+        "volume_model_roots",
+        "workflow_folders",
+        "custom_node_folders",
+        "_comfyuis",
+        "_folders",
+    ):
         monkeypatch.setattr(paths, name, note)
-    environ = {"VOLUME_DIR": str(tmp_path / "volume"), "COMFYUI_DIR": str(tmp_path / "volume" / "ComfyUI")}
+    environ = {
+        "VOLUME_DIR": str(tmp_path / "volume"),
+        "COMFYUI_DIR": str(tmp_path / "volume" / "ComfyUI"),
+    }
     settings = Settings.from_env(environ)
     fitness_checks(settings, {})
     with started_comfyui(settings) as comfyui:
@@ -144,7 +166,9 @@ def test_a_driver_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(fitness, "ANSWER_S", 0.1)
     monkeypatch.setattr(fitness, "_driver_cuda", lambda _library: over.wait(10))
     try:
-        with pytest.raises(Unfit, match=r"driver does not answer within 0\.1 s; replace the worker"):
+        with pytest.raises(
+            Unfit, match=r"driver does not answer within 0\.1 s; replace the worker"
+        ):
             check_gpu("1", present=True, torch_cuda="12.8")
     finally:
         over.set()

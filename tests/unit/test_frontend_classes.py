@@ -38,10 +38,14 @@ def test_notes_and_controls_are_left_out(class_type: str) -> None:
 def test_links_pass_through_in_a_row(class_type: str) -> None:
     first = node(2, class_type, {"": ("*", (1, 1))}, "*", ["a"])
     second = node(3, class_type, {"": ("*", (2, 0))}, "*", ["b"])
-    assert read(editor_file(LOAD, first, second, save((3, 0))))["9"]["inputs"] == {"images": ["1", 1]}
+    assert read(editor_file(LOAD, first, second, save((3, 0))))["9"]["inputs"] == {
+        "images": ["1", 1]
+    }
 
 
-@pytest.mark.parametrize(("setter", "getter"), [("SetNode", "GetNode"), ("easy setNode", "easy getNode")])
+@pytest.mark.parametrize(
+    ("setter", "getter"), [("SetNode", "GetNode"), ("easy setNode", "easy getNode")]
+)
 @pytest.mark.parametrize("values", [["picture"], {"Constant": "picture"}])
 def test_a_getter_reads_its_setter(setter: str, getter: str, values: Any) -> None:
     file = editor_file(
@@ -56,7 +60,9 @@ def test_a_getter_reads_its_setter(setter: str, getter: str, values: Any) -> Non
 def test_setters_of_another_pack_do_not_count() -> None:
     setter = node(2, "easy setNode", {"IMAGE": ("IMAGE", (1, 0))}, "*", ["picture"])
     assert (
-        read(editor_file(LOAD, setter, node(3, "GetNode", {}, "*", ["picture"]), save((3, 0))))["9"]["inputs"]
+        read(editor_file(LOAD, setter, node(3, "GetNode", {}, "*", ["picture"]), save((3, 0))))[
+            "9"
+        ]["inputs"]
         == {}
     )
 
@@ -73,7 +79,10 @@ def test_getters_look_outward_and_find_the_nearest() -> None:
         node(14, "GetNode", {}, "*", ["b"]),
         save((14, 0), 19),
     )
-    setters = [node(number, "SetNode", {"": ("*", (1, 1))}, "*", [name]) for number, name in ((2, "a"), (3, "b"))]
+    setters = [
+        node(number, "SetNode", {"": ("*", (1, 1))}, "*", [name])
+        for number, name in ((2, "a"), (3, "b"))
+    ]
     workflow = read(editor_file(LOAD, *setters, node(5, PART), subgraphs=[middle, inner]))
     assert workflow["5:11:29"]["inputs"] == {"images": ["1", 1]}
     assert workflow["5:19"]["inputs"] == {"images": ["5:12", 0]}
@@ -81,10 +90,17 @@ def test_getters_look_outward_and_find_the_nearest() -> None:
 
 def test_a_setter_inside_is_not_seen_outside() -> None:
     inside = subgraph(
-        PART, {}, {}, node(1, "Load", {}, "IMAGE"), node(2, "SetNode", {"": ("*", (1, 0))}, "*", ["a"])
+        PART,
+        {},
+        {},
+        node(1, "Load", {}, "IMAGE"),
+        node(2, "SetNode", {"": ("*", (1, 0))}, "*", ["a"]),
     )
     outside = node(6, "GetNode", {}, "*", ["a"])
-    assert read(editor_file(node(5, PART), outside, save((6, 0)), subgraphs=[inside]))["9"]["inputs"] == {}
+    assert (
+        read(editor_file(node(5, PART), outside, save((6, 0)), subgraphs=[inside]))["9"]["inputs"]
+        == {}
+    )
 
 
 def test_set_and_get_that_read_each_other_are_a_circle() -> None:
@@ -97,15 +113,21 @@ def sender(class_type: str = "Anything Everywhere") -> Node:
     return node(10, class_type, {"anything": ("IMAGE", (1, 0))})
 
 
-def everywhere(*links: tuple[int, int, str | int, int], class_type: str = "Anything Everywhere") -> dict[str, Any]:
+def everywhere(
+    *links: tuple[int, int, str | int, int], class_type: str = "Anything Everywhere"
+) -> dict[str, Any]:
     """A file in which Use Everywhere feeds what has no link of its own."""
     file = editor_file(LOAD, sender(class_type), save(None))
     keys = ("downstream", "downstream_slot", "upstream", "upstream_slot")
-    entries = [{**dict(zip(keys, link, strict=True)), "controller": 10, "type": "IMAGE"} for link in links]
+    entries = [
+        {**dict(zip(keys, link, strict=True)), "controller": 10, "type": "IMAGE"} for link in links
+    ]
     return {**file, "extra": {"ue_links": entries}}
 
 
-@pytest.mark.parametrize("class_type", ["Anything Everywhere", "Anything Everywhere?", "Prompts Everywhere"])
+@pytest.mark.parametrize(
+    "class_type", ["Anything Everywhere", "Anything Everywhere?", "Prompts Everywhere"]
+)
 def test_links_of_use_everywhere_are_followed(class_type: str) -> None:
     workflow = read(everywhere((9, 0, "1", 0), class_type=class_type))
     assert workflow.keys() == {"1", "9"}
@@ -123,18 +145,26 @@ def test_a_drawn_link_counts_before_one_of_use_everywhere() -> None:
 def test_use_everywhere_works_within_subgraphs() -> None:
     part = subgraph(PART, {}, {}, node(1, "Load", {}, "IMAGE MODEL"), sender(), save(None))
     part["extra"] = everywhere((9, 0, "1", 0))["extra"]
-    assert read(editor_file(node(5, PART), subgraphs=[part]))["5:9"]["inputs"] == {"images": ["5:1", 0]}
+    assert read(editor_file(node(5, PART), subgraphs=[part]))["5:9"]["inputs"] == {
+        "images": ["5:1", 0]
+    }
 
 
-@pytest.mark.parametrize("extra", [None, {}, {"ue_links": []}, {"ue_links": "x"}, {"ue_links": [None, 3]}])
+@pytest.mark.parametrize(
+    "extra", [None, {}, {"ue_links": []}, {"ue_links": "x"}, {"ue_links": [None, 3]}]
+)
 def test_missing_links_of_use_everywhere_name_the_pack(extra: Any) -> None:
     file = {**everywhere(), "extra": extra}
-    with pytest.raises(InvalidWorkflow, match=r"node 10 \(Anything Everywhere, of the pack cg-use-everywhere\)"):
+    with pytest.raises(
+        InvalidWorkflow, match=r"node 10 \(Anything Everywhere, of the pack cg-use-everywhere\)"
+    ):
         read(file)
 
 
 def test_use_everywhere_that_nobody_needs_is_left_out() -> None:
-    file = editor_file(LOAD, node(10, "Anything Everywhere", {"anything": ("MODEL", (1, 1))}), save((1, 0)))
+    file = editor_file(
+        LOAD, node(10, "Anything Everywhere", {"anything": ("MODEL", (1, 1))}), save((1, 0))
+    )
     assert read(file).keys() == {"1", "9"}
     muted = {**everywhere(), "extra": {}}
     muted["nodes"][1]["mode"] = MUTED

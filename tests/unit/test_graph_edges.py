@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InvalidWorkflow
-from comfy_worker.workflow.edit.controlnet import ControlNetRules, ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.controlnet import (
+    ControlNetRules,
+    ControlNetSpec,
+    splice_controlnets,
+)
 from comfy_worker.workflow.edit.controlnet_types import ControlNetFile, choose_model
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
 from comfy_worker.workflow.edit.parameters import fill
@@ -41,7 +45,9 @@ def test_a_title_does_not_take_a_parameter_from_the_other_stage() -> None:
 
 
 def test_the_steps_of_a_second_stage_stay_in_proportion() -> None:
-    graph = txt2img(second=second_stage(), decode=node("VAEDecode", samples=["second", 0], vae=["loader", 2]))
+    graph = txt2img(
+        second=second_stage(), decode=node("VAEDecode", samples=["second", 0], vae=["loader", 2])
+    )
     result = fill(graph, find_roles(graph, DEFS), DEFS, {"steps": 30})
     assert (result["sampler"]["inputs"]["steps"], result["second"]["inputs"]["steps"]) == (30, 15)
     one = fill(graph, find_roles(graph, DEFS), DEFS, {"steps": 1})
@@ -133,10 +139,14 @@ def test_a_controlnet_does_not_take_the_vae_of_its_own_sampler() -> None:
         seed=["INT", {}],
         steps=["INT", {}],
     )
-    defs = NodeDefs({**OBJECT_INFO, **small_defs(controlnets=["net"])._object_info, "Efficient": efficient})
+    defs = NodeDefs(
+        {**OBJECT_INFO, **small_defs(controlnets=["net"])._object_info, "Efficient": efficient}
+    )
     inputs = ksampler()["inputs"]
     graph = txt2img(
-        sampler=node("Efficient", **{name: inputs[name] for name in efficient["input"]["required"]}),
+        sampler=node(
+            "Efficient", **{name: inputs[name] for name in efficient["input"]["required"]}
+        ),
         decode=node("VAEDecode", samples=["sampler", 0], vae=["sampler", 1]),
     )
     spec = ControlNetSpec(image="job/map.png", model="net")
@@ -155,7 +165,11 @@ def test_a_new_node_is_not_found_by_a_dangling_link() -> None:
 
 
 def test_the_file_of_the_very_type_is_meant() -> None:
-    files = [ControlNetFile("lineart"), ControlNetFile("lineart_anime"), ControlNetFile("canny/depth")]
+    files = [
+        ControlNetFile("lineart"),
+        ControlNetFile("lineart_anime"),
+        ControlNetFile("canny/depth"),
+    ]
     assert choose_model("lineart_anime", files).name == "lineart_anime"
     assert choose_model("depth", files).name == "canny/depth"
 
@@ -169,4 +183,6 @@ def test_a_node_of_a_wrong_form_is_refused(wrong: dict[str, Any]) -> None:
 def test_an_id_of_many_digits_is_an_id() -> None:
     graph = {"9" * 5000: txt2img()["save"], **txt2img()}
     defs = defs_with()
-    assert len(splice_loras(graph, find_roles(graph, defs), defs, [LoraSpec("a")])) == len(graph) + 1
+    assert (
+        len(splice_loras(graph, find_roles(graph, defs), defs, [LoraSpec("a")])) == len(graph) + 1
+    )

@@ -17,7 +17,9 @@ FLOAT: list[Any] = ["FLOAT", {"min": 0.0, "max": 100.0}]
 TEXT: list[Any] = ["STRING", {"multiline": True}]
 
 
-def declared(inputs: dict[str, list[Any]], outputs: list[str], names: list[str], **more: Any) -> dict[str, Any]:
+def declared(
+    inputs: dict[str, list[Any]], outputs: list[str], names: list[str], **more: Any
+) -> dict[str, Any]:
     return {"input": {"required": inputs}, "output": outputs, "output_name": names, **more}
 
 
@@ -37,21 +39,29 @@ LOADER_INPUTS = {
 DEFS = NodeDefs(
     {
         **OBJECT_INFO,
-        "FaceDetailer": declared({"image": ["IMAGE"], **DRIVEN, **NUMBERS}, ["IMAGE", "MASK"], ["image", "mask"]),
+        "FaceDetailer": declared(
+            {"image": ["IMAGE"], **DRIVEN, **NUMBERS}, ["IMAGE", "MASK"], ["image", "mask"]
+        ),
         "TiledUpscale": declared({"image": ["IMAGE"], **DRIVEN, **NUMBERS}, ["IMAGE"], ["image"]),
         "SizePreset": declared(
             {**SIZE, "aspect_ratio": [SIZES], "swap": [["Off", "On"]], "batch_size": INT},
             ["INT", "INT", "LATENT"],
             ["width", "height", "latent"],
         ),
-        "FixedPreset": declared({**SIZE, "ratio": [SIZES[1:]]}, ["INT", "INT"], ["width", "height"]),
+        "FixedPreset": declared(
+            {**SIZE, "ratio": [SIZES[1:]]}, ["INT", "INT"], ["width", "height"]
+        ),
         "Scaled": declared({**SIZE, "factor": FLOAT}, ["INT", "INT"], ["width", "height"]),
         "PlainSize": declared({**SIZE, "batch_size": INT}, ["INT", "INT"], ["width", "height"]),
-        "Captioner": declared({"image": ["IMAGE"], "text_input": TEXT}, ["IMAGE", "STRING"], ["image", "caption"]),
+        "Captioner": declared(
+            {"image": ["IMAGE"], "text_input": TEXT}, ["IMAGE", "STRING"], ["image", "caption"]
+        ),
         "AskModel": declared({"question": TEXT, "temperature": FLOAT}, ["STRING"], ["text"]),
         "PipeLoader": declared(LOADER_INPUTS, ["PIPE_LINE", "MODEL"], ["pipe", "model"]),
         "PipeSettings": declared({"pipe": PIPE, **NUMBERS}, ["PIPE_LINE"], ["pipe"]),
-        "PipeSampler": declared({"pipe": PIPE}, ["PIPE_LINE", "IMAGE"], ["pipe", "image"], output_node=True),
+        "PipeSampler": declared(
+            {"pipe": PIPE}, ["PIPE_LINE", "IMAGE"], ["pipe", "image"], output_node=True
+        ),
         "Words": declared({"positive": TEXT}, ["STRING"], ["positive"]),
     }
 )
@@ -82,7 +92,12 @@ def test_a_retouch_keeps_its_own_numbers(class_type: str) -> None:
         save=node("SaveImage", images=["retouch", 0], filename_prefix="x"),
     )
     result = filled(graph, steps=30, cfg=6.0, denoise=0.8, seed=9)
-    assert result == {"sampler.steps": 30, "sampler.cfg": 6.0, "sampler.denoise": 0.8, "sampler.seed": 9}
+    assert result == {
+        "sampler.steps": 30,
+        "sampler.cfg": 6.0,
+        "sampler.denoise": 0.8,
+        "sampler.seed": 9,
+    }
     roles = roles_of(graph)
     assert left(roles, "denoise") == ["retouch.denoise"]
     assert [sampler.node_id for sampler in roles.samplers] == ["sampler", "retouch"]
@@ -135,7 +150,9 @@ def two_stages(first: int, second: int) -> Workflow:
         (4, 4, {"sampler.steps": 30, "second.steps": 30}),
     ],
 )
-def test_a_first_stage_of_few_steps_leads_none(first: int, second: int, expected: dict[str, int]) -> None:
+def test_a_first_stage_of_few_steps_leads_none(
+    first: int, second: int, expected: dict[str, int]
+) -> None:
     assert filled(two_stages(first, second), steps=30) == expected
 
 
@@ -155,7 +172,9 @@ def side_by_side(*seeds: Any) -> Workflow:
     for number, seed in enumerate(seeds[1:]):
         graph |= {
             f"sampler{number}": ksampler(seed=seed),
-            f"decode{number}": node("VAEDecode", samples=[f"sampler{number}", 0], vae=["loader", 2]),
+            f"decode{number}": node(
+                "VAEDecode", samples=[f"sampler{number}", 0], vae=["loader", 2]
+            ),
             f"save{number}": node("SaveImage", images=[f"decode{number}", 0], filename_prefix="x"),
         }
     return graph
@@ -171,7 +190,9 @@ def side_by_side(*seeds: Any) -> Workflow:
         (("%seed%", 8), 9, [9, 8]),
     ],
 )
-def test_seeds_side_by_side_keep_their_distance(seeds: tuple[Any, ...], seed: int, expected: list[int]) -> None:
+def test_seeds_side_by_side_keep_their_distance(
+    seeds: tuple[Any, ...], seed: int, expected: list[int]
+) -> None:
     graph = side_by_side(*seeds)
     roles = roles_of(graph)
     result = fill(graph, roles, DEFS, {"seed": seed})
@@ -196,10 +217,20 @@ def sized(class_type: str, **inputs: Any) -> Workflow:
 def test_a_preset_is_set_to_its_free_choice() -> None:
     graph = sized("SizePreset", aspect_ratio="wide 128x64", swap="Off", batch_size=1)
     roles = roles_of(graph)
-    assert {name: read(graph, roles)[name] for name in ("width", "height")} == {"width": 128, "height": 64}
-    assert filled(graph, width=512) == {"size.width": 512, "size.height": 64, "size.aspect_ratio": "custom"}
+    assert {name: read(graph, roles)[name] for name in ("width", "height")} == {
+        "width": 128,
+        "height": 64,
+    }
+    assert filled(graph, width=512) == {
+        "size.width": 512,
+        "size.height": 64,
+        "size.aspect_ratio": "custom",
+    }
     result = fill(graph, roles, DEFS, {"width": 512, "height": 256})
-    assert {name: read(result, roles)[name] for name in ("width", "height")} == {"width": 512, "height": 256}
+    assert {name: read(result, roles)[name] for name in ("width", "height")} == {
+        "width": 512,
+        "height": 256,
+    }
 
 
 def test_a_preset_at_its_free_choice_stays() -> None:
@@ -263,7 +294,9 @@ def test_a_bundle_carries_text_numbers_and_model() -> None:
             positive=["text", 0],
             negative="bad",
         ),
-        "settings": node("PipeSettings", pipe=["loader", 0], seed=3, steps=25, cfg=5.5, denoise=1.0),
+        "settings": node(
+            "PipeSettings", pipe=["loader", 0], seed=3, steps=25, cfg=5.5, denoise=1.0
+        ),
         "sampler": node("PipeSampler", pipe=["settings", 0]),
     }
     roles = roles_of(graph)
@@ -272,7 +305,14 @@ def test_a_bundle_carries_text_numbers_and_model() -> None:
         "width": 768,
         "height": 1024,
     }
-    values = {"prompt": "an owl", "negative_prompt": "ugly", "seed": 9, "steps": 4, "cfg": 6.0, "width": 640}
+    values = {
+        "prompt": "an owl",
+        "negative_prompt": "ugly",
+        "seed": 9,
+        "steps": 4,
+        "cfg": 6.0,
+        "width": 640,
+    }
     assert filled(graph, **values) == {
         "text.positive": "an owl",
         "loader.negative": "ugly",
@@ -285,7 +325,9 @@ def test_a_bundle_carries_text_numbers_and_model() -> None:
     }
 
 
-@pytest.mark.parametrize("steps", ["2", " 2 ", "2.0", "%steps%", "many", {"a": 1}, ["loader", False], None, True])
+@pytest.mark.parametrize(
+    "steps", ["2", " 2 ", "2.0", "%steps%", "many", {"a": 1}, ["loader", False], None, True]
+)
 def test_steps_of_any_form_are_filled(steps: Any) -> None:
     graph = two_stages(20, 10)
     graph["sampler"]["inputs"]["steps"] = steps

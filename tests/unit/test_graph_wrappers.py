@@ -12,7 +12,10 @@ from comfy_worker.request.dialects import KNOWN_WORDS, translate
 from comfy_worker.request.graph_wrappers import secrets_within
 from comfy_worker.request.schema import JobInput
 
-GRAPH = {"1": {"class_type": "KSampler", "inputs": {}}, "2": {"class_type": "SaveImage", "inputs": {}}}
+GRAPH = {
+    "1": {"class_type": "KSampler", "inputs": {}},
+    "2": {"class_type": "SaveImage", "inputs": {}},
+}
 FILE = {"nodes": [{"id": 1, "type": "KSampler"}], "links": []}
 TEXT = json.dumps(GRAPH)
 
@@ -30,7 +33,13 @@ def read(value: Any) -> JobInput:
         {"workflow": "\ufeff" + TEXT},
         {"workflow": " \n" + json.dumps(TEXT)},
         {"workflow": json.dumps("\ufeff" + json.dumps(TEXT))},
-        {"workflow": {"prompt": GRAPH, "client_id": "abc", "extra_data": {"extra_pnginfo": {"workflow": FILE}}}},
+        {
+            "workflow": {
+                "prompt": GRAPH,
+                "client_id": "abc",
+                "extra_data": {"extra_pnginfo": {"workflow": FILE}},
+            }
+        },
         {"workflow": {"prompt": TEXT}},
         {"workflow": json.dumps({"prompt": GRAPH})},
         {"workflow": {"workflow": GRAPH}},
@@ -56,22 +65,37 @@ def test_a_graph_is_found(value: Any) -> None:
 
 
 def test_a_file_of_the_editor_is_found() -> None:
-    for value in (FILE, {"prompt": FILE}, {"workflow": {"workflow": FILE}}, {"payload": json.dumps(FILE)}):
+    for value in (
+        FILE,
+        {"prompt": FILE},
+        {"workflow": {"workflow": FILE}},
+        {"payload": json.dumps(FILE)},
+    ):
         assert read(value).workflow == FILE
 
 
 def test_what_stands_beside_a_graph_is_kept() -> None:
     read_input = read({"prompt": GRAPH, "seed": 5, "steps": 3})
-    assert (read_input.workflow, read_input.prompt, read_input.seed, read_input.steps) == (GRAPH, None, 5, 3)
+    assert (read_input.workflow, read_input.prompt, read_input.seed, read_input.steps) == (
+        GRAPH,
+        None,
+        5,
+        3,
+    )
 
 
-@pytest.mark.parametrize("prompt", ["{a|b} cat", '"a cat"', "{", '{"a": 1}', "[1]", "a cat", '{"1": {"a": 2}}'])
+@pytest.mark.parametrize(
+    "prompt", ["{a|b} cat", '"a cat"', "{", '{"a": 1}', "[1]", "a cat", '{"1": {"a": 2}}']
+)
 def test_a_prompt_with_braces_stays_a_prompt(prompt: str) -> None:
     assert read({"prompt": prompt}).prompt == prompt
 
 
 def test_a_node_named_as_a_wrapper_is_a_node() -> None:
-    graph = {"prompt": {"class_type": "KSampler", "inputs": {}}, "input": {"class_type": "A", "inputs": {}}}
+    graph = {
+        "prompt": {"class_type": "KSampler", "inputs": {}},
+        "input": {"class_type": "A", "inputs": {}},
+    }
     assert read({"workflow": graph}).workflow == graph
     assert read(graph).workflow == graph
 
@@ -79,10 +103,18 @@ def test_a_node_named_as_a_wrapper_is_a_node() -> None:
 @pytest.mark.parametrize(
     ("value", "error", "sentence"),
     [
-        ({"workflow": GRAPH, "prompt": GRAPH}, InvalidInput, "prompt and workflow both say which workflow to run"),
+        (
+            {"workflow": GRAPH, "prompt": GRAPH},
+            InvalidInput,
+            "prompt and workflow both say which workflow to run",
+        ),
         ({"workflow": "txt2img", "payload": GRAPH}, InvalidInput, "payload and workflow both say"),
         ({"payload": GRAPH, "prompt": TEXT}, InvalidInput, "prompt and payload both say"),
-        ({"payload": {"steps": 3}}, UnknownKey, "payload is not a key of the input: send a graph as workflow"),
+        (
+            {"payload": {"steps": 3}},
+            UnknownKey,
+            "payload is not a key of the input: send a graph as workflow",
+        ),
         ({"prompt": {"a": 1}}, InvalidInput, "prompt must be text"),
         (
             {"workflow": json.dumps("txt2img" * 99)[:-1]},
@@ -115,23 +147,38 @@ HALF = "x\ud800"
         ({"prompt": HALF}, "prompt holds half of a surrogate pair"),
         ({"workflow": HALF}, "workflow holds half"),
         ({"workflow": {"1": {"class_type": HALF, "inputs": {}}}}, "workflow holds half"),
-        ({"workflow": '{"1": {"class_type": "A", "inputs": {"a": "\\ud800"}}}'}, "workflow holds half"),
+        (
+            {"workflow": '{"1": {"class_type": "A", "inputs": {"a": "\\ud800"}}}'},
+            "workflow holds half",
+        ),
         ({"workflow": '{"\\ud800": 1}'}, "workflow holds half"),
         ({"overrides": {HALF: 1}}, "overrides holds half"),
         ({"overrides": {"1.a": [{"b": HALF}]}}, "overrides holds half"),
         ({"images": [{"name": HALF, "image": "AAAA"}]}, "images holds half"),
         ({"api_name": HALF}, "api_name holds half"),
         ({"comfy_org_api_key": HALF}, "comfy_org_api_key holds half"),
-        ({"overrides": {"1.source": nest(900)}}, "overrides holds lists and objects that are nested"),
+        (
+            {"overrides": {"1.source": nest(900)}},
+            "overrides holds lists and objects that are nested",
+        ),
         ({"parameters": {"a": 10**400}}, "parameters holds a number of more than 300 digits"),
         ({"overrides": {"1.a": float("nan")}}, "overrides holds NaN"),
-        ({"workflow": {"1": {"class_type": "A", "inputs": {"a": 10**400}}}}, "workflow holds a number of more"),
+        (
+            {"workflow": {"1": {"class_type": "A", "inputs": {"a": 10**400}}}},
+            "workflow holds a number of more",
+        ),
         (
             {"workflow": '{"1": {"class_type": "A", "inputs": {"a": ' + "9" * 400 + "}}}"},
             "workflow holds a number",
         ),
-        ({"workflow": '{"1": ' + "[" * 5000 + "]" * 5000 + "}"}, "workflow must be a template's name or a graph"),
-        ({"workflow": '{"1": ' + "9" * 5000 + "}"}, "workflow must be a template's name or a graph"),
+        (
+            {"workflow": '{"1": ' + "[" * 5000 + "]" * 5000 + "}"},
+            "workflow must be a template's name or a graph",
+        ),
+        (
+            {"workflow": '{"1": ' + "9" * 5000 + "}"},
+            "workflow must be a template's name or a graph",
+        ),
     ],
 )
 def test_what_cannot_be_handled_is_refused(value: Any, sentence: str) -> None:

@@ -45,9 +45,21 @@ def test_hub_hosts_run_the_default_torch() -> None:
 def test_image_variants_exist_and_are_released() -> None:
     text = (REPO / "docker-bake.hcl").read_text(encoding="utf-8")
     variants = dict(re.findall(r'name = "([\w-]+)", models = "([^"]*)"', text))
-    assert list(variants) == ["base", "sd15", "sdxl", "flux-schnell", "flux-dev", "z-image", "qwen-image"]
-    sections = {entry.section for entry in parse_models((REPO / "models.txt").read_text(encoding="utf-8"))}
+    assert list(variants) == [
+        "base",
+        "sd15",
+        "sdxl",
+        "flux-schnell",
+        "flux-dev",
+        "z-image",
+        "qwen-image",
+    ]
+    sections = {
+        entry.section for entry in parse_models((REPO / "models.txt").read_text(encoding="utf-8"))
+    }
     assert {name for models in variants.values() for name in models.split()} <= sections
     assert variants["base"] == ""
-    release = yaml.safe_load((REPO / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8"))
+    release = yaml.safe_load(
+        (REPO / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    )
     assert release["jobs"]["image"]["strategy"]["matrix"]["variant"] == list(variants)

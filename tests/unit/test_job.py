@@ -24,15 +24,30 @@ def test_a_graph_may_be_an_object_or_a_json_string() -> None:
 
 
 def test_whole_numbers_may_come_as_text() -> None:
-    assert JobInput.read({"steps": "20", "cfg": "7.5"}).model_dump(exclude_unset=True) == {"steps": 20, "cfg": 7.5}
+    assert JobInput.read({"steps": "20", "cfg": "7.5"}).model_dump(exclude_unset=True) == {
+        "steps": 20,
+        "cfg": 7.5,
+    }
 
 
 @pytest.mark.parametrize(
     ("value", "error", "sentence"),
     [
-        (None, InvalidInput, 'input must be an object such as {"prompt": "a lighthouse"}, not null'),
-        ("a cat", InvalidInput, 'input must be an object such as {"prompt": "a lighthouse"}, not text'),
-        ([], InvalidInput, 'input must be an object such as {"prompt": "a lighthouse"}, not a list'),
+        (
+            None,
+            InvalidInput,
+            'input must be an object such as {"prompt": "a lighthouse"}, not null',
+        ),
+        (
+            "a cat",
+            InvalidInput,
+            'input must be an object such as {"prompt": "a lighthouse"}, not text',
+        ),
+        (
+            [],
+            InvalidInput,
+            'input must be an object such as {"prompt": "a lighthouse"}, not a list',
+        ),
         ({"steps": "many"}, InvalidInput, 'steps must be a whole number, not "many"'),
         ({"steps": 0}, InvalidInput, "steps must be greater than or equal to 1, not 0"),
         ({"steps": True}, InvalidInput, "steps must be a whole number, not true"),
@@ -44,18 +59,40 @@ def test_whole_numbers_may_come_as_text() -> None:
         ({"loras": [{}]}, InvalidInput, "loras.0.name is missing"),
         ({"overrides": []}, InvalidInput, "overrides must be an object"),
         ({"workflow": 3}, InvalidInput, "workflow must be a template's name or a graph, not 3"),
-        ({"workflow": "{bad"}, InvalidInput, 'workflow must be a template\'s name or a graph as JSON, not "{bad"'),
-        ({"workflow": "{" * 10**5}, InvalidInput, "workflow must be a template's name or a graph as JSON"),
-        ({"controlnets": [{"image": "x"}]}, InvalidInput, "controlnets.0 must name a type or a model"),
+        (
+            {"workflow": "{bad"},
+            InvalidInput,
+            'workflow must be a template\'s name or a graph as JSON, not "{bad"',
+        ),
+        (
+            {"workflow": "{" * 10**5},
+            InvalidInput,
+            "workflow must be a template's name or a graph as JSON",
+        ),
+        (
+            {"controlnets": [{"image": "x"}]},
+            InvalidInput,
+            "controlnets.0 must name a type or a model",
+        ),
         ({"response": "picture"}, InvalidInput, "response must be 'images', 'image_base64'"),
         ({"images": [{"name": "a.png"}]}, InvalidInput, "images.0.image is missing"),
-        ({"images": [{"name": "a.png", "image": "x", "img": 1}]}, UnknownKey, "did you mean image?"),
+        (
+            {"images": [{"name": "a.png", "image": "x", "img": 1}]},
+            UnknownKey,
+            "did you mean image?",
+        ),
         ({"sead": 1}, UnknownKey, "sead is not a key of the input; did you mean seed?"),
         ({"loras": [{"name": "a", "strenght": 1}]}, UnknownKey, "did you mean strength?"),
-        ({"qqqq": 1}, UnknownKey, "qqqq is not a key of the input; the keys are prompt, negative_prompt"),
+        (
+            {"qqqq": 1},
+            UnknownKey,
+            "qqqq is not a key of the input; the keys are prompt, negative_prompt",
+        ),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence(value: Any, error: type[InputError], sentence: str) -> None:
+def test_a_mistake_is_told_in_one_sentence(
+    value: Any, error: type[InputError], sentence: str
+) -> None:
     with pytest.raises(error) as caught:
         JobInput.read(value)
     assert sentence in str(caught.value)
@@ -65,7 +102,10 @@ def test_all_mistakes_are_in_the_details() -> None:
     with pytest.raises(UnknownKey) as caught:
         JobInput.read({"steps": "many", "width": None, "heigth": 64})
     assert [detail["key"] for detail in caught.value.details] == ["steps", "heigth"]
-    assert str(caught.value) == "heigth is not a key of the input; did you mean height? (1 more in the details)"
+    assert (
+        str(caught.value)
+        == "heigth is not a key of the input; did you mean height? (1 more in the details)"
+    )
 
 
 def test_null_means_absent() -> None:
@@ -75,10 +115,17 @@ def test_null_means_absent() -> None:
 @pytest.mark.parametrize(
     ("value", "same_as"),
     [
-        ({"loras": [{"name": "a", "strength": None, "strength_clip": None}]}, {"loras": [{"name": "a"}]}),
+        (
+            {"loras": [{"name": "a", "strength": None, "strength_clip": None}]},
+            {"loras": [{"name": "a"}]},
+        ),
         ({"loras": [None, {"name": "a"}]}, {"loras": [{"name": "a"}]}),
         (
-            {"controlnets": [{"type": "canny", "image": "x", "model": None, "strength": None, "end": None}]},
+            {
+                "controlnets": [
+                    {"type": "canny", "image": "x", "model": None, "strength": None, "end": None}
+                ]
+            },
             {"controlnets": [{"type": "canny", "image": "x"}]},
         ),
         ({"output": {"format": None, "quality": None, "progress": None}}, {}),
@@ -97,7 +144,9 @@ def test_null_under_an_unknown_key_is_a_mistake() -> None:
 
 
 @pytest.mark.parametrize("key", ["seed", "steps", "width", "batch_size"])
-@pytest.mark.parametrize("value", ["many", "9" * 400, "9" * 5000, [1], True, int("9" * 400), -int("9" * 400), 1.5])
+@pytest.mark.parametrize(
+    "value", ["many", "9" * 400, "9" * 5000, [1], True, int("9" * 400), -int("9" * 400), 1.5]
+)
 def test_what_is_no_whole_number_is_told_so(key: str, value: Any) -> None:
     with pytest.raises(InvalidInput, match=rf"^{key} must be a whole number") as caught:
         JobInput.read({key: value})
@@ -116,12 +165,20 @@ def test_a_hundred_thousand_unknown_keys_are_told_soon() -> None:
         JobInput.read({"steps": "many", **{f"prompt{number}": 1 for number in range(100_000)}})
     assert time.monotonic() - began < 10
     assert len(json.dumps(caught.value.to_result())) < 10_000
-    assert str(caught.value).startswith("prompt0 is not a key of the input; did you mean prompt? (100000 more")
+    assert str(caught.value).startswith(
+        "prompt0 is not a key of the input; did you mean prompt? (100000 more"
+    )
 
 
 @pytest.mark.parametrize(
     ("word", "nearest"),
-    [("heigth", "height"), ("negative", "negative_prompt"), ("id", None), ("payload", None), ("p" * 10**6, None)],
+    [
+        ("heigth", "height"),
+        ("negative", "negative_prompt"),
+        ("id", None),
+        ("payload", None),
+        ("p" * 10**6, None),
+    ],
 )
 def test_only_a_near_word_is_a_hint(word: str, nearest: str | None) -> None:
     with pytest.raises(UnknownKey) as caught:

@@ -57,7 +57,9 @@ def test_strays_go_while_other_jobs_run(tmp_path: Path) -> None:
     running.__exit__(None, None, None)
 
 
-def test_what_cannot_be_removed_loses_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_removed_loses_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unlink(_path: Path) -> None:
         raise PermissionError
 
@@ -99,7 +101,9 @@ def test_a_slow_removal_holds_up_no_job(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stray_folder_goes_while_a_job_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stray_folder_goes_while_a_job_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folders = JobFolders()
     changed = job_folders._changed
     later = folders.opened([tmp_path])

@@ -22,11 +22,15 @@ MARK = "<mark>"
 def died(folder: Path, *lines: str) -> Iterator[ComfyUIProcess]:
     """A ComfyUI that wrote these lines and ended; a script stands in for it."""
     mark = f"replace({MARK!r}, os.environ['COMFY_WORKER_LOG_MARK'])"
-    (folder / "main.py").write_text(f"import os; print({chr(10).join(lines)!r}.{mark}); raise SystemExit(3)")
+    (folder / "main.py").write_text(
+        f"import os; print({chr(10).join(lines)!r}.{mark}); raise SystemExit(3)"
+    )
     process = ComfyUIProcess(LaunchOptions(folder))
     try:
         process.start()
-        with pytest.raises(ComfyUIUnavailable, match="ended with exit status 3 while it was starting"):
+        with pytest.raises(
+            ComfyUIUnavailable, match="ended with exit status 3 while it was starting"
+        ):
             process.wait_ready(threading.Event())
         yield process
     finally:
@@ -67,7 +71,10 @@ def test_what_was_written_between_prompts_is_nobodys_secret(tmp_path: Path) -> N
 
 
 def test_a_key_is_not_among_the_last_words(tmp_path: Path) -> None:
-    with logs.job_secrets("comfyui-0123456789"), died(tmp_path, "the key is comfyui-0123456789") as process:
+    with (
+        logs.job_secrets("comfyui-0123456789"),
+        died(tmp_path, "the key is comfyui-0123456789") as process,
+    ):
         assert told(process, "")[0] == ["the key is [hidden]"]
 
 
@@ -92,7 +99,12 @@ def test_a_client_cannot_write_the_mark(tmp_path: Path, mark: str) -> None:
         assert told(process, "1111")[0] == []
 
 
-PUBLIC = ["got prompt", "Prompt executed in 3.25 seconds", "Requested to load SDXLClipModel", "model_type EPS"]
+PUBLIC = [
+    "got prompt",
+    "Prompt executed in 3.25 seconds",
+    "Requested to load SDXLClipModel",
+    "model_type EPS",
+]
 PRIVATE = [
     "WARNING: shape mismatch when trying to apply embedding, embedding will be ignored a fox",
     "warning, embedding:a fox does not exist, ignoring",
@@ -105,7 +117,9 @@ PRIVATE = [
 
 
 @pytest.mark.parametrize("line", PUBLIC + PRIVATE)
-def test_what_a_node_writes_is_for_debugging(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: str) -> None:
+def test_what_a_node_writes_is_for_debugging(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, line: str
+) -> None:
     process = ComfyUIProcess(LaunchOptions(tmp_path))
     process._booted = True
     with caplog.at_level("DEBUG", "comfy_worker"):

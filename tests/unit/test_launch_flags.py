@@ -32,13 +32,20 @@ def flags(**options: Any) -> list[str]:
         ({"precision": "fp8", "args": ("--force-fp16",)}, ["--force-fp16"]),
     ],
 )
-def test_settings_become_flags_and_comfy_args_win(options: dict[str, Any], expected: list[str]) -> None:
+def test_settings_become_flags_and_comfy_args_win(
+    options: dict[str, Any], expected: list[str]
+) -> None:
     assert flags(**options) == expected
 
 
 def test_without_a_gpu_comfyui_is_told_once() -> None:
-    assert launch_flags(LaunchOptions(Path()), accelerator=False) == ["--disable-api-nodes", "--cpu"]
-    assert launch_flags(LaunchOptions(Path(), args=("--cpu",)), accelerator=False).count("--cpu") == 1
+    assert launch_flags(LaunchOptions(Path()), accelerator=False) == [
+        "--disable-api-nodes",
+        "--cpu",
+    ]
+    assert (
+        launch_flags(LaunchOptions(Path(), args=("--cpu",)), accelerator=False).count("--cpu") == 1
+    )
 
 
 @pytest.mark.comfyui

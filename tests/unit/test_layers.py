@@ -11,7 +11,9 @@ import pytest
 from comfy_common.paths import REPO
 
 PACKAGE_NAMES = ("comfy_common", "comfy_local", "comfy_setup", "comfy_worker")
-SOURCES = sorted([REPO / "handler.py", *(path for name in PACKAGE_NAMES for path in (REPO / name).rglob("*.py"))])
+SOURCES = sorted(
+    [REPO / "handler.py", *(path for name in PACKAGE_NAMES for path in (REPO / name).rglob("*.py"))]
+)
 
 # Which rooms a room may import from beside its own. A room: the longest prefix of a module's name in this table.
 ROOMS = {
@@ -149,7 +151,11 @@ def module_name(path: Path) -> str:
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     """The modules that a file imports, as written out in full."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    package = module_name(path).split(".") if path.name == "__init__.py" else module_name(path).split(".")[:-1]
+    package = (
+        module_name(path).split(".")
+        if path.name == "__init__.py"
+        else module_name(path).split(".")[:-1]
+    )
     found: set[str] = set()
     for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -157,7 +163,11 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, node.module] if node.module else base)
-            found |= {f"{module}.{alias.name}" for alias in node.names} if module in PACKAGES else {module}
+            found |= (
+                {f"{module}.{alias.name}" for alias in node.names}
+                if module in PACKAGES
+                else {module}
+            )
     return found
 
 
@@ -174,7 +184,9 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
     layer = max((prefix for prefix in ROOMS if within(name, prefix)), key=len)
     ours = {found for found in imports(path) if found.split(".")[0] in {*PACKAGE_NAMES, "handler"}}
     allowed = (*ROOMS[layer], layer)
-    assert {found for found in ours if not any(within(found, prefix) for prefix in allowed)} == set()
+    assert {
+        found for found in ours if not any(within(found, prefix) for prefix in allowed)
+    } == set()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
@@ -189,7 +201,9 @@ def test_workflow_imports_no_sockets_or_files(path: Path) -> None:
 
 
 INSIDE_THE_VENV = {"fetch_models"}
-SETUP_BEFORE_THE_VENV = [p for p in (REPO / "comfy_setup").glob("*.py") if p.stem not in INSIDE_THE_VENV]
+SETUP_BEFORE_THE_VENV = [
+    p for p in (REPO / "comfy_setup").glob("*.py") if p.stem not in INSIDE_THE_VENV
+]
 
 
 @pytest.mark.parametrize("path", SETUP_BEFORE_THE_VENV, ids=module_name)

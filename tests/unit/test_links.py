@@ -19,7 +19,11 @@ DEFS = NodeDefs(
     {
         **OBJECT_INFO,
         "PreviewAny": {"input": {"required": {"source": ["*", {}]}}, "output_node": True},
-        "AnySwitch": {"input": {"required": {}, "optional": {}}, "output": ["*"], "output_name": ["any"]},
+        "AnySwitch": {
+            "input": {"required": {}, "optional": {}},
+            "output": ["*"],
+            "output_name": ["any"],
+        },
         "EmptyImage": {
             "input": {"required": {"width": ["INT", {}]}},
             "output": ["IMAGE"],
@@ -36,7 +40,9 @@ def preview(value: Any, **more: Any) -> Workflow:
 
 
 def kinds(workflow: Workflow) -> list[tuple[str, str, str]]:
-    return [(fault.input.node_id, fault.input.name, fault.type) for fault in link_faults(workflow, DEFS)]
+    return [
+        (fault.input.node_id, fault.input.name, fault.type) for fault in link_faults(workflow, DEFS)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +64,9 @@ def test_odd_slots_lead_to_their_node(slot: float) -> None:
     assert list(ancestors(preview(["3", slot]), "1")) == ["3"]
 
 
-@pytest.mark.parametrize("value", [[3, 0], ["3", "0"], ["3"], ["3", 0, 0], "3", {"3": 0}, ["3", None], [None, 0]])
+@pytest.mark.parametrize(
+    "value", [[3, 0], ["3", "0"], ["3"], ["3", 0, 0], "3", {"3": 0}, ["3", None], [None, 0]]
+)
 def test_lists_comfyui_ignores_are_literals(value: Any) -> None:
     assert as_link(value) is None
 
@@ -112,12 +120,19 @@ def test_dangling_links_name_the_missing_node() -> None:
 
 
 def test_circles_by_undeclared_inputs_are_found() -> None:
-    workflow = {**preview(["4", 0]), "4": node("AnySwitch", a=["5", 0]), "5": node("AnySwitch", b=["4", 0])}
+    workflow = {
+        **preview(["4", 0]),
+        "4": node("AnySwitch", a=["5", 0]),
+        "5": node("AnySwitch", b=["4", 0]),
+    }
     assert kinds(workflow) == [("5", "b", "cycle")]
 
 
 def test_missing_models_behind_a_switch_are_found() -> None:
-    switch = {"4": node("AnySwitch", a=["5", 0]), "5": node("CheckpointLoaderSimple", ckpt_name="x.safetensors")}
+    switch = {
+        "4": node("AnySwitch", a=["5", 0]),
+        "5": node("CheckpointLoaderSimple", ckpt_name="x.safetensors"),
+    }
     (finding,) = check({**preview(["4", 0]), **switch}, DEFS, Sources()).findings
     assert (finding["node_id"], finding["type"]) == ("5", "missing_model")
 
@@ -135,7 +150,9 @@ def test_hidden_links_of_idle_nodes_are_refused() -> None:
 
 
 def test_plain_links_keep_what_is_not_plain() -> None:
-    plain = with_plain_links({**preview([3, 0], a=["3", False], b=["3", 0.5], c=[77, 0], d=[True, 0])})
+    plain = with_plain_links(
+        {**preview([3, 0], a=["3", False], b=["3", 0.5], c=[77, 0], d=[True, 0])}
+    )
     expected = {"source": ["3", 0], "a": ["3", 0], "b": ["3", 0.5], "c": [77, 0], "d": [True, 0]}
     assert plain["1"]["inputs"] == expected
 
@@ -167,7 +184,9 @@ def test_long_names_are_cut(class_type: str) -> None:
 
 
 def test_many_wrong_choices_take_linear_time() -> None:
-    loader = {str(i): node("CheckpointLoaderSimple", ckpt_name=f"{i}.safetensors") for i in range(2000)}
+    loader = {
+        str(i): node("CheckpointLoaderSimple", ckpt_name=f"{i}.safetensors") for i in range(2000)
+    }
     outputs = {f"o{i}": node("PreviewAny", source=[str(i), 0]) for i in range(2000)}
     began = time.monotonic()
     check({**loader, **outputs}, DEFS, Sources())

@@ -135,7 +135,9 @@ def test_no_text_moves_the_cursor() -> None:
 
 
 @pytest.mark.parametrize("error", [InvalidInput("a fox"), ExecutionFailed("node 1 said a fox")])
-def test_a_clients_words_are_not_logged(error: WorkerError, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_clients_words_are_not_logged(
+    error: WorkerError, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level("INFO", "comfy_worker"):
         assert "a fox" in error_response(error)["error"]
     assert [record.getMessage() for record in caplog.records] == [error.code]

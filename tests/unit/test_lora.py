@@ -32,16 +32,24 @@ DEFS = small_defs(loras=["a.safetensors", "style/b.safetensors"])
         ("a <lora:ink> cat", "a cat", [LoraSpec("ink")]),
         ("a<lora:ink> cat", "a cat", [LoraSpec("ink")]),
         ("a cat\n<lora: ink : 1 >\na dog", "a cat\n\na dog", [LoraSpec("ink")]),
-        ("a cat <lora:x:1><lora:y:2:3>, <lora:x>\n", "a cat", [LoraSpec("x"), LoraSpec("y", 2, 3), LoraSpec("x")]),
+        (
+            "a cat <lora:x:1><lora:y:2:3>, <lora:x>\n",
+            "a cat",
+            [LoraSpec("x"), LoraSpec("y", 2, 3), LoraSpec("x")],
+        ),
         ("<lora:x:1> <lora:y:2>", "", [LoraSpec("x"), LoraSpec("y", 2)]),
         ("(a cat:1.2) <b> <lora:x>", "(a cat:1.2) <b>", [LoraSpec("x")]),
     ],
 )
-def test_tags_leave_the_prompt_and_become_loras(prompt: str, rest: str, loras: list[LoraSpec]) -> None:
+def test_tags_leave_the_prompt_and_become_loras(
+    prompt: str, rest: str, loras: list[LoraSpec]
+) -> None:
     assert parse_tags(prompt) == (rest, loras)
 
 
-@pytest.mark.parametrize("tag", ["<lora:>", "<lora:x:>", "<lora:x:strong>", "<lora::1>", "<lora:x:1:1:1>"])
+@pytest.mark.parametrize(
+    "tag", ["<lora:>", "<lora:x:>", "<lora:x:strong>", "<lora::1>", "<lora:x:1:1:1>"]
+)
 def test_a_tag_that_cannot_be_read_is_an_error(tag: str) -> None:
     with pytest.raises(InvalidValue, match="<lora:name:strength>") as caught:
         parse_tags(f"a cat {tag}")
@@ -57,7 +65,9 @@ def added(before: Workflow, after: Workflow) -> Workflow:
     }
 
 
-def lora_node(model: list[Any], clip: list[Any] | None, name: str, *strengths: float) -> dict[str, Any]:
+def lora_node(
+    model: list[Any], clip: list[Any] | None, name: str, *strengths: float
+) -> dict[str, Any]:
     if clip is None:
         return node("LoraLoaderModelOnly", model=model, lora_name=name, strength_model=strengths[0])
     return node(
@@ -76,9 +86,13 @@ def test_loras_stand_as_a_chain_between_the_loader_and_all_that_uses_it(kind: st
     spliced = splice_loras(base_graph(kind, "base.ckpt"), roles_of(kind), DEFS, loras)
     graph = base_graph(kind, "base.ckpt")
     first, second = added(graph, spliced)
-    assert spliced[first]["inputs"] == lora_node(["1", 0], ["1", 1], "a.safetensors", 0.5, 0.5)["inputs"]
     assert (
-        spliced[second]["inputs"] == lora_node([first, 0], [first, 1], "style/b.safetensors", 0.8, 0.3)["inputs"]
+        spliced[first]["inputs"]
+        == lora_node(["1", 0], ["1", 1], "a.safetensors", 0.5, 0.5)["inputs"]
+    )
+    assert (
+        spliced[second]["inputs"]
+        == lora_node([first, 0], [first, 1], "style/b.safetensors", 0.8, 0.3)["inputs"]
     )
     wired = base_graph(kind, "base.ckpt", model=(second, 0), clip=(second, 1))
     assert {node_id: spliced[node_id] for node_id in graph} == wired
@@ -93,7 +107,9 @@ def test_the_given_graph_stays_as_it_is() -> None:
 
 def test_strength_clip_zero_leaves_the_text_encoder_alone() -> None:
     graph = base_graph("KSampler", "base.ckpt")
-    spliced = splice_loras(graph, roles_of("KSampler"), DEFS, [LoraSpec("a", 0.5, 0.0), LoraSpec("b")])
+    spliced = splice_loras(
+        graph, roles_of("KSampler"), DEFS, [LoraSpec("a", 0.5, 0.0), LoraSpec("b")]
+    )
     first, second = added(graph, spliced)
     assert added(graph, spliced) == {
         first: lora_node(["1", 0], None, "a.safetensors", 0.5),
@@ -143,8 +159,12 @@ def test_a_second_loader_with_its_own_text_encoder_has_both_patched() -> None:
 
 def test_a_model_that_the_lora_does_not_fit_stays_as_it_is() -> None:
     graph, roles = two_models(clip="20")
-    spliced = splice_loras(graph, roles, DEFS, [LoraSpec("a")], fits=lambda root, file: root != "20")
-    assert list(added(graph, spliced).values()) == [lora_node(["1", 0], ["1", 1], "a.safetensors", 1.0, 1.0)]
+    spliced = splice_loras(
+        graph, roles, DEFS, [LoraSpec("a")], fits=lambda root, file: root != "20"
+    )
+    assert list(added(graph, spliced).values()) == [
+        lora_node(["1", 0], ["1", 1], "a.safetensors", 1.0, 1.0)
+    ]
     assert {node_id: spliced[node_id] for node_id in ("20", "21", "22")} == {
         node_id: graph[node_id] for node_id in ("20", "21", "22")
     }
@@ -152,8 +172,12 @@ def test_a_model_that_the_lora_does_not_fit_stays_as_it_is() -> None:
 
 def test_a_shared_text_encoder_is_patched_with_the_model_that_fits() -> None:
     graph, roles = two_models(clip="1")
-    spliced = splice_loras(graph, roles, DEFS, [LoraSpec("a")], fits=lambda root, file: root == "20")
-    assert list(added(graph, spliced).values()) == [lora_node(["20", 0], ["1", 1], "a.safetensors", 1.0, 1.0)]
+    spliced = splice_loras(
+        graph, roles, DEFS, [LoraSpec("a")], fits=lambda root, file: root == "20"
+    )
+    assert list(added(graph, spliced).values()) == [
+        lora_node(["20", 0], ["1", 1], "a.safetensors", 1.0, 1.0)
+    ]
 
 
 def test_a_second_text_encoder_of_one_model_is_patched_beside_it() -> None:
@@ -177,7 +201,9 @@ def test_a_model_without_text_encoder_gets_a_model_only_loader() -> None:
     assert list(added(graph, spliced).values()) == [lora_node(["1", 0], None, "a.safetensors", 1.0)]
 
 
-def test_every_part_of_a_merge_gets_the_lora_and_the_text_encoder_goes_with_its_checkpoint() -> None:
+def test_every_part_of_a_merge_gets_the_lora_and_the_text_encoder_goes_with_its_checkpoint() -> (
+    None
+):
     graph = base_graph("KSampler", "base.ckpt", model=("21", 0))
     graph["20"] = node("UNETLoader", unet_name="other.safetensors", weight_dtype="default")
     graph["21"] = node("ModelMergeSimple", model1=["20", 0], model2=["1", 0], ratio=0.5)
@@ -187,7 +213,9 @@ def test_every_part_of_a_merge_gets_the_lora_and_the_text_encoder_goes_with_its_
         first: lora_node(["20", 0], None, "a.safetensors", 1.0),
         second: lora_node(["1", 0], ["1", 1], "a.safetensors", 1.0, 1.0),
     }
-    assert spliced["21"] == node("ModelMergeSimple", model1=[first, 0], model2=[second, 0], ratio=0.5)
+    assert spliced["21"] == node(
+        "ModelMergeSimple", model1=[first, 0], model2=[second, 0], ratio=0.5
+    )
 
 
 def test_what_a_loader_is_made_from_does_not_come_after_it() -> None:
@@ -231,7 +259,8 @@ def test_a_circle_of_model_links_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    "lora", [LoraSpec("a", 101), LoraSpec("a", -101), LoraSpec("a", 1, 100.5), LoraSpec("a", math.nan)]
+    "lora",
+    [LoraSpec("a", 101), LoraSpec("a", -101), LoraSpec("a", 1, 100.5), LoraSpec("a", math.nan)],
 )
 def test_a_strength_out_of_range_is_an_error(lora: LoraSpec) -> None:
     with pytest.raises(InvalidValue, match=r"strength.* of lora 'a' must be at least -100"):
@@ -240,12 +269,18 @@ def test_a_strength_out_of_range_is_an_error(lora: LoraSpec) -> None:
 
 def test_a_lora_that_is_not_installed_is_an_error() -> None:
     with pytest.raises(ModelNotFound, match="models/loras"):
-        splice_loras(base_graph("KSampler", "base.ckpt"), roles_of("KSampler"), DEFS, [LoraSpec("nothing")])
+        splice_loras(
+            base_graph("KSampler", "base.ckpt"), roles_of("KSampler"), DEFS, [LoraSpec("nothing")]
+        )
 
 
 def test_a_lora_that_fits_no_model_is_an_error() -> None:
     with pytest.raises(ModelMismatch, match=r"style/b\.safetensors") as caught:
         splice_loras(
-            base_graph("KSampler", "base.ckpt"), roles_of("KSampler"), DEFS, [LoraSpec("b")], fits=lambda *_: False
+            base_graph("KSampler", "base.ckpt"),
+            roles_of("KSampler"),
+            DEFS,
+            [LoraSpec("b")],
+            fits=lambda *_: False,
         )
     assert caught.value.details == [{"file": "style/b.safetensors", "node_id": "1"}]

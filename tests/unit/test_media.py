@@ -47,7 +47,9 @@ def test_base64_and_data_uri_are_alike() -> None:
         assert inline_source.decode_base64("image", value) == pictures.file(RED)
 
 
-@pytest.mark.parametrize("value", ["not base64!", "data:image/png;base64,%%%", "data:image/png,abc", "bild.png"])
+@pytest.mark.parametrize(
+    "value", ["not base64!", "data:image/png;base64,%%%", "data:image/png,abc", "bild.png"]
+)
 def test_other_texts_are_rejected(value: str) -> None:
     with pytest.raises(InvalidMedia, match="image must be base64, a data URI or a URL"):
         inline_source.decode_base64("image", value)
@@ -59,7 +61,9 @@ def test_wrong_types_in_data_uris_do_not_matter(tmp_path: Path) -> None:
     assert stored(files, tmp_path, "image").size == (4, 2)
 
 
-@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM"])
+@pytest.mark.parametrize(
+    "image_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM"]
+)
 def test_pictures_of_every_format_are_read(image_format: str) -> None:
     assert decoder.read_image("image", pictures.file(RED, image_format), MAX_PIXELS).size == (4, 2)
 
@@ -72,11 +76,17 @@ def test_formats_that_need_another_program_are_rejected() -> None:
 def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert decoder.read_image("image", pictures.file(RED, "JPEG", exif=exif), MAX_PIXELS).size == (2, 4)
+    assert decoder.read_image("image", pictures.file(RED, "JPEG", exif=exif), MAX_PIXELS).size == (
+        2,
+        4,
+    )
 
 
 def test_cmyk_becomes_rgb() -> None:
-    assert decoder.read_image("image", pictures.file(RED.convert("CMYK"), "JPEG"), MAX_PIXELS).mode == "RGB"
+    assert (
+        decoder.read_image("image", pictures.file(RED.convert("CMYK"), "JPEG"), MAX_PIXELS).mode
+        == "RGB"
+    )
 
 
 def test_sixteen_bits_of_grey_become_eight() -> None:
@@ -93,7 +103,10 @@ BROKEN = "is a damaged or incomplete picture"
     [
         (b"just text", "cannot be decoded: the data is not a picture"),
         (b"", "cannot be decoded: the data is not a picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "cannot be decoded: the data is not a picture"),
+        (
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+            "cannot be decoded: the data is not a picture",
+        ),
         (pictures.file(NOISE)[:1500], BROKEN),
         (pictures.file(NOISE, "JPEG")[:900], BROKEN),
         (pictures.file(NOISE, "AVIF")[:-40], BROKEN),
@@ -101,7 +114,17 @@ BROKEN = "is a damaged or incomplete picture"
         (pictures.bomb(11_000), "has too many pixels; send at most 1,000,000"),
         (pictures.bomb(1_001), "has too many pixels; send at most 1,000,000"),
     ],
-    ids=["text", "empty", "svg", "png-cut", "jpeg-cut", "avif-cut", "bomb", "big-bomb", "small-bomb"],
+    ids=[
+        "text",
+        "empty",
+        "svg",
+        "png-cut",
+        "jpeg-cut",
+        "avif-cut",
+        "bomb",
+        "big-bomb",
+        "small-bomb",
+    ],
 )
 def test_other_files_are_not_pictures(data: bytes, sentence: str) -> None:
     for read in (decoder.read_image, decoder.read_mask, decoder.read_media):
@@ -139,14 +162,19 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n#
         b"just text",
         b"",
         clips.video()[:600],
-        *(clip[: len(clip) // 2] for clip in (STREAMED, WEBM, clips.sound(), clips.video("avi", "mpeg4", 24))),
+        *(
+            clip[: len(clip) // 2]
+            for clip in (STREAMED, WEBM, clips.sound(), clips.video("avi", "mpeg4", 24))
+        ),
         PLAYLIST,
         b"ffconcat version 1.0\nfile '/etc/passwd'\n",
     ],
     ids=["text", "empty", "mp4", "streamed-mp4", "webm", "flac", "avi", "playlist", "concat"],
 )
 def test_other_files_are_not_clips(data: bytes) -> None:
-    with pytest.raises(InvalidMedia, match="clip cannot be decoded: the data is not a picture, video or sound"):
+    with pytest.raises(
+        InvalidMedia, match="clip cannot be decoded: the data is not a picture, video or sound"
+    ):
         decoder.read_media("clip", data, MAX_PIXELS)
 
 
@@ -169,7 +197,9 @@ def test_a_mask_is_alpha_channel_or_brightness() -> None:
 
 def test_a_mask_file_reads_alike_from_any_channel(tmp_path: Path) -> None:
     files = inputs(tmp_path)
-    files.add_pictures({"image": pictures.encoded(RED), "mask": pictures.encoded(Image.new("L", (1, 1), 200))})
+    files.add_pictures(
+        {"image": pictures.encoded(RED), "mask": pictures.encoded(Image.new("L", (1, 1), 200))}
+    )
     assert stored(files, tmp_path, "mask").getpixel((0, 0)) == (200, 200, 200, 55)
     assert stored(files, tmp_path, "image").tobytes() == RED.tobytes()
 
@@ -178,7 +208,9 @@ def test_image_and_larger_mask_become_one_file(tmp_path: Path) -> None:
     files = inputs(tmp_path)
     sent = {"image": RED, "mask": Image.new("L", (8, 4), 255), "controlnets.0.image": RED}
     for _ in range(2):  # a job is planned again where a model file has just arrived
-        files.add_pictures({key: pictures.encoded(image) for key, image in sent.items()}, merged=True)
+        files.add_pictures(
+            {key: pictures.encoded(image) for key, image in sent.items()}, merged=True
+        )
     assert files.names["image"] == files.names["mask"] != files.names["controlnets.0.image"]
     masked = stored(files, tmp_path, "image")
     assert (masked.size, masked.getpixel((0, 0))) == (RED.size, (255, 0, 0, 0))
@@ -187,7 +219,11 @@ def test_image_and_larger_mask_become_one_file(tmp_path: Path) -> None:
 
 def test_stored_files_get_names_of_ours(tmp_path: Path) -> None:
     files = inputs(tmp_path)
-    sent = {"node ../../x.image": pictures.encoded(RED), "b" * 900: text(clips.video()), "ö": text(clips.sound())}
+    sent = {
+        "node ../../x.image": pictures.encoded(RED),
+        "b" * 900: text(clips.video()),
+        "ö": text(clips.sound()),
+    }
     files.add_any(sent)
     assert {Path(name).name for name in files.names.values()} == {
         path.name for path in (tmp_path / "job").iterdir()
@@ -210,8 +246,12 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
 
 
 def test_pictures_of_too_many_pixels_together_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidMedia, match="the pictures have too many pixels together; send at most 32"):
-        inputs(tmp_path, max_input_pixels=8).add_pictures(dict.fromkeys("abcde", pictures.encoded(RED)))
+    with pytest.raises(
+        InvalidMedia, match="the pictures have too many pixels together; send at most 32"
+    ):
+        inputs(tmp_path, max_input_pixels=8).add_pictures(
+            dict.fromkeys("abcde", pictures.encoded(RED))
+        )
 
 
 def test_a_failure_leaves_nothing_running(tmp_path: Path) -> None:

@@ -57,7 +57,9 @@ def test_what_another_worker_drops_meanwhile_is_no_failure(
     there.parent.mkdir(parents=True)
     there.with_name("a.safetensors.lock").touch()
     gone = there.with_name("gone.safetensors.lock")
-    monkeypatch.setattr(cache, "_locks", lambda: iter([gone, there.with_name("a.safetensors.lock")]))
+    monkeypatch.setattr(
+        cache, "_locks", lambda: iter([gone, there.with_name("a.safetensors.lock")])
+    )
     assert not cache.drop_oldest_until_free(1 << 62)
     assert not there.with_name("a.safetensors.lock").exists()
 

@@ -49,7 +49,9 @@ def test_needs_are_the_model_files_that_the_graph_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", shipped.NAMES)
 def test_models_txt_says_the_same_as_needs(name: str) -> None:
-    needs = [[f"{need['folder']}/{need['file']}", need["url"]] for need in shipped.params(name)["needs"]]
+    needs = [
+        [f"{need['folder']}/{need['file']}", need["url"]] for need in shipped.params(name)["needs"]
+    ]
     assert sections()[name] == needs
 
 

@@ -41,7 +41,10 @@ def test_a_name_matches_with_or_without_folder_and_extension(name: str, file: st
 
 
 def test_the_whole_name_wins_over_a_part_of_another() -> None:
-    assert match("ink.safetensors", ["a/ink.safetensors", "ink.safetensors"], "lora") == "ink.safetensors"
+    assert (
+        match("ink.safetensors", ["a/ink.safetensors", "ink.safetensors"], "lora")
+        == "ink.safetensors"
+    )
 
 
 @pytest.mark.parametrize(

@@ -35,13 +35,17 @@ def test_a_slip_finds_its_key(word: str, near: str) -> None:
     assert nearest(word, KEYS)[0] == near
 
 
-@pytest.mark.parametrize("word", ["id", "x", "", "style", "name", "user", "webhook", "ratio", "🦊", "id" * 40])
+@pytest.mark.parametrize(
+    "word", ["id", "x", "", "style", "name", "user", "webhook", "ratio", "🦊", "id" * 40]
+)
 def test_a_word_that_is_far_finds_nothing(word: str) -> None:
     assert nearest(word, KEYS) == []
 
 
 def test_a_far_key_is_told_all_keys() -> None:
-    with pytest.raises(UnknownKey, match="id is not a key of the input; the keys are prompt") as caught:
+    with pytest.raises(
+        UnknownKey, match="id is not a key of the input; the keys are prompt"
+    ) as caught:
         JobInput.read({"id": 5})
     assert caught.value.details[0]["nearest"] is None
 

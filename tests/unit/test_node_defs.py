@@ -17,7 +17,9 @@ SWITCH = {"template": {"template_id": "switch", "allowed_types": "*"}}
 NUMBER = {"input": {"required": {"value": ["FLOAT,INT", {}]}}, "names": ["a", "b", "c"], "min": 1}
 DEPTH = {"required": {"bit_depth": ["COMBO", {"options": ["8-bit"]}], "file": ["STRING", {}]}}
 FORMAT = {"options": [{"key": "png", "inputs": DEPTH}, {"key": "exr", "inputs": {"required": {}}}]}
-INNER = {"options": [{"key": "on", "inputs": {"required": {"codec": ["COMFY_DYNAMICCOMBO_V3", FORMAT]}}}]}
+INNER = {
+    "options": [{"key": "on", "inputs": {"required": {"codec": ["COMFY_DYNAMICCOMBO_V3", FORMAT]}}}]
+}
 
 
 def declared(required: dict[str, Any], *outputs: str, **more: Any) -> dict[str, Any]:
@@ -28,7 +30,11 @@ DEFS = NodeDefs(
     {
         "Image": declared({}, "IMAGE"),
         "Switch": declared(
-            {"switch": ["BOOLEAN"], "off": ["COMFY_MATCHTYPE_V3", SWITCH], "on": ["COMFY_MATCHTYPE_V3", SWITCH]},
+            {
+                "switch": ["BOOLEAN"],
+                "off": ["COMFY_MATCHTYPE_V3", SWITCH],
+                "on": ["COMFY_MATCHTYPE_V3", SWITCH],
+            },
             "COMFY_MATCHTYPE_V3",
             output_matchtypes=["switch"],
         ),
@@ -37,7 +43,14 @@ DEFS = NodeDefs(
             {
                 "images": [
                     "COMFY_AUTOGROW_V3",
-                    {"template": {"input": {"required": {"i": ["IMAGE"]}}, "prefix": "image", "min": 2, "max": 9}},
+                    {
+                        "template": {
+                            "input": {"required": {"i": ["IMAGE"]}},
+                            "prefix": "image",
+                            "min": 2,
+                            "max": 9,
+                        }
+                    },
                 ]
             }
         ),
@@ -66,7 +79,11 @@ def test_inputs_grow_with_the_values_given() -> None:
 
 
 def test_a_choice_brings_its_own_inputs() -> None:
-    assert keys("Save", format="png") == {"format": True, "format.bit_depth": True, "format.file": True}
+    assert keys("Save", format="png") == {
+        "format": True,
+        "format.bit_depth": True,
+        "format.file": True,
+    }
     assert keys("Save", format="exr") == {"format": True}
     assert keys("Save", format={"a": 1}) == {"format": True}
     assert keys("Nested", outer="on", outer__codec="png") == {
@@ -110,13 +127,18 @@ def test_unknown_kinds_take_anything_and_are_logged_once(
     monkeypatch.setattr(node_defs, "_logged_kinds", set())
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            later = NodeDefs({"Later": declared({"x": ["COMFY_SOMETHING_V9"]}, "COMFY_SOMETHING_V9")})["Later"]
+            later = NodeDefs(
+                {"Later": declared({"x": ["COMFY_SOMETHING_V9"]}, "COMFY_SOMETHING_V9")}
+            )["Later"]
     assert later.outputs == ("*",)
     assert caplog.text.count("COMFY_SOMETHING_V9") == 1
 
 
 def test_a_switch_gives_what_its_branches_give() -> None:
-    chain = {str(n): node("Switch", switch=True, on=[str(n - 1), 0], off=[str(n - 1), 0]) for n in range(1, 2000)}
+    chain = {
+        str(n): node("Switch", switch=True, on=[str(n - 1), 0], off=[str(n - 1), 0])
+        for n in range(1, 2000)
+    }
     graph = Graph({"0": node("Image"), **chain}, DEFS)
     assert graph.output_type(Link("1999", 0)) == "IMAGE"
     assert graph.type_of(Input("1999", "on")) == "IMAGE"

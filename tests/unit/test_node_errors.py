@@ -12,18 +12,30 @@ SAID = {
     ("torch.OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB."): OutOfMemory,
     ("torch.cuda.OutOfMemoryError", "Allocation on device"): OutOfMemory,
     ("torch.AcceleratorError", "CUDA error: out of memory"): OutOfMemory,
-    ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"): OutOfMemory,
+    (
+        "RuntimeError",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ): OutOfMemory,
     ("MemoryError", ""): OutOfMemory,
     ("numpy._core._exceptions._ArrayMemoryError", "Unable to allocate 1 TiB"): OutOfMemory,
     ("RuntimeError", "[enforce fail] DefaultCPUAllocator: can't allocate memory"): OutOfMemory,
     ("torch.AcceleratorError", "CUDA error: an illegal memory access was encountered"): GpuFault,
     ("RuntimeError", "CUDA error: device-side assert triggered"): GpuFault,
-    ("RuntimeError", "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"): GpuFault,
+    (
+        "RuntimeError",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`",
+    ): GpuFault,
     ("RuntimeError", "HIP error: unspecified launch failure"): GpuFault,
     ("RuntimeError", "CUDA error: invalid argument"): ExecutionFailed,
-    ("RuntimeError", "CUDA error: no kernel image is available for execution on the device"): ExecutionFailed,
+    (
+        "RuntimeError",
+        "CUDA error: no kernel image is available for execution on the device",
+    ): ExecutionFailed,
     ("OSError", "[Errno 28] No space left on device: '/x/y.png'"): DiskFull,
-    ("safetensors_rust.SafetensorError", "I/O error: No space left on device (os error 28)"): DiskFull,
+    (
+        "safetensors_rust.SafetensorError",
+        "I/O error: No space left on device (os error 28)",
+    ): DiskFull,
     ("ValueError", "seven is no colour"): ExecutionFailed,
 }
 
@@ -35,5 +47,10 @@ def test_an_exception_has_its_code(said: tuple[str, str], kind: type[WorkerError
     assert type(error) is kind
     assert error.sentence.startswith("node 5 (KSampler) ")
     assert error.details == [
-        {"node_id": "5", "class_type": "KSampler", "exception_type": exception_type, "message": message}
+        {
+            "node_id": "5",
+            "class_type": "KSampler",
+            "exception_type": exception_type,
+            "message": message,
+        }
     ]

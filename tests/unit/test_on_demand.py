@@ -16,12 +16,18 @@ from comfy_worker.workflow.graph import Need
 
 
 def models(folder: Path) -> JobModels:
-    return JobModels(Settings.from_env({}), ModelCache(folder, 1), ExitStack(), lambda _said: None, Deadline())
+    return JobModels(
+        Settings.from_env({}), ModelCache(folder, 1), ExitStack(), lambda _said: None, Deadline()
+    )
 
 
 def test_a_need_whose_url_is_none_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFetched, match="a model is given by a URL that begins with https://"):
-        models(tmp_path).fetch_needs([Need("loras", "a.safetensors", "ftp://h.example/a.safetensors")])
+    with pytest.raises(
+        ModelNotFetched, match="a model is given by a URL that begins with https://"
+    ):
+        models(tmp_path).fetch_needs(
+            [Need("loras", "a.safetensors", "ftp://h.example/a.safetensors")]
+        )
 
 
 def test_another_host_behind_an_allowed_one_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ NODES = REPO / "comfy_worker" / "comfyui" / "custom_nodes" / "comfy_worker_nodes
 def comfyui(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The modules of a ComfyUI that has what every node pack needs, and nothing that only ours looks for."""
     queue = SimpleNamespace(currently_running={})
-    server = SimpleNamespace(PromptServer=SimpleNamespace(instance=SimpleNamespace(prompt_queue=queue)))
+    server = SimpleNamespace(
+        PromptServer=SimpleNamespace(instance=SimpleNamespace(prompt_queue=queue))
+    )
     server.PromptServer.instance.routes = web.RouteTableDef()
     inside: dict[str, dict[str, Any]] = {
         "execution": {},
@@ -71,7 +73,9 @@ def test_they_load_where_comfyui_is_another_and_say_what_they_go_without(
         "comfy_worker_nodes: shorten_cache_keys",
         "comfy_worker_nodes: fail_one_prompt",
     ]
-    assert ours.validated_inputs(type("Node", (), {"VALIDATE_INPUTS": lambda ckpt_name: True})) == ["ckpt_name"]
+    assert ours.validated_inputs(type("Node", (), {"VALIDATE_INPUTS": lambda ckpt_name: True})) == [
+        "ckpt_name"
+    ]
 
 
 def test_a_queue_that_holds_something_else_tells_nothing_of_the_prompt(
@@ -88,7 +92,10 @@ def test_a_queue_that_holds_something_else_tells_nothing_of_the_prompt(
 
 
 def test_prompts_run_where_nodes_are_kept_elsewhere_and_are_marked_on_lines_of_their_own(
-    ours: Any, comfyui: SimpleNamespace, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    ours: Any,
+    comfyui: SimpleNamespace,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     class PromptExecutor:
         async def execute_async(self, _prompt: Any, _prompt_id: str) -> str:

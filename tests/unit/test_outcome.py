@@ -25,17 +25,23 @@ from comfy_worker.workflow.roles.find import find_roles
 from tests.core_nodes import DEFS, txt2img
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-REPORTED = {"images": [{"filename": "a.png", "subfolder": "", "type": "output", "raw_shape": [4, 4, 3]}]}
+REPORTED = {
+    "images": [{"filename": "a.png", "subfolder": "", "type": "output", "raw_shape": [4, 4, 3]}]
+}
 
 
 def builder(folder: Path, delivery: Delivery, job: Job) -> ResultBuilder:
-    plan = Plan(txt2img(), "custom", 7, {}, ["strength is ignored"], find_roles(txt2img(), DEFS), (), ())
+    plan = Plan(
+        txt2img(), "custom", 7, {}, ["strength is ignored"], find_roles(txt2img(), DEFS), (), ()
+    )
     process: Any = SimpleNamespace(output_dir=folder, temp_dir=folder)
     return ResultBuilder(job, plan, process, delivery, {})
 
 
 @pytest.mark.parametrize("streamed", [0, MB], ids=["small", "too-large-to-be-sent-twice"])
-def test_what_was_made_ready_for_the_stream_is_not_encoded_again(tmp_path: Path, streamed: int) -> None:
+def test_what_was_made_ready_for_the_stream_is_not_encoded_again(
+    tmp_path: Path, streamed: int
+) -> None:
     delivery = Delivery("job", Output(), None, 2 * MB, streaming=True)
     delivery.streamed = streamed
     job = Job("job", is_stream=True)

@@ -125,7 +125,10 @@ def test_too_many_files_advise_storage(output: Any) -> None:
     [
         {"images": [], "texts": [TEXT_ENTRY]},
         {"images": [{"type": "base64", "data": FILE}], "texts": [TEXT_ENTRY]},
-        {"images": [{"type": "s3_url", "data": "https://example.com/a.png"}], "texts": [TEXT_ENTRY]},
+        {
+            "images": [{"type": "s3_url", "data": "https://example.com/a.png"}],
+            "texts": [TEXT_ENTRY],
+        },
         [{"images": []}, {"texts": [TEXT_ENTRY]}],
         {"images": [FILE], "parameters": {"prompt": "a" * 8000}, "info": "{}"},
         {"": "a" * 8000},

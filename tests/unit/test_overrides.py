@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.errors import Ambiguous, InputError, InvalidInput, InvalidValue, ModelNotFound, NoPlace
+from comfy_worker.errors import (
+    Ambiguous,
+    InputError,
+    InvalidInput,
+    InvalidValue,
+    ModelNotFound,
+    NoPlace,
+)
 from comfy_worker.workflow.edit.overrides import apply_overrides
 from tests.core_nodes import DEFS, changes, ksampler, node, txt2img
 
@@ -23,7 +30,13 @@ def test_overrides_reach_any_input_by_id_or_title() -> None:
     result = apply_overrides(
         OVERRIDDEN,
         DEFS,
-        {"4.1.steps": 3, "Up.scale.width": 128, "6.b": {"any": 1}, "7.samples": ["5", 0], "8.vae_name": "ae"},
+        {
+            "4.1.steps": 3,
+            "Up.scale.width": 128,
+            "6.b": {"any": 1},
+            "7.samples": ["5", 0],
+            "8.vae_name": "ae",
+        },
     )
     assert changes(OVERRIDDEN, result) == {
         "4.1.steps": 3,
@@ -36,24 +49,42 @@ def test_overrides_reach_any_input_by_id_or_title() -> None:
 
 def test_an_override_takes_the_place_of_a_link() -> None:
     graph = txt2img(
-        positive=node("CLIPTextEncode", clip=["loader", 1], text=["text", 0]), text=node("Text", a="x")
+        positive=node("CLIPTextEncode", clip=["loader", 1], text=["text", 0]),
+        text=node("Text", a="x"),
     )
-    assert changes(graph, apply_overrides(graph, DEFS, {"positive.text": "y"})) == {"positive.text": "y"}
+    assert changes(graph, apply_overrides(graph, DEFS, {"positive.text": "y"})) == {
+        "positive.text": "y"
+    }
 
 
 @pytest.mark.parametrize(
     ("key", "value", "error", "sentence"),
     [
-        ("steps", 3, InvalidInput, "overrides key 'steps' must have the form 'node.input'"),
-        ("9.steps", 3, NoPlace, "overrides '9.steps': this graph has no node with the id or title '9'; there are"),
-        ("Up.scal.width", 3, NoPlace, "overrides 'Up.scal.width': this graph has no node with the id or title "),
+        ("steps", 3, InvalidInput, "overrides key 'steps' must be written 'node.input'"),
+        (
+            "9.steps",
+            3,
+            NoPlace,
+            "overrides '9.steps': this graph has no node with the id or title '9'; there are",
+        ),
+        (
+            "Up.scal.width",
+            3,
+            NoPlace,
+            "overrides 'Up.scal.width': this graph has no node with the id or title ",
+        ),
         (
             "4.1.step",
             3,
             NoPlace,
             "overrides '4.1.step': node 4.1 (KSampler) has no input 'step'; did you mean steps",
         ),
-        ("Twin.a", 3, Ambiguous, "overrides 'Twin.a': nodes 6, 7 all have the title 'Twin'; write the id"),
+        (
+            "Twin.a",
+            3,
+            Ambiguous,
+            "overrides 'Twin.a': nodes 6, 7 all have the title 'Twin'; write the id",
+        ),
         ("4.1.steps", "x", InvalidInput, "4.1.steps must be of type integer, not 'x'"),
         ("4.1.steps", 0, InvalidValue, "4.1.steps must be at least 1"),
         (
@@ -67,7 +98,7 @@ def test_an_override_takes_the_place_of_a_link() -> None:
             "4.1.model",
             ["99", 0],
             InvalidValue,
-            "overrides '4.1.model' links to node 99, which does not exist in this workflow",
+            "overrides '4.1.model' links to node 99, which this graph lacks",
         ),
         ("8.vae_name", "no", ModelNotFound, "vae 'no' is not installed"),
     ],

@@ -13,15 +13,18 @@ import pytest
 from comfy_common.paths import REPO
 from comfy_worker.comfyui.workdirs import OwnFolder
 
-HOLD = "import sys; from pathlib import Path; from comfy_worker.comfyui.workdirs import OwnFolder; " + (
-    "print(OwnFolder(Path(sys.argv[1])).path, flush=True); sys.stdin.read()"
+HOLD = (
+    "import sys; from pathlib import Path; from comfy_worker.comfyui.workdirs import OwnFolder; "
+    + ("print(OwnFolder(Path(sys.argv[1])).path, flush=True); sys.stdin.read()")
 )
 
 
 def test_a_killed_workers_folder_is_removed(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+    with subprocess.Popen(
+        command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as worker:
         assert worker.stdout is not None
         theirs = Path(worker.stdout.readline().strip())
         (theirs / "picture.png").touch()
@@ -53,7 +56,9 @@ sys.stdin.read()
 
 def test_a_forked_heartbeat_holds_no_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FORK, str(tmp_path)]
-    with subprocess.Popen(command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+    with subprocess.Popen(
+        command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as worker:
         assert worker.stdout is not None
         theirs, heartbeat = worker.stdout.readline().split()
         try:

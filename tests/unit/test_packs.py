@@ -42,22 +42,33 @@ def packs(comfyui_dir: Path) -> NodePacks:
             ],
             "ModuleNotFoundError: No module named 'foo'",
         ),
-        (["something else", "Cannot import {} module for custom nodes: division by zero"], "division by zero"),
+        (
+            ["something else", "Cannot import {} module for custom nodes: division by zero"],
+            "division by zero",
+        ),
         (["pkg.OddError", "Cannot import {} module for custom nodes: "], "pkg.OddError"),
         (["Error while calling comfy_entrypoint in {}: no luck"], "no luck"),
         (["Failed to execute startup-script: {}/prestartup_script.py / no luck"], "no luck"),
     ],
 )
 def test_a_failed_pack_explains_its_classes(
-    packs: NodePacks, comfyui_dir: Path, caplog: pytest.LogCaptureFixture, lines: list[str], why: str
+    packs: NodePacks,
+    comfyui_dir: Path,
+    caplog: pytest.LogCaptureFixture,
+    lines: list[str],
+    why: str,
 ) -> None:
     pack = comfyui_dir / "custom_nodes" / "whole"
     with caplog.at_level(logging.ERROR, logger="comfy_worker"):
         for line in lines:
             packs.hear(line.format(pack))
-    assert [record.getMessage() for record in caplog.records] == [f"node pack whole failed to load: {why}"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"node pack whole failed to load: {why}"
+    ]
     assert packs.explain("Whole") == Absence(
-        f"its node pack whole failed to load: {why}", "install no-such-package beside ComfyUI", "whole"
+        f"its node pack whole failed to load: {why}",
+        "install no-such-package beside ComfyUI",
+        "whole",
     )
 
 
@@ -68,7 +79,9 @@ def test_a_pack_without_its_class_is_named(packs: NodePacks) -> None:
     assert packs.explain("Sing") is None
 
 
-def test_packages_that_a_pack_lacks_are_logged(packs: NodePacks, caplog: pytest.LogCaptureFixture) -> None:
+def test_packages_that_a_pack_lacks_are_logged(
+    packs: NodePacks, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, logger="comfy_worker"):
         packs.report_missing()
     assert [record.getMessage() for record in caplog.records] == [

@@ -16,10 +16,16 @@ from tests.core_nodes import OBJECT_INFO, node
 DEFS = NodeDefs(
     {
         **OBJECT_INFO,
-        "LoadVideo": {"input": {"required": {"file": ["COMBO", {"options": [], "video_upload": True}]}}},
+        "LoadVideo": {
+            "input": {"required": {"file": ["COMBO", {"options": [], "video_upload": True}]}}
+        },
         "LoadAudio": {"input": {"required": {"audio": [[], {"audio_upload": True}]}}},
         "LoadLatent": {"input": {"required": {"latent": [[]]}}},
-        "Load3D": {"input": {"required": {"model_file": [[], {"file_upload": True}], "image": ["LOAD_3D", {}]}}},
+        "Load3D": {
+            "input": {
+                "required": {"model_file": [[], {"file_upload": True}], "image": ["LOAD_3D", {}]}
+            }
+        },
         "WebcamCapture": {"input": {"required": {"image": ["WEBCAM", {}]}}},
         "ReadText": {"input": {"required": {"file_path": ["STRING", {}], "note": ["STRING", {}]}}},
         "PrimitiveString": {
@@ -32,11 +38,19 @@ DEFS = NodeDefs(
             "output": ["STRING"],
             "output_name": ["STRING"],
         },
-        "LoadFolder": {"input": {"required": {"folder": ["COMBO", {"options": ["f" * 32, "set"]}]}}},
-        "LoadModel": {"input": {"required": {"model_path": [["a"]], "mode": ["COMBO", {"options": ["x"]}]}}},
-        "LoadClip": {"input": {"required": {"video": ["STRING", {"vhs_path_extensions": ["mp4"]}]}}},
+        "LoadFolder": {
+            "input": {"required": {"folder": ["COMBO", {"options": ["f" * 32, "set"]}]}}
+        },
+        "LoadModel": {
+            "input": {"required": {"model_path": [["a"]], "mode": ["COMBO", {"options": ["x"]}]}}
+        },
+        "LoadClip": {
+            "input": {"required": {"video": ["STRING", {"vhs_path_extensions": ["mp4"]}]}}
+        },
         "WriteText": {"input": {"required": {"path": ["STRING", {}]}}, "output_node": True},
-        "Painter": {"input": {"required": {"mask": ["STRING", {"image_upload": True, "default": ""}]}}},
+        "Painter": {
+            "input": {"required": {"mask": ["STRING", {"image_upload": True, "default": ""}]}}
+        },
         "Dynamic": {
             "input": {
                 "required": {
@@ -47,14 +61,22 @@ DEFS = NodeDefs(
                                 {"key": "file", "inputs": {"required": {"path": ["STRING", {}]}}},
                                 {
                                     "key": "picture",
-                                    "inputs": {"required": {"image": ["COMBO", {"image_upload": True}]}},
+                                    "inputs": {
+                                        "required": {"image": ["COMBO", {"image_upload": True}]}
+                                    },
                                 },
                             ]
                         },
                     ],
                     "paths": [
                         "COMFY_AUTOGROW_V3",
-                        {"template": {"input": {"required": {"p": ["STRING", {}]}}, "prefix": "path", "min": 0}},
+                        {
+                            "template": {
+                                "input": {"required": {"p": ["STRING", {}]}},
+                                "prefix": "path",
+                                "min": 0,
+                            }
+                        },
                     ],
                 }
             }
@@ -104,7 +126,12 @@ def test_a_file_that_was_not_sent_is_refused(class_type: str, key: str, name: st
 
 
 @pytest.mark.parametrize(
-    "value", [{"__value__": "../x.png"}, {"image": "a.png [temp]", "mask": "job/0_image.png"}, ["a.png", "b.png"]]
+    "value",
+    [
+        {"__value__": "../x.png"},
+        {"image": "a.png [temp]", "mask": "job/0_image.png"},
+        ["a.png", "b.png"],
+    ],
 )
 def test_a_name_does_not_hide_in_a_value(value: object) -> None:
     for graph in (reading("LoadImage", image=value), reading("Load3D", image=value)):
@@ -124,7 +151,9 @@ def test_what_does_not_run_is_not_looked_at() -> None:
 def test_a_name_in_a_primitive_counts_where_it_is_written() -> None:
     graph = reading("LoadImage", {"3": node("PrimitiveString", value="../x.png")}, image=["3", 0])
     assert file_inputs(graph, DEFS, ["2"]) == [Input("3", "value")]
-    with pytest.raises(InvalidValue, match=r"input value of node 3 \(PrimitiveString\) names '../x.png'"):
+    with pytest.raises(
+        InvalidValue, match=r"input value of node 3 \(PrimitiveString\) names '../x.png'"
+    ):
         check_paths(graph, DEFS, ["2"], OURS)
 
 
@@ -134,7 +163,9 @@ def test_a_name_that_is_computed_is_refused() -> None:
         check_paths(graph, DEFS, ["2"], OURS)
 
 
-@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a/../../b", "..\\b", "\\b", ".", "./", "./."])
+@pytest.mark.parametrize(
+    "path", ["../secret", "/etc/passwd", "a/../../b", "..\\b", "\\b", ".", "./", "./."]
+)
 def test_a_path_in_a_text_must_stay_below_its_folder(path: str) -> None:
     assert climbs(path) == (path not in (".", "./", "./."))
     linked = reading("ReadText", {"3": node("PrimitiveString", value=path)}, file_path=["3", 0])
@@ -145,7 +176,9 @@ def test_a_path_in_a_text_must_stay_below_its_folder(path: str) -> None:
 
 def test_a_path_that_is_computed_is_refused_where_something_is_read() -> None:
     computed = {"3": node("Concatenate", a="../", b="x")}
-    with pytest.raises(InvalidValue, match="input file_path of node 1 names a file, but another node computes it"):
+    with pytest.raises(
+        InvalidValue, match="input file_path of node 1 names a file and is computed"
+    ):
         check_paths(reading("ReadText", computed, file_path=["3", 0]), DEFS, ["2"], OURS)
     check_paths({"1": node("WriteText", path=["3", 0]), **computed}, DEFS, ["1"], OURS)
 
@@ -160,7 +193,9 @@ def test_a_text_that_is_no_path_may_say_what_it_likes() -> None:
     check_paths(reading("ReadText", file_path="a..b/c", note=""), DEFS, ["2"], OURS)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "/etc", "other", "f" * 32, "f" * 32 + "/0_image.png", "../x.pt"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "/etc", "other", "f" * 32, "f" * 32 + "/0_image.png", "../x.pt"]
+)
 def test_a_folder_that_is_none_of_the_choices_is_refused(name: str) -> None:
     with pytest.raises(InvalidValue, match="which is none of its choices"):
         check_paths(reading("LoadFolder", folder=name), DEFS, ["2"], OURS)
@@ -216,7 +251,9 @@ def test_a_drawing_that_was_not_sent_is_left_out() -> None:
     workflow = reading("Painter", mask="painter/a.png [temp]")
     emptied, warnings = without_browser_files(workflow, DEFS, OURS)
     assert emptied["1"]["inputs"] == {"mask": ""}
-    assert warnings == ["mask of node 1 is left empty: the drawing was not sent; send its file in `images`"]
+    assert warnings == [
+        "mask of node 1 is left empty: the drawing was not sent; send its file in `images`"
+    ]
     named, used = name_stored(workflow, DEFS, {"painter/a.png": "job/0_image.png"})
     assert (named["1"]["inputs"]["mask"], used) == ("job/0_image.png", {"painter/a.png"})
     assert without_browser_files(named, DEFS, OURS) == (named, [])

@@ -21,8 +21,16 @@ def test_a_node_that_names_the_file_gets_the_stored_one_and_a_text_stays() -> No
         "4": {"class_type": "CLIPTextEncode", "inputs": {"text": "fox.png", "clip": ["1", 0]}},
         "5": {"class_type": "SomebodysLoader", "inputs": {"file": "fox.png"}},
     }
-    changed, used = name_stored(graph, DEFS, {"fox.png": "job/images_0.png", "lost.png": "job/images_1.png"})
+    changed, used = name_stored(
+        graph, DEFS, {"fox.png": "job/images_0.png", "lost.png": "job/images_1.png"}
+    )
     values = [next(iter(node["inputs"].values())) for node in changed.values()]
-    assert values == ["job/images_0.png", "job/images_0.png", "other.png", "fox.png", "job/images_0.png"]
+    assert values == [
+        "job/images_0.png",
+        "job/images_0.png",
+        "other.png",
+        "fox.png",
+        "job/images_0.png",
+    ]
     assert used == {"fox.png"}
     assert graph["1"]["inputs"] == {"image": "fox.png"}

@@ -59,12 +59,16 @@ def test_a_rebound_name_does_not_lead_here(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_redirect_to_a_rebound_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = PinnedClient.connect
 
-    def connect_here(client: PinnedClient, addresses: list[str], port: int, cutter: Any) -> socket.socket:
+    def connect_here(
+        client: PinnedClient, addresses: list[str], port: int, cutter: Any
+    ) -> socket.socket:
         assert addresses == [PUBLIC]
         return connect(client, ["127.0.0.1"], port, cutter)
 
     monkeypatch.setattr(PinnedClient, "connect", connect_here)
-    with raw_host(answer_of("302 Found|Location: http://rebind.example/b|Content-Length: 0")) as host:
+    with raw_host(
+        answer_of("302 Found|Location: http://rebind.example/b|Content-Length: 0")
+    ) as host:
         with pytest.raises(PrivateAddress):
             read(PinnedClient(resolve=Rebinding()), f"http://rebind.example:{host.port}/a")
         assert len(host.requests) == 1
@@ -117,7 +121,9 @@ def test_a_redirect_for_ever_ends() -> None:
         read(PinnedClient(allow_private=True), host.url)
 
 
-@pytest.mark.parametrize("bytes_first", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 100 Continue\r\n\r\n"])
+@pytest.mark.parametrize(
+    "bytes_first", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 100 Continue\r\n\r\n"]
+)
 def test_a_silent_host_is_cut_off(bytes_first: bytes) -> None:
     def answer(host: RawHost, connection: socket.socket, _path: str) -> None:
         host.send(connection, bytes_first)

@@ -23,15 +23,21 @@ from tests.core_nodes import DEFS, ksampler, node, txt2img
 GENEROUS_S = 30
 
 
-def ladder(count: int, rung: Callable[[int, Any], dict[str, Any]], **changed: Callable[[Any], Any]) -> Workflow:
+def ladder(
+    count: int, rung: Callable[[int, Any], dict[str, Any]], **changed: Callable[[Any], Any]
+) -> Workflow:
     """A chain of nodes, and at each of them a sampler with an output of its own."""
     graph = txt2img()
     above: Any = None
     for number in range(count):
         graph[f"rung{number}"] = rung(number, above)
         above = [f"rung{number}", 0]
-        graph[f"sampler{number}"] = ksampler(**{name: link(above) for name, link in changed.items()})
-        graph[f"decode{number}"] = node("VAEDecode", samples=[f"sampler{number}", 0], vae=["loader", 2])
+        graph[f"sampler{number}"] = ksampler(
+            **{name: link(above) for name, link in changed.items()}
+        )
+        graph[f"decode{number}"] = node(
+            "VAEDecode", samples=[f"sampler{number}", 0], vae=["loader", 2]
+        )
         graph[f"save{number}"] = node("PreviewImage", images=[f"decode{number}", 0])
     return graph
 
@@ -53,9 +59,13 @@ def chained_samplers(count: int) -> Workflow:
 
 
 def primitives(count: int) -> Workflow:
-    graph = txt2img(latent=node("EmptyLatentImage", width=[f"number{count - 1}", 0], height=64, batch_size=1))
+    graph = txt2img(
+        latent=node("EmptyLatentImage", width=[f"number{count - 1}", 0], height=64, batch_size=1)
+    )
     for number in range(count):
-        graph[f"number{number}"] = node("PrimitiveInt", value=[f"number{number - 1}", 0] if number else 64)
+        graph[f"number{number}"] = node(
+            "PrimitiveInt", value=[f"number{number - 1}", 0] if number else 64
+        )
     return graph
 
 
@@ -71,7 +81,9 @@ def many_outputs(count: int) -> Workflow:
 
 def lora_ladder(count: int) -> Workflow:
     def rung(_number: int, above: Any) -> dict[str, Any]:
-        return node("LoraLoaderModelOnly", model=above or ["loader", 0], lora_name="x", strength_model=1.0)
+        return node(
+            "LoraLoaderModelOnly", model=above or ["loader", 0], lora_name="x", strength_model=1.0
+        )
 
     return ladder(count, rung, model=same)
 
@@ -89,7 +101,9 @@ def text_ladder(count: int) -> Workflow:
 
     graph = ladder(count, rung, positive=lambda link: [link[0].replace("rung", "text"), 0])
     for number in range(count):
-        graph[f"text{number}"] = node("CLIPTextEncode", clip=["loader", 1], text=[f"rung{number}", 0])
+        graph[f"text{number}"] = node(
+            "CLIPTextEncode", clip=["loader", 1], text=[f"rung{number}", 0]
+        )
     return graph
 
 
@@ -143,7 +157,9 @@ def test_overrides_by_title_cost_as_much_as_by_id() -> None:
         str(number): node("EmptyLatentImage", f"title {number}", width=64, height=64, batch_size=1)
         for number in range(4900)
     }
-    overrides = {f"title {number}.{side}": 128 for number in range(4900) for side in ("width", "height")}
+    overrides = {
+        f"title {number}.{side}": 128 for number in range(4900) for side in ("width", "height")
+    }
     begun = time.process_time()
     changed = apply_overrides(graph, DEFS, overrides)
     assert time.process_time() - begun < GENEROUS_S
@@ -180,13 +196,19 @@ def test_tags_are_read_in_one_pass(prompt: str) -> None:
 
 
 def test_circles_are_walked_once() -> None:
-    graph = {str(number): node("ImageInvert", image=[str((number + 1) % 5), 0]) for number in range(5)}
+    graph = {
+        str(number): node("ImageInvert", image=[str((number + 1) % 5), 0]) for number in range(5)
+    }
     assert list(ancestors(graph, "0")) == ["1", "2", "3", "4"]
-    count: Fold[int, int] = Fold(lambda state: [(state + 1) % 5], lambda _state, above: 1 + sum(above))
+    count: Fold[int, int] = Fold(
+        lambda state: [(state + 1) % 5], lambda _state, above: 1 + sum(above)
+    )
     assert count(0) == 5
     assert list(walk([0, 3], lambda state: [(state + 1) % 5])) == [0, 1, 2, 3, 4]
 
 
 def test_a_fold_does_not_recurse() -> None:
-    depth: Fold[int, int] = Fold(lambda state: [state - 1] if state else [], lambda _state, above: 1 + sum(above))
+    depth: Fold[int, int] = Fold(
+        lambda state: [state - 1] if state else [], lambda _state, above: 1 + sum(above)
+    )
     assert depth(100_000) == 100_001

@@ -7,13 +7,21 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.workflow.isolate import RAW_OUTPUT, isolate_outputs, output_folders, replace_save_nodes
+from comfy_worker.workflow.isolate import (
+    RAW_OUTPUT,
+    isolate_outputs,
+    output_folders,
+    replace_save_nodes,
+)
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests.core_nodes import DEFS as CORE
 from tests.core_nodes import node
 
 DEFS = NodeDefs(
-    {name: {"output_node": name != "Loader"} for name in ("SaveImage", "PreviewAny", "Loader", RAW_OUTPUT)}
+    {
+        name: {"output_node": name != "Loader"}
+        for name in ("SaveImage", "PreviewAny", "Loader", RAW_OUTPUT)
+    }
 )
 
 
@@ -63,8 +71,16 @@ def test_an_output_node_without_a_prefix_of_its_own_is_told_the_folder() -> None
         ),
         ({"filename_prefix": "a", "output_path": "none"}, {"filename_prefix": "job/a"}, ["job"]),
         ({"filename_prefix": "a", "output_path": "."}, {"filename_prefix": "job/a"}, ["job"]),
-        ({"filename_prefix": "a", "output_path": "sets"}, {"output_path": "job/sets"}, ["job", "job/sets"]),
-        ({"filename_prefix": "b/a", "output_path": "x/y/"}, {"output_path": "job/x/y"}, ["job", "job/x/y/b"]),
+        (
+            {"filename_prefix": "a", "output_path": "sets"},
+            {"output_path": "job/sets"},
+            ["job", "job/sets"],
+        ),
+        (
+            {"filename_prefix": "b/a", "output_path": "x/y/"},
+            {"output_path": "job/x/y"},
+            ["job", "job/x/y/b"],
+        ),
         (
             {"filename_prefix": "a", "output_path": "x/[time(%Y)]"},
             {"output_path": "job/x/[time(%Y)]"},
@@ -98,7 +114,9 @@ def test_a_folder_that_leads_elsewhere_is_refused(path: str) -> None:
         ({}, False),
     ],
 )
-def test_what_a_node_made_of_more_than_its_inputs_is_its_own_jobs(declared: dict[str, Any], own: bool) -> None:
+def test_what_a_node_made_of_more_than_its_inputs_is_its_own_jobs(
+    declared: dict[str, Any], own: bool
+) -> None:
     moved = isolate_outputs(saving("Odd"), "job", NodeDefs({"Odd": declared}))
     assert moved == saving("Odd", **({"comfy_worker_folder": "job"} if own else {}))
 
@@ -123,7 +141,9 @@ def test_nodes_that_encode_pictures_are_served_by_ours() -> None:
         "_meta": {"title": "T"},
     }
     assert served["2"] == SERVED["2"]
-    assert [(served[node_id]["class_type"], served[node_id]["inputs"]["kind"]) for node_id in "34"] == [
+    assert [
+        (served[node_id]["class_type"], served[node_id]["inputs"]["kind"]) for node_id in "34"
+    ] == [
         (RAW_OUTPUT, "temp"),
         (RAW_OUTPUT, "output"),
     ]
@@ -136,25 +156,47 @@ def test_without_our_node_the_graph_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    "prefix", ["../x", "a/../../x", "/etc/x", "..\\x", "\\x", "x" * 201, "ü" * 101, "x/" * 1001, "a\0b", "\ud800"]
+    "prefix",
+    [
+        "../x",
+        "a/../../x",
+        "/etc/x",
+        "..\\x",
+        "\\x",
+        "x" * 201,
+        "ü" * 101,
+        "x/" * 1001,
+        "a\0b",
+        "\ud800",
+    ],
 )
 def test_a_prefix_that_leaves_the_folder_is_refused(prefix: str) -> None:
     with pytest.raises(
-        InvalidValue, match="filename_prefix of node 1 must be a text that stays in the output folder"
+        InvalidValue,
+        match="filename_prefix of node 1 must be a text that stays in the output folder",
     ):
         isolate_outputs(graph(prefix), "job", DEFS)
 
 
 def test_a_prefix_that_stands_in_a_primitive_is_looked_at_too() -> None:
-    workflow = {"1": node("SaveImage", filename_prefix=["2", 0]), "2": node("PrimitiveString", value="../x")}
-    with pytest.raises(InvalidValue, match=r"filename_prefix of node 1 must be a text .*, not '\.\./x'"):
+    workflow = {
+        "1": node("SaveImage", filename_prefix=["2", 0]),
+        "2": node("PrimitiveString", value="../x"),
+    }
+    with pytest.raises(
+        InvalidValue, match=r"filename_prefix of node 1 must be a text .*, not '\.\./x'"
+    ):
         isolate_outputs(workflow, "job", CORE)
 
 
 @pytest.mark.parametrize(
     ("class_type", "inputs", "moved"),
     [
-        ("SaveImageDataSetToFolder", {"folder_name": "set", "filename_prefix": "a"}, {"folder_name": "job/set"}),
+        (
+            "SaveImageDataSetToFolder",
+            {"folder_name": "set", "filename_prefix": "a"},
+            {"folder_name": "job/set"},
+        ),
         ("SaveTrainingDataset", {"folder_name": "set"}, {"folder_name": "job/set"}),
         ("LoadTrainingDataset", {"folder_name": "set"}, {"folder_name": "job/set"}),
         ("SaveLoRA", {"prefix": "loras/mine"}, {"prefix": "job/loras/mine"}),
@@ -164,15 +206,23 @@ def test_a_prefix_that_stands_in_a_primitive_is_looked_at_too() -> None:
 def test_datasets_and_trained_loras_go_there_too(
     class_type: str, inputs: dict[str, object], moved: dict[str, object]
 ) -> None:
-    assert isolate_outputs(saving(class_type, **inputs), "job", DEFS) == saving(class_type, **{**inputs, **moved})
+    assert isolate_outputs(saving(class_type, **inputs), "job", DEFS) == saving(
+        class_type, **{**inputs, **moved}
+    )
 
 
 @pytest.mark.parametrize("folder_name", ["../set", ["9", 0], {"__value__": "/etc"}])
 def test_a_dataset_that_may_leave_the_output_folder_is_refused(folder_name: object) -> None:
-    with pytest.raises(InvalidValue, match="folder_name of node 1 must be a text that stays in the output folder"):
+    with pytest.raises(
+        InvalidValue, match="folder_name of node 1 must be a text that stays in the output folder"
+    ):
         isolate_outputs(saving("LoadTrainingDataset", folder_name=folder_name), "job", DEFS)
 
 
 def test_a_name_in_a_dataset_that_leaves_its_folder_is_refused() -> None:
     with pytest.raises(InvalidValue, match="filename_prefix of node 1"):
-        isolate_outputs(saving("SaveImageDataSetToFolder", folder_name="set", filename_prefix="../x"), "job", DEFS)
+        isolate_outputs(
+            saving("SaveImageDataSetToFolder", folder_name="set", filename_prefix="../x"),
+            "job",
+            DEFS,
+        )

@@ -56,7 +56,9 @@ class LateComfyUI:
 
 def context(tmp_path: Path, comfyui: Any) -> PlanContext:
     job_input = {"workflow": txt2img(), "loras": [{"name": "late"}], "fps": 8}
-    job = Job("job", JobInput.read(job_input), client_words={"fps": "frame_rate"}, warnings=["first"])
+    job = Job(
+        "job", JobInput.read(job_input), client_words={"fps": "frame_rate"}, warnings=["first"]
+    )
     return PlanContext(job, None, comfyui, InputFiles(tmp_path, Settings().input_limits))
 
 

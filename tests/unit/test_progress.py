@@ -55,7 +55,9 @@ def test_an_unneeded_node_does_not_count() -> None:
     followed.report.begin(followed.graph, DEFS)
     needed = [node_id for node_id in followed.graph if node_id != "99"]
     followed.follow(Cached("p", tuple(needed[:-1])))
-    assert (followed.follow(Executing("p", needed[-1])) or {})["percent"] == int(100 * (1 - 1 / len(needed)))
+    assert (followed.follow(Executing("p", needed[-1])) or {})["percent"] == int(
+        100 * (1 - 1 / len(needed))
+    )
 
 
 def test_reports_are_throttled_and_newest() -> None:

@@ -61,7 +61,14 @@ def machine(tmp_path: Path) -> Path:
 def rule(machine: Path) -> Any:
     return readable.Readable(
         (str(machine / "run/input"), str(machine / "run/output")),
-        (str(machine / "models"), str(machine / "packs"), str(machine / "comfyui"), "/usr", "/proc", "/dev"),
+        (
+            str(machine / "models"),
+            str(machine / "packs"),
+            str(machine / "comfyui"),
+            "/usr",
+            "/proc",
+            "/dev",
+        ),
         (str(machine / "comfyui/output"), "/dev/shm"),
         own=frozenset({OWN}),
     )
@@ -153,8 +160,12 @@ with guard.applied(frozenset({{OWN}})):
 
 
 def guarded(machine: Path, code: str) -> str:
-    script = SCRIPT.format(tests=str(REPO / "tests"), repo=str(REPO), machine=str(machine), code=code)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    script = SCRIPT.format(
+        tests=str(REPO / "tests"), repo=str(REPO), machine=str(machine), code=code
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -189,12 +200,18 @@ def test_reads_of_others_files_fail(machine: Path, code: str) -> None:
     [
         (f"tried(lambda: open('run/input/{OWN}/a.png').read())", f"'run/input/{OWN}/a.png'"),
         ("tried(lambda: sorted(os.listdir('run/input')))", str([OWN, "shared.png"])),
-        ("tried(lambda: sorted(e.name for e in os.scandir('run/input')))", str([OWN, "shared.png"])),
+        (
+            "tried(lambda: sorted(e.name for e in os.scandir('run/input')))",
+            str([OWN, "shared.png"]),
+        ),
         (
             "tried(lambda: sorted(n for _, d, f in os.walk('run/input') for n in d + f))",
             str(["a.png", OWN, "shared.png"]),
         ),
-        ("tried(lambda: open('home/new.txt', 'w').write('x') and open('home/new.txt').read())", "'x'"),
+        (
+            "tried(lambda: open('home/new.txt', 'w').write('x') and open('home/new.txt').read())",
+            "'x'",
+        ),
         ("tried(lambda: __import__('subprocess').run(['true']).returncode)", "0"),
         ("tried(lambda: os.symlink('a.safetensors', 'models/loras/b.safetensors'))", "None"),
         ("tried(lambda: os.symlink('../../run/input/shared.png', 'packs/a/x'))", "None"),
@@ -216,7 +233,9 @@ def test_missing_files_are_told_as_missing(machine: Path) -> None:
 
 def test_threads_of_a_node_are_guarded(machine: Path) -> None:
     read = "lambda: said.append(tried(lambda: open('home/photo.png')))"
-    code = f"[said := [], thread := threading.Thread(target={read}), thread.start(), thread.join()][0]"
+    code = (
+        f"[said := [], thread := threading.Thread(target={read}), thread.start(), thread.join()][0]"
+    )
     assert "is not for this job" in guarded(machine, code)
 
 
@@ -236,7 +255,9 @@ def test_other_threads_are_not(machine: Path) -> None:
     assert not guard.is_on
 
 
-def test_openers_of_libraries_are_wrapped_once(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openers_of_libraries_are_wrapped_once(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened: list[object] = []
     library = ModuleType("cv2")
     imread: Callable[..., Any] = opened.append
@@ -251,7 +272,12 @@ def test_openers_of_libraries_are_wrapped_once(machine: Path, monkeypatch: pytes
     with guard.applied(frozenset({OWN})):
         vars(library)["imread"](str(own))
         vars(library)["imread"]("https://example.com/a.png")
-        for path in (private, f"file:{private}", f"concat:{own}|{private}", f"subfile,,start,0,end,9,,:{private}"):
+        for path in (
+            private,
+            f"file:{private}",
+            f"concat:{own}|{private}",
+            f"subfile,,start,0,end,9,,:{private}",
+        ):
             with pytest.raises(PermissionError, match=r"is not for this job.*aaaa"):
                 vars(library)["imread"](path)
     assert opened == [str(own), "https://example.com/a.png"]

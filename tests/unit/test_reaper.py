@@ -86,9 +86,12 @@ def runtime_dir(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("code", "status"), [("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 137), ("pass", 0)]
+    ("code", "status"),
+    [("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 137), ("pass", 0)],
 )
-def test_it_leaves_with_the_status_of_the_command(runtime_dir: Path, code: str, status: int) -> None:
+def test_it_leaves_with_the_status_of_the_command(
+    runtime_dir: Path, code: str, status: int
+) -> None:
     with reaper(runtime_dir, sys.executable, "-c", code) as process:
         assert process.wait(timeout=20) == status
     assert runtime_dir.exists(), "jobs of the worker that lives may still read what is there"
@@ -124,7 +127,11 @@ def test_a_killed_worker_leaves_nothing_behind(runtime_dir: Path, tmp_path: Path
     )
     with worker:
         assert worker.stdout is not None
-        pids = [int(pid) for line in (worker.stdout.readline(), worker.stdout.readline()) for pid in line.split()]
+        pids = [
+            int(pid)
+            for line in (worker.stdout.readline(), worker.stdout.readline())
+            for pid in line.split()
+        ]
         assert len(pids) == 4
         os.kill(worker.pid, signal.SIGKILL)
     assert eventually(lambda: not any(map(is_alive, pids)))
@@ -155,7 +162,9 @@ def test_no_timing_of_signals_stops_it(tmp_path: Path) -> None:
                 lines = [many.stdout.readline().split() for _ in range(BATCH)]
                 pairs = [(int(worker), int(reaper_pid)) for worker, reaper_pid in lines]
                 for worker, reaper_pid in pairs:
-                    time.sleep(chance.uniform(0, 0.02))  # some reapers have not begun their work yet
+                    time.sleep(
+                        chance.uniform(0, 0.02)
+                    )  # some reapers have not begun their work yet
                     end_worker(worker, reaper_pid, chance)
                 pids = [pid for pair in pairs for pid in pair]
                 assert eventually(lambda pids=pids: not any(map(is_alive, pids)), 30)

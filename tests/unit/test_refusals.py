@@ -47,9 +47,14 @@ def test_a_circle_names_each_of_its_nodes() -> None:
     }
     node_errors = {"x": {"errors": [error], "dependent_outputs": [], "class_type": "Nowhere"}}
     (finding,) = findings(
-        {"error": {"type": "prompt_outputs_failed_validation"}, "node_errors": node_errors}, WORKFLOW
+        {"error": {"type": "prompt_outputs_failed_validation"}, "node_errors": node_errors},
+        WORKFLOW,
     )
-    assert (finding["type"], finding["node_id"], finding["input"]) == ("dependency_cycle", "x", None)
+    assert (finding["type"], finding["node_id"], finding["input"]) == (
+        "dependency_cycle",
+        "x",
+        None,
+    )
 
 
 @pytest.mark.parametrize(

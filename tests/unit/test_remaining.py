@@ -87,7 +87,12 @@ def test_a_second_sampler_may_take_any_time() -> None:
     two = {**graph(steps=21), "again": node("KSampler", steps=99)}
     estimate = RemainingTime(two, memory, clock)
     follow(estimate, clock, (0.0, Executing("p", "sample")))
-    follow(estimate, clock, (1.0, Progress("p", "sample", 1, 21)), (2.0, Progress("p", "sample", 20, 21)))
+    follow(
+        estimate,
+        clock,
+        (1.0, Progress("p", "sample", 1, 21)),
+        (2.0, Progress("p", "sample", 20, 21)),
+    )
     assert estimate.seconds() == math.inf
     follow(estimate, clock, (2.0, Cached("p", ("again",))))
     assert estimate.seconds() < 2

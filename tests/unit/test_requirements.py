@@ -58,7 +58,9 @@ def test_a_newer_editor_than_asked_for_will_do(file: Path) -> None:
 
 def test_another_python_tells_it_line_by_line(file: Path) -> None:
     command = [sys.executable, "-m", "comfy_common.requirements", str(file)]
-    said = subprocess.run(command, cwd=paths.REPO, check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(
+        command, cwd=paths.REPO, check=True, capture_output=True, text=True
+    ).stdout
     assert [Unmet(*line.split("\t")) for line in said.splitlines()] == UNMET
 
 

@@ -15,7 +15,9 @@ from comfy_worker.workflow.roles.find import find_roles
 from tests.core_nodes import found
 from tests.official_templates import COMFYUI_0375
 
-TABLE: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("roles.json").read_text(encoding="utf-8"))
+TABLE: dict[str, dict[str, Any]] = json.loads(
+    Path(__file__).with_name("roles.json").read_text(encoding="utf-8")
+)
 API_KEYS = ("prompt", "seed", "image")
 
 
@@ -34,11 +36,15 @@ def ordered(entry: list[str] | str | None) -> list[str] | str | None:
 
 
 def has_sampler(graph: Workflow) -> bool:
-    return any(one["class_type"].startswith(("KSampler", "SamplerCustom")) for one in graph.values())
+    return any(
+        one["class_type"].startswith(("KSampler", "SamplerCustom")) for one in graph.values()
+    )
 
 
 @pytest.mark.parametrize("name", sorted(TABLE))
-def test_the_roles_of_a_graph_are_those_that_a_reader_wrote_down(name: str, all_defs: NodeDefs) -> None:
+def test_the_roles_of_a_graph_are_those_that_a_reader_wrote_down(
+    name: str, all_defs: NodeDefs
+) -> None:
     graph, truth = table_graph(name), TABLE[name]
     roles = find_roles(graph, all_defs)
     keys = truth.keys() if has_sampler(graph) else API_KEYS

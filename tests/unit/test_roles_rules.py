@@ -36,7 +36,10 @@ def test_every_parameter_of_a_plain_graph_has_its_place() -> None:
     assert roles.outputs == ("save",)
     assert roles.ambiguous == {}
     [sampler] = roles.samplers
-    assert (sampler.model, sampler.latent) == (Input("sampler", "model"), Input("sampler", "latent_image"))
+    assert (sampler.model, sampler.latent) == (
+        Input("sampler", "model"),
+        Input("sampler", "latent_image"),
+    )
 
 
 def test_a_second_stage_takes_part_in_every_number_but_the_first_ones_denoise() -> None:
@@ -52,24 +55,39 @@ def test_a_second_stage_takes_part_in_every_number_but_the_first_ones_denoise() 
 
 
 def test_a_stage_that_adds_no_noise_has_no_seed() -> None:
-    advanced = {"noise_seed": 5, "start_at_step": 0, "end_at_step": 10, "return_with_leftover_noise": "enable"}
+    advanced = {
+        "noise_seed": 5,
+        "start_at_step": 0,
+        "end_at_step": 10,
+        "return_with_leftover_noise": "enable",
+    }
     first = ksampler(**advanced, add_noise="enable")
     last = ksampler(**advanced, add_noise="disable", latent_image=["sampler", 0])
     for one in (first, last):
         one["class_type"] = "KSamplerAdvanced"
         del one["inputs"]["seed"], one["inputs"]["denoise"]
-    graph = txt2img(sampler=first, last=last, decode=node("VAEDecode", samples=["last", 0], vae=["loader", 2]))
+    graph = txt2img(
+        sampler=first, last=last, decode=node("VAEDecode", samples=["last", 0], vae=["loader", 2])
+    )
     roles = find_roles(graph, DEFS)
     assert found(roles, "seed") == ["sampler.noise_seed"]
     assert len(roles.splits) == 4
 
 
 CUSTOM = {
-    "guider": node("CFGGuider", model=["loader", 0], positive=["positive", 0], negative=["negative", 0], cfg=4.0),
+    "guider": node(
+        "CFGGuider",
+        model=["loader", 0],
+        positive=["positive", 0],
+        negative=["negative", 0],
+        cfg=4.0,
+    ),
     "noise": node("RandomNoise", noise_seed=["number", 0]),
     "number": node("PrimitiveInt", value=5),
     "select": node("KSamplerSelect", sampler_name="euler"),
-    "sigmas": node("BasicScheduler", model=["loader", 0], scheduler="normal", steps=20, denoise=1.0),
+    "sigmas": node(
+        "BasicScheduler", model=["loader", 0], scheduler="normal", steps=20, denoise=1.0
+    ),
     "split": node("SplitSigmas", sigmas=["sigmas", 0], step=10),
     "sampler": node(
         "SamplerCustomAdvanced",
@@ -84,7 +102,10 @@ CUSTOM = {
 
 def test_a_sampler_in_parts_is_read_like_one_in_one_node() -> None:
     roles = find_roles(txt2img(**CUSTOM), DEFS)
-    assert {name: found(roles, name) for name in ("seed", "steps", "cfg", "sampler", "scheduler", "prompt")} == {
+    assert {
+        name: found(roles, name)
+        for name in ("seed", "steps", "cfg", "sampler", "scheduler", "prompt")
+    } == {
         "seed": ["number.value"],
         "steps": ["sigmas.steps"],
         "cfg": ["guider.cfg"],
@@ -94,8 +115,13 @@ def test_a_sampler_in_parts_is_read_like_one_in_one_node() -> None:
     }
     [sampler] = roles.samplers
     assert (sampler.node_id, sampler.model) == ("sampler", Input("guider", "model"))
-    assert (sampler.positive, sampler.negative) == (Input("guider", "positive"), Input("guider", "negative"))
-    assert [(str(split.place), str(split.steps)) for split in roles.splits] == [("split.step", "sigmas.steps")]
+    assert (sampler.positive, sampler.negative) == (
+        Input("guider", "positive"),
+        Input("guider", "negative"),
+    )
+    assert [(str(split.place), str(split.steps)) for split in roles.splits] == [
+        ("split.step", "sigmas.steps")
+    ]
 
 
 def test_a_dual_guider_is_positive_in_its_first_conditioning_alone() -> None:
@@ -115,17 +141,24 @@ def test_a_dual_guider_is_positive_in_its_first_conditioning_alone() -> None:
 
 def test_a_sampler_with_neither_text_nor_noise_is_a_tool_unless_it_is_alone() -> None:
     tool = {
-        "tool": node("SamplerCustomAdvanced", guider=["look", 0], noise=["quiet", 0], sampler=["select", 0])
+        "tool": node(
+            "SamplerCustomAdvanced", guider=["look", 0], noise=["quiet", 0], sampler=["select", 0]
+        )
         | {"_meta": {"title": "depth"}},
         "look": node("BasicGuider", model=["depth", 0], conditioning=["lotus", 0]),
         "lotus": node("LotusConditioning"),
         "quiet": node("DisableNoise"),
         "depth": node("UNETLoader", unet_name="flux.safetensors", weight_dtype="default"),
         "select": node("KSamplerSelect", sampler_name="euler"),
-        "one_step": node("BasicScheduler", model=["depth", 0], scheduler="normal", steps=1, denoise=1.0),
+        "one_step": node(
+            "BasicScheduler", model=["depth", 0], scheduler="normal", steps=1, denoise=1.0
+        ),
         "see": node("VAEDecode", samples=["tool", 0], vae=["loader", 2]),
         "apply": node(
-            "ControlNetApplyAdvanced", positive=["positive", 0], negative=["negative", 0], image=["see", 0]
+            "ControlNetApplyAdvanced",
+            positive=["positive", 0],
+            negative=["negative", 0],
+            image=["see", 0],
         ),
     }
     tool["tool"]["inputs"] |= {"sigmas": ["one_step", 0], "latent_image": ["encoded", 0]}
@@ -143,7 +176,12 @@ def test_a_sampler_with_neither_text_nor_noise_is_a_tool_unless_it_is_alone() ->
 def test_nodes_that_must_know_the_size_are_told_it() -> None:
     graph = txt2img(
         sampling=node(
-            "ModelSamplingFlux", model=["loader", 0], width=512, height=640, max_shift=1.0, base_shift=0.5
+            "ModelSamplingFlux",
+            model=["loader", 0],
+            width=512,
+            height=640,
+            max_shift=1.0,
+            base_shift=0.5,
         ),
         sampler=ksampler(model=["sampling", 0]),
     )
@@ -161,15 +199,26 @@ def test_a_size_is_traced_through_nodes_that_pass_it_on_and_no_further() -> None
     assert places(graph, "width") == ["number.value"]
     assert places(graph, "height") == ["camera.height"]
     latent["inputs"]["width"] = ["size", 0]
-    graph |= {"size": node("GetImageSize", image=["image", 0]), "image": node("LoadImage", image="example.png")}
+    graph |= {
+        "size": node("GetImageSize", image=["image", 0]),
+        "image": node("LoadImage", image="example.png"),
+    }
     assert places(graph, "width") is None
 
 
 def test_a_picture_used_for_its_mask_alone_is_the_mask() -> None:
     inpaint = node(
-        "VAEEncodeForInpaint", pixels=["image", 0], mask=["image", 1], vae=["loader", 2], grow_mask_by=6
+        "VAEEncodeForInpaint",
+        pixels=["image", 0],
+        mask=["image", 1],
+        vae=["loader", 2],
+        grow_mask_by=6,
     )
-    graph = txt2img(image=node("LoadImage", image="a.png"), latent=inpaint, other=node("LoadImage", image="b.png"))
+    graph = txt2img(
+        image=node("LoadImage", image="a.png"),
+        latent=inpaint,
+        other=node("LoadImage", image="b.png"),
+    )
     roles = find_roles(graph, DEFS)
     assert found(roles, "image") == ["image.image"]
     assert roles.alpha_masks == (Input("image", "image"),)
@@ -197,7 +246,9 @@ def test_of_two_pictures_the_first_is_meant_unless_they_are_one_file() -> None:
 
 
 def test_the_rate_of_a_conditioning_counts_where_it_is_the_clips() -> None:
-    rate = node("LTXVConditioning", positive=["positive", 0], negative=["negative", 0], frame_rate=24.0)
+    rate = node(
+        "LTXVConditioning", positive=["positive", 0], negative=["negative", 0], frame_rate=24.0
+    )
     graph = txt2img(
         rate=rate,
         sampler=ksampler(positive=["rate", 0], negative=["rate", 1]),
@@ -210,9 +261,9 @@ def test_the_rate_of_a_conditioning_counts_where_it_is_the_clips() -> None:
 
 def test_the_vae_is_the_loader_of_what_decodes_the_stages() -> None:
     vae = node("VAELoader", vae_name="ae.safetensors")
-    assert places(txt2img(vae=vae, decode=node("VAEDecode", samples=["sampler", 0], vae=["vae", 0])), "vae") == [
-        "vae.vae_name"
-    ]
+    assert places(
+        txt2img(vae=vae, decode=node("VAEDecode", samples=["sampler", 0], vae=["vae", 0])), "vae"
+    ) == ["vae.vae_name"]
 
 
 def test_merged_models_leave_the_checkpoint_open() -> None:
@@ -235,7 +286,12 @@ def test_nodes_that_feed_no_output_do_not_count() -> None:
 def test_a_paid_services_node_holds_its_own_text_and_numbers() -> None:
     graph = {
         "make": node(
-            "FluxKontextProImageNode", prompt="a cat", seed=1, steps=50, guidance=3.0, aspect_ratio="1:1"
+            "FluxKontextProImageNode",
+            prompt="a cat",
+            seed=1,
+            steps=50,
+            guidance=3.0,
+            aspect_ratio="1:1",
         ),
         "save": node("SaveImage", images=["make", 0], filename_prefix="x"),
     }
@@ -299,7 +355,11 @@ def test_a_bundle_of_links_is_followed() -> None:
             **OBJECT_INFO,
             "ToPipe": {
                 "input": {
-                    "required": {"model": ["MODEL"], "positive": ["CONDITIONING"], "negative": ["CONDITIONING"]}
+                    "required": {
+                        "model": ["MODEL"],
+                        "positive": ["CONDITIONING"],
+                        "negative": ["CONDITIONING"],
+                    }
                 },
                 "output": bundle,
                 "output_name": ["pipe"],
@@ -312,12 +372,17 @@ def test_a_bundle_of_links_is_followed() -> None:
         }
     )
     graph = txt2img(
-        tied=node("ToPipe", model=["loader", 0], positive=["positive", 0], negative=["negative", 0]),
+        tied=node(
+            "ToPipe", model=["loader", 0], positive=["positive", 0], negative=["negative", 0]
+        ),
         untied=node("FromPipe", pipe=["tied", 0]),
         sampler=ksampler(model=["untied", 0], positive=["untied", 1], negative=["untied", 2]),
     )
     roles = find_roles(graph, defs)
-    assert (found(roles, "prompt"), found(roles, "negative_prompt")) == (["positive.text"], ["negative.text"])
+    assert (found(roles, "prompt"), found(roles, "negative_prompt")) == (
+        ["positive.text"],
+        ["negative.text"],
+    )
     assert found(roles, "checkpoint") == ["loader.ckpt_name"]
 
 
@@ -331,10 +396,14 @@ def test_a_bundle_of_links_is_followed() -> None:
         ("input:warmth", "PrimitiveFloat", {"value": 0.5}, "warmth"),
     ],
 )
-def test_a_title_claims_a_parameter(title: str, class_type: str, inputs: dict[str, Any], name: str) -> None:
+def test_a_title_claims_a_parameter(
+    title: str, class_type: str, inputs: dict[str, Any], name: str
+) -> None:
     titled = node(class_type, title, **inputs)
     # Anything that is read by a node that feeds an output will do.
-    graph = txt2img(titled=titled, show=node("PreviewImage", images=["decode", 0], extra=["titled", 0]))
+    graph = txt2img(
+        titled=titled, show=node("PreviewImage", images=["decode", 0], extra=["titled", 0])
+    )
     assert places(graph, name) == ["titled.value"]
 
 

@@ -13,7 +13,10 @@ from tests.core_nodes import DEFS, found, ksampler, node, places, second_stage, 
 
 def test_a_node_that_holds_both_conditionings_keeps_them_apart() -> None:
     both = node(
-        "InpaintModelConditioning", positive=["positive", 0], negative=["negative", 0], pixels=["image", 0]
+        "InpaintModelConditioning",
+        positive=["positive", 0],
+        negative=["negative", 0],
+        pixels=["image", 0],
     )
     swapped = txt2img(both=both, sampler=ksampler(positive=["both", 1], negative=["both", 0]))
     assert places(swapped, "prompt") == ["negative.text"]
@@ -22,7 +25,10 @@ def test_a_node_that_holds_both_conditionings_keeps_them_apart() -> None:
 
 def test_a_zeroed_prompt_is_no_negative_prompt() -> None:
     zero = node("ConditioningZeroOut", conditioning=["positive", 0])
-    assert places(txt2img(zero=zero, sampler=ksampler(negative=["zero", 0])), "negative_prompt") is None
+    assert (
+        places(txt2img(zero=zero, sampler=ksampler(negative=["zero", 0])), "negative_prompt")
+        is None
+    )
 
 
 def test_the_prompts_own_encoder_is_no_negative_prompt() -> None:
@@ -47,7 +53,9 @@ def test_text_is_set_where_it_lies() -> None:
         ("in the style of ink, ", "ambiguous"),
     ],
 )
-def test_of_a_concatenated_text_the_half_that_is_the_prompt_counts(half: str, expected: list[str] | str) -> None:
+def test_of_a_concatenated_text_the_half_that_is_the_prompt_counts(
+    half: str, expected: list[str] | str
+) -> None:
     graph = txt2img(
         encoder=node("CLIPTextEncode", clip=["loader", 1], text=["both", 0]),
         both=node("StringConcatenate", string_a=half, string_b=["text", 0], delimiter=", "),
@@ -59,22 +67,38 @@ def test_of_a_concatenated_text_the_half_that_is_the_prompt_counts(half: str, ex
 
 
 def test_all_text_inputs_of_one_encoder_mean_the_prompt() -> None:
-    encoder = node("CLIPTextEncodeFlux", clip=["loader", 1], clip_l="light", t5xxl="a lighthouse", guidance=3.5)
+    encoder = node(
+        "CLIPTextEncodeFlux", clip=["loader", 1], clip_l="light", t5xxl="a lighthouse", guidance=3.5
+    )
     graph = txt2img(positive=encoder)
     assert places(graph, "prompt") == ["positive.clip_l", "positive.t5xxl"]
     assert places(graph, "guidance") == ["positive.guidance"]
 
 
 def test_lyrics_are_no_prompt() -> None:
-    encoder = node("TextEncodeAceStepAudio", clip=["loader", 1], tags="jazz", lyrics="la", lyrics_strength=1.0)
+    encoder = node(
+        "TextEncodeAceStepAudio", clip=["loader", 1], tags="jazz", lyrics="la", lyrics_strength=1.0
+    )
     assert places(txt2img(positive=encoder), "prompt") == ["positive.tags"]
 
 
 def test_different_texts_combined_are_ambiguous_and_a_title_decides() -> None:
     sky = node("CLIPTextEncode", clip=["loader", 1], text="sky")
-    area = node("ConditioningSetArea", conditioning=["sky", 0], width=512, height=256, x=0, y=0, strength=1.0)
-    combined = node("ConditioningCombine", conditioning_1=["positive", 0], conditioning_2=["area", 0])
-    graph = txt2img(sky=sky, area=area, combined=combined, sampler=ksampler(positive=["combined", 0]))
+    area = node(
+        "ConditioningSetArea",
+        conditioning=["sky", 0],
+        width=512,
+        height=256,
+        x=0,
+        y=0,
+        strength=1.0,
+    )
+    combined = node(
+        "ConditioningCombine", conditioning_1=["positive", 0], conditioning_2=["area", 0]
+    )
+    graph = txt2img(
+        sky=sky, area=area, combined=combined, sampler=ksampler(positive=["combined", 0])
+    )
     roles = find_roles(graph, DEFS)
     assert "prompt" not in roles.places
     assert [(str(one.place), one.class_type) for one in roles.ambiguous["prompt"]] == [
@@ -111,7 +135,9 @@ def test_two_models_behind_one_text_are_halves_of_which_neither_comes_first() ->
 
 
 @pytest.mark.parametrize("latent", [["sampler", 0], ["latent", 0]])
-def test_other_texts_through_the_same_encoder_or_of_another_picture_are_ambiguous(latent: list[Any]) -> None:
+def test_other_texts_through_the_same_encoder_or_of_another_picture_are_ambiguous(
+    latent: list[Any],
+) -> None:
     is_chained = latent[0] == "sampler"
     graph = txt2img(
         other=node("CheckpointLoaderSimple", ckpt_name="sd15.safetensors"),

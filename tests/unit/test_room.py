@@ -18,7 +18,9 @@ def test_a_disk_with_room_is_left_alone(tmp_path: Path) -> None:
 
 def test_replaceable_files_go_before_a_refusal(tmp_path: Path) -> None:
     asked: list[float] = []
-    with pytest.raises(DiskFull, match=r"has \d+ MB free but needs 1000000000000 MB; give the endpoint"):
+    with pytest.raises(
+        DiskFull, match=r"has \d+ MB free where 1000000000000 MB are needed; give the endpoint"
+    ):
         ensure_disk(tmp_path, 1e12, reclaim=asked.append)
     assert len(asked) == 1
     assert 0 < asked[0] < 1e12
@@ -36,7 +38,11 @@ def test_models_are_unloaded_before_a_refusal(monkeypatch: pytest.MonkeyPatch) -
         ensure_memory(100, lambda: None, free_mb=lambda: 5.0)
 
 
-V2 = {"memory.max": "300000000", "memory.current": "250000000", "memory.stat": "anon 1\nactive_file 30000000\n"}
+V2 = {
+    "memory.max": "300000000",
+    "memory.current": "250000000",
+    "memory.stat": "anon 1\nactive_file 30000000\n",
+}
 V1 = {
     "memory/memory.limit_in_bytes": "300000000",
     "memory/memory.usage_in_bytes": "250000000",
@@ -46,7 +52,9 @@ V1 = {
 
 @pytest.mark.parametrize("files", [V1, V2])
 def test_the_containers_limit_counts_without_caches(tmp_path: Path, files: dict[str, str]) -> None:
-    assert free_memory_mb(tmp_path) == pytest.approx(psutil.virtual_memory().available / 1e6, rel=0.3)
+    assert free_memory_mb(tmp_path) == pytest.approx(
+        psutil.virtual_memory().available / 1e6, rel=0.3
+    )
     (tmp_path / "memory").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)

@@ -14,7 +14,9 @@ from comfy_worker.workflow.graph import Workflow
 from tests.core_nodes import node
 
 
-def graph(pattern: str = "(a+)+$", text: str = "aaab", *, match: str = "1", folder: str = "0" * 32) -> Workflow:
+def graph(
+    pattern: str = "(a+)+$", text: str = "aaab", *, match: str = "1", folder: str = "0" * 32
+) -> Workflow:
     """A regular expression over a text from another node, shown by an output in a job's own folder."""
     return {
         "t": node("PrimitiveString", value=text),

@@ -40,8 +40,12 @@ def animated_png() -> str:
     """As SaveAnimatedPNG writes it: in chunks of its own, after the pixels."""
     info = PngInfo()
     for key, value in (("prompt", API), ("workflow", EDITOR)):
-        info.add(b"comf", key.encode() + b"\0" + json.dumps(value).encode("latin-1"), after_idat=True)
-    return encoded("PNG", pnginfo=info, save_all=True, append_images=[Image.new("RGB", (8, 8), "red")])
+        info.add(
+            b"comf", key.encode() + b"\0" + json.dumps(value).encode("latin-1"), after_idat=True
+        )
+    return encoded(
+        "PNG", pnginfo=info, save_all=True, append_images=[Image.new("RGB", (8, 8), "red")]
+    )
 
 
 def webp() -> str:
@@ -64,7 +68,10 @@ def with_notes() -> dict[str, object]:
         (png(prompt="{cut", workflow=EDITOR), EDITOR),
         (png(prompt=[1], workflow=EDITOR), EDITOR),
         (png(prompt={}, workflow=EDITOR), EDITOR),
-        (png(prompt={"1": {"class_type": "A", "inputs": {"a": math.nan}}}, workflow=EDITOR), EDITOR),
+        (
+            png(prompt={"1": {"class_type": "A", "inputs": {"a": math.nan}}}, workflow=EDITOR),
+            EDITOR,
+        ),
         (png(prompt={"1": {"class_type": "\ud800", "inputs": {}}}, workflow=EDITOR), EDITOR),
         (png(prompt=with_notes()), API),
         (animated_png(), API),
@@ -122,19 +129,36 @@ def test_graphs_in_exif_are_found(image_format: str) -> None:
     [
         (bombs.plain_png(8, packed(b"zTXt", b"x", bytes(40_000_000))), "more than 32 MB of text"),
         (bombs.plain_png(8, packed(b"iTXt", b"x", bytes(40_000_000))), "more than 32 MB of text"),
-        (bombs.plain_png(8, *[packed(b"zTXt", b"x", bytes(9_000_000))] * 4), "more than 32 MB of text"),
+        (
+            bombs.plain_png(8, *[packed(b"zTXt", b"x", bytes(9_000_000))] * 4),
+            "more than 32 MB of text",
+        ),
         (bombs.plain_png(8, packed(b"iTXt", b"x", b"")[:-9]), "nor a readable picture"),
         (bombs.plain_png(8, bombs.png_chunk(b"iTXt", b"prompt\0\1\0")), "nor a readable picture"),
-        (bombs.plain_png(8, bombs.png_chunk(b"eXIf", b"II*\0\xff\xff\xff\xff")), "without a usable workflow"),
+        (
+            bombs.plain_png(8, bombs.png_chunk(b"eXIf", b"II*\0\xff\xff\xff\xff")),
+            "without a usable workflow",
+        ),
         (bombs.PNG + bombs.png_chunk(b"gAMA", b"") * 600_000, "nor a readable picture"),
         (b"RIFF\xff\xff\xff\xffWEBPVP8X\xff\xff\xff\xff" + bytes(200), "nor a readable picture"),
         (b"\xff\xd8" + b"\xff\xe0\0\2" * 600_000, "nor a readable picture"),
         (bombs.avif_without_clock(), "without a usable workflow|nor a readable picture"),
         (b"II*\0" + bytes([8, 0, 0, 0]) + b"\xff" * 300, "without a usable workflow"),
-        (b"II*\0" + struct.pack("<IH", 8, 65_000) + MANY_TAGS + bytes(1_000_000), "more than 32 MB of text"),
+        (
+            b"II*\0" + struct.pack("<IH", 8, 65_000) + MANY_TAGS + bytes(1_000_000),
+            "more than 32 MB of text",
+        ),
     ],
     ids=[
-        *("zTXt-bomb", "iTXt-bomb", "texts-together", "chunk-cut", "iTXt-short", "exif", "many-chunks"),
+        *(
+            "zTXt-bomb",
+            "iTXt-bomb",
+            "texts-together",
+            "chunk-cut",
+            "iTXt-short",
+            "exif",
+            "many-chunks",
+        ),
         *("riff-length", "many-segments", "avif-clock", "tiff", "many-tags"),
     ],
 )
@@ -152,7 +176,10 @@ def test_metadata_that_means_harm_is_refused(data: bytes, sentence: str) -> None
         (png(), InvalidWorkflow),
         (png(prompt="[1]"), InvalidWorkflow),
         (png(prompt={"\udc00": {"class_type": "A", "inputs": {}}}), InvalidWorkflow),
-        (png(prompt='{"1": {"class_type": "A", "inputs": {"a": ' + "9" * 5000 + "}}}"), InvalidWorkflow),
+        (
+            png(prompt='{"1": {"class_type": "A", "inputs": {"a": ' + "9" * 5000 + "}}}"),
+            InvalidWorkflow,
+        ),
         (png(prompt="[" * 5000), InvalidWorkflow),
         (png(prompt=API)[:60], InvalidWorkflow),
     ],
@@ -160,7 +187,9 @@ def test_metadata_that_means_harm_is_refused(data: bytes, sentence: str) -> None
 def test_a_picture_without_one_is_refused(text: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         with_embedded_workflow(
-            JobInput.read({"workflow": "data:image/png;base64," + text.removeprefix("data:image/png;base64,")})
+            JobInput.read(
+                {"workflow": "data:image/png;base64," + text.removeprefix("data:image/png;base64,")}
+            )
         )
 
 

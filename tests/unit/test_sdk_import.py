@@ -32,12 +32,17 @@ import runpod
 
 
 def test_sdk_imports_without_debugger_packages() -> None:
-    found = in_fresh_python(IMPORT + "print(json.dumps([n in sys.modules for n in ('cpuinfo', 'paramiko')]))")
+    found = in_fresh_python(
+        IMPORT + "print(json.dumps([n in sys.modules for n in ('cpuinfo', 'paramiko')]))"
+    )
     assert found == [False, False]
 
 
 def test_processor_is_still_named() -> None:
-    code = IMPORT + "from runpod.serverless.utils import rp_debugger; print(json.dumps(rp_debugger.PROCESSOR))"
+    code = (
+        IMPORT
+        + "from runpod.serverless.utils import rp_debugger; print(json.dumps(rp_debugger.PROCESSOR))"
+    )
     processor = in_fresh_python(code)
     assert processor
     assert "Unable" not in processor
@@ -82,7 +87,9 @@ def test_sdk_checks_memory_disk_and_network_only() -> None:
 
 
 def test_switch_brings_sdk_checks_back() -> None:
-    names = in_fresh_python(CHECKS, RUNPOD_SKIP_AUTO_SYSTEM_CHECKS="", RUNPOD_SKIP_GPU_CHECK="false")
+    names = in_fresh_python(
+        CHECKS, RUNPOD_SKIP_AUTO_SYSTEM_CHECKS="", RUNPOD_SKIP_GPU_CHECK="false"
+    )
     assert len(names) > 3
 
 

@@ -56,4 +56,6 @@ def test_an_error_shows_no_path_at_any_depth() -> None:
     details = [{"log": [where], "cause": {"file": where}, "node_id": 1}]
     answer = error_response(ExecutionFailed(f"it failed in {where}", details), PATHS)
     assert answer["error"] == "EXECUTION_FAILED: it failed in ComfyUI/x.py"
-    assert answer["details"] == [{"log": ["ComfyUI/x.py"], "cause": {"file": "ComfyUI/x.py"}, "node_id": 1}]
+    assert answer["details"] == [
+        {"log": ["ComfyUI/x.py"], "cause": {"file": "ComfyUI/x.py"}, "node_id": 1}
+    ]

@@ -15,7 +15,11 @@ def test_nothing_set_gives_the_defaults() -> None:
     settings = Settings.from_env({})
     assert (settings.concurrency, settings.comfy_args, settings.api_nodes) == (None, (), False)
     assert settings.comfyui_dir == REPO / ".comfyui"
-    assert (settings.response_format, settings.max_batch_size, settings.precision) == ("images", 4, "")
+    assert (settings.response_format, settings.max_batch_size, settings.precision) == (
+        "images",
+        4,
+        "",
+    )
     assert (settings.enable_xformers, settings.hf_token) == (None, None)
 
 
@@ -41,7 +45,11 @@ def test_values_are_read_in_their_own_form(tmp_path: Path) -> None:
     assert settings.comfy_log_level == "WARNING"
     assert settings.api_nodes
     assert settings.sd_model == ""
-    assert (settings.response_format, settings.max_batch_size, settings.precision) == ("image_url", 8, "fp16")
+    assert (settings.response_format, settings.max_batch_size, settings.precision) == (
+        "image_url",
+        8,
+        "fp16",
+    )
     assert settings.enable_xformers is False
     assert settings.hf_token is not None
     assert settings.hf_token.get_secret_value() == "hf_secret"
@@ -67,7 +75,9 @@ def test_all_bad_values_are_named_together() -> None:
     assert all(name in str(caught.value) for name in bad)
 
 
-@pytest.mark.parametrize("args", ["--listen 0.0.0.0", "--lowvram --port=8188", "--input-dir /x", "--out /x"])
+@pytest.mark.parametrize(
+    "args", ["--listen 0.0.0.0", "--lowvram --port=8188", "--input-dir /x", "--out /x"]
+)
 def test_flags_that_are_the_workers_own_are_refused(args: str) -> None:
     with pytest.raises(InvalidSettings, match=r"COMFY_ARGS: --[a-z-]+ is the worker's own to set"):
         Settings.from_env({"COMFY_ARGS": args})

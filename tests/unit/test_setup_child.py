@@ -29,7 +29,9 @@ def step() -> Step:
 
 UV_REFUSED = "error: Failed to fetch: `x`\n  cause: tcp connect error\n  cause: Connection refused (os error 111)"
 UV_HASH = "error: Failed to download `x==1`\n  cause: Hash mismatch for `x==1`"
-PIP_HASH = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated"
+PIP_HASH = (
+    "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated"
+)
 PIP_REFUSED = "NewConnectionError('<...>: Failed to establish a new connection: [Errno 111] Connection refused')"
 UV_UNFIT = """\
   × No solution found when resolving dependencies:
@@ -52,7 +54,10 @@ GIT_DNS = "fatal: unable to access 'https://h/x/': Could not resolve host: h"
         ("cause: invalid peer certificate: UnknownIssuer", "SSL_CERT_FILE"),
         ("HTTP status client error (401 Unauthorized) for url (https://h/)", "refuses access"),
         ("ERROR: No matching distribution found for x==1", "has no packages that fit"),
-        (UV_UNFIT, "fit together: check pip's index settings (Because you require torch==2.10.0 and torch<2.10,"),
+        (
+            UV_UNFIT,
+            "fit together: check pip's index settings (Because you require torch==2.10.0 and torch<2.10,",
+        ),
         ("first\nlast words\n\n", "last words"),
         ("", "it printed nothing"),
     ],
@@ -69,7 +74,11 @@ def test_a_failure_is_explained_in_one_line(output: str, said: str) -> None:
         (
             "fatal: unable to access 'https://github.com/x/': Could not resolve host: github.com",
             {"HTTPS_PROXY": "http://me:secret@proxy.example:3128"},
-            ["connection to github.com;", "the proxy proxy.example:3128", "--comfyui-source git+URL"],
+            [
+                "connection to github.com;",
+                "the proxy proxy.example:3128",
+                "--comfyui-source git+URL",
+            ],
         ),
         (
             "HTTPSConnectionPool(host='pypi.org', port=443): Max retries: NewConnectionError",
@@ -84,7 +93,9 @@ def test_a_failure_is_explained_in_one_line(output: str, said: str) -> None:
         ),
     ],
 )
-def test_no_network_names_host_proxy_and_mirror(output: str, environ: dict[str, str], words: list[str]) -> None:
+def test_no_network_names_host_proxy_and_mirror(
+    output: str, environ: dict[str, str], words: list[str]
+) -> None:
     said = explain(output, environ)
     for word in words:
         assert word in said
@@ -125,13 +136,14 @@ def test_an_interrupt_ends_the_program(runner: Runner, step: Step) -> None:
         os.kill(seen[0], 0)
 
 
-def test_a_program_and_its_own_children_hold_the_lock(runner: Runner, step: Step, tmp_path: Path) -> None:
+def test_a_program_and_its_own_children_hold_the_lock(
+    runner: Runner, step: Step, tmp_path: Path
+) -> None:
     fcntl.flock(runner.lock, fcntl.LOCK_EX)
     # A grandchild that outlives the child for a moment, as ensurepip under a killed venv.
     grandchild = "import sys, time; sys.stdin.read(); time.sleep(0.3)"
-    program = (
-        f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {grandchild!r}], stdout=-3, stderr=-3)"
-    )
+    command = f"[sys.executable, '-c', {grandchild!r}]"
+    program = f"import subprocess, sys; subprocess.Popen({command}, stdout=-3, stderr=-3)"
     runner.run(step, [sys.executable, "-c", program])
     runner.lock.close()
     with (tmp_path / "lock").open("a+b") as second:

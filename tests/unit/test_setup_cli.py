@@ -24,7 +24,9 @@ from comfy_setup import __main__, cli, fetch_models, models
 def test_the_door_parses_on_an_old_python(name: str) -> None:
     text = (paths.REPO / "comfy_setup" / name).read_text()
     tree = ast.parse(text, feature_version=(3, 4))
-    assert "__future__" not in {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert "__future__" not in {
+        node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+    }
     assert not any(isinstance(node, ast.JoinedStr | ast.AnnAssign) for node in ast.walk(tree))
 
 
@@ -38,7 +40,9 @@ def test_an_old_python_is_told_in_one_line(
     monkeypatch.undo()
     assert caught.value.code == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"comfy_setup needs Python 3.10 or newer and this is Python {version[0]}.{version[1]}:")
+    assert line.startswith(
+        f"comfy_setup needs Python 3.10 or newer and this is Python {version[0]}.{version[1]}:"
+    )
 
 
 def test_python_3_10_will_do() -> None:
@@ -66,7 +70,9 @@ def test_an_input_that_is_none_is_told_before_anything_is_set_up(
     assert said in line
 
 
-def test_an_input_file_that_is_no_text_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_input_file_that_is_no_text_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "input.json").write_bytes(b'{"prompt": "\xff"}')
     assert cli.main(["run", "--input", f"@{tmp_path}/input.json"]) == 1
     [line] = capsys.readouterr().err.splitlines()
@@ -77,7 +83,10 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_set_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    for output, said in [(tmp_path, "is a folder: name a file in it"), (tmp_path / "file" / "a.png", "cannot be")]:
+    for output, said in [
+        (tmp_path, "is a folder: name a file in it"),
+        (tmp_path / "file" / "a.png", "cannot be"),
+    ]:
         assert cli.main(["run", "--output", str(output)]) == 1
         [line] = capsys.readouterr().err.splitlines()
         assert line.startswith(f"Error: --output: {output} ")
@@ -92,7 +101,9 @@ def test_a_folder_that_an_output_needs_is_made_and_told(tmp_path: Path) -> None:
     assert said.getvalue().count("Creating") == 1
 
 
-def test_an_output_that_names_a_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_that_names_a_folder_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["run", "--output", f"{tmp_path}/new/"]) == 1
     assert "is a folder: name a file in it" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
@@ -135,20 +146,30 @@ sys.stdout.write(f"{process.wait()} {said}")
         ["comfy_setup", "doctor"],
         ["comfy_worker", "templates"],
         ["comfy_worker", "schema", "txt2img", "--object-info", "tests/core_nodes.json"],
-        ["comfy_worker", "inspect", "workflows/txt2img.json", "--object-info", "tests/core_nodes.json"],
+        [
+            "comfy_worker",
+            "inspect",
+            "workflows/txt2img.json",
+            "--object-info",
+            "tests/core_nodes.json",
+        ],
     ],
     ids=" ".join,
 )
 def test_a_closed_pipe_is_no_traceback(command: list[str]) -> None:
     call = [sys.executable, "-c", READER, sys.executable, "-m", *command]
-    asked = subprocess.run(call, cwd=paths.REPO, capture_output=True, text=True, check=True, timeout=120)
+    asked = subprocess.run(
+        call, cwd=paths.REPO, capture_output=True, text=True, check=True, timeout=120
+    )
     # argparse itself swallows the error where the help is written at once, with PYTHONUNBUFFERED.
     assert asked.stdout == "141 " or (asked.stdout == "0 " and "--help" in command)
 
 
 def test_closed_errors_are_no_traceback() -> None:
     shell = f"{sys.executable} -m comfy_setup run --input '{{' 2>&1 >/dev/null | true; echo ${{PIPESTATUS[0]}}"
-    asked = subprocess.run(["bash", "-c", shell], cwd=paths.REPO, capture_output=True, text=True, timeout=60)
+    asked = subprocess.run(
+        ["bash", "-c", shell], cwd=paths.REPO, capture_output=True, text=True, timeout=60
+    )
     assert asked.stderr == ""
     assert asked.stdout in ("141\n", "1\n")  # `true` may end before or after the one line
 
@@ -176,7 +197,9 @@ def test_a_slip_is_told_before_anything_is_set_up(
     assert said in line
 
 
-def test_models_are_fetched_once_the_machine_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_fetched_once_the_machine_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     monkeypatch.setenv(cli.READY, str(os.getpid()))
     asked: list[list[str]] = []
@@ -214,13 +237,25 @@ def test_an_input_is_text_a_file_or_nothing(tmp_path: Path) -> None:
 
 OUT_OF_RANGE = [
     ["serve", option, value]
-    for option, value in (("--port", "0"), ("--port", "99999"), ("--workers", "0"), ("--workers", "-3"))
+    for option, value in (
+        ("--port", "0"),
+        ("--port", "99999"),
+        ("--workers", "0"),
+        ("--workers", "-3"),
+    )
 ]
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["fly"], ["doctor", "--fast"], ["serve", "--port", "x"], ["install", "--cuda", "11"], *OUT_OF_RANGE],
+    [
+        [],
+        ["fly"],
+        ["doctor", "--fast"],
+        ["serve", "--port", "x"],
+        ["install", "--cuda", "11"],
+        *OUT_OF_RANGE,
+    ],
 )
 def test_wrong_arguments_are_a_usage_error(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -230,7 +265,9 @@ def test_wrong_arguments_are_a_usage_error(arguments: list[str]) -> None:
 
 def test_the_cuda_that_is_asked_for_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(cli, "install", lambda _console, _environ, _choice, cuda, dev: asked.append(cuda))
+    monkeypatch.setattr(
+        cli, "install", lambda _console, _environ, _choice, cuda, dev: asked.append(cuda)
+    )
     assert cli.main(["install", "--cuda", "13"]) == cli.main(["install"]) == 0
     assert asked == ["13", ""]
 
@@ -244,8 +281,16 @@ def test_a_folder_and_a_source_exclude_each_other(capsys: pytest.CaptureFixture[
     ("raised", "code", "said"),
     [
         (SetupError("no network"), 1, "Error: no network"),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x"), 1, "Error: the disk is full: free some space"),
-        (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "Error: [Errno 13] Permission denied: '/x'"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x"),
+            1,
+            "Error: the disk is full: free some space",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            1,
+            "Error: [Errno 13] Permission denied: '/x'",
+        ),
         (KeyboardInterrupt(), 130, "Stopped. The next call continues"),
     ],
 )

@@ -29,7 +29,8 @@ VERSION_FILE = '__version__ = "{}"\n'
 
 
 @pytest.mark.parametrize(
-    ("older", "newer"), [("0.3.75", "0.3.76"), ("0.3.75", "v0.4.0-rc1"), ("0.3.9", "0.3.75"), ("0.3.75", "1")]
+    ("older", "newer"),
+    [("0.3.75", "0.3.76"), ("0.3.75", "v0.4.0-rc1"), ("0.3.9", "0.3.75"), ("0.3.75", "1")],
 )
 def test_versions_compare_by_number(older: str, newer: str) -> None:
     assert parse_version(older) < parse_version(newer)
@@ -53,7 +54,10 @@ UPSTREAM = f"git+{REPOSITORY}"
         (Choice(version="latest"), Choice(UPSTREAM, "latest")),
         (Choice(version="2f35f4a"), Choice(UPSTREAM, "2f35f4a")),
         (Choice(version="0123456"), Choice(UPSTREAM, "0123456")),
-        (Choice("https://git.example.org/c.git", "master"), Choice("git+https://git.example.org/c.git", "master")),
+        (
+            Choice("https://git.example.org/c.git", "master"),
+            Choice("git+https://git.example.org/c.git", "master"),
+        ),
         (Choice("git@example.org:c.git", "1.0"), Choice("git+git@example.org:c.git", "v1.0")),
     ],
 )
@@ -65,7 +69,12 @@ def test_a_folder_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "a mirror.git").mkdir()
     monkeypatch.chdir(tmp_path)
     source = f"git+file://{tmp_path}/a%20mirror.git"
-    for name in ("a mirror.git", f"{tmp_path}/a mirror.git", f"file://{tmp_path}/a mirror.git", source):
+    for name in (
+        "a mirror.git",
+        f"{tmp_path}/a mirror.git",
+        f"file://{tmp_path}/a mirror.git",
+        source,
+    ):
         assert Choice(name, "master").resolved() == Choice(source, "master")
 
 
@@ -73,7 +82,9 @@ def test_an_unknown_source_is_refused() -> None:
     with pytest.raises(SetupError, match=r"contains only ComfyUI 0\.3\.75"):
         Choice("wheel", "0.4.0").resolved()
     for source in ("svn", "file:///nowhere"):
-        with pytest.raises(SetupError, match="use wheel, git, the URL of a Git repository, or its folder"):
+        with pytest.raises(
+            SetupError, match="use wheel, git, the URL of a Git repository, or its folder"
+        ):
             Choice(source).resolved()
 
 
@@ -100,7 +111,11 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def runner(repo: Path) -> Iterator[Runner]:
     environ = {key: value for key, value in os.environ.items() if key != "COMFYUI_DIR"}
     # A proxy that refuses: GitHub cannot be reached from these tests, wherever they run.
-    environ |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"http.{GITHUB}.proxy", "GIT_CONFIG_VALUE_0": CLOSED}
+    environ |= {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"http.{GITHUB}.proxy",
+        "GIT_CONFIG_VALUE_0": CLOSED,
+    }
     with (repo / "lock").open("a+b") as lock:
         yield Runner(lock, repo / "log", environ)
 
@@ -112,7 +127,9 @@ def console() -> Console:
 
 def git(folder: Path, *arguments: str) -> str:
     who = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=master"]
-    return subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout
 
 
 @pytest.fixture
@@ -165,7 +182,10 @@ def test_a_tag_comes_from_git_and_stays_until_another_is_asked_for(
 @pytest.mark.parametrize(
     ("tag", "said"),
     [
-        ("v9.9", r"has no tag, branch or commit v9\.9: name an existing one; its newest version is v0\.4\.0"),
+        (
+            "v9.9",
+            r"has no tag, branch or commit v9\.9: name an existing one; its newest version is v0\.4\.0",
+        ),
         ("v0.3.74", r"0\.3\.74: it must be 0\.3\.75 or newer"),
     ],
 )
@@ -229,7 +249,9 @@ def test_a_commit_is_found_in_full_and_abbreviated(
 def test_a_repository_without_a_default_tag_says_what_it_has(
     runner: Runner, console: Console, upstream: Path
 ) -> None:
-    with pytest.raises(SetupError, match=rf"no tag, branch or commit v{DEFAULT}.* newest version is v0\.4\.0"):
+    with pytest.raises(
+        SetupError, match=rf"no tag, branch or commit v{DEFAULT}.* newest version is v0\.4\.0"
+    ):
         comfyui.install_comfyui(console, runner, Choice(str(upstream)))
 
 
@@ -275,24 +297,32 @@ def test_a_repository_that_lacks_files_is_told(
         comfyui.install_comfyui(console, runner, Choice(str(mirror), "0.4.0"))
 
 
-def test_a_folder_without_a_repository_is_told(runner: Runner, console: Console, tmp_path: Path) -> None:
+def test_a_folder_without_a_repository_is_told(
+    runner: Runner, console: Console, tmp_path: Path
+) -> None:
     with pytest.raises(SetupError, match="there is no Git repository at that address"):
         comfyui.install_comfyui(console, runner, Choice(str(tmp_path)))
 
 
-def test_a_half_made_folder_is_made_anew(repo: Path, runner: Runner, console: Console, upstream: Path) -> None:
+def test_a_half_made_folder_is_made_anew(
+    repo: Path, runner: Runner, console: Console, upstream: Path
+) -> None:
     make_comfyui(repo / ".comfyui.part", "0.0.1")
     comfyui.install_comfyui(console, runner, Choice(f"git+file://{upstream}", "v0.4.0"))
     assert comfyui.described(runner.environ).startswith("0.4.0")
 
 
-def test_a_folder_that_is_not_ours_is_left_alone(repo: Path, runner: Runner, console: Console) -> None:
+def test_a_folder_that_is_not_ours_is_left_alone(
+    repo: Path, runner: Runner, console: Console
+) -> None:
     make_comfyui(repo / ".comfyui", "0.4.0")
     with pytest.raises(SetupError, match="exists but this command did not create it"):
         comfyui.install_comfyui(console, runner, Choice())
 
 
-def test_without_git_one_is_told_to_install_it(runner: Runner, console: Console, tmp_path: Path) -> None:
+def test_without_git_one_is_told_to_install_it(
+    runner: Runner, console: Console, tmp_path: Path
+) -> None:
     without = Runner(runner.lock, runner.log, {**runner.environ, "PATH": str(tmp_path)})
     with pytest.raises(SetupError, match="apt install git"):
         comfyui.install_comfyui(console, without, Choice("git", "latest"))
@@ -375,7 +405,12 @@ def test_a_given_folder_that_cannot_be_written_is_left_alone(
 
 def test_the_packages_that_stay_as_locked_are_torch_and_transformers() -> None:
     held = packages.held(packages.WORKER_LOCKS["13"])
-    assert [line.partition("==")[0] for line in held] == ["torch", "torchvision", "torchaudio", "transformers"]
+    assert [line.partition("==")[0] for line in held] == [
+        "torch",
+        "torchvision",
+        "torchaudio",
+        "transformers",
+    ]
     assert held[0] == "torch==2.11.0"
 
 
@@ -407,7 +442,11 @@ def shelf(runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tu
     """A runner whose only index is a folder with that wheel, and the wheel's sha256."""
     digest = wheel(tmp_path)
     monkeypatch.setattr(comfyui, "LOCKS", tmp_path)
-    settings = {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(tmp_path), "UV_CACHE_DIR": str(tmp_path / "cache")}
+    settings = {
+        "UV_NO_INDEX": "1",
+        "UV_FIND_LINKS": str(tmp_path),
+        "UV_CACHE_DIR": str(tmp_path / "cache"),
+    }
     return Runner(runner.lock, runner.log, {**runner.environ, **settings}), digest
 
 
@@ -441,7 +480,11 @@ def test_the_wheel_stands_in_where_github_is_unreachable(
 
 
 def test_a_stand_in_makes_way_for_the_default(
-    shelf: tuple[Runner, str], repo: Path, console: Console, upstream: Path, monkeypatch: pytest.MonkeyPatch
+    shelf: tuple[Runner, str],
+    repo: Path,
+    console: Console,
+    upstream: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     runner, digest = shelf
     lock_wheel(repo.parent, digest)
@@ -467,7 +510,9 @@ def test_a_wheel_that_was_chosen_stays(
     assert console.stream.getvalue() == said  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("choice", [Choice("git"), Choice(version="latest"), Choice(version=DEFAULT)])
+@pytest.mark.parametrize(
+    "choice", [Choice("git"), Choice(version="latest"), Choice(version=DEFAULT)]
+)
 def test_nothing_stands_in_for_a_version_that_was_named(
     choice: Choice, repo: Path, runner: Runner, console: Console
 ) -> None:
@@ -476,7 +521,9 @@ def test_nothing_stands_in_for_a_version_that_was_named(
     assert not (repo / ".comfyui").exists()
 
 
-def test_a_former_default_stays_where_github_is_unreachable(repo: Path, runner: Runner, console: Console) -> None:
+def test_a_former_default_stays_where_github_is_unreachable(
+    repo: Path, runner: Runner, console: Console
+) -> None:
     stamp = {"source": UPSTREAM, "asked": "v0.32.0", "chosen": ""}
     write_marker(make_comfyui(repo / ".comfyui", "0.32.0") / ".comfy_setup.json", stamp)
     assert installed_version(repo, runner, console, Choice()) == "0.32.0"
@@ -504,7 +551,11 @@ def test_bytecode_is_compiled_once_for_a_python(
     comfyui.compile_bytecode(console, runner)
     compiled = folder / "__pycache__" / f"main.{sys.implementation.cache_tag}.pyc"
     assert compiled.exists()
-    assert read_marker(folder / ".comfy_setup.json") == {"source": "wheel", "asked": WHEEL, "bytecode": "3.11"}
+    assert read_marker(folder / ".comfy_setup.json") == {
+        "source": "wheel",
+        "asked": WHEEL,
+        "bytecode": "3.11",
+    }
     compiled.unlink()
     comfyui.compile_bytecode(console, runner)
     assert not compiled.exists()

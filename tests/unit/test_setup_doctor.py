@@ -20,7 +20,9 @@ H200 = "NVIDIA H200, 143771 MiB, 143000 MiB, 570.86.15"
 
 def test_a_gpu_is_shown_with_memory_and_driver() -> None:
     [finding] = gpu_findings(f"{H200}\n", "12.8")
-    assert finding == Finding("GPU", "ok", "NVIDIA H200, 143771 MiB (143000 MiB free), driver 570.86.15")
+    assert finding == Finding(
+        "GPU", "ok", "NVIDIA H200, 143771 MiB (143000 MiB free), driver 570.86.15"
+    )
 
 
 def test_a_driver_that_is_too_old_is_bad_and_no_gpu_is_a_note() -> None:
@@ -49,7 +51,9 @@ def test_nothing_installed_is_a_failure_that_says_what_to_call(
     monkeypatch.setattr(packages, "MARKER", tmp_path / "stamp.json")
     monkeypatch.setattr(paths, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(paths, "VENV_PYTHON", tmp_path / ".venv" / "bin" / "python")
-    assert doctor.doctor({"COMFYUI_DIR": str(tmp_path), "MODELS_DIR": str(tmp_path / "models")}) == 1
+    assert (
+        doctor.doctor({"COMFYUI_DIR": str(tmp_path), "MODELS_DIR": str(tmp_path / "models")}) == 1
+    )
     said = capsys.readouterr().out
     for what in ("packages", "torch", "ComfyUI"):
         assert any(line.startswith(f"bad   {what}") for line in said.splitlines())
@@ -65,8 +69,12 @@ def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     (torch / "__init__.py").touch()
     record = torch.parent / "torch-2.10.0.dist-info" / "RECORD"
     record.parent.mkdir()
-    record.write_text("torch/__init__.py,sha256=00,0\ntorch/version.py,sha256=00,0\ntorch/lib/gone.py,,\n")
-    (torch / "version.py").write_text("__version__ = '2.10.0+cu128'\ncuda: Optional[str] = '12.8'\n")
+    record.write_text(
+        "torch/__init__.py,sha256=00,0\ntorch/version.py,sha256=00,0\ntorch/lib/gone.py,,\n"
+    )
+    (torch / "version.py").write_text(
+        "__version__ = '2.10.0+cu128'\ncuda: Optional[str] = '12.8'\n"
+    )
     for part in PARTS:
         (tmp_path / part).parent.mkdir(exist_ok=True)
         (tmp_path / part).touch()
@@ -97,7 +105,9 @@ def test_checkpoints_are_counted_and_a_lone_placeholder_is_told_of(whole: dict[s
     (folder / "placeholder-sd15.safetensors").write_bytes(EMPTY_SAFETENSORS)
     assert "only the placeholder" in rows(whole)["checkpoints"].text
     (folder / "real.ckpt").write_bytes(bytes(2_000_000))
-    assert rows(whole)["checkpoints"] == Finding("checkpoints", "ok", f"2 files, 2 MB: {folder} (2)")
+    assert rows(whole)["checkpoints"] == Finding(
+        "checkpoints", "ok", f"2 files, 2 MB: {folder} (2)"
+    )
 
 
 def test_no_job_could_run_where_every_checkpoint_is_damaged(whole: dict[str, str]) -> None:
@@ -131,7 +141,10 @@ def test_a_comfyui_without_its_comfy_is_bad(whole: dict[str, str], tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("requirement", "level", "found"),
-    [("not-there>=1", "bad", "not-there>=1 (not installed)"), ("packaging>=99", "note", "packaging>=99 (")],
+    [
+        ("not-there>=1", "bad", "not-there>=1 (not installed)"),
+        ("packaging>=99", "note", "packaging>=99 ("),
+    ],
 )
 def test_unmet_requirements_of_comfyui_name_their_remedy(
     whole: dict[str, str], tmp_path: Path, requirement: str, level: str, found: str
@@ -145,13 +158,17 @@ def test_unmet_requirements_of_comfyui_name_their_remedy(
 
 
 def test_a_stand_in_for_the_default_is_noted(whole: dict[str, str], tmp_path: Path) -> None:
-    write_marker(tmp_path / ".comfy_setup.json", {"source": "wheel", "asked": "0.3.75", "chosen": ""})
+    write_marker(
+        tmp_path / ".comfy_setup.json", {"source": "wheel", "asked": "0.3.75", "chosen": ""}
+    )
     assert rows(whole)["ComfyUI"].level == "note"
     assert "replaces 0.33.0, which `install` downloads" in rows(whole)["ComfyUI"].text
 
 
 @pytest.mark.parametrize(("name", "value"), [("COMFY_ARGS", '"x'), ("WORKER_CONCURRENCY", "0")])
-def test_settings_that_the_worker_refuses_are_bad(whole: dict[str, str], name: str, value: str) -> None:
+def test_settings_that_the_worker_refuses_are_bad(
+    whole: dict[str, str], name: str, value: str
+) -> None:
     assert rows(whole)["settings"].level == "ok"
     found = rows({**whole, name: value})["settings"]
     assert found.level == "bad"
@@ -165,7 +182,9 @@ def test_settings_that_could_not_be_read_are_bad(
     python.write_text("#!/bin/sh\nexit 3\n")
     python.chmod(0o755)
     monkeypatch.setattr(paths, "VENV_PYTHON", python)
-    assert rows(whole)["settings"] == Finding("settings", "bad", "reading the settings ended with exit code 3")
+    assert rows(whole)["settings"] == Finding(
+        "settings", "bad", "reading the settings ended with exit code 3"
+    )
 
 
 def test_a_driver_that_does_not_answer_is_bad(whole: dict[str, str], tmp_path: Path) -> None:

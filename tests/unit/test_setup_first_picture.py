@@ -17,11 +17,19 @@ from comfy_local.first_picture import tell_failure, tell_result, with_format, wr
 
 def media(name: str, content: bytes = b"bytes") -> dict[str, Any]:
     data = base64.b64encode(content).decode()
-    kind = {"filename": name, "mime_type": "image/png", "width": 64, "height": 32, "bytes": 5_000_000}
+    kind = {
+        "filename": name,
+        "mime_type": "image/png",
+        "width": 64,
+        "height": 32,
+        "bytes": 5_000_000,
+    }
     return {**kind, "type": "base64", "data": data}
 
 
-def test_pictures_are_named_after_workflow_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_named_after_workflow_and_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(paths, "OUTPUT", tmp_path / "output")
     result = {"images": [media("a_1.png", b"one"), media("a_2.png", b"two")], "seed": 7}
     written = write_files(result, None, "txt2img")
@@ -64,7 +72,9 @@ def test_the_ending_of_the_output_is_its_format(output: str, options: Any, wante
 
 
 def test_an_ending_that_contradicts_the_input_is_told() -> None:
-    with pytest.raises(SetupError, match=r"--output a\.jpg and the input's output\.format webp differ"):
+    with pytest.raises(
+        SetupError, match=r"--output a\.jpg and the input's output\.format webp differ"
+    ):
         with_format({"output": {"format": "webp"}}, Path("a.jpg"))
     assert with_format({"prompt": "x"}, None) == {"prompt": "x"}
 
@@ -90,7 +100,12 @@ def test_size_seed_times_and_warnings_are_told() -> None:
     timings = {"stages": {"queue": 3, "execute": 280}, "nodes": {}}
     tell_result(
         Console(stream),
-        {"images": [media("a.png")], "seed": 7, "timings": timings, "warnings": ["took the only one"]},
+        {
+            "images": [media("a.png")],
+            "seed": 7,
+            "timings": timings,
+            "warnings": ["took the only one"],
+        },
     )
     assert stream.getvalue().splitlines() == [
         "PNG, 64x32, 5 MB, seed 7",
@@ -107,7 +122,13 @@ def test_size_seed_times_and_warnings_are_told() -> None:
                 "error": "INVALID_VALUE: width 7",
                 "output": {"details": [{"key": "width", "log": ["a", "b"]}, "more"]},
             },
-            ["Error: INVALID_VALUE: width 7", "  key: width", "  log: a", "  log: b", "  detail: more"],
+            [
+                "Error: INVALID_VALUE: width 7",
+                "  key: width",
+                "  log: a",
+                "  log: b",
+                "  detail: more",
+            ],
         ),
         ({"error": "X: y", "output": None}, ["Error: X: y"]),
         ({}, ["Error: the job gave no reason"]),

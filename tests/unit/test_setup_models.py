@@ -68,14 +68,22 @@ def test_a_line_that_is_none_is_named(line: str) -> None:
 
 
 def test_model_files_are_found_by_folder_in_every_root(environ: dict[str, str]) -> None:
-    add(environ, "checkpoints/sub/a.safetensors", "loras/b.pt", "loras/readme.txt", "stray.safetensors")
+    add(
+        environ,
+        "checkpoints/sub/a.safetensors",
+        "loras/b.pt",
+        "loras/readme.txt",
+        "stray.safetensors",
+    )
     add(environ, ".parts/loras/half.safetensors")
     own = Path(environ["COMFYUI_DIR"]) / "models" / "loras"
     own.mkdir()
     (own / "c.ckpt").touch()
     (own / "put_loras_here").touch()
     found = places.model_files(models.folders(environ))
-    names = {kind: [path.name for paths in by.values() for path in paths] for kind, by in found.items()}
+    names = {
+        kind: [path.name for paths in by.values() for path in paths] for kind, by in found.items()
+    }
     assert names == {"checkpoints": ["a.safetensors"], "loras": ["c.ckpt", "b.pt"]}
     assert places.where(found["loras"]) == f"{own} (1), {environ['MODELS_DIR']}/loras (1)"
 
@@ -107,7 +115,9 @@ def test_a_file_that_is_cut_short_or_damaged_is_told(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     assert models.damage(tmp_path / name) == problem
-    assert models.damage(tmp_path / "none.safetensors") == "cannot be read: No such file or directory"
+    assert (
+        models.damage(tmp_path / "none.safetensors") == "cannot be read: No such file or directory"
+    )
 
 
 def test_a_lone_placeholder_is_kept_and_told_of(environ: dict[str, str]) -> None:
@@ -120,7 +130,9 @@ def test_a_lone_placeholder_is_kept_and_told_of(environ: dict[str, str]) -> None
 
 
 @pytest.fixture
-def listed(environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def listed(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
     (tmp_path / "models.txt").write_text(TEXT)
     monkeypatch.setattr(models, "MODELS_TXT", tmp_path / "models.txt")
     return environ
@@ -162,7 +174,9 @@ def test_a_file_of_another_hash_is_damaged(tmp_path: Path) -> None:
 
 
 def test_a_models_txt_that_is_no_text_is_told(listed: dict[str, str]) -> None:
-    (Path(listed["MODELS_DIR"]).parent / "models.txt").write_bytes(b"loras/\xff https://h.example/a")
+    (Path(listed["MODELS_DIR"]).parent / "models.txt").write_bytes(
+        b"loras/\xff https://h.example/a"
+    )
     with pytest.raises(SetupError, match=r"models\.txt is not UTF-8 text"):
         models.listed([], listed)
 
@@ -181,7 +195,9 @@ def test_a_template_of_the_volume_can_be_named(listed: dict[str, str]) -> None:
     ]
     (folder / "mine.params.json").write_text(json.dumps({"needs": needs}))
     (folder / "odd.params.json").write_text('{"needs": [{"url": "x"}]}')
-    assert models.listed(["mine"], listed) == [Entry("", "loras/z.safetensors", "https://h.example/z", "")]
+    assert models.listed(["mine"], listed) == [
+        Entry("", "loras/z.safetensors", "https://h.example/z", "")
+    ]
     with pytest.raises(SetupError, match=r"the `needs` of .*odd\.params\.json cannot be read"):
         models.listed(["odd"], listed)
     with pytest.raises(SetupError, match="has no section"):
@@ -194,7 +210,10 @@ def test_an_unknown_section_is_named_with_those_there_are(listed: dict[str, str]
 
 
 def test_no_models_txt_and_no_models_is_no_failure(
-    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(models, "MODELS_TXT", tmp_path / "none.txt")
     assert models.list_models(environ, []) == 0

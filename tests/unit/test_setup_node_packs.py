@@ -72,7 +72,9 @@ def test_each_pack_that_comfyui_does_not_load_is_named_with_its_reason() -> None
     for line in LOG.splitlines():
         failures.hear(line)
     failed = failures.failed()
-    assert list(failed) == [Path(f"/worker/custom_nodes/{name}") for name in ("broken", "empty", "silent")]
+    assert list(failed) == [
+        Path(f"/worker/custom_nodes/{name}") for name in ("broken", "empty", "silent")
+    ]
     assert failed[Path("/worker/custom_nodes/broken")].endswith("No module named 'no_such_package'")
     assert "lack of NODE_CLASS_MAPPINGS" in failed[Path("/worker/custom_nodes/empty")]
     assert failed[Path("/worker/custom_nodes/silent")] == "ComfyUI does not say why"
@@ -117,6 +119,6 @@ def test_a_conflict_names_packs_and_requirements(
     for word in words:
         assert word in said
     assert said.endswith("Installing failed.")
-    assert node_packs._conflict([Pack("two", "two", "1")], ProgramFailed("No network.", "no")).args == (
-        "No network.",
-    )
+    assert node_packs._conflict(
+        [Pack("two", "two", "1")], ProgramFailed("No network.", "no")
+    ).args == ("No network.",)

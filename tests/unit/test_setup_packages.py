@@ -69,7 +69,9 @@ def test_a_torch_for_another_cuda_is_ready_only_where_none_was_asked_for(stamp: 
 
 def locked(cuda: str) -> dict[str, str]:
     """Versions by package, but for those that a Python's age decides."""
-    lines = re.findall(r"^([\w.-]+)==([\w.+-]+)", packages.WORKER_LOCKS[cuda].read_text(), re.MULTILINE)
+    lines = re.findall(
+        r"^([\w.-]+)==([\w.+-]+)", packages.WORKER_LOCKS[cuda].read_text(), re.MULTILINE
+    )
     several = {name for name, _ in lines if [other for other, _ in lines].count(name) > 1}
     return {name: version for name, version in lines if name not in several}
 
@@ -78,11 +80,21 @@ def test_the_two_locks_differ_in_torch_and_what_it_brings_alone() -> None:
     twelve, thirteen = locked("12"), locked("13")
     assert (twelve["torch"], thirteen["torch"]) == ("2.10.0", "2.11.0")
     other = {name for name in twelve.keys() & thirteen.keys() if twelve[name] != thirteen[name]}
-    assert other == {"torch", "torchvision", "torchaudio", "setuptools"}  # torch 2.11 says which setuptools
-    assert {name.partition("-")[0] for name in twelve.keys() ^ thirteen.keys()} == {"nvidia", "cuda"}
+    assert other == {
+        "torch",
+        "torchvision",
+        "torchaudio",
+        "setuptools",
+    }  # torch 2.11 says which setuptools
+    assert {name.partition("-")[0] for name in twelve.keys() ^ thirteen.keys()} == {
+        "nvidia",
+        "cuda",
+    }
 
 
-def test_an_environment_whose_python_is_gone_is_not(stamp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_whose_python_is_gone_is_not(
+    stamp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_marker(stamp, entries())
     monkeypatch.setattr(paths, "VENV_PYTHON", stamp.parent / "python")
     assert not packages.ready()
@@ -95,7 +107,9 @@ def test_a_stamp_is_written_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["venv", "ensurepip"])
-def test_a_python_without_venv_is_told_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_venv_is_told_what_to_install(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packages.check_python()
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(SetupError, match=r"apt install python3\.\d+-venv"):
@@ -104,11 +118,15 @@ def test_a_python_without_venv_is_told_what_to_install(missing: str, monkeypatch
 
 def test_a_small_disk_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
     install.check_disk(9.1e9, {})
-    with pytest.raises(SetupError, match=r"has 2\.0 GB free and a first install needs about 9\.0 GB"):
+    with pytest.raises(
+        SetupError, match=r"has 2\.0 GB free and a first install needs about 9\.0 GB"
+    ):
         install.check_disk(2e9, {"UV_CACHE_DIR": str(tmp_path / "none")})
 
 
-def test_what_uv_has_cached_need_not_fit_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_uv_has_cached_need_not_fit_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(paths, "REPO", tmp_path)
     cache = tmp_path / "cache" / "uv"
     cache.mkdir(parents=True)
@@ -124,7 +142,9 @@ def test_the_lock_meets_the_default_comfyuis_requirements() -> None:
     assert [locked(cuda)["transformers"].partition(".")[0] for cuda in ("12", "13")] == ["4", "4"]
 
 
-def test_a_linked_environment_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_linked_environment_is_used_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shared = tmp_path / "other" / ".venv"
     shared.mkdir(parents=True)
     (tmp_path / ".venv").symlink_to(shared)

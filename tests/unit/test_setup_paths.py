@@ -54,7 +54,9 @@ def found(environ: dict[str, str]) -> dict[str, list[Path]]:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_models_are_found_in_every_layout_of_a_volume(environ: dict[str, str], tmp_path: Path, name: str) -> None:
+def test_models_are_found_in_every_layout_of_a_volume(
+    environ: dict[str, str], tmp_path: Path, name: str
+) -> None:
     # The web UI's folder of checkpoints is what its layout is known by.
     if "webui" in name:
         touch(tmp_path / "volume" / "stable-diffusion-webui/models/Stable-diffusion/other.txt")
@@ -66,26 +68,40 @@ def test_models_are_found_in_every_layout_of_a_volume(environ: dict[str, str], t
 
 
 def test_the_roots_are_searched_in_order(environ: dict[str, str], tmp_path: Path) -> None:
-    places_ = ["own", "volume", "volume/models", "volume/ComfyUI/models", "volume/x/models", "cache"]
+    places_ = [
+        "own",
+        "volume",
+        "volume/models",
+        "volume/ComfyUI/models",
+        "volume/x/models",
+        "cache",
+    ]
     wanted = [touch(tmp_path / place / "loras" / "a.safetensors") for place in places_]
     assert found(environ)["loras"] == wanted
 
 
-def test_a_volume_that_is_not_there_or_holds_nothing_is_told(environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_volume_that_is_not_there_or_holds_nothing_is_told(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
     def volume() -> doctor.Finding:
         return next(finding for finding in doctor.examine(environ) if finding.subject == "volume")
 
     assert volume() == doctor.Finding("volume", "ok", f"none at {tmp_path}/volume")
     (tmp_path / "volume").mkdir()
     assert volume().level == "note"
-    assert f"nothing that a job can use; put models into {tmp_path}/volume/models/checkpoints" in volume().text
+    assert (
+        f"nothing that a job can use; put models into {tmp_path}/volume/models/checkpoints"
+        in volume().text
+    )
     touch(tmp_path / "volume" / "ComfyUI" / "custom_nodes" / "pack.py")
     touch(tmp_path / "volume" / "ComfyUI" / "user" / "default" / "workflows" / "mine.json")
     assert f"workflows in {tmp_path}/volume/ComfyUI/user/default/workflows" in volume().text
     assert f"node packs in {tmp_path}/volume/ComfyUI/custom_nodes" in volume().text
 
 
-def test_without_comfyui_only_the_own_root_is_looked_at(environ: dict[str, str], tmp_path: Path) -> None:
+def test_without_comfyui_only_the_own_root_is_looked_at(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
     own = touch(tmp_path / "own" / "loras" / "a.safetensors")
     touch(tmp_path / "volume" / "models" / "loras" / "b.safetensors")
     assert found({**environ, "COMFYUI_DIR": str(tmp_path / "nowhere")}) == {"loras": [own]}

@@ -30,7 +30,9 @@ class Archive:
 
 def git(folder: Path, *arguments: str) -> bytes:
     who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    return subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True).stdout
+    return subprocess.run(
+        ["git", *who, *arguments], cwd=folder, check=True, capture_output=True
+    ).stdout
 
 
 @pytest.fixture
@@ -94,7 +96,9 @@ def test_another_tree_is_refused(archive: Archive, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>no</html>"])
-def test_what_is_not_an_archive_is_refused(archive: Archive, tmp_path: Path, content: bytes) -> None:
+def test_what_is_not_an_archive_is_refused(
+    archive: Archive, tmp_path: Path, content: bytes
+) -> None:
     archive.content = content
     with pytest.raises(SetupError, match=r"not a complete archive|does not contain the files"):
         fetch(archive, tmp_path / "made")
@@ -121,7 +125,11 @@ def test_nothing_is_written_outside_the_folder(archive: Archive, tmp_path: Path)
     archive.content = packed.getvalue()
     with pytest.raises(SetupError, match="does not contain the files"):
         fetch(archive, tmp_path / "part" / "made")
-    assert not [path for path in tmp_path.rglob("evil") if not path.is_relative_to(tmp_path / "part" / "made")]
+    assert not [
+        path
+        for path in tmp_path.rglob("evil")
+        if not path.is_relative_to(tmp_path / "part" / "made")
+    ]
 
 
 def test_a_server_that_is_gone_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,14 +50,21 @@ def test_what_is_set_for_uv_stays(variable: str) -> None:
 
 def test_settings_that_mean_nothing_to_uv_and_empty_ones_are_left_out() -> None:
     assert (
-        settings_from_pip(":env:.disable-pip-version-check='1'\nglobal.cert=''\ndownload.timeout='3'\n", {}) == {}
+        settings_from_pip(
+            ":env:.disable-pip-version-check='1'\nglobal.cert=''\ndownload.timeout='3'\n", {}
+        )
+        == {}
     )
 
 
 def test_downloads_are_counted_in_bytes() -> None:
     step = Step("Installing", io.StringIO())
     progress = Progress(step)
-    for line in ("Resolved 2 packages in 1s", "Downloading torch (800.0MiB)", "Downloading scipy (200.0MiB)"):
+    for line in (
+        "Resolved 2 packages in 1s",
+        "Downloading torch (800.0MiB)",
+        "Downloading scipy (200.0MiB)",
+    ):
         progress.read(line)
     assert (step.note, step.fraction) == ("0 of 2 downloads, 0 kB of 1.0 GB", 0)
     progress.read(" Downloaded torch")

@@ -32,4 +32,6 @@ def test_each_template_and_each_of_its_models_stands_in_its_line_of_the_docs() -
         params = shipped.params(name)
         assert all(f"`{need['folder']}/{need['file']}`" in line for need in params["needs"])
         for column, key in ((3, "required"), (4, "parameters")):
-            assert line.split("|")[column].strip() == ", ".join(f"`{word}`" for word in params.get(key, []))
+            assert line.split("|")[column].strip() == ", ".join(
+                f"`{word}`" for word in params.get(key, [])
+            )

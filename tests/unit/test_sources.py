@@ -80,7 +80,11 @@ def requests_of(
 
 
 def test_a_token_is_sent_to_its_own_host_by_https(monkeypatch: pytest.MonkeyPatch) -> None:
-    leads = ("https://civitai.com/b", "http://civitai.com/c", "https://evil.example/%5C@civitai.com/d")
+    leads = (
+        "https://civitai.com/b",
+        "http://civitai.com/c",
+        "https://evil.example/%5C@civitai.com/d",
+    )
     assert requests_of(monkeypatch, read_source("https://civitai.com/a"), ACCESS, *leads) == [
         ("https://civitai.com:443/a", "Bearer hush"),
         ("https://civitai.com:443/b", "Bearer hush"),
@@ -90,7 +94,9 @@ def test_a_token_is_sent_to_its_own_host_by_https(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("host", [r"evil.example\@civitai.com", r"civitai.com\.evil.example"])
-def test_a_redirect_to_an_ambiguous_host_is_refused(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_a_redirect_to_an_ambiguous_host_is_refused(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
     source = read_source("https://civitai.com/a")
     assert len(requests_of(monkeypatch, source, ACCESS, f"https://{host}/d")) == 1
 

@@ -9,7 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
-from comfy_worker.workflow.edit.controlnet import ControlNetRules, ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.controlnet import (
+    ControlNetRules,
+    ControlNetSpec,
+    splice_controlnets,
+)
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
 from comfy_worker.workflow.graph import Input, Link, Workflow, links_of
 from comfy_worker.workflow.roles.find import Roles, Sampler
@@ -44,25 +48,40 @@ def graphs(draw: st.DrawFn) -> tuple[Workflow, Roles]:
     for _ in range(draw(st.integers(0, 3))):
         kind = draw(st.sampled_from(["lora", "shift", "merge", "skip"]))
         if kind == "lora":
-            own = add("LoraLoader", model=pick(models), clip=pick(clips), lora_name="own", strength_model=1.0)
+            own = add(
+                "LoraLoader",
+                model=pick(models),
+                clip=pick(clips),
+                lora_name="own",
+                strength_model=1.0,
+            )
             models.append([own, 0])
             clips.append([own, 1])
         elif kind == "shift":
             models.append([add("ModelSamplingSD3", model=pick(models), shift=3.0), 0])
         elif kind == "merge":
-            models.append([add("ModelMergeSimple", model1=pick(models), model2=pick(models), ratio=0.5), 0])
+            models.append(
+                [add("ModelMergeSimple", model1=pick(models), model2=pick(models), ratio=0.5), 0]
+            )
         else:
             clips.append([add("CLIPSetLastLayer", clip=pick(clips), stop_at_clip_layer=-2), 0])
-    texts = [[add("CLIPTextEncode", clip=pick(clips), text="t"), 0] for _ in range(draw(st.integers(1, 3)))]
+    texts = [
+        [add("CLIPTextEncode", clip=pick(clips), text="t"), 0]
+        for _ in range(draw(st.integers(1, 3)))
+    ]
     if draw(st.booleans()):
-        texts.append([add("ConditioningCombine", conditioning_1=pick(texts), conditioning_2=pick(texts)), 0])
+        texts.append(
+            [add("ConditioningCombine", conditioning_1=pick(texts), conditioning_2=pick(texts)), 0]
+        )
     latent: list[object] = [add("EmptyLatentImage", width=64, height=64, batch_size=1), 0]
     samplers = []
     for _ in range(draw(st.integers(1, 3))):
         if draw(st.booleans()):
             holder = add("BasicGuider", model=pick(models), conditioning=pick(texts))
             sampler = add("SamplerCustomAdvanced", guider=[holder, 0], latent_image=latent)
-            roles = Sampler(sampler, Input(holder, "model"), Input(holder, "conditioning"), None, None)
+            roles = Sampler(
+                sampler, Input(holder, "model"), Input(holder, "conditioning"), None, None
+            )
         else:
             wires = {"model": pick(models), "positive": pick(texts), "negative": pick(texts)}
             sampler = add("KSampler", **wires, latent_image=latent, seed=1)
@@ -117,7 +136,10 @@ def check_links(graph: Workflow) -> None:
             done[node_id] = False
             declared = DEFS[graph[node_id]["class_type"]]
             for name, link in links_of(graph[node_id]).items():
-                assert declared.inputs[name].type == DEFS[graph[link.node_id]["class_type"]].outputs[link.slot]
+                assert (
+                    declared.inputs[name].type
+                    == DEFS[graph[link.node_id]["class_type"]].outputs[link.slot]
+                )
                 visit(link.node_id)
             done[node_id] = True
 
@@ -148,7 +170,9 @@ def test_no_splice_leaves_a_dangling_link_or_changes_what_is_not_its_own(
 
 
 @given(graphs(), splices)
-def test_no_splice_changes_what_is_run_for_its_output(case: tuple[Workflow, Roles], splice: Splice) -> None:
+def test_no_splice_changes_what_is_run_for_its_output(
+    case: tuple[Workflow, Roles], splice: Splice
+) -> None:
     graph, roles = case
     spliced = splice(graph, roles)
 

@@ -68,7 +68,10 @@ def test_a_placeholder_does_not_count_beside_a_real_file(tmp_path: Path) -> None
 
 
 def test_a_placeholder_alone_stands_in(tmp_path: Path) -> None:
-    assert plan(tmp_path, ["placeholder.safetensors"]).parameters["checkpoint"] == "placeholder.safetensors"
+    assert (
+        plan(tmp_path, ["placeholder.safetensors"]).parameters["checkpoint"]
+        == "placeholder.safetensors"
+    )
 
 
 def test_the_stand_in_is_told_once(tmp_path: Path) -> None:
@@ -90,13 +93,22 @@ def test_the_warning_survives_a_second_try(tmp_path: Path) -> None:
 
 
 def test_of_several_none_is_guessed_and_all_are_named(tmp_path: Path) -> None:
-    (finding,) = plan(tmp_path, ["a.safetensors", "placeholder.safetensors", "b.safetensors"]).findings
+    (finding,) = plan(
+        tmp_path, ["a.safetensors", "placeholder.safetensors", "b.safetensors"]
+    ).findings
     assert finding["type"] == "missing_model"
-    for words in ("`checkpoint`: a.safetensors, b.safetensors,", "set SD_MODEL", "comfy_setup models --only mine"):
+    for words in (
+        "`checkpoint`: a.safetensors, b.safetensors,",
+        "set SD_MODEL",
+        "comfy_setup models --only mine",
+    ):
         assert words in finding["would_do"]
     assert "placeholder" not in finding["would_do"]
 
 
 @pytest.mark.parametrize("wanted", [{"sd_model": "b"}, {"checkpoint": "b.safetensors"}])
 def test_of_several_the_chosen_one_is_used(tmp_path: Path, wanted: dict[str, Any]) -> None:
-    assert plan(tmp_path, ["a.safetensors", "b.safetensors"], **wanted).parameters["checkpoint"] == "b.safetensors"
+    assert (
+        plan(tmp_path, ["a.safetensors", "b.safetensors"], **wanted).parameters["checkpoint"]
+        == "b.safetensors"
+    )

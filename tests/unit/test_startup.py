@@ -17,7 +17,9 @@ def test_moments_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         times.log_once()
         times.log_once()
-    assert [record.getMessage() for record in caplog.records] == ["start: imports 5.00 s, first job done 5.00 s"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "start: imports 5.00 s, first job done 5.00 s"
+    ]
 
 
 def test_first_mark_counts(caplog: pytest.LogCaptureFixture) -> None:

@@ -33,7 +33,9 @@ def test_a_timeout_says_what_would_help() -> None:
     stop = Deadline(timeout_s=0.01)
     time.sleep(0.02)
     assert stop.is_due
-    with pytest.raises(JobTimedOut, match=r"not done after 0\.01 s.*executionTimeout or JOB_TIMEOUT_S"):
+    with pytest.raises(
+        JobTimedOut, match=r"not done after 0\.01 s.*executionTimeout or JOB_TIMEOUT_S"
+    ):
         stop.check()
 
 

@@ -27,7 +27,13 @@ from comfy_worker.comfyui.runaways import Runaways
 from comfy_worker.comfyui.supervisor import ComfyUIInstance, ComfyUISupervisor, pause_s
 from comfy_worker.comfyui.version import ComfyUIVersion
 from comfy_worker.deadline import Deadline
-from comfy_worker.errors import ComfyUIUnavailable, JobCancelled, JobTimedOut, OutOfMemory, WorkerError
+from comfy_worker.errors import (
+    ComfyUIUnavailable,
+    JobCancelled,
+    JobTimedOut,
+    OutOfMemory,
+    WorkerError,
+)
 
 # Answers {} to everything; `--do ROUTE=ACTION` has a route break.
 MAIN = """
@@ -150,7 +156,10 @@ def test_repeated_failures_need_a_fresh_worker(
         first = comfyui.ready(Deadline())
         assert eventually(lambda: first.process.failure() is not None)
         failure = first.process.failure("while it was idle")
-        assert "ended with exit status 3 while it was idle and its log says 'ValueError: enough'" in str(failure)
+        assert (
+            "ended with exit status 3 while it was idle and its log says 'ValueError: enough'"
+            in str(failure)
+        )
         assert eventually(lambda: comfyui.needs_fresh_worker)
         last = comfyui.ready(Deadline())
         last.has_completed_prompt = True
@@ -164,14 +173,26 @@ def test_pauses_grow_up_to_half_a_minute() -> None:
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (("--die-at-boot", "import no_such_thing"), "'ModuleNotFoundError: No module named 'no_such_thing''"),
-        (("--die-at-boot", "os.kill(os.getpid(), 11)"), "was killed by SIGSEGV while it was starting"),
+        (
+            ("--die-at-boot", "import no_such_thing"),
+            "'ModuleNotFoundError: No module named 'no_such_thing''",
+        ),
+        (
+            ("--die-at-boot", "os.kill(os.getpid(), 11)"),
+            "was killed by SIGSEGV while it was starting",
+        ),
         (("--do", "/system_stats=500"), "was not ready after 2 s while it was starting"),
         (("--do", "/object_info=500"), "ComfyUI answered HTTP 500 to GET /object_info"),
         (("--do", "/object_info=garbage"), "ComfyUI answered HTTP 200 to GET /object_info"),
         (("--do", "/object_info=hang"), "was not ready after 2 s while it was starting"),
-        (("--do", "/object_info=exit"), "ended with exit status 3 while it was starting and its log says"),
-        (("--do", "/comfy_worker/validated=500"), "ComfyUI answered HTTP 500 to GET /comfy_worker/validated"),
+        (
+            ("--do", "/object_info=exit"),
+            "ended with exit status 3 while it was starting and its log says",
+        ),
+        (
+            ("--do", "/comfy_worker/validated=500"),
+            "ComfyUI answered HTTP 500 to GET /comfy_worker/validated",
+        ),
     ],
 )
 def test_a_failed_start_needs_a_fresh_worker(
@@ -240,11 +261,15 @@ def test_writing_to_the_log_is_life(stand_in: Callable[..., Any]) -> None:
     with stand_in("--do", "/prompt=hang", "--do", "/chatter=chatter", limits=patient) as comfyui:
         first = comfyui.ready(Deadline())
         silent_since = time.monotonic()
-        chatter = threading.Thread(target=lambda: ignore_errors(f"{first.process.base_url}/chatter"))
+        chatter = threading.Thread(
+            target=lambda: ignore_errors(f"{first.process.base_url}/chatter")
+        )
         chatter.start()
         assert eventually(lambda: first.process.failure() is not None)
         assert time.monotonic() - silent_since > 2.0, "silent for longer than silence_s, and alive"
-        assert "left HTTP unanswered for 4 s, although it wrote to its log" in str(first.process.failure())
+        assert "left HTTP unanswered for 4 s, although it wrote to its log" in str(
+            first.process.failure()
+        )
         chatter.join()
 
 
@@ -257,7 +282,14 @@ def ignore_errors(url: str) -> None:
 def test_a_proxy_of_the_environment_is_not_asked(
     stand_in: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, no_proxy: str | None
 ) -> None:
-    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+    for name in (
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, no_proxy) if no_proxy else monkeypatch.delenv(name, raising=False)
@@ -270,7 +302,9 @@ def test_a_proxy_of_the_environment_is_not_asked(
         assert environ["HTTP_PROXY"] == "http://127.0.0.1:9", "a node may need it"
 
 
-def test_no_place_for_its_folders_is_told(stand_in: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_place_for_its_folders_is_told(
+    stand_in: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(**_: Any) -> str:
         raise OSError(28, "No space left on device")
 
@@ -290,7 +324,9 @@ def test_who_waits_may_stop_waiting(stand_in: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("args", [(), ("--do", "/system_stats=hang"), ("--do", "/prompt=hang")])
-def test_ending_the_worker_waits_for_no_answer(stand_in: Callable[..., Any], args: tuple[str, ...]) -> None:
+def test_ending_the_worker_waits_for_no_answer(
+    stand_in: Callable[..., Any], args: tuple[str, ...]
+) -> None:
     began = time.monotonic()
     with stand_in(*args) as comfyui:
         comfyui.start()

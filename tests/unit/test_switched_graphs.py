@@ -50,7 +50,12 @@ def defs() -> NodeDefs:
 
 def switch(on_true: Any, on_false: Any, choice: Any = ("turbo", 0)) -> dict[str, Any]:
     is_link = isinstance(choice, tuple)
-    return node("ComfySwitchNode", switch=list(choice) if is_link else choice, on_true=on_true, on_false=on_false)
+    return node(
+        "ComfySwitchNode",
+        switch=list(choice) if is_link else choice,
+        on_true=on_true,
+        on_false=on_false,
+    )
 
 
 def with_turbo(is_on: bool) -> Workflow:
@@ -67,7 +72,9 @@ def with_turbo(is_on: bool) -> Workflow:
     return graph
 
 
-def filled(graph: Workflow, defs: NodeDefs, **values: Any) -> tuple[Workflow, dict[str, Any], list[str]]:
+def filled(
+    graph: Workflow, defs: NodeDefs, **values: Any
+) -> tuple[Workflow, dict[str, Any], list[str]]:
     """The filled graph, what ``parameters`` tells, and the warnings."""
     roles = find_roles(graph, defs)
     result = fill(graph, roles, defs, values)
@@ -97,11 +104,17 @@ def test_an_unknown_choice_is_bypassed(defs: NodeDefs) -> None:
 
 
 def sized(expression: str | None = None, **more: Any) -> Workflow:
-    graph = txt2img(latent=node("EmptyLatentImage", width=["size", 0], height=["size", 1], batch_size=1))
-    graph["size"] = node("ResolutionSelector", aspect_ratio="16:9 (Widescreen)", megapixels=1.0, multiple=8)
+    graph = txt2img(
+        latent=node("EmptyLatentImage", width=["size", 0], height=["size", 1], batch_size=1)
+    )
+    graph["size"] = node(
+        "ResolutionSelector", aspect_ratio="16:9 (Widescreen)", megapixels=1.0, multiple=8
+    )
     if expression is not None:
         for slot, side in enumerate(("width", "height")):
-            graph[side] = node("ComfyMathExpression", expression=expression, **{"values.a": ["size", slot]})
+            graph[side] = node(
+                "ComfyMathExpression", expression=expression, **{"values.a": ["size", slot]}
+            )
             graph["latent"]["inputs"][side] = [side, 1]
     return {**graph, **more}
 
@@ -121,11 +134,16 @@ def test_every_reader_of_a_size_gets_it(defs: NodeDefs) -> None:
     graph = sized()
     graph["shown"] = node("PreviewAny", source=["size", 0])
     result, _, _ = filled(graph, defs, width=768)
-    assert (result["shown"]["inputs"]["source"], result["latent"]["inputs"]["height"]) == (768, ["size", 1])
+    assert (result["shown"]["inputs"]["source"], result["latent"]["inputs"]["height"]) == (
+        768,
+        ["size", 1],
+    )
 
 
 def test_a_rounded_size_is_told(defs: NodeDefs) -> None:
-    result, told, warnings = filled(sized("max(((a + 15) // 16) * 16, 256)"), defs, width=770, height=1152)
+    result, told, warnings = filled(
+        sized("max(((a + 15) // 16) * 16, 256)"), defs, width=770, height=1152
+    )
     assert (gets(result, "latent", "width"), gets(result, "latent", "height")) == (784, 1152)
     assert (told["width"], told["height"]) == (784, 1152)
     assert warnings == ["width is 784: the graph computes it from the 770 of the request"]
@@ -138,7 +156,9 @@ def test_a_scaled_size_reaches_the_latent(defs: NodeDefs, expression: str, size:
 
 
 def test_half_a_size_is_upscaled_later(defs: NodeDefs) -> None:
-    upscaler = node("LTXVLatentUpsampler", samples=["sampler", 0], upscale_model=["?", 0], vae=["loader", 2])
+    upscaler = node(
+        "LTXVLatentUpsampler", samples=["sampler", 0], upscale_model=["?", 0], vae=["loader", 2]
+    )
     graph = sized("a / 2", upscaler=upscaler)
     graph["decode"]["inputs"]["samples"] = ["upscaler", 0]
     result, told, warnings = filled(graph, defs, width=768, height=1152)
@@ -155,7 +175,9 @@ def test_one_number_for_both_sides_is_split(defs: NodeDefs) -> None:
 
 def measured(picture: dict[str, Any]) -> Workflow:
     return sized(
-        size=node("GetImageSize", image=["picture", 0]), picture=picture, sent=node("LoadImage", image="x.png")
+        size=node("GetImageSize", image=["picture", 0]),
+        picture=picture,
+        sent=node("LoadImage", image="x.png"),
     )
 
 
@@ -175,7 +197,9 @@ def test_a_sent_picture_decides_the_size(defs: NodeDefs) -> None:
 
 def test_a_computed_length_is_bypassed(defs: NodeDefs) -> None:
     graph = txt2img(
-        latent=node("EmptyHunyuanLatentVideo", width=512, height=512, length=["frames", 1], batch_size=1)
+        latent=node(
+            "EmptyHunyuanLatentVideo", width=512, height=512, length=["frames", 1], batch_size=1
+        )
     )
     graph["seconds"], graph["rate"] = node("PrimitiveInt", value=5), node("PrimitiveInt", value=24)
     names = {"values.a": ["seconds", 0], "values.b": ["rate", 0]}
@@ -186,7 +210,10 @@ def test_a_computed_length_is_bypassed(defs: NodeDefs) -> None:
 
 
 def prompted(**nodes: Any) -> Workflow:
-    return {**txt2img(positive=node("CLIPTextEncode", text=["text", 0], clip=["loader", 1])), **nodes}
+    return {
+        **txt2img(positive=node("CLIPTextEncode", text=["text", 0], clip=["loader", 1])),
+        **nodes,
+    }
 
 
 INSTRUCTED = {"asked": node("PrimitiveString", value="a cat")}
@@ -204,14 +231,26 @@ SIZED_TEXT = node("StringReplace", string=["inner", 0], find="{width}", replace=
         {"text": node("StringFormat", f_string="{a}, sharp", **{"values.a": ["asked", 0]})},
         {"text": node("PreviewAny", source=["asked", 0])},
         {"text": switch(["asked", 0], ["?", 0], choice=True)},
-        {"text": node("TextGenerate", clip=["loader", 1], prompt=["asked", 0], sampling_mode="off")},
         {
-            "text": node("TextGenerate", clip=["loader", 1], prompt=["joined", 0], sampling_mode="off"),
-            "joined": node("StringConcatenate", string_a=["rules", 0], string_b=["asked", 0], delimiter=""),
-            "rules": node("PrimitiveStringMultiline", "System Prompt", value="Expand what follows. "),
+            "text": node(
+                "TextGenerate", clip=["loader", 1], prompt=["asked", 0], sampling_mode="off"
+            )
         },
         {
-            "text": node("StringConcatenate", string_a=["asked", 0], string_b=["word", 0], delimiter=", "),
+            "text": node(
+                "TextGenerate", clip=["loader", 1], prompt=["joined", 0], sampling_mode="off"
+            ),
+            "joined": node(
+                "StringConcatenate", string_a=["rules", 0], string_b=["asked", 0], delimiter=""
+            ),
+            "rules": node(
+                "PrimitiveStringMultiline", "System Prompt", value="Expand what follows. "
+            ),
+        },
+        {
+            "text": node(
+                "StringConcatenate", string_a=["asked", 0], string_b=["word", 0], delimiter=", "
+            ),
             "word": node("PrimitiveString", "Trigger Word", value="sks style"),
         },
     ],
@@ -223,7 +262,11 @@ def test_a_prompt_is_found_behind_text_tools(defs: NodeDefs, nodes: dict[str, An
 
 def test_a_question_about_a_picture_stays(defs: NodeDefs) -> None:
     text = node(
-        "TextGenerate", clip=["loader", 1], prompt="Describe this image", image=["sent", 0], sampling_mode="off"
+        "TextGenerate",
+        clip=["loader", 1],
+        prompt="Describe this image",
+        image=["sent", 0],
+        sampling_mode="off",
     )
     with pytest.raises(NoPlace, match="no input for prompt"):
         filled(prompted(text=text, sent=node("LoadImage", image="x.png")), defs, prompt="a dog")
@@ -274,10 +317,15 @@ def test_official_templates_pass_values_on(defs: NodeDefs, name: str) -> None:
     count = 0
     for graph in COMFYUI_033.exports.values():
         roles = find_roles(graph, defs)
-        if name not in roles.places or any(place.node_id not in graph for place in roles.places[name]):
+        if name not in roles.places or any(
+            place.node_id not in graph for place in roles.places[name]
+        ):
             continue
         result = fill(graph, roles, defs, {name: VALUES[name]})
-        told, warnings = read(result, roles, before=graph)[name], changes_beside(graph, result, roles, VALUES)
+        told, warnings = (
+            read(result, roles, before=graph)[name],
+            changes_beside(graph, result, roles, VALUES),
+        )
         assert told == VALUES[name] or any(name in warning for warning in warnings)
         count += 1
     assert count > 50

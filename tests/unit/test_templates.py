@@ -38,7 +38,11 @@ def test_the_first_folder_wins(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("txt2imgg", "did you mean txt2img"), ("zzz", "there are txt2img"), ("../txt2img", "no workflow is named")],
+    [
+        ("txt2imgg", "did you mean txt2img"),
+        ("zzz", "there are txt2img"),
+        ("../txt2img", "no workflow is named"),
+    ],
 )
 def test_an_unknown_name_names_the_near_ones(tmp_path: Path, name: str, hint: str) -> None:
     write(tmp_path, "txt2img.json", GRAPH)
@@ -57,7 +61,10 @@ def test_an_unknown_name_names_the_near_ones(tmp_path: Path, name: str, hint: st
             {"parameters": {"x": {"node": "1", "input": "sead"}}},
             "parameter x is 1.sead, which the workflow lacks",
         ),
-        ({"parameters": {"x": {"node": 1, "input": "seed"}}}, "parameters.x.node: Input should be a valid string"),
+        (
+            {"parameters": {"x": {"node": 1, "input": "seed"}}},
+            "parameters.x.node: Input should be a valid string",
+        ),
         (
             {"parameters": {"x": {"node": "1", "input": "seed", "minimum": 9, "maximum": 1}}},
             "parameters.x: minimum should be at most maximum",
@@ -109,7 +116,11 @@ def test_what_is_given_decides_on_the_template(tmp_path: Path) -> None:
 def test_what_a_template_requires_must_be_given(tmp_path: Path) -> None:
     write(tmp_path, "x.json", GRAPH)
     strength = {"node": "1", "input": "seed"}
-    write(tmp_path, "x.params.json", {"required": ["image", "strength"], "parameters": {"strength": strength}})
+    write(
+        tmp_path,
+        "x.params.json",
+        {"required": ["image", "strength"], "parameters": {"strength": strength}},
+    )
     with pytest.raises(InvalidInput, match="workflow 'x' needs image and strength"):
         choose_template(JobInput.read({"workflow": "x"}), Templates([tmp_path]))
     given = JobInput.read({"workflow": "x", "image": "x", "parameters": {"strength": 1}})

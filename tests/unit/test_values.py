@@ -40,7 +40,9 @@ def expression(text: str, **names: Any) -> dict[str, Any]:
         ("values[1] * 2", {"a": 2, "b": 3}, 6.0, 6),
     ],
 )
-def test_an_expression_is_computed(text: str, names: dict[str, Any], floating: float, whole: int) -> None:
+def test_an_expression_is_computed(
+    text: str, names: dict[str, Any], floating: float, whole: int
+) -> None:
     assert received(["e", 0], e=expression(text, **names)) == floating
     assert received(["e", 1], e=expression(text, **names)) == whole
     assert received(["e", 2], e=expression(text, **names)) is bool(floating)
@@ -70,7 +72,9 @@ def test_a_switch_gives_its_branch(class_type: str) -> None:
     for choice, value in ((True, 4), (False, 20)):
         switch = node(class_type, switch=["choice", 0], on_true=4, on_false=20)
         assert received(["s", 0], s=switch, choice=node("PrimitiveBoolean", value=choice)) == value
-    assert received(["s", 0], s=node(class_type, switch=["?", 0], on_true=4, on_false=20)) is UNKNOWN
+    assert (
+        received(["s", 0], s=node(class_type, switch=["?", 0], on_true=4, on_false=20)) is UNKNOWN
+    )
 
 
 def test_a_soft_switch_gives_its_only_branch() -> None:
@@ -90,8 +94,12 @@ def test_a_numbered_switch_gives_its_branch() -> None:
         ("9:16 (Portrait Widescreen)", 1, 8, (768, 1368)),
     ],
 )
-def test_a_resolution_is_computed(shape: str, megapixels: float, multiple: int, size: tuple[int, int]) -> None:
-    chosen = node("ResolutionSelector", aspect_ratio=shape, megapixels=megapixels, multiple=multiple)
+def test_a_resolution_is_computed(
+    shape: str, megapixels: float, multiple: int, size: tuple[int, int]
+) -> None:
+    chosen = node(
+        "ResolutionSelector", aspect_ratio=shape, megapixels=megapixels, multiple=multiple
+    )
     assert (received(["r", 0], r=chosen), received(["r", 1], r=chosen)) == size
 
 
@@ -99,8 +107,14 @@ def test_a_resolution_is_computed(shape: str, megapixels: float, multiple: int, 
     ("tool", "text"),
     [
         (node("StringConcatenate", string_a="a cat", string_b="ink", delimiter=", "), "a cat, ink"),
-        (node("StringReplace", string="draw {x} now", find="{x}", replace="a cat"), "draw a cat now"),
-        (node("StringFormat", f_string="{a}, {b}", **{"values.a": "a cat", "values.b": 3}), "a cat, 3"),
+        (
+            node("StringReplace", string="draw {x} now", find="{x}", replace="a cat"),
+            "draw a cat now",
+        ),
+        (
+            node("StringFormat", f_string="{a}, {b}", **{"values.a": "a cat", "values.b": 3}),
+            "a cat, 3",
+        ),
         (node("JsonExtractString", json_string='{"steps": 12}', key="steps"), "12"),
         (node("PreviewAny", source=7), "7"),
         (node("CustomCombo", choice="fast", index=1), "fast"),
@@ -128,7 +142,9 @@ def test_what_only_a_run_tells_is_unknown(tool: dict[str, Any]) -> None:
 def test_texts_that_double_are_not_computed() -> None:
     nodes = {"0": node("PrimitiveString", value="x" * 1000)}
     for step in range(1, 60):
-        nodes[str(step)] = node("StringConcatenate", string_a=[str(step - 1), 0], string_b=[str(step - 1), 0])
+        nodes[str(step)] = node(
+            "StringConcatenate", string_a=[str(step - 1), 0], string_b=[str(step - 1), 0]
+        )
     assert received(["59", 0], **nodes) is UNKNOWN
 
 

@@ -70,7 +70,9 @@ def test_longer_texts_are_refused_by_their_length() -> None:
     def workflow(text: str) -> dict[str, dict[str, object]]:
         return {"2": {"class_type": "CLIPTextEncode", "inputs": {"text": text}}}
 
-    with pytest.raises(InvalidWorkflow, match=r"the text in text of node 2 has 999,999 characters") as caught:
+    with pytest.raises(
+        InvalidWorkflow, match=r"the text in text of node 2 has 999,999 characters"
+    ) as caught:
         resolve_variants(workflow("/* " * 333_333), [Input("2", "text")], seed=0)
     assert len(str(caught.value.to_result())) < 500
     plain = workflow("a|b " * 250_000)

@@ -16,11 +16,19 @@ READER = {
     "first": ("INT", {"default": 0}),
     "last": ("INT", {"default": 0}),
 }
-SEEDED = {"model": (["a.ckpt"],), "seed": ("INT", {}), "scale": ("FLOAT", {}), "tiled": ("BOOLEAN", {})}
+SEEDED = {
+    "model": (["a.ckpt"],),
+    "seed": ("INT", {}),
+    "scale": ("FLOAT", {}),
+    "tiled": ("BOOLEAN", {}),
+}
 SEVERAL = {"frames": ("INT", {}), "rate": ("FLOAT,INT", {}), "batch": ("INT", {})}
 DEFS = NodeDefs(
     {
-        name: {"input": {"required": {key: list(spec) for key, spec in inputs.items()}}, "output": ["IMAGE"]}
+        name: {
+            "input": {"required": {key: list(spec) for key, spec in inputs.items()}},
+            "output": ["IMAGE"],
+        }
         for name, inputs in (("Reader", READER), ("Seeded", SEEDED), ("Several", SEVERAL))
     }
 )
@@ -47,10 +55,16 @@ SEED = {"model": "a.ckpt", "seed": 5, "scale": 1.5, "tiled": True}
         ("Seeded", ["a.ckpt", 5, 1.5, True], SEED),
         ("Seeded", ["upload", "a.ckpt", 5, "randomize", 1.5, True], SEED),
         ("Seeded", ["a.ckpt", "reload", 5, "fixed", 1.5, "reset", True], SEED),
-        ("Seeded", ["elsewhere.ckpt", 5, "fixed", "reset", 1.5, True], {**SEED, "model": "elsewhere.ckpt"}),
+        (
+            "Seeded",
+            ["elsewhere.ckpt", 5, "fixed", "reset", 1.5, True],
+            {**SEED, "model": "elsewhere.ckpt"},
+        ),
     ],
 )
-def test_buttons_shift_no_values(class_type: str, values: list[Any], expected: dict[str, Any]) -> None:
+def test_buttons_shift_no_values(
+    class_type: str, values: list[Any], expected: dict[str, Any]
+) -> None:
     assert inputs_of(class_type, values) == expected
 
 

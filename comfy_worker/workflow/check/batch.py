@@ -20,7 +20,9 @@ CUTTERS = frozenset({"RebatchLatents", "RebatchImages"})
 MAKES = ("LATENT", "IMAGE", "PIPE")
 
 
-def check_batch_size(workflow: Workflow, defs: NodeDefs, maximum: int, check: Check = never_ends) -> None:
+def check_batch_size(
+    workflow: Workflow, defs: NodeDefs, maximum: int, check: Check = never_ends
+) -> None:
     """Refuse a workflow that makes more pictures at once than the endpoint allows.
 
     Args:

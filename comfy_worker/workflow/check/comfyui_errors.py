@@ -58,7 +58,9 @@ class Translator:
         if isinstance(error, str):
             return Problem("invalid_prompt", brief(error, TEXT_LENGTH), IN_COMFYUI)
         if error.get("type") == "prompt_no_outputs":
-            return Problem("no_output", "the workflow has no output node", "end it in a node such as SaveImage")
+            return Problem(
+                "no_output", "the workflow has no output node", "end it in a node such as SaveImage"
+            )
         return Problem(str(error.get("type")), _words(error), IN_COMFYUI)
 
     def _is_of_text(self, node_id: str, error: Error) -> bool:
@@ -142,7 +144,9 @@ def _simple_problem(error_type: str, spec: InputSpec, value: Any) -> Problem | N
 
 def missing_input(spec: InputSpec) -> Problem:
     """The problem of a required input that a node lacks."""
-    would_do = f"give it a {spec.value_type}" if spec.is_widget else f"link a {spec.value_type} to it"
+    would_do = (
+        f"give it a {spec.value_type}" if spec.is_widget else f"link a {spec.value_type} to it"
+    )
     return Problem("required_input_missing", f"{spec.name} is missing", would_do)
 
 
@@ -180,7 +184,9 @@ def broken_list(workflow: Workflow, defs: NodeDefs, spec: InputSpec, value: list
         return Problem("dangling_link", problem, link_remedy(spec))
     class_type = workflow[above]["class_type"]
     outputs = defs[class_type].outputs if class_type in defs else ()
-    problem = f"{spec.name} is linked to output {shown(slot)} of node {brief(above)}, which it lacks"
+    problem = (
+        f"{spec.name} is linked to output {shown(slot)} of node {brief(above)}, which it lacks"
+    )
     return Problem("bad_output_slot", problem, outputs_remedy(class_type, outputs))
 
 

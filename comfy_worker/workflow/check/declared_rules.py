@@ -20,7 +20,12 @@ from comfy_worker.workflow.node_defs import ANY_TYPE, InputSpec, NodeDefs
 
 __all__ = ["DeclaredRules"]
 
-CONVERSIONS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    "INT": int,
+    "FLOAT": float,
+    "STRING": str,
+    "BOOLEAN": bool,
+}
 
 
 class DeclaredRules:
@@ -33,7 +38,9 @@ class DeclaredRules:
         remedies: finds what to do about missing files and choices.
     """
 
-    def __init__(self, workflow: Workflow, defs: NodeDefs, sources: Sources, remedies: Remedies) -> None:
+    def __init__(
+        self, workflow: Workflow, defs: NodeDefs, sources: Sources, remedies: Remedies
+    ) -> None:
         self._workflow = workflow
         self._defs = defs
         self._sources = sources

@@ -71,7 +71,10 @@ def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours
         for name in _texts(graph.value(node_input)):
             if name not in ours and not _is_blank_drawing(graph, node_input, name):
                 raise _refused(
-                    graph, node_input, name, "a file that was not sent; send it as `image` or in `images`"
+                    graph,
+                    node_input,
+                    name,
+                    "a file that was not sent; send it as `image` or in `images`",
                 )
     for node_input in _inputs(graph, outputs, _is_a_choice):
         _check_choice(graph, node_input, ours)
@@ -90,7 +93,9 @@ def _check_path(graph: Graph, node_input: Input) -> None:
         # `.` is the folder that holds every job's.
         is_shared = path != "" and not path.strip("./\\")
         if climbs(path) or is_shared:
-            raise _refused(graph, node_input, path, "which leads out of its folder; name one below it")
+            raise _refused(
+                graph, node_input, path, "which leads out of its folder; name one below it"
+            )
 
 
 def _is_blank_drawing(graph: Graph, node_input: Input, name: str) -> bool:
@@ -123,7 +128,9 @@ def _is_foreign(name: str, choices: Collection[Any], *, is_path: bool) -> bool:
     return climbs(name) or (is_path and not is_model(name))
 
 
-def _inputs(graph: Graph, outputs: Iterable[str], wanted: Callable[[str, InputSpec], bool]) -> Iterator[Input]:
+def _inputs(
+    graph: Graph, outputs: Iterable[str], wanted: Callable[[str, InputSpec], bool]
+) -> Iterator[Input]:
     """The inputs that are wanted, of the output nodes and of every node that feeds them."""
     ends = list(outputs)
     for node_id in dict.fromkeys([*ends, *ancestors(graph.workflow, *ends)]):

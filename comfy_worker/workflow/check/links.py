@@ -17,7 +17,15 @@ from comfy_worker.workflow.check.problems import outputs_remedy
 from comfy_worker.workflow.graph import Input, Workflow, as_link, links_of
 from comfy_worker.workflow.node_defs import NodeDefs
 
-__all__ = ["LinkFault", "LinkWalk", "is_wrapped", "link_faults", "unwrapped", "with_plain_links", "without_idle"]
+__all__ = [
+    "LinkFault",
+    "LinkWalk",
+    "is_wrapped",
+    "link_faults",
+    "unwrapped",
+    "with_plain_links",
+    "without_idle",
+]
 
 WRAPPER = "__value__"
 
@@ -105,7 +113,9 @@ class LinkWalk:
             declared = defs.get(node["class_type"])
             if declared is not None and declared.is_output:
                 self._walk_from(node_id)
-        self.live: dict[str, None] = {node_id: None for node_id in workflow if node_id in self._done}
+        self.live: dict[str, None] = {
+            node_id: None for node_id in workflow if node_id in self._done
+        }
 
     def _walk_from(self, output: str) -> None:
         """Walk up from a node, depth first; the dictionary holds the way from it to where the walk is."""
@@ -129,7 +139,9 @@ class LinkWalk:
                 yield name, link.node_id
 
 
-def link_faults(workflow: Workflow, defs: NodeDefs, walk: LinkWalk | None = None) -> Iterator[LinkFault]:
+def link_faults(
+    workflow: Workflow, defs: NodeDefs, walk: LinkWalk | None = None
+) -> Iterator[LinkFault]:
     """Everything wrong with links that ComfyUI would follow.
 
     A node that no output needs is not queued, so only hidden links are reported in it.
@@ -160,9 +172,13 @@ def _fault_of(
     shown = brief(node_input.name)
     if link.node_id not in workflow:
         problem = f"{shown} is linked to node {brief(repr(link.node_id))}, which is not there"
-        return LinkFault(node_input, "dangling_link", problem, "link it to a node of this graph, or leave it out")
+        return LinkFault(
+            node_input, "dangling_link", problem, "link it to a node of this graph, or leave it out"
+        )
     if node_input in walk.circles:
-        return LinkFault(node_input, "cycle", f"{shown} closes a circle of links", "cut one of them")
+        return LinkFault(
+            node_input, "cycle", f"{shown} closes a circle of links", "cut one of them"
+        )
     source = defs.get(workflow[link.node_id]["class_type"])
     if source is None:
         return None  # the missing class is a finding of its own
@@ -171,7 +187,9 @@ def _fault_of(
     if not isinstance(slot, int) or not -count <= slot < count:
         output = f"output {brief(repr(slot))} of node {brief(link.node_id)}"
         remedy = outputs_remedy(source.name, source.outputs)
-        return LinkFault(node_input, "bad_output_slot", f"{shown} is linked to {output}, which it lacks", remedy)
+        return LinkFault(
+            node_input, "bad_output_slot", f"{shown} is linked to {output}, which it lacks", remedy
+        )
     return None
 
 

@@ -13,11 +13,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from comfy_worker.errors import InputError, InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled, brief
+from comfy_worker.errors import (
+    InputError,
+    InvalidMedia,
+    InvalidWorkflow,
+    ModelNotFound,
+    NodeNotInstalled,
+    brief,
+)
 from comfy_worker.workflow.check.comfyui_errors import Translator
 from comfy_worker.workflow.check.declared_rules import DeclaredRules
 from comfy_worker.workflow.check.links import LinkFault, LinkWalk, link_faults, unwrapped
-from comfy_worker.workflow.check.problems import Finding, Problem, finding_at, finding_of_workflow, shown
+from comfy_worker.workflow.check.problems import (
+    Finding,
+    Problem,
+    finding_at,
+    finding_of_workflow,
+    shown,
+)
 from comfy_worker.workflow.check.remedies import Remedies
 from comfy_worker.workflow.graph import Workflow, title_of
 from comfy_worker.workflow.model_files import Sources
@@ -53,7 +66,9 @@ class Checked:
     warnings: tuple[str, ...]
 
 
-def check(workflow: Workflow, defs: NodeDefs, sources: Sources, validate: Validate | None = None) -> Checked:
+def check(
+    workflow: Workflow, defs: NodeDefs, sources: Sources, validate: Validate | None = None
+) -> Checked:
     """Check a workflow.
 
     Args:
@@ -73,7 +88,9 @@ def _first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     kept = list(itertools.islice(remaining, MAX_FINDINGS))
     left_out = sum(1 for _ in remaining)
     if left_out:
-        rest = Problem("more", f"{left_out} further problems were found", "mend those that are listed first")
+        rest = Problem(
+            "more", f"{left_out} further problems were found", "mend those that are listed first"
+        )
         kept.append(finding_of_workflow(rest))
     return tuple(kept)
 
@@ -113,7 +130,9 @@ def refusal(findings: Iterable[Finding]) -> InputError:
     elif types <= {"missing_model", "missing_input_file"}:
         gravest, error = "missing_model", ModelNotFound
     first = next(finding for finding in details if finding["type"] == gravest)
-    where = "" if first["node_id"] is None else f"node {first['node_id']} ({brief(first['title'])}): "
+    where = (
+        "" if first["node_id"] is None else f"node {first['node_id']} ({brief(first['title'])}): "
+    )
     more = f" ({len(details) - 1} more in the details)" if len(details) > 1 else ""
     if details[-1]["type"] == "more":
         more = f" ({details[-1]['problem']})"
@@ -128,19 +147,27 @@ class _Checker:
         self._remedies = Remedies(defs, sources)
         self._walk = LinkWalk(workflow, defs)
         self._live = self._walk.live
-        self._specs: dict[str, list[InputSpec]] = {node_id: self._specs_of(node_id) for node_id in self._live}
+        self._specs: dict[str, list[InputSpec]] = {
+            node_id: self._specs_of(node_id) for node_id in self._live
+        }
         # By node, what is wrong with each input; the first that is found counts.
         self._problems: dict[str, dict[str | None, Problem]] = {}
 
     def findings(self, validate: Validate | None) -> Iterator[Finding]:
         """All that is a reason to refuse."""
-        unknown = [node_id for node_id, node in self._workflow.items() if node["class_type"] not in self._defs]
+        unknown = [
+            node_id
+            for node_id, node in self._workflow.items()
+            if node["class_type"] not in self._defs
+        ]
         for node_id in unknown:
             problem = self._remedies.unknown_class(self._workflow[node_id]["class_type"])
             yield finding_at(self._workflow, node_id, None, problem)
         if not unknown and not self._live:
             would_do = "end it in a node such as SaveImage"
-            yield finding_of_workflow(Problem("no_output", "the workflow has no output node", would_do))
+            yield finding_of_workflow(
+                Problem("no_output", "the workflow has no output node", would_do)
+            )
             return
         self._find_broken_links()
         self._find_missing_choices()
@@ -198,17 +225,23 @@ class _Checker:
         translator = Translator(self._workflow, self._defs, self._remedies)
         for node_id, entry in (answer.get("node_errors") or {}).items():
             if node_id in self._workflow:
-                for name, problem in translator.problems(node_id, entry.get("errors") or []).items():
+                for name, problem in translator.problems(
+                    node_id, entry.get("errors") or []
+                ).items():
                     self._note(node_id, name, problem)
         error = answer.get("error")
         return translator.of_workflow(error) if error else None
 
     def warnings(self) -> Iterator[str]:
         """What is strange."""
-        known = [node_id for node_id, node in self._workflow.items() if node["class_type"] in self._defs]
+        known = [
+            node_id for node_id, node in self._workflow.items() if node["class_type"] in self._defs
+        ]
         idle = [node_id for node_id in known if node_id not in self._live] if self._live else []
         if idle:
-            named = ", ".join(f"{node_id} ({title_of(self._workflow, node_id)})" for node_id in idle[:MAX_NAMED])
+            named = ", ".join(
+                f"{node_id} ({title_of(self._workflow, node_id)})" for node_id in idle[:MAX_NAMED]
+            )
             more = f" and {len(idle) - MAX_NAMED} more" if len(idle) > MAX_NAMED else ""
             yield f"no output needs node {named}{more}: ComfyUI will not run what no output needs"
         for node_id, specs in self._specs.items():

@@ -66,7 +66,9 @@ def shown(value: Any) -> str:
 
 def outputs_remedy(class_type: str, outputs: tuple[str, ...]) -> str:
     """Which outputs a class has."""
-    listed = ", ".join(f"{number} ({output_type})" for number, output_type in enumerate(outputs[:20]))
+    listed = ", ".join(
+        f"{number} ({output_type})" for number, output_type in enumerate(outputs[:20])
+    )
     return f"the outputs of {class_type} are {listed or 'none'}"
 
 

@@ -47,7 +47,9 @@ class Remedies:
         if absence is not None:
             facts = {"nearest": near, "pack": absence.pack or pack}
             return Problem("unknown_class", f"{problem}: {absence.why}", absence.would_do, facts)
-        would_do = f"install the node pack {pack}" if pack else "install the node pack that brings it"
+        would_do = (
+            f"install the node pack {pack}" if pack else "install the node pack that brings it"
+        )
         would_do += f", or use {' or '.join(near)}" if near else ""
         return Problem("unknown_class", problem, would_do, {"nearest": near, "pack": pack})
 

@@ -127,7 +127,9 @@ class Definition:
             for slot, entry in enumerate(node["inputs"]):
                 link = self.link_to(node_id, slot)
                 if link is not None:
-                    outputs = self.nodes[link.origin]["outputs"] if link.origin in self.nodes else []
+                    outputs = (
+                        self.nodes[link.origin]["outputs"] if link.origin in self.nodes else []
+                    )
                     output = entry_at(outputs, link.origin_slot)
                     found.setdefault(type_of(output or entry), node)
         return found
@@ -151,7 +153,9 @@ class Subgraphs:
     def __getitem__(self, class_type: str) -> Definition:
         if class_type not in self._read:
             source = self._sources[class_type]
-            self._work.count_steps(len(as_list(source.get("nodes"))) + len(as_list(source.get("links"))))
+            self._work.count_steps(
+                len(as_list(source.get("nodes"))) + len(as_list(source.get("links")))
+            )
             self._read[class_type] = Definition(source)
         return self._read[class_type]
 
@@ -179,7 +183,9 @@ class Subgraphs:
             self._host_values[id(host)] = read_host_values(host, promotions, primitives)
         return self._host_values[id(host)]
 
-    def _promotion(self, definition: Definition, name: str, link: LinkLine, depth: int) -> Promotion | None:
+    def _promotion(
+        self, definition: Definition, name: str, link: LinkLine, depth: int
+    ) -> Promotion | None:
         """The promotion by a link from an input; None where the link leads to no widget."""
         target = definition.nodes.get(link.target)
         if target is None or depth > MAX_DEPTH:

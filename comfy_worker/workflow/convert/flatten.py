@@ -111,7 +111,9 @@ def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[Fla
     flat = []
     for count, (graph, node) in enumerate(outermost.nodes_within()):
         if count == MAX_NODES:
-            raise InvalidWorkflow(f"workflow has more than {MAX_NODES} nodes, including those in its subgraphs")
+            raise InvalidWorkflow(
+                f"workflow has more than {MAX_NODES} nodes, those of its subgraphs counted"
+            )
         work.count_steps(1 + len(node["inputs"]))
         if graph.runs(node):
             flat.append(_flat_node(graph, node, links))
@@ -395,7 +397,9 @@ class _Graph:
         name = as_text(entry_at(self._definition.source["inputs"], slot).get("name"))
         index = self._host_slots.get(name)
         if index is not None:
-            return _Step(self._outer, id_of(self._host), index, is_direct=is_direct, renews_type=True)
+            return _Step(
+                self._outer, id_of(self._host), index, is_direct=is_direct, renews_type=True
+            )
         value = self._outer.values_for(id_of(self._host)).get(name)
         if value is None:
             value = self._host_values.by_input.get(name)
@@ -421,7 +425,10 @@ class _Graph:
         """What this subgraph promotes, by the input's name."""
         if self._host is None:
             return {}
-        return {promotion.name: promotion for promotion in self._subgraphs.promotions(self._host["type"])}
+        return {
+            promotion.name: promotion
+            for promotion in self._subgraphs.promotions(self._host["type"])
+        }
 
     @cached_property
     def _host_values(self) -> HostValues:

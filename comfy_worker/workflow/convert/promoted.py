@@ -87,7 +87,9 @@ def read_host_values(host: Json, promotions: list[Promotion], primitives: set[st
         found.by_input[promotion.name] = value
     found.by_input |= _quarantined(properties.get("proxyWidgetErrorQuarantine"))
     inputs = {(promotion.node_id, promotion.widget): promotion.name for promotion in promotions}
-    for entry, value in zip(_promoted_entries(properties.get("proxyWidgets")), values, strict=False):
+    for entry, value in zip(
+        _promoted_entries(properties.get("proxyWidgets")), values, strict=False
+    ):
         if value is not None:
             _keep(found, entry, value, inputs, primitives)
     return found

@@ -142,7 +142,9 @@ def _measure(flat: list[FlatNode], work: WorkLimit) -> None:
     for node in flat:
         key = id(node.node)
         if key not in sizes:
-            parts = [node.node.get(part) for part in ("widgets_values", "widgets_values_named", "title")]
+            parts = [
+                node.node.get(part) for part in ("widgets_values", "widgets_values_named", "title")
+            ]
             sizes[key] = _size(parts)
         steps, characters = sizes[key]
         work.count_steps(steps)
@@ -185,7 +187,9 @@ def _refuse_unreadable(flat: list[FlatNode]) -> None:
         if SUBGRAPH_ID.fullmatch(class_type):
             problems[node.node_id] = "its subgraph is not in the file"
         elif GROUP_NODE.match(class_type):
-            problems[node.node_id] = "it is a group node of the old kind; convert it to a subgraph in ComfyUI"
+            problems[node.node_id] = (
+                "it is a group node of the old kind; convert it to a subgraph in ComfyUI"
+            )
         elif not class_type:
             problems[node.node_id] = "it has no type"
     _refuse(flat, problems)
@@ -265,14 +269,20 @@ class _Converter:
             chunk = nodes[start : start + CHUNK]
             alone = [_alone(node, self._defs.get(_class_of(node))) for node in chunk]
             try:
-                converted |= convert_ui_to_api({"nodes": alone, "links": []}, self._declarations.of(chunk))
+                converted |= convert_ui_to_api(
+                    {"nodes": alone, "links": []}, self._declarations.of(chunk)
+                )
             except WorkflowConversionError as error:
-                raise InvalidWorkflow(f"workflow cannot be converted: {brief(error, 300)}") from error
+                raise InvalidWorkflow(
+                    f"workflow cannot be converted: {brief(error, 300)}"
+                ) from error
         for node in nodes:
             entry = converted.get(node.node_id)
             if entry is not None:
                 entry["class_type"] = _class_of(node)
-                entry["inputs"] = with_names(entry["inputs"], node.node, self._defs.get(_class_of(node)))
+                entry["inputs"] = with_names(
+                    entry["inputs"], node.node, self._defs.get(_class_of(node))
+                )
         return converted
 
 

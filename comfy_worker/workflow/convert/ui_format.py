@@ -63,7 +63,9 @@ class LinkLine(NamedTuple):
 def link_of(entry: Any) -> LinkLine | None:
     """Read one link in either of its two forms; None for anything else."""
     if isinstance(entry, dict):
-        entry = [entry.get(key) for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot")]
+        entry = [
+            entry.get(key) for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot")
+        ]
     if not isinstance(entry, list) or len(entry) < 5:
         return None
     link_id, origin, origin_slot, target, target_slot = entry[:5]
@@ -115,7 +117,9 @@ def id_of(node: Json) -> str:
     """
     node_id = as_text(node.get("id"))
     if len(node_id) > MAX_ID:
-        raise InvalidWorkflow(f"workflow has a node whose id is longer than {MAX_ID} characters: {brief(node_id)}")
+        raise InvalidWorkflow(
+            f"workflow has a node whose id is longer than {MAX_ID} characters: {brief(node_id)}"
+        )
     return node_id
 
 

@@ -91,7 +91,9 @@ def _with_new_ends(link: Any, new_ids: dict[str, int]) -> Any:
     """A link between nodes that may have new ids."""
     if isinstance(link, dict):
         ends = {key: link.get(key) for key in ("origin_id", "target_id")}
-        changed = {key: new_ids[as_text(end)] for key, end in ends.items() if as_text(end) in new_ids}
+        changed = {
+            key: new_ids[as_text(end)] for key, end in ends.items() if as_text(end) in new_ids
+        }
         return {**link, **changed}
     if isinstance(link, list) and len(link) >= 5:
         origin, target = (new_ids.get(as_text(end), end) for end in (link[1], link[3]))

@@ -66,7 +66,11 @@ def widget_values(node: Json, declared: NodeClass | None) -> Any:
         A list in the order of the class, or an object by name.
     """
     values = node.get("widgets_values")
-    if isinstance(values, dict) and values and all(key == str(index) for index, key in enumerate(values)):
+    if (
+        isinstance(values, dict)
+        and values
+        and all(key == str(index) for index, key in enumerate(values))
+    ):
         values = list(values.values())
     if declared is None or not values:
         return _named_values(node) or values
@@ -212,7 +216,9 @@ def _slots_of(spec: InputSpec) -> list[_Slot]:
 
 def _is_plain(declared: NodeClass) -> bool:
     """Whether each widget of a class has one entry, judging by its declaration."""
-    return not any(_is_rich(spec) or VARYING_TYPE.search(spec.type) for spec in declared.inputs.values())
+    return not any(
+        _is_rich(spec) or VARYING_TYPE.search(spec.type) for spec in declared.inputs.values()
+    )
 
 
 def _is_rich(spec: InputSpec) -> bool:

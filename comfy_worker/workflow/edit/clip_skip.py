@@ -11,7 +11,9 @@ from comfy_worker.workflow.tracing import Graph
 __all__ = ["splice_clip_skip"]
 
 
-def splice_clip_skip(workflow: Workflow, defs: NodeDefs, clip_skip: int, check: Check = never_ends) -> Workflow:
+def splice_clip_skip(
+    workflow: Workflow, defs: NodeDefs, clip_skip: int, check: Check = never_ends
+) -> Workflow:
     """Stop the text encoders of a graph some layers before their end.
 
     The CLIPSetLastLayer nodes of the graph are set; an encoder without one gets one right before it, so after all
@@ -45,12 +47,16 @@ def splice_clip_skip(workflow: Workflow, defs: NodeDefs, clip_skip: int, check: 
         return is_setter(node_id) or any(above)
 
     set_above = Fold(lambda node_id: graph.above(node_id, "CLIP"), has_setter, check)
-    for node_id in graph.upstream([place for places in encoders.values() for place in places], "CLIP"):
+    for node_id in graph.upstream(
+        [place for places in encoders.values() for place in places], "CLIP"
+    ):
         if is_setter(node_id):
             editor.set(Input(node_id, "stop_at_clip_layer"), -clip_skip)
     for link, places in encoders.items():
         if clip_skip > 1 and not set_above(link.node_id):
-            new = editor.add("CLIPSetLastLayer", "clip skip", clip=link, stop_at_clip_layer=-clip_skip)
+            new = editor.add(
+                "CLIPSetLastLayer", "clip skip", clip=link, stop_at_clip_layer=-clip_skip
+            )
             for place in places:
                 editor.set(place, Link(new, 0))
     return editor.workflow

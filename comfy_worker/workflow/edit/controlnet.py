@@ -11,7 +11,12 @@ from typing import Any
 
 from comfy_worker.errors import InvalidValue, ModelMismatch, NoPlace
 from comfy_worker.workflow.constraints import Limits
-from comfy_worker.workflow.edit.controlnet_types import ControlNetFile, choose_model, control_type, preprocessor
+from comfy_worker.workflow.edit.controlnet_types import (
+    ControlNetFile,
+    choose_model,
+    control_type,
+    preprocessor,
+)
 from comfy_worker.workflow.graph import (
     Check,
     Editor,
@@ -126,24 +131,32 @@ def splice_controlnets(
     found = Roots(graph)
     roots = {s: found.models(s) for s in roles.samplers if _takes_conditioning(graph, s)}
     if not roots:
-        raise NoPlace("this workflow cannot use controlnets: none of its samplers has a linked conditioning")
+        raise NoPlace(
+            "controlnets have no place in this graph: no sampler of it takes a linked conditioning"
+        )
     models = list(dict.fromkeys(root for of_one in roots.values() for root in of_one))
     vaes = _Vaes(graph)
-    names = [str(name) for name in defs["ControlNetLoader"].inputs["control_net_name"].choices or ()]
+    names = [
+        str(name) for name in defs["ControlNetLoader"].inputs["control_net_name"].choices or ()
+    ]
     for spec in specs:
         check()
         _check(spec, defs)
         if spec.model is not None:
             file = _known(match(spec.model, names, "controlnet"), models, fits, rules.is_union)
         else:
-            file = choose_model(spec.type, [_known(name, models, fits, rules.is_union) for name in names])
+            file = choose_model(
+                spec.type, [_known(name, models, fits, rules.is_union) for name in names]
+            )
         if file.fits is False:
             raise ModelMismatch(
                 f"controlnet {file.name!r} does not fit any model of this workflow; use one that is made for the "
                 "workflow's checkpoint",
                 [{"file": file.name, "node_id": sampler.node_id} for sampler in roots],
             )
-        samplers = [sampler for sampler, root in roots.items() if _fits(root, file.name, fits) is not False]
+        samplers = [
+            sampler for sampler, root in roots.items() if _fits(root, file.name, fits) is not False
+        ]
         _add(editor, defs, spec, file, samplers, vaes if rules.needs_vae else None)
     return editor.workflow
 
@@ -229,7 +242,9 @@ def _control_map(editor: Editor, defs: NodeDefs, spec: ControlNetSpec) -> Link:
     if not spec.wants_preprocessing:
         return image
     class_type = preprocessor(spec.type, defs)
-    return Link(editor.add(class_type, "ControlNet map", image=image, **_defaults(defs, class_type)), 0)
+    return Link(
+        editor.add(class_type, "ControlNet map", image=image, **_defaults(defs, class_type)), 0
+    )
 
 
 def _defaults(defs: NodeDefs, class_type: str) -> dict[str, Any]:
@@ -241,14 +256,24 @@ def _defaults(defs: NodeDefs, class_type: str) -> dict[str, Any]:
     }
 
 
-def _control_net(editor: Editor, defs: NodeDefs, spec: ControlNetSpec, file: ControlNetFile) -> Link:
-    loaded = Link(editor.add("ControlNetLoader", f"ControlNet {file.name}", control_net_name=file.name), 0)
+def _control_net(
+    editor: Editor, defs: NodeDefs, spec: ControlNetSpec, file: ControlNetFile
+) -> Link:
+    loaded = Link(
+        editor.add("ControlNetLoader", f"ControlNet {file.name}", control_net_name=file.name), 0
+    )
     if not file.union:
         return loaded
     words = control_type(spec.type).words if spec.type else ()
-    choices = [str(choice) for choice in defs["SetUnionControlNetType"].inputs["type"].choices or ()]
-    chosen = next((c for c in choices if any(part.startswith(words) for part in c.split("/"))), "auto")
-    return Link(editor.add("SetUnionControlNetType", "ControlNet type", control_net=loaded, type=chosen), 0)
+    choices = [
+        str(choice) for choice in defs["SetUnionControlNetType"].inputs["type"].choices or ()
+    ]
+    chosen = next(
+        (c for c in choices if any(part.startswith(words) for part in c.split("/"))), "auto"
+    )
+    return Link(
+        editor.add("SetUnionControlNetType", "ControlNet type", control_net=loaded, type=chosen), 0
+    )
 
 
 class _Vaes:
@@ -267,10 +292,14 @@ class _Vaes:
             if vae is not None and not self._is_made_by(node_id, vae):
                 return vae
         for loader, node in graph.workflow.items():
-            outputs = graph.defs[node["class_type"]].outputs if node["class_type"] in graph.defs else ()
+            outputs = (
+                graph.defs[node["class_type"]].outputs if node["class_type"] in graph.defs else ()
+            )
             if "VAE" in outputs:
                 return Link(loader, outputs.index("VAE"))
-        raise NoPlace("controlnets of this family need a VAE, but this workflow has none; add a VAELoader to it")
+        raise NoPlace(
+            "controlnets of this family need a VAE, and this graph has none; add a VAELoader to it"
+        )
 
     def _nearest(self, node_id: str) -> Iterator[Link | None]:
         yield self._below(node_id)

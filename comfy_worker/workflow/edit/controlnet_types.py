@@ -60,10 +60,16 @@ TYPES = (
     ControlType(("softedge", "hed", "pidi"), ("HEDPreprocessor", "PiDiNetPreprocessor")),
     ControlType(("mlsd", "m-lsd"), ("M-LSDPreprocessor",)),
     ControlType(
-        ("normal",), ("BAE-NormalMapPreprocessor", "DSINE-NormalMapPreprocessor", "MiDaS-NormalMapPreprocessor")
+        ("normal",),
+        ("BAE-NormalMapPreprocessor", "DSINE-NormalMapPreprocessor", "MiDaS-NormalMapPreprocessor"),
     ),
     ControlType(
-        ("seg",), ("OneFormer-ADE20K-SemSegPreprocessor", "UniFormer-SemSegPreprocessor", "SemSegPreprocessor")
+        ("seg",),
+        (
+            "OneFormer-ADE20K-SemSegPreprocessor",
+            "UniFormer-SemSegPreprocessor",
+            "SemSegPreprocessor",
+        ),
     ),
     ControlType(("tile",), ("TilePreprocessor",)),
     ControlType(("inpaint", "repaint")),
@@ -74,7 +80,10 @@ TYPES = (
 def control_type(word: str) -> ControlType:
     """The type that a client's word means (``lineart_anime`` is lineart); one of its own where none is known."""
     plain = word.strip().casefold()
-    return next((known for known in TYPES if any(name in plain for name in known.words)), ControlType((plain,)))
+    return next(
+        (known for known in TYPES if any(name in plain for name in known.words)),
+        ControlType((plain,)),
+    )
 
 
 def choose_model(type: str | None, files: Sequence[ControlNetFile]) -> ControlNetFile:  # noqa: A002 - the request's own key
@@ -96,7 +105,9 @@ def choose_model(type: str | None, files: Sequence[ControlNetFile]) -> ControlNe
         Ambiguous: several serve it equally well; the details list them.
     """
     if not type:
-        raise InvalidValue("controlnets needs a type, such as canny, or a model, the ControlNet's file name")
+        raise InvalidValue(
+            "controlnets needs a type, such as canny, or a model, the ControlNet's file name"
+        )
     words = control_type(type).words
     asked = type.strip().casefold()
     named = [file for file in files if any(word in _stem(file) for word in words)]
@@ -111,7 +122,10 @@ def choose_model(type: str | None, files: Sequence[ControlNetFile]) -> ControlNe
                 raise Ambiguous(
                     f"controlnets type {type!r} fits several files: {', '.join(file.name for file in found)}; "
                     "name one of them by model",
-                    [{"given": type, "folder": FOLDERS["controlnet"], "file": file.name} for file in found],
+                    [
+                        {"given": type, "folder": FOLDERS["controlnet"], "file": file.name}
+                        for file in found
+                    ],
                 )
             if found:
                 return found[0]

@@ -14,7 +14,9 @@ __all__ = ["name_stored", "without_browser_files"]
 BROWSER_FILE = "[temp]"
 
 
-def name_stored(workflow: Workflow, defs: NodeDefs, stored: Mapping[str, str]) -> tuple[Workflow, set[str]]:
+def name_stored(
+    workflow: Workflow, defs: NodeDefs, stored: Mapping[str, str]
+) -> tuple[Workflow, set[str]]:
     """Let every node that names a client's file (``LoadImage``) name the stored one.
 
     Args:
@@ -39,7 +41,9 @@ def name_stored(workflow: Workflow, defs: NodeDefs, stored: Mapping[str, str]) -
     return changed, used
 
 
-def without_browser_files(workflow: Workflow, defs: NodeDefs, sent: Collection[str]) -> tuple[Workflow, list[str]]:
+def without_browser_files(
+    workflow: Workflow, defs: NodeDefs, sent: Collection[str]
+) -> tuple[Workflow, list[str]]:
     """Empty the canvases of the editor (``Painter``) whose drawing exists in somebody's browser only.
 
     Args:

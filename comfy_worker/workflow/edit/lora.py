@@ -163,13 +163,21 @@ def splice_loras(
     declared = defs["LoraLoader"].inputs
     chain = _Chain(editor, Graph(workflow, defs, check), roles)
     if not chain.models:
-        raise NoPlace("this workflow cannot use loras: none of its samplers uses a model from a loader node")
+        raise NoPlace(
+            "loras have no place in this graph: no sampler of it uses a model from a loader"
+        )
     for lora in loras:
         check()
-        Limits.of([declared["strength_model"]]).checked(f"strength of lora {lora.name!r}", lora.strength)
-        Limits.of([declared["strength_clip"]]).checked(f"strength_clip of lora {lora.name!r}", lora.for_clip)
+        Limits.of([declared["strength_model"]]).checked(
+            f"strength of lora {lora.name!r}", lora.strength
+        )
+        Limits.of([declared["strength_clip"]]).checked(
+            f"strength_clip of lora {lora.name!r}", lora.for_clip
+        )
         file = match(lora.name, declared["lora_name"].choices or (), "lora")
-        models = [root for root in chain.models if fits is None or fits(root.node_id, file) is not False]
+        models = [
+            root for root in chain.models if fits is None or fits(root.node_id, file) is not False
+        ]
         if not models:
             raise ModelMismatch(
                 f"lora {file!r} does not fit any model of this workflow; "
@@ -218,7 +226,9 @@ class _Chain:
                 # There is no loader for the text encoder alone; the model that goes through here is used by none.
                 self._load(file, lora, model, 0.0, clip)
 
-    def _load(self, file: str, lora: LoraSpec, model: Link, strength: float, clip: Link | None = None) -> Link:
+    def _load(
+        self, file: str, lora: LoraSpec, model: Link, strength: float, clip: Link | None = None
+    ) -> Link:
         """Add one loader, and give its model."""
         inputs = {"model": model, "lora_name": file, "strength_model": strength}
         if clip is None:

@@ -66,7 +66,7 @@ class OverrideKeys:
         shown = brief(key)
         if not dot:
             raise InvalidInput(
-                f"overrides key '{shown}' must have the form 'node.input', where node is an id or a title",
+                f"overrides key '{shown}' must be written 'node.input', by id or title",
                 [{"key": shown}],
             )
         node_id = self._node_id(key, node)
@@ -93,7 +93,11 @@ class OverrideKeys:
                 f"overrides '{shown}': nodes {', '.join(first[:12])} all have the title '{brief(node)}'; "
                 "write the id",
                 [
-                    {"key": shown, "node_id": other_id, "class_type": self._workflow[other_id]["class_type"]}
+                    {
+                        "key": shown,
+                        "node_id": other_id,
+                        "class_type": self._workflow[other_id]["class_type"],
+                    }
                     for other_id in first
                 ],
             )
@@ -125,7 +129,7 @@ def _checked(graph: Graph, key: str, place: Input, value: Any) -> Any:
     if link is not None:
         if link.node_id not in graph.workflow:
             raise InvalidValue(
-                f"overrides '{key}' links to node {link.node_id}, which does not exist in this workflow",
+                f"overrides '{key}' links to node {link.node_id}, which this graph lacks",
                 [{"key": key}],
             )
         return list(value)

@@ -9,7 +9,16 @@ from typing import Any, Protocol
 from comfy_worker.errors import Ambiguous, NoPlace, brief
 from comfy_worker.workflow.constraints import Limits, limits_by_place
 from comfy_worker.workflow.edit.overrides import apply_overrides
-from comfy_worker.workflow.graph import Check, Fold, Input, Workflow, copied, links_of, never_ends, number
+from comfy_worker.workflow.graph import (
+    Check,
+    Fold,
+    Input,
+    Workflow,
+    copied,
+    links_of,
+    never_ends,
+    number,
+)
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 from comfy_worker.workflow.roles.find import PLACEHOLDER, PLACEHOLDER_WORDS, Candidate, Roles, Split
 from comfy_worker.workflow.roles.stages import NAMES
@@ -128,7 +137,11 @@ def fill(
 
 
 def changes_beside(
-    workflow: Workflow, filled: Workflow, roles: Roles, values: Mapping[str, Any], declared: Iterable[str] = ()
+    workflow: Workflow,
+    filled: Workflow,
+    roles: Roles,
+    values: Mapping[str, Any],
+    declared: Iterable[str] = (),
 ) -> list[str]:
     """What happened to a client's values beside what they say, in sentences.
 
@@ -145,10 +158,14 @@ def changes_beside(
         node_inputs = roles.places[name]
         reached = _received(name, new, roles) if name in roles.received else None
         if reached is not None and number(values[name]) not in (None, reached):
-            sentences.append(f"{name} is {reached}: the graph computes it from the {values[name]} of the request")
+            sentences.append(
+                f"{name} is {reached}: the graph computes it from the {values[name]} of the request"
+            )
         if name == "steps":
             changed = [
-                node_input for node_input in node_inputs if number(_value(new, node_input)) != number(values[name])
+                node_input
+                for node_input in node_inputs
+                if number(_value(new, node_input)) != number(values[name])
             ]
             shares = [f"{node_input} has {_value(new, node_input)}" for node_input in changed]
             if shares:
@@ -156,16 +173,25 @@ def changes_beside(
                 sentences.append(f"steps are those of {leader}; in proportion {_listed(shares)}")
         elif name == "seed":
             apart = [
-                node_input for node_input in node_inputs if number(_value(new, node_input)) != number(values[name])
+                node_input
+                for node_input in node_inputs
+                if number(_value(new, node_input)) != number(values[name])
             ]
             shares = [f"{node_input} has {_value(new, node_input)}" for node_input in apart]
             if shares:
-                sentences.append(f"seed is that of {node_inputs[0]}; {_listed(shares)}, as far from it as before")
+                sentences.append(
+                    f"seed is that of {node_inputs[0]}; {_listed(shares)}, as far from it as before"
+                )
         elif name in ("cfg", "denoise", "sampler", "scheduler", "guidance"):
             before = [brief(_value(old, node_input), 20) for node_input in node_inputs]
             if len(set(before)) > 1:
-                held = [f"{node_input} ({value})" for node_input, value in zip(node_inputs, before, strict=True)]
-                sentences.append(f"{name} went to each of {_listed(held)}, which had different values")
+                held = [
+                    f"{node_input} ({value})"
+                    for node_input, value in zip(node_inputs, before, strict=True)
+                ]
+                sentences.append(
+                    f"{name} went to each of {_listed(held)}, which had different values"
+                )
         elif name in SIDES:
             for node_input in node_inputs:
                 preset = roles.presets.get(node_input)
@@ -187,7 +213,10 @@ def has_place(roles: Roles, name: str, declared: Mapping[str, Declared] | None =
     if name in (declared or {}):
         return True
     node_inputs = roles.places.get(name, ())
-    if any(node_input in roles.presets and roles.presets[node_input].free is None for node_input in node_inputs):
+    if any(
+        node_input in roles.presets and roles.presets[node_input].free is None
+        for node_input in node_inputs
+    ):
         return False
     known = {*roles.places, *roles.ambiguous, *(declared or {})}
     return name in known or TWINS.get(name) in known
@@ -210,7 +239,9 @@ def read(
     received = Values(workflow)
     node_inputs = {name: found[0] for name, found in roles.places.items()}
     if "steps" in node_inputs:
-        node_inputs["steps"] = _leader(Values(before) if before else received, roles.places["steps"])
+        node_inputs["steps"] = _leader(
+            Values(before) if before else received, roles.places["steps"]
+        )
     node_inputs |= {name: Input(entry.node, entry.input) for name, entry in declared.items()}
     values: dict[str, Any] = {}
     for name, node_input in node_inputs.items():
@@ -244,13 +275,20 @@ def _received(name: str, received: Values, roles: Roles) -> int | float | None:
 
 def seeds_of_outputs(workflow: Workflow, roles: Roles) -> dict[str, int]:
     """By output node, the seed that its pictures are made with: of several the leading stage's."""
-    node_inputs = [*roles.places.get("seed", ()), *(candidate.place for candidate in roles.left.get("seed", ()))]
+    node_inputs = [
+        *roles.places.get("seed", ()),
+        *(candidate.place for candidate in roles.left.get("seed", ())),
+    ]
     ranks: dict[str, int] = {}
     for rank, node_input in enumerate(node_inputs):
         ranks.setdefault(node_input.node_id, rank)
 
     def above(node_id: str) -> list[str]:
-        return [link.node_id for link in links_of(workflow[node_id]).values() if link.node_id in workflow]
+        return [
+            link.node_id
+            for link in links_of(workflow[node_id]).values()
+            if link.node_id in workflow
+        ]
 
     def lowest(node_id: str, ranks_above: list[int]) -> int:
         return min([ranks.get(node_id, len(node_inputs)), *ranks_above])
@@ -284,7 +322,9 @@ def describe(
     declared = declared or {}
     limits = limits_by_place(Graph(workflow, defs))
     defaults = read(workflow, roles, declared)
-    defaults |= {name: entry.default for name, entry in declared.items() if entry.default is not None}
+    defaults |= {
+        name: entry.default for name, entry in declared.items() if entry.default is not None
+    }
     described = {}
     for name in dict.fromkeys([*roles.places, *declared]):
         node_inputs = places_of(workflow, roles, name, declared)
@@ -292,11 +332,17 @@ def describe(
         for node_input in node_inputs[1:]:
             schema = _stricter(schema, _limits(name, node_input, limits, declared).to_schema())
         default = {"default": defaults[name]} if name in defaults else {}
-        described[name] = {**schema, **default, "places": [str(node_input) for node_input in node_inputs]}
+        described[name] = {
+            **schema,
+            **default,
+            "places": [str(node_input) for node_input in node_inputs],
+        }
     return described
 
 
-def places_of(workflow: Workflow, roles: Roles, name: str, declared: Mapping[str, Declared]) -> tuple[Input, ...]:
+def places_of(
+    workflow: Workflow, roles: Roles, name: str, declared: Mapping[str, Declared]
+) -> tuple[Input, ...]:
     """The places of a parameter, at least one."""
     if name in declared and declared[name].node in workflow:
         return (Input(declared[name].node, declared[name].input),)
@@ -324,7 +370,14 @@ def _refuse_preset(workflow: Workflow, roles: Roles, name: str) -> None:
             raise NoPlace(
                 f"this workflow has no input for {name}: {preset.place} ({shown}) decides the size; "
                 "set that by overrides",
-                [{"key": name, "node_id": preset.place.node_id, "input": preset.place.name, "value": shown}],
+                [
+                    {
+                        "key": name,
+                        "node_id": preset.place.node_id,
+                        "input": preset.place.name,
+                        "value": shown,
+                    }
+                ],
             )
 
 
@@ -357,7 +410,9 @@ def _limits(
 ) -> Limits:
     """What a place takes; where its class is not installed, what its parameter takes anywhere."""
     type_name = NAMES[name][1][0] if name in NAMES else "STRING" if name in TEXTS else "*"
-    found = limits.get(node_input) or Limits.of([InputSpec(node_input.name, type_name, required=False)])
+    found = limits.get(node_input) or Limits.of(
+        [InputSpec(node_input.name, type_name, required=False)]
+    )
     if name == "clip_skip":
         return found.negated()
     if name in declared:
@@ -372,7 +427,11 @@ def _stricter(candidate: dict[str, Any], other: dict[str, Any]) -> dict[str, Any
     """What two schemas of one parameter both allow."""
     both = {**other, **candidate}
     for word, choose in (("minimum", max), ("maximum", min), ("multipleOf", max)):
-        both |= {word: choose(candidate[word], other[word])} if word in candidate and word in other else {}
+        both |= (
+            {word: choose(candidate[word], other[word])}
+            if word in candidate and word in other
+            else {}
+        )
     if "enum" in candidate and "enum" in other:
         both["enum"] = [choice for choice in candidate["enum"] if choice in other["enum"]]
     return both
@@ -383,7 +442,9 @@ def _write(workflow: Workflow, node_input: Input, name: str, value: Any) -> None
     inputs = workflow[node_input.node_id]["inputs"]
     old = inputs.get(node_input.name)
     if isinstance(old, str) and isinstance(value, str):
-        words = {word for word in PLACEHOLDER.findall(old) if PLACEHOLDER_WORDS.get(word, word) == name}
+        words = {
+            word for word in PLACEHOLDER.findall(old) if PLACEHOLDER_WORDS.get(word, word) == name
+        }
         if words:
             value = PLACEHOLDER.sub(lambda found: value if found[1] in words else found[0], old)
     inputs[node_input.name] = value
@@ -397,7 +458,9 @@ def _value(received: Values, node_input: Input) -> Any:
 
 def _leader(received: Values, node_inputs: Sequence[Input]) -> Input:
     """The place of the steps that a client means: the first, or the longest where the first has a few only."""
-    known = [node_input for node_input in node_inputs if received.has(node_input)] or [node_inputs[0]]
+    known = [node_input for node_input in node_inputs if received.has(node_input)] or [
+        node_inputs[0]
+    ]
     counts = [number(_value(received, node_input)) or 0 for node_input in known]
     longest = max(counts)
     has_few = 0 < counts[0] < FEW_STEPS and longest >= 2 * counts[0]
@@ -462,12 +525,16 @@ def _move_splits(received: Values, filled: Workflow, splits: Iterable[Split]) ->
         _set(filled, split.place, moved)
 
 
-def _scale(received: Values, filled: Workflow, roles: Roles, limits: Mapping[Input, Limits]) -> None:
+def _scale(
+    received: Values, filled: Workflow, roles: Roles, limits: Mapping[Input, Limits]
+) -> None:
     """Resize what a sampler made by the factor by which its own size grew."""
     now = Values(filled)
     for name in SIDES:
         sizes = roles.places.get(name, ())
-        old, new = (number(_value(values, sizes[0])) if sizes else None for values in (received, now))
+        old, new = (
+            number(_value(values, sizes[0])) if sizes else None for values in (received, now)
+        )
         taken = set(sizes)
         for size in roles.resized:
             node_input = size.width if name == "width" else size.height

@@ -10,9 +10,27 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_worker.workflow.graph import Check, Fold, Input, Workflow, as_link, never_ends, title_of, walk
+from comfy_worker.workflow.graph import (
+    Check,
+    Fold,
+    Input,
+    Workflow,
+    as_link,
+    never_ends,
+    title_of,
+    walk,
+)
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.stages import NAMES, Sampler, Stage, Stages, has_size, held_as, named, slots_read
+from comfy_worker.workflow.roles.stages import (
+    NAMES,
+    Sampler,
+    Stage,
+    Stages,
+    has_size,
+    held_as,
+    named,
+    slots_read,
+)
 from comfy_worker.workflow.roles.texts import MAX_TEXTS, Text, conflicting
 from comfy_worker.workflow.roles.titles import titled_places
 from comfy_worker.workflow.tracing import Graph, live_literal, settable
@@ -30,12 +48,32 @@ __all__ = [
     "find_roles",
 ]
 
-# Parameters with one meaning in a workflow. If its nodes have different values, the client must choose.
-ONE_MEANING = ("checkpoint", "vae", "image", "mask", "width", "height", "length", "batch_size", "fps")
+# Parameters that mean one thing in a graph: where the nodes that hold them differ, the graph does not decide.
+ONE_MEANING = (
+    "checkpoint",
+    "vae",
+    "image",
+    "mask",
+    "width",
+    "height",
+    "length",
+    "batch_size",
+    "fps",
+)
 
 
 # What an expression may stand in front of.
-COMPUTED_NUMBERS = ("width", "height", "length", "fps", "batch_size", "steps", "cfg", "guidance", "denoise")
+COMPUTED_NUMBERS = (
+    "width",
+    "height",
+    "length",
+    "fps",
+    "batch_size",
+    "steps",
+    "cfg",
+    "guidance",
+    "denoise",
+)
 
 # Numbers that a detailer or a tiled upscaler keeps for itself where another stage makes the picture.
 OWN_NUMBERS = ("seed", "steps", "cfg", "sampler", "scheduler", "denoise")
@@ -130,12 +168,17 @@ class Roles:
             "samplers": [sampler.node_id for sampler in self.samplers],
             "outputs": list(self.outputs),
             "places": {
-                name: [str(node_input) for node_input in node_inputs] for name, node_inputs in self.places.items()
+                name: [str(node_input) for node_input in node_inputs]
+                for name, node_inputs in self.places.items()
             },
             "ambiguous": {
-                name: [str(candidate.place) for candidate in found] for name, found in self.ambiguous.items()
+                name: [str(candidate.place) for candidate in found]
+                for name, found in self.ambiguous.items()
             },
-            "left": {name: [str(candidate.place) for candidate in found] for name, found in self.left.items()},
+            "left": {
+                name: [str(candidate.place) for candidate in found]
+                for name, found in self.left.items()
+            },
         }
 
 
@@ -160,8 +203,12 @@ class _Finder:
         self._stages = Stages(graph, self._live)
         self._settings_nodes = self._stages.settings_nodes(self._stages.main)
         self._loaded = _loaded(graph, self._live)
-        self._roots = Fold(lambda node_id: graph.above(node_id, "MODEL"), self._model_roots, graph.check)
-        self._steps_above = Fold(lambda node_id: graph.above(node_id, "SIGMAS"), self._first_steps, graph.check)
+        self._roots = Fold(
+            lambda node_id: graph.above(node_id, "MODEL"), self._model_roots, graph.check
+        )
+        self._steps_above = Fold(
+            lambda node_id: graph.above(node_id, "SIGMAS"), self._first_steps, graph.check
+        )
 
     def roles(self) -> Roles:
         """All of them."""
@@ -193,7 +240,9 @@ class _Finder:
                 if node_inputs and name not in unclear
             },
             ambiguous={
-                name: tuple(self._candidate(node_input) for node_input in found[name][: MAX_TEXTS + 1])
+                name: tuple(
+                    self._candidate(node_input) for node_input in found[name][: MAX_TEXTS + 1]
+                )
                 for name in sorted(unclear)
             },
             outputs=self._outputs,
@@ -208,22 +257,35 @@ class _Finder:
     def _received(self, found: Mapping[str, Sequence[Input]]) -> dict[str, Input]:
         """By parameter, the input that gets a number which is written elsewhere, perhaps behind an expression."""
         graph = self._graph
-        holders = [*self._settings_nodes, *self._stages.origins(self._stages.main).latent_sources, *self._live]
+        holders = [
+            *self._settings_nodes,
+            *self._stages.origins(self._stages.main).latent_sources,
+            *self._live,
+        ]
         received = {}
         for name in COMPUTED_NUMBERS:
             first = next(iter(found.get(name, ())), None)
             if first is None or first.name in NAMES[name][0]:
                 continue
-            getting = (node_input for node_id in holders for node_input in held_as(graph, node_id, name))
+            getting = (
+                node_input for node_id in holders for node_input in held_as(graph, node_id, name)
+            )
             is_size = name in ("width", "height")
             node_input = next(
-                (candidate for candidate in getting if first in settable(graph, candidate, is_size)[:1]), None
+                (
+                    candidate
+                    for candidate in getting
+                    if first in settable(graph, candidate, is_size)[:1]
+                ),
+                None,
             )
             if node_input is not None and node_input != first:
                 received[name] = node_input
         return received
 
-    def _claim(self, found: dict[str, list[Input]], unclear: set[str], claimed: Mapping[str, list[Input]]) -> None:
+    def _claim(
+        self, found: dict[str, list[Input]], unclear: set[str], claimed: Mapping[str, list[Input]]
+    ) -> None:
         """Let a title decide where the graph does not; where it does, it names a place that it found anyway."""
         for name, node_inputs in claimed.items():
             if name in unclear or not set(node_inputs) <= set(found.get(name, ())):
@@ -233,7 +295,9 @@ class _Finder:
     def _candidate(self, node_input: Input) -> Candidate:
         workflow = self._graph.workflow
         return Candidate(
-            node_input, title_of(workflow, node_input.node_id), workflow[node_input.node_id]["class_type"]
+            node_input,
+            title_of(workflow, node_input.node_id),
+            workflow[node_input.node_id]["class_type"],
         )
 
     def _shown(self, node_input: Input) -> str:
@@ -244,7 +308,9 @@ class _Finder:
     def _held(self, node_ids: Iterable[str], parameter: str) -> list[Input]:
         return list(
             dict.fromkeys(
-                node_input for node_id in node_ids for node_input in named(self._graph, node_id, parameter)
+                node_input
+                for node_id in node_ids
+                for node_input in named(self._graph, node_id, parameter)
             )
         )
 
@@ -252,7 +318,11 @@ class _Finder:
         """Find the inputs of every parameter except the texts, each input once."""
         graph, stages, live = self._graph, self._stages, self._live
         origins = stages.origins(stages.main)
-        found = {name: self._numbers(self._settings_nodes, name) for name in OWN_NUMBERS if name != "denoise"}
+        found = {
+            name: self._numbers(self._settings_nodes, name)
+            for name in OWN_NUMBERS
+            if name != "denoise"
+        }
         found |= {
             "guidance": self._held([*self._settings_nodes, *self._guides(stages.main)], "guidance"),
             "denoise": self._denoise(),
@@ -271,19 +341,27 @@ class _Finder:
             # One number makes a square. Two sides that a client sets need an input each.
             for name in ("width", "height"):
                 found[name] = [
-                    node_input for node_id in origins.sizes for node_input in held_as(graph, node_id, name)
+                    node_input
+                    for node_id in origins.sizes
+                    for node_input in held_as(graph, node_id, name)
                 ]
         return found
 
     def _numbers(self, settings_nodes: Iterable[str], name: str) -> list[Input]:
         if name == "seed":
-            settings_nodes = [node_id for node_id in settings_nodes if _adds_noise(self._graph, node_id)]
+            settings_nodes = [
+                node_id for node_id in settings_nodes if _adds_noise(self._graph, node_id)
+            ]
         elif name == "steps":
-            settings_nodes = [node_id for node_id in settings_nodes if not _changes_sigmas(self._graph, node_id)]
+            settings_nodes = [
+                node_id for node_id in settings_nodes if not _changes_sigmas(self._graph, node_id)
+            ]
         return self._held(settings_nodes, name)
 
-    def _own_numbers(self, found: Mapping[str, Sequence[Input]]) -> dict[str, tuple[Candidate, ...]]:
-        """Find the numbers that detailers and upscalers keep; parameters do not change them."""
+    def _own_numbers(
+        self, found: Mapping[str, Sequence[Input]]
+    ) -> dict[str, tuple[Candidate, ...]]:
+        """List the numbers that detailers and upscalers keep for themselves."""
         settings_nodes = self._stages.settings_nodes(self._stages.retouches)
         left = {}
         for name in OWN_NUMBERS:
@@ -311,7 +389,9 @@ class _Finder:
         """
         stages = self._stages
         begun = [stage for stage in stages.main if not stage.latent_trace.is_sized]
-        return self._held(stages.settings_nodes(begun), "denoise") or self._held(self._settings_nodes, "denoise")
+        return self._held(stages.settings_nodes(begun), "denoise") or self._held(
+            self._settings_nodes, "denoise"
+        )
 
     def _model_roots(self, node_id: str, above: list[tuple[str, ...]]) -> tuple[str, ...]:
         if not self._graph.linked(node_id, "MODEL"):
@@ -323,22 +403,32 @@ class _Finder:
     def _checkpoints(self, stages: Iterable[Stage]) -> list[Input]:
         roots: dict[str, None] = {}
         for stage in stages:
-            link = self._graph.link(stage.sampler.model) if stage.sampler and stage.sampler.model else None
+            link = (
+                self._graph.link(stage.sampler.model)
+                if stage.sampler and stage.sampler.model
+                else None
+            )
             if link:
                 roots |= dict.fromkeys(self._roots(link.node_id))
             elif stage.sampler is None and _loads(self._graph, stage):
                 roots[stage.node_id] = None
         return self._held(roots, "checkpoint")
 
-    def _leading(self, found: dict[str, list[Input]], unclear: set[str]) -> dict[str, tuple[Candidate, ...]]:
-        """If a parameter fits several different models or pictures, choose the first and leave the others."""
+    def _leading(
+        self, found: dict[str, list[Input]], unclear: set[str]
+    ) -> dict[str, tuple[Candidate, ...]]:
+        """Where several models or pictures are one too many, the first; the others stay as they are."""
         left = {}
         for name in unclear & {"checkpoint", "image"}:
-            first = self._first_model() if name == "checkpoint" else self._first_image(found["image"])
+            first = (
+                self._first_model() if name == "checkpoint" else self._first_image(found["image"])
+            )
             if first:
                 taken = set(first)
                 left[name] = tuple(
-                    self._candidate(node_input) for node_input in found[name] if node_input not in taken
+                    self._candidate(node_input)
+                    for node_input in found[name]
+                    if node_input not in taken
                 )
                 found[name] = first
         return left
@@ -357,14 +447,19 @@ class _Finder:
             shares_text = not encoders.isdisjoint(text.encoder for text in stage.positive)
             if shares_text and set(self._checkpoints([stage])) != set(first):
                 return []
-        return first if len({repr(self._graph.value(node_input)) for node_input in first}) == 1 else []
+        return (
+            first if len({repr(self._graph.value(node_input)) for node_input in first}) == 1 else []
+        )
 
     def _first_image(self, images: list[Input]) -> list[Input]:
         """Choose the picture that a stage starts from; otherwise the first one in reading order.
 
         So it prefers a start image to a control map, and a first frame to a last frame.
         """
-        order = {node_id: number for number, node_id in enumerate(self._graph.reading_order(self._outputs))}
+        order = {
+            node_id: number
+            for number, node_id in enumerate(self._graph.reading_order(self._outputs))
+        }
         started = set(self._stages.origins(self._stages.all).nodes)
 
         def rank(node_input: Input) -> tuple[bool, int]:
@@ -386,20 +481,34 @@ class _Finder:
             made_here |= 1 << stages.numbers[stage.node_id]
         for node_id in self._live:
             latents = graph.linked(node_id, "LATENT")
-            if graph.linked(node_id, "VAE") and latents and stages.latent_trace(latents[0]).before & made_here:
+            if (
+                graph.linked(node_id, "VAE")
+                and latents
+                and stages.latent_trace(latents[0]).before & made_here
+            ):
                 users.append(node_id)
-        vaes = [node_input for node_id in dict.fromkeys(users) for node_input in graph.linked(node_id, "VAE")]
+        vaes = [
+            node_input
+            for node_id in dict.fromkeys(users)
+            for node_input in graph.linked(node_id, "VAE")
+        ]
         return self._held(graph.sources(vaes, "VAE"), "vae")
 
     def _fps(self) -> list[Input]:
         """Find the frame rates of nodes that make a clip of pictures, and of other nodes with the same value."""
         graph, live = self._graph, self._live
         clips = [
-            node_id for node_id in live if graph.linked(node_id, "IMAGE") and not graph.linked(node_id, "VAE")
+            node_id
+            for node_id in live
+            if graph.linked(node_id, "IMAGE") and not graph.linked(node_id, "VAE")
         ]
         found = self._held(clips, "fps")
         rates = {repr(graph.value(node_input)) for node_input in found}
-        agreeing = [node_input for node_input in self._held(live, "fps") if repr(graph.value(node_input)) in rates]
+        agreeing = [
+            node_input
+            for node_input in self._held(live, "fps")
+            if repr(graph.value(node_input)) in rates
+        ]
         return list(dict.fromkeys([*found, *agreeing]))
 
     def _texts(self, left: dict[str, tuple[Candidate, ...]]) -> dict[str, list[tuple[int, Text]]]:
@@ -422,9 +531,13 @@ class _Finder:
                     else:
                         own[text.place] = None
             if own:
-                left[name] = tuple(self._candidate(node_input) for node_input in list(own)[:MAX_TEXTS])
+                left[name] = tuple(
+                    self._candidate(node_input) for node_input in list(own)[:MAX_TEXTS]
+                )
         taken = {text.place for _, text in texts["prompt"]}
-        texts["negative_prompt"] = [pair for pair in texts["negative_prompt"] if pair[1].place not in taken]
+        texts["negative_prompt"] = [
+            pair for pair in texts["negative_prompt"] if pair[1].place not in taken
+        ]
         return texts
 
     def _placeholders(self) -> dict[str, list[Input]]:
@@ -436,7 +549,9 @@ class _Finder:
                     continue
                 for word in dict.fromkeys(PLACEHOLDER.findall(value)):
                     name = PLACEHOLDER_WORDS.get(word, word)
-                    if name in PLACEHOLDER_NAMES and (name in TEXT_NAMES or value.strip() == f"%{word}%"):
+                    if name in PLACEHOLDER_NAMES and (
+                        name in TEXT_NAMES or value.strip() == f"%{word}%"
+                    ):
                         found.setdefault(name, []).append(Input(node_id, input_name))
         return found
 
@@ -452,7 +567,9 @@ class _Finder:
         found = []
         for node_id in self._stages.settings_nodes(self._stages.all):
             steps = self._steps_above(node_id)
-            names = {"step"} if _changes_sigmas(graph, node_id) else {"start_at_step", "end_at_step"}
+            names = (
+                {"step"} if _changes_sigmas(graph, node_id) else {"start_at_step", "end_at_step"}
+            )
             cuts = [node_input for node_input in graph.inputs(node_id) if node_input.name in names]
             node_inputs = [written for cut in cuts for written in settable(graph, cut)[:1]]
             found += [Split(node_input, steps) for node_input in node_inputs if steps]
@@ -467,7 +584,9 @@ class _Finder:
             declared = graph.declared(node_id)
             if node_id not in below or not declared or not has_size(graph, node_id):
                 continue
-            if declared.outputs[:1] in {("LATENT",), ("IMAGE",)} and graph.linked(node_id, declared.outputs[0]):
+            if declared.outputs[:1] in {("LATENT",), ("IMAGE",)} and graph.linked(
+                node_id, declared.outputs[0]
+            ):
                 width, height = named(graph, node_id, "width"), named(graph, node_id, "height")
                 if any(as_link(graph.value(node_input)) for node_input in (*width, *height)):
                     continue  # what is computed follows by itself
@@ -507,8 +626,10 @@ def _live(graph: Graph, outputs: Sequence[str]) -> list[str]:
 
 
 def _loads(graph: Graph, stage: Stage) -> bool:
-    """Whether a stage without a sampler has an input with the usual name of a model file."""
-    return any(node_input.name in ("ckpt_name", "unet_name") for node_input in graph.widgets(stage.node_id))
+    """Whether a node that is read by itself names a file to load by one of the telling names."""
+    return any(
+        node_input.name in ("ckpt_name", "unet_name") for node_input in graph.widgets(stage.node_id)
+    )
 
 
 def _adds_noise(graph: Graph, node_id: str) -> bool:
@@ -518,7 +639,11 @@ def _adds_noise(graph: Graph, node_id: str) -> bool:
 def _changes_sigmas(graph: Graph, node_id: str) -> bool:
     """Whether a node takes sigmas and outputs changed ones; then its ``steps`` does not count sampling steps."""
     declared = graph.defs.get(graph.workflow[node_id]["class_type"])
-    return declared is not None and "SIGMAS" in declared.outputs and bool(graph.linked(node_id, "SIGMAS"))
+    return (
+        declared is not None
+        and "SIGMAS" in declared.outputs
+        and bool(graph.linked(node_id, "SIGMAS"))
+    )
 
 
 def _loaded(graph: Graph, live: Collection[str]) -> dict[str, list[Input]]:
@@ -528,24 +653,38 @@ def _loaded(graph: Graph, live: Collection[str]) -> dict[str, list[Input]]:
     for node_id in live:
         declared = graph.defs.get(graph.workflow[node_id]["class_type"])
         node_inputs = [
-            p for p in graph.inputs(node_id) if (spec := graph.spec(p)) and spec.options.get("image_upload")
+            p
+            for p in graph.inputs(node_id)
+            if (spec := graph.spec(p)) and spec.options.get("image_upload")
         ]
-        literals = [node_input for node_input in (live_literal(graph, p) for p in node_inputs) if node_input]
+        literals = [
+            node_input for node_input in (live_literal(graph, p) for p in node_inputs) if node_input
+        ]
         if not declared or not literals:
             continue
         used = {graph.output_type(link) for link in slots.get(node_id, ())}
-        found["mask" if used == {"MASK"} or "IMAGE" not in declared.outputs else "image"] += literals
+        found["mask" if used == {"MASK"} or "IMAGE" not in declared.outputs else "image"] += (
+            literals
+        )
         if {"IMAGE", "MASK"} <= used:
             found["alpha"] += literals
     return found
 
 
-def _with_agreeing(graph: Graph, live: Collection[str], name: str, found: list[Input]) -> list[Input]:
-    """Add the size inputs of model and scheduler nodes that now have the same value: they must stay equal."""
+def _with_agreeing(
+    graph: Graph, live: Collection[str], name: str, found: list[Input]
+) -> list[Input]:
+    """Add the nodes that must be told the size (a model's or a scheduler's), where they say the same now."""
     node_inputs = list(found)
     sizes = {repr(graph.value(node_input)) for node_input in found}
     for node_id in live:
         declared = graph.defs.get(graph.workflow[node_id]["class_type"])
-        if declared and {"MODEL", "SIGMAS", "CONDITIONING"} & set(declared.outputs) and has_size(graph, node_id):
-            node_inputs += [p for p in named(graph, node_id, name) if sizes == {repr(graph.value(p))}]
+        if (
+            declared
+            and {"MODEL", "SIGMAS", "CONDITIONING"} & set(declared.outputs)
+            and has_size(graph, node_id)
+        ):
+            node_inputs += [
+                p for p in named(graph, node_id, name) if sizes == {repr(graph.value(p))}
+            ]
     return list(dict.fromkeys(node_inputs))

@@ -28,7 +28,10 @@ NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fps": (("fps", "frame_rate"), ("FLOAT", "INT")),
     "batch_size": (("batch_size",), ("INT",)),
     "clip_skip": (("stop_at_clip_layer",), ("INT",)),
-    "checkpoint": (("ckpt_name", "unet_name", "model_name", "model_path", "model"), ("COMBO", "STRING")),
+    "checkpoint": (
+        ("ckpt_name", "unet_name", "model_name", "model_path", "model"),
+        ("COMBO", "STRING"),
+    ),
     "vae": (("vae_name",), ("COMBO", "STRING")),
 }
 
@@ -145,8 +148,12 @@ class Stages:
         self._samplers = set(samplers)
         self._slots = slots_read(graph, set(live))
         self._latent_traces = Fold(self._made_of, self._latent_trace, graph.check)
-        self._seeded = Fold(lambda node_id: graph.above(node_id, *DRIVERS), self._has_seed, graph.check)
-        self._holders = Fold(lambda node_id: graph.above(node_id, "GUIDER"), self._holder, graph.check)
+        self._seeded = Fold(
+            lambda node_id: graph.above(node_id, *DRIVERS), self._has_seed, graph.check
+        )
+        self._holders = Fold(
+            lambda node_id: graph.above(node_id, "GUIDER"), self._holder, graph.check
+        )
         found = [self._sampling(node_id) for node_id in samplers]
         found += [self._alone(node_id) for node_id in alone]
         found = [stage for stage in found if not self._is_tool(stage)] or found
@@ -174,7 +181,9 @@ class Stages:
     def settings_nodes(self, stages: Sequence[Stage]) -> list[str]:
         """Return the nodes that hold the settings of these stages: samplers, guiders, noise, sigmas."""
         graph = self.graph
-        noises = (node_id for origin in self.origins(stages).nodes for node_id in _noises(graph, origin))
+        noises = (
+            node_id for origin in self.origins(stages).nodes for node_id in _noises(graph, origin)
+        )
         starts = [*(stage.node_id for stage in stages), *noises]
         return list(walk(starts, lambda node_id: graph.above(node_id, *DRIVERS), graph.check))
 
@@ -210,7 +219,11 @@ class Stages:
 
     def _ancestor(self, node_input: Input | None) -> Ancestor | None:
         link = self.graph.link(node_input) if node_input else None
-        return (link.node_id, self.graph.type_of(node_input) == "LATENT") if node_input and link else None
+        return (
+            (link.node_id, self.graph.type_of(node_input) == "LATENT")
+            if node_input and link
+            else None
+        )
 
     def _is_latent_source(self, state: Ancestor) -> bool:
         """Whether a node makes a latent without another latent as input: an empty latent, an encoder."""
@@ -220,7 +233,9 @@ class Stages:
 
     def _made_of(self, state: Ancestor) -> list[Ancestor]:
         node_id, _ = state
-        if node_id in self._samplers or (self._is_latent_source(state) and has_size(self.graph, node_id)):
+        if node_id in self._samplers or (
+            self._is_latent_source(state) and has_size(self.graph, node_id)
+        ):
             return []
         node_inputs = self.graph.linked(node_id, "LATENT") or self.graph.linked(node_id, "IMAGE")
         return [above for node_input in node_inputs if (above := self._ancestor(node_input))]
@@ -276,8 +291,12 @@ class Stages:
             sampler,
             start,
             self.latent_trace(start),
-            positive=tuple(self.reader.read(sampler.positive, "positive")) if sampler.positive else (),
-            negative=tuple(self.reader.read(sampler.negative, "negative")) if sampler.negative else (),
+            positive=tuple(self.reader.read(sampler.positive, "positive"))
+            if sampler.positive
+            else (),
+            negative=tuple(self.reader.read(sampler.negative, "negative"))
+            if sampler.negative
+            else (),
             is_retouch=bool(pictures) and gives_picture and not graph.typed(node_id, "LATENT"),
         )
 
@@ -295,7 +314,9 @@ class Stages:
                         for node_input in node_inputs
                     ]
         latent_trace = LatentTrace(is_sized=has_size(graph, node_id))
-        return Stage(node_id, None, None, latent_trace, tuple(texts["positive"]), tuple(texts["negative"]))
+        return Stage(
+            node_id, None, None, latent_trace, tuple(texts["positive"]), tuple(texts["negative"])
+        )
 
     def _is_tool(self, stage: Stage) -> bool:
         if stage.sampler is None:
@@ -322,7 +343,9 @@ class Stages:
             return bits
 
         before = Fold(above, joined, self.graph.check)
-        return sorted(stages, key=lambda stage: (before(stage.node_id) & ~own[stage.node_id]).bit_count())
+        return sorted(
+            stages, key=lambda stage: (before(stage.node_id) & ~own[stage.node_id]).bit_count()
+        )
 
 
 def slots_read(graph: Graph, live: Collection[str]) -> dict[str, set[Link]]:
@@ -367,12 +390,16 @@ def held_as(graph: Graph, node_id: str, parameter: str) -> list[Input]:
 def has_size(graph: Graph, node_id: str) -> bool:
     """Whether a node has a width and a height that are not those of a part of a larger picture."""
     names = {node_input.name for node_input in graph.inputs(node_id)}
-    return "x" not in names and all(not names.isdisjoint(NAMES[side][0]) for side in ("width", "height"))
+    return "x" not in names and all(
+        not names.isdisjoint(NAMES[side][0]) for side in ("width", "height")
+    )
 
 
 def _is_sampler(graph: Graph, node_id: str) -> bool:
-    """Whether a node samples, by its link types: a model and conditioning drive it, over steps, to a result."""
-    takes = frozenset().union(*(types_in(graph.type_of(node_input)) for node_input in graph.inputs(node_id)))
+    """By socket types: it is driven by a model and its conditioning, runs over steps, and gives a result."""
+    takes = frozenset().union(
+        *(types_in(graph.type_of(node_input)) for node_input in graph.inputs(node_id))
+    )
     if not (_gives(graph, node_id, "LATENT") or _gives(graph, node_id, "IMAGE")):
         return False
     has_numbers = any(held_as(graph, node_id, word) for word in ("steps", "seed"))
@@ -398,7 +425,8 @@ def _is_api(graph: Graph, node_id: str) -> bool:
 def _sampler(graph: Graph, node_id: str, holder: str) -> Sampler:
     conditioning = graph.linked(holder, "CONDITIONING")
     by_side = {
-        side: [node_input for node_input in conditioning if polarity(node_input.name) == side] for side in SIDES
+        side: [node_input for node_input in conditioning if polarity(node_input.name) == side]
+        for side in SIDES
     }
     plain = [node_input for node_input in conditioning if polarity(node_input.name) is None]
     positive = by_side["positive"] or plain

@@ -101,7 +101,9 @@ class TextReader:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._bits: dict[str, int] = {}
-        self._clips = Fold(lambda node_id: graph.above(node_id, "CLIP"), self._clip_bits, graph.check)
+        self._clips = Fold(
+            lambda node_id: graph.above(node_id, "CLIP"), self._clip_bits, graph.check
+        )
         self._written = Fold(self._strings_above, self._literals, graph.check)
         self._read = Fold(self._conditioning_above, self._texts, graph.check)
 
@@ -117,7 +119,11 @@ class TextReader:
             starts: pairs of a conditioning input and its side.
         """
         links = ((self._graph.link(start), side) for start, side in starts)
-        states = walk(((link, side) for link, side in links if link), self._conditioning_above, self._graph.check)
+        states = walk(
+            ((link, side) for link, side in links if link),
+            self._conditioning_above,
+            self._graph.check,
+        )
         return list(dict.fromkeys(link.node_id for link, _ in states))
 
     def written(self, node_input: Input, side: str) -> list[Input]:
@@ -162,7 +168,9 @@ class TextReader:
         side = polarity(self._graph.output_name(link)) or side
         return [(above, side) for above in text_inputs(self._graph, link.node_id, side)]
 
-    def _literals(self, state: tuple[Input, str], above: list[tuple[Input, ...]]) -> tuple[Input, ...]:
+    def _literals(
+        self, state: tuple[Input, str], above: list[tuple[Input, ...]]
+    ) -> tuple[Input, ...]:
         node_input, _ = state
         if as_link(self._graph.value(node_input)) is None:
             return (node_input,)
@@ -174,7 +182,9 @@ class TextReader:
             return []
         side = polarity(self._graph.output_name(link)) or side
         node_inputs = _of_side(self._graph.linked(link.node_id, "CONDITIONING"), side)
-        return [(above, side) for node_input in node_inputs if (above := self._graph.link(node_input))]
+        return [
+            (above, side) for node_input in node_inputs if (above := self._graph.link(node_input))
+        ]
 
     def _texts(self, state: tuple[Link, str], above: list[tuple[Text, ...]]) -> tuple[Text, ...]:
         link, side = state
@@ -210,10 +220,16 @@ def text_inputs(graph: Graph, node_id: str, side: str) -> list[Input]:
         return [Input(node_id, "replace" if _is_prompt_slot(graph, node_id) else "string")]
     if "f_string" in inputs:
         return _formatted(graph, node_id)
-    strings = [node_input for node_input in graph.widgets(node_id) if graph.type_of(node_input) == "STRING"]
+    strings = [
+        node_input for node_input in graph.widgets(node_id) if graph.type_of(node_input) == "STRING"
+    ]
     strings = [node_input for node_input in strings if not SECONDARY.search(node_input.name)]
     strings = _of_side(strings, side)
-    long = [node_input for node_input in strings if graph.link(node_input) or _is_long(graph, node_input)]
+    long = [
+        node_input
+        for node_input in strings
+        if graph.link(node_input) or _is_long(graph, node_input)
+    ]
     strings = long or strings
     return [node_input for node_input in strings if TEXTUAL.search(node_input.name)] or strings
 
@@ -261,7 +277,9 @@ def conflicting(texts: Sequence[tuple[int, Text]], comparable: Mapping[int, int]
         return True
     groups = list(by_literal.values())
     return any(
-        text.conflicts(other, comparable) for index, text in enumerate(groups) for other in groups[index + 1 :]
+        text.conflicts(other, comparable)
+        for index, text in enumerate(groups)
+        for other in groups[index + 1 :]
     )
 
 
@@ -339,12 +357,16 @@ def _of_side(node_inputs: list[Input], side: str) -> list[Input]:
     """Return the inputs whose name says this side; if there are none, the inputs whose name says no side."""
     sides = [polarity(node_input.name) for node_input in node_inputs]
     mine = [node_input for node_input, word in zip(node_inputs, sides, strict=True) if word == side]
-    return mine or [node_input for node_input, word in zip(node_inputs, sides, strict=True) if word is None]
+    return mine or [
+        node_input for node_input, word in zip(node_inputs, sides, strict=True) if word is None
+    ]
 
 
 def _is_long(graph: Graph, node_input: Input) -> bool:
     spec = graph.spec(node_input)
-    return spec is not None and bool(spec.options.get("multiline") or spec.options.get("dynamicPrompts"))
+    return spec is not None and bool(
+        spec.options.get("multiline") or spec.options.get("dynamicPrompts")
+    )
 
 
 def _without_blanks(texts: Sequence[Text]) -> list[Text]:
@@ -356,5 +378,6 @@ def _without_blanks(texts: Sequence[Text]) -> list[Text]:
     return [
         text
         for text in texts
-        if text.literal or not any(other_text.literal and combined(text, other_text) for other_text in texts)
+        if text.literal
+        or not any(other_text.literal and combined(text, other_text) for other_text in texts)
     ]

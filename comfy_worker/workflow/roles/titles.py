@@ -45,7 +45,9 @@ def _parameter(title: str) -> tuple[str, bool]:
     return ALIASES.get(word.lower(), word), is_explicit
 
 
-def _fitting(graph: Graph, node_id: str, name: str, is_explicit: bool, reader: TextReader) -> list[Input]:
+def _fitting(
+    graph: Graph, node_id: str, name: str, is_explicit: bool, reader: TextReader
+) -> list[Input]:
     """The inputs of a node that a parameter fits: by its name, by its role, else the only one of its type."""
     own = [node_input for node_input in graph.widgets(node_id) if node_input.name == name]
     if own and is_explicit:
@@ -59,10 +61,14 @@ def _fitting(graph: Graph, node_id: str, name: str, is_explicit: bool, reader: T
         ]
     if name in {"image", "mask"}:
         uploads = [
-            p for p in graph.inputs(node_id) if (spec := graph.spec(p)) and spec.options.get("image_upload")
+            p
+            for p in graph.inputs(node_id)
+            if (spec := graph.spec(p)) and spec.options.get("image_upload")
         ]
         return [
-            node_input for node_input in (live_literal(graph, text_input) for text_input in uploads) if node_input
+            node_input
+            for node_input in (live_literal(graph, text_input) for text_input in uploads)
+            if node_input
         ]
     if name in NAMES and (node_inputs := named(graph, node_id, name)):
         return node_inputs
@@ -71,9 +77,13 @@ def _fitting(graph: Graph, node_id: str, name: str, is_explicit: bool, reader: T
         return []
     types = NAMES[name][1] if name in NAMES else None
     widgets = [
-        node_input for node_input in graph.widgets(node_id) if types is None or graph.type_of(node_input) in types
+        node_input
+        for node_input in graph.widgets(node_id)
+        if types is None or graph.type_of(node_input) in types
     ]
     node_inputs = [
-        node_input for node_input in (live_literal(graph, text_input) for text_input in widgets) if node_input
+        node_input
+        for node_input in (live_literal(graph, text_input) for text_input in widgets)
+        if node_input
     ]
     return node_inputs if len(node_inputs) == 1 else node_inputs[:1] if is_explicit else []

@@ -86,7 +86,8 @@ class FaultyWorker(Client):
         return next(
             child
             for child in psutil.Process().children(recursive=True)
-            if "handler.py" in " ".join(_command(child)) and _environ(child).get("TMPDIR") == str(self.temp_dir)
+            if "handler.py" in " ".join(_command(child))
+            and _environ(child).get("TMPDIR") == str(self.temp_dir)
         )
 
     def kill_comfyui(self) -> int:
@@ -122,11 +123,15 @@ class FaultyWorker(Client):
         job = self.finished(job_id)
         assert job["status"] == "COMPLETED", job
         (picture,) = pictures(job["output"])
-        return picture.size == (64, 64) and picture.convert("RGB").getcolors() == [(64 * 64, (255, 0, 0))]
+        return picture.size == (64, 64) and picture.convert("RGB").getcolors() == [
+            (64 * 64, (255, 0, 0))
+        ]
 
     def goes_on(self) -> bool:
-        """Run one more job. Returns whether it succeeds: the worker has survived the fault."""
-        return self.is_red(self.submit({"workflow": faulty_graph("FaultSleep", seconds=0.0, heed=True)}))
+        """Whether the next job is done."""
+        return self.is_red(
+            self.submit({"workflow": faulty_graph("FaultSleep", seconds=0.0, heed=True)})
+        )
 
     def running(self, class_type: str) -> str:
         """The id of the prompt with such a node; waits until it runs."""

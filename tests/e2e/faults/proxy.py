@@ -62,7 +62,9 @@ class Proxy:
         self._released = asyncio.Event()
         self._closing = threading.Event()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._live()], daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_until_complete, args=[self._live()], daemon=True
+        )
 
     def __enter__(self) -> Proxy:
         self._thread.start()
@@ -122,17 +124,23 @@ class Proxy:
     async def _live(self) -> None:
         """Stand before every ComfyUI that says where it listens."""
         runners: dict[Path, web.AppRunner] = {}
-        async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout()) as session:
+        async with aiohttp.ClientSession(
+            auto_decompress=False, timeout=aiohttp.ClientTimeout()
+        ) as session:
             while not self._closing.is_set():
                 for path in sorted(self._folder.glob("*.ports")):
                     if path not in runners:
-                        runners[path] = await self._stand_before(json.loads(path.read_text()), session)
+                        runners[path] = await self._stand_before(
+                            json.loads(path.read_text()), session
+                        )
                 await asyncio.sleep(0.02)
             await self._release()
             for runner in runners.values():
                 await runner.cleanup()
 
-    async def _stand_before(self, ports: dict[str, int], session: aiohttp.ClientSession) -> web.AppRunner:
+    async def _stand_before(
+        self, ports: dict[str, int], session: aiohttp.ClientSession
+    ) -> web.AppRunner:
         async def serve(request: web.Request) -> web.StreamResponse:
             return await self._serve(request, f"http://127.0.0.1:{ports['inside']}", session)
 
@@ -144,8 +152,14 @@ class Proxy:
             await web.TCPSite(runner, "127.0.0.1", ports["outside"]).start()
         return runner
 
-    async def _serve(self, request: web.Request, base: str, session: aiohttp.ClientSession) -> web.StreamResponse:
-        route = request.path if request.path.count("/") < 2 else request.path[: request.path.rindex("/")]
+    async def _serve(
+        self, request: web.Request, base: str, session: aiohttp.ClientSession
+    ) -> web.StreamResponse:
+        route = (
+            request.path
+            if request.path.count("/") < 2
+            else request.path[: request.path.rindex("/")]
+        )
         self.requests[f"{request.method} {route}"] += 1
         if request.path == "/ws":
             try:
@@ -159,14 +173,19 @@ class Proxy:
                 return answer
         try:
             async with session.request(
-                request.method, base + request.path_qs, data=await request.read(), headers=_kept(request.headers)
+                request.method,
+                base + request.path_qs,
+                data=await request.read(),
+                headers=_kept(request.headers),
             ) as answer_there:
                 body = await answer_there.read()
         except aiohttp.ClientError:
             return _abort(request)
         if rule is not None and rule.action == "deliver-cut":
             return _abort(request)
-        return web.Response(status=answer_there.status, body=body, headers=_kept(answer_there.headers))
+        return web.Response(
+            status=answer_there.status, body=body, headers=_kept(answer_there.headers)
+        )
 
     async def _broken(self, action: str, request: web.Request) -> web.StreamResponse | None:
         match action:
@@ -183,7 +202,9 @@ class Proxy:
                 return web.Response(text="<html>")
         return None
 
-    async def _listen(self, request: web.Request, base: str, session: aiohttp.ClientSession) -> web.StreamResponse:
+    async def _listen(
+        self, request: web.Request, base: str, session: aiohttp.ClientSession
+    ) -> web.StreamResponse:
         if self._refuse_sockets:
             return _abort(request)
         outside = web.WebSocketResponse(max_msg_size=0)
@@ -216,11 +237,22 @@ class Proxy:
 
 
 def _meets(rule: Rule, request: web.Request) -> bool:
-    return rule.seen < rule.times and rule.method == request.method and request.path.startswith(rule.path)
+    return (
+        rule.seen < rule.times
+        and rule.method == request.method
+        and request.path.startswith(rule.path)
+    )
 
 
 def _kept(headers: Any) -> dict[str, str]:
-    dropped = {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "content-encoding"}
+    dropped = {
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "content-encoding",
+    }
     return {name: value for name, value in headers.items() if name.lower() not in dropped}
 
 

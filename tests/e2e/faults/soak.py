@@ -76,13 +76,24 @@ def inputs() -> list[dict[str, Any]]:
     small = {"prompt": "a lighthouse", "steps": 2}
     picture, hole = encoded(photo()), encoded(mask())
     made = [
-        *({"workflow": "txt2img", **small, "width": 64, "height": 64, "seed": seed} for seed in (1, 2, 3)),
-        *({"workflow": "img2img", **small, "image": picture, "denoise": 0.5, "seed": seed} for seed in (4, 5)),
-        *({"workflow": "inpaint", **small, "image": picture, "mask": hole, "seed": seed} for seed in (6, 7)),
+        *(
+            {"workflow": "txt2img", **small, "width": 64, "height": 64, "seed": seed}
+            for seed in (1, 2, 3)
+        ),
+        *(
+            {"workflow": "img2img", **small, "image": picture, "denoise": 0.5, "seed": seed}
+            for seed in (4, 5)
+        ),
+        *(
+            {"workflow": "inpaint", **small, "image": picture, "mask": hole, "seed": seed}
+            for seed in (6, 7)
+        ),
     ]
     for shade in range(8):
         graph = faulty_graph("FaultSleep", seconds=shade / 20, heed=True)
-        graph["image"] = node("EmptyImage", width=64, height=64 + 8 * shade, batch_size=1, color=shade * 0x0F0F0F)
+        graph["image"] = node(
+            "EmptyImage", width=64, height=64 + 8 * shade, batch_size=1, color=shade * 0x0F0F0F
+        )
         made.append({"workflow": graph})
     return made
 
@@ -111,7 +122,12 @@ def refuse(faulty: FaultyWorker) -> None:
 
 def break_routes(faulty: FaultyWorker) -> None:
     with ExitStack() as stack:
-        routes = [("POST", "/prompt"), ("GET", "/queue"), ("GET", "/history/"), ("POST", "/history")]
+        routes = [
+            ("POST", "/prompt"),
+            ("GET", "/queue"),
+            ("GET", "/history/"),
+            ("POST", "/history"),
+        ]
         for method, path in routes:
             stack.enter_context(faulty.proxy.fault(method, path, "500", times=2))
         faulty.proxy.cut_sockets()
@@ -173,7 +189,9 @@ class Soak:
     def run(self, jobs: int, every: int, faults: tuple[Fault, ...] = FAULTS) -> None:
         """Run jobs, :data:`AT_ONCE` at a time, with a fault after every so many."""
         self._inputs = inputs()
-        self._expected = [result_of({"output": self.faulty.output(job_input)}) for job_input in self._inputs]
+        self._expected = [
+            result_of({"output": self.faulty.output(job_input)}) for job_input in self._inputs
+        ]
         assert len({str(expected) for expected in self._expected}) == len(self._inputs)
         self._due = threading.Semaphore(0)
         self._every = every
@@ -187,7 +205,11 @@ class Soak:
         """Everything that must not have happened."""
         found = [f"has grown: {what}" for what in self.usage[-1].has_grown(self.usage[0])]
         for outcome in self.outcomes:
-            met = [name for name, began, ended in self.faults if began < outcome.ended and ended > outcome.began]
+            met = [
+                name
+                for name, began, ended in self.faults
+                if began < outcome.ended and ended > outcome.began
+            ]
             if outcome.error and not met and not outcome.is_hostile:
                 found.append(f"{outcome.name} failed with no fault in its time: {outcome.error}")
             if outcome.error and not CODED.match(outcome.error):
@@ -205,7 +227,10 @@ class Soak:
             f"{len(plain)} jobs, {done} with their own picture; failed: {_codes(plain)}",
             f"{len(hostile)} hostile jobs; failed: {_codes(hostile)}",
             f"faults: {dict(Counter(name for name, _, _ in self.faults))}",
-            *(f"{when}: {usage}" for when, usage in zip(("first", "last"), self.usage, strict=True)),
+            *(
+                f"{when}: {usage}"
+                for when, usage in zip(("first", "last"), self.usage, strict=True)
+            ),
         ]
         return "\n".join(lines)
 

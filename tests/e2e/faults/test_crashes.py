@@ -20,7 +20,9 @@ def log_of(job: dict[str, Any]) -> str:
     return json.dumps(job["output"]["details"])
 
 
-def test_killed_between_prompts_the_next_job_waits_for_another_and_is_told(faulty: FaultyWorker) -> None:
+def test_killed_between_prompts_the_next_job_waits_for_another_and_is_told(
+    faulty: FaultyWorker,
+) -> None:
     killed = faulty.kill_comfyui()
     job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=0.0, heed=True)})
     told = wait_until(lambda: faulty.get(f"status/{job_id}").get("output"))
@@ -29,7 +31,9 @@ def test_killed_between_prompts_the_next_job_waits_for_another_and_is_told(fault
     assert faulty.comfyui().pid != killed
 
 
-def test_killed_under_a_prompt_its_job_fails_and_those_behind_it_are_done(faulty: FaultyWorker) -> None:
+def test_killed_under_a_prompt_its_job_fails_and_those_behind_it_are_done(
+    faulty: FaultyWorker,
+) -> None:
     graph = faulty_graph("FaultSleep", seconds=60.0, heed=True)
     graph["word"] = node("FaultPrint", image=["image", 0], text="its last words")
     graph["fault"]["inputs"]["image"] = ["word", 0]
@@ -42,12 +46,16 @@ def test_killed_under_a_prompt_its_job_fails_and_those_behind_it_are_done(faulty
     wait_until(lambda: len(faulty.queue()["queue_pending"]) == 2)
     faulty.comfyui().kill()
     job = faulty.finished(first)
-    assert job["error"].startswith("COMFYUI_UNAVAILABLE: ComfyUI was killed by SIGKILL while the workflow ran")
+    assert job["error"].startswith(
+        "COMFYUI_UNAVAILABLE: ComfyUI was killed by SIGKILL while the workflow ran"
+    )
     assert "its last words" in log_of(job)
     assert all(map(faulty.is_red, behind))
 
 
-def test_a_dead_prompt_thread_is_noticed_at_once_and_its_job_not_tried_again(faulty: FaultyWorker) -> None:
+def test_a_dead_prompt_thread_is_noticed_at_once_and_its_job_not_tried_again(
+    faulty: FaultyWorker,
+) -> None:
     graph = faulty_graph("FaultRaise", exception="SystemExit", message="bye")
     job_id = faulty.submit({"workflow": graph})
     error = faulty.failed(job_id)
@@ -59,14 +67,19 @@ def test_a_dead_prompt_thread_is_noticed_at_once_and_its_job_not_tried_again(fau
 
 def test_a_crash_is_told_with_its_cause_and_leaves_no_process(faulty: FaultyWorker) -> None:
     graph = faulty_graph("FaultFork")
-    graph["sleep"] = {"class_type": "FaultSleep", "inputs": {"image": ["fault", 0], "seconds": 1.0, "heed": True}}
+    graph["sleep"] = {
+        "class_type": "FaultSleep",
+        "inputs": {"image": ["fault", 0], "seconds": 1.0, "heed": True},
+    }
     last_words = "RuntimeError: CUDA error: an illegal memory access was encountered"
     inputs = {"image": ["sleep", 0], "status": 1, "last_words": last_words}
     graph["exit"] = {"class_type": "FaultExit", "inputs": inputs}
     graph["save"]["inputs"]["images"] = ["exit", 0]
     job = faulty.finished(faulty.submit({"workflow": graph}))
     error = job["error"]
-    assert error.startswith("COMFYUI_UNAVAILABLE: ComfyUI ended with exit status 1 while the workflow ran")
+    assert error.startswith(
+        "COMFYUI_UNAVAILABLE: ComfyUI ended with exit status 1 while the workflow ran"
+    )
     assert last_words in error
     assert last_words not in faulty.log, "a node's words may be its client's"
     assert faulty.goes_on()
@@ -78,7 +91,9 @@ def test_stopped_by_a_signal_it_is_ended_and_the_worker_goes_on(faulty: FaultyWo
     job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=60.0, heed=True)})
     faulty.running("FaultSleep")
     faulty.comfyui().suspend()
-    assert faulty.failed(job_id).startswith("COMFYUI_UNAVAILABLE: ComfyUI left HTTP unanswered for 3 s")
+    assert faulty.failed(job_id).startswith(
+        "COMFYUI_UNAVAILABLE: ComfyUI left HTTP unanswered for 3 s"
+    )
     assert faulty.goes_on()
 
 
@@ -86,12 +101,16 @@ def test_a_node_that_never_returns_is_ended_by_the_stall_limit(faulty: FaultyWor
     killed = faulty.comfyui().pid
     job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=600.0, heed=False)})
     error = faulty.failed(job_id)
-    assert error.startswith("COMFYUI_UNAVAILABLE: the workflow showed no sign of life for 6 s in node fault")
+    assert error.startswith(
+        "COMFYUI_UNAVAILABLE: the workflow showed no sign of life for 6 s in node fault"
+    )
     assert faulty.goes_on()
     assert faulty.comfyui().pid != killed, "it did not heed the interrupt"
 
 
-def test_one_that_takes_up_no_workflow_is_ended_and_who_waits_is_served_by_another(faulty: FaultyWorker) -> None:
+def test_one_that_takes_up_no_workflow_is_ended_and_who_waits_is_served_by_another(
+    faulty: FaultyWorker,
+) -> None:
     assert faulty.is_red(faulty.submit({"workflow": faulty_graph("FaultWedge")}))
     assert faulty.goes_on()
     assert "ComfyUI took up no workflow for 6 s" in faulty.log
@@ -99,7 +118,10 @@ def test_one_that_takes_up_no_workflow_is_ended_and_who_waits_is_served_by_anoth
 
 def test_who_waits_behind_a_slow_prompt_does_not_stall(faulty: FaultyWorker) -> None:
     steps = faulty_graph("FaultSleep", seconds=4.0, heed=True)
-    steps["second"] = {"class_type": "FaultSleep", "inputs": {**steps["fault"]["inputs"], "image": ["fault", 0]}}
+    steps["second"] = {
+        "class_type": "FaultSleep",
+        "inputs": {**steps["fault"]["inputs"], "image": ["fault", 0]},
+    }
     steps["save"]["inputs"]["images"] = ["second", 0]
     slow = faulty.submit({"workflow": steps})
     faulty.running("FaultSleep")
@@ -109,5 +131,7 @@ def test_who_waits_behind_a_slow_prompt_does_not_stall(faulty: FaultyWorker) -> 
 
 def test_a_segmentation_fault_is_told_as_such(faulty: FaultyWorker) -> None:
     error = faulty.failed(faulty.submit({"workflow": faulty_graph("FaultSegfault")}))
-    assert error.startswith("COMFYUI_UNAVAILABLE: ComfyUI was killed by SIGSEGV while the workflow ran")
+    assert error.startswith(
+        "COMFYUI_UNAVAILABLE: ComfyUI was killed by SIGSEGV while the workflow ran"
+    )
     assert faulty.goes_on()

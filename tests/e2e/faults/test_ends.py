@@ -40,8 +40,14 @@ def sleep(seconds: float, *, heed: bool = True) -> dict[str, Any]:
 
 def download(files: FileServer, path: str) -> dict[str, Any]:
     """The input of a job whose picture comes from a URL that never ends."""
-    graph = {"image": node("LoadImage", image="photo.png"), "save": node("PreviewImage", images=["image", 0])}
-    return {"workflow": graph, "images": [{"name": "photo.png", "image": f"http://127.0.0.1:{files.port}{path}"}]}
+    graph = {
+        "image": node("LoadImage", image="photo.png"),
+        "save": node("PreviewImage", images=["image", 0]),
+    }
+    return {
+        "workflow": graph,
+        "images": [{"name": "photo.png", "image": f"http://127.0.0.1:{files.port}{path}"}],
+    }
 
 
 def says(faulty: FaultyWorker, job_id: str, text: str) -> bool:
@@ -51,7 +57,10 @@ def says(faulty: FaultyWorker, job_id: str, text: str) -> bool:
 
 def own_folders(faulty: FaultyWorker) -> list[Path]:
     """The folders of the ComfyUI that runs, on disk and in memory."""
-    found = [*faulty.temp_dir.glob(f"{PREFIX}*"), Path(faulty.comfyui().environ()["COMFY_WORKER_RAW_DIR"])]
+    found = [
+        *faulty.temp_dir.glob(f"{PREFIX}*"),
+        Path(faulty.comfyui().environ()["COMFY_WORKER_RAW_DIR"]),
+    ]
     assert len(found) >= 2
     return found
 
@@ -91,7 +100,9 @@ def test_cancelled_while_it_runs(faulty: FaultyWorker) -> None:
     assert faulty.comfyui().pid == kept
 
 
-def test_cancelled_in_a_node_that_does_not_heed_it_comfyui_is_started_again(faulty: FaultyWorker) -> None:
+def test_cancelled_in_a_node_that_does_not_heed_it_comfyui_is_started_again(
+    faulty: FaultyWorker,
+) -> None:
     killed = faulty.comfyui().pid
     job_id = faulty.submit(sleep(600.0, heed=False))
     faulty.running("FaultSleep")
@@ -104,7 +115,9 @@ def test_cancelled_in_a_node_that_does_not_heed_it_comfyui_is_started_again(faul
 
 def test_cancelled_while_it_uploads(faulty: FaultyWorker, silent_storage: dict[str, Any]) -> None:
     job_id = faulty.submit(sleep(0.0), s3Config=silent_storage)
-    wait_until(lambda: says(faulty, job_id, "queued 3 nodes") and faulty.queue()["queue_running"] == [])
+    wait_until(
+        lambda: says(faulty, job_id, "queued 3 nodes") and faulty.queue()["queue_running"] == []
+    )
     cancel(faulty, job_id)
 
 
@@ -122,7 +135,10 @@ def test_out_of_time_in_each_stage(
     for stage, job_id in jobs.items():
         job = faulty.finished(job_id)
         assert job["status"] == "FAILED", (stage, job)
-        assert job["error"].startswith("JOB_TIMED_OUT: the job was not done after 4.5 s"), (stage, job)
+        assert job["error"].startswith("JOB_TIMED_OUT: the job was not done after 4.5 s"), (
+            stage,
+            job,
+        )
         assert job["output"]["details"][-1] == {"stage": "execute" if stage == "pending" else stage}
     assert faulty.goes_on()
 
@@ -144,7 +160,9 @@ def test_cancelled_and_out_of_time_while_comfyui_starts(faulty: FaultyWorker) ->
     assert faulty.goes_on()
 
 
-def test_sigterm_lets_a_job_finish_and_takes_no_other_by_a_new_request(faulty: FaultyWorker) -> None:
+def test_sigterm_lets_a_job_finish_and_takes_no_other_by_a_new_request(
+    faulty: FaultyWorker,
+) -> None:
     job_id = faulty.submit(sleep(3.0))
     faulty.running("FaultSleep")
     family = [faulty.handler(), *faulty.handler().children(recursive=True)]

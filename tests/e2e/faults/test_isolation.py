@@ -30,7 +30,9 @@ def victim(faulty: FaultyWorker) -> Iterator[tuple[str, str]]:
     """A job that runs meanwhile, with a picture that was sent and one that was saved: its id and its folder."""
     # One long sleep would be taken for a stall.
     sleeps = {
-        f"sleep{i}": node("FaultSleep", image=[f"sleep{i - 1}" if i else "load", 0], seconds=2.0, heed=True)
+        f"sleep{i}": node(
+            "FaultSleep", image=[f"sleep{i - 1}" if i else "load", 0], seconds=2.0, heed=True
+        )
         for i in range(60)
     }
     graph = {
@@ -55,7 +57,10 @@ def input_dir(faulty: FaultyWorker) -> Path:
 
 def shown(class_type: str, text: str = "x", **inputs: Any) -> dict[str, Any]:
     """A graph that shows what a node tells of a text."""
-    return {"node": node(class_type, text=text, **inputs), "show": node("PreviewAny", source=["node", 0])}
+    return {
+        "node": node(class_type, text=text, **inputs),
+        "show": node("PreviewAny", source=["node", 0]),
+    }
 
 
 def text_of(worker: Client, graph: dict[str, Any], **asked: Any) -> str:
@@ -65,11 +70,28 @@ def text_of(worker: Client, graph: dict[str, Any], **asked: Any) -> str:
 
 def reading(class_type: str, key: str, value: Any) -> dict[str, Any]:
     """A graph that shows what a node reads."""
-    return {"read": node(class_type, **{key: value}), "show": node("PreviewAny", source=["read", 0])}
+    return {
+        "read": node(class_type, **{key: value}),
+        "show": node("PreviewAny", source=["read", 0]),
+    }
 
 
-FILES = ["{name}/0_image.png", "../input/{name}/0_image.png", "{root}/input/{name}/0_image.png", "{name}"]
-FOLDERS = ["{name}", ".", "", "..", "{root}/input", "{root}/input/{name}", "../output/{name}", "./{name}"]
+FILES = [
+    "{name}/0_image.png",
+    "../input/{name}/0_image.png",
+    "{root}/input/{name}/0_image.png",
+    "{name}",
+]
+FOLDERS = [
+    "{name}",
+    ".",
+    "",
+    "..",
+    "{root}/input",
+    "{root}/input/{name}",
+    "../output/{name}",
+    "./{name}",
+]
 ATTACKS = [
     *(
         (class_type, key, path)
@@ -112,10 +134,12 @@ def test_no_node_reads_what_another_job_sent_or_saved(faulty: FaultyWorker) -> N
         image = node("EmptyImage", width=64, height=64, batch_size=1, color=0)
         save = node("SaveImage", images=["image", 0], filename_prefix=f"../{name}/x")
         job = faulty.runsync({"workflow": {"image": image, "save": save}})
-        assert job["error"].startswith("INVALID_VALUE: filename_prefix of node save must be a text that stays"), (
-            job
+        assert job["error"].startswith(
+            "INVALID_VALUE: filename_prefix of node save must be a text that stays"
+        ), job
+        assert faulty.get(f"status/{job_id}")["status"] == "IN_PROGRESS", (
+            "job A was there all the time"
         )
-        assert faulty.get(f"status/{job_id}")["status"] == "IN_PROGRESS", "job A was there all the time"
 
 
 def test_a_node_that_sees_the_whole_graph_tells_no_other_jobs(faulty: FaultyWorker) -> None:
@@ -137,13 +161,19 @@ def test_what_a_node_made_of_its_inputs_alone_is_kept(faulty: FaultyWorker) -> N
 
 def test_a_paid_result_is_its_own_jobs_and_its_key_is_nowhere(faulty: FaultyWorker) -> None:
     key = f"comfyui-{uuid.uuid4().hex}"
-    assert text_of(faulty, shown("MeddlePay", "a fox"), comfy_org_api_key=key) == f"a fox costs {len(key)}"
+    assert (
+        text_of(faulty, shown("MeddlePay", "a fox"), comfy_org_api_key=key)
+        == f"a fox costs {len(key)}"
+    )
     other = faulty.runsync({"workflow": shown("MeddlePay", "a fox")})
     assert other["error"] == (
         "INVALID_INPUT: node node (MeddlePay) calls a paid service of comfy.org; send a key for it as "
         "comfy_org_api_key, or set COMFY_ORG_API_KEY on the endpoint"
     )
-    assert text_of(faulty, shown("MeddlePay", "a fox"), comfy_org_api_key="another-key") == "a fox costs 11"
+    assert (
+        text_of(faulty, shown("MeddlePay", "a fox"), comfy_org_api_key="another-key")
+        == "a fox costs 11"
+    )
     failed = faulty.runsync({"workflow": shown("MeddlePay", "fail"), "comfy_org_api_key": key})
     assert (
         failed["error"]
@@ -193,7 +223,9 @@ def test_after_a_crash_of_everything_nothing_of_a_job_is_left_and_comfyui_listen
     before = faulty.comfyui()
     root, raw = input_dir(faulty).parent, Path(before.environ()["COMFY_WORKER_RAW_DIR"])
     url = before.cmdline()[before.cmdline().index("--port") + 1]
-    assert {at.laddr.ip for at in before.net_connections() if at.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+    assert {at.laddr.ip for at in before.net_connections() if at.status == psutil.CONN_LISTEN} == {
+        "127.0.0.1"
+    }
     faulty.submit({"workflow": {**shown("MeddleCount"), "load": node("LoadImage", image=RED)}})
     guard = before.parent()
     assert guard is not None

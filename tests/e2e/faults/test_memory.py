@@ -63,9 +63,13 @@ def test_out_of_memory_twice_is_told_with_what_would_help(faulty: FaultyWorker) 
 def test_an_error_of_the_gpu_that_stays_starts_comfyui_anew(faulty: FaultyWorker) -> None:
     before = faulty.comfyui().pid
     message = "CUDA error: an illegal memory access was encountered"
-    job_id = faulty.submit({"workflow": faulty_graph("FaultRaise", exception="RuntimeError", message=message)})
+    job_id = faulty.submit(
+        {"workflow": faulty_graph("FaultRaise", exception="RuntimeError", message=message)}
+    )
     failed = faulty.failed(job_id)
-    assert failed.startswith("GPU_FAULT: node fault (FaultRaise) met a GPU error that it cannot recover from")
+    assert failed.startswith(
+        "GPU_FAULT: node fault (FaultRaise) met a GPU error that it cannot recover from"
+    )
     assert faulty.goes_on()
     assert faulty.comfyui().pid != before
 
@@ -100,7 +104,9 @@ def tight(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", disk], capture_output=True
     )
     if mounted.returncode:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"a small disk wants root: {mounted.stderr!r}")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            f"a small disk wants root: {mounted.stderr!r}"
+        )
     packs = folder / "packs.yaml"
     packs.write_text(json.dumps({"faults": {"custom_nodes": str(PACKS)}}))
     settings = {
@@ -119,7 +125,9 @@ def tight(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         subprocess.run(["umount", "--lazy", disk], check=True)
 
 
-def fails_for_room(worker: TightWorker, free_mb: float, asked: dict[str, Any], sentence: str) -> None:
+def fails_for_room(
+    worker: TightWorker, free_mb: float, asked: dict[str, Any], sentence: str
+) -> None:
     """With so much room left a job fails with that sentence, and with more the next one is done."""
     with worker.room(free_mb):
         job = worker.runsync(asked)
@@ -141,7 +149,10 @@ def test_a_disk_that_fills_while_files_arrive_is_told(tight: TightWorker) -> Non
     ("class_type", "inputs"),
     [
         ("SaveLatent", {"samples": ["latents", 0], "filename_prefix": "x"}),
-        ("SaveAnimatedPNG", {"images": ["noise", 0], "filename_prefix": "x", "fps": 6.0, "compress_level": 0}),
+        (
+            "SaveAnimatedPNG",
+            {"images": ["noise", 0], "filename_prefix": "x", "fps": 6.0, "compress_level": 0},
+        ),
     ],
 )
 def test_a_disk_that_fills_while_a_node_saves_is_told(
@@ -153,7 +164,9 @@ def test_a_disk_that_fills_while_a_node_saves_is_told(
         "noise": node("ImageAddNoise", image=["image", 0], seed=1, strength=1.0),
         "save": node(class_type, **inputs),
     }
-    fails_for_room(tight, 6, {"workflow": graph}, f"node save ({class_type}) filled the worker's disk")
+    fails_for_room(
+        tight, 6, {"workflow": graph}, f"node save ({class_type}) filled the worker's disk"
+    )
 
 
 def test_a_picture_needs_no_disk(tight: TightWorker) -> None:
@@ -168,7 +181,10 @@ def test_a_picture_needs_no_disk(tight: TightWorker) -> None:
 
 def test_the_operators_key_pays_where_a_job_brings_none_and_is_nowhere(tight: TightWorker) -> None:
     assert text_of(tight, shown("MeddlePay", "a fox")) == f"a fox costs {len(KEY)}"
-    assert text_of(tight, shown("MeddlePay", "a fox"), comfy_org_api_key="the-jobs-own") == "a fox costs 12"
+    assert (
+        text_of(tight, shown("MeddlePay", "a fox"), comfy_org_api_key="the-jobs-own")
+        == "a fox costs 12"
+    )
     failed = tight.runsync({"workflow": shown("MeddlePay", "fail")})
     environ = text_of(tight, shown("MeddleEnviron"))
     log = (tight.temp_dir / "worker.log").read_text(errors="replace")
@@ -177,6 +193,9 @@ def test_the_operators_key_pays_where_a_job_brings_none_and_is_nowhere(tight: Ti
 
 
 def test_nodes_of_paid_services_are_there_where_they_are_on(tight: TightWorker) -> None:
-    graph = {"paid": node("OpenAIDalle3", prompt="a fox"), "show": node("PreviewAny", source=["paid", 0])}
+    graph = {
+        "paid": node("OpenAIDalle3", prompt="a fox"),
+        "show": node("PreviewAny", source=["paid", 0]),
+    }
     answer = tight.output({"workflow": graph, "validate_only": True})
     assert answer["findings"] == []

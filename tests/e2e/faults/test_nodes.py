@@ -20,5 +20,7 @@ def test_a_node_that_raises_is_named_in_the_error(faulty: FaultyWorker) -> None:
 
 
 def test_a_picture_passes_through_a_node_that_behaves(faulty: FaultyWorker) -> None:
-    (picture,) = pictures(faulty.output({"workflow": faulty_graph("FaultSleep", seconds=0.1, heed=True)}))
+    (picture,) = pictures(
+        faulty.output({"workflow": faulty_graph("FaultSleep", seconds=0.1, heed=True)})
+    )
     assert picture.getpixel((0, 0)) == (255, 0, 0)

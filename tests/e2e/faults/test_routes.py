@@ -24,7 +24,9 @@ def test_a_prompt_whose_answer_was_lost_is_not_queued_twice(faulty: FaultyWorker
 
 
 @pytest.mark.parametrize("action", ["500", "garbage", "cut", "hang"])
-def test_a_prompt_that_could_not_be_queued_is_queued_once_more(faulty: FaultyWorker, action: str) -> None:
+def test_a_prompt_that_could_not_be_queued_is_queued_once_more(
+    faulty: FaultyWorker, action: str
+) -> None:
     with faulty.proxy.fault("POST", "/prompt", action, times=1) as rule:
         assert faulty.goes_on()
         assert rule.seen == 1
@@ -39,9 +41,17 @@ def test_a_prompt_that_can_never_be_queued_is_told(faulty: FaultyWorker) -> None
 
 @pytest.mark.parametrize(
     ("path", "action"),
-    [("/queue", "500"), ("/queue", "cut"), ("/queue", "hang"), ("/history/", "garbage"), ("/history/", "hang")],
+    [
+        ("/queue", "500"),
+        ("/queue", "cut"),
+        ("/queue", "hang"),
+        ("/history/", "garbage"),
+        ("/history/", "hang"),
+    ],
 )
-def test_a_look_for_the_prompt_that_fails_is_repeated(faulty: FaultyWorker, path: str, action: str) -> None:
+def test_a_look_for_the_prompt_that_fails_is_repeated(
+    faulty: FaultyWorker, path: str, action: str
+) -> None:
     job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=0.5, heed=True)})
     faulty.running("FaultSleep")
     with faulty.proxy.fault("GET", path, action, times=1 if action == "hang" else 2) as rule:
@@ -51,7 +61,9 @@ def test_a_look_for_the_prompt_that_fails_is_repeated(faulty: FaultyWorker, path
 
 
 @pytest.mark.parametrize("action", ["500", "cut", "hang"])
-def test_a_history_that_could_not_be_deleted_is_deleted_later(faulty: FaultyWorker, action: str) -> None:
+def test_a_history_that_could_not_be_deleted_is_deleted_later(
+    faulty: FaultyWorker, action: str
+) -> None:
     with faulty.proxy.fault("POST", "/history", action, times=1 if action == "hang" else 3) as rule:
         assert faulty.goes_on()
         assert rule.seen == rule.times  # that none is left is what the fixture looks at
@@ -59,7 +71,9 @@ def test_a_history_that_could_not_be_deleted_is_deleted_later(faulty: FaultyWork
 
 @pytest.mark.parametrize("path", CANCEL_ROUTES)
 @pytest.mark.parametrize("action", ["500", "hang"])
-def test_a_cancel_gets_through_a_route_that_fails(faulty: FaultyWorker, path: str, action: str) -> None:
+def test_a_cancel_gets_through_a_route_that_fails(
+    faulty: FaultyWorker, path: str, action: str
+) -> None:
     kept = faulty.comfyui().pid
     job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=600.0, heed=True)})
     prompt_id = faulty.running("FaultSleep")
@@ -70,7 +84,9 @@ def test_a_cancel_gets_through_a_route_that_fails(faulty: FaultyWorker, path: st
 
 
 @pytest.mark.parametrize("action", ["500", "cut"])
-def test_a_look_for_life_that_fails_now_and_then_does_no_harm(faulty: FaultyWorker, action: str) -> None:
+def test_a_look_for_life_that_fails_now_and_then_does_no_harm(
+    faulty: FaultyWorker, action: str
+) -> None:
     kept = faulty.comfyui().pid
     with faulty.proxy.fault("GET", "/prompt", action, times=2) as rule:
         wait_until(lambda: rule.seen == 2)

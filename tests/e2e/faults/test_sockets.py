@@ -29,7 +29,9 @@ def test_cut_while_the_prompt_runs_the_picture_still_comes_and_one_socket_is_ope
     assert faulty.goes_on()
 
 
-def test_cut_while_the_prompt_ends_and_refused_for_10_s_no_job_waits_for_it(faulty: FaultyWorker) -> None:
+def test_cut_while_the_prompt_ends_and_refused_for_10_s_no_job_waits_for_it(
+    faulty: FaultyWorker,
+) -> None:
     job_id = sleeping(faulty, 1.0)
     began = time.monotonic()
     with faulty.proxy.refusing_sockets():
@@ -41,7 +43,9 @@ def test_cut_while_the_prompt_ends_and_refused_for_10_s_no_job_waits_for_it(faul
     assert faulty.goes_on()
 
 
-def test_deaf_the_prompt_is_found_in_the_history_and_another_socket_is_opened(faulty: FaultyWorker) -> None:
+def test_deaf_the_prompt_is_found_in_the_history_and_another_socket_is_opened(
+    faulty: FaultyWorker,
+) -> None:
     before = faulty.proxy.sockets_opened
     with faulty.proxy.deaf_sockets():
         assert faulty.goes_on()
@@ -52,7 +56,9 @@ def test_deaf_an_error_is_found_in_the_history(faulty: FaultyWorker) -> None:
     graph = faulty_graph("FaultRaise", exception="ValueError", message="unheard")
     with faulty.proxy.deaf_sockets():
         error = faulty.failed(faulty.submit({"workflow": graph}))
-    assert error.startswith("EXECUTION_FAILED: node fault (FaultRaise) failed with ValueError: unheard")
+    assert error.startswith(
+        "EXECUTION_FAILED: node fault (FaultRaise) failed with ValueError: unheard"
+    )
 
 
 def test_a_history_that_is_late_is_waited_for(faulty: FaultyWorker) -> None:
@@ -67,4 +73,7 @@ def test_a_prompt_that_comfyui_knows_no_more_is_told_as_lost(faulty: FaultyWorke
     job_id = sleeping(faulty, 1.0)
     with faulty.proxy.fault("GET", "/history/", "empty"):
         faulty.proxy.cut_sockets()
-        assert faulty.failed(job_id) == "COMFYUI_UNAVAILABLE: ComfyUI lost the prompt; send the job again"
+        assert (
+            faulty.failed(job_id)
+            == "COMFYUI_UNAVAILABLE: ComfyUI lost the prompt; send the job again"
+        )

@@ -25,8 +25,14 @@ def test_a_node_pack_that_does_not_load_is_named_at_start_and_to_each_job_that_n
 ) -> None:
     why = "node pack broken failed to load: ModuleNotFoundError: No module named 'no_such_package'"
     assert why in faulty.log
-    assert "node pack broken needs Python packages that are not installed: no-such-package" in faulty.log
-    graph = {"bad": node("BrokenNode"), "save": node("SaveImage", images=["bad", 0], filename_prefix="x")}
+    assert (
+        "node pack broken needs Python packages that are not installed: no-such-package"
+        in faulty.log
+    )
+    graph = {
+        "bad": node("BrokenNode"),
+        "save": node("SaveImage", images=["bad", 0], filename_prefix="x"),
+    }
     job = faulty.runsync({"workflow": graph})
     assert job["error"] == (
         f"NODE_NOT_INSTALLED: node bad (BrokenNode): this ComfyUI has no BrokenNode: its {why}; "
@@ -49,7 +55,9 @@ def test_a_graph_that_needs_a_paid_service_is_told_that_it_is_off(faulty: Faulty
 
 def started(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """What a handler says and does that RunPod starts, until it ends by itself."""
-    given = worker_environ({**os.environ, "TMPDIR": str(folder)}, "http://127.0.0.1:1/v2/local", "pod")
+    given = worker_environ(
+        {**os.environ, "TMPDIR": str(folder)}, "http://127.0.0.1:1/v2/local", "pod"
+    )
     return subprocess.run(
         [sys.executable, "handler.py"],
         cwd=REPO,
@@ -64,7 +72,10 @@ def started(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("environ", "reason"),
     [
-        ({"COMFYUI_DIR": "/nowhere"}, "comfyui_files | Unfit: /nowhere is not a complete ComfyUI: it lacks"),
+        (
+            {"COMFYUI_DIR": "/nowhere"},
+            "comfyui_files | Unfit: /nowhere is not a complete ComfyUI: it lacks",
+        ),
         ({"MIN_FREE_DISK_MB": "1e12"}, "free_disk | Unfit: the worker's disk has"),
     ],
 )
@@ -77,7 +88,9 @@ def test_a_broken_container_exits_with_a_reason_and_takes_no_job(
     wait_until(lambda: not list(tmp_path.iterdir()))
 
 
-def test_a_comfyui_that_does_not_start_fails_the_job_and_asks_for_a_fresh_worker(tmp_path: Path) -> None:
+def test_a_comfyui_that_does_not_start_fails_the_job_and_asks_for_a_fresh_worker(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "worker.log"
     environ = {**os.environ, "TMPDIR": str(tmp_path), "COMFY_ARGS": "--no-such-flag"}
     with LocalEndpoint(environ=environ, log_path=log) as endpoint:
@@ -91,7 +104,12 @@ def test_a_comfyui_that_does_not_start_fails_the_job_and_asks_for_a_fresh_worker
 
 
 def test_refresh_worker_gives_every_job_a_worker_of_its_own(tmp_path: Path) -> None:
-    environ = {**os.environ, "TMPDIR": str(tmp_path), "REFRESH_WORKER": "true", "WORKER_CONCURRENCY": "4"}
+    environ = {
+        **os.environ,
+        "TMPDIR": str(tmp_path),
+        "REFRESH_WORKER": "true",
+        "WORKER_CONCURRENCY": "4",
+    }
     with LocalEndpoint(environ=environ, log_path=tmp_path / "worker.log") as endpoint:
         client = Client(endpoint.url)
         ids = [client.post("run", {"input": {"steps": "many"}})["id"] for _ in range(2)]

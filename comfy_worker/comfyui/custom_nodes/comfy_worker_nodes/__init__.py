@@ -38,7 +38,9 @@ def apply(change: Callable[[], None]) -> None:
         change()
     except Exception as error:  # whatever it is, the nodes and the other changes must load
         reason = f"{type(error).__name__}: {error}"
-        logging.warning("comfy_worker_nodes: %s does not fit this ComfyUI: %s", change.__name__, reason)
+        logging.warning(
+            "comfy_worker_nodes: %s does not fit this ComfyUI: %s", change.__name__, reason
+        )
 
 
 def model_roots() -> None:

@@ -22,7 +22,9 @@ def shorten_cache_keys() -> None:
     from comfy_execution.caching import CacheKeySetInputSignature
     from comfy_execution.graph_utils import is_link
 
-    _ = CacheKeySetInputSignature.get_immediate_node_signature  # an AttributeError where this ComfyUI has none
+    _ = (
+        CacheKeySetInputSignature.get_immediate_node_signature
+    )  # an AttributeError where this ComfyUI has none
 
     async def get_node_signature(self: Any, dynprompt: Any, node_id: str) -> str:
         digests: dict[str, str] = vars(self).setdefault("comfy_worker_digests", {})
@@ -33,7 +35,9 @@ def shorten_cache_keys() -> None:
             if above is None:
                 del way[current]
                 if current not in digests:
-                    signature = await self.get_immediate_node_signature(dynprompt, current, _Known(digests))
+                    signature = await self.get_immediate_node_signature(
+                        dynprompt, current, _Known(digests)
+                    )
                     digests[current] = _digest(signature)
             # A cycle or a missing node ends the walk; ComfyUI reports it.
             elif above not in digests and above not in way and dynprompt.has_node(above):
@@ -73,7 +77,9 @@ def _words(value: Any) -> Any:
             yield f"{type(part).__name__} {part!r}".encode("utf-8", "surrogatepass")
         elif isinstance(part, float):
             # NaN equals nothing, so such a node never comes from the cache.
-            yield f"float {part!r}".encode() if part == part else f"unequal {next(_unique)}".encode()
+            yield (
+                f"float {part!r}".encode() if part == part else f"unequal {next(_unique)}".encode()
+            )
         elif isinstance(part, Mapping):
             items = sorted(part.items(), key=lambda item: str(item[0]))
             yield f"mapping {len(items)}".encode()

@@ -27,7 +27,9 @@ def keep_prompts_apart() -> None:
     run = execution.PromptExecutor.execute_async
 
     @functools.wraps(run)
-    async def execute_async(executor: Any, prompt: Any, prompt_id: str, *args: Any, **options: Any) -> Any:
+    async def execute_async(
+        executor: Any, prompt: Any, prompt_id: str, *args: Any, **options: Any
+    ) -> Any:
         try:
             forget_instances(executor.caches.objects)
         except AttributeError as error:

@@ -64,7 +64,12 @@ class ComfyWorkerOutput:
                 raise ValueError(f"a picture has 1 to 4 channels, not {pixels.shape[2]}")
             file = f"{name.replace('%batch_num%', str(number))}_{counter + number:05}_.png"
             write(pixels, Path(folder, file), Path(subfolder, f"{kind}_{file}"))
-            item = {"filename": file, "subfolder": subfolder, "type": kind, "raw_shape": list(pixels.shape)}
+            item = {
+                "filename": file,
+                "subfolder": subfolder,
+                "type": kind,
+                "raw_shape": list(pixels.shape),
+            }
             reported.append(item)
         return {"ui": {"images": reported}}
 

@@ -44,7 +44,9 @@ ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)[,:]")
 REMOTE = {"http", "https", "rtmp", "rtmps", "rtsp", "rtp", "srt", "tcp", "tls", "udp", "data"}
 LISTINGS = frozenset({"os.listdir", "os.scandir"})
 MOVES = frozenset({"os.rename", "os.link", "os.symlink"})
-WATCHED = LISTINGS | MOVES | {"open", "os.mkdir", "os.remove", "subprocess.Popen", "sqlite3.connect"}
+WATCHED = (
+    LISTINGS | MOVES | {"open", "os.mkdir", "os.remove", "subprocess.Popen", "sqlite3.connect"}
+)
 
 
 class PathGuard:
@@ -223,7 +225,11 @@ def _readable(folder_paths: Any, before: Readable | None = None) -> Readable:
     raw_dir = os.environ.get("COMFY_WORKER_RAW_DIR")
     runtime_dir = os.environ.get("COMFY_WORKER_RUNTIME_DIR")
     roots = [folder_paths.base_path, folder_paths.models_dir, folder_paths.get_user_directory()]
-    roots += [str(folder) for folders, _ in folder_paths.folder_names_and_paths.values() for folder in folders]
+    roots += [
+        str(folder)
+        for folders, _ in folder_paths.folder_names_and_paths.values()
+        for folder in folders
+    ]
     roots += system_roots(dict(os.environ))
     roots += [root for root in os.environ.get("COMFY_READABLE_DIRS", "").split(os.pathsep) if root]
     roots += _linked_packs(folder_paths)
@@ -263,7 +269,11 @@ def _filter_listings(guard: PathGuard) -> None:
         if not _is_shared(guard, path):
             return scandir(path)
         with guard.lifted(), scandir(path) as entries:
-            kept = [entry for entry in entries if not guard.readable.is_of_other_job(os.fsdecode(entry.name))]
+            kept = [
+                entry
+                for entry in entries
+                if not guard.readable.is_of_other_job(os.fsdecode(entry.name))
+            ]
         return _Entries(kept)
 
     os.listdir, os.scandir = filtered_listdir, filtered_scandir

@@ -24,7 +24,10 @@ def take_preview_method() -> None:
 
     def get_previewer(device: Any, latent_format: Any) -> Any:
         at_start = args.preview_method
-        if at_start == LatentPreviewMethod.NoPreviews and extra_data_of_running_prompt("preview_method") == "auto":
+        if (
+            at_start == LatentPreviewMethod.NoPreviews
+            and extra_data_of_running_prompt("preview_method") == "auto"
+        ):
             args.preview_method = LatentPreviewMethod.Auto
         try:
             return by_arguments(device, latent_format)

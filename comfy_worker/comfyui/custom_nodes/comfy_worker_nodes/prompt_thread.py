@@ -49,7 +49,9 @@ def fail_one_prompt() -> None:
         except Exception as error:  # whatever it is, the thread must live
             logging.exception("comfy_worker_nodes: the workflow cannot be run")
             executor.success, executor.history_result = False, {"outputs": {}, "meta": {}}
-            executor.add_message("execution_error", _message(executor, prompt, prompt_id, error), broadcast=False)
+            executor.add_message(
+                "execution_error", _message(executor, prompt, prompt_id, error), broadcast=False
+            )
             return None
 
     execution.PromptExecutor.execute = execute

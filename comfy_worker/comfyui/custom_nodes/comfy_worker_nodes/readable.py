@@ -24,21 +24,64 @@ JOB_NAME = re.compile(r"[0-9a-f]{32}")
 # What the system shares with every program. Not all of /etc and /run: hosts keep secrets there.
 SHARED = (
     *("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/opt", "/nix", "/sys", "/dev", "/proc"),
-    *("/etc/alternatives", "/etc/ca-certificates", "/etc/crypto-policies", "/etc/fonts", "/etc/OpenCL"),
+    *(
+        "/etc/alternatives",
+        "/etc/ca-certificates",
+        "/etc/crypto-policies",
+        "/etc/fonts",
+        "/etc/OpenCL",
+    ),
     *("/etc/gai.conf", "/etc/hosts", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"),
-    *("/etc/localtime", "/etc/machine-id", "/etc/magic", "/etc/mime.types", "/etc/nsswitch.conf", "/etc/nvidia"),
-    *("/etc/os-release", "/etc/pki", "/etc/resolv.conf", "/etc/ssl", "/etc/timezone", "/etc/vulkan"),
+    *(
+        "/etc/localtime",
+        "/etc/machine-id",
+        "/etc/magic",
+        "/etc/mime.types",
+        "/etc/nsswitch.conf",
+        "/etc/nvidia",
+    ),
+    *(
+        "/etc/os-release",
+        "/etc/pki",
+        "/etc/resolv.conf",
+        "/etc/ssl",
+        "/etc/timezone",
+        "/etc/vulkan",
+    ),
     *("/var/cache/fontconfig", "/var/lib/ca-certificates"),
 )
 # Where libraries keep what they fetch and compile.
 CACHES = (
     *("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE"),
-    *("TRANSFORMERS_CACHE", "DIFFUSERS_CACHE", "TORCH_HOME", "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR"),
-    *("TRITON_CACHE_DIR", "TRITON_HOME", "CUDA_CACHE_PATH", "NUMBA_CACHE_DIR", "MPLCONFIGDIR", "XDG_CACHE_HOME"),
+    *(
+        "TRANSFORMERS_CACHE",
+        "DIFFUSERS_CACHE",
+        "TORCH_HOME",
+        "TORCH_EXTENSIONS_DIR",
+        "TORCHINDUCTOR_CACHE_DIR",
+    ),
+    *(
+        "TRITON_CACHE_DIR",
+        "TRITON_HOME",
+        "CUDA_CACHE_PATH",
+        "NUMBA_CACHE_DIR",
+        "MPLCONFIGDIR",
+        "XDG_CACHE_HOME",
+    ),
     *("U2NET_HOME", "YOLO_CONFIG_DIR", "NLTK_DATA", "TFHUB_CACHE_DIR", "AUX_ANNOTATOR_CKPTS_PATH"),
 )
 HOME_CACHES = (
-    *(".cache", ".triton", ".nv", ".torch", ".u2net", ".insightface", ".keras", ".fonts", ".paddleocr"),
+    *(
+        ".cache",
+        ".triton",
+        ".nv",
+        ".torch",
+        ".u2net",
+        ".insightface",
+        ".keras",
+        ".fonts",
+        ".paddleocr",
+    ),
     *(
         "nltk_data",
         ".local/share",
@@ -51,7 +94,18 @@ HOME_CACHES = (
 KERNEL = ("/proc", "/dev", "/sys")
 # Of another process only what psutil looks at; its environment may hold keys.
 PROCESS_FILE = re.compile(r"/proc/(\d+)/(.*)")
-OF_ANY_PROCESS = {"stat", "statm", "status", "cmdline", "comm", "io", "limits", "cgroup", "smaps", "smaps_rollup"}
+OF_ANY_PROCESS = {
+    "stat",
+    "statm",
+    "status",
+    "cmdline",
+    "comm",
+    "io",
+    "limits",
+    "cgroup",
+    "smaps",
+    "smaps_rollup",
+}
 MAX_CREATED = 20_000
 
 
@@ -104,7 +158,9 @@ class Readable:
     def __post_init__(self) -> None:
         self.job_roots = _with_real(self.job_roots)
         self.roots = _with_real(self.roots)
-        self.hidden = tuple(path for path in _with_real(self.hidden) if not _is_in(path, self.job_roots))
+        self.hidden = tuple(
+            path for path in _with_real(self.hidden) if not _is_in(path, self.job_roots)
+        )
 
     def is_foreign(self, path: str) -> bool:
         """Whether a path lies in the folder of another job."""

@@ -39,7 +39,9 @@ def found_under(root: Path, name: str, kept: list[Path]) -> list[Path]:
         return []
     wanted = [root / folder for folder in kept]
     written = {str(folder).lower() for folder in kept}
-    beside = [entry for entry in _folders(root) if entry.name.lower() in written and entry not in wanted]
+    beside = [
+        entry for entry in _folders(root) if entry.name.lower() in written and entry not in wanted
+    ]
     if _is_a1111(root):
         candidates = [root / folder for folder in A1111.get(name, ())]
         beside += [folder for folder in candidates if folder.is_dir()]
@@ -68,4 +70,12 @@ if __name__ == "__main__":
 
     add_model_roots(roots_of_worker())
     known = folder_paths.folder_names_and_paths.items()
-    print(json.dumps({name: list(folders) for name, (folders, _extensions) in known if name != "custom_nodes"}))
+    print(
+        json.dumps(
+            {
+                name: list(folders)
+                for name, (folders, _extensions) in known
+                if name != "custom_nodes"
+            }
+        )
+    )

@@ -92,8 +92,10 @@ async def validate_workflow(workflow: Workflow) -> dict[str, Any]:
 
 
 async def _validate_prompt(workflow: Workflow, outputs: list[str]) -> dict[str, Any]:
-    """Run ComfyUI's own validation. An output that ComfyUI would drop without a message is an error."""
-    prompt = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in workflow.items()}
+    """What ComfyUI's own validation says; an output that it would drop in silence is an error."""
+    prompt = {
+        node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in workflow.items()
+    }
     accepted, error, kept, node_errors = await execution.validate_prompt("", prompt, None)
     dropped = sorted(set(outputs) - set(kept))
     if accepted and (dropped or node_errors):
@@ -139,8 +141,16 @@ def _unknown_class(workflow: Workflow) -> Error | None:
 
 
 def _obstacle(error_type: str, node_id: str) -> Error:
-    messages = {"missing_node_type": "Node not found", "dependency_cycle": "Dependency cycle detected"}
-    return {"type": error_type, "message": messages[error_type], "details": f"node {node_id}", "extra_info": {}}
+    messages = {
+        "missing_node_type": "Node not found",
+        "dependency_cycle": "Dependency cycle detected",
+    }
+    return {
+        "type": error_type,
+        "message": messages[error_type],
+        "details": f"node {node_id}",
+        "extra_info": {},
+    }
 
 
 def _sources(workflow: Workflow, node_id: str) -> Iterator[str]:
@@ -179,7 +189,11 @@ class _Validation:
                     errors = await self._errors_of(node_id)
                     count += len(errors)
                     if errors:
-                        found[node_id] = {"class_type": class_type, "errors": errors, "dependent_outputs": []}
+                        found[node_id] = {
+                            "class_type": class_type,
+                            "errors": errors,
+                            "dependent_outputs": [],
+                        }
         finally:
             del nodes.NODE_CLASS_MAPPINGS[STAND_IN]
         return found
@@ -188,19 +202,25 @@ class _Validation:
         values = self._workflow[node_id]["inputs"]
         # The worker finds these by itself, and the missing class of another node is told there.
         unresolved = {name for name, value in values.items() if self._is_unresolved(node_id, value)}
-        inputs = {name: STAND_IN_LINK if name in unresolved else value for name, value in values.items()}
+        inputs = {
+            name: STAND_IN_LINK if name in unresolved else value for name, value in values.items()
+        }
         try:
             errors = await self._validate(node_id, inputs)
         except Exception as error:  # a class's own validation may raise anything
             errors = await self._errors_one_by_one(node_id, inputs, error)
-        return [error for error in errors if error["extra_info"].get("input_name") not in unresolved]
+        return [
+            error for error in errors if error["extra_info"].get("input_name") not in unresolved
+        ]
 
     def _is_unresolved(self, node_id: str, value: Any) -> bool:
         if not _is_link(value):
             return False
         source = self._workflow.get(value[0])
         is_itself = value[0] == node_id
-        return source is None or is_itself or source.get("class_type") not in nodes.NODE_CLASS_MAPPINGS
+        return (
+            source is None or is_itself or source.get("class_type") not in nodes.NODE_CLASS_MAPPINGS
+        )
 
     async def _validate(self, node_id: str, inputs: Mapping[str, Any]) -> list[Error]:
         """Return ComfyUI's errors for a node with these inputs; an exception of ComfyUI is not caught."""
@@ -214,8 +234,10 @@ class _Validation:
         errors: list[Error] = result[1]
         return [_short(error) for error in errors]
 
-    async def _errors_one_by_one(self, node_id: str, inputs: Mapping[str, Any], raised: Exception) -> list[Error]:
-        """Find a node's errors when ComfyUI raises: the inputs that cause it, then the other errors."""
+    async def _errors_one_by_one(
+        self, node_id: str, inputs: Mapping[str, Any], raised: Exception
+    ) -> list[Error]:
+        """The same where ComfyUI raises: find the inputs for which it does, then what else is wrong."""
         node_class = nodes.NODE_CLASS_MAPPINGS[self._workflow[node_id]["class_type"]]
         required, declared = _declared_inputs(node_class, inputs)
         missing = [name for name in required if name not in inputs]
@@ -274,7 +296,9 @@ def _declared_inputs(node_class: Any, inputs: Mapping[str, Any]) -> tuple[list[s
     """Return a node's required inputs and all its inputs, including those that other inputs' values add."""
     declared = node_class.INPUT_TYPES()
     dynamic: Any = getattr(execution, "_io", None)
-    if hasattr(dynamic, "get_finalized_class_inputs") and issubclass(node_class, execution._ComfyNodeInternal):
+    if hasattr(dynamic, "get_finalized_class_inputs") and issubclass(
+        node_class, execution._ComfyNodeInternal
+    ):
         declared = dynamic.get_finalized_class_inputs(declared, dict(inputs))[0]
     required = list(declared.get("required") or ())
     return required, [*required, *(declared.get("optional") or ())]
@@ -283,7 +307,14 @@ def _declared_inputs(node_class: Any, inputs: Mapping[str, Any]) -> tuple[list[s
 def _short(error: Error) -> Error:
     """Copy an error without the data that the worker already has, such as a list of all files."""
     extra = error.get("extra_info") or {}
-    kept = ("input_name", "received_value", "received_type", "linked_node", "exception_type", "node_id")
+    kept = (
+        "input_name",
+        "received_value",
+        "received_type",
+        "linked_node",
+        "exception_type",
+        "node_id",
+    )
     return {**error, "extra_info": {word: extra[word] for word in kept if word in extra}}
 
 
@@ -301,5 +332,9 @@ def _raised(name: str | None, value: Any, error: Exception) -> Error:
         "type": "exception_during_validation",
         "message": "Exception when validating node",
         "details": f"{type(error).__name__}: {error}",
-        "extra_info": {"input_name": name, "received_value": value, "exception_type": type(error).__name__},
+        "extra_info": {
+            "input_name": name,
+            "received_value": value,
+            "exception_type": type(error).__name__,
+        },
     }

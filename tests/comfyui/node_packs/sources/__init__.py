@@ -22,15 +22,23 @@ class TestPhoto:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
         sizes = {name: ("INT", {"default": 64, "max": 8192}) for name in ("width", "height")}
-        counts = {"batch": ("INT", {"default": 1}), "channels": ("INT", {"default": 3}), "grain": ("INT", {})}
+        counts = {
+            "batch": ("INT", {"default": 1}),
+            "channels": ("INT", {"default": 3}),
+            "grain": ("INT", {}),
+        }
         return {"required": {**sizes, **counts}}
 
-    def make(self, width: int, height: int, batch: int, channels: int, grain: int) -> tuple[torch.Tensor]:
+    def make(
+        self, width: int, height: int, batch: int, channels: int, grain: int
+    ) -> tuple[torch.Tensor]:
         random = np.random.default_rng(grain)
         size = (height, width)
         picture = torch.full((batch, channels, *size), 0.5)
         for cells, strength in ((3, 0.2), (12, 0.1), (48, 0.03)):
-            noise = torch.from_numpy(random.standard_normal((batch, channels, cells, cells), np.float32))
+            noise = torch.from_numpy(
+                random.standard_normal((batch, channels, cells, cells), np.float32)
+            )
             picture += strength * torch.nn.functional.interpolate(noise, size, mode="bicubic")
         fine = torch.from_numpy(random.standard_normal((batch, channels, *size), np.float32))
         return ((picture + 0.015 * fine).movedim(1, -1).clamp(-0.1, 1.1),)
@@ -61,10 +69,17 @@ class TestSaver:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        texts = {"output_path": ("STRING", {"default": ""}), "filename_prefix": ("STRING", {"default": "a"})}
-        return {"required": {"images": ("IMAGE",), **texts, "subfolder": (["right", "odd", "none"],)}}
+        texts = {
+            "output_path": ("STRING", {"default": ""}),
+            "filename_prefix": ("STRING", {"default": "a"}),
+        }
+        return {
+            "required": {"images": ("IMAGE",), **texts, "subfolder": (["right", "odd", "none"],)}
+        }
 
-    def save(self, images: torch.Tensor, output_path: str, filename_prefix: str, subfolder: str) -> dict[str, Any]:
+    def save(
+        self, images: torch.Tensor, output_path: str, filename_prefix: str, subfolder: str
+    ) -> dict[str, Any]:
         output = Path(folder_paths.get_output_directory())
         folder = output / output_path
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +89,13 @@ class TestSaver:
         reported = {"right": written_to, "odd": written_to.replace(".", "")}
         if subfolder == "none":
             return {"ui": {}}
-        return {"ui": {"images": [{"filename": path.name, "subfolder": reported[subfolder], "type": "output"}]}}
+        return {
+            "ui": {
+                "images": [
+                    {"filename": path.name, "subfolder": reported[subfolder], "type": "output"}
+                ]
+            }
+        }
 
 
 class TestTagger:

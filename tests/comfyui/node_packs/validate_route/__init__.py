@@ -21,7 +21,12 @@ async def validate(request: web.Request) -> web.Response:
     if replacements is not None:
         replacements.apply_replacements(workflow)
     valid, error, kept, node_errors = await execution.validate_prompt("validate", workflow, None)
-    classes = {node_id: nodes.NODE_CLASS_MAPPINGS.get(node["class_type"]) for node_id, node in workflow.items()}
-    outputs = {node_id for node_id, found in classes.items() if getattr(found, "OUTPUT_NODE", False)}
+    classes = {
+        node_id: nodes.NODE_CLASS_MAPPINGS.get(node["class_type"])
+        for node_id, node in workflow.items()
+    }
+    outputs = {
+        node_id for node_id, found in classes.items() if getattr(found, "OUTPUT_NODE", False)
+    }
     answer = {"error": None if valid else error, "node_errors": node_errors}
     return web.json_response({**answer, "dropped": sorted(outputs - set(kept)) if valid else []})

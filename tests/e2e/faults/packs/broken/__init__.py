@@ -6,4 +6,7 @@ from typing import Any
 
 import no_such_package
 
-NODE_CLASS_MAPPINGS: dict[str, Any] = {"BrokenNode": no_such_package.Node, "BrokenToo": no_such_package.Other}
+NODE_CLASS_MAPPINGS: dict[str, Any] = {
+    "BrokenNode": no_such_package.Node,
+    "BrokenToo": no_such_package.Other,
+}

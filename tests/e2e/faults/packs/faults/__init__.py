@@ -63,7 +63,10 @@ class Fault:
 class FaultSleep(Fault):
     """Sleeps; where it does not heed, an interrupt is not noticed."""
 
-    INPUTS: ClassVar = {"seconds": ("FLOAT", {"max": 3600.0}), "heed": ("BOOLEAN", {"default": True})}
+    INPUTS: ClassVar = {
+        "seconds": ("FLOAT", {"max": 3600.0}),
+        "heed": ("BOOLEAN", {"default": True}),
+    }
 
     def run(self, image: Picture, seconds: float, heed: bool) -> tuple[Picture]:
         end = time.monotonic() + seconds
@@ -107,7 +110,9 @@ class FaultFork(Fault):
 
     def run(self, image: Picture) -> tuple[Picture]:
         code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)"
-        child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE
+        )
         assert child.stdout is not None
         child.stdout.readline()
         print(f"forked {child.pid}", flush=True)  # noqa: T201
