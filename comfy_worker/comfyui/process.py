@@ -151,7 +151,7 @@ class ComfyUIProcess:
     def failure(
         self, when: str = "", prompt_id: str = ""
     ) -> ComfyUIUnavailable | OutOfMemory | None:
-        """Say why it cannot be used any more, with its last log lines; None while it can be used.
+        """Return why ComfyUI cannot be used any more, with its last log lines; None while it can be used.
 
         Args:
             when: what happened at that time, as the end of the sentence.

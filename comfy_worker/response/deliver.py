@@ -135,7 +135,9 @@ class Delivery:
                 self._warn(failures, too_large, description)
                 return transport.media()
             if not too_large:
-                too_large = f"the result is {_mb(size)}, but RunPod accepts at most {_mb(room + ENVELOPE)}"
+                too_large = (
+                    f"the result is {_mb(size)}, but RunPod accepts at most {_mb(room + ENVELOPE)}"
+                )
         size = as_base64.size(json_of)
         if self._streaming and size <= remaining:
             warning = f"{too_large} of a stream's value; so only the job's status contains it"

@@ -72,7 +72,8 @@ def _check_public(endpoint_url: str, stop: Deadline, resolve: Callable[..., list
         ) from None
     except RequestRefused:
         raise InvalidValue(
-            f"{ENDPOINT_KEY}: the host {host} does not exist; check its name", [{"key": ENDPOINT_KEY}]
+            f"{ENDPOINT_KEY}: the host {host} does not exist; check its names name",
+            [{"key": ENDPOINT_KEY}],
         ) from None
     except TimeoutError:
         stop.check()

@@ -318,7 +318,7 @@ class Graph:
         return walk(starts, lambda node_id: self.above(node_id, *types), self.check)
 
     def sources(self, node_inputs: Iterable[Input], *types: str) -> list[str]:
-        """The nodes where links of the given types begin: loaders, empty latents."""
+        """Return the nodes where the links of the given types begin, such as loaders and empty latents."""
         return [
             node_id
             for node_id in self.upstream(node_inputs, *types)
@@ -356,7 +356,7 @@ class Graph:
         return self._fed.get(node_id, [])
 
     def preset(self, node_id: str) -> Input | None:
-        """The choice of a size or shape by which a node overrides the width and height that it holds."""
+        """Return the choice of a size or shape with which a node overrides its own width and height."""
         return next(
             (node_input for node_input in self.widgets(node_id) if self._is_preset(node_input)),
             None,
@@ -635,7 +635,7 @@ def _may_be(category: str, declared: str) -> bool:
 
 
 def _category(declared: str) -> str:
-    """What may stand for what: numbers for numbers, words for words."""
+    """Return the category of a type. Types of one category can replace each other: numbers, or words."""
     return {"INT": "number", "FLOAT": "number", "STRING": "word", "COMBO": "word"}.get(
         declared, declared
     )

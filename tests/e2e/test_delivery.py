@@ -153,7 +153,7 @@ def test_results_too_large_for_base64_use_storage(stored: Client) -> None:
     result = stored.output({**copies(1, 150, 150), "output": {"delivery": "base64"}})
     assert result["images"][0]["type"] == "s3_url"
     assert any(
-        "RunPod takes 0.05 MB; so the files were put into storage" in text
+        "RunPod accepts at most 0.05 MB; so the files were put into storage" in text
         for text in result["warnings"]
     )
 

@@ -138,7 +138,7 @@ def test_by_itself_a_worker_reaches_public_addresses_only(
     job = worker.runsync(img2img(url.format(port=server.port)))
     assert job["error"].startswith("INVALID_MEDIA: image: "), job
     assert (
-        "has an address that is not public, and this worker fetches only from public ones"
+        "has an address that is not public, but this worker downloads only from public addresses"
         in job["error"]
     )
     assert len(server.seen) == before

@@ -148,7 +148,7 @@ def test_a_checkpoint_that_is_not_installed_is_stood_in_for(worker: Client) -> N
         ({"workflow": "img2img"}, "INVALID_INPUT: workflow 'img2img' needs image"),
         (
             {"workflow": {"1": {"inputs": {}}}},
-            "INVALID_WORKFLOW: workflow is no graph in API format",
+            "INVALID_WORKFLOW: workflow is not in API format",
         ),
         ("a lighthouse", "INVALID_INPUT: input must be an object"),
     ],

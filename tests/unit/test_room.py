@@ -19,7 +19,7 @@ def test_a_disk_with_room_is_left_alone(tmp_path: Path) -> None:
 def test_replaceable_files_go_before_a_refusal(tmp_path: Path) -> None:
     asked: list[float] = []
     with pytest.raises(
-        DiskFull, match=r"has \d+ MB free where 1000000000000 MB are needed; give the endpoint"
+        DiskFull, match=r"has \d+ MB free but needs 1000000000000 MB; give the endpoint"
     ):
         ensure_disk(tmp_path, 1e12, reclaim=asked.append)
     assert len(asked) == 1

@@ -112,7 +112,7 @@ def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[Fla
     for count, (graph, node) in enumerate(outermost.nodes_within()):
         if count == MAX_NODES:
             raise InvalidWorkflow(
-                f"workflow has more than {MAX_NODES} nodes, those of its subgraphs counted"
+                f"workflow has more than {MAX_NODES} nodes, including those in its subgraphs"
             )
         work.count_steps(1 + len(node["inputs"]))
         if graph.runs(node):

@@ -132,7 +132,7 @@ def splice_controlnets(
     roots = {s: found.models(s) for s in roles.samplers if _takes_conditioning(graph, s)}
     if not roots:
         raise NoPlace(
-            "controlnets have no place in this graph: no sampler of it takes a linked conditioning"
+            "this workflow cannot use controlnets: none of its samplers has a linked conditioning"
         )
     models = list(dict.fromkeys(root for of_one in roots.values() for root in of_one))
     vaes = _Vaes(graph)
@@ -298,7 +298,7 @@ class _Vaes:
             if "VAE" in outputs:
                 return Link(loader, outputs.index("VAE"))
         raise NoPlace(
-            "controlnets of this family need a VAE, and this graph has none; add a VAELoader to it"
+            "controlnets of this family need a VAE, but this workflow has none; add a VAELoader to it"
         )
 
     def _nearest(self, node_id: str) -> Iterator[Link | None]:

@@ -164,7 +164,7 @@ def splice_loras(
     chain = _Chain(editor, Graph(workflow, defs, check), roles)
     if not chain.models:
         raise NoPlace(
-            "loras have no place in this graph: no sampler of it uses a model from a loader"
+            "this workflow cannot use loras: none of its samplers uses a model from a loader node"
         )
     for lora in loras:
         check()

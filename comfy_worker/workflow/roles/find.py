@@ -48,7 +48,7 @@ __all__ = [
     "find_roles",
 ]
 
-# Parameters that mean one thing in a graph: where the nodes that hold them differ, the graph does not decide.
+# Parameters with one meaning in a workflow. If its nodes have different values, the client must choose.
 ONE_MEANING = (
     "checkpoint",
     "vae",
@@ -361,7 +361,7 @@ class _Finder:
     def _own_numbers(
         self, found: Mapping[str, Sequence[Input]]
     ) -> dict[str, tuple[Candidate, ...]]:
-        """List the numbers that detailers and upscalers keep for themselves."""
+        """Find the numbers that detailers and upscalers keep; parameters do not change them."""
         settings_nodes = self._stages.settings_nodes(self._stages.retouches)
         left = {}
         for name in OWN_NUMBERS:
@@ -417,7 +417,7 @@ class _Finder:
     def _leading(
         self, found: dict[str, list[Input]], unclear: set[str]
     ) -> dict[str, tuple[Candidate, ...]]:
-        """Where several models or pictures are one too many, the first; the others stay as they are."""
+        """If a parameter fits several different models or pictures, choose the first and leave the others."""
         left = {}
         for name in unclear & {"checkpoint", "image"}:
             first = (
@@ -626,7 +626,7 @@ def _live(graph: Graph, outputs: Sequence[str]) -> list[str]:
 
 
 def _loads(graph: Graph, stage: Stage) -> bool:
-    """Whether a node that is read by itself names a file to load by one of the telling names."""
+    """Whether a stage without a sampler has an input with the usual name of a model file."""
     return any(
         node_input.name in ("ckpt_name", "unet_name") for node_input in graph.widgets(stage.node_id)
     )
@@ -674,7 +674,7 @@ def _loaded(graph: Graph, live: Collection[str]) -> dict[str, list[Input]]:
 def _with_agreeing(
     graph: Graph, live: Collection[str], name: str, found: list[Input]
 ) -> list[Input]:
-    """Add the nodes that must be told the size (a model's or a scheduler's), where they say the same now."""
+    """Add the size inputs of model and scheduler nodes that now have the same value: they must stay equal."""
     node_inputs = list(found)
     sizes = {repr(graph.value(node_input)) for node_input in found}
     for node_id in live:

@@ -396,7 +396,7 @@ def has_size(graph: Graph, node_id: str) -> bool:
 
 
 def _is_sampler(graph: Graph, node_id: str) -> bool:
-    """By socket types: it is driven by a model and its conditioning, runs over steps, and gives a result."""
+    """Whether a node samples, by its link types: a model and conditioning drive it, over steps, to a result."""
     takes = frozenset().union(
         *(types_in(graph.type_of(node_input)) for node_input in graph.inputs(node_id))
     )

@@ -128,7 +128,7 @@ class FaultyWorker(Client):
         ]
 
     def goes_on(self) -> bool:
-        """Whether the next job is done."""
+        """Run one more job. Returns whether it succeeds: the worker has survived the fault."""
         return self.is_red(
             self.submit({"workflow": faulty_graph("FaultSleep", seconds=0.0, heed=True)})
         )

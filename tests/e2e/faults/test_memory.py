@@ -136,7 +136,9 @@ def fails_for_room(
 
 
 def test_a_disk_without_room_is_told_before_the_job_starts(tight: TightWorker) -> None:
-    sentence = "the worker's disk has 2 MB free but needs 4 MB; give the endpoint a larger container disk"
+    sentence = (
+        "the worker's disk has 2 MB free but needs 4 MB; give the endpoint a larger container disk"
+    )
     fails_for_room(tight, 2, {"workflow": shown("MeddleCount")}, sentence)
 
 

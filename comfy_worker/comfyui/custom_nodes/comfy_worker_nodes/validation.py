@@ -92,7 +92,7 @@ async def validate_workflow(workflow: Workflow) -> dict[str, Any]:
 
 
 async def _validate_prompt(workflow: Workflow, outputs: list[str]) -> dict[str, Any]:
-    """What ComfyUI's own validation says; an output that it would drop in silence is an error."""
+    """Run ComfyUI's own validation. An output that ComfyUI would drop without a message is an error."""
     prompt = {
         node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in workflow.items()
     }
@@ -237,7 +237,7 @@ class _Validation:
     async def _errors_one_by_one(
         self, node_id: str, inputs: Mapping[str, Any], raised: Exception
     ) -> list[Error]:
-        """The same where ComfyUI raises: find the inputs for which it does, then what else is wrong."""
+        """Find a node's errors when ComfyUI raises: the inputs that cause it, then the other errors."""
         node_class = nodes.NODE_CLASS_MAPPINGS[self._workflow[node_id]["class_type"]]
         required, declared = _declared_inputs(node_class, inputs)
         missing = [name for name in required if name not in inputs]
