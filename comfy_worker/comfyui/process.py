@@ -133,7 +133,9 @@ class ComfyUIProcess:
             log.warning("ComfyUI: %s", hint, extra={"action": "comfyui.unmet_requirements"})
 
     def mark_failed(self, fault: str) -> None:
-        """End ComfyUI because it cannot be used any more; do not wait for its end. Only the first fault counts.
+        """End ComfyUI because it cannot be used any more.
+
+        Do not wait for its end. Only the first fault counts.
 
         Args:
             fault: what ComfyUI did, as the rest of a sentence that begins with its name.
@@ -151,7 +153,9 @@ class ComfyUIProcess:
     def failure(
         self, when: str = "", prompt_id: str = ""
     ) -> ComfyUIUnavailable | OutOfMemory | None:
-        """Return why ComfyUI cannot be used any more, with its last log lines; None while it can be used.
+        """Return why ComfyUI cannot be used any more, with its last log lines.
+
+        Returns None while it can be used.
 
         Args:
             when: what happened at that time, as the end of the sentence.

@@ -414,7 +414,10 @@ def _text_encoder_or_vae(shapes: Shapes) -> ModelInfo | None:
 
 
 def _dim(shapes: Shapes, axis: int, *names: str) -> int:
-    """Return the size of an axis: of the first of these tensors that exists and has the axis; else 0."""
+    """Return the size of an axis of the first of these tensors that has the axis.
+
+    Returns 0 if none of them exists and has it.
+    """
     for name in names:
         shape = shapes.get(name, ())
         if len(shape) > axis:

@@ -110,7 +110,7 @@ def translate(value: object, check: Callable[[], None] | None = None) -> Transla
 
 
 def _at_most(warnings: list[str]) -> list[str]:
-    """Keep the first warnings and count the others: a client may send any number of unknown keys."""
+    """Keep the first warnings and count the others: a request may have very many unknown keys."""
     if len(warnings) <= MAX_WARNINGS:
         return warnings
     return [*warnings[:MAX_WARNINGS], f"{len(warnings) - MAX_WARNINGS:,} more words are ignored"]
@@ -290,7 +290,10 @@ class _Translation:
             self._sampler(word, sampler)
 
     def _is_schedule(self, schedule: str, known: str | None, sampler: Any) -> bool:
-        """Whether a name means a schedule. DDIM is a schedule in A1111 and a sampler in diffusers."""
+        """Whether a name means a schedule.
+
+        DDIM is a schedule in A1111 and a sampler in diffusers.
+        """
         if known is None:
             return False
         return bool(sampler) or self._a1111 or not _means_sampler(schedule)
@@ -311,7 +314,10 @@ class _Translation:
             self._put("sampler", word, name)
 
     def _count(self) -> None:
-        """Translate the number of pictures. A1111 sends the number of batches and the pictures per batch."""
+        """Translate the number of pictures.
+
+        A1111 sends the number of batches and the pictures per batch.
+        """
         counted = ["n_iter", "num_images"]
         if self._a1111 or "n_iter" in self._left:
             counted.append("batch_size")
@@ -353,7 +359,7 @@ class _Translation:
             self._put("controlnets", "alwayson_scripts.controlnet", units)
 
     def _controlnet_units(self, word: str, script: Any) -> list[dict[str, Any]]:
-        """Translate the enabled units of A1111's ControlNet extension to entries of ``controlnets``."""
+        """Translate enabled units of A1111's ControlNet extension to entries of ``controlnets``."""
         args = _object({word: script}, word).get("args") or []
         units = []
         for unit in _of_type(f"{word}.args", args, list, "a list"):

@@ -38,8 +38,8 @@ def envelope(answer: Any) -> dict[str, Any]:
     """Return the object that the SDK would post for a handler's answer.
 
     Args:
-        answer: a job's result. If it is an object, its key ``error`` is the job's error, and the other
-            keys are the output.
+        answer: a job's result. If it is an object, its key ``error`` is the job's error, and the
+            other keys are the output.
     """
     if not isinstance(answer, dict):
         return {"output": answer}

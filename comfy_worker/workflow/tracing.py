@@ -100,7 +100,9 @@ Categories = frozenset[str]
 
 
 class Graph:
-    """A workflow together with its node classes. For classes that are not installed, input names give the types.
+    """A workflow together with its node classes.
+
+    For classes that are not installed, input names give the types.
 
     Args:
         workflow: API format; stays as it is.
@@ -139,13 +141,17 @@ class Graph:
         return self.workflow[node_input.node_id]["inputs"].get(node_input.name)
 
     def link(self, node_input: Input) -> Link | None:
-        """Return the link of an input; None if it has none, or if the linked node does not exist."""
+        """Return the link of an input.
+
+        Returns None if it has none, or if the linked node does not exist.
+        """
         return self.links(node_input.node_id).get(node_input)
 
     def links(self, node_id: str) -> dict[Input, Link]:
         """Return the linked inputs that a node reads, in the order of its inputs.
 
-        Links to nodes that do not exist are left out, and so are the branches of a switch that are off.
+        Links to nodes that do not exist are left out, and so are the branches of a switch that are
+        off.
         """
         if node_id not in self._links:
             values = self.workflow[node_id]["inputs"]
@@ -163,7 +169,10 @@ class Graph:
         return self._links[node_id]
 
     def branch(self, node_id: str) -> Input | None:
-        """Return the input that a switch passes on; None for other nodes, or if only a run can decide it."""
+        """Return the input that a switch passes on.
+
+        Returns None for other nodes, or if only a run can decide it.
+        """
         name = self.values.branch(node_id)
         return Input(node_id, name) if name else None
 
@@ -172,11 +181,11 @@ class Graph:
         return self.defs.get(self.workflow[node_id]["class_type"])
 
     def spec(self, node_input: Input) -> InputSpec | None:
-        """Return the declaration of an input, also of a nested one such as ``format.bit_depth``, if it has one."""
+        """Return the declaration of an input, also of a nested one such as ``format.bit_depth``."""
         return self.specs(node_input.node_id).get(node_input.name)
 
     def specs(self, node_id: str) -> Mapping[str, InputSpec]:
-        """Return the declared inputs of a node with its present values, by their key in the workflow."""
+        """Return a node's declared inputs for its present values, by their key in the workflow."""
         if node_id not in self._specs:
             declared = self.declared(node_id)
             values = self.workflow[node_id]["inputs"]
@@ -184,7 +193,7 @@ class Graph:
         return self._specs[node_id]
 
     def inputs(self, node_id: str) -> list[Input]:
-        """Return the inputs that a node has in the workflow: in the declared order, then those not declared."""
+        """Return a node's inputs in the workflow: declared ones in their order, then others."""
         if node_id not in self._inputs:
             present = self.workflow[node_id]["inputs"]
             order = dict.fromkeys(name for name in self.specs(node_id) if name in present)
@@ -202,7 +211,7 @@ class Graph:
         return self._readers
 
     def all_readers(self, link: Link) -> list[Input]:
-        """Return all inputs that are linked to an output, including branches of a switch that are off."""
+        """Return all inputs that are linked to an output, also switch branches that are off."""
         if self._all_readers is None:
             self._all_readers = consumers(self.workflow)
         return self._all_readers.get(link, [])
@@ -256,7 +265,7 @@ class Graph:
         return [above for above in found if above is not None and above.node_id in self.workflow]
 
     def type_of(self, node_input: Input) -> str:
-        """Return the type of an input: as declared, else of its link or literal, else by its name."""
+        """Return an input's type: as declared, else of its link or literal, else by its name."""
         if node_input not in self._types:
             self._types[node_input] = self._type_of(node_input)
         return self._types[node_input]
@@ -280,7 +289,10 @@ class Graph:
         ]
 
     def linked(self, node_id: str, *types: str) -> list[Input]:
-        """Like ``typed``; if nothing is found, return inputs that may contain the types (pipes, contexts)."""
+        """Like ``typed``, but if that finds nothing, return pipes and contexts.
+
+        They may contain the types.
+        """
         key = (node_id, types)
         if key not in self._linked:
             self._linked[key] = self.typed(node_id, *types) or [
@@ -313,12 +325,12 @@ class Graph:
         return [links[node_input].node_id for node_input in self.linked(node_id, *types)]
 
     def upstream(self, node_inputs: Iterable[Input], *types: str) -> Iterator[str]:
-        """Yield each node that feeds the given inputs through links of the given types, nearest first."""
+        """Yield each node that feeds the inputs through links of the given types, nearest first."""
         starts = [link.node_id for link in map(self.link, node_inputs) if link]
         return walk(starts, lambda node_id: self.above(node_id, *types), self.check)
 
     def sources(self, node_inputs: Iterable[Input], *types: str) -> list[str]:
-        """Return the nodes where the links of the given types begin, such as loaders and empty latents."""
+        """Return the nodes where links of the given types begin, such as loaders."""
         return [
             node_id
             for node_id in self.upstream(node_inputs, *types)
@@ -326,7 +338,7 @@ class Graph:
         ]
 
     def reading_order(self, outputs: Iterable[str]) -> list[str]:
-        """Return the nodes that feed an output, in declared input order, each after those that feed it."""
+        """Return the nodes that feed an output, each after those that feed it."""
         order: list[str] = []
 
         def above(node_id: str) -> list[str]:
@@ -341,7 +353,10 @@ class Graph:
         return order
 
     def downstream(self, node_ids: Iterable[str]) -> set[str]:
-        """Return every node that the given nodes feed. A given node is included only if another one feeds it."""
+        """Return every node that the given nodes feed.
+
+        A given node is included only if another one feeds it.
+        """
         starts = (fed for node_id in node_ids for fed in self.fed_by(node_id))
         return set(walk(starts, self.fed_by, self.check))
 
@@ -356,7 +371,7 @@ class Graph:
         return self._fed.get(node_id, [])
 
     def preset(self, node_id: str) -> Input | None:
-        """Return the choice of a size or shape with which a node overrides its own width and height."""
+        """Return the choice with which a node overrides its own width and height."""
         return next(
             (node_input for node_input in self.widgets(node_id) if self._is_preset(node_input)),
             None,
@@ -376,13 +391,16 @@ class Graph:
         return self._presets[key]
 
     def free_choice(self, preset: Input) -> Any:
-        """Return the choice with which a preset uses the width and height inputs; None if it has none."""
+        """Return the choice with which a preset uses the width and height inputs.
+
+        Returns None if it has none.
+        """
         spec = self.spec(preset)
         choices = (spec.choices if spec else None) or ()
         return next((choice for choice in choices if FREE_CHOICE.search(str(choice))), None)
 
     def _passed_from(self, node_input: Input) -> list[Input]:
-        """Return the input whose value a linked input gets unchanged, in a list with at most one entry."""
+        """Return the input whose value a linked input gets unchanged: a list of at most one."""
         link = self.link(node_input)
         if link is None:
             return []
@@ -404,7 +422,7 @@ class Graph:
         return self._passed_from(node_input)
 
     def computed_from(self, node_input: Input) -> Input:
-        """Follow an input back through nodes that pass a value on unchanged, to a literal or a computing node."""
+        """Follow an input back while nodes pass its value on unchanged."""
         if node_input not in self._computed_from:
             way = {node_input: None}
             end = node_input
@@ -441,7 +459,7 @@ class Graph:
         return found
 
     def picture_side(self, node_input: Input) -> Input | None:
-        """If a number is the measured side of a picture, return the input that has this side as a literal.
+        """If a number is the measured side of a picture, return the input that sets this side.
 
         A picture that is resized before it is measured has the size that it is resized to, whatever was sent; one
         that a sampler made has a size that is not set there.
@@ -463,7 +481,7 @@ class Graph:
         return None
 
     def _side(self, node_id: str, side: str) -> Input | None:
-        """Return the input with a width or height that does not depend on the picture's own shape."""
+        """Return the input with a width or height that ignores the picture's own shape."""
         names = {
             name.rpartition(".")[2].removeprefix("target_"): name
             for name in self.workflow[node_id]["inputs"]
@@ -502,7 +520,10 @@ class Graph:
         return same if same and self._passes_on(node_id) else None
 
     def _passes_on(self, node_id: str) -> bool:
-        """Whether a node is known to pass its inputs on unchanged. The name of an output does not prove it."""
+        """Whether a node is known to pass its inputs on unchanged.
+
+        The name of an output does not prove it.
+        """
         if self.workflow[node_id]["class_type"] in KNOWN_TO_PASS:
             return True
         declared = self.declared(node_id)
@@ -518,7 +539,7 @@ class Graph:
         return True
 
     def _can_be_free(self, preset: Input) -> bool:
-        """Whether a size choice uses the width and height inputs of its node, or can be set to do so."""
+        """Whether a size choice uses its node's width and height inputs, or can be set to do so."""
         free = self.free_choice(preset)
         is_linked = as_link(self.value(preset)) is not None
         return free is not None and (not is_linked or self.values(preset) == free)
@@ -526,7 +547,7 @@ class Graph:
     def _literal(
         self, node_input: Input, above: list[tuple[Input | None, Categories]]
     ) -> tuple[Input | None, Categories]:
-        """Return the input that holds a value, and the categories of the inputs that it passes through."""
+        """Return the input that holds a value, and the categories of the inputs on its way."""
         category = _category(self.type_of(node_input))
         own: Categories = frozenset() if category == "*" else frozenset({category})
         if above:
@@ -537,7 +558,7 @@ class Graph:
 
 
 def literal_place(graph: Graph, node_input: Input) -> Input | None:
-    """Return the input in which the number or choice of an input is written, if it arrives unchanged.
+    """Return the input in which an input's number or choice is written, if it arrives unchanged.
 
     A node passes a value on unchanged if a single input is all that it has (a primitive, a reroute), or if its
     output has the name of one of its inputs and nothing else in it can change the value (a size node).
@@ -553,7 +574,7 @@ def literal_place(graph: Graph, node_input: Input) -> Input | None:
 
 
 def live_literal(graph: Graph, node_input: Input) -> Input | None:
-    """Like ``literal_place``, but also through switches whose choice is known: uses the branch that is on.
+    """Like ``literal_place``, but follow the active branch of switches whose choice is known.
 
     What a job may read must not hang on a switch, so the checks of files and paths ask :func:`literal_place`.
     """
@@ -569,7 +590,7 @@ def _of_one_kind(
 
 
 def settable(graph: Graph, node_input: Input, is_size: bool = False) -> list[Input]:
-    """Return the inputs to set so that an input gets a new number or choice: those that hold it now.
+    """Return the inputs to set so that an input gets a new number or choice.
 
     Where it is computed, the inputs that read the result, so that a literal in them by-passes the computation.
     An expression that gives its only number on, or only rounds a size, is no computation in that sense.
@@ -635,7 +656,10 @@ def _may_be(category: str, declared: str) -> bool:
 
 
 def _category(declared: str) -> str:
-    """Return the category of a type. Types of one category can replace each other: numbers, or words."""
+    """Return the category of a type.
+
+    Types of one category can replace each other: numbers, or words.
+    """
     return {"INT": "number", "FLOAT": "number", "STRING": "word", "COMBO": "word"}.get(
         declared, declared
     )

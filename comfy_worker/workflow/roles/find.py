@@ -48,7 +48,8 @@ __all__ = [
     "find_roles",
 ]
 
-# Parameters with one meaning in a workflow. If its nodes have different values, the client must choose.
+# Parameters with one meaning in a workflow. If its nodes have different values, the client must
+# choose.
 ONE_MEANING = (
     "checkpoint",
     "vae",
@@ -104,7 +105,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Split:
-    """An input that divides the steps at a step number, and the input with the total number of steps."""
+    """An input that divides the steps at a number, and the input with the number of all steps."""
 
     place: Input
     steps: Input
@@ -301,7 +302,7 @@ class _Finder:
         )
 
     def _shown(self, node_input: Input) -> str:
-        """Return a text to compare inputs by: the input's value, or its link if the value is unknown."""
+        """Return a text to compare inputs by: the value, or the link if the value is unknown."""
         value = self._graph.values(node_input)
         return repr(self._graph.value(node_input) if value is UNKNOWN else value)
 
@@ -383,7 +384,9 @@ class _Finder:
         return self._stages.reader.nodes(starts)
 
     def _denoise(self) -> list[Input]:
-        """Find the denoise inputs. Skip stages that begin with an empty latent, unless there are only such stages.
+        """Find the denoise inputs.
+
+        Skip stages that begin with an empty latent, unless there are only such stages.
 
         An empty latent must be denoised completely.
         """
@@ -417,7 +420,7 @@ class _Finder:
     def _leading(
         self, found: dict[str, list[Input]], unclear: set[str]
     ) -> dict[str, tuple[Candidate, ...]]:
-        """If a parameter fits several different models or pictures, choose the first and leave the others."""
+        """If a parameter fits several models or pictures, choose the first and leave the others."""
         left = {}
         for name in unclear & {"checkpoint", "image"}:
             first = (
@@ -434,9 +437,10 @@ class _Finder:
         return left
 
     def _first_model(self) -> list[Input]:
-        """Return the first stage's model if stages with other models have own text encoders (a refiner).
+        """Return the first stage's model if stages with other models have own text encoders.
 
-        Two models that share their texts are parts of one model (Wan 2.2's two experts): neither is the first.
+        Two models that share their texts are parts of one model (Wan 2.2's two experts): neither is
+        the first.
         """
         stages = self._stages.all
         if not stages:
@@ -495,7 +499,7 @@ class _Finder:
         return self._held(graph.sources(vaes, "VAE"), "vae")
 
     def _fps(self) -> list[Input]:
-        """Find the frame rates of nodes that make a clip of pictures, and of other nodes with the same value."""
+        """Find the frame rates of nodes that make videos, and equal frame rates of other nodes."""
         graph, live = self._graph, self._live
         clips = [
             node_id
@@ -512,7 +516,9 @@ class _Finder:
         return list(dict.fromkeys([*found, *agreeing]))
 
     def _texts(self, left: dict[str, tuple[Candidate, ...]]) -> dict[str, list[tuple[int, Text]]]:
-        """Collect the texts of every stage. A text that is positive and negative counts as positive.
+        """Collect the texts of every stage.
+
+        A text that is positive and negative counts as positive.
 
         A detailer's own text does not change; it is added to ``left``.
         """
@@ -541,7 +547,7 @@ class _Finder:
         return texts
 
     def _placeholders(self) -> dict[str, list[Input]]:
-        """Find, by parameter, the inputs with a placeholder such as ``%steps%`` instead of a value."""
+        """Find, by parameter, the inputs with a placeholder such as ``%steps%`` as their value."""
         found: dict[str, list[Input]] = {}
         for node_id in self._live:
             for input_name, value in self._graph.workflow[node_id]["inputs"].items():
@@ -616,7 +622,10 @@ def _outputs(graph: Graph) -> tuple[str, ...]:
 
 
 def _live(graph: Graph, outputs: Sequence[str]) -> list[str]:
-    """Return the nodes that ComfyUI would run, in the workflow's order; all nodes if there is no output node."""
+    """Return the nodes that ComfyUI would run, in the workflow's order.
+
+    Returns all nodes if there is no output node.
+    """
 
     def above(node_id: str) -> list[str]:
         return [link.node_id for link in graph.links(node_id).values()]
@@ -637,7 +646,10 @@ def _adds_noise(graph: Graph, node_id: str) -> bool:
 
 
 def _changes_sigmas(graph: Graph, node_id: str) -> bool:
-    """Whether a node takes sigmas and outputs changed ones; then its ``steps`` does not count sampling steps."""
+    """Whether a node takes sigmas and outputs changed ones.
+
+    Then its ``steps`` does not count sampling steps.
+    """
     declared = graph.defs.get(graph.workflow[node_id]["class_type"])
     return (
         declared is not None
@@ -647,7 +659,7 @@ def _changes_sigmas(graph: Graph, node_id: str) -> bool:
 
 
 def _loaded(graph: Graph, live: Collection[str]) -> dict[str, list[Input]]:
-    """Find the inputs that name an uploaded picture, by the part that is used: its pixels, its mask, or both."""
+    """Find the inputs that name an uploaded picture, by the used part: pixels, mask or both."""
     found: dict[str, list[Input]] = {"image": [], "mask": [], "alpha": []}
     slots = slots_read(graph, set(live))
     for node_id in live:
@@ -674,7 +686,7 @@ def _loaded(graph: Graph, live: Collection[str]) -> dict[str, list[Input]]:
 def _with_agreeing(
     graph: Graph, live: Collection[str], name: str, found: list[Input]
 ) -> list[Input]:
-    """Add the size inputs of model and scheduler nodes that now have the same value: they must stay equal."""
+    """Add the size inputs of model and scheduler nodes if they have the same value."""
     node_inputs = list(found)
     sizes = {repr(graph.value(node_input)) for node_input in found}
     for node_id in live:

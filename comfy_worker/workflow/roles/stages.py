@@ -121,9 +121,9 @@ class Origins:
 class Stages:
     """The stages of a workflow, first to last. Only nodes that feed an output count.
 
-    A sampler is a tool of another stage if it has neither text nor noise (a depth estimator), or if only a
-    mask of its result is used. Tools count only if there are no other stages. If the workflow has no sampler,
-    every node may hold a parameter.
+    A sampler is a tool of another stage if it has neither text nor noise (a depth estimator), or if
+    only a mask of its result is used. Tools count only if there are no other stages. If the
+    workflow has no sampler, every node may hold a parameter.
 
     Args:
         graph: the workflow.
@@ -131,8 +131,8 @@ class Stages:
 
     Attributes:
         all: the stages in their order.
-        main: the stages that get the client's parameters. A retouch keeps its own numbers if another stage makes
-            the picture.
+        main: the stages that get the client's parameters. A retouch keeps its own numbers if
+            another stage makes the picture.
         retouches: the others.
         reader: reads the texts.
         numbers: by node id, the number of its stage: the position of its bit in sets of stages.
@@ -167,7 +167,7 @@ class Stages:
         self.retouches = [stage for stage in self.all if stage.node_id not in main_ids]
 
     def comparable(self) -> dict[int, int]:
-        """Return, by stage number, the bits of the stages that work on its picture before or after it."""
+        """Return, by stage number, bits of the stages that work on its picture before or after."""
         size = len(self.numbers)
         before = [0] * size
         for stage in self.all:
@@ -179,7 +179,7 @@ class Stages:
         return {number: before[number] | after[number] | 1 << number for number in range(size)}
 
     def settings_nodes(self, stages: Sequence[Stage]) -> list[str]:
-        """Return the nodes that hold the settings of these stages: samplers, guiders, noise, sigmas."""
+        """Return the nodes with the settings of these stages: samplers, guiders, noise, sigmas."""
         graph = self.graph
         noises = (
             node_id for origin in self.origins(stages).nodes for node_id in _noises(graph, origin)
@@ -188,7 +188,7 @@ class Stages:
         return list(walk(starts, lambda node_id: graph.above(node_id, *DRIVERS), graph.check))
 
     def origins(self, stages: Iterable[Stage]) -> Origins:
-        """Return the nodes that make the latents of these stages, back to the stages before them."""
+        """Return the nodes that make the latents of these stages, back to earlier stages."""
         origins = Origins([], [], [])
         seen: set[Ancestor] = set()
         for stage in stages:
@@ -226,7 +226,7 @@ class Stages:
         )
 
     def _is_latent_source(self, state: Ancestor) -> bool:
-        """Whether a node makes a latent without another latent as input: an empty latent, an encoder."""
+        """Whether a node makes a latent without a latent as input: an empty latent, an encoder."""
         node_id, is_latent = state
         images = self.graph.linked(node_id, "IMAGE")
         return not self.graph.linked(node_id, "LATENT") and (is_latent or not images)
@@ -256,7 +256,7 @@ class Stages:
         )
 
     def _made_of_stages(self, state: Ancestor) -> list[Ancestor]:
-        """Like ``_made_of``, but do not stop at samplers: continue with the latents that they start from."""
+        """Like ``_made_of``, but continue through samplers, to the latents that they start from."""
         node_id, _ = state
         if node_id not in self._samplers:
             return self._made_of(state)
@@ -363,7 +363,10 @@ def _noises(graph: Graph, node_id: str) -> list[str]:
 
 
 def named(graph: Graph, node_id: str, parameter: str) -> list[Input]:
-    """Return the inputs in which a node's value for this parameter is written; empty if it has none."""
+    """Return the inputs in which a node's value for this parameter is written.
+
+    Returns an empty list if the node has none.
+    """
     is_size = parameter in ("width", "height")
     return [
         written
@@ -396,7 +399,7 @@ def has_size(graph: Graph, node_id: str) -> bool:
 
 
 def _is_sampler(graph: Graph, node_id: str) -> bool:
-    """Whether a node samples, by its link types: a model and conditioning drive it, over steps, to a result."""
+    """Whether a node samples, by its links: it takes a model and conditioning, and has steps."""
     takes = frozenset().union(
         *(types_in(graph.type_of(node_input)) for node_input in graph.inputs(node_id))
     )

@@ -1,4 +1,4 @@
-"""Finds the texts that a sampler gets: follows its conditioning back to the nodes that hold them."""
+"""Finds the texts of a sampler: follows its conditioning back to the nodes that hold them."""
 
 from __future__ import annotations
 
@@ -108,7 +108,10 @@ class TextReader:
         self._read = Fold(self._conditioning_above, self._texts, graph.check)
 
     def read(self, start: Input, side: str) -> list[Text]:
-        """Return the texts that feed a conditioning input, in order; leave out blank ones if there are others."""
+        """Return the texts that feed a conditioning input, in order.
+
+        Leave out blank ones if there are others.
+        """
         link = self._graph.link(start)
         return _without_blanks(self._read((link, side))) if link else []
 
@@ -127,13 +130,16 @@ class TextReader:
         return list(dict.fromkeys(link.node_id for link, _ in states))
 
     def written(self, node_input: Input, side: str) -> list[Input]:
-        """Return the inputs that hold the text of an input; several if the text is joined from parts."""
+        """Return the inputs that hold the text of an input.
+
+        They are several if the text is joined from parts.
+        """
         found = self._written((node_input, side))
         prompts = [part for part in found if not self._is_beside(part)]
         return prompts or list(found)
 
     def _is_beside(self, part: Input) -> bool:
-        """Whether a text is joined to the prompt: an instruction for a language model, a trigger word."""
+        """Whether a text is joined to the prompt: an instruction, a trigger word."""
         text = str(self._graph.value(part))
         if INSTRUCTION.match(text) or CHAT_SYSTEM.match(text):
             return True
@@ -205,9 +211,12 @@ def _joined(parts: Sequence[tuple[T, ...]]) -> tuple[T, ...]:
 
 
 def text_inputs(graph: Graph, node_id: str, side: str) -> list[Input]:
-    """Return the inputs of a node that take the prompt of a side: by polarity, then by declaration, then by name.
+    """Return the inputs of a node that take the prompt of a side.
 
-    A node that reads a picture and outputs a text (a tagger) has no such input: it computes its text.
+    It looks at the polarity, then at the declaration, then at the name.
+
+    A node that reads a picture and outputs a text (a tagger) has no such input: it computes its
+    text.
     """
     is_text_tool = graph.gives_only(node_id, "STRING")
     if is_text_tool and graph.linked(node_id, "IMAGE") and not is_enhancer(graph, node_id):
@@ -235,13 +244,13 @@ def text_inputs(graph: Graph, node_id: str, side: str) -> list[Input]:
 
 
 def _is_prompt_slot(graph: Graph, node_id: str) -> bool:
-    """Whether a find-and-replace node inserts the prompt: its ``find`` is a placeholder such as ``{prompt}``."""
+    """Whether a find-and-replace node looks for a placeholder such as ``{prompt}``."""
     find = graph.values(Input(node_id, "find"))
     return isinstance(find, str) and bool(PROMPT_SLOT.search(find)) and not SECONDARY.search(find)
 
 
 def _formatted(graph: Graph, node_id: str) -> list[Input]:
-    """Return the texts that a pattern such as ``{a}, sharp`` inserts, or the pattern itself if it inserts none."""
+    """Return the texts that a pattern such as ``{a}, sharp`` inserts, else the pattern."""
     pattern = Input(node_id, "f_string")
     texts = [
         node_input
@@ -263,8 +272,8 @@ def is_enhancer(graph: Graph, node_id: str) -> bool:
 def conflicting(texts: Sequence[tuple[int, Text]], comparable: Mapping[int, int]) -> bool:
     """Whether the texts of several stages are more than one prompt.
 
-    These count as one prompt: equal texts, the inputs of one encoder (``clip_l`` and ``t5xxl``), and the texts
-    of two stages of one image that have their own text encoders (base and refiner).
+    These count as one prompt: equal texts, the inputs of one encoder (``clip_l`` and ``t5xxl``),
+    and the texts of two stages of one image that have their own text encoders (base and refiner).
 
     Args:
         texts: pairs of a stage's number and its text.
@@ -284,7 +293,7 @@ def conflicting(texts: Sequence[tuple[int, Text]], comparable: Mapping[int, int]
 
 
 class _Readers:
-    """The encoders that read one text, each with its text inputs, its CLIP bits and the bits of its stages."""
+    """The encoders that read one text, each with its text inputs, CLIP bits and stage bits."""
 
     def __init__(self) -> None:
         self.inputs: dict[str, set[Input]] = {}
@@ -300,7 +309,8 @@ class _Readers:
     def conflicts(self, other: _Readers, comparable: Mapping[int, int]) -> bool:
         """Whether two texts are different prompts.
 
-        They are if they share an input, a CLIP or a stage, or if their stages work on different images.
+        They are if they share an input, a CLIP or a stage, or if their stages work on different
+        images.
         """
         for encoder, inputs in self.inputs.items():
             if not inputs.isdisjoint(other.inputs.get(encoder, ())):
@@ -354,7 +364,10 @@ def _is_writer(graph: Graph, node_id: str) -> bool:
 
 
 def _of_side(node_inputs: list[Input], side: str) -> list[Input]:
-    """Return the inputs whose name says this side; if there are none, the inputs whose name says no side."""
+    """Return the inputs whose name says this side.
+
+    If there are none, return the inputs whose name says no side.
+    """
     sides = [polarity(node_input.name) for node_input in node_inputs]
     mine = [node_input for node_input, word in zip(node_inputs, sides, strict=True) if word == side]
     return mine or [

@@ -1,7 +1,7 @@
 """A proxy between the worker and ComfyUI that breaks requests on purpose.
 
-The node pack ``faults`` moves ComfyUI to another port and writes this port to a file. The proxy listens on the
-port that the worker uses, also after ComfyUI restarts.
+The node pack ``faults`` moves ComfyUI to another port and writes this port to a file. The proxy
+listens on the port that the worker uses, also after ComfyUI restarts.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Rule:
     Attributes:
         method: GET or POST.
         path: the beginning of the path.
-        action: ``500``, ``hang``, ``cut`` (closes the connection without an answer), ``empty`` (answers ``{}``),
-            ``garbage`` (answers text that is not JSON), ``deliver-cut`` (passes the request on, then closes the
-            connection without an answer).
+        action: ``500``, ``hang``, ``cut`` (closes the connection without an answer), ``empty``
+            (answers ``{}``), ``garbage`` (answers text that is not JSON), ``deliver-cut`` (passes
+            the request on, then closes the connection without an answer).
         times: how many requests to break; later ones pass.
         seen: how many requests it has broken so far.
     """

@@ -66,8 +66,8 @@ async def validate_workflow(workflow: Workflow) -> dict[str, Any]:
     """Validate a workflow.
 
     Returns:
-        ``error`` and ``node_errors``, as in ComfyUI's answer to a refused ``POST /prompt``. Both are empty if
-        ComfyUI accepts the whole workflow.
+        ``error`` and ``node_errors``, as in ComfyUI's answer to a refused ``POST /prompt``. Both
+        are empty if ComfyUI accepts the whole workflow.
     """
     replace_classes = getattr(PromptServer.instance, "node_replace_manager", None)
     if replace_classes is not None:
@@ -92,7 +92,10 @@ async def validate_workflow(workflow: Workflow) -> dict[str, Any]:
 
 
 async def _validate_prompt(workflow: Workflow, outputs: list[str]) -> dict[str, Any]:
-    """Run ComfyUI's own validation. An output that ComfyUI would drop without a message is an error."""
+    """Run ComfyUI's own validation.
+
+    An output that ComfyUI would drop without a message is an error.
+    """
     prompt = {
         node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in workflow.items()
     }
@@ -110,9 +113,10 @@ def _is_output(workflow: Workflow, node_id: str) -> bool:
 
 
 def _needed(workflow: Workflow, outputs: list[str]) -> tuple[list[str], Error | None]:
-    """Return the nodes that the outputs need, and the reason if ComfyUI's recursion cannot validate them.
+    """Return the nodes that the outputs need, and why ComfyUI cannot validate them, if so.
 
-    The reason is empty if the workflow is not wrong: a chain of nodes is only too long for the recursion.
+    The reason is empty if the workflow is not wrong: a chain of nodes is only too long for the
+    recursion.
     """
     obstacle = _unknown_class(workflow)
     done: dict[str, None] = {}
@@ -223,7 +227,10 @@ class _Validation:
         )
 
     async def _validate(self, node_id: str, inputs: Mapping[str, Any]) -> list[Error]:
-        """Return ComfyUI's errors for a node with these inputs; an exception of ComfyUI is not caught."""
+        """Return ComfyUI's errors for a node with these inputs.
+
+        An exception of ComfyUI is not caught.
+        """
         self._prompt[node_id] = {**self._workflow[node_id], "inputs": dict(inputs)}
         del self._validated[node_id]
         try:
@@ -237,7 +244,7 @@ class _Validation:
     async def _errors_one_by_one(
         self, node_id: str, inputs: Mapping[str, Any], raised: Exception
     ) -> list[Error]:
-        """Find a node's errors when ComfyUI raises: the inputs that cause it, then the other errors."""
+        """Find a node's errors if ComfyUI raises: the inputs that cause it, then other errors."""
         node_class = nodes.NODE_CLASS_MAPPINGS[self._workflow[node_id]["class_type"]]
         required, declared = _declared_inputs(node_class, inputs)
         missing = [name for name in required if name not in inputs]
@@ -293,7 +300,10 @@ def validated_inputs(node_class: type) -> list[str]:
 
 
 def _declared_inputs(node_class: Any, inputs: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return a node's required inputs and all its inputs, including those that other inputs' values add."""
+    """Return a node's required inputs and all its inputs.
+
+    Includes the inputs that the values of other inputs add.
+    """
     declared = node_class.INPUT_TYPES()
     dynamic: Any = getattr(execution, "_io", None)
     if hasattr(dynamic, "get_finalized_class_inputs") and issubclass(
