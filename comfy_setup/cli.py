@@ -225,7 +225,7 @@ def _add_run(
         "--output",
         default="",
         metavar="FILE",
-        help="the file of the picture (default: a file in output/); "
+        help="where to save the picture (default: a new file in output/); "
         "the ending .jpg, .webp or .png sets the format",
     )
 

@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     listing = commands.add_parser(
-        "templates", help="list the templates and the models that they lack on this machine"
+        "templates", help="list the templates, and their models that are missing on this machine"
     )
     listing.add_argument("--json", action="store_true", help="print JSON")
     schema = commands.add_parser("schema", help="print a template's JSON Schema")
@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
             "file", metavar="FILE", help="a workflow in any format, a folder, or - for stdin"
         )
         _add_object_info(command)
-        command.add_argument("--json", action="store_true", help="print JSON, by file")
+        command.add_argument(
+            "--json", action="store_true", help="print JSON with one entry per file"
+        )
         if name == "convert":
             command.add_argument(
                 "--output", type=Path, metavar="FILE", help="where to write (default: stdout)"
