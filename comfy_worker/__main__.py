@@ -110,7 +110,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _row(settings: Settings, templates: Templates, name: str) -> dict[str, Any]:
-    """The entry of a template in the list; for a broken one with its error."""
+    """Return the list entry of a template. For a broken template, the description is its error."""
     try:
         params = templates.load(name).params
     except WorkerError as error:
@@ -141,7 +141,7 @@ def _list(rows: list[dict[str, Any]], *, as_json: bool) -> int:
 
 @contextmanager
 def _node_source(settings: Settings, object_info: Path | None) -> Iterator[cli.NodeSource]:
-    """The node definitions, from a file or from a ComfyUI that runs while the block lasts."""
+    """Yield the node definitions: from a file, or from a ComfyUI that runs until the block ends."""
     if object_info is not None:
         yield cli.NodeSource(_read_object_info(object_info))
         return

@@ -54,7 +54,7 @@ class Deadline:
             raise JobCancelled("the job was cancelled")
         if self.is_due:
             raise JobTimedOut(
-                f"the job was not done after {self._timeout_s:g} s; ask for less, or allow more by "
+                f"the job was not done after {self._timeout_s:g} s; ask for less, or raise "
                 "policy.executionTimeout or JOB_TIMEOUT_S"
             )
 

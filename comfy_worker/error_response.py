@@ -57,4 +57,4 @@ def _fault(error: Exception) -> WorkerError:
             "the worker's disk is full; send less at once, or give the endpoint a larger container disk",
             [{"problem": error.strerror}],
         )
-    return InternalError("the worker made a mistake; its log has the traceback")
+    return InternalError("the worker has a bug; report it with the traceback from the worker's log")

@@ -1,4 +1,4 @@
-"""The shapes that a job's answer can have; both a request and a setting may name one."""
+"""Lists the formats of a job's answer. A request or a setting chooses one."""
 
 from __future__ import annotations
 

@@ -363,9 +363,7 @@ class Settings(BaseModel):
                 value = environ.get(name)
                 details.append({"setting": name, "given": value, "problem": problem["msg"]})
         listed = "; ".join(f"{detail['setting']}: {detail['problem']}" for detail in details)
-        raise InvalidSettings(
-            f"set these environment variables right, or unset them: {listed}", details
-        )
+        raise InvalidSettings(f"correct or unset these environment variables: {listed}", details)
 
     @property
     def model_roots(self) -> tuple[Path, ...]:

@@ -230,7 +230,7 @@ async def _json(request: Request, limit: int) -> object:
         if size <= limit:
             received += chunk
     if size > limit:
-        raise TooLarge(f"the body has {size:,} bytes, and RunPod takes {limit:,}")
+        raise TooLarge(f"the body has {size:,} bytes, but RunPod accepts at most {limit:,}")
     try:
         body: object = json.loads(received, parse_constant=_no_constant)
         # A value that cannot be written (1e400, half a surrogate pair) could not reach a worker.

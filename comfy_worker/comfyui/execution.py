@@ -299,7 +299,7 @@ class Execution:
         where = "" if self.running_node is None else f" in node {self.running_node}"
         raise ComfyUIUnavailable(
             f"the workflow showed no sign of life for {stall_s:g} s{where} and was ended; send the "
-            "job again, or allow for longer silence by COMFY_STALL_LIMIT_S"
+            "job again, or raise COMFY_STALL_LIMIT_S"
         )
 
     def _abandon(self) -> bool:

@@ -133,10 +133,12 @@ class ComfyUIProcess:
             log.warning("ComfyUI: %s", hint, extra={"action": "comfyui.unmet_requirements"})
 
     def mark_failed(self, fault: str) -> None:
-        """End a ComfyUI that cannot be used any more; returns at once. Only the first fault counts.
+        """End ComfyUI because it cannot be used any more.
+
+        Do not wait for its end. Only the first fault counts.
 
         Args:
-            fault: what it did, in words that follow its name.
+            fault: what ComfyUI did, as the rest of a sentence that begins with its name.
         """
         if self.failure() is None and self._child is not None:
             self._marked_fault = fault
@@ -145,16 +147,18 @@ class ComfyUIProcess:
 
     @property
     def was_marked_failed(self) -> bool:
-        """Whether the worker ended it because it was broken."""
+        """Whether the worker ended ComfyUI because ComfyUI was broken."""
         return bool(self._marked_fault)
 
     def failure(
         self, when: str = "", prompt_id: str = ""
     ) -> ComfyUIUnavailable | OutOfMemory | None:
-        """Say why it cannot be used any more, with its last log lines; None while it can be used.
+        """Return why ComfyUI cannot be used any more, with its last log lines.
+
+        Returns None while it can be used.
 
         Args:
-            when: what goes on meanwhile, in words that follow what it did.
+            when: what happened at that time, as the end of the sentence.
             prompt_id: the prompt whose client reads the error; other prompts' lines are left out.
         """
         status = None if self._child is None else self._child.poll()

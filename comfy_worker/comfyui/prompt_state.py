@@ -59,7 +59,7 @@ class PromptState:
 
     Attributes:
         stage: where the prompt is.
-        since: when it came there, as ``time.monotonic()`` counts.
+        since: when it entered this stage, in seconds of ``time.monotonic()``.
         has_started: whether it ever left the queue, so that a node may have run.
     """
 

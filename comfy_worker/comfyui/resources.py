@@ -64,7 +64,7 @@ def ensure_disk(
         if attempt is not None:
             attempt(floor_mb - free_mb)
     raise DiskFull(
-        f"the worker's disk has {free_mb:.0f} MB free where {floor_mb:.0f} MB are needed; give the "
+        f"the worker's disk has {free_mb:.0f} MB free but needs {floor_mb:.0f} MB; give the "
         "endpoint a larger container disk, or lower MIN_FREE_DISK_MB",
         [{"free_mb": round(free_mb), "needed_mb": round(floor_mb)}],
     )
@@ -92,8 +92,8 @@ def ensure_memory(
     while (left := free_mb()) < floor_mb:
         if time.monotonic() > deadline:
             raise OutOfMemory(
-                f"the worker has {left:.0f} MB of host memory free where {floor_mb:.0f} MB are "
-                "needed; give the endpoint a machine with more memory, or use smaller models",
+                f"the worker has {left:.0f} MB of host memory free but needs {floor_mb:.0f} MB; "
+                "give the endpoint a machine with more memory, or use smaller models",
                 [{"free_mb": round(left), "needed_mb": round(floor_mb)}],
             )
         time.sleep(0.1)

@@ -114,7 +114,9 @@ class ComfyUIInstance:
             try:
                 result = self._execute(workflow, deadline, options)
             except OutOfMemory as error:
-                raise OutOfMemory(f"{error}; it had all memory to itself", error.details) from None
+                raise OutOfMemory(
+                    f"{error}; no other job was using memory", error.details
+                ) from None
             except ComfyUIUnavailable as error:
                 raise _not_retryable(error) from None  # the first try had started nodes
         self.has_completed_prompt = True

@@ -109,7 +109,7 @@ class _ProbedFile:
 
 
 class Decoder:
-    """The steps of a task that reads the files of one job."""
+    """Reads the files of one job."""
 
     def __init__(self) -> None:
         self._files: list[_ProbedFile] = []
@@ -275,7 +275,7 @@ def _open_picture(key: str, data: bytes, max_pixels: int) -> Iterator[Image.Imag
                 raise _too_many_pixels(key, max_pixels)
             if opened.format in ("JPEG", "MPO") and _count_scans(data) > MAX_SCANS:
                 raise InvalidMedia(
-                    f"{key} is a JPEG of more than {MAX_SCANS} scans, which takes too long to "
+                    f"{key} is a JPEG of more than {MAX_SCANS} scans, which would take too long to "
                     "decode; save it again as a plain JPEG or PNG"
                 )
             yield opened
@@ -314,7 +314,7 @@ def _to_eight_bits(key: str, image: Image.Image) -> Image.Image:
         problem = f"{key} holds floating point numbers outside of 0 to 1; send 8 or 16 bits"
         raise InvalidMedia(problem)
     if least < 0 or most > 0xFFFF:
-        raise InvalidMedia(f"{key} holds numbers of more than 16 bits; send 8 or 16 bits")
+        raise InvalidMedia(f"{key} has more than 16 bits per channel; send 8 or 16 bits")
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
 
 

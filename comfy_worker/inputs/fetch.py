@@ -94,8 +94,8 @@ class Fetcher:
             raise InvalidMedia(f"{key}: the host {host} does not exist; check the URL") from None
         except PrivateAddress:
             raise InvalidMedia(
-                f"{key}: {host} has an address that is not public, and this worker fetches only "
-                "from public ones; send base64"
+                f"{key}: {host} has an address that is not public, but this worker downloads only "
+                "from public addresses; send base64"
             ) from None
         except TooManyRedirects:
             raise InvalidMedia(
@@ -105,7 +105,7 @@ class Fetcher:
             self.stop.check()
             if time.monotonic() >= self.deadline:
                 raise InvalidMedia(
-                    f"{key}: {host} took too long to send it; use a faster host, or send base64"
+                    f"{key}: {host} took too long to send the file; use a faster host, or send base64"
                 ) from None
             reason = type(error).__name__
             problem = f"{key}: the file at {host} could not be read ({reason}); check the URL"

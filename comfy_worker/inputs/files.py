@@ -171,8 +171,8 @@ class InputFiles:
 
         Args:
             sources: base64, a data URI or a URL, by key in the input.
-            merged: whether ``image`` and ``mask`` become one file, named under both keys, with the
-                mask as alpha.
+            merged: whether to store ``image`` and ``mask`` as one file, with the mask as its alpha
+                channel. Both keys then name this file.
 
         Raises:
             InvalidMedia: a file cannot be fetched, is not a picture or is too large; or there are

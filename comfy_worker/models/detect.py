@@ -230,7 +230,7 @@ def _base_model(shapes: Shapes) -> ModelInfo | None:
 
 
 def _model_prefix(shapes: Shapes) -> str:
-    """What the names of a diffusion model's tensors begin with in this file."""
+    """Return the prefix of the diffusion model's tensor names in this file."""
     for prefix in MODEL_PREFIXES:
         if any(name.startswith(prefix) for name in shapes):
             return prefix
@@ -376,7 +376,7 @@ def _lora(shapes: Shapes) -> ModelInfo | None:
 
 
 def _lora_input_widths(shapes: Shapes) -> dict[str, int]:
-    """For each module that a LoRA changes, the width of the module's input; 0 if it is not known."""
+    """Return the input width of each module that a LoRA changes; 0 if it is not known."""
     widths: dict[str, int] = {}
     for name, shape in shapes.items():
         found = LORA_NAME.fullmatch(name)
@@ -414,7 +414,10 @@ def _text_encoder_or_vae(shapes: Shapes) -> ModelInfo | None:
 
 
 def _dim(shapes: Shapes, axis: int, *names: str) -> int:
-    """The size along an axis of the first of these tensors that is present and has this axis; else 0."""
+    """Return the size of an axis of the first of these tensors that has the axis.
+
+    Returns 0 if none of them exists and has it.
+    """
     for name in names:
         shape = shapes.get(name, ())
         if len(shape) > axis:

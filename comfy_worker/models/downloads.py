@@ -140,8 +140,8 @@ class JobModels:
         hosts = self._settings.models_allowed_hosts
         if not any(host_matches(source.host, host) for host in hosts):
             raise ModelNotFetched(
-                f"{source.shown}: this worker downloads no models from {source.host}, only from "
-                f"{', '.join(hosts) or 'nowhere'}; use one of these, or a model that is installed"
+                f"{source.shown}: this worker does not download models from {source.host}; "
+                f"allowed hosts: {', '.join(hosts) or 'none'}; use an allowed host or an installed model"
             )
         suffix = PurePosixPath(source.name).suffix.lower()
         if self._settings.models_safetensors_only and suffix in SUFFIXES - SAFETENSORS:

@@ -69,7 +69,8 @@ class BaseModels:
         if addon is None or not base:
             return error
         return ModelMismatch(
-            f"{file} is made for {addon.title}, and the graph's model is {base}; name one that is made for {base}",
+            f"{file} is made for {addon.title}, but the workflow's model is {base}; "
+            f"use one that is made for {base}",
             [{"file": file, "family": addon.name, "base": base}],
         )
 

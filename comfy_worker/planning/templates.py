@@ -130,7 +130,7 @@ def choose_template(request: JobInput, templates: Templates) -> Template | None:
     missing = [key for key in template.params.required if values.get(key) in (None, ())]
     if missing:
         raise InvalidInput(
-            f"workflow '{template.name}' needs {' and '.join(missing)}, which the input lacks",
+            f"workflow '{template.name}' needs {' and '.join(missing)}; add this to the input",
             [{"key": key, "problem": "missing"} for key in missing],
         )
     return template

@@ -110,7 +110,7 @@ def translate(value: object, check: Callable[[], None] | None = None) -> Transla
 
 
 def _at_most(warnings: list[str]) -> list[str]:
-    """The first warnings and the number of the others: a client may send any number of words."""
+    """Keep the first warnings and count the others: a request may have very many unknown keys."""
     if len(warnings) <= MAX_WARNINGS:
         return warnings
     return [*warnings[:MAX_WARNINGS], f"{len(warnings) - MAX_WARNINGS:,} more words are ignored"]
@@ -135,7 +135,7 @@ def _refuse_unusable(value: Mapping[str, Any], check: Callable[[], None] | None)
 
 
 def _object(request: Mapping[str, Any], word: str) -> dict[str, Any]:
-    """The object under a word; an empty one where the word is missing."""
+    """Return the object under a key; an empty object if the key is missing."""
     value = request.get(word)
     return _of_type(word, {} if value is None else value, dict, "an object")
 
@@ -148,7 +148,7 @@ def _of_type(word: str, value: Any, python_type: type[T], name: str) -> T:
 
 
 def _number(word: str, value: Any) -> float:
-    """A number that this module can calculate with."""
+    """Return a value as a number; raise an error if it is not one."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not abs(value) < LARGEST:
         raise InvalidInput(f"{word} must be a number, not {brief(repr(value))}", [{"key": word}])
@@ -157,7 +157,7 @@ def _number(word: str, value: Any) -> float:
 
 
 def _count_of(word: str, value: Any) -> int:
-    """A number of pictures."""
+    """Return a number of pictures; raise an error if it is not a whole number of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidInput(
             f"{word} must be a whole number of 1 or more, not {brief(repr(value))}", [{"key": word}]
@@ -170,7 +170,7 @@ def _api_key(value: Any) -> str | None:
     if value is None or (isinstance(value, str) and API_KEY.fullmatch(value)):
         return value
     raise InvalidInput(
-        "comfy_org_api_key must be a key of 8 to 512 letters, digits and signs without blanks; send the key "
+        "comfy_org_api_key must have 8 to 512 printable characters and no spaces; send the key "
         "as platform.comfy.org shows it",
         [{"key": "comfy_org_api_key", "problem": "does not have the form of a key"}],
     )
@@ -290,7 +290,10 @@ class _Translation:
             self._sampler(word, sampler)
 
     def _is_schedule(self, schedule: str, known: str | None, sampler: Any) -> bool:
-        """Whether a name is that of a schedule: DDIM is one to A1111, and a sampler to diffusers."""
+        """Whether a name means a schedule.
+
+        DDIM is a schedule in A1111 and a sampler in diffusers.
+        """
         if known is None:
             return False
         return bool(sampler) or self._a1111 or not _means_sampler(schedule)
@@ -311,7 +314,10 @@ class _Translation:
             self._put("sampler", word, name)
 
     def _count(self) -> None:
-        """The number of pictures: A1111 counts batches, and pictures in each batch."""
+        """Translate the number of pictures.
+
+        A1111 sends the number of batches and the pictures per batch.
+        """
         counted = ["n_iter", "num_images"]
         if self._a1111 or "n_iter" in self._left:
             counted.append("batch_size")
@@ -353,7 +359,7 @@ class _Translation:
             self._put("controlnets", "alwayson_scripts.controlnet", units)
 
     def _controlnet_units(self, word: str, script: Any) -> list[dict[str, Any]]:
-        """The enabled units of A1111's ControlNet extension, as entries of ``controlnets``."""
+        """Translate enabled units of A1111's ControlNet extension to entries of ``controlnets``."""
         args = _object({word: script}, word).get("args") or []
         units = []
         for unit in _of_type(f"{word}.args", args, list, "a list"):
@@ -387,7 +393,7 @@ class _Translation:
         self._put_parameter("refiner_start", round(refiner_steps * base_share))
 
     def _hires_and_strength(self) -> None:
-        """How much to change: of an image, or in A1111's second pass ("hires fix")."""
+        """Translate ``strength`` and A1111's keys of its second pass ("hires fix")."""
         hires = self._take(words.HIRES)
         strength = self._left.pop("strength", None)
         if self._left.pop("enable_hr", False):
@@ -436,5 +442,5 @@ class _Translation:
 
 
 def _means_sampler(name: str) -> bool:
-    """Whether another worker has a sampler of that name."""
+    """Whether another worker has a sampler with this name."""
     return words.find_sampling(name) is not None or words.is_not_here(name)

@@ -41,8 +41,8 @@ def parse_s3_config(s3_config: object) -> Bucket:
     malformed = [key for key in CREDENTIALS if not CREDENTIAL.fullmatch(config[key])]
     if malformed:
         raise InvalidValue(
-            f"s3Config.{malformed[0]} must be at most 512 letters, digits and signs "
-            "without blanks; copy it again from your storage's settings",
+            f"s3Config.{malformed[0]} must have at most 512 printable characters "
+            "and no spaces; copy it again from your storage's settings",
             [{"key": f"s3Config.{key}", "problem": "is not in a key's form"} for key in malformed],
         )
     try:

@@ -72,7 +72,8 @@ def find_files(
         path = _written_file(folder, str(item.get("subfolder") or ""), str(item["filename"]))
         if path is None:
             raise NoOutput(
-                f"node {node_id} reported {brief(item['filename'])}, and there is no such file; send the job again"
+                f"node {node_id} reported the file {brief(item['filename'])}, but it does not exist; "
+                "send the job again"
             )
         height, width, channels = item.get("raw_shape") or (0, 0, 0)
         shape = (height, width, channels) if channels else None

@@ -135,7 +135,9 @@ class Delivery:
                 self._warn(failures, too_large, description)
                 return transport.media()
             if not too_large:
-                too_large = f"the result takes {_mb(size)} and RunPod takes {_mb(room + ENVELOPE)}"
+                too_large = (
+                    f"the result is {_mb(size)}, but RunPod accepts at most {_mb(room + ENVELOPE)}"
+                )
         size = as_base64.size(json_of)
         if self._streaming and size <= remaining:
             warning = f"{too_large} of a stream's value; so only the job's status contains it"
@@ -157,7 +159,7 @@ class Delivery:
         """Reject a result that is too large without its files: storage would not help."""
         if size > remaining:
             raise ResultTooLarge(
-                f"the result takes {_mb(size)} without its files, and RunPod takes "
+                f"the result is {_mb(size)} without its files, but RunPod accepts at most "
                 f"{_mb(remaining + ENVELOPE)} in all; {LESS_TEXT}",
                 [{"size_mb": size / MB, "limit_mb": (remaining + ENVELOPE) / MB}],
             )

@@ -82,7 +82,8 @@ def encode(
         stop: when to give up; None: never.
 
     Returns:
-        One file for each, in the same order. A picture that was encoded lies beside its raw pixels.
+        One entry per file, in the same order. An encoded picture is stored in the folder of its raw
+        pixels.
 
     Raises:
         JobCancelled: ``stop`` was due.

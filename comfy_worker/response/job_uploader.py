@@ -66,13 +66,14 @@ def _check_public(endpoint_url: str, stop: Deadline, resolve: Callable[..., list
         PinnedClient(is_over=is_over, resolve=resolve).addresses(target)
     except PrivateAddress:
         raise InvalidValue(
-            f"{ENDPOINT_KEY}: {host} has an address that is not public, and this worker uploads "
-            "only to public ones; use storage on the internet, or set ALLOW_PRIVATE_URLS",
+            f"{ENDPOINT_KEY}: {host} has an address that is not public, but this worker uploads "
+            "only to public addresses; use storage on the internet, or set ALLOW_PRIVATE_URLS",
             [{"key": ENDPOINT_KEY}],
         ) from None
     except RequestRefused:
         raise InvalidValue(
-            f"{ENDPOINT_KEY}: the host {host} does not exist; check it", [{"key": ENDPOINT_KEY}]
+            f"{ENDPOINT_KEY}: the host {host} does not exist; check its names name",
+            [{"key": ENDPOINT_KEY}],
         ) from None
     except TimeoutError:
         stop.check()

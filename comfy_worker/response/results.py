@@ -93,7 +93,7 @@ class ResultBuilder:
                 wanted = files = self._unreported(folder)
             if not wanted and not texts:
                 raise NoOutput(
-                    "the workflow ended well but saved nothing; end it in a node such as SaveImage"
+                    "the workflow finished but saved nothing; end it with a node such as SaveImage"
                 )
             encoded += self._all_encoded(wanted)
             draft = _Draft(self._job, self._plan, self._delivery, executed, texts, encoded)

@@ -1,4 +1,4 @@
-"""What a finished job answers."""
+"""Declares the fields of a job's result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Text(BaseModel):
 
 
 class Timings(BaseModel):
-    """Where the time of a job went, in milliseconds."""
+    """How long the stages and nodes of a job took, in milliseconds."""
 
     stages: dict[str, int] = Field(
         description="milliseconds per stage: `wait` (for ComfyUI to start), `prepare`, `execute` "
@@ -47,7 +47,7 @@ class Timings(BaseModel):
 
 
 class Result(BaseModel):
-    """What a finished job answers; kinds of output that there are none of are left out, but for ``images``."""
+    """The result of a finished job. Empty lists are left out, except ``images``."""
 
     images: list[Media] = Field(description="images and animations")
     videos: list[Media] | None = Field(None, description="MP4, WebM")

@@ -32,7 +32,8 @@ def shape(result: Result, response: ResponseFormat, raw_input: Mapping[str, Any]
         return result.model_dump(exclude_none=True)
     if not result.images:
         raise NoOutput(
-            f"the workflow made no picture, and response '{response}' carries nothing else; ask for 'images'"
+            f"the workflow made no picture, and response '{response}' can contain nothing else; "
+            "ask for response 'images'"
         )
     if response == "a1111":
         return a1111_answer(result, raw_input)

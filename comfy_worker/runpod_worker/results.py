@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 TRY_S, SLOWEST_BYTES_PER_S = 25.0, 500_000
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 PATIENCE_S = 600.0
-# RunPod says that it will never take this result; any other answer may be an outage.
+# With these, RunPod refuses the result for good. Any other status may be an outage.
 FINAL_STATUSES = (400, 413, 422)
-# An answer that says "not you" or "not there" is believed sooner.
+# These may also be final (no access, no such job), so the attempts end sooner.
 DOUBTFUL_STATUSES, DOUBT_S = (401, 403, 404, 405, 410), 120.0
 
 FEWER_FILES = "ask for smaller or fewer outputs, or configure storage (BUCKET_ENDPOINT_URL)"
@@ -35,10 +35,11 @@ FILE_KEYS = ("", "image", "images", "image_base64", "image_url")
 
 
 def envelope(answer: Any) -> dict[str, Any]:
-    """What the SDK posts for a handler's answer.
+    """Return the object that the SDK would post for a handler's answer.
 
     Args:
-        answer: a job's result. Of an object, ``error`` is the job's error, and the rest its output.
+        answer: a job's result. If it is an object, its key ``error`` is the job's error, and the
+            other keys are the output.
     """
     if not isinstance(answer, dict):
         return {"output": answer}
@@ -50,11 +51,11 @@ def envelope(answer: Any) -> dict[str, Any]:
 
 
 def within_limit(posted: dict[str, Any], limit: int) -> bytes:
-    """The body that is posted for a job, or that of a short error where RunPod would not take it.
+    """Return the body to post for a job; if it is too large for RunPod, the body of a short error.
 
     Args:
         posted: as :func:`envelope` makes it.
-        limit: how many bytes RunPod takes.
+        limit: the maximum number of bytes that RunPod accepts.
     """
     body = to_json_bytes(posted)
     if len(body) <= limit:
@@ -64,7 +65,7 @@ def within_limit(posted: dict[str, Any], limit: int) -> bytes:
     advice = LESS_TEXT if text_bytes > limit else FEWER_FILES
     return _error_body(
         ResultTooLarge(
-            f"the answer takes {size_mb:.3g} MB and RunPod takes {limit_mb:.3g} MB; {advice}",
+            f"the answer is {size_mb:.3g} MB, but RunPod accepts at most {limit_mb:.3g} MB; {advice}",
             [{"size_mb": size_mb, "limit_mb": limit_mb}],
         )
     )
@@ -90,7 +91,7 @@ def file_bytes(value: Any, key: str = "") -> int:
 
 
 def with_stop_pod(body: bytes) -> bytes:
-    """The same body, which also asks RunPod for a fresh worker."""
+    """Add a request for a fresh worker to a body."""
     return json.dumps({**json.loads(body), "stopPod": True}, ensure_ascii=False).encode()
 
 
@@ -109,16 +110,15 @@ class ResultPoster:
         self._session = session
 
     async def post(self, job_id: str, body: bytes, *, is_stream: bool = False) -> bool:
-        """Post a job's end, again and again until RunPod takes it.
+        """Post a job's result; repeat until RunPod accepts it.
 
         Args:
-            job_id: RunPod's.
-            body: JSON in UTF-8. Where RunPod says that it will not take it, a short error is posted
-                in its place.
+            job_id: RunPod's id of the job.
+            body: JSON in UTF-8. If RunPod refuses it for good, a short error is posted instead.
             is_stream: whether values of the job were streamed before.
 
         Returns:
-            Whether RunPod took one of the two.
+            Whether RunPod accepted the body or the short error.
         """
         status = await self._insist(job_id, body, is_stream)
         if status not in FINAL_STATUSES:
@@ -139,7 +139,7 @@ class ResultPoster:
         return status is not None and status not in FINAL_STATUSES
 
     async def _insist(self, job_id: str, body: bytes, is_stream: bool) -> int | None:
-        """Try until RunPod takes it or refuses it for good; returns the last status, or None."""
+        """Post until RunPod accepts the body or refuses it for good; None if all attempts fail."""
         url = rp_http.JOB_DONE_URL.replace("$ID", job_id) + f"&isStream={str(is_stream).lower()}"
         timeout_s = TRY_S + len(body) / SLOWEST_BYTES_PER_S
         began = time.monotonic()

@@ -209,7 +209,7 @@ class Limits:
         near = nearest(str(value), texts)
         use = " or ".join(near or texts[:8]) or "another node"
         raise InvalidValue(
-            f"{key} {brief(repr(value))} is none of the choices here; use {use}",
+            f"{key} {brief(repr(value))} is not one of the choices; use {use}",
             [{"key": key, "value": str(value), "nearest": near, "choices": list(choices)}],
         )
 

@@ -266,11 +266,11 @@ def parse(value: Any) -> Workflow:
     """
     if not isinstance(value, dict) or not value:
         raise InvalidWorkflow(
-            "workflow must be a template's name or a graph, an object of nodes by id, as ComfyUI's menu saves it "
-            "or exports it with Export (API)"
+            "workflow must be the name of a template, or a workflow that ComfyUI saved or exported "
+            "(Workflow > Export (API))"
         )
     if len(value) > MAX_NODES:
-        raise InvalidWorkflow(f"workflow has {len(value)} nodes; at most {MAX_NODES} are taken")
+        raise InvalidWorkflow(f"workflow has {len(value)} nodes; send at most {MAX_NODES}")
     details = []
     for node_id, node in value.items():
         if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
@@ -286,7 +286,7 @@ def parse(value: Any) -> Workflow:
     if details:
         first = details[0]
         raise InvalidWorkflow(
-            f"workflow is no graph in API format: {first['problem']} (node {first['node_id']}); "
+            f"workflow is not in API format: {first['problem']} (node {first['node_id']}); "
             "in ComfyUI save it, or use Workflow > Export (API)",
             details,
         )
@@ -349,7 +349,7 @@ class Editor:
         return node_id
 
     def set(self, place: Input, value: Any) -> None:
-        """Set one input; a :class:`Link` becomes a link."""
+        """Set one input to a value, or link it if the value is a :class:`Link`."""
         inputs = self.workflow[place.node_id]["inputs"]
         inputs[place.name] = list(value) if isinstance(value, Link) else value
 

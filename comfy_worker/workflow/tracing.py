@@ -100,12 +100,14 @@ Categories = frozenset[str]
 
 
 class Graph:
-    """A workflow and the declarations of its classes; classes that are not installed are read by names.
+    """A workflow together with its node classes.
+
+    For classes that are not installed, input names give the types.
 
     Args:
         workflow: API format; stays as it is.
         defs: the classes that are installed.
-        check: asked again and again, so that long walks can be ended.
+        check: called repeatedly; it may raise an error to end a long walk.
     """
 
     def __init__(self, workflow: Workflow, defs: NodeDefs, check: Check = never_ends) -> None:
@@ -135,17 +137,21 @@ class Graph:
         self._fed: dict[str, list[str]] | None = None
 
     def value(self, node_input: Input) -> Any:
-        """What stands in an input; None where the workflow leaves it out."""
+        """Return the value of an input; None if the workflow does not have the input."""
         return self.workflow[node_input.node_id]["inputs"].get(node_input.name)
 
     def link(self, node_input: Input) -> Link | None:
-        """The link in an input, where it leads to a node of this workflow."""
+        """Return the link of an input.
+
+        Returns None if it has none, or if the linked node does not exist.
+        """
         return self.links(node_input.node_id).get(node_input)
 
     def links(self, node_id: str) -> dict[Input, Link]:
-        """The linked inputs that a node reads, in the order of its inputs.
+        """Return the linked inputs that a node reads, in the order of its inputs.
 
-        Those that lead nowhere are left out, and so are the branches of a switch that are off.
+        Links to nodes that do not exist are left out, and so are the branches of a switch that are
+        off.
         """
         if node_id not in self._links:
             values = self.workflow[node_id]["inputs"]
@@ -163,7 +169,10 @@ class Graph:
         return self._links[node_id]
 
     def branch(self, node_id: str) -> Input | None:
-        """The input that a switch gives on; None for any other node, or where only a run can tell."""
+        """Return the input that a switch passes on.
+
+        Returns None for other nodes, or if only a run can decide it.
+        """
         name = self.values.branch(node_id)
         return Input(node_id, name) if name else None
 
@@ -172,11 +181,11 @@ class Graph:
         return self.defs.get(self.workflow[node_id]["class_type"])
 
     def spec(self, node_input: Input) -> InputSpec | None:
-        """How the input is declared, if it is; also one below another, such as ``format.bit_depth``."""
+        """Return the declaration of an input, also of a nested one such as ``format.bit_depth``."""
         return self.specs(node_input.node_id).get(node_input.name)
 
     def specs(self, node_id: str) -> Mapping[str, InputSpec]:
-        """The inputs that a node has with its present values, by the key that stands in the workflow."""
+        """Return a node's declared inputs for its present values, by their key in the workflow."""
         if node_id not in self._specs:
             declared = self.declared(node_id)
             values = self.workflow[node_id]["inputs"]
@@ -184,7 +193,7 @@ class Graph:
         return self._specs[node_id]
 
     def inputs(self, node_id: str) -> list[Input]:
-        """The inputs that the workflow gives a node: in the declared order, then those not declared."""
+        """Return a node's inputs in the workflow: declared ones in their order, then others."""
         if node_id not in self._inputs:
             present = self.workflow[node_id]["inputs"]
             order = dict.fromkeys(name for name in self.specs(node_id) if name in present)
@@ -193,7 +202,7 @@ class Graph:
         return self._inputs[node_id]
 
     def readers(self) -> dict[Link, list[Input]]:
-        """By output, the inputs that are linked to it."""
+        """Return, for each output, the inputs that are linked to it."""
         if self._readers is None:
             self._readers = {}
             for node_id in self.workflow:
@@ -202,27 +211,27 @@ class Graph:
         return self._readers
 
     def all_readers(self, link: Link) -> list[Input]:
-        """The inputs that are linked to an output, those behind a switch that is off too."""
+        """Return all inputs that are linked to an output, also switch branches that are off."""
         if self._all_readers is None:
             self._all_readers = consumers(self.workflow)
         return self._all_readers.get(link, [])
 
     def is_read(self, node_id: str) -> bool:
-        """Whether any input is linked to a node, behind a switch that is off too."""
+        """Whether any input is linked to a node, including branches of a switch that are off."""
         if self._is_read is None:
             self._is_read = {link.node_id for link in consumers(self.workflow)}
         return node_id in self._is_read
 
     def output_name(self, link: Link) -> str:
-        """The declared name of an output slot, in lower case; empty where it is not known."""
+        """Return the declared name of an output slot, in lower case; empty if it is not known."""
         declared = self.declared(link.node_id)
         names = declared.output_names if declared else ()
         return names[link.slot].lower() if 0 <= link.slot < len(names) else ""
 
     def output_type(self, link: Link) -> str:
-        """The type of an output slot; ``*`` where it is not known.
+        """Return the type of an output slot; ``*`` if it is not known.
 
-        The output of a switch has the type of what is linked to its branches, through any number of switches.
+        A switch outputs the type of the links to its branches; these may come from other switches.
         """
         passed: dict[Link, None] = {}
         to_look_at = [link]
@@ -248,7 +257,7 @@ class Graph:
         return types[link.slot] if 0 <= link.slot < len(types) else ANY_TYPE
 
     def _matching(self, link: Link) -> list[Link]:
-        """The links whose type an output has."""
+        """Return the links that determine the type of a switch's output."""
         declared = self.declared(link.node_id)
         names = declared.matching_inputs(link.slot) if declared else []
         values = self.workflow[link.node_id]["inputs"] if link.node_id in self.workflow else {}
@@ -256,7 +265,7 @@ class Graph:
         return [above for above in found if above is not None and above.node_id in self.workflow]
 
     def type_of(self, node_input: Input) -> str:
-        """What an input takes: as declared, else what its link gives or its literal is, else by its name."""
+        """Return an input's type: as declared, else of its link or literal, else by its name."""
         if node_input not in self._types:
             self._types[node_input] = self._type_of(node_input)
         return self._types[node_input]
@@ -272,7 +281,7 @@ class Graph:
         return _type_of_literal(self.value(node_input))
 
     def typed(self, node_id: str, *types: str) -> list[Input]:
-        """The linked inputs of a node that take one of the types."""
+        """Return the linked inputs of a node that take one of the types."""
         return [
             node_input
             for node_input in self.links(node_id)
@@ -280,7 +289,10 @@ class Graph:
         ]
 
     def linked(self, node_id: str, *types: str) -> list[Input]:
-        """The same; where none takes one, the linked inputs that may carry it (pipes, contexts)."""
+        """Like ``typed``, but if that finds nothing, return pipes and contexts.
+
+        They may contain the types.
+        """
         key = (node_id, types)
         if key not in self._linked:
             self._linked[key] = self.typed(node_id, *types) or [
@@ -291,14 +303,14 @@ class Graph:
         return self._linked[key]
 
     def gives_only(self, node_id: str, category: str) -> bool:
-        """Whether every declared output of a node is of one type."""
+        """Whether every declared output of a node has this type."""
         declared = self.declared(node_id)
         return (
             declared is not None and bool(declared.outputs) and set(declared.outputs) == {category}
         )
 
     def widgets(self, node_id: str) -> list[Input]:
-        """The inputs of a node that hold a literal, or could."""
+        """Return the inputs of a node that can hold a literal."""
         if node_id not in self._widgets:
             self._widgets[node_id] = [
                 node_input
@@ -308,17 +320,17 @@ class Graph:
         return self._widgets[node_id]
 
     def above(self, node_id: str, *types: str) -> list[str]:
-        """The nodes that feed a node along links of the given types."""
+        """Return the nodes that feed a node through links of the given types."""
         links = self.links(node_id)
         return [links[node_input].node_id for node_input in self.linked(node_id, *types)]
 
     def upstream(self, node_inputs: Iterable[Input], *types: str) -> Iterator[str]:
-        """Every node above the given inputs along links of the given types, nearest first, each once."""
+        """Yield each node that feeds the inputs through links of the given types, nearest first."""
         starts = [link.node_id for link in map(self.link, node_inputs) if link]
         return walk(starts, lambda node_id: self.above(node_id, *types), self.check)
 
     def sources(self, node_inputs: Iterable[Input], *types: str) -> list[str]:
-        """The nodes where links of the given types begin: loaders, empty latents."""
+        """Return the nodes where links of the given types begin, such as loaders."""
         return [
             node_id
             for node_id in self.upstream(node_inputs, *types)
@@ -326,7 +338,7 @@ class Graph:
         ]
 
     def reading_order(self, outputs: Iterable[str]) -> list[str]:
-        """Every node that feeds an output, what feeds a node before it, its inputs in their declared order."""
+        """Return the nodes that feed an output, each after those that feed it."""
         order: list[str] = []
 
         def above(node_id: str) -> list[str]:
@@ -341,12 +353,15 @@ class Graph:
         return order
 
     def downstream(self, node_ids: Iterable[str]) -> set[str]:
-        """Every node that the given ones feed, themselves left out unless they feed one another."""
+        """Return every node that the given nodes feed.
+
+        A given node is included only if another one feeds it.
+        """
         starts = (fed for node_id in node_ids for fed in self.fed_by(node_id))
         return set(walk(starts, self.fed_by, self.check))
 
     def fed_by(self, node_id: str) -> list[str]:
-        """The nodes that read a node, one entry a link."""
+        """Return the nodes that read a node, with one entry per link."""
         if self._fed is None:
             self._fed = {}
             for link, node_inputs in self.readers().items():
@@ -356,7 +371,7 @@ class Graph:
         return self._fed.get(node_id, [])
 
     def preset(self, node_id: str) -> Input | None:
-        """The choice of a size or shape by which a node overrides the width and height that it holds."""
+        """Return the choice with which a node overrides its own width and height."""
         return next(
             (node_input for node_input in self.widgets(node_id) if self._is_preset(node_input)),
             None,
@@ -376,13 +391,16 @@ class Graph:
         return self._presets[key]
 
     def free_choice(self, preset: Input) -> Any:
-        """The choice with which a preset leaves width and height to their inputs; None if it has none."""
+        """Return the choice with which a preset uses the width and height inputs.
+
+        Returns None if it has none.
+        """
         spec = self.spec(preset)
         choices = (spec.choices if spec else None) or ()
         return next((choice for choice in choices if FREE_CHOICE.search(str(choice))), None)
 
     def _passed_from(self, node_input: Input) -> list[Input]:
-        """The input whose value a linked input gets unchanged, at most one."""
+        """Return the input whose value a linked input gets unchanged: a list of at most one."""
         link = self.link(node_input)
         if link is None:
             return []
@@ -394,7 +412,7 @@ class Graph:
         return [source] if source else []
 
     def _live_source(self, node_input: Input) -> list[Input]:
-        """The same, also through a switch whose choice is known."""
+        """Like ``_passed_from``, but also through a switch whose choice is known."""
         link = self.link(node_input)
         if link is None:
             return []
@@ -404,7 +422,7 @@ class Graph:
         return self._passed_from(node_input)
 
     def computed_from(self, node_input: Input) -> Input:
-        """The input nearest to a node that computes, or to a literal, that reaches an input unchanged."""
+        """Follow an input back while nodes pass its value on unchanged."""
         if node_input not in self._computed_from:
             way = {node_input: None}
             end = node_input
@@ -420,7 +438,7 @@ class Graph:
         return self._computed_from[node_input]
 
     def outward(self, node_input: Input) -> list[Input]:
-        """The inputs that one number goes through on its way to an input, nearest first.
+        """Return the inputs through which one number reaches an input, nearest first.
 
         Goes on through a node that computes with a single number; ends at a literal, or where several numbers
         make one.
@@ -441,7 +459,7 @@ class Graph:
         return found
 
     def picture_side(self, node_input: Input) -> Input | None:
-        """The input with a literal side of the picture that a node measures, if a number is measured so.
+        """If a number is the measured side of a picture, return the input that sets this side.
 
         A picture that is resized before it is measured has the size that it is resized to, whatever was sent; one
         that a sampler made has a size that is not set there.
@@ -463,7 +481,7 @@ class Graph:
         return None
 
     def _side(self, node_id: str, side: str) -> Input | None:
-        """The width or height that a node gives a picture without regard to the shape that the picture has."""
+        """Return the input with a width or height that ignores the picture's own shape."""
         names = {
             name.rpartition(".")[2].removeprefix("target_"): name
             for name in self.workflow[node_id]["inputs"]
@@ -477,7 +495,7 @@ class Graph:
         return any(above) or bool(self.typed(node_id, "LATENT"))
 
     def is_from_media(self, node_input: Input) -> bool:
-        """Whether a value follows from a picture, a clip or a sound."""
+        """Whether a value is computed from a picture, a video or a sound."""
         link = self.link(node_input)
         return link is not None and self._depends_on_media(link.node_id)
 
@@ -489,7 +507,7 @@ class Graph:
 
     @cached_property
     def enlarges_latents(self) -> bool:
-        """Whether a node enlarges a latent by the factor of a model."""
+        """Whether a node enlarges a latent by a factor that its model decides."""
         return any(LATENT_UPSCALERS.search(node["class_type"]) for node in self.workflow.values())
 
     def _source(self, node_id: str, output: str) -> Input | None:
@@ -502,7 +520,10 @@ class Graph:
         return same if same and self._passes_on(node_id) else None
 
     def _passes_on(self, node_id: str) -> bool:
-        """Whether a node is known to give its inputs on unchanged; the name of an output alone proves nothing."""
+        """Whether a node is known to pass its inputs on unchanged.
+
+        The name of an output does not prove it.
+        """
         if self.workflow[node_id]["class_type"] in KNOWN_TO_PASS:
             return True
         declared = self.declared(node_id)
@@ -518,7 +539,7 @@ class Graph:
         return True
 
     def _can_be_free(self, preset: Input) -> bool:
-        """Whether a choice of a size leaves it to the inputs beside it, or can be set so."""
+        """Whether a size choice uses its node's width and height inputs, or can be set to do so."""
         free = self.free_choice(preset)
         is_linked = as_link(self.value(preset)) is not None
         return free is not None and (not is_linked or self.values(preset) == free)
@@ -526,7 +547,7 @@ class Graph:
     def _literal(
         self, node_input: Input, above: list[tuple[Input | None, Categories]]
     ) -> tuple[Input | None, Categories]:
-        """Where a value is written, and of which kinds the inputs are that it passes through."""
+        """Return the input that holds a value, and the categories of the inputs on its way."""
         category = _category(self.type_of(node_input))
         own: Categories = frozenset() if category == "*" else frozenset({category})
         if above:
@@ -537,7 +558,7 @@ class Graph:
 
 
 def literal_place(graph: Graph, node_input: Input) -> Input | None:
-    """Where the number or choice that reaches an input is written, if it gets there unchanged.
+    """Return the input in which an input's number or choice is written, if it arrives unchanged.
 
     A node passes a value on unchanged if a single input is all that it has (a primitive, a reroute), or if its
     output has the name of one of its inputs and nothing else in it can change the value (a size node).
@@ -553,7 +574,7 @@ def literal_place(graph: Graph, node_input: Input) -> Input | None:
 
 
 def live_literal(graph: Graph, node_input: Input) -> Input | None:
-    """The same, also through switches whose choice is known: the literal of the branch that is on.
+    """Like ``literal_place``, but follow the active branch of switches whose choice is known.
 
     What a job may read must not hang on a switch, so the checks of files and paths ask :func:`literal_place`.
     """
@@ -569,7 +590,7 @@ def _of_one_kind(
 
 
 def settable(graph: Graph, node_input: Input, is_size: bool = False) -> list[Input]:
-    """The inputs to write in order that a number or a choice reaches an input: where it is written now.
+    """Return the inputs to set so that an input gets a new number or choice.
 
     Where it is computed, the inputs that read the result, so that a literal in them by-passes the computation.
     An expression that gives its only number on, or only rounds a size, is no computation in that sense.
@@ -605,7 +626,7 @@ def settable(graph: Graph, node_input: Input, is_size: bool = False) -> list[Inp
 
 
 def _means_the_same(graph: Graph, node_input: Input, outer: Input, is_size: bool) -> bool:
-    """Whether who sets the number of an outer input means the one that the inner input gets."""
+    """Whether a client that sets the outer input means the number that the inner input gets."""
     inner, value = graph.values(node_input), graph.values(outer)
     numbers = (int, float)
     if (
@@ -624,18 +645,21 @@ def _means_the_same(graph: Graph, node_input: Input, outer: Input, is_size: bool
 
 @cache
 def types_in(declared: str) -> Categories:
-    """The types that a declaration such as ``FLOAT,INT`` names."""
+    """Split a declaration such as ``FLOAT,INT`` into its types."""
     return frozenset(declared.split(","))
 
 
 def _may_be(category: str, declared: str) -> bool:
-    """Whether a type may hold what stands for a kind; a type that is not known may."""
+    """Whether a type may hold a value of this category; an unknown type may."""
     categories = {_category(word) for word in types_in(declared)}
     return category == ANY_TYPE or ANY_TYPE in categories or category in categories
 
 
 def _category(declared: str) -> str:
-    """What may stand for what: numbers for numbers, words for words."""
+    """Return the category of a type.
+
+    Types of one category can replace each other: numbers, or words.
+    """
     return {"INT": "number", "FLOAT": "number", "STRING": "word", "COMBO": "word"}.get(
         declared, declared
     )

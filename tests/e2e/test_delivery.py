@@ -153,7 +153,7 @@ def test_results_too_large_for_base64_use_storage(stored: Client) -> None:
     result = stored.output({**copies(1, 150, 150), "output": {"delivery": "base64"}})
     assert result["images"][0]["type"] == "s3_url"
     assert any(
-        "RunPod takes 0.05 MB; so the files were put into storage" in text
+        "RunPod accepts at most 0.05 MB; so the files were put into storage" in text
         for text in result["warnings"]
     )
 
@@ -254,8 +254,8 @@ def test_runpods_limits_hold_where_there_is_no_storage(worker: Client) -> None:
     job_input = copies(3, 1000, 1000)  # 12 MB as base64
     job, _shown = followed(worker, job_input)
     assert job["status"] == "FAILED"
-    assert job["error"].startswith("RESULT_TOO_LARGE: the result takes 12")
-    assert "RunPod takes 10 MB" in job["error"]
+    assert job["error"].startswith("RESULT_TOO_LARGE: the result is 12")
+    assert "RunPod accepts at most 10 MB" in job["error"]
     assert len(job["output"]["details"]) == 4
     assert len(pictures(worker.output(job_input))) == 3
     shrunk, _shown = followed(worker, {**job_input, "output": {"shrink": True}})

@@ -50,8 +50,8 @@ def test_a_controlnet_goes_into_a_template_and_a_custom_graph_alike(worker: Clie
 def test_a_lora_of_another_family_is_refused_before_it_costs_anything(worker: Client) -> None:
     job = worker.runsync({**SMALL, "loras": [{"name": placeholders.LORA_SDXL}]})
     assert job["error"] == (
-        f"MODEL_MISMATCH: {placeholders.LORA_SDXL} is made for SDXL, and the graph's model is SD 1.5; "
-        "name one that is made for SD 1.5"
+        f"MODEL_MISMATCH: {placeholders.LORA_SDXL} is made for SDXL, but the workflow's model is SD 1.5; "
+        "use one that is made for SD 1.5"
     )
 
 

@@ -349,7 +349,7 @@ def test_a_request_larger_than_runpod_takes_gets_413(
         body = {"input": {"x": "x" * (limit_mb * 1_000_000 + extra_bytes), "answer": {"input": 0}}}
         answer = requests.post(f"{client.url}/{operation}", json=body, timeout=30)
         assert answer.status_code == status
-    assert f"RunPod takes {limit_mb},000,000" in answer.json()["error"]
+    assert f"RunPod accepts at most {limit_mb},000,000" in answer.json()["error"]
 
 
 def test_a_result_larger_than_runpod_takes_fails_its_job(client: Client) -> None:

@@ -100,8 +100,8 @@ def test_a_file_that_is_not_what_it_claims(
         ("/large", "the file at localhost is too large; send at most 2 MB"),
         ("/endless", "the file at localhost is too large; send at most 2 MB"),
         ("/gzip", "localhost sends the file compressed; send it as base64"),
-        ("/drip", "localhost took too long to send it"),
-        ("/silent", "localhost took too long to send it"),
+        ("/drip", "localhost took too long to send the file"),
+        ("/silent", "localhost took too long to send the file"),
         ("/loop", "localhost redirects too often"),
         ("/redirect?to=http://127.0.0.1:1/photo.png", "this worker does not fetch from 127.0.0.1"),
         (
@@ -138,7 +138,7 @@ def test_by_itself_a_worker_reaches_public_addresses_only(
     job = worker.runsync(img2img(url.format(port=server.port)))
     assert job["error"].startswith("INVALID_MEDIA: image: "), job
     assert (
-        "has an address that is not public, and this worker fetches only from public ones"
+        "has an address that is not public, but this worker downloads only from public addresses"
         in job["error"]
     )
     assert len(server.seen) == before

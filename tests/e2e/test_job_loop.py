@@ -164,7 +164,7 @@ def test_an_answer_without_json_form_is_made_safe(worker: StubWorker) -> None:
 def test_an_answer_too_large_for_runpod_is_an_error(worker: StubWorker) -> None:
     job = worker.wait_for(worker.submit(bytes=10_000_001))
     assert job["error"].startswith(
-        "RESULT_TOO_LARGE: the answer takes 10 MB and RunPod takes 10 MB"
+        "RESULT_TOO_LARGE: the answer is 10 MB, but RunPod accepts at most 10 MB"
     )
 
 

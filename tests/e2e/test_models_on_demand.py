@@ -173,7 +173,7 @@ def test_a_job_may_bring_models_of_every_kind_in_every_place(
     [
         (
             "https://evil.example/x.safetensors",
-            "this worker downloads no models from evil.example, only",
+            "this worker does not download models from evil.example; allowed hosts:",
         ),
         (
             "hf:owner/plain/x.pt",

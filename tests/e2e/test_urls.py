@@ -141,7 +141,7 @@ def test_what_cannot_be_had_is_one_sentence(server: FileServer, path: str, sente
 @pytest.mark.parametrize("path", ["/drip", "/drip-headers", "/silent"])
 def test_who_drips_is_cut_off(server: FileServer, path: str) -> None:
     began = time.monotonic()
-    with pytest.raises(InvalidMedia, match=r"image: 127\.0\.0\.1 took too long to send it"):
+    with pytest.raises(InvalidMedia, match=r"image: 127\.0\.0\.1 took too long to send the file"):
         fetcher(timeout_s=0.7).fetch("image", local(server, path))
     assert 0.6 < time.monotonic() - began < 1.5
 

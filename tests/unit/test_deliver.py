@@ -113,7 +113,7 @@ def test_where_it_is_allowed_pictures_are_shrunk(mode: str, form: str, becomes: 
         assert (picture.format, picture.size) == (becomes.upper(), (image.width, image.height))
         assert picture.mode == mode
     assert size_of(media) + ENVELOPE <= 250_000
-    assert "RunPod takes 0.25 MB" in warning
+    assert "RunPod accepts at most 0.25 MB" in warning
     assert "quality" in warning
 
 
@@ -166,7 +166,7 @@ def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
         opened.truncate(1 << 40)
     file = EncodedFile("a.mp4", "video/mp4", "videos", "9", path)
     for output in ({}, {"shrink": True}):
-        with pytest.raises(ResultTooLarge, match=r"the result takes 1\.47e\+06 MB"):
+        with pytest.raises(ResultTooLarge, match=r"the result is 1\.47e\+06 MB"):
             deliver([file], MB, **output)
 
 

@@ -59,9 +59,7 @@ def test_describe_lists_the_choices_of_a_class_in_the_newer_form() -> None:
     )
     schema = describe(graph, find_roles(graph, DEFS), DEFS)["sampler"]
     assert "heun" in schema["enum"]
-    with pytest.raises(
-        InvalidValue, match="sampler 'eular' is none of the choices here; use euler"
-    ):
+    with pytest.raises(InvalidValue, match="sampler 'eular' is not one of the choices; use euler"):
         fill(graph, find_roles(graph, DEFS), DEFS, {"sampler": "eular"})
 
 

@@ -278,21 +278,21 @@ def test_a_picture_and_a_mask_are_put_in_by_file_name() -> None:
         (
             {"sampler": "eular"},
             InvalidValue,
-            "sampler 'eular' is none of the choices here; use euler",
+            "sampler 'eular' is not one of the choices; use euler",
         ),
         (
             {"scheduler": "zzz"},
             InvalidValue,
-            "scheduler 'zzz' is none of the choices here; use simple or",
+            "scheduler 'zzz' is not one of the choices; use simple or",
         ),
-        ({"sampler": 3}, InvalidValue, "sampler 3 is none of the choices here"),
+        ({"sampler": 3}, InvalidValue, "sampler 3 is not one of the choices"),
         ({"checkpoint": "nothing"}, ModelNotFound, "checkpoint 'nothing' is not installed"),
         (
             {"length": 9},
             NoPlace,
-            "length has no place in this graph; it has batch_size, cfg, checkpoint",
+            "this workflow has no input for length; it has batch_size, cfg, checkpoint",
         ),
-        ({"nonsense": 9}, NoPlace, "nonsense has no place in this graph"),
+        ({"nonsense": 9}, NoPlace, "this workflow has no input for nonsense"),
     ],
 )
 def test_a_value_that_cannot_be_filled_is_refused(

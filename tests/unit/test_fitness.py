@@ -176,7 +176,7 @@ def test_a_driver_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_disk_must_have_room() -> None:
     checks(min_free_disk_mb=0)["free_disk"]()
-    with pytest.raises(Unfit, match="MB free where 1000000000000 MB are needed"):
+    with pytest.raises(Unfit, match="MB free but needs 1000000000000 MB"):
         checks(min_free_disk_mb=1e12)["free_disk"]()
 
 

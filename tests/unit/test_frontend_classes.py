@@ -105,7 +105,7 @@ def test_a_setter_inside_is_not_seen_outside() -> None:
 
 def test_set_and_get_that_read_each_other_are_a_circle() -> None:
     setter = node(2, "SetNode", {"": ("*", (3, 0))}, "*", ["a"])
-    with pytest.raises(InvalidWorkflow, match="links go in a circle"):
+    with pytest.raises(InvalidWorkflow, match="links form a circle"):
         read(editor_file(setter, node(3, "GetNode", {}, "*", ["a"]), save((3, 0))))
 
 

@@ -209,9 +209,9 @@ def test_floating_point_numbers_become_shades(tmp_path: Path) -> None:
         (bombs.tiff(2, 1, [-0.5, 0.5]), "image holds floating point numbers"),
         (
             bombs.tiff(2, 1, [70_000, 1], sample_format=2),
-            "image holds numbers of more than 16 bits",
+            "image has more than 16 bits per channel",
         ),
-        (bombs.tiff(2, 1, [-1, 1], sample_format=2), "image holds numbers of more than 16 bits"),
+        (bombs.tiff(2, 1, [-1, 1], sample_format=2), "image has more than 16 bits per channel"),
     ],
 )
 def test_numbers_that_are_no_shades_are_refused(tmp_path: Path, data: bytes, sentence: str) -> None:

@@ -60,7 +60,7 @@ def test_an_override_takes_the_place_of_a_link() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "error", "sentence"),
     [
-        ("steps", 3, InvalidInput, "overrides key 'steps' must be written 'node.input'"),
+        ("steps", 3, InvalidInput, "overrides key 'steps' must have the form 'node.input'"),
         (
             "9.steps",
             3,
@@ -98,7 +98,7 @@ def test_an_override_takes_the_place_of_a_link() -> None:
             "4.1.model",
             ["99", 0],
             InvalidValue,
-            "overrides '4.1.model' links to node 99, which this graph lacks",
+            "overrides '4.1.model' links to node 99, which does not exist in this workflow",
         ),
         ("8.vae_name", "no", ModelNotFound, "vae 'no' is not installed"),
     ],

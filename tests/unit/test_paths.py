@@ -159,7 +159,9 @@ def test_a_name_in_a_primitive_counts_where_it_is_written() -> None:
 
 def test_a_name_that_is_computed_is_refused() -> None:
     graph = reading("LoadImage", {"3": node("Concatenate", a="../", b="x.png")}, image=["3", 0])
-    with pytest.raises(InvalidValue, match="input image of node 1 names a file and is computed"):
+    with pytest.raises(
+        InvalidValue, match="input image of node 1 names a file, but another node computes it"
+    ):
         check_paths(graph, DEFS, ["2"], OURS)
 
 
@@ -177,7 +179,7 @@ def test_a_path_in_a_text_must_stay_below_its_folder(path: str) -> None:
 def test_a_path_that_is_computed_is_refused_where_something_is_read() -> None:
     computed = {"3": node("Concatenate", a="../", b="x")}
     with pytest.raises(
-        InvalidValue, match="input file_path of node 1 names a file and is computed"
+        InvalidValue, match="input file_path of node 1 names a file, but another node computes it"
     ):
         check_paths(reading("ReadText", computed, file_path=["3", 0]), DEFS, ["2"], OURS)
     check_paths({"1": node("WriteText", path=["3", 0]), **computed}, DEFS, ["1"], OURS)
@@ -208,7 +210,9 @@ def test_another_jobs_folder_is_no_choice_whatever_the_input_is_called() -> None
 
 def test_a_folder_that_is_computed_is_refused() -> None:
     graph = reading("LoadFolder", {"3": node("Concatenate", a="f", b="f")}, folder=["3", 0])
-    with pytest.raises(InvalidValue, match="input folder of node 1 names a file and is computed"):
+    with pytest.raises(
+        InvalidValue, match="input folder of node 1 names a file, but another node computes it"
+    ):
         check_paths(graph, DEFS, ["2"], OURS)
 
 

@@ -19,7 +19,7 @@ def test_a_disk_with_room_is_left_alone(tmp_path: Path) -> None:
 def test_replaceable_files_go_before_a_refusal(tmp_path: Path) -> None:
     asked: list[float] = []
     with pytest.raises(
-        DiskFull, match=r"has \d+ MB free where 1000000000000 MB are needed; give the endpoint"
+        DiskFull, match=r"has \d+ MB free but needs 1000000000000 MB; give the endpoint"
     ):
         ensure_disk(tmp_path, 1e12, reclaim=asked.append)
     assert len(asked) == 1
@@ -34,7 +34,7 @@ def test_models_are_unloaded_before_a_refusal(monkeypatch: pytest.MonkeyPatch) -
     ensure_memory(100, lambda: gone.append("again"), free_mb=lambda: 200.0)
     assert gone == ["models"]
     monkeypatch.setattr(room, "SETTLE_S", 0.05)
-    with pytest.raises(OutOfMemory, match="has 5 MB of host memory free where 100 MB are needed"):
+    with pytest.raises(OutOfMemory, match="has 5 MB of host memory free but needs 100 MB"):
         ensure_memory(100, lambda: None, free_mb=lambda: 5.0)
 
 

@@ -172,7 +172,7 @@ def test_settings_that_the_worker_refuses_are_bad(
     assert rows(whole)["settings"].level == "ok"
     found = rows({**whole, name: value})["settings"]
     assert found.level == "bad"
-    assert found.text.startswith(f"set these environment variables right, or unset them: {name}: ")
+    assert found.text.startswith(f"correct or unset these environment variables: {name}: ")
 
 
 def test_settings_that_could_not_be_read_are_bad(

@@ -191,7 +191,7 @@ def test_a_resized_picture_gives_the_size(defs: NodeDefs) -> None:
 
 
 def test_a_sent_picture_decides_the_size(defs: NodeDefs) -> None:
-    with pytest.raises(NoPlace, match="width has no place"):
+    with pytest.raises(NoPlace, match="no input for width"):
         filled(measured(node("ImageInvert", image=["sent", 0])), defs, width=768)
 
 
@@ -268,7 +268,7 @@ def test_a_question_about_a_picture_stays(defs: NodeDefs) -> None:
         image=["sent", 0],
         sampling_mode="off",
     )
-    with pytest.raises(NoPlace, match="prompt has no place"):
+    with pytest.raises(NoPlace, match="no input for prompt"):
         filled(prompted(text=text, sent=node("LoadImage", image="x.png")), defs, prompt="a dog")
 
 

@@ -168,8 +168,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _computed(node_input: Input) -> InvalidValue:
     return InvalidValue(
-        f"input {node_input.name} of node {node_input.node_id} names a file and is computed; "
-        "write the name into the node itself",
+        f"input {node_input.name} of node {node_input.node_id} names a file, but another node computes it; "
+        "write the file's name into this input",
         [{"node_id": node_input.node_id, "input": node_input.name}],
     )
 

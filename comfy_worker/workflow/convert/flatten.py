@@ -112,7 +112,7 @@ def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[Fla
     for count, (graph, node) in enumerate(outermost.nodes_within()):
         if count == MAX_NODES:
             raise InvalidWorkflow(
-                f"workflow has more than {MAX_NODES} nodes, those of its subgraphs counted"
+                f"workflow has more than {MAX_NODES} nodes, including those in its subgraphs"
             )
         work.count_steps(1 + len(node["inputs"]))
         if graph.runs(node):
@@ -251,8 +251,8 @@ class _LinkResolver:
 def _circle(step: _Step | _Bypass) -> InvalidWorkflow:
     node_id = step.graph.prefix + step.node_id
     return InvalidWorkflow(
-        f"links go in a circle at node {node_id}; cut one of them",
-        [{"node_id": node_id, "problem": "its links go in a circle"}],
+        f"the links form a circle at node {node_id}; remove one of them",
+        [{"node_id": node_id, "problem": "its links form a circle"}],
     )
 
 

@@ -115,7 +115,7 @@ def resolve_variants(
         if is_too_long(text):
             raise InvalidWorkflow(
                 f"the text in {variant.name} of node {variant.node_id} has {len(text):,} characters; "
-                f"one that holds variants or comments may have {MAX_VARIANT_TEXT:,}",
+                f"a text with variants or comments may have at most {MAX_VARIANT_TEXT:,}",
                 [
                     {
                         "node_id": variant.node_id,

@@ -134,7 +134,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, int) and abs(value) > LARGEST_ID:
-        raise InvalidWorkflow("workflow has a number of too many digits where an id belongs")
+        raise InvalidWorkflow("workflow has an id with too many digits")
     return "" if isinstance(value, (dict, list)) else str(value)
 
 

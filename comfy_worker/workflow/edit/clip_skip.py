@@ -37,7 +37,7 @@ def splice_clip_skip(
     graph = Graph(workflow, defs, check)
     encoders = _encoders(graph)
     if not encoders:
-        raise NoPlace("clip_skip has no place in this graph: no text encoder of it has a CLIP")
+        raise NoPlace("this workflow cannot use clip_skip: none of its text encoders takes a CLIP")
     editor = Editor(workflow)
 
     def is_setter(node_id: str) -> bool:

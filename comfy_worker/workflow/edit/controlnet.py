@@ -122,7 +122,7 @@ def splice_controlnets(
         return editor.workflow
     if len(specs) > MAX_CONTROLNETS:
         raise InvalidValue(
-            f"controlnets must be at most {MAX_CONTROLNETS}, not {len(specs)}",
+            f"send at most {MAX_CONTROLNETS} controlnets, not {len(specs)}",
             [{"key": "controlnets", "value": len(specs), "maximum": MAX_CONTROLNETS}],
         )
     rules = rules or ControlNetRules()
@@ -132,7 +132,7 @@ def splice_controlnets(
     roots = {s: found.models(s) for s in roles.samplers if _takes_conditioning(graph, s)}
     if not roots:
         raise NoPlace(
-            "controlnets have no place in this graph: no sampler of it takes a linked conditioning"
+            "this workflow cannot use controlnets: none of its samplers has a linked conditioning"
         )
     models = list(dict.fromkeys(root for of_one in roots.values() for root in of_one))
     vaes = _Vaes(graph)
@@ -150,8 +150,8 @@ def splice_controlnets(
             )
         if file.fits is False:
             raise ModelMismatch(
-                f"controlnet {file.name!r} fits no model of this graph; name one that is made for the graph's "
-                "checkpoint",
+                f"controlnet {file.name!r} does not fit any model of this workflow; use one that is made for the "
+                "workflow's checkpoint",
                 [{"file": file.name, "node_id": sampler.node_id} for sampler in roots],
             )
         samplers = [
@@ -298,7 +298,7 @@ class _Vaes:
             if "VAE" in outputs:
                 return Link(loader, outputs.index("VAE"))
         raise NoPlace(
-            "controlnets of this family need a VAE, and this graph has none; add a VAELoader to it"
+            "controlnets of this family need a VAE, but this workflow has none; add a VAELoader to it"
         )
 
     def _nearest(self, node_id: str) -> Iterator[Link | None]:

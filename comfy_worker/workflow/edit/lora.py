@@ -157,14 +157,14 @@ def splice_loras(
         return editor.workflow
     if len(loras) > MAX_LORAS:
         raise InvalidValue(
-            f"loras must be at most {MAX_LORAS}, those in the prompt counted, not {len(loras)}",
+            f"send at most {MAX_LORAS} loras, including those in the prompt, not {len(loras)}",
             [{"key": "loras", "value": len(loras), "maximum": MAX_LORAS}],
         )
     declared = defs["LoraLoader"].inputs
     chain = _Chain(editor, Graph(workflow, defs, check), roles)
     if not chain.models:
         raise NoPlace(
-            "loras have no place in this graph: no sampler of it uses a model from a loader"
+            "this workflow cannot use loras: none of its samplers uses a model from a loader node"
         )
     for lora in loras:
         check()
@@ -180,7 +180,8 @@ def splice_loras(
         ]
         if not models:
             raise ModelMismatch(
-                f"lora {file!r} fits no model of this graph; name one that is made for the graph's checkpoint",
+                f"lora {file!r} does not fit any model of this workflow; "
+                "use one that is made for the workflow's checkpoint",
                 [{"file": file, "node_id": root.node_id} for root in chain.models],
             )
         chain.add(lora, file, models)

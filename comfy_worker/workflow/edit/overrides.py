@@ -66,7 +66,7 @@ class OverrideKeys:
         shown = brief(key)
         if not dot:
             raise InvalidInput(
-                f"overrides key '{shown}' must be written 'node.input', by id or title",
+                f"overrides key '{shown}' must have the form 'node.input', where node is an id or a title",
                 [{"key": shown}],
             )
         node_id = self._node_id(key, node)
@@ -129,7 +129,7 @@ def _checked(graph: Graph, key: str, place: Input, value: Any) -> Any:
     if link is not None:
         if link.node_id not in graph.workflow:
             raise InvalidValue(
-                f"overrides '{key}' links to node {link.node_id}, which this graph lacks",
+                f"overrides '{key}' links to node {link.node_id}, which does not exist in this workflow",
                 [{"key": key}],
             )
         return list(value)

@@ -355,8 +355,8 @@ def places_of(
         return roles.places[TWINS[name]]
     known = sorted({*roles.places, *declared})
     raise NoPlace(
-        f"{name} has no place in this graph; it has {', '.join(known) or 'no parameters'}, "
-        "and overrides reach any other input",
+        f"this workflow has no input for {name}; it has {', '.join(known) or 'no parameters'}, "
+        "use overrides for any other input",
         [{"key": name, "parameters": known}],
     )
 
@@ -368,7 +368,7 @@ def _refuse_preset(workflow: Workflow, roles: Roles, name: str) -> None:
         if preset is not None and preset.free is None:
             shown = brief(_value(Values(workflow), preset.place))
             raise NoPlace(
-                f"{name} has no place in this graph: {preset.place} ({shown}) decides the size; "
+                f"this workflow has no input for {name}: {preset.place} ({shown}) decides the size; "
                 "set that by overrides",
                 [
                     {
@@ -389,8 +389,8 @@ def _ambiguous(workflow: Workflow, roles: Roles, name: str) -> Ambiguous:
     candidates = roles.ambiguous[name]
     shown = _listed([_shown(candidate) for candidate in candidates])
     return Ambiguous(
-        f"{name} may mean several nodes of this graph: {shown}; give one of these nodes the title '{name}', "
-        f"or set it by overrides, such as '{candidates[0].place}'",
+        f"{name} could belong to several nodes of this workflow: {shown}; "
+        f"give one of these nodes the title '{name}', or use overrides with a key such as '{candidates[0].place}'",
         [
             {
                 "key": name,

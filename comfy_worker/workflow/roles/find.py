@@ -48,7 +48,8 @@ __all__ = [
     "find_roles",
 ]
 
-# Parameters that mean one thing in a graph: where the nodes that hold them differ, the graph does not decide.
+# Parameters with one meaning in a workflow. If its nodes have different values, the client must
+# choose.
 ONE_MEANING = (
     "checkpoint",
     "vae",
@@ -95,7 +96,7 @@ PLACEHOLDER_NAMES = TEXT_NAMES | {*NAMES} - {"clip_skip"}
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of several places that a parameter might mean."""
+    """One of several inputs that a parameter could set."""
 
     place: Input
     title: str
@@ -104,7 +105,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Split:
-    """A place that cuts the steps in two: a step number, and the place of the steps that it counts."""
+    """An input that divides the steps at a number, and the input with the number of all steps."""
 
     place: Input
     steps: Input
@@ -112,7 +113,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Size:
-    """The literal width and height of a node that resizes what a sampler made."""
+    """The literal width and height of a node that resizes a sampler's result."""
 
     width: Input
     height: Input
@@ -120,7 +121,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Preset:
-    """A choice by which a node overrides the size that stands beside it.
+    """A choice of a node that overrides the width and height of the same node.
 
     Attributes:
         place: the input with the choice.
@@ -301,7 +302,7 @@ class _Finder:
         )
 
     def _shown(self, node_input: Input) -> str:
-        """What an input gets, to compare it with another's: its value, else the link that computes it."""
+        """Return a text to compare inputs by: the value, or the link if the value is unknown."""
         value = self._graph.values(node_input)
         return repr(self._graph.value(node_input) if value is UNKNOWN else value)
 
@@ -315,7 +316,7 @@ class _Finder:
         )
 
     def _found(self) -> dict[str, list[Input]]:
-        """The places of every parameter but the texts, each place once."""
+        """Find the inputs of every parameter except the texts, each input once."""
         graph, stages, live = self._graph, self._stages, self._live
         origins = stages.origins(stages.main)
         found = {
@@ -361,7 +362,7 @@ class _Finder:
     def _own_numbers(
         self, found: Mapping[str, Sequence[Input]]
     ) -> dict[str, tuple[Candidate, ...]]:
-        """List the numbers that detailers and upscalers keep for themselves."""
+        """Find the numbers that detailers and upscalers keep; parameters do not change them."""
         settings_nodes = self._stages.settings_nodes(self._stages.retouches)
         left = {}
         for name in OWN_NUMBERS:
@@ -373,7 +374,7 @@ class _Finder:
         return left
 
     def _guides(self, stages: Iterable[Stage]) -> list[str]:
-        """The nodes between samplers and their texts."""
+        """Return the nodes between samplers and their texts."""
         starts = []
         for stage in stages:
             if stage.sampler and stage.sampler.positive:
@@ -383,7 +384,12 @@ class _Finder:
         return self._stages.reader.nodes(starts)
 
     def _denoise(self) -> list[Input]:
-        """A stage that begins with an empty latent must denoise it all, unless there is no other stage."""
+        """Find the denoise inputs.
+
+        Skip stages that begin with an empty latent, unless there are only such stages.
+
+        An empty latent must be denoised completely.
+        """
         stages = self._stages
         begun = [stage for stage in stages.main if not stage.latent_trace.is_sized]
         return self._held(stages.settings_nodes(begun), "denoise") or self._held(
@@ -414,7 +420,7 @@ class _Finder:
     def _leading(
         self, found: dict[str, list[Input]], unclear: set[str]
     ) -> dict[str, tuple[Candidate, ...]]:
-        """Where several models or pictures are one too many, the first; the others stay as they are."""
+        """If a parameter fits several models or pictures, choose the first and leave the others."""
         left = {}
         for name in unclear & {"checkpoint", "image"}:
             first = (
@@ -431,9 +437,10 @@ class _Finder:
         return left
 
     def _first_model(self) -> list[Input]:
-        """The first stage's model file, where the others are of stages with own text encoders (a refiner).
+        """Return the first stage's model if stages with other models have own text encoders.
 
-        Two models behind the same texts are halves of one (Wan 2.2's two experts): neither comes first.
+        Two models that share their texts are parts of one model (Wan 2.2's two experts): neither is
+        the first.
         """
         stages = self._stages.all
         if not stages:
@@ -449,9 +456,9 @@ class _Finder:
         )
 
     def _first_image(self, images: list[Input]) -> list[Input]:
-        """The picture that a stage starts from, else the first in the order in which the graph is read.
+        """Choose the picture that a stage starts from; otherwise the first one in reading order.
 
-        So a start image goes before a control map, and of a first and a last frame the first.
+        So it prefers a start image to a control map, and a first frame to a last frame.
         """
         order = {
             node_id: number
@@ -470,7 +477,7 @@ class _Finder:
         ]
 
     def _vaes(self) -> list[Input]:
-        """The VAE loaders of what encodes for the stages and of what decodes their latents."""
+        """Find the loaders of the VAEs that encode for the stages or decode their latents."""
         graph, stages = self._graph, self._stages
         users = [*stages.origins(stages.all).latent_sources, *self._guides(stages.all)]
         made_here = 0
@@ -492,7 +499,7 @@ class _Finder:
         return self._held(graph.sources(vaes, "VAE"), "vae")
 
     def _fps(self) -> list[Input]:
-        """The rate at which pictures become a clip, and that of a conditioning that is set to the same."""
+        """Find the frame rates of nodes that make videos, and equal frame rates of other nodes."""
         graph, live = self._graph, self._live
         clips = [
             node_id
@@ -509,9 +516,11 @@ class _Finder:
         return list(dict.fromkeys([*found, *agreeing]))
 
     def _texts(self, left: dict[str, tuple[Candidate, ...]]) -> dict[str, list[tuple[int, Text]]]:
-        """The texts of every stage; a negative one that is also a positive one is the positive one.
+        """Collect the texts of every stage.
 
-        A detailer's own text stays as it is, and is noted among what is left.
+        A text that is positive and negative counts as positive.
+
+        A detailer's own text does not change; it is added to ``left``.
         """
         numbers = self._stages.numbers
         texts: dict[str, list[tuple[int, Text]]] = {"prompt": [], "negative_prompt": []}
@@ -538,7 +547,7 @@ class _Finder:
         return texts
 
     def _placeholders(self) -> dict[str, list[Input]]:
-        """By parameter, the inputs that hold ``%steps%`` or the like in place of a value."""
+        """Find, by parameter, the inputs with a placeholder such as ``%steps%`` as their value."""
         found: dict[str, list[Input]] = {}
         for node_id in self._live:
             for input_name, value in self._graph.workflow[node_id]["inputs"].items():
@@ -553,13 +562,13 @@ class _Finder:
         return found
 
     def _first_steps(self, node_id: str, above: list[Input | None]) -> Input | None:
-        """The steps of the nearest node whose number of steps is one of sampling steps."""
+        """Return the ``steps`` input of the nearest node that counts sampling steps."""
         if not _changes_sigmas(self._graph, node_id):
             return next(iter(named(self._graph, node_id, "steps")), None)
         return next((steps for steps in above if steps), None)
 
     def _splits(self) -> list[Split]:
-        """``start_at_step`` and ``end_at_step`` of a sampler, ``step`` of a node that cuts sigmas."""
+        """Find the inputs that divide the steps, such as ``start_at_step`` of a sampler."""
         graph = self._graph
         found = []
         for node_id in self._stages.settings_nodes(self._stages.all):
@@ -573,7 +582,7 @@ class _Finder:
         return list(dict.fromkeys(found))
 
     def _resized(self) -> list[Size]:
-        """What brings a sampler's latent or picture to a literal size."""
+        """Find the nodes that resize a sampler's latent or picture to a literal size."""
         graph = self._graph
         below = graph.downstream(stage.node_id for stage in self._stages.all)
         found = []
@@ -591,7 +600,7 @@ class _Finder:
         return found
 
     def _presets(self, found: Mapping[str, Sequence[Input]]) -> dict[Input, Preset]:
-        """The choices that override a width or height now."""
+        """Find the choices that now override a width or height."""
         graph = self._graph
         presets = {}
         for node_input in [*found["width"], *found["height"]]:
@@ -603,7 +612,7 @@ class _Finder:
 
 
 def _outputs(graph: Graph) -> tuple[str, ...]:
-    """Output nodes as declared; a node that is not installed and that nobody reads may be one."""
+    """Return the output nodes. A node that is not installed counts as one if no node reads it."""
     found = []
     for node_id in graph.workflow:
         declared = graph.declared(node_id)
@@ -613,7 +622,10 @@ def _outputs(graph: Graph) -> tuple[str, ...]:
 
 
 def _live(graph: Graph, outputs: Sequence[str]) -> list[str]:
-    """The nodes that ComfyUI would run, in the order of the workflow; all of them where there is no output."""
+    """Return the nodes that ComfyUI would run, in the workflow's order.
+
+    Returns all nodes if there is no output node.
+    """
 
     def above(node_id: str) -> list[str]:
         return [link.node_id for link in graph.links(node_id).values()]
@@ -623,7 +635,7 @@ def _live(graph: Graph, outputs: Sequence[str]) -> list[str]:
 
 
 def _loads(graph: Graph, stage: Stage) -> bool:
-    """Whether a node that is read by itself names a file to load by one of the telling names."""
+    """Whether a stage without a sampler has an input with the usual name of a model file."""
     return any(
         node_input.name in ("ckpt_name", "unet_name") for node_input in graph.widgets(stage.node_id)
     )
@@ -634,7 +646,10 @@ def _adds_noise(graph: Graph, node_id: str) -> bool:
 
 
 def _changes_sigmas(graph: Graph, node_id: str) -> bool:
-    """Whether a node takes sigmas and gives them on; its steps are then no number of sampling steps."""
+    """Whether a node takes sigmas and outputs changed ones.
+
+    Then its ``steps`` does not count sampling steps.
+    """
     declared = graph.defs.get(graph.workflow[node_id]["class_type"])
     return (
         declared is not None
@@ -644,7 +659,7 @@ def _changes_sigmas(graph: Graph, node_id: str) -> bool:
 
 
 def _loaded(graph: Graph, live: Collection[str]) -> dict[str, list[Input]]:
-    """The inputs that name an uploaded picture, by what of it is used: its pixels, its mask, or both."""
+    """Find the inputs that name an uploaded picture, by the used part: pixels, mask or both."""
     found: dict[str, list[Input]] = {"image": [], "mask": [], "alpha": []}
     slots = slots_read(graph, set(live))
     for node_id in live:
@@ -671,7 +686,7 @@ def _loaded(graph: Graph, live: Collection[str]) -> dict[str, list[Input]]:
 def _with_agreeing(
     graph: Graph, live: Collection[str], name: str, found: list[Input]
 ) -> list[Input]:
-    """Add the nodes that must be told the size (a model's or a scheduler's), where they say the same now."""
+    """Add the size inputs of model and scheduler nodes if they have the same value."""
     node_inputs = list(found)
     sizes = {repr(graph.value(node_input)) for node_input in found}
     for node_id in live:

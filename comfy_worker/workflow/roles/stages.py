@@ -1,4 +1,4 @@
-"""The stages that make a workflow's result: its samplers, in order, each with what lies above it."""
+"""Finds the stages that make a workflow's result: its samplers, in order, and what feeds them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from comfy_worker.workflow.tracing import CARRIERS, Graph, settable, types_in
 
 __all__ = ["NAMES", "Sampler", "Stage", "Stages", "has_size", "held_as", "named", "slots_read"]
 
-# Under which names nodes hold a parameter, most telling first, and of which types it is.
+# By parameter: the input names that nodes use for it, the clearest first, and its types.
 NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "seed": (("seed", "noise_seed"), ("INT",)),
     "steps": (("steps", "num_inference_steps"), ("INT",)),
@@ -35,17 +35,17 @@ NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "vae": (("vae_name",), ("COMBO", "STRING")),
 }
 
-# The types of links to the nodes that hold a sampler's numbers beside the sampler itself.
+# A sampler can get its settings from other nodes. These are the types of the links to them.
 DRIVERS = ("GUIDER", "NOISE", "SAMPLER", "SIGMAS")
 SIDES = ("positive", "negative")
-# Results of a sampler beside its picture: who uses these alone uses a tool.
+# Outputs of a sampler that are not its picture. If only these are used, the sampler is a tool.
 SIDE_RESULTS = frozenset({"MASK", "SEGS", "INT", "FLOAT", "STRING", "BOOLEAN"})
 BUNDLE = re.compile(r"PIPE|CONTEXT")
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """One sampling stage, in whichever nodes it lies.
+    """One sampling stage, in one node or in several.
 
     Attributes:
         node_id: the node that turns a latent into a denoised one.
@@ -63,12 +63,12 @@ class Sampler:
 
 
 class LatentTrace(NamedTuple):
-    """What a latent or a picture is made of, up to the samplers that come before.
+    """Facts about how a latent or picture is made, back to the nearest samplers.
 
     Attributes:
-        before: a bit for each sampler that it continues.
+        before: a bit for each sampler whose result is used.
         is_sized: whether a node gives it a width and a height.
-        is_noisy: whether noise with a seed is added on the way.
+        is_noisy: whether a node adds noise with a seed.
     """
 
     before: int = 0
@@ -105,12 +105,12 @@ Ancestor = tuple[str, bool]
 
 @dataclass(frozen=True)
 class Origins:
-    """Nodes that latents are made of.
+    """The nodes that make latents.
 
     Attributes:
         nodes: every node on the way.
-        latent_sources: those that make a latent out of none.
-        sizes: those of them that give it a width and height.
+        latent_sources: those that make a latent without another latent as input.
+        sizes: the latent sources that set a width and height.
     """
 
     nodes: list[str]
@@ -119,11 +119,11 @@ class Origins:
 
 
 class Stages:
-    """The stages among the nodes that feed an output, first to last.
+    """The stages of a workflow, first to last. Only nodes that feed an output count.
 
-    A sampler with neither text nor noise (a depth estimator), or of whose result only a mask is used, is a tool of
-    another stage; it counts only where there is nothing else. Where there is no sampler at all, every node may
-    hold a parameter.
+    A sampler is a tool of another stage if it has neither text nor noise (a depth estimator), or if
+    only a mask of its result is used. Tools count only if there are no other stages. If the
+    workflow has no sampler, every node may hold a parameter.
 
     Args:
         graph: the workflow.
@@ -131,10 +131,11 @@ class Stages:
 
     Attributes:
         all: the stages in their order.
-        main: those that a parameter is for. A retouch keeps its own numbers where another stage makes the picture.
+        main: the stages that get the client's parameters. A retouch keeps its own numbers if
+            another stage makes the picture.
         retouches: the others.
         reader: reads the texts.
-        numbers: by the node of a stage its number, under which it has a bit in every set of stages.
+        numbers: by node id, the number of its stage: the position of its bit in sets of stages.
     """
 
     def __init__(self, graph: Graph, live: Collection[str]) -> None:
@@ -166,7 +167,7 @@ class Stages:
         self.retouches = [stage for stage in self.all if stage.node_id not in main_ids]
 
     def comparable(self) -> dict[int, int]:
-        """By the number of a stage, a bit for each that works on the same picture before or after it."""
+        """Return, by stage number, bits of the stages that work on its picture before or after."""
         size = len(self.numbers)
         before = [0] * size
         for stage in self.all:
@@ -178,7 +179,7 @@ class Stages:
         return {number: before[number] | after[number] | 1 << number for number in range(size)}
 
     def settings_nodes(self, stages: Sequence[Stage]) -> list[str]:
-        """The nodes that hold the numbers of some stages: samplers, guiders, noise, sigmas."""
+        """Return the nodes with the settings of these stages: samplers, guiders, noise, sigmas."""
         graph = self.graph
         noises = (
             node_id for origin in self.origins(stages).nodes for node_id in _noises(graph, origin)
@@ -187,7 +188,7 @@ class Stages:
         return list(walk(starts, lambda node_id: graph.above(node_id, *DRIVERS), graph.check))
 
     def origins(self, stages: Iterable[Stage]) -> Origins:
-        """What the latents of some stages are made of, up to the stages before them."""
+        """Return the nodes that make the latents of these stages, back to earlier stages."""
         origins = Origins([], [], [])
         seen: set[Ancestor] = set()
         for stage in stages:
@@ -202,7 +203,7 @@ class Stages:
         return origins
 
     def latent_trace(self, node_input: Input | None) -> LatentTrace:
-        """What the latent or picture in an input is made of."""
+        """Return facts about how the latent or picture of an input is made."""
         state = self._ancestor(node_input)
         return self._latent_traces(state) if state else LatentTrace()
 
@@ -225,7 +226,7 @@ class Stages:
         )
 
     def _is_latent_source(self, state: Ancestor) -> bool:
-        """Whether a node makes a latent out of none: an empty latent of any kind, an encoder."""
+        """Whether a node makes a latent without a latent as input: an empty latent, an encoder."""
         node_id, is_latent = state
         images = self.graph.linked(node_id, "IMAGE")
         return not self.graph.linked(node_id, "LATENT") and (is_latent or not images)
@@ -255,7 +256,7 @@ class Stages:
         )
 
     def _made_of_stages(self, state: Ancestor) -> list[Ancestor]:
-        """The same as what a latent is made of, but on through the stages before."""
+        """Like ``_made_of``, but continue through samplers, to the latents that they start from."""
         node_id, _ = state
         if node_id not in self._samplers:
             return self._made_of(state)
@@ -273,7 +274,7 @@ class Stages:
         return any(above) or bool(named(self.graph, node_id, "seed"))
 
     def _holder(self, node_id: str, above: list[str | None]) -> str | None:
-        """The node that takes a sampler's model: the sampler, or its guider."""
+        """Return the node that the model is linked to: the sampler, or its guider."""
         if self.graph.linked(node_id, "MODEL"):
             return node_id
         return next((holder for holder in above if holder), None)
@@ -300,7 +301,7 @@ class Stages:
         )
 
     def _alone(self, node_id: str) -> Stage:
-        """A node that holds its text and its numbers itself."""
+        """Make a stage of a node that is not a sampler and holds its texts and numbers itself."""
         graph = self.graph
         texts: dict[str, list[Text]] = {"positive": [], "negative": []}
         for side, found in texts.items():
@@ -329,7 +330,7 @@ class Stages:
         return not has_text and not self._seeded(stage.node_id) and not stage.latent_trace.is_noisy
 
     def _in_order(self, stages: list[Stage]) -> list[Stage]:
-        """The stages, each behind those that it is made from by whatever links."""
+        """Sort the stages: each one comes after the stages that feed it through any links."""
         own = {stage.node_id: 1 << self.numbers[stage.node_id] for stage in stages}
 
         def above(node_id: str) -> list[str]:
@@ -348,7 +349,7 @@ class Stages:
 
 
 def slots_read(graph: Graph, live: Collection[str]) -> dict[str, set[Link]]:
-    """By node, its outputs that are read by nodes that feed an output."""
+    """Return, by node, the outputs that live nodes read."""
     found: dict[str, set[Link]] = {}
     for link, node_inputs in graph.readers().items():
         if any(node_input.node_id in live for node_input in node_inputs):
@@ -357,12 +358,15 @@ def slots_read(graph: Graph, live: Collection[str]) -> dict[str, set[Link]]:
 
 
 def _noises(graph: Graph, node_id: str) -> list[str]:
-    """The nodes whose noise a node adds to a latent."""
+    """Return the noise nodes whose noise this node adds to a latent."""
     return [link.node_id for link in map(graph.link, graph.typed(node_id, "NOISE")) if link]
 
 
 def named(graph: Graph, node_id: str, parameter: str) -> list[Input]:
-    """Where the value of a parameter that a node holds by name is written; empty if it holds none."""
+    """Return the inputs in which a node's value for this parameter is written.
+
+    Returns an empty list if the node has none.
+    """
     is_size = parameter in ("width", "height")
     return [
         written
@@ -372,7 +376,7 @@ def named(graph: Graph, node_id: str, parameter: str) -> list[Input]:
 
 
 def held_as(graph: Graph, node_id: str, parameter: str) -> list[Input]:
-    """The inputs of a node that hold a parameter by their names."""
+    """Return the inputs of a node whose name belongs to this parameter."""
     names, types = NAMES[parameter]
     widgets = {
         node_input.name.lower(): node_input
@@ -387,7 +391,7 @@ def held_as(graph: Graph, node_id: str, parameter: str) -> list[Input]:
 
 
 def has_size(graph: Graph, node_id: str) -> bool:
-    """Whether a node has a width and a height, and is no rectangle within something larger."""
+    """Whether a node has a width and a height that are not those of a part of a larger picture."""
     names = {node_input.name for node_input in graph.inputs(node_id)}
     return "x" not in names and all(
         not names.isdisjoint(NAMES[side][0]) for side in ("width", "height")
@@ -395,7 +399,7 @@ def has_size(graph: Graph, node_id: str) -> bool:
 
 
 def _is_sampler(graph: Graph, node_id: str) -> bool:
-    """By socket types: it is driven by a model and its conditioning, runs over steps, and gives a result."""
+    """Whether a node samples, by its links: it takes a model and conditioning, and has steps."""
     takes = frozenset().union(
         *(types_in(graph.type_of(node_input)) for node_input in graph.inputs(node_id))
     )
@@ -411,7 +415,7 @@ def _is_sampler(graph: Graph, node_id: str) -> bool:
 
 
 def _gives(graph: Graph, node_id: str, type_name: str) -> bool:
-    """Whether a node gives a type; one that is not installed might."""
+    """Whether a node may output this type; a node that is not installed may output any."""
     declared = graph.defs.get(graph.workflow[node_id]["class_type"])
     return declared is None or type_name in declared.outputs
 

@@ -1,4 +1,4 @@
-"""Which texts a sampler gets: from its conditioning up to the nodes in which they are written."""
+"""Finds the texts of a sampler: follows its conditioning back to the nodes that hold them."""
 
 from __future__ import annotations
 
@@ -108,12 +108,19 @@ class TextReader:
         self._read = Fold(self._conditioning_above, self._texts, graph.check)
 
     def read(self, start: Input, side: str) -> list[Text]:
-        """The texts above a conditioning input in their order, blank ones left out where there are others."""
+        """Return the texts that feed a conditioning input, in order.
+
+        Leave out blank ones if there are others.
+        """
         link = self._graph.link(start)
         return _without_blanks(self._read((link, side))) if link else []
 
     def nodes(self, starts: Iterable[tuple[Input, str]]) -> list[str]:
-        """Every node between some conditioning inputs, each with its side, and their texts."""
+        """Return the nodes between conditioning inputs and their texts.
+
+        Args:
+            starts: pairs of a conditioning input and its side.
+        """
         links = ((self._graph.link(start), side) for start, side in starts)
         states = walk(
             ((link, side) for link, side in links if link),
@@ -123,13 +130,16 @@ class TextReader:
         return list(dict.fromkeys(link.node_id for link, _ in states))
 
     def written(self, node_input: Input, side: str) -> list[Input]:
-        """Where the text that reaches an input is written: one place, or each part of it."""
+        """Return the inputs that hold the text of an input.
+
+        They are several if the text is joined from parts.
+        """
         found = self._written((node_input, side))
         prompts = [part for part in found if not self._is_beside(part)]
         return prompts or list(found)
 
     def _is_beside(self, part: Input) -> bool:
-        """Whether a text is put beside the prompt: an instruction for a language model, a trigger word."""
+        """Whether a text is joined to the prompt: an instruction, a trigger word."""
         text = str(self._graph.value(part))
         if INSTRUCTION.match(text) or CHAT_SYSTEM.match(text):
             return True
@@ -137,7 +147,7 @@ class TextReader:
         return bool(BESIDE_TITLE.search(title))
 
     def encoded(self, node_id: str, side: str) -> list[Text]:
-        """The texts that a node encodes."""
+        """Return the texts that a node encodes."""
         graph = self._graph
         clips = 0
         for loader in graph.above(node_id, "CLIP"):
@@ -193,7 +203,7 @@ class TextReader:
 
 
 def _joined(parts: Sequence[tuple[T, ...]]) -> tuple[T, ...]:
-    """All entries, each once; one more than :data:`MAX_TEXTS` at most."""
+    """Join the parts and drop repeated entries; return at most one more than :data:`MAX_TEXTS`."""
     if len(parts) == 1:
         return parts[0]
     found = dict.fromkeys(entry for part in parts for entry in part)
@@ -201,9 +211,12 @@ def _joined(parts: Sequence[tuple[T, ...]]) -> tuple[T, ...]:
 
 
 def text_inputs(graph: Graph, node_id: str, side: str) -> list[Input]:
-    """The inputs of a node that take the prompt of a side: by polarity, then by declaration, then by name.
+    """Return the inputs of a node that take the prompt of a side.
 
-    None of a node that reads a picture and gives a text (a tagger): its text is computed.
+    It looks at the polarity, then at the declaration, then at the name.
+
+    A node that reads a picture and outputs a text (a tagger) has no such input: it computes its
+    text.
     """
     is_text_tool = graph.gives_only(node_id, "STRING")
     if is_text_tool and graph.linked(node_id, "IMAGE") and not is_enhancer(graph, node_id):
@@ -231,13 +244,13 @@ def text_inputs(graph: Graph, node_id: str, side: str) -> list[Input]:
 
 
 def _is_prompt_slot(graph: Graph, node_id: str) -> bool:
-    """Whether a node puts the prompt in place of what it looks for."""
+    """Whether a find-and-replace node looks for a placeholder such as ``{prompt}``."""
     find = graph.values(Input(node_id, "find"))
     return isinstance(find, str) and bool(PROMPT_SLOT.search(find)) and not SECONDARY.search(find)
 
 
 def _formatted(graph: Graph, node_id: str) -> list[Input]:
-    """The texts that a pattern such as ``{a}, sharp`` takes; the pattern itself where it takes none."""
+    """Return the texts that a pattern such as ``{a}, sharp`` inserts, else the pattern."""
     pattern = Input(node_id, "f_string")
     texts = [
         node_input
@@ -249,7 +262,7 @@ def _formatted(graph: Graph, node_id: str) -> list[Input]:
 
 
 def is_enhancer(graph: Graph, node_id: str) -> bool:
-    """Whether a language model makes a prompt out of a prompt."""
+    """Whether a node is a language model that rewrites the prompt."""
     if not ENHANCERS.search(graph.workflow[node_id]["class_type"]):
         return False
     text = graph.values(Input(node_id, "prompt"))
@@ -257,10 +270,10 @@ def is_enhancer(graph: Graph, node_id: str) -> bool:
 
 
 def conflicting(texts: Sequence[tuple[int, Text]], comparable: Mapping[int, int]) -> bool:
-    """Whether texts, each with the stage that it is for, do not all mean the same.
+    """Whether the texts of several stages are more than one prompt.
 
-    Equal texts do. So do the inputs of one encoder (``clip_l`` and ``t5xxl``), and those of two stages of one
-    image that have text encoders of their own (base and refiner).
+    These count as one prompt: equal texts, the inputs of one encoder (``clip_l`` and ``t5xxl``),
+    and the texts of two stages of one image that have their own text encoders (base and refiner).
 
     Args:
         texts: pairs of a stage's number and its text.
@@ -280,7 +293,7 @@ def conflicting(texts: Sequence[tuple[int, Text]], comparable: Mapping[int, int]
 
 
 class _Readers:
-    """Who reads one literal: its encoders, each with its text inputs, its CLIP bits and the bits of its stages."""
+    """The encoders that read one text, each with its text inputs, CLIP bits and stage bits."""
 
     def __init__(self) -> None:
         self.inputs: dict[str, set[Input]] = {}
@@ -294,7 +307,11 @@ class _Readers:
         self.stages[encoder] = self.stages.get(encoder, 0) | 1 << stage
 
     def conflicts(self, other: _Readers, comparable: Mapping[int, int]) -> bool:
-        """Whether two different literals are meant for one thing."""
+        """Whether two texts are different prompts.
+
+        They are if they share an input, a CLIP or a stage, or if their stages work on different
+        images.
+        """
         for encoder, inputs in self.inputs.items():
             if not inputs.isdisjoint(other.inputs.get(encoder, ())):
                 return True
@@ -311,7 +328,7 @@ class _Readers:
 
 
 class _Bits:
-    """The bits of several encoders together, with any one of them left out."""
+    """Combines the bits of several encoders; can leave out any one encoder."""
 
     def __init__(self, bits: Mapping[str, int]) -> None:
         self._bits = bits
@@ -326,7 +343,7 @@ class _Bits:
 
 
 def _numbers(bits: int) -> Iterable[int]:
-    """The numbers of the bits that are set."""
+    """Yield the positions of the bits that are set."""
     while bits:
         lowest = bits & -bits
         yield lowest.bit_length() - 1
@@ -334,7 +351,7 @@ def _numbers(bits: int) -> Iterable[int]:
 
 
 def _is_writer(graph: Graph, node_id: str) -> bool:
-    """Whether a node makes a text of its own: a tagger, a captioner, a language model."""
+    """Whether a node writes a new text: a tagger, a captioner, a language model."""
     if is_enhancer(graph, node_id):
         return False
     if graph.typed(node_id, *LOOKED_AT):
@@ -347,7 +364,10 @@ def _is_writer(graph: Graph, node_id: str) -> bool:
 
 
 def _of_side(node_inputs: list[Input], side: str) -> list[Input]:
-    """Those of the inputs that a side is about: those that say so, else those that say nothing."""
+    """Return the inputs whose name says this side.
+
+    If there are none, return the inputs whose name says no side.
+    """
     sides = [polarity(node_input.name) for node_input in node_inputs]
     mine = [node_input for node_input, word in zip(node_inputs, sides, strict=True) if word == side]
     return mine or [

@@ -59,7 +59,7 @@ class Mailbox:
 
 
 class FaultyWorker(Client):
-    """A worker with the node pack ``faults``, and what tests do to it.
+    """A worker with the node pack ``faults``, and methods for tests.
 
     Attributes:
         proxy: between the worker and its ComfyUI.
@@ -128,7 +128,7 @@ class FaultyWorker(Client):
         ]
 
     def goes_on(self) -> bool:
-        """Whether the next job is done."""
+        """Run one more job. Returns whether it succeeds: the worker has survived the fault."""
         return self.is_red(
             self.submit({"workflow": faulty_graph("FaultSleep", seconds=0.0, heed=True)})
         )

@@ -1,7 +1,7 @@
-"""A proxy between the worker and its ComfyUI, which breaks what it is told to break.
+"""A proxy between the worker and ComfyUI that breaks requests on purpose.
 
-The node pack ``faults`` has ComfyUI listen elsewhere and writes down where; the proxy listens where the worker
-looks. It follows ComfyUI through restarts.
+The node pack ``faults`` moves ComfyUI to another port and writes this port to a file. The proxy
+listens on the port that the worker uses, also after ComfyUI restarts.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ LIMIT_BYTES = 1 << 30
 
 @dataclass
 class Rule:
-    """What happens to requests of one route.
+    """A fault for the requests of one route.
 
     Attributes:
         method: GET or POST.
-        path: what the path begins with.
-        action: ``500``, ``hang``, ``cut`` (the connection, unanswered), ``empty`` (answers ``{}``), ``garbage``
-            (answers no JSON), ``deliver-cut`` (hands the request on, then cuts the connection unanswered).
-        times: how many requests, then no more.
-        seen: how many it has met.
+        path: the beginning of the path.
+        action: ``500``, ``hang``, ``cut`` (closes the connection without an answer), ``empty``
+            (answers ``{}``), ``garbage`` (answers text that is not JSON), ``deliver-cut`` (passes
+            the request on, then closes the connection without an answer).
+        times: how many requests to break; later ones pass.
+        seen: how many requests it has broken so far.
     """
 
     method: str
@@ -43,10 +44,10 @@ class Rule:
 
 
 class Proxy:
-    """Stands between; use it as a context manager.
+    """Runs the proxy; use it as a context manager.
 
     Attributes:
-        requests: how often each ``METHOD /path`` was asked for, ids left out.
+        requests: the number of requests by ``METHOD /path``, without ids.
         sockets_opened: how many websockets were opened so far.
     """
 

@@ -129,7 +129,7 @@ def test_no_node_reads_what_another_job_sent_or_saved(faulty: FaultyWorker) -> N
             joined = node("StringConcatenate", string_a=name[:5], string_b=name[5:], delimiter="")
             graph = {"joined": joined, **reading(class_type, key, ["joined", 0])}
             job = faulty.runsync({"workflow": graph})
-            sentence = f"INVALID_VALUE: input {key} of node read names a file and is computed"
+            sentence = f"INVALID_VALUE: input {key} of node read names a file, but another node computes it"
             assert job["error"].startswith(sentence), job
         image = node("EmptyImage", width=64, height=64, batch_size=1, color=0)
         save = node("SaveImage", images=["image", 0], filename_prefix=f"../{name}/x")

@@ -54,7 +54,7 @@ def test_out_of_memory_twice_is_told_with_what_would_help(faulty: FaultyWorker) 
     )
     assert faulty.failed(job_id) == (
         "OUT_OF_MEMORY: node fault (FaultRaise) ran out of GPU memory; ask for a smaller size, a smaller batch "
-        "or an fp8 model; it had all memory to itself"
+        "or an fp8 model; no other job was using memory"
     )
     assert faulty.proxy.requests["POST /free"] >= 1
     assert faulty.goes_on()
@@ -136,7 +136,9 @@ def fails_for_room(
 
 
 def test_a_disk_without_room_is_told_before_the_job_starts(tight: TightWorker) -> None:
-    sentence = "the worker's disk has 2 MB free where 4 MB are needed; give the endpoint a larger container disk"
+    sentence = (
+        "the worker's disk has 2 MB free but needs 4 MB; give the endpoint a larger container disk"
+    )
     fails_for_room(tight, 2, {"workflow": shown("MeddleCount")}, sentence)
 
 

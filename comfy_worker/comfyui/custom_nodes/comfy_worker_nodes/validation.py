@@ -40,7 +40,7 @@ _one_at_a_time = asyncio.Lock()
 
 
 class AnyType(str):
-    """A type that equals every other."""
+    """A type that is equal to every other type."""
 
     def __ne__(self, _other: object) -> bool:
         return False
@@ -50,7 +50,7 @@ class AnyType(str):
 
 
 class StandIn:
-    """Gives any type."""
+    """A node whose output fits any input."""
 
     RETURN_TYPES = (AnyType("*"),)
     FUNCTION = "nothing"
@@ -58,12 +58,17 @@ class StandIn:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
-        """It takes nothing."""
+        """Declare no inputs."""
         return {"required": {}}
 
 
 async def validate_workflow(workflow: Workflow) -> dict[str, Any]:
-    """Answer in the form of a refused ``POST /prompt``; both values are empty where ComfyUI accepts everything."""
+    """Validate a workflow.
+
+    Returns:
+        ``error`` and ``node_errors``, as in ComfyUI's answer to a refused ``POST /prompt``. Both
+        are empty if ComfyUI accepts the whole workflow.
+    """
     replace_classes = getattr(PromptServer.instance, "node_replace_manager", None)
     if replace_classes is not None:
         for node in workflow.values():
@@ -87,7 +92,10 @@ async def validate_workflow(workflow: Workflow) -> dict[str, Any]:
 
 
 async def _validate_prompt(workflow: Workflow, outputs: list[str]) -> dict[str, Any]:
-    """What ComfyUI's own validation says; an output that it would drop in silence is an error."""
+    """Run ComfyUI's own validation.
+
+    An output that ComfyUI would drop without a message is an error.
+    """
     prompt = {
         node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in workflow.items()
     }
@@ -105,9 +113,10 @@ def _is_output(workflow: Workflow, node_id: str) -> bool:
 
 
 def _needed(workflow: Workflow, outputs: list[str]) -> tuple[list[str], Error | None]:
-    """The nodes that the outputs need, and why ComfyUI cannot validate all of them by its recursion, if so.
+    """Return the nodes that the outputs need, and why ComfyUI cannot validate them, if so.
 
-    The reason is empty where it is none to refuse the workflow: a chain that is only long.
+    The reason is empty if the workflow is not wrong: a chain of nodes is only too long for the
+    recursion.
     """
     obstacle = _unknown_class(workflow)
     done: dict[str, None] = {}
@@ -159,7 +168,7 @@ def _is_link(value: Any) -> bool:
 
 
 class _Validation:
-    """Validates nodes one by one; whether another node is right does not matter to any of them."""
+    """Validates nodes one by one; errors of one node do not affect another."""
 
     def __init__(self, workflow: Workflow) -> None:
         self._workflow = workflow
@@ -171,7 +180,7 @@ class _Validation:
         self._raised: Exception = Exception("too many tries")
 
     async def errors(self, node_ids: list[str]) -> dict[str, Any]:
-        """By node, what ComfyUI finds wrong with its inputs."""
+        """Return, by node id, the errors that ComfyUI finds in the node's inputs."""
         found: dict[str, Any] = {}
         count = 0
         nodes.NODE_CLASS_MAPPINGS[STAND_IN] = StandIn
@@ -218,7 +227,10 @@ class _Validation:
         )
 
     async def _validate(self, node_id: str, inputs: Mapping[str, Any]) -> list[Error]:
-        """What ComfyUI finds wrong with a node that has these inputs; raises where ComfyUI does."""
+        """Return ComfyUI's errors for a node with these inputs.
+
+        An exception of ComfyUI is not caught.
+        """
         self._prompt[node_id] = {**self._workflow[node_id], "inputs": dict(inputs)}
         del self._validated[node_id]
         try:
@@ -232,7 +244,7 @@ class _Validation:
     async def _errors_one_by_one(
         self, node_id: str, inputs: Mapping[str, Any], raised: Exception
     ) -> list[Error]:
-        """The same where ComfyUI raises: find the inputs for which it does, then what else is wrong."""
+        """Find a node's errors if ComfyUI raises: the inputs that cause it, then other errors."""
         node_class = nodes.NODE_CLASS_MAPPINGS[self._workflow[node_id]["class_type"]]
         required, declared = _declared_inputs(node_class, inputs)
         missing = [name for name in required if name not in inputs]
@@ -261,7 +273,7 @@ class _Validation:
         return [*errors, *found]
 
     async def _try(self, node_id: str, inputs: Mapping[str, Any]) -> list[Error] | None:
-        """What ComfyUI finds wrong with these inputs; None where it raises."""
+        """Return ComfyUI's errors for these inputs; None if it raises an exception."""
         self._tries -= 1
         if self._tries < 0:
             return None
@@ -273,7 +285,10 @@ class _Validation:
 
 
 def validated_inputs(node_class: type) -> list[str]:
-    """The inputs that a class validates itself, ``*`` for all of them; ``input_types`` for the types of links."""
+    """Return the names of the inputs that a class validates itself.
+
+    ``*`` stands for all inputs, ``input_types`` for the types of the links.
+    """
     function = getattr(node_class, "VALIDATE_INPUTS", None)
     real_override = getattr(execution, "first_real_override", None)
     if real_override and issubclass(node_class, getattr(execution, "_ComfyNodeInternal", ())):
@@ -285,7 +300,10 @@ def validated_inputs(node_class: type) -> list[str]:
 
 
 def _declared_inputs(node_class: Any, inputs: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The inputs that a node must have, and all that it may have, with those that other values bring."""
+    """Return a node's required inputs and all its inputs.
+
+    Includes the inputs that the values of other inputs add.
+    """
     declared = node_class.INPUT_TYPES()
     dynamic: Any = getattr(execution, "_io", None)
     if hasattr(dynamic, "get_finalized_class_inputs") and issubclass(
@@ -297,7 +315,7 @@ def _declared_inputs(node_class: Any, inputs: Mapping[str, Any]) -> tuple[list[s
 
 
 def _short(error: Error) -> Error:
-    """An error without what the worker knows anyway, such as a list of all files."""
+    """Copy an error without the data that the worker already has, such as a list of all files."""
     extra = error.get("extra_info") or {}
     kept = (
         "input_name",
