@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -156,7 +157,7 @@ def _encode(task: ImageTask, file: OutputFile, output: Output) -> EncodedFile:
     # A node that saves its own file under the name of raw pixels has overwritten them.
     if file.shape is None or not _is_raw(file):
         return _as_saved(task, file, output)
-    target = file.path.with_name(f"{file.path.name}.{uuid.uuid4().hex}.encoded")
+    target = _folder_for_encoded(file) / f"{file.path.name}.{uuid.uuid4().hex}.encoded"
     request = {
         "source": str(file.path),
         "target": str(target),
@@ -177,6 +178,14 @@ def _encode(task: ImageTask, file: OutputFile, output: Output) -> EncodedFile:
         height=height,
         warnings=tuple(f"{file.path.name} {warning}" for warning in answer["warnings"]),
     )
+
+
+def _folder_for_encoded(file: OutputFile) -> Path:
+    """Choose the folder of the raw pixels, which is in memory, while it has room; else the disk."""
+    in_memory = file.path.resolve().parent
+    if shutil.disk_usage(in_memory).free > _raw_bytes(file):
+        return in_memory
+    return file.path.parent
 
 
 def _is_raw(file: OutputFile) -> bool:
