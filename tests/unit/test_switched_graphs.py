@@ -356,3 +356,64 @@ def test_a_parameter_sets_a_switch_first(defs: NodeDefs, tmp_path: Path, is_on: 
     planned = prepare(PlanContext(Job("job", request), None, comfyui, files))
     assert gets(planned.workflow, "turbo", "value") is is_on
     assert gets(planned.workflow, "sampler", "steps") == planned.parameters["steps"] == 7
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ({"steps": 7}, ("sampler", "seed", 20)),
+        ({"seed": 7}, ("sampler", "steps", 20)),
+    ],
+)
+def test_seed_and_steps_share_a_number(
+    defs: NodeDefs, values: dict[str, int], kept: tuple[str, str, int]
+) -> None:
+    graph = txt2img(
+        sampler=ksampler(steps=["number", 0], seed=["number", 0]),
+        number=node("PrimitiveInt", value=20),
+    )
+    result, told, _ = filled(graph, defs, **values)
+    name = next(iter(values))
+    assert (gets(result, "sampler", name), told[name]) == (7, 7)
+    assert gets(result, *kept[:2]) == kept[2]
+
+
+@pytest.mark.parametrize("title", ["", "steps", "batch_size"])
+def test_steps_and_batch_share_a_number(defs: NodeDefs, title: str) -> None:
+    graph = txt2img(
+        sampler=ksampler(steps=["number", 0]),
+        latent=node("EmptyLatentImage", width=64, height=64, batch_size=["number", 0]),
+        number=node("PrimitiveInt", value=2),
+    )
+    graph["number"]["_meta"] = {"title": title}
+    result, told, _ = filled(graph, defs, steps=7)
+    assert (gets(result, "sampler", "steps"), gets(result, "latent", "batch_size")) == (7, 2)
+    assert (told["steps"], told["batch_size"]) == (7, 2)
+
+
+def test_cfg_and_denoise_share_a_number(defs: NodeDefs) -> None:
+    graph = txt2img(
+        sampler=ksampler(cfg=["number", 0], denoise=["number", 0]),
+        number=node("PrimitiveFloat", value=1.0),
+    )
+    result, _, _ = filled(graph, defs, cfg=5.5)
+    assert (gets(result, "sampler", "cfg"), gets(result, "sampler", "denoise")) == (5.5, 1.0)
+
+
+def test_a_prompt_is_no_file_name(defs: NodeDefs) -> None:
+    graph = txt2img(text=node("PrimitiveString", value="cat"))
+    graph["positive"]["inputs"]["text"] = ["text", 0]
+    graph["save"]["inputs"]["filename_prefix"] = ["text", 0]
+    result, told, _ = filled(graph, defs, prompt="a dog")
+    assert (gets(result, "positive", "text"), told["prompt"]) == ("a dog", "a dog")
+    assert gets(result, "save", "filename_prefix") == "cat"
+
+
+def test_a_shown_text_claims_no_prompt(defs: NodeDefs) -> None:
+    graph = txt2img(shown=node("PreviewAny", source="?"), text=node("PrimitiveString", value="x"))
+    graph["below"] = node("PreviewAny", source=["text", 0])
+    for node_id in ("shown", "text"):
+        graph[node_id]["_meta"] = {"title": "prompt"}
+    result, told, _ = filled(graph, defs, prompt="a dog")
+    assert (gets(result, "positive", "text"), told["prompt"]) == ("a dog", "a dog")
+    assert (gets(result, "shown", "source"), gets(result, "text", "value")) == ("?", "x")
