@@ -417,3 +417,80 @@ def test_a_shown_text_claims_no_prompt(defs: NodeDefs) -> None:
     result, told, _ = filled(graph, defs, prompt="a dog")
     assert (gets(result, "positive", "text"), told["prompt"]) == ("a dog", "a dog")
     assert (gets(result, "shown", "source"), gets(result, "text", "value")) == ("?", "x")
+
+
+def scaled(source: str, *nodes: dict[str, Any]) -> Workflow:
+    """A latent of 512 x 512 that further nodes change before the sampler, one after the other."""
+    graph = txt2img()
+    size = {"width": 512, "height": 512, "batch_size": 1}
+    graph["latent"] = node(source, **size, **({"color": 0} if source == "EmptyImage" else {}))
+    before, is_image = "latent", source == "EmptyImage"
+    for index, further in enumerate(nodes):
+        before_name = "image" if is_image else "samples"
+        graph[f"n{index}"] = {**further, "inputs": {before_name: [before, 0], **further["inputs"]}}
+        before = f"n{index}"
+    if is_image:
+        graph["encode"] = node("VAEEncode", pixels=[before, 0], vae=["loader", 2])
+        before = "encode"
+    graph["sampler"]["inputs"]["latent_image"] = [before, 0]
+    return graph
+
+
+SIZE_64 = {"width": 64, "height": 64}
+
+
+@pytest.mark.parametrize(
+    ("source", "further"),
+    [
+        ("EmptyImage", node("ImageScale", upscale_method="bilinear", crop="disabled", **SIZE_64)),
+        ("EmptyLatentImage", node("LatentCrop", x=0, y=0, **SIZE_64)),
+        ("EmptyLatentImage", node("LatentUpscale", upscale_method="x", crop="disabled", **SIZE_64)),
+    ],
+)
+def test_the_last_size_before_a_sampler_is_set(
+    defs: NodeDefs, source: str, further: dict[str, Any]
+) -> None:
+    result, told, warnings = filled(scaled(source, further), defs, width=96)
+    assert (gets(result, "n0", "width"), gets(result, "n0", "height")) == (96, 64)
+    assert (told["width"], told["height"], warnings) == (96, 64, [])
+
+
+def test_a_size_changed_by_a_factor_is_told(defs: NodeDefs) -> None:
+    further = node("ImageScaleBy", upscale_method="bilinear", scale_by=2.0)
+    _, told, warnings = filled(scaled("EmptyImage", further), defs, width=96)
+    assert (told["width"], told["height"]) == (192, 1024)
+    assert warnings == [
+        "width goes to latent.width, but node n0 (ImageScaleBy) gives the sampler 192"
+    ]
+
+
+def test_an_unknown_size_is_left_out(defs: NodeDefs) -> None:
+    further = node("ImageScaleToTotalPixels", upscale_method="bilinear", megapixels=1.0)
+    _, told, warnings = filled(scaled("EmptyImage", further), defs, width=96)
+    assert "width" not in told
+    assert len(warnings) == 1
+    assert "n0 (ImageScaleToTotalPixels) gives the sampler a number that" in warnings[0]
+
+
+def test_a_crop_cannot_enlarge(defs: NodeDefs) -> None:
+    _, told, warnings = filled(
+        scaled("EmptyLatentImage", node("LatentCrop", x=0, y=0, **SIZE_64)), defs, width=1024
+    )
+    assert (told["width"], len(warnings)) == (512, 1)
+
+
+@pytest.mark.parametrize(
+    ("further", "reached"),
+    [
+        (node("RepeatLatentBatch", amount=2), 6),
+        (node("LatentFromBatch", batch_index=1, length=1), 1),
+        (node("LatentFromBatch", batch_index=0, length=64), 3),
+    ],
+)
+def test_another_number_of_pictures_is_told(
+    defs: NodeDefs, further: dict[str, Any], reached: int
+) -> None:
+    _, told, warnings = filled(scaled("EmptyLatentImage", further), defs, batch_size=3)
+    assert told["batch_size"] == reached
+    assert len(warnings) == (reached != 3)
+    assert all(f"gives the sampler {reached}" in warning for warning in warnings)

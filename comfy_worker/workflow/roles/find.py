@@ -33,6 +33,7 @@ from comfy_worker.workflow.roles.stages import (
 )
 from comfy_worker.workflow.roles.texts import MAX_TEXTS, Text, conflicting
 from comfy_worker.workflow.roles.titles import titled_places
+from comfy_worker.workflow.roles.ways import Way, set_again, way_to_sampler
 from comfy_worker.workflow.tracing import Graph, live_literal, settable, types_in
 from comfy_worker.workflow.values import UNKNOWN
 
@@ -150,6 +151,7 @@ class Roles:
         received: by parameter, the input of the sampler or latent that gets it, where the graph may compute it
             from what is written in the first of ``places``.
         presets: by a place of ``width`` or ``height``, the choice that overrides it now.
+        ways: by ``width``, ``height`` or ``batch_size``, what changes it before the first sampler.
     """
 
     samplers: tuple[Sampler, ...]
@@ -162,6 +164,7 @@ class Roles:
     left: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
     presets: Mapping[Input, Preset] = field(default_factory=dict)
     received: Mapping[str, Input] = field(default_factory=dict)
+    ways: Mapping[str, Way] = field(default_factory=dict)
 
     def outline(self) -> dict[str, Any]:
         """The roles as JSON: ids of nodes, and inputs written ``node_id.name`` by parameter."""
@@ -257,6 +260,7 @@ class _Finder:
             left=left,
             presets=presets,
             received=self._received(found),
+            ways=self._ways(),
         )
 
     def _received(self, found: Mapping[str, Sequence[Input]]) -> dict[str, Input]:
@@ -313,6 +317,30 @@ class _Finder:
             found[name] = [
                 separate for place in found[name] for separate in self._text_readers(place)
             ]
+
+    def _ways(self) -> dict[str, Way]:
+        """Find what changes the size or number of the first stage's latent before its sampler."""
+        stages = self._stages
+        ways = {
+            name: way_to_sampler(self._graph, stages, stage, name)
+            for stage in stages.main[:1]
+            for name in ("width", "height", "batch_size")
+        }
+        return {name: way for name, way in ways.items() if way is not None}
+
+    def _set_again(self, sizes: Sequence[str], name: str) -> list[Input]:
+        """Find the inputs that set a side: of nodes behind the source where these set it again."""
+        graph, stages = self._graph, self._stages
+        places: list[Input] = []
+        replaced: set[str] = set()
+        kept: set[str] = set()
+        for stage in stages.main:
+            nodes = stages.way(stage)
+            again = set_again(graph, way_to_sampler(graph, stages, stage, name)) if nodes else []
+            places += again
+            (replaced if again else kept).update(nodes[-1:])
+        rest = [node_id for node_id in sizes if node_id in kept or node_id not in replaced]
+        return list(dict.fromkeys([*places, *self._held(rest, name)]))
 
     def _direct(
         self, node_inputs: list[Input], shared: Collection[Input], names: Collection[str]
@@ -400,7 +428,7 @@ class _Finder:
         for name in ("length", "batch_size"):
             found[name] = self._held(origins.latent_sources, name)
         for name in ("width", "height"):
-            found[name] = _with_agreeing(graph, live, name, self._held(origins.sizes, name))
+            found[name] = _with_agreeing(graph, live, name, self._set_again(origins.sizes, name))
         if not set(found["width"]).isdisjoint(found["height"]):
             # One number makes a square. Two sides that a client sets need an input each.
             for name in ("width", "height"):
