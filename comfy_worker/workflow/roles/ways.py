@@ -30,13 +30,13 @@ class Step:
         node_id: the node.
         class_type: its class.
         change: ``set``, ``limit``, ``factor``, ``repeat``, ``part``, or ``unknown``.
-        place: the input that decides; None where the change is not known.
+        node_input: the input that decides; None where the change is not known.
     """
 
     node_id: str
     class_type: str
     change: str
-    place: Input | None = None
+    node_input: Input | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def set_again(graph: Graph, way: Way | None) -> list[Input]:
     """Return the inputs of the last node on the way that sets the number again."""
     steps: Sequence[Step] = way.steps if way else ()
     for step in reversed(steps):
-        if step.change in ("set", "limit") and step.place is not None:
-            return settable(graph, step.place, is_size=True)
+        if step.change in ("set", "limit") and step.node_input is not None:
+            return settable(graph, step.node_input, is_size=True)
     return []
 
 
@@ -85,7 +85,7 @@ def _number(received: Values, node_input: Input | None) -> int | float | None:
 
 
 def _changed(received: Values, step: Step, size: int | None) -> int | None:
-    value = _number(received, step.place)
+    value = _number(received, step.node_input)
     if value is None or (size is None and step.change != "set"):
         return None
     if step.change == "set" or size is None:
@@ -118,11 +118,11 @@ def _size_step(graph: Graph, node_id: str, side: str) -> Step | None:
         return None
     names = {name.rpartition(".")[2].removeprefix("target_"): name for name in node["inputs"]}
     if names.keys() >= set(SIDES) and not KEEPS_SHAPE.search(" ".join(names)):
-        place = Input(node_id, names[side])
-        if graph.values(place) == 0:
+        node_input = Input(node_id, names[side])
+        if graph.values(node_input) == 0:
             return Step(node_id, class_type, "unknown")
         change = "limit" if "x" in names or CROPS.search(class_type) else "set"
-        return Step(node_id, class_type, change, place)
+        return Step(node_id, class_type, change, node_input)
     factor = next((names[name] for name in FACTORS if name in names), None)
     if factor is not None:
         return Step(node_id, class_type, "factor", Input(node_id, factor))
