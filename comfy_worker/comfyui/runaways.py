@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from comfy_worker.errors import WorkflowRefused, brief
-from comfy_worker.workflow.graph import Workflow, links_of
+from comfy_worker.workflow.graph import Workflow, links_of, title_of
 
 __all__ = ["Runaways", "fingerprints"]
 
@@ -121,7 +121,7 @@ class Runaways:
                 continue
             where = "this graph"
             if node_id in workflow:
-                where = f"node {brief(node_id)} ({brief(workflow[node_id]['class_type'])})"
+                where = f"node {brief(node_id)} ({brief(title_of(workflow, node_id))})"
             raise WorkflowRefused(
                 f"{where} could not be interrupted {MAX_ENDED} times, and each time ComfyUI had to be "
                 "ended with all of its loaded models; give it other inputs, or send it again in "
