@@ -455,6 +455,16 @@ def test_the_last_size_before_a_sampler_is_set(
     assert (told["width"], told["height"], warnings) == (96, 64, [])
 
 
+def test_one_number_for_a_resized_square(defs: NodeDefs) -> None:
+    square = {"width": ["side", 0], "height": ["side", 0]}
+    further = node("ImageScale", upscale_method="bilinear", crop="disabled", **square)
+    graph = scaled("EmptyImage", further)
+    graph["side"] = node("PrimitiveInt", value=64)
+    result, told, warnings = filled(graph, defs, width=96)
+    assert (gets(result, "n0", "width"), gets(result, "n0", "height")) == (96, 64)
+    assert (told["width"], told["height"], warnings) == (96, 64, [])
+
+
 def test_a_size_changed_by_a_factor_is_told(defs: NodeDefs) -> None:
     further = node("ImageScaleBy", upscale_method="bilinear", scale_by=2.0)
     _, told, warnings = filled(scaled("EmptyImage", further), defs, width=96)

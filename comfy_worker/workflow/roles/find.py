@@ -328,19 +328,26 @@ class _Finder:
         }
         return {name: way for name, way in ways.items() if way is not None}
 
-    def _set_again(self, sizes: Sequence[str], name: str) -> list[Input]:
-        """Find the inputs that set a side: of nodes behind the source where these set it again."""
+    def _set_again(self, sizes: Sequence[str], name: str, is_direct: bool = False) -> list[Input]:
+        """Find the inputs that set a side: of nodes behind the source where these set it again.
+
+        Direct ones are those of the nodes themselves, even if a link stands in them.
+        """
         graph, stages = self._graph, self._stages
         places: list[Input] = []
         replaced: set[str] = set()
         kept: set[str] = set()
         for stage in stages.main:
             nodes = stages.way(stage)
-            again = set_again(graph, way_to_sampler(graph, stages, stage, name)) if nodes else []
-            places += again
+            setting = (
+                set_again(graph, way_to_sampler(graph, stages, stage, name)) if nodes else None
+            )
+            again = [setting] if setting else []
+            places += again if is_direct or setting is None else settable(graph, setting, True)
             (replaced if again else kept).update(nodes[-1:])
         rest = [node_id for node_id in sizes if node_id in kept or node_id not in replaced]
-        return list(dict.fromkeys([*places, *self._held(rest, name)]))
+        held = [node_input for node_id in rest for node_input in held_as(graph, node_id, name)]
+        return list(dict.fromkeys([*places, *(held if is_direct else self._held(rest, name))]))
 
     def _direct(
         self, node_inputs: list[Input], shared: Collection[Input], names: Collection[str]
@@ -432,11 +439,7 @@ class _Finder:
         if not set(found["width"]).isdisjoint(found["height"]):
             # One number makes a square. Two sides that a client sets need an input each.
             for name in ("width", "height"):
-                found[name] = [
-                    node_input
-                    for node_id in origins.sizes
-                    for node_input in held_as(graph, node_id, name)
-                ]
+                found[name] = self._set_again(origins.sizes, name, is_direct=True)
         return found
 
     def _numbers(self, settings_nodes: Iterable[str], name: str) -> list[Input]:

@@ -57,13 +57,14 @@ def way_to_sampler(graph: Graph, stages: Stages, stage: Stage, name: str) -> Way
     return Way(held[0], steps) if held and steps else None
 
 
-def set_again(graph: Graph, way: Way | None) -> list[Input]:
-    """Return the inputs of the last node on the way that sets the number again."""
+def set_again(graph: Graph, way: Way | None) -> Input | None:
+    """Return the input of the last node on the way that sets the number again, if it can be set."""
     steps: Sequence[Step] = way.steps if way else ()
     for step in reversed(steps):
-        if step.change in ("set", "limit") and step.node_input is not None:
-            return settable(graph, step.node_input, is_size=True)
-    return []
+        is_set = step.change in ("set", "limit")
+        if is_set and step.node_input and settable(graph, step.node_input, is_size=True):
+            return step.node_input
+    return None
 
 
 def effective(received: Values, way: Way) -> int | None:
