@@ -95,6 +95,16 @@ class Runaways:
             while len(self._ended) > REMEMBERED:
                 self._ended.popitem(last=False)
 
+    def forgive(self, workflow: Workflow) -> None:
+        """Forget a graph that has completed: its node did not end ComfyUI, something else did."""
+        with self._lock:
+            if not self._ended:
+                return
+        digests = fingerprints(workflow)
+        with self._lock:
+            for digest in (*digests.values(), _combined(digests)):
+                self._ended.pop(digest, None)
+
     def check(self, workflow: Workflow) -> None:
         """Refuse a graph for which ComfyUI was ended too often.
 

@@ -120,6 +120,7 @@ class ComfyUIInstance:
             except ComfyUIUnavailable as error:
                 raise _not_retryable(error) from None  # the first try had started nodes
         self.has_completed_prompt = True
+        self._runaways.forgive(workflow)
         self._memory.workflow_ended()
         return result
 
