@@ -28,11 +28,14 @@ def workflow_of_source(text: str) -> dict[str, Any]:
     """Read the workflow in a picture that is base64 or a data URI; see :func:`workflow_of_picture`.
 
     Raises:
+        InvalidMedia: the text is a data URI, but its data is not base64.
         InvalidWorkflow: the text is not base64, the data is not a picture, or contains no workflow.
     """
     try:
         data = decode_base64("workflow", text)
     except InvalidMedia:
+        if text.startswith("data:"):
+            raise
         raise InvalidWorkflow(
             "workflow is neither readable JSON of a workflow nor a picture in base64; send the "
             "workflow as a JSON object, or the PNG or WebP as ComfyUI saved it"
