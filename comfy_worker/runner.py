@@ -99,6 +99,7 @@ class JobRunner:
             log.warning(
                 "%s; the job is tried once more", error.log_text, extra={"action": "job.again"}
             )
+            services.comfyui.wait_until_settled(job.deadline)
             return run.walk()
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from comfy_common.fault_patterns import (
     DISK_FULL,
@@ -97,18 +98,26 @@ def oom_kills(cgroup: Path = CGROUP) -> int:
     return 0
 
 
-def node_error(event: Failed) -> WorkerError:
-    """Turn a node's exception into the error that the client reads."""
+def node_error(event: Failed, client_graph: Mapping[str, Any]) -> WorkerError:
+    """Turn a node's exception into the error that the client reads.
+
+    Args:
+        event: what ComfyUI says of it.
+        client_graph: the workflow as the client sent it: a class of ours may run in place of one
+            of its classes, and the error names the client's. Empty: it is not known.
+    """
+    client_class = client_graph.get(event.node_id, {}).get("class_type")
+    class_type = client_class or event.class_type
     details = [
         {
             "node_id": event.node_id,
-            "class_type": event.class_type,
+            "class_type": class_type,
             "exception_type": event.exception_type,
             "message": event.message,
         }
     ]
     log.warning("node failed: %s", "".join(event.traceback), extra={"action": "prompt.failed"})
-    node = f"node {event.node_id} ({event.class_type})"
+    node = f"node {event.node_id} ({class_type})"
     exception = f"{event.exception_type}: {event.message}"
     if DISK_FULL.search(exception):
         advice = "ask for less at once, or give the endpoint a larger container disk"

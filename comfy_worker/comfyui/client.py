@@ -12,10 +12,12 @@ from requests.adapters import HTTPAdapter
 from comfy_worker.comfyui.refusals import refusal
 from comfy_worker.errors import ComfyUIUnavailable
 
-__all__ = ["ComfyUIClient"]
+__all__ = ["CLIENT_GRAPH", "ComfyUIClient"]
 
 log = logging.getLogger(__name__)
 
+# The key of extra_data that holds the workflow as the client sent it.
+CLIENT_GRAPH = "comfy_worker_graph"
 TIMEOUT_S = 30.0
 QUEUE_TIMEOUT_S = 5.0
 CONNECTIONS = 16
@@ -103,7 +105,8 @@ class ComfyUIClient:
         if not isinstance(answer, dict):
             raise _unexpected(response)
         if not response.ok or answer.get("node_errors"):
-            raise refusal(answer, workflow)
+            # The client's own graph has the classes that the client knows.
+            raise refusal(answer, (extra_data or {}).get(CLIENT_GRAPH) or workflow)
         return answer
 
     def get_history(self, prompt_id: str) -> dict[str, Any] | None:

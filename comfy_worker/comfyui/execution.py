@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_worker.comfyui.cause import node_error
-from comfy_worker.comfyui.client import ComfyUIClient
+from comfy_worker.comfyui.client import CLIENT_GRAPH, ComfyUIClient
 from comfy_worker.comfyui.events import (
     Disconnected,
     Event,
@@ -96,6 +96,7 @@ class Execution:
         self._timeouts = timeouts
         self._outputs: dict[str, dict[str, Any]] = {}
         self._error: WorkerError | None = None
+        self._client_graph: Mapping[str, Any] = {}
         self._nodes = NodeTimer()
         self._state = PromptState(time.monotonic())
         self._signs = SignsOfLife(time.monotonic(), timeouts.stall_s)
@@ -128,6 +129,7 @@ class Execution:
             JobTimedOut: the deadline was reached.
             ComfyUIUnavailable: ComfyUI died, lost the prompt, or shows no sign of life.
         """
+        self._client_graph = (extra_data or {}).get(CLIENT_GRAPH) or {}
         self._process.redact_prompt(self.prompt_id, secrets_in_context())
         with bound(prompt_id=self.prompt_id), self._events.subscribed(self.prompt_id) as inbox:
             client_id = self._events.client_id()
@@ -204,7 +206,7 @@ class Execution:
             case Executed(node_id=node_id, output=output):
                 self._outputs[node_id] = dict(output)
             case Failed():
-                self._error = node_error(event)
+                self._error = node_error(event, self._client_graph)
             case Interrupted():
                 self._error = _interrupted()
             case Disconnected():
@@ -269,7 +271,7 @@ class Execution:
     def _take_history(self, entry: Mapping[str, Any]) -> None:
         for message_type, data in (entry.get("status") or {}).get("messages") or ():
             if message_type == "execution_error":
-                self._error = node_error(failed(self.prompt_id, data))
+                self._error = node_error(failed(self.prompt_id, data), self._client_graph)
                 return
             if message_type == "execution_interrupted":
                 self._error = _interrupted()

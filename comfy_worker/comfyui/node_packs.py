@@ -7,6 +7,8 @@ imported here.
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -68,12 +70,15 @@ class NodePacks:
 
     def explain(self, class_type: str) -> Absence | None:
         """Say why a class is missing although its pack is here; None if no pack here has it."""
-        if not self._api_nodes and _names(self._api_dir, class_type):
+        if not self._api_nodes and _declares(self._api_dir, class_type):
             return Absence(
                 "it calls a paid service of comfy.org, and such nodes are off on this endpoint",
                 "set API_NODES=true there",
             )
-        pack = next((path for path in self._paths() if _names(path, class_type)), None)
+        has_letters = any(character.isalpha() for character in class_type)
+        # A bare number stands in quotes for something else.
+        packs = self._paths() if has_letters else []
+        pack = next((path for path in packs if _names(path, class_type)), None)
         if pack is None:
             return None
         problem = f"its node pack {pack.stem} did not bring it"
@@ -99,15 +104,27 @@ def _is_pack(path: Path) -> bool:
 
 def _names(path: Path, class_type: str) -> bool:
     """Whether a pack's sources hold the name of a class in quotes."""
-    quoted = (f'"{class_type}"'.encode(), f"'{class_type}'".encode())
-    for file in [path] if path.is_file() else path.rglob("*.py"):
-        try:
-            source = file.read_bytes()
-        except OSError:
-            continue
-        if any(name in source for name in quoted):
-            return True
-    return False
+    quoted = (f'"{class_type}"', f"'{class_type}'")
+    return any(class_quoted in source for source in _sources(path) for class_quoted in quoted)
+
+
+def _declares(path: Path, class_type: str) -> bool:
+    """Whether ComfyUI's own sources declare a class: as a schema's node_id, or in a mapping."""
+    name = rf"""["']{re.escape(class_type)}["']"""
+    pattern = re.compile(rf"(?i:node_id)\s*=\s*{name}|{name}\s*:\s*[A-Z]\w*\s*[,}}]")
+    return any(class_type in source and pattern.search(source) for source in _sources(path))
+
+
+def _sources(path: Path) -> Iterator[str]:
+    """The text of a Python file, or of each below a folder; empty for one that cannot be read."""
+    return map(_source, [path] if path.is_file() else path.rglob("*.py"))
+
+
+def _source(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _missing_packages(pack: Path) -> list[str]:

@@ -70,7 +70,7 @@ def _node(
     node_id: str, workflow: Mapping[str, Any], class_type: str | None = None
 ) -> dict[str, Any]:
     node = workflow.get(node_id, {})
-    class_type = class_type or node.get("class_type")
+    class_type = node.get("class_type") or class_type
     title = (node.get("_meta") or {}).get("title") or class_type
     return {"node_id": node_id, "title": title, "class_type": class_type}
 

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from comfy_worker.errors import WorkflowRefused, brief
-from comfy_worker.workflow.graph import Workflow, links_of
+from comfy_worker.workflow.graph import Workflow, links_of, title_of
 
 __all__ = ["Runaways", "fingerprints"]
 
@@ -95,6 +95,16 @@ class Runaways:
             while len(self._ended) > REMEMBERED:
                 self._ended.popitem(last=False)
 
+    def forgive(self, workflow: Workflow) -> None:
+        """Forget a graph that has completed: its node did not end ComfyUI, something else did."""
+        with self._lock:
+            if not self._ended:
+                return
+        digests = fingerprints(workflow)
+        with self._lock:
+            for digest in (*digests.values(), _combined(digests)):
+                self._ended.pop(digest, None)
+
     def check(self, workflow: Workflow) -> None:
         """Refuse a graph for which ComfyUI was ended too often.
 
@@ -111,7 +121,7 @@ class Runaways:
                 continue
             where = "this graph"
             if node_id in workflow:
-                where = f"node {brief(node_id)} ({brief(workflow[node_id]['class_type'])})"
+                where = f"node {brief(node_id)} ({brief(title_of(workflow, node_id))})"
             raise WorkflowRefused(
                 f"{where} could not be interrupted {MAX_ENDED} times, and each time ComfyUI had to be "
                 "ended with all of its loaded models; give it other inputs, or send it again in "

@@ -120,6 +120,7 @@ class ComfyUIInstance:
             except ComfyUIUnavailable as error:
                 raise _not_retryable(error) from None  # the first try had started nodes
         self.has_completed_prompt = True
+        self._runaways.forgive(workflow)
         self._memory.workflow_ended()
         return result
 
@@ -375,6 +376,25 @@ class ComfyUISupervisor:
             if self._boots > boots and self._boot_error is not None:
                 raise _not_retryable(_copy(self._boot_error))
         return running
+
+    def wait_until_settled(self, deadline: Deadline) -> None:
+        """Wait until ComfyUI answers or has been found dead, for the limit of an interrupt at most.
+
+        A ComfyUI that dies breaks its connections a moment before its process has ended.
+
+        Args:
+            deadline: when to give up waiting.
+
+        Raises:
+            JobCancelled: the deadline was reached.
+            JobTimedOut: the deadline was reached.
+        """
+        gives_up_at = time.monotonic() + self._timeouts.interrupt_s
+        while (running := self._usable()) is not None and time.monotonic() < gives_up_at:
+            if running.client.answers():
+                return
+            deadline.check()
+            time.sleep(TICK_S)
 
     def close(self) -> None:
         """End ComfyUI for good."""

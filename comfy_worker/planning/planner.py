@@ -48,6 +48,7 @@ from comfy_worker.workflow.edit.parameters import (
     seeds_of_outputs,
 )
 from comfy_worker.workflow.graph import Workflow, number
+from comfy_worker.workflow.isolate import check_reserved
 from comfy_worker.workflow.model_files import Sources, model_files
 from comfy_worker.workflow.replaced_classes import with_present_classes
 from comfy_worker.workflow.roles.find import Roles, find_roles
@@ -403,6 +404,7 @@ class _PlanBuilder:
         self, workflow: Workflow, roles: Roles, parameters: dict[str, Any], seed: float | None
     ) -> Plan:
         """Check the workflow after the last edit: only now it is what ComfyUI will see."""
+        check_reserved(workflow)
         check_paths(workflow, self._defs, roles.outputs, set(self._files.names.values()))
         max_batch_size = self._context.rules.max_batch_size
         if max_batch_size is not None:

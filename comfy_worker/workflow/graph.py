@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from comfy_worker.errors import InvalidWorkflow
+from comfy_worker.errors import InvalidWorkflow, brief
 
 __all__ = [
     "Check",
@@ -51,6 +51,7 @@ Workflow = dict[str, dict[str, Any]]
 
 DECIMAL = re.compile(r"[0-9]{1,18}")
 MAX_NODES = 5000
+MAX_INPUTS = 5000  # of one node
 MAX_NESTING = 50
 # Stands for a slot that no output can have, such as 0.5.
 NO_SLOT = -(2**63)
@@ -290,7 +291,20 @@ def parse(value: Any) -> Workflow:
             "in ComfyUI save it, or use Workflow > Export (API)",
             details,
         )
-    return {node_id: _kept(node) for node_id, node in value.items()}
+    workflow = {node_id: _kept(node) for node_id, node in value.items()}
+    _check_input_counts(workflow)
+    return workflow
+
+
+def _check_input_counts(workflow: Workflow) -> None:
+    for node_id, node in workflow.items():
+        count = len(node["inputs"])
+        if count > MAX_INPUTS:
+            shown = brief(node_id)
+            raise InvalidWorkflow(
+                f"node {shown} has {count} inputs; send at most {MAX_INPUTS}",
+                [{"node_id": shown, "problem": f"it has more than {MAX_INPUTS} inputs"}],
+            )
 
 
 def _kept(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,15 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from comfy_worker.errors import InvalidValue, brief
+from comfy_worker.errors import InvalidValue, InvalidWorkflow, brief
 from comfy_worker.workflow.check.file_access import climbs
-from comfy_worker.workflow.graph import Input, Workflow
+from comfy_worker.workflow.graph import Input, Workflow, title_of
 from comfy_worker.workflow.node_defs import NodeClass, NodeDefs
 from comfy_worker.workflow.tracing import Graph, literal_place
 
-__all__ = ["RAW_OUTPUT", "isolate_outputs", "output_folders", "replace_save_nodes"]
+__all__ = [
+    "RAW_OUTPUT",
+    "check_reserved",
+    "isolate_outputs",
+    "output_folders",
+    "replace_save_nodes",
+]
 
 RAW_OUTPUT = "ComfyWorkerOutput"
+# Only ComfyUI's cache looks at this input.
+JOB_FOLDER = "comfy_worker_folder"
 # By class that our node replaces: the folder that it writes to, and its default prefix.
 REPLACED = {
     "SaveImage": ("output", "ComfyUI"),
@@ -44,6 +52,29 @@ VARIABLE = ("%", "[")
 NAME_BYTES, PREFIX_BYTES = 200, 2000
 
 
+def check_reserved(workflow: Workflow) -> None:
+    """Refuse the class and the input that the worker itself puts into workflows.
+
+    Args:
+        workflow: the client's after the last edit, before :func:`isolate_outputs`.
+
+    Raises:
+        InvalidWorkflow: a node has the class or the input.
+    """
+    for node_id, node in workflow.items():
+        where = {"node_id": brief(node_id), "class_type": brief(node["class_type"])}
+        if node["class_type"] == RAW_OUTPUT:
+            raise InvalidWorkflow(
+                f"node {brief(node_id)}: {RAW_OUTPUT} is the worker's own class; use SaveImage",
+                [{**where, "input": None, "problem": "the class is reserved"}],
+            )
+        if JOB_FOLDER in node["inputs"]:
+            raise InvalidWorkflow(
+                f"node {brief(node_id)}: {JOB_FOLDER} is the worker's own input; remove it",
+                [{**where, "input": JOB_FOLDER, "problem": "the input is reserved"}],
+            )
+
+
 def replace_save_nodes(workflow: Workflow, defs: NodeDefs) -> Workflow:
     """Replace nodes that would encode pictures by our own, which keeps raw pixels.
 
@@ -60,7 +91,10 @@ def replace_save_nodes(workflow: Workflow, defs: NodeDefs) -> Workflow:
         if node["class_type"] in REPLACED:
             folder_type, prefix = REPLACED[node["class_type"]]
             inputs = {"filename_prefix": prefix, **node["inputs"], "kind": folder_type}
-            replaced[node_id] = {**node, "class_type": RAW_OUTPUT, "inputs": inputs}
+            # What a client reads about the node names the class that it sent, not ours.
+            meta = {**(node.get("_meta") or {}), "title": title_of(workflow, node_id)}
+            own = {"class_type": RAW_OUTPUT, "inputs": inputs, "_meta": meta}
+            replaced[node_id] = {**node, **own}
     return replaced
 
 
@@ -127,7 +161,7 @@ def _isolating_inputs(
         # An empty prefix would make the folder itself the name.
         return {name: f"{folder}/{prefix if prefix.strip('./') else 'ComfyUI'}"}
     if node["class_type"] in defs and _is_own(defs[node["class_type"]]):
-        return {"comfy_worker_folder": folder}
+        return {JOB_FOLDER: folder}
     return {}
 
 

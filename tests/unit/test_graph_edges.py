@@ -15,7 +15,7 @@ from comfy_worker.workflow.edit.controlnet import (
 from comfy_worker.workflow.edit.controlnet_types import ControlNetFile, choose_model
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
 from comfy_worker.workflow.edit.parameters import fill
-from comfy_worker.workflow.graph import parse
+from comfy_worker.workflow.graph import MAX_INPUTS, parse
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import find_roles
 from tests.base_graphs import small_defs
@@ -186,3 +186,10 @@ def test_an_id_of_many_digits_is_an_id() -> None:
     assert (
         len(splice_loras(graph, find_roles(graph, defs), defs, [LoraSpec("a")])) == len(graph) + 1
     )
+
+
+def test_the_inputs_of_one_node_are_bounded() -> None:
+    inputs = {f"x{number}": 1 for number in range(MAX_INPUTS)}
+    parse({"1": {"class_type": "PreviewAny", "inputs": inputs}})
+    with pytest.raises(InvalidWorkflow, match="node 1 has 5001 inputs; send at most 5000"):
+        parse({"1": {"class_type": "PreviewAny", "inputs": {**inputs, "more": 1}}})

@@ -43,7 +43,7 @@ SAID = {
 @pytest.mark.parametrize(("said", "kind"), SAID.items(), ids=lambda value: str(value)[:60])
 def test_an_exception_has_its_code(said: tuple[str, str], kind: type[WorkerError]) -> None:
     exception_type, message = said
-    error = node_error(Failed("p", "5", "KSampler", exception_type, message, ("line",)))
+    error = node_error(Failed("p", "5", "KSampler", exception_type, message, ("line",)), {})
     assert type(error) is kind
     assert error.sentence.startswith("node 5 (KSampler) ")
     assert error.details == [
@@ -54,3 +54,11 @@ def test_an_exception_has_its_code(said: tuple[str, str], kind: type[WorkerError
             "message": message,
         }
     ]
+
+
+def test_an_error_names_the_clients_class() -> None:
+    graph = {"5": {"class_type": "SaveImage", "inputs": {}}}
+    event = Failed("p", "5", "ComfyWorkerOutput", "ValueError", "no", ())
+    error = node_error(event, graph)
+    assert error.sentence.startswith("node 5 (SaveImage) ")
+    assert error.details[0]["class_type"] == "SaveImage"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import logging
 import sys
@@ -119,3 +120,49 @@ def test_prompts_run_where_nodes_are_kept_elsewhere_and_are_marked_on_lines_of_t
         "comfy_worker: prompt",
     ]
     assert "keeps its nodes elsewhere" in caplog.text
+
+
+class Nothing(dict[str, Any]):
+    """An empty group of inputs that holds every name, as some packs have."""
+
+    def __contains__(self, _name: object) -> bool:
+        return True
+
+
+def class_of(run: Any, **groups: Any) -> type:
+    """A class of ComfyUI whose function is ``run``."""
+    methods = {"FUNCTION": "run", "OUTPUT_NODE": True, "run": run}
+    return type("Node", (), {**methods, "INPUT_TYPES": classmethod(lambda _cls: groups)})
+
+
+UNKNOWN_LINKS = {
+    "plain": (class_of(lambda _self, source: source, required={"source": ("*",)}), True),
+    "keywords": (class_of(lambda _self, **values: values), False),
+    "parameter": (class_of(lambda _self, x0=None: x0), False),
+    "hidden": (class_of(lambda _self: None, hidden={"x0": "PROMPT"}), False),
+    "any name": (class_of(lambda _self: None, optional=Nothing()), False),
+    "growing": (class_of(lambda _self: None, required={"a": ("COMFY_AUTOGROW_V3", {})}), False),
+    "no function": (type("Node", (), {"FUNCTION": "run", "OUTPUT_NODE": True}), False),
+    "broken": (type("Node", (), {"FUNCTION": "run", "run": print, "OUTPUT_NODE": True}), False),
+}
+
+
+@pytest.mark.parametrize(("node_class", "is_refused"), UNKNOWN_LINKS.values(), ids=UNKNOWN_LINKS)
+def test_a_link_that_no_function_takes(
+    ours: Any, comfyui: SimpleNamespace, node_class: type, is_refused: bool
+) -> None:
+    async def validate_prompt(_id: str, prompt: Any, _outputs: Any) -> tuple[Any, ...]:
+        return True, None, [node_id for node_id in prompt if node_id == "1"], {}
+
+    comfyui.execution.validate_prompt = validate_prompt
+    classes = {"Node": node_class, "Source": type("Source", (), {})}
+    sys.modules["nodes"].NODE_CLASS_MAPPINGS.update(classes)  # type: ignore[attr-defined]
+    inputs = {"x0": ["2", 0], "x1.a": ["2", 0], "x2": 1, "x3": ["9", 0], "x4": ["2", "a"]}
+    workflow = {
+        "1": {"class_type": "Node", "inputs": {"source": "a", **inputs}},
+        "2": {"class_type": "Source", "inputs": {}},
+    }
+    answer = asyncio.run(sys.modules["ours.validation"].validate_workflow(workflow))
+    errors = answer["node_errors"].get("1", {}).get("errors", [])
+    found = [(error["type"], error["extra_info"]["input_name"]) for error in errors]
+    assert found == ([("undeclared_input", "x0")] if is_refused else [])

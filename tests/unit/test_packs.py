@@ -95,3 +95,12 @@ def test_paid_nodes_that_are_off_are_explained(packs: NodePacks, comfyui_dir: Pa
     assert "paid service of comfy.org" in absence.why
     assert absence.would_do == "set API_NODES=true there"
     assert NodePacks(comfyui_dir, (), api_nodes=True).explain("KlingVideo") is None
+
+
+def test_a_number_in_quotes_is_no_class(comfyui_dir: Path, packs: NodePacks) -> None:
+    source = 'MODES = {"a": ("std", "5")}\nNODE_CLASS_MAPPINGS = {"OldKling": KlingNode}\n'
+    for folder in ("comfy_api_nodes", "custom_nodes/whole"):
+        (comfyui_dir / folder / "more.py").write_text(source)
+    assert packs.explain("5") is None
+    assert "paid service" in str(packs.explain("OldKling"))
+    assert "paid service" not in str(packs.explain("std"))

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.errors import InvalidValue
+from comfy_worker.errors import InvalidValue, InvalidWorkflow
+from comfy_worker.workflow.graph import title_of
 from comfy_worker.workflow.isolate import (
     RAW_OUTPUT,
+    check_reserved,
     isolate_outputs,
     output_folders,
     replace_save_nodes,
@@ -149,6 +151,7 @@ def test_nodes_that_encode_pictures_are_served_by_ours() -> None:
     ]
     assert served["3"]["inputs"]["filename_prefix"] != served["4"]["inputs"]["filename_prefix"]
     assert SERVED["1"]["class_type"] == "SaveImage"
+    assert title_of(served, "3") == "PreviewImage"
 
 
 def test_without_our_node_the_graph_stays() -> None:
@@ -226,3 +229,16 @@ def test_a_name_in_a_dataset_that_leaves_its_folder_is_refused() -> None:
             "job",
             DEFS,
         )
+
+
+@pytest.mark.parametrize(
+    ("reserved", "reason"),
+    [
+        (node(RAW_OUTPUT, kind="temp"), "ComfyWorkerOutput is the worker's own class"),
+        (node("SaveImage", comfy_worker_folder="x"), "comfy_worker_folder is the worker's own"),
+    ],
+)
+def test_the_workers_own_names_are_refused(reserved: dict[str, Any], reason: str) -> None:
+    check_reserved({"1": node("SaveImage")})
+    with pytest.raises(InvalidWorkflow, match=f"node 2: {reason}"):
+        check_reserved({"1": node("SaveImage"), "2": reserved})

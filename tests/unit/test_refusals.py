@@ -64,3 +64,10 @@ def test_a_refusal_without_a_node_is_kept(error: Any) -> None:
     (finding,) = findings({"error": error}, WORKFLOW)
     assert (finding["node_id"], finding["class_type"]) == (None, None)
     assert finding["problem"]
+
+
+def test_a_refusal_names_the_clients_class() -> None:
+    error = {"type": "value_not_in_list", "message": "no", "details": "", "extra_info": {}}
+    answer = {"node_errors": {"x": {"errors": [error], "class_type": "ComfyWorkerOutput"}}}
+    (finding,) = findings(answer, WORKFLOW)
+    assert finding["class_type"] == "Nowhere"

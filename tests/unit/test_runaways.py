@@ -86,3 +86,13 @@ def test_circles_and_long_chains_end() -> None:
     chain = {str(i): node("ImageInvert", image=[str(i - 1), 0]) for i in range(5000)}
     assert len(fingerprints(chain)) == 5000
     assert len(fingerprints({"1": node("A", x=["2", 0]), "2": node("A", x=["1", 0])})) == 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_graph_that_completes_is_forgiven(known: bool) -> None:
+    runaways = Runaways()
+    node_id = "1" if known else None
+    runaways.note(graph(), node_id)
+    runaways.forgive(graph(folder="f" * 32))
+    runaways.note(graph(), node_id)
+    runaways.check(graph())

@@ -74,6 +74,8 @@ class Translator:
         return declared.spec(name, node["inputs"]) if declared and name is not None else None
 
     def _problem(self, node_id: str, name: str | None, error: Error) -> Problem:
+        if name is not None and error.get("type") == "undeclared_input":
+            return undeclared_input(name, self._workflow[node_id]["class_type"])
         spec = self._spec(node_id, name)
         if name is None or (spec is None and error.get("type") != "required_input_missing"):
             return self._other(node_id, name, error)
@@ -148,6 +150,12 @@ def missing_input(spec: InputSpec) -> Problem:
         f"give it a {spec.value_type}" if spec.is_widget else f"link a {spec.value_type} to it"
     )
     return Problem("required_input_missing", f"{spec.name} is missing", would_do)
+
+
+def undeclared_input(name: str, class_type: str) -> Problem:
+    """The problem of a link under a name that the class does not have."""
+    problem = f"{brief(name, TEXT_LENGTH)} is not an input of {brief(class_type, TEXT_LENGTH)}"
+    return Problem("undeclared_input", problem, "remove it")
 
 
 def not_a_link(spec: InputSpec) -> Problem:

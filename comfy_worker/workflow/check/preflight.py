@@ -19,6 +19,7 @@ from comfy_worker.errors import (
     InvalidWorkflow,
     ModelNotFound,
     NodeNotInstalled,
+    WorkflowRefused,
     brief,
 )
 from comfy_worker.workflow.check.comfyui_errors import Translator
@@ -117,18 +118,20 @@ def is_stale(findings: Iterable[Finding]) -> bool:
     return any(finding["type"] in ("missing_model", "value_not_in_list") for finding in findings)
 
 
-def refusal(findings: Iterable[Finding]) -> InputError:
+def refusal(findings: Iterable[Finding]) -> InputError | WorkflowRefused:
     """The error for findings, at least one: its code is that of the gravest type, its details are all of them."""
     details = list(findings)
     types = {finding["type"] for finding in details} - {"more"}
     gravest: str = details[0]["type"]
-    error: type[InputError] = InvalidWorkflow
+    error: type[InputError | WorkflowRefused] = InvalidWorkflow
     if "unknown_class" in types:
         gravest, error = "unknown_class", NodeNotInstalled
     elif types == {"missing_input_file"}:
         error = InvalidMedia
     elif types <= {"missing_model", "missing_input_file"}:
         gravest, error = "missing_model", ModelNotFound
+    elif types == {"custom_validation_failed"}:
+        error = WorkflowRefused  # a node's own rule: only that node knows what it takes
     first = next(finding for finding in details if finding["type"] == gravest)
     where = (
         "" if first["node_id"] is None else f"node {first['node_id']} ({brief(first['title'])}): "

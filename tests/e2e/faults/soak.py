@@ -196,7 +196,9 @@ class Soak:
         self._due = threading.Semaphore(0)
         self._every = every
         numbers, turns = iter(range(jobs)), itertools.cycle(faults)
-        for count in (min(WARM_UP, jobs), max(jobs - WARM_UP, 0)):
+        # Every hostile input has been sent once before memory counts: the largest set its level.
+        warm_up = max(WARM_UP, min(HOSTILE_EVERY * len(self.hostile), jobs // 2))
+        for count in (min(warm_up, jobs), max(jobs - warm_up, 0)):
             with self._breaking(turns), ThreadPoolExecutor(AT_ONCE) as clients:
                 list(clients.map(self._job, itertools.islice(numbers, count)))
             self.usage.append(self._settled())

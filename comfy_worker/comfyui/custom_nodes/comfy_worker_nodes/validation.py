@@ -76,6 +76,14 @@ async def validate_workflow(workflow: Workflow) -> dict[str, Any]:
         replace_classes.apply_replacements(workflow)
     outputs = [node_id for node_id in workflow if _is_output(workflow, node_id)]
     needed, obstacle = _needed(workflow, outputs)
+    answer = await _validated(workflow, outputs, needed, obstacle)
+    return {**answer, "node_errors": _with_undeclared(workflow, needed, answer["node_errors"])}
+
+
+async def _validated(
+    workflow: Workflow, outputs: list[str], needed: list[str], obstacle: Error | None
+) -> dict[str, Any]:
+    """Return what ComfyUI itself finds, of all nodes at once or of one after another."""
     is_simple = obstacle is None and len(outputs) <= MAX_OUTPUTS
     answer = await _validate_prompt(workflow, outputs) if is_simple else {"error": obstacle or None}
     if is_simple and not answer["error"]:
@@ -105,6 +113,85 @@ async def _validate_prompt(workflow: Workflow, outputs: list[str]) -> dict[str, 
         message = "ComfyUI would drop output nodes"
         error = {"type": "dropped_output", "message": message, "details": ", ".join(dropped)}
     return {"error": error, "node_errors": node_errors}
+
+
+def _with_undeclared(
+    workflow: Workflow, node_ids: list[str], node_errors: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Add an error for each link that a node cannot take.
+
+    ComfyUI validates declared inputs only. It follows the link all the same and hands its value to
+    the node's function, which raises a ``TypeError``.
+    """
+    found = dict(node_errors)
+    count = 0
+    for node_id in node_ids:
+        class_type = workflow[node_id].get("class_type")
+        node_class = nodes.NODE_CLASS_MAPPINGS.get(class_type)
+        names = [
+            name
+            for name, value in workflow[node_id]["inputs"].items()
+            if _is_link(value) and isinstance(value[1], (int, float)) and value[0] in workflow
+        ]
+        undeclared = _undeclared(node_class, names)[: MAX_ERRORS - count]
+        if undeclared:
+            count += len(undeclared)
+            entry = found.get(node_id) or {"class_type": class_type, "dependent_outputs": []}
+            errors = [*(entry.get("errors") or ()), *map(_not_an_input, undeclared)]
+            found[node_id] = {**entry, "errors": errors}
+    return found
+
+
+def _undeclared(node_class: Any, names: list[str]) -> list[str]:
+    """Return those names that are no input of a class; none where that is not certain."""
+    if not names or not inspect.isclass(node_class):
+        return []
+    is_v3 = issubclass(node_class, getattr(execution, "_ComfyNodeInternal", ()))
+    function_name = "execute" if is_v3 else getattr(node_class, "FUNCTION", None)
+    function = getattr(node_class, str(function_name), None)
+    try:
+        # A wrapper may take more than the function that it wraps.
+        parameters = inspect.signature(function, follow_wrapped=False).parameters  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return []
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return []
+    # A name with a dot is a part of an input that grows with its values.
+    unknown = [name for name in names if name not in parameters and "." not in name]
+    return _not_declared(node_class, unknown) if unknown else []
+
+
+def _not_declared(node_class: Any, names: list[str]) -> list[str]:
+    """Return those names that a class does not declare; none if an input of it grows."""
+    try:
+        declared = node_class.INPUT_TYPES()
+        groups = [declared.get(group) for group in ("required", "optional", "hidden")]
+        # Some packs' groups are empty and yet hold every name, so `or {}` would be wrong.
+        groups = [group for group in groups if group is not None]
+        for group in groups:
+            if any(_grows(spec) for spec in group.values()):
+                return []
+        for group in groups:
+            names = [name for name in names if name not in group]
+        return names
+    except Exception:  # a class of a pack may raise anything
+        return []
+
+
+def _grows(spec: Any) -> bool:
+    """Whether an input's type is one of those whose parts depend on the values."""
+    value_type = spec[0] if isinstance(spec, (list, tuple)) and spec else None
+    is_comfys_own = isinstance(value_type, str) and value_type.startswith("COMFY_")
+    return is_comfys_own and value_type not in ("COMFY_MATCHTYPE_V3", "COMFY_MULTITYPED_V3")
+
+
+def _not_an_input(name: str) -> Error:
+    return {
+        "type": "undeclared_input",
+        "message": "The class has no such input",
+        "details": name,
+        "extra_info": {"input_name": name},
+    }
 
 
 def _is_output(workflow: Workflow, node_id: str) -> bool:
