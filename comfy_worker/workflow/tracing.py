@@ -32,7 +32,9 @@ from comfy_worker.workflow.values import COMPUTED, Values, branch_names
 
 __all__ = [
     "CARRIERS",
+    "KEEPS_SHAPE",
     "LOOKED_AT",
+    "RESIZERS",
     "SIZE_CHOICE",
     "UPSCALE_FACTORS",
     "Graph",

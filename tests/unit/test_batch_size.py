@@ -62,3 +62,22 @@ def test_more_than_the_endpoint_allows_is_refused(graph: Workflow) -> None:
 )
 def test_what_makes_no_more_pictures_passes(graph: Workflow) -> None:
     check_batch_size(graph, DEFS, 4)
+
+
+def repeats(batch_size: int, amounts: list[int]) -> Workflow:
+    """A latent that several nodes repeat, one after the other, before the sampler."""
+    graph = txt2img(latent=latent(batch_size))
+    before = "latent"
+    for index, amount in enumerate(amounts):
+        graph[f"r{index}"] = node("RepeatLatentBatch", samples=[before, 0], amount=amount)
+        before = f"r{index}"
+    graph["sampler"]["inputs"]["latent_image"] = [before, 0]
+    return graph
+
+
+def test_factors_along_a_chain_are_multiplied() -> None:
+    with pytest.raises(InvalidValue, match=r"r0 .*at most 4 latents, not 16.*MAX_BATCH_SIZE"):
+        check_batch_size(repeats(4, [4, 4, 4, 4]), DEFS, 4)
+    with pytest.raises(InvalidValue, match=r"r1 .*at most 4 latents, not 8"):
+        check_batch_size(repeats(2, [2, 2]), DEFS, 4)
+    check_batch_size(repeats(1, [2, 2]), DEFS, 4)

@@ -356,3 +356,141 @@ def test_a_parameter_sets_a_switch_first(defs: NodeDefs, tmp_path: Path, is_on: 
     planned = prepare(PlanContext(Job("job", request), None, comfyui, files))
     assert gets(planned.workflow, "turbo", "value") is is_on
     assert gets(planned.workflow, "sampler", "steps") == planned.parameters["steps"] == 7
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ({"steps": 7}, ("sampler", "seed", 20)),
+        ({"seed": 7}, ("sampler", "steps", 20)),
+    ],
+)
+def test_seed_and_steps_share_a_number(
+    defs: NodeDefs, values: dict[str, int], kept: tuple[str, str, int]
+) -> None:
+    graph = txt2img(
+        sampler=ksampler(steps=["number", 0], seed=["number", 0]),
+        number=node("PrimitiveInt", value=20),
+    )
+    result, told, _ = filled(graph, defs, **values)
+    name = next(iter(values))
+    assert (gets(result, "sampler", name), told[name]) == (7, 7)
+    assert gets(result, *kept[:2]) == kept[2]
+
+
+@pytest.mark.parametrize("title", ["", "steps", "batch_size"])
+def test_steps_and_batch_share_a_number(defs: NodeDefs, title: str) -> None:
+    graph = txt2img(
+        sampler=ksampler(steps=["number", 0]),
+        latent=node("EmptyLatentImage", width=64, height=64, batch_size=["number", 0]),
+        number=node("PrimitiveInt", value=2),
+    )
+    graph["number"]["_meta"] = {"title": title}
+    result, told, _ = filled(graph, defs, steps=7)
+    assert (gets(result, "sampler", "steps"), gets(result, "latent", "batch_size")) == (7, 2)
+    assert (told["steps"], told["batch_size"]) == (7, 2)
+
+
+def test_cfg_and_denoise_share_a_number(defs: NodeDefs) -> None:
+    graph = txt2img(
+        sampler=ksampler(cfg=["number", 0], denoise=["number", 0]),
+        number=node("PrimitiveFloat", value=1.0),
+    )
+    result, _, _ = filled(graph, defs, cfg=5.5)
+    assert (gets(result, "sampler", "cfg"), gets(result, "sampler", "denoise")) == (5.5, 1.0)
+
+
+def test_a_prompt_is_no_file_name(defs: NodeDefs) -> None:
+    graph = txt2img(text=node("PrimitiveString", value="cat"))
+    graph["positive"]["inputs"]["text"] = ["text", 0]
+    graph["save"]["inputs"]["filename_prefix"] = ["text", 0]
+    result, told, _ = filled(graph, defs, prompt="a dog")
+    assert (gets(result, "positive", "text"), told["prompt"]) == ("a dog", "a dog")
+    assert gets(result, "save", "filename_prefix") == "cat"
+
+
+def test_a_shown_text_claims_no_prompt(defs: NodeDefs) -> None:
+    graph = txt2img(shown=node("PreviewAny", source="?"), text=node("PrimitiveString", value="x"))
+    graph["below"] = node("PreviewAny", source=["text", 0])
+    for node_id in ("shown", "text"):
+        graph[node_id]["_meta"] = {"title": "prompt"}
+    result, told, _ = filled(graph, defs, prompt="a dog")
+    assert (gets(result, "positive", "text"), told["prompt"]) == ("a dog", "a dog")
+    assert (gets(result, "shown", "source"), gets(result, "text", "value")) == ("?", "x")
+
+
+def scaled(source: str, *nodes: dict[str, Any]) -> Workflow:
+    """A latent of 512 x 512 that further nodes change before the sampler, one after the other."""
+    graph = txt2img()
+    size = {"width": 512, "height": 512, "batch_size": 1}
+    graph["latent"] = node(source, **size, **({"color": 0} if source == "EmptyImage" else {}))
+    before, is_image = "latent", source == "EmptyImage"
+    for index, further in enumerate(nodes):
+        before_name = "image" if is_image else "samples"
+        graph[f"n{index}"] = {**further, "inputs": {before_name: [before, 0], **further["inputs"]}}
+        before = f"n{index}"
+    if is_image:
+        graph["encode"] = node("VAEEncode", pixels=[before, 0], vae=["loader", 2])
+        before = "encode"
+    graph["sampler"]["inputs"]["latent_image"] = [before, 0]
+    return graph
+
+
+SIZE_64 = {"width": 64, "height": 64}
+
+
+@pytest.mark.parametrize(
+    ("source", "further"),
+    [
+        ("EmptyImage", node("ImageScale", upscale_method="bilinear", crop="disabled", **SIZE_64)),
+        ("EmptyLatentImage", node("LatentCrop", x=0, y=0, **SIZE_64)),
+        ("EmptyLatentImage", node("LatentUpscale", upscale_method="x", crop="disabled", **SIZE_64)),
+    ],
+)
+def test_the_last_size_before_a_sampler_is_set(
+    defs: NodeDefs, source: str, further: dict[str, Any]
+) -> None:
+    result, told, warnings = filled(scaled(source, further), defs, width=96)
+    assert (gets(result, "n0", "width"), gets(result, "n0", "height")) == (96, 64)
+    assert (told["width"], told["height"], warnings) == (96, 64, [])
+
+
+def test_a_size_changed_by_a_factor_is_told(defs: NodeDefs) -> None:
+    further = node("ImageScaleBy", upscale_method="bilinear", scale_by=2.0)
+    _, told, warnings = filled(scaled("EmptyImage", further), defs, width=96)
+    assert (told["width"], told["height"]) == (192, 1024)
+    assert warnings == [
+        "width goes to latent.width, but node n0 (ImageScaleBy) gives the sampler 192"
+    ]
+
+
+def test_an_unknown_size_is_left_out(defs: NodeDefs) -> None:
+    further = node("ImageScaleToTotalPixels", upscale_method="bilinear", megapixels=1.0)
+    _, told, warnings = filled(scaled("EmptyImage", further), defs, width=96)
+    assert "width" not in told
+    assert len(warnings) == 1
+    assert "n0 (ImageScaleToTotalPixels) gives the sampler a number that" in warnings[0]
+
+
+def test_a_crop_cannot_enlarge(defs: NodeDefs) -> None:
+    _, told, warnings = filled(
+        scaled("EmptyLatentImage", node("LatentCrop", x=0, y=0, **SIZE_64)), defs, width=1024
+    )
+    assert (told["width"], len(warnings)) == (512, 1)
+
+
+@pytest.mark.parametrize(
+    ("further", "reached"),
+    [
+        (node("RepeatLatentBatch", amount=2), 6),
+        (node("LatentFromBatch", batch_index=1, length=1), 1),
+        (node("LatentFromBatch", batch_index=0, length=64), 3),
+    ],
+)
+def test_another_number_of_pictures_is_told(
+    defs: NodeDefs, further: dict[str, Any], reached: int
+) -> None:
+    _, told, warnings = filled(scaled("EmptyLatentImage", further), defs, batch_size=3)
+    assert told["batch_size"] == reached
+    assert len(warnings) == (reached != 3)
+    assert all(f"gives the sampler {reached}" in warning for warning in warnings)

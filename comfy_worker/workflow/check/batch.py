@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.workflow.graph import Check, Input, Workflow, never_ends, number
+from comfy_worker.workflow.graph import Check, Fold, Input, Workflow, never_ends, number
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.tracing import Graph, literal_place
 
@@ -18,6 +18,8 @@ BATCH_INPUTS: dict[str, frozenset[str] | None] = {
 # They cut an existing batch into pieces of that size.
 CUTTERS = frozenset({"RebatchLatents", "RebatchImages"})
 MAKES = ("LATENT", "IMAGE", "PIPE")
+# Larger counts are not told apart: a long chain of factors would make a number of any length.
+MAX_COUNTED = 10**9
 
 
 def check_batch_size(
@@ -55,3 +57,40 @@ def check_batch_size(
                     "the endpoint's setting MAX_BATCH_SIZE",
                     [{"key": key, "node_id": node_id, "value": str(size), "maximum": maximum}],
                 )
+    _check_products(graph, maximum)
+
+
+def _check_products(graph: Graph, maximum: int) -> None:
+    """Refuse a chain of nodes that each repeat a batch, and together make too many latents."""
+
+    def batch_number(node_id: str, name: str) -> int | None:
+        size = number(graph.values(Input(node_id, name)))
+        return int(size) if size is not None and size > 0 else None
+
+    def joined(node_id: str, above: list[int]) -> int:
+        class_type = graph.workflow[node_id]["class_type"]
+        size = max(above, default=1)
+        if class_type == "RepeatLatentBatch":
+            return min(size * (batch_number(node_id, "amount") or 1), MAX_COUNTED)
+        if class_type == "LatentFromBatch":
+            return min(size, batch_number(node_id, "length") or size)
+        own = batch_number(node_id, "batch_size") or 1
+        return min(size, own) if class_type in CUTTERS else max(size, own)
+
+    # Only through latents: a batch of pictures is often a video's frames.
+    count = Fold(lambda node_id: graph.above(node_id, "LATENT"), joined, graph.check)
+    for node_id, node in graph.workflow.items():
+        if node["class_type"] == "RepeatLatentBatch" and count(node_id) > maximum:
+            size = count(node_id)
+            raise InvalidValue(
+                f"the batch that node {node_id} (RepeatLatentBatch) makes must have at most "
+                f"{maximum} latents, not {size}: the endpoint's setting MAX_BATCH_SIZE",
+                [
+                    {
+                        "key": f"{node_id}.amount",
+                        "node_id": node_id,
+                        "value": str(size),
+                        "maximum": maximum,
+                    }
+                ],
+            )

@@ -23,6 +23,7 @@ from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 from comfy_worker.workflow.roles.find import PLACEHOLDER, PLACEHOLDER_WORDS, Candidate, Roles, Split
 from comfy_worker.workflow.roles.stages import NAMES
 from comfy_worker.workflow.roles.titles import TEXTS
+from comfy_worker.workflow.roles.ways import effective
 from comfy_worker.workflow.tracing import SIZE_CHOICE, UPSCALE_FACTORS, Graph
 from comfy_worker.workflow.values import UNKNOWN, Values
 
@@ -157,7 +158,9 @@ def changes_beside(
     for name in [name for name in values if name in roles.places and name not in set(declared)]:
         node_inputs = roles.places[name]
         reached = _received(name, new, roles) if name in roles.received else None
-        if reached is not None and number(values[name]) not in (None, reached):
+        if name in roles.ways:
+            sentences += _changed_on_the_way(name, values[name], new, roles)
+        elif reached is not None and number(values[name]) not in (None, reached):
             sentences.append(
                 f"{name} is {reached}: the graph computes it from the {values[name]} of the request"
             )
@@ -201,6 +204,19 @@ def changes_beside(
                         f"{preset.free!r}, since it decided the size"
                     )
     return list(dict.fromkeys(sentences))
+
+
+def _changed_on_the_way(name: str, value: Any, received: Values, roles: Roles) -> list[str]:
+    """Say that a size or a number of pictures becomes another one before the sampler."""
+    way = roles.ways[name]
+    reached, step = effective(received, way), way.steps[-1]
+    if reached == number(value):
+        return []
+    shown = "a number that only a run can tell" if reached is None else str(reached)
+    return [
+        f"{name} goes to {roles.places[name][0]}, but node {step.node_id} ({step.class_type}) "
+        f"gives the sampler {shown}"
+    ]
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -251,6 +267,8 @@ def read(
         preset = roles.presets.get(node_input)
         if name in SIDES and preset is not None and _value(received, preset.place) != preset.free:
             value = _preset_size(_value(received, preset.place)).get(name)
+        elif name in roles.ways and name not in declared:
+            value = effective(received, roles.ways[name])
         elif name in roles.received and name not in declared:
             reached = _received(name, received, roles)
             value = value if reached is None else reached
@@ -321,7 +339,8 @@ def describe(
     """
     declared = declared or {}
     limits = limits_by_place(Graph(workflow, defs))
-    defaults = read(workflow, roles, declared)
+    # A default is what a client may send to keep the graph as it is, whatever changes it later.
+    defaults = read(workflow, replace(roles, ways={}), declared)
     defaults |= {
         name: entry.default for name, entry in declared.items() if entry.default is not None
     }

@@ -20,7 +20,7 @@ from comfy_worker.workflow.graph import (
     title_of,
     walk,
 )
-from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.node_defs import ANY_TYPE, WIDGET_TYPES, NodeDefs
 from comfy_worker.workflow.roles.stages import (
     NAMES,
     Sampler,
@@ -33,7 +33,8 @@ from comfy_worker.workflow.roles.stages import (
 )
 from comfy_worker.workflow.roles.texts import MAX_TEXTS, Text, conflicting
 from comfy_worker.workflow.roles.titles import titled_places
-from comfy_worker.workflow.tracing import Graph, live_literal, settable
+from comfy_worker.workflow.roles.ways import Way, set_again, way_to_sampler
+from comfy_worker.workflow.tracing import Graph, live_literal, settable, types_in
 from comfy_worker.workflow.values import UNKNOWN
 
 __all__ = [
@@ -150,6 +151,7 @@ class Roles:
         received: by parameter, the input of the sampler or latent that gets it, where the graph may compute it
             from what is written in the first of ``places``.
         presets: by a place of ``width`` or ``height``, the choice that overrides it now.
+        ways: by ``width``, ``height`` or ``batch_size``, what changes it before the first sampler.
     """
 
     samplers: tuple[Sampler, ...]
@@ -162,6 +164,7 @@ class Roles:
     left: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
     presets: Mapping[Input, Preset] = field(default_factory=dict)
     received: Mapping[str, Input] = field(default_factory=dict)
+    ways: Mapping[str, Way] = field(default_factory=dict)
 
     def outline(self) -> dict[str, Any]:
         """The roles as JSON: ids of nodes, and inputs written ``node_id.name`` by parameter."""
@@ -226,7 +229,11 @@ class _Finder:
             if len({text.literal for _, text in texts}) > 1:
                 comparable = comparable or self._stages.comparable()
                 unclear |= {name} if conflicting(texts, comparable) else set()
-        self._claim(found, unclear, titled_places(self._graph, self._live, self._stages.reader))
+        before = {name: set(node_inputs) for name, node_inputs in found.items()}
+        useful = _UsefulNodes(self._graph, self._stages)
+        claimed = titled_places(self._graph, filter(useful, self._live), self._stages.reader)
+        self._claim(found, unclear, claimed)
+        self._separate(found, before)
         placeholders = self._placeholders()
         found |= placeholders
         unclear -= placeholders.keys()
@@ -253,6 +260,7 @@ class _Finder:
             left=left,
             presets=presets,
             received=self._received(found),
+            ways=self._ways(),
         )
 
     def _received(self, found: Mapping[str, Sequence[Input]]) -> dict[str, Input]:
@@ -292,6 +300,89 @@ class _Finder:
             if name in unclear or not set(node_inputs) <= set(found.get(name, ())):
                 found[name] = node_inputs
                 unclear.discard(name)
+
+    def _separate(
+        self, found: dict[str, list[Input]], before: Mapping[str, Collection[Input]]
+    ) -> None:
+        """By-pass a literal that several parameters share, so that each is set alone."""
+        for name in [name for name in found if name in NAMES]:
+            others = [
+                {*node_inputs, *before.get(other, ())}
+                for other, node_inputs in found.items()
+                if other != name and other in NAMES
+            ]
+            shared = set(found[name]).intersection(set().union(*others))
+            found[name] = self._direct(found[name], shared, set(NAMES[name][0]))
+        for name in TEXT_NAMES & found.keys():
+            found[name] = [
+                separate for place in found[name] for separate in self._text_readers(place)
+            ]
+
+    def _ways(self) -> dict[str, Way]:
+        """Find what changes the size or number of the first stage's latent before its sampler."""
+        stages = self._stages
+        ways = {
+            name: way_to_sampler(self._graph, stages, stage, name)
+            for stage in stages.main[:1]
+            for name in ("width", "height", "batch_size")
+        }
+        return {name: way for name, way in ways.items() if way is not None}
+
+    def _set_again(self, sizes: Sequence[str], name: str) -> list[Input]:
+        """Find the inputs that set a side: of nodes behind the source where these set it again."""
+        graph, stages = self._graph, self._stages
+        places: list[Input] = []
+        replaced: set[str] = set()
+        kept: set[str] = set()
+        for stage in stages.main:
+            nodes = stages.way(stage)
+            again = set_again(graph, way_to_sampler(graph, stages, stage, name)) if nodes else []
+            places += again
+            (replaced if again else kept).update(nodes[-1:])
+        rest = [node_id for node_id in sizes if node_id in kept or node_id not in replaced]
+        return list(dict.fromkeys([*places, *self._held(rest, name)]))
+
+    def _direct(
+        self, node_inputs: list[Input], shared: Collection[Input], names: Collection[str]
+    ) -> list[Input]:
+        """Replace each shared literal by the inputs of these names that it reaches."""
+        if not shared:
+            return node_inputs
+        graph = self._graph
+        readers: dict[Input, list[Input]] = {}
+        for node_id in dict.fromkeys([*self._settings_nodes, *self._live]):
+            for node_input in graph.links(node_id):
+                literal = live_literal(graph, node_input) if node_input.name in names else None
+                if literal is not None and literal in shared:
+                    readers.setdefault(literal, []).append(node_input)
+        direct = [
+            separate
+            for node_input in node_inputs
+            for separate in readers.get(node_input, [node_input])
+        ]
+        return list(dict.fromkeys(direct))
+
+    def _text_readers(self, place: Input) -> list[Input]:
+        """Return the inputs to write a text to, so that it becomes no file name."""
+        graph = self._graph
+        readers: list[Input] = []
+        way = [place.node_id] if graph.links(place.node_id) == {} else []
+        for node_id in way:
+            fed = [
+                node_input
+                for reader in graph.fed_by(node_id)
+                for node_input, link in graph.links(reader).items()
+                if link.node_id == node_id
+            ]
+            for node_input in fed:
+                passes = len(graph.inputs(node_input.node_id)) == 1
+                if passes and node_input.node_id not in way and graph.is_read(node_input.node_id):
+                    way.append(node_input.node_id)
+                elif not passes:
+                    readers.append(node_input)
+        texts = [node_input for node_input in readers if node_input.name != "filename_prefix"]
+        is_prefix = len(texts) < len(readers)
+        return list(dict.fromkeys(texts)) if texts and is_prefix else [place]
 
     def _candidate(self, node_input: Input) -> Candidate:
         workflow = self._graph.workflow
@@ -337,7 +428,7 @@ class _Finder:
         for name in ("length", "batch_size"):
             found[name] = self._held(origins.latent_sources, name)
         for name in ("width", "height"):
-            found[name] = _with_agreeing(graph, live, name, self._held(origins.sizes, name))
+            found[name] = _with_agreeing(graph, live, name, self._set_again(origins.sizes, name))
         if not set(found["width"]).isdisjoint(found["height"]):
             # One number makes a square. Two sides that a client sets need an input each.
             for name in ("width", "height"):
@@ -609,6 +700,34 @@ class _Finder:
             if choice and (free is None or graph.values(choice) != free):
                 presets[node_input] = Preset(choice, None if as_link(graph.value(choice)) else free)
         return presets
+
+
+class _UsefulNodes:
+    """Whether a title may claim a parameter for a node: what the node gives is more than shown.
+
+    A node counts if it is a stage or reads a model, a picture or the like, or if it feeds such a
+    node.
+    """
+
+    def __init__(self, graph: Graph, stages: Stages) -> None:
+        self._graph = graph
+        self._stages = {stage.node_id for stage in stages.all if stage.sampler}
+        self._feeds = Fold(graph.fed_by, self._is_useful, graph.check)
+
+    def __call__(self, node_id: str) -> bool:
+        return self._feeds(node_id)
+
+    def _is_useful(self, node_id: str, below: list[bool]) -> bool:
+        graph = self._graph
+        declared = graph.declared(node_id)
+        if any(below) or node_id in self._stages or declared is None or declared.is_api:
+            return True
+        if not declared.is_output and not graph.is_read(node_id):
+            return True
+        return any(
+            types_in(graph.type_of(node_input)).isdisjoint({*WIDGET_TYPES, ANY_TYPE})
+            for node_input in graph.links(node_id)
+        )
 
 
 def _outputs(graph: Graph) -> tuple[str, ...]:

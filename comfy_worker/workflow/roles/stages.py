@@ -41,6 +41,8 @@ SIDES = ("positive", "negative")
 # Outputs of a sampler that are not its picture. If only these are used, the sampler is a tool.
 SIDE_RESULTS = frozenset({"MASK", "SEGS", "INT", "FLOAT", "STRING", "BOOLEAN"})
 BUNDLE = re.compile(r"PIPE|CONTEXT")
+# So many nodes at most lie between a sampler and the node that sets its size.
+MAX_WAY = 64
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,24 @@ class Stages:
             for state in walk([start] if start else [], self._made_of, self.graph.check, seen):
                 self._note(state, origins)
         return origins
+
+    def way(self, stage: Stage) -> list[str]:
+        """Return the nodes from a stage back to the node that sets its size, nearest first.
+
+        Empty if several latents are joined on the way, or if no node sets a size.
+        """
+        way: dict[str, None] = {}
+        state = self._ancestor(stage.start) if stage.sampler else None
+        while state and state[0] not in way and len(way) < MAX_WAY:
+            node_id, _ = state
+            way[node_id] = None
+            if node_id in self._samplers:
+                return []
+            above = self._made_of(state)
+            if not above and self._is_latent_source(state) and has_size(self.graph, node_id):
+                return list(way)
+            state = above[0] if len(above) == 1 else None
+        return []
 
     def latent_trace(self, node_input: Input | None) -> LatentTrace:
         """Return facts about how the latent or picture of an input is made."""
