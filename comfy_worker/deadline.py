@@ -43,6 +43,15 @@ class Deadline:
         """Whether the work must end now."""
         return self._cancelled.is_set() or time.monotonic() >= self._ends_at
 
+    @property
+    def left_s(self) -> float:
+        """How long the work may still take, in seconds; never negative."""
+        return max(self._ends_at - time.monotonic(), 0.0)
+
+    def part(self, timeout_s: float) -> Deadline:
+        """Return a deadline for a part of the work, which is cancelled along with the whole."""
+        return Deadline(self._cancelled, min(timeout_s, self.left_s))
+
     def check(self) -> None:
         """Raise an error if the work must end now.
 

@@ -120,7 +120,10 @@ def _split_url(endpoint_url: str, name: str) -> SplitResult:
     """
     if len(endpoint_url) > MAX_URL or len(name) > MAX_URL:
         raise ValueError(f"and the bucket's name should have at most {MAX_URL} characters each")
-    url = urlsplit(endpoint_url)
+    try:
+        url = urlsplit(endpoint_url)
+    except ValueError:  # brackets that hold no IPv6 address
+        raise ValueError(URL_PROBLEM) from None
     if url.scheme not in ("http", "https") or not re.fullmatch(r"[\w.-]+(:\d{1,5})?", url.netloc):
         raise ValueError(URL_PROBLEM)
     port = url.netloc.partition(":")[2]

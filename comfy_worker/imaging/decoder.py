@@ -313,7 +313,9 @@ def _to_eight_bits(key: str, image: Image.Image) -> Image.Image:
             return Image.fromarray((values * 255 + 0.5).astype(np.uint8))
         problem = f"{key} holds floating point numbers outside of 0 to 1; send 8 or 16 bits"
         raise InvalidMedia(problem)
-    if least < 0 or most > 0xFFFF:
+    if least < 0:
+        raise InvalidMedia(f"{key} holds negative numbers; send unsigned numbers of 8 or 16 bits")
+    if most > 0xFFFF:
         raise InvalidMedia(f"{key} has more than 16 bits per channel; send 8 or 16 bits")
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
 

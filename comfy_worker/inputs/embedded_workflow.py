@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_worker.errors import InvalidWorkflow
+from comfy_worker.errors import InvalidMedia, InvalidWorkflow
 from comfy_worker.inputs.inline_source import decode_base64
 from comfy_worker.inputs.picture_texts import picture_texts
 from comfy_worker.json_values import find_problem, parse_json
@@ -28,10 +28,19 @@ def workflow_of_source(text: str) -> dict[str, Any]:
     """Read the workflow in a picture that is base64 or a data URI; see :func:`workflow_of_picture`.
 
     Raises:
-        InvalidMedia: the text is not base64.
-        InvalidWorkflow: the data is not a picture, or contains no workflow.
+        InvalidMedia: the text is a data URI, but its data is not base64.
+        InvalidWorkflow: the text is not base64, the data is not a picture, or contains no workflow.
     """
-    return workflow_of_picture(decode_base64("workflow", text))
+    try:
+        data = decode_base64("workflow", text)
+    except InvalidMedia:
+        if text.startswith("data:"):
+            raise
+        raise InvalidWorkflow(
+            "workflow is neither readable JSON of a workflow nor a picture in base64; send the "
+            "workflow as a JSON object, or the PNG or WebP as ComfyUI saved it"
+        ) from None
+    return workflow_of_picture(data)
 
 
 def workflow_of_picture(data: bytes) -> dict[str, Any]:

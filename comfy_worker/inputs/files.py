@@ -12,7 +12,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -192,12 +192,21 @@ class InputFiles:
         if pair:
             self.names["mask"] = self.names["image"]
 
-    def add_any(self, sources: Mapping[str, str]) -> None:
+    def add_any(self, sources: Mapping[str, str], pictures: Collection[str] = ()) -> None:
         """Receive pictures, videos and sounds.
 
-        Arguments and errors are those of :meth:`add_pictures`.
+        Args:
+            sources: base64, a data URI or a URL, by key in the input.
+            pictures: the keys of files that must be pictures.
+
+        Raises:
+            InvalidMedia: as :meth:`add_pictures`.
         """
-        self._receive([_PendingFile(key, "any", {key: source}) for key, source in sources.items()])
+        files = []
+        for key, source in sources.items():
+            content = "picture" if key in pictures else "any"
+            files.append(_PendingFile(key, content, {key: source}))
+        self._receive(files)
 
     def _receive(self, files: Sequence[_PendingFile]) -> None:
         """Fetch, verify and store files, except those that are stored already."""

@@ -7,7 +7,12 @@ from comfy_worker.inputs.files import InputFiles
 from comfy_worker.inputs.inline_source import is_inline_source
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.check.file_access import file_inputs
-from comfy_worker.workflow.edit.input_files import name_stored, without_browser_files
+from comfy_worker.workflow.edit.input_files import (
+    name_stored,
+    picture_names,
+    takes_picture,
+    without_browser_files,
+)
 from comfy_worker.workflow.graph import Editor, Input, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles
@@ -47,7 +52,8 @@ def take_named_images(
     for index, image in enumerate(request.images):
         key = f"images.{index}.image"
         names[key], sent[key] = image.name, image.image
-    files.add_any(sent)
+    pictures = picture_names(workflow, defs)
+    files.add_any(sent, [key for key in sent if names[key] in pictures])
     stored = {names[key]: files.names[key] for key in sent}
     workflow, used = name_stored(workflow, defs, stored)
     warnings = [f"images: no node names '{brief(name)}'" for name in stored if name not in used]
@@ -62,12 +68,15 @@ def take_inline_files(
     editor = Editor(workflow)
     inputs: dict[str, Input] = {}
     sent: dict[str, str] = {}
+    pictures: list[str] = []
     for node_input in file_inputs(workflow, defs, roles.outputs):
         value = workflow[node_input.node_id]["inputs"][node_input.name]
         if is_inline_source(value):
             key = f"node {node_input}"
             inputs[key], sent[key] = node_input, value
-    files.add_any(sent)
+            if takes_picture(workflow, defs, node_input.node_id, node_input.name):
+                pictures.append(key)
+    files.add_any(sent, pictures)
     for key in sent:
         editor.set(inputs[key], files.names[key])
     return editor.workflow

@@ -12,8 +12,8 @@ def with_embedded_workflow(request: JobInput) -> JobInput:
     """Read the workflow of a picture in ``workflow``; other requests are returned unchanged.
 
     Raises:
-        InvalidMedia: the picture is not base64.
-        InvalidWorkflow: the data is not a picture, or contains no workflow.
+        InvalidMedia: the text is a data URI, but its data is not base64.
+        InvalidWorkflow: the text is not base64, the data is not a picture, or contains no workflow.
     """
     text = request.workflow
     if not isinstance(text, str) or not is_picture_source(text):

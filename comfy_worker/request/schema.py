@@ -131,6 +131,10 @@ class _Strict(BaseModel):
         if words in NUMBERS and _is_too_long(value):
             problem = "Input should be {words} of at most {digits} digits"
             raise PydanticCustomError("digits", problem, {"words": words, "digits": MAX_DIGITS})
+        if words in NUMBERS and isinstance(value, str) and "_" in value:
+            # Python reads "1_000" as 1000, JSON does not.
+            problem = "Input should be {words} without underscores"
+            raise PydanticCustomError("digits", problem, {"words": words})
         return value
 
 
@@ -355,6 +359,17 @@ class JobInput(Parameters):
     validate_only: bool = Field(
         False, description="build and check the workflow, but do not run it"
     )
+
+    @field_validator("images")
+    @classmethod
+    def _check_names(cls, images: tuple[NamedImage, ...]) -> tuple[NamedImage, ...]:
+        """Reject two different pictures of one name: only one of them could be used."""
+        pictures: dict[str, str] = {}
+        for image in images:
+            if pictures.setdefault(image.name, image.image) != image.image:
+                problem = "Input should hold one picture per name, but '{name}' has different ones"
+                raise PydanticCustomError("names", problem, {"name": brief(image.name)})
+        return images
 
     @classmethod
     def read(

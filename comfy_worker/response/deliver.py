@@ -7,14 +7,16 @@ are read.
 from __future__ import annotations
 
 import base64
+import logging
 import re
+import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from comfy_worker.deadline import Deadline
-from comfy_worker.errors import DeliveryFailed, InvalidValue, ResultTooLarge
+from comfy_worker.errors import DeliveryFailed, InvalidValue, JobTimedOut, ResultTooLarge
 from comfy_worker.request.schema import Output
 from comfy_worker.response.encode import EncodedFile
 from comfy_worker.response.s3 import S3Uploader
@@ -22,6 +24,8 @@ from comfy_worker.response.schema import Media
 from comfy_worker.response.shrink import base64_size, shrink_steps
 
 __all__ = ["ENVELOPE", "LESS_TEXT", "MB", "Delivery", "MediaByCategory", "result_limit"]
+
+log = logging.getLogger(__name__)
 
 MB = 1_000_000
 # The sizes that RunPod documents: for the result of /runsync, for that of /run, and for one value
@@ -31,6 +35,12 @@ SYNC_LIMIT, RUN_LIMIT, STREAM_LIMIT = 20 * MB, 10 * MB, MB
 ENVELOPE = 10_000
 # How much of the limit files may take that are streamed early: the result repeats them.
 PARTIAL_SHARE = 0.25
+# How long uploads that fail may take in all, and how many bytes of the files add a second to that.
+STORAGE_LIMIT_S = 30.0
+STORAGE_BYTES_PER_S = MB
+# Time of the job that is kept for the files to come as base64: so much, but at most this share of
+# what is left.
+RESERVE_S, RESERVE_SHARE = 10.0, 1 / 3
 # How many files an error lists, the largest first.
 LISTED = 20
 
@@ -96,6 +106,7 @@ class Delivery:
         self._limit = limit
         self._streaming = streaming
         self.stop = stop or Deadline()
+        self._storage_left_s = STORAGE_LIMIT_S
         self._keys: dict[EncodedFile, str] = {}
         self._links: dict[EncodedFile, str] = {}
 
@@ -224,10 +235,46 @@ class Delivery:
     def _upload(self, files: Sequence[EncodedFile]) -> list[str]:
         assert self._storage is not None
         new = {self._key(file): file for file in files if file not in self._links}
-        links = self._storage.upload(new, self.stop)
+        links = self._upload_in_time(self._storage, new)
         for key, file in new.items():
             self._links[file] = links[key]
         return [self._links[file] for file in files]
+
+    def _upload_in_time(
+        self, storage: S3Uploader, files: Mapping[str, EncodedFile]
+    ) -> dict[str, str]:
+        """Upload files by key, and return the links; leaves the job time to do without storage.
+
+        Raises:
+            DeliveryFailed: the storage did not accept the files, or took too long.
+        """
+        began = time.monotonic()
+        left_s = self.stop.left_s
+        size = sum(file.size for file in files.values())
+        limit_s = min(
+            self._storage_left_s + size / STORAGE_BYTES_PER_S,
+            left_s - min(RESERVE_S, left_s * RESERVE_SHARE),
+        )
+        try:
+            return storage.upload(files, self.stop.part(limit_s))
+        except JobTimedOut as error:
+            self.stop.check()
+            self._take_storage_time(began)
+            log.warning("upload took too long", extra={"action": "storage.failed"})
+            raise DeliveryFailed(
+                f"the storage at {storage.bucket.endpoint_url} did not accept the files for bucket "
+                f"'{storage.bucket.name}' within {limit_s:.0f} s; check its settings and whether "
+                "it can be reached, or ask for output.delivery base64",
+                [{"problem": "the upload took too long", "limit_s": round(limit_s, 1)}],
+            ) from error
+        except DeliveryFailed:
+            self._take_storage_time(began)
+            raise
+
+    def _take_storage_time(self, began: float) -> None:
+        """Let later uploads of this job wait less: each output of a stream may fail anew."""
+        elapsed_s = time.monotonic() - began
+        self._storage_left_s = max(self._storage_left_s - elapsed_s, 0.0)
 
     def _key(self, file: EncodedFile) -> str:
         """Return the file's key.

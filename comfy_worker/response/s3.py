@@ -148,8 +148,8 @@ class S3Uploader:
             log.warning("upload failed: %s", error, extra={"action": "storage.failed"})
             raise DeliveryFailed(
                 f"the storage at {self.bucket.endpoint_url} did not accept the files for bucket "
-                f"'{self.bucket.name}'; the details contain its answer: check its settings, or ask "
-                "for output.delivery base64",
+                f"'{self.bucket.name}' ({brief(error, 200)}); check its settings, or ask for "
+                "output.delivery base64",
                 [{"problem": brief(error, 500), "exception_type": type(error).__name__}],
             ) from error
 

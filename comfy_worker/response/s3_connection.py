@@ -40,6 +40,8 @@ ANSWER_LIMIT_BYTES = 100_000
 CHUNK_BYTES = 1 << 14
 # boto3 looks up a bucket's region at each redirect, without a limit.
 MAX_LOOK_UPS = 16
+# A service may say "100 Continue" before its answer: once, or once more behind a proxy.
+MAX_INTERIM = 5
 
 
 @dataclass(eq=False)
@@ -147,9 +149,25 @@ class ConnectionWatch:
                 watched.sock.shutdown(socket.SHUT_RDWR)
 
 
+class _BoundedResponse(http.client.HTTPResponse):
+    """An answer before which the service sends few interim answers.
+
+    Python's own reader skips any number of them, and each restarts the time limit of the socket.
+    """
+
+    _status_lines = 0
+
+    def _read_status(self) -> Any:
+        self._status_lines += 1
+        if self._status_lines > MAX_INTERIM + 1:
+            raise http.client.HTTPException("the service keeps sending interim answers")
+        return super()._read_status()  # type: ignore[misc]
+
+
 class _WatchedConnection:
     """A mixin for botocore's connections: the watch of the upload watches them."""
 
+    response_class = _BoundedResponse
     watch: ConnectionWatch
     _watched: _WatchedSocket | None = None
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import requests
 
+from comfy_worker.comfyui.node_packs import NodePacks
 from comfy_worker.errors import ModelNotFound, NodeNotInstalled
 from comfy_worker.workflow.check.preflight import Finding, check, refusal
 from comfy_worker.workflow.convert.to_api import read_workflow
@@ -337,3 +338,23 @@ def test_a_class_that_is_gone_is_replaced_as_comfyui_does(preflight: Preflight) 
     titled = {node_id: {**entry, "_meta": {}} for node_id, entry in old.items()}
     refused = preflight.refusal(titled)["node_errors"]
     assert refused["1"]["class_type"] == "ControlNetLoader"
+
+
+def test_links_that_no_class_declares_are_found(preflight: Preflight) -> None:
+    links = {f"x{number}": ["2", 0] for number in range(1000)}
+    workflow = {
+        "1": node("PreviewAny", source="a", **links),
+        "2": node("EmptyImage", width=64, height=64, batch_size=1, color=0),
+    }
+    findings = preflight.findings(workflow)
+    assert {finding["type"] for finding in findings} == {"undeclared_input", "more"}
+    expected = "node 1 (PreviewAny): x0 is not an input of PreviewAny; remove it"
+    assert str(refusal(findings)).partition(" (500")[0].startswith(expected)
+
+
+def test_every_paid_class_is_known_by_name(preflight: Preflight) -> None:
+    running = preflight.comfyui.running
+    packs = NodePacks(launch_options(preflight.model_root).comfyui_dir, (), api_nodes=False)
+    paid = [name for name, declared in running.defs.items() if declared.is_api]
+    assert paid
+    assert [name for name in paid if "paid" not in str(packs.explain(name))] == []

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from comfy_worker.deadline import Deadline
 from comfy_worker.errors import DeliveryFailed, JobCancelled, JobTimedOut
 from comfy_worker.request.schema import Output
+from comfy_worker.response import deliver as deliver_module
 from comfy_worker.response import s3 as s3_module
 from comfy_worker.response.deliver import Delivery
 from comfy_worker.response.encode import EncodedFile
@@ -153,6 +154,7 @@ def test_final_failures_leave_nothing_in_the_bucket(s3: Service, fate: str) -> N
         S3Uploader(s3.bucket(), read_timeout_s=0.5).upload(TWO)
     assert time.monotonic() - began < 15
     assert caught.value.details[0]["problem"]
+    assert "details" not in caught.value.sentence, "a warning has none"
     assert "s3cret" not in str(caught.value.to_result())
     assert s3.stored() == []
 
@@ -268,6 +270,67 @@ def test_a_service_that_drips_is_cut_off(begin: bytes) -> None:
         host.over.set()
         wait_until(lambda: not uploading())
     wait_until(lambda: connections() <= open_before)
+
+
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def silent(host: RawHost, _connection: socket.socket, _path: str) -> None:
+    host.over.wait()
+
+
+def keeps_continuing(host: RawHost, connection: socket.socket, _path: str) -> None:
+    host.send(connection, INTERIM, 1000, 0.05)
+
+
+@pytest.mark.parametrize("answer", [silent, keeps_continuing], ids=["silent", "interim"])
+def test_silent_storage_leaves_time_for_base64(answer: Callable[..., None]) -> None:
+    stop = Deadline(timeout_s=3)
+    with raw_host(answer) as host:
+        bucket = Bucket(host.url, BUCKET, "AKIA", SecretStr("s3cret"))
+        delivery = Delivery("job", Output(), S3Uploader(bucket), 1_000_000, False, stop)
+        media = delivery.deliver([PNG], 7, lambda _media: b"{}")
+        assert not stop.is_due
+    assert media["images"][0].type == "base64"
+    (warning,) = delivery.warnings
+    assert "did not accept the files" in warning
+    assert warning.endswith("so the files came as base64")
+    wait_until(lambda: not uploading())
+
+
+def test_silent_storage_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliver_module, "STORAGE_LIMIT_S", 1.0)
+    monkeypatch.setattr(deliver_module, "STORAGE_BYTES_PER_S", 10**9)
+    with raw_host(silent) as host:
+        bucket = Bucket(host.url, BUCKET, "AKIA", SecretStr("s3cret"))
+        delivery = Delivery("job", Output(), S3Uploader(bucket), 1_000_000, True)
+        began = time.monotonic()
+        for _ in range(8):
+            assert delivery.deliver_partial([PNG], 7) is None
+        assert time.monotonic() - began < 6, "eight times a second without a common limit"
+        host.over.set()
+        wait_until(lambda: not uploading())
+
+
+def test_cancelled_jobs_do_not_wait_for_silence() -> None:
+    cancelled = Event()
+    Timer(0.3, cancelled.set).start()
+    with raw_host(silent) as host:
+        bucket = Bucket(host.url, BUCKET, "AKIA", SecretStr("s3cret"))
+        stop = Deadline(cancelled)
+        delivery = Delivery("job", Output(), S3Uploader(bucket), 1_000_000, False, stop)
+        with pytest.raises(JobCancelled):
+            delivery.deliver([PNG], 7, lambda _media: b"{}")
+        host.over.set()
+        wait_until(lambda: not uploading())
+
+
+def test_few_interim_answers_are_taken() -> None:
+    stored = http('200 OK|ETag: "a"|Content-Length: 0')
+    with raw_host(INTERIM * 5 + stored) as host:
+        assert at_raw(host).upload({"a.png": PNG})
+    with raw_host(INTERIM * 6 + stored) as host, pytest.raises(DeliveryFailed):
+        at_raw(host).upload({"a.png": PNG})
 
 
 @pytest.mark.parametrize(

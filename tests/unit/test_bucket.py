@@ -71,6 +71,8 @@ def test_a_url_says_service_bucket_and_region(
         "https://a b/art",
         "https://s3.example.com",
         "https://host/a/b",
+        "http://[::1",
+        "http://[v1]x/art",
     ],
 )
 def test_urls_without_a_bucket_are_reported(url: str) -> None:

@@ -75,7 +75,20 @@ def test_whole_numbers_may_come_as_text() -> None:
             "controlnets.0 must name a type or a model",
         ),
         ({"response": "picture"}, InvalidInput, "response must be 'images', 'image_base64'"),
+        ({"seed": "1_000"}, InvalidInput, "seed must be a whole number without underscores"),
+        ({"cfg": "1_0.5"}, InvalidInput, "cfg must be a number without underscores"),
         ({"images": [{"name": "a.png"}]}, InvalidInput, "images.0.image is missing"),
+        (
+            {
+                "images": [
+                    {"name": "a.png", "image": "x"},
+                    {"name": "clipspace/b.png", "image": "x"},
+                    {"name": "a.png [input]", "image": "y"},
+                ]
+            },
+            InvalidInput,
+            "images must hold one picture per name, but 'a.png' has different ones",
+        ),
         (
             {"images": [{"name": "a.png", "image": "x", "img": 1}]},
             UnknownKey,

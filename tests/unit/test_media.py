@@ -233,6 +233,23 @@ def test_stored_files_get_names_of_ours(tmp_path: Path) -> None:
     assert (tmp_path / files.names["b" * 900]).read_bytes() == clips.video()
 
 
+def test_videos_are_no_pictures(tmp_path: Path) -> None:
+    avif = pictures.file(RED, "AVIF")
+    size = avif.index(b"ispe") + 8
+    damaged = [
+        clips.video(),
+        clips.sound(),
+        avif.replace(b"ftypavif", b"ftypmp42", 1),
+        avif[:size] + (60_000).to_bytes(4, "big") * 2 + avif[size + 8 :],
+    ]
+    for data in damaged:
+        with pytest.raises(InvalidMedia, match="photo "):
+            inputs(tmp_path).add_any({"photo": text(data)}, ["photo"])
+    files = inputs(tmp_path)
+    files.add_any({"photo": text(avif), "clip": text(clips.video())}, ["photo"])
+    assert [Path(name).suffix for name in files.names.values()] == [".png", ".mp4"]
+
+
 def test_too_many_files_are_rejected_unread(tmp_path: Path) -> None:
     files = inputs(tmp_path, max_inputs=3)
     files.add_pictures({"image": pictures.encoded(RED)})

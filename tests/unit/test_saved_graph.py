@@ -193,6 +193,12 @@ def test_a_picture_without_one_is_refused(text: str, error: type[Exception]) -> 
         )
 
 
+@pytest.mark.parametrize("text", ["[" * 200_000, "https://example.com/" + "a" * 300])
+def test_text_that_is_no_json_is_named(text: str) -> None:
+    with pytest.raises(InvalidWorkflow, match="workflow is neither readable JSON"):
+        with_embedded_workflow(JobInput.read({"workflow": text}))
+
+
 def test_a_short_text_is_a_name() -> None:
     request = JobInput.read({"workflow": "iVBORw0KGgo"})
     assert with_embedded_workflow(request).workflow == "iVBORw0KGgo"

@@ -8,10 +8,27 @@ from typing import Any
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 
-__all__ = ["name_stored", "without_browser_files"]
+__all__ = ["name_stored", "picture_names", "takes_picture", "without_browser_files"]
 
 # What the editor writes behind the name of a file that it keeps for the browser alone.
 BROWSER_FILE = "[temp]"
+
+
+def takes_picture(workflow: Workflow, defs: NodeDefs, node_id: str, name: str) -> bool:
+    """Whether an input takes the file of a picture, and no video or sound."""
+    spec = _spec(defs, workflow[node_id], name)
+    return spec is not None and bool(spec.options.get("image_upload"))
+
+
+def picture_names(workflow: Workflow, defs: NodeDefs) -> set[str]:
+    """Return the names of files that the nodes read as pictures only, as the client wrote them."""
+    pictures: set[str] = set()
+    others: set[str] = set()
+    for node_id, node in workflow.items():
+        for name, value in node["inputs"].items():
+            names = pictures if takes_picture(workflow, defs, node_id, name) else others
+            names.add(_without_folder(value, _spec(defs, node, name)))
+    return pictures - others
 
 
 def name_stored(
