@@ -126,7 +126,7 @@ def test_a_job_without_a_picture_says_so_where_the_shape_has_nothing_else(
 ) -> None:
     with pytest.raises(NoOutput) as caught:
         shape(result(), response, {})
-    assert "ask for 'images'" in str(caught.value)
+    assert "ask for response 'images'" in str(caught.value)
 
 
 def test_a1111s_lists_of_models_and_options() -> None:

@@ -10,11 +10,17 @@ import pytest
 from comfy_worker.startup import StartTimes, start_times
 
 
+@pytest.fixture(autouse=True)
+def propagating(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let records reach caplog, also after another test has configured the worker's log."""
+    monkeypatch.setattr(logging.getLogger("comfy_worker"), "propagate", True)
+
+
 def test_moments_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     times = StartTimes(time.monotonic() - 5)
     times.mark("imports")
     times.mark("first job done")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="comfy_worker.startup"):
         times.log_once()
         times.log_once()
     assert [record.getMessage() for record in caplog.records] == [
@@ -27,7 +33,7 @@ def test_first_mark_counts(caplog: pytest.LogCaptureFixture) -> None:
     times.mark("ComfyUI ready")
     time.sleep(0.05)
     times.mark("ComfyUI ready")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="comfy_worker.startup"):
         times.log_once()
     assert caplog.records[0].getMessage() == "start: ComfyUI ready 0.00 s"
 
