@@ -181,7 +181,9 @@ def _conditioning(workflow: Workflow, sampler: Sampler) -> tuple[Link, Link | No
 def _fits(roots: Iterable[Link], file: str, fits: Fits | None) -> bool | None:
     """Whether one of the models takes a file; None where that is not known."""
     found = {fits(root.node_id, file) for root in roots} if fits else {None}
-    return True if True in found else False if found == {False} else None
+    if True in found:
+        return True
+    return False if found == {False} else None
 
 
 def _known(

@@ -165,22 +165,12 @@ def changes_beside(
                 f"{name} is {reached}: the graph computes it from the {values[name]} of the request"
             )
         if name == "steps":
-            changed = [
-                node_input
-                for node_input in node_inputs
-                if number(_value(new, node_input)) != number(values[name])
-            ]
-            shares = [f"{node_input} has {_value(new, node_input)}" for node_input in changed]
+            shares = _other_numbers(new, node_inputs, values[name])
             if shares:
                 leader = _leader(old, node_inputs)
                 sentences.append(f"steps are those of {leader}; in proportion {_listed(shares)}")
         elif name == "seed":
-            apart = [
-                node_input
-                for node_input in node_inputs
-                if number(_value(new, node_input)) != number(values[name])
-            ]
-            shares = [f"{node_input} has {_value(new, node_input)}" for node_input in apart]
+            shares = _other_numbers(new, node_inputs, values[name])
             if shares:
                 sentences.append(
                     f"seed is that of {node_inputs[0]}; {_listed(shares)}, as far from it as before"
@@ -204,6 +194,15 @@ def changes_beside(
                         f"{preset.free!r}, since it decided the size"
                     )
     return list(dict.fromkeys(sentences))
+
+
+def _other_numbers(graph: Values, node_inputs: Sequence[Input], wanted: Any) -> list[str]:
+    """Describe the inputs that did not get the number that was sent."""
+    return [
+        f"{node_input} has {_value(graph, node_input)}"
+        for node_input in node_inputs
+        if number(_value(graph, node_input)) != number(wanted)
+    ]
 
 
 def _changed_on_the_way(name: str, value: Any, received: Values, roles: Roles) -> list[str]:
