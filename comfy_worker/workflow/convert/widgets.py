@@ -100,10 +100,17 @@ def with_names(inputs: dict[str, Any], node: Json, declared: NodeClass | None) -
 
 
 def _named_values(node: Json) -> dict[str, Any]:
-    """The values that a file names, without empty ones, which belong to buttons."""
+    """The values that a file names, without empty ones, which belong to buttons.
+
+    The editor writes each value twice, in the same order. Where the two differ, the file was edited
+    by hand: then the value in the list counts, as it does for the editor.
+    """
     named = node.get("widgets_values_named")
     if not isinstance(named, dict):
         return {}
+    listed = node.get("widgets_values")
+    if isinstance(listed, list) and len(listed) == len(named):
+        named = dict(zip(named, listed, strict=True))
     return {name: value for name, value in named.items() if value is not None}
 
 
