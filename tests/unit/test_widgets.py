@@ -92,6 +92,9 @@ def test_the_list_counts_where_both_differ(named: dict[str, Any]) -> None:
     """Names tell what the list holds; someone who edits the file by hand edits the list."""
     values = [READ[name] for name in named]
     assert inputs_of("Reader", values, widgets_values_named=named) == READ
+    with_buttons = [values[0], None, *values[1:], None]
+    more = {"widgets_values_named": {**named, "browse": None}}
+    assert inputs_of("Reader", with_buttons, **more) == READ
 
 
 def test_a_named_value_gives_way_to_a_link() -> None:

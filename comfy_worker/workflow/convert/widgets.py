@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from comfy_worker.workflow.convert.ui_format import Json, as_text
+from comfy_worker.workflow.convert.ui_format import Json, as_list, as_text
 from comfy_worker.workflow.node_defs import WIDGET_TYPES, InputSpec, NodeClass
 
 __all__ = ["as_object_info", "has_socket_for_widgets", "widget_values", "with_names"]
@@ -108,10 +108,10 @@ def _named_values(node: Json) -> dict[str, Any]:
     named = node.get("widgets_values_named")
     if not isinstance(named, dict):
         return {}
-    listed = node.get("widgets_values")
-    if isinstance(listed, list) and len(listed) == len(named):
-        named = dict(zip(named, listed, strict=True))
-    return {name: value for name, value in named.items() if value is not None}
+    named = {name: value for name, value in named.items() if value is not None}
+    # The list has empty entries for widgets without a value, which have no name either.
+    listed = [value for value in as_list(node.get("widgets_values")) if value is not None]
+    return dict(zip(named, listed, strict=True)) if len(listed) == len(named) else named
 
 
 def _in_order_of_class(values: list[Any], slots: list[_Slot]) -> list[Any]:
