@@ -108,10 +108,13 @@ def _named_values(node: Json) -> dict[str, Any]:
     named = node.get("widgets_values_named")
     if not isinstance(named, dict):
         return {}
+    listed = as_list(node.get("widgets_values"))
+    # The list may have empty entries for widgets that have no name.
+    is_complete = len(listed) >= len(named)
     named = {name: value for name, value in named.items() if value is not None}
-    # The list has empty entries for widgets without a value, which have no name either.
-    listed = [value for value in as_list(node.get("widgets_values")) if value is not None]
-    return dict(zip(named, listed, strict=True)) if len(listed) == len(named) else named
+    listed = [value for value in listed if value is not None]
+    is_same = is_complete and len(listed) == len(named)
+    return dict(zip(named, listed, strict=True)) if is_same else named
 
 
 def _in_order_of_class(values: list[Any], slots: list[_Slot]) -> list[Any]:
