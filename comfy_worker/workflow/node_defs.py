@@ -454,7 +454,7 @@ class NodeDefs(Mapping[str, NodeClass]):
 
     def replaced_widgets(self, class_type: str) -> list[str]:
         """The widgets that a class had which is gone, in their order; empty where that is not declared."""
-        entries = self.replacements.get(class_type) or ({},)
+        entries: list[Mapping[str, Any]] = self.replacements.get(class_type) or [{}]
         return [str(name) for name in entries[0].get("old_widget_ids") or ()]
 
     def __iter__(self) -> Iterator[str]:
