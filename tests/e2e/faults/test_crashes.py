@@ -34,11 +34,11 @@ def test_killed_between_prompts_the_next_job_waits_for_another_and_is_told(
 def test_killed_under_a_prompt_its_job_fails_and_those_behind_it_are_done(
     faulty: FaultyWorker,
 ) -> None:
-    graph = faulty_graph("FaultSleep", seconds=60.0, heed=True)
+    graph = faulty_graph("FaultWait")
     graph["word"] = node("FaultPrint", image=["image", 0], text="its last words")
     graph["fault"]["inputs"]["image"] = ["word", 0]
     first = faulty.submit({"workflow": graph})
-    faulty.running("FaultSleep")
+    faulty.running("FaultWait")
     behind = [
         faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=0.0, heed=True)}),
         faulty.submit({"workflow": faulty_graph("FaultPrint", text="behind")}),
@@ -88,8 +88,8 @@ def test_a_crash_is_told_with_its_cause_and_leaves_no_process(faulty: FaultyWork
 
 
 def test_stopped_by_a_signal_it_is_ended_and_the_worker_goes_on(faulty: FaultyWorker) -> None:
-    job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=60.0, heed=True)})
-    faulty.running("FaultSleep")
+    job_id = faulty.submit({"workflow": faulty_graph("FaultWait")})
+    faulty.running("FaultWait")
     faulty.comfyui().suspend()
     assert faulty.failed(job_id).startswith(
         "COMFYUI_UNAVAILABLE: ComfyUI left HTTP unanswered for 3 s"
