@@ -19,7 +19,7 @@ from comfy_worker.models.detect import FAMILIES
 from comfy_worker.request.schema import JobInput
 from comfy_worker.runner import JobRunner
 from comfy_worker.settings import Settings
-from comfy_worker.workflow.edit.parameters import describe
+from comfy_worker.workflow.edit.describe import describe
 from comfy_worker.workflow.graph import Workflow, ancestors
 from comfy_worker.workflow.roles.find import find_roles
 from tests import pictures, shipped, standins

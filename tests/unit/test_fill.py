@@ -17,7 +17,9 @@ from comfy_worker.errors import (
     NoPlace,
 )
 from comfy_worker.workflow.constraints import Limits
-from comfy_worker.workflow.edit.parameters import describe, fill, read
+from comfy_worker.workflow.edit.describe import describe
+from comfy_worker.workflow.edit.fill import fill
+from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import find_roles

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_worker.errors import InputError
-from comfy_worker.workflow.edit.parameters import describe, fill, read
+from comfy_worker.workflow.edit.describe import describe
+from comfy_worker.workflow.edit.fill import fill
+from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.graph import Input, Link, Workflow, links_of
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles, find_roles
