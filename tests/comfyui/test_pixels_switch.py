@@ -146,7 +146,7 @@ def test_a_controlnet_below_a_switch(comfyui: RealComfyUI, is_on: bool) -> None:
 
 
 @pytest.mark.parametrize("is_on", [True, False])
-def test_filled_and_written_by_hand_are_the_same_picture(comfyui: RealComfyUI, is_on: bool) -> None:
+def test_filled_and_hand_written_pictures_are_equal(comfyui: RealComfyUI, is_on: bool) -> None:
     graph = with_selector(switched(is_on))
     roles = find_roles(graph, comfyui.defs)
     result = fill(graph, roles, comfyui.defs, ASKED)

@@ -40,7 +40,7 @@ def test_describe_lists_the_choices_of_the_node() -> None:
     assert described["seed"]["maximum"] == 2**64 - 1
 
 
-def test_describe_lists_the_choices_of_a_class_in_the_newer_form() -> None:
+def test_describe_lists_choices_in_the_newer_form() -> None:
     graph = txt2img(
         select=node("KSamplerSelect", sampler_name="euler"),
         sigmas=node(

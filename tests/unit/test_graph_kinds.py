@@ -115,7 +115,7 @@ def test_a_retouch_alone_takes_every_number() -> None:
     assert filled(graph, steps=30, denoise=0.8) == {"retouch.steps": 30, "retouch.denoise": 0.8}
 
 
-def test_a_sampler_used_for_its_mask_is_a_tool() -> None:
+def test_a_sampler_that_makes_masks_is_a_tool() -> None:
     graph = txt2img(
         image=node("LoadImage", image="a.png"),
         tool=retouch(image=["image", 0]),

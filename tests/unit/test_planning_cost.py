@@ -153,7 +153,7 @@ def test_the_cost_grows_with_the_graph(make: Callable[[int], Workflow], count: i
     assert time.process_time() - begun < GENEROUS_S
 
 
-def test_overrides_by_title_cost_as_much_as_by_id() -> None:
+def test_overrides_by_title_and_id_cost_alike() -> None:
     graph = {
         str(number): node("EmptyLatentImage", f"title {number}", width=64, height=64, batch_size=1)
         for number in range(4900)
@@ -168,7 +168,7 @@ def test_overrides_by_title_cost_as_much_as_by_id() -> None:
 
 
 @pytest.mark.parametrize("make", [chained_samplers, primitives, many_outputs])
-def test_a_cancel_is_heard_while_a_graph_is_read(make: Callable[[int], Workflow]) -> None:
+def test_cancelling_works_while_reading_a_graph(make: Callable[[int], Workflow]) -> None:
     calls = 0
 
     def check() -> None:

@@ -283,7 +283,7 @@ def test_a_lora_covers_both_branches(defs: NodeDefs, is_on: bool) -> None:
     assert result["lora"]["inputs"]["model"] == result["model"]["inputs"]["on_false"] == [added, 0]
 
 
-def test_a_lora_goes_to_the_model_that_is_on(defs: NodeDefs) -> None:
+def test_a_lora_goes_to_the_active_model(defs: NodeDefs) -> None:
     graph = with_turbo(True)
     graph["other"] = node("UNETLoader", unet_name="other.safetensors", weight_dtype="default")
     graph["model"] = switch(["other", 0], ["loader", 0])
