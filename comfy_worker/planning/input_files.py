@@ -8,8 +8,8 @@ from comfy_worker.inputs.inline_source import is_inline_source
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.check.file_access import file_inputs
 from comfy_worker.workflow.edit.input_files import (
-    name_stored,
     picture_names,
+    rename_input_files,
     takes_picture,
     without_browser_files,
 )
@@ -55,7 +55,7 @@ def take_named_images(
     pictures = picture_names(workflow, defs)
     files.add_any(sent, [key for key in sent if names[key] in pictures])
     stored = {names[key]: files.names[key] for key in sent}
-    workflow, used = name_stored(workflow, defs, stored)
+    workflow, used = rename_input_files(workflow, defs, stored)
     warnings = [f"images: no node names '{brief(name)}'" for name in stored if name not in used]
     workflow, lost = without_browser_files(workflow, defs, set(files.names.values()))
     return workflow, [*warnings, *lost]
