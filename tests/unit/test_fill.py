@@ -16,7 +16,7 @@ from comfy_worker.errors import (
     ModelNotFound,
     NoPlace,
 )
-from comfy_worker.workflow.constraints import Limits
+from comfy_worker.workflow.constraints import InputConstraint
 from comfy_worker.workflow.edit.parameters import describe, fill, read
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
@@ -399,7 +399,7 @@ def test_a_class_that_is_not_installed_is_filled_by_what_its_parameters_take_any
 
 
 def test_a_model_file_of_any_kind_is_meant_without_folder_and_extension() -> None:
-    limits = Limits(choices=("sub/upscaler-2x.pth", "other.pth"))
+    limits = InputConstraint(choices=("sub/upscaler-2x.pth", "other.pth"))
     assert limits.checked("upscale_model", "Upscaler-2x") == "sub/upscaler-2x.pth"
     with pytest.raises(
         ModelNotFound, match="'upscaler-4x' is not installed: name a file that is there"

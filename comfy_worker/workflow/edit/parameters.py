@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from comfy_worker.errors import Ambiguous, NoPlace, brief
-from comfy_worker.workflow.constraints import Limits, limits_by_place
+from comfy_worker.workflow.constraints import InputConstraint, constraints_by_input
 from comfy_worker.workflow.edit.overrides import apply_overrides
 from comfy_worker.workflow.graph import (
     Check,
@@ -20,11 +20,17 @@ from comfy_worker.workflow.graph import (
     number,
 )
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
-from comfy_worker.workflow.roles.find import PLACEHOLDER, PLACEHOLDER_WORDS, Candidate, Roles, Split
+from comfy_worker.workflow.roles.find import (
+    PLACEHOLDER,
+    PLACEHOLDER_WORDS,
+    Candidate,
+    Roles,
+    StepRange,
+)
 from comfy_worker.workflow.roles.stages import NAMES
 from comfy_worker.workflow.roles.titles import TEXTS
 from comfy_worker.workflow.roles.ways import effective
-from comfy_worker.workflow.tracing import SIZE_CHOICE, UPSCALE_FACTORS, Graph
+from comfy_worker.workflow.tracing import SIZE_CHOICE, UPSCALE_FACTORS, TypedWorkflow
 from comfy_worker.workflow.values import UNKNOWN, Values
 
 __all__ = [
@@ -113,7 +119,7 @@ def fill(
         ModelNotFound: a model file that is not installed.
     """
     declared = declared or {}
-    limits = limits_by_place(Graph(workflow, defs, check))
+    limits = constraints_by_input(TypedWorkflow(workflow, defs, check))
     filled, received = copied(workflow), Values(workflow, check)
     for name, value in values.items():
         node_inputs = places_of(workflow, roles, name, declared)
@@ -128,7 +134,9 @@ def fill(
             _write(filled, node_input, name, -taken if name == "clip_skip" else taken)
     if "steps" in values:
         own = {Input(entry.node, entry.input) for name, entry in declared.items() if name in values}
-        _move_splits(received, filled, [split for split in roles.splits if split.place not in own])
+        _move_splits(
+            received, filled, [split for split in roles.step_ranges if split.node_input not in own]
+        )
     sides = [side for side in SIDES if side in values and side not in declared]
     if sides:
         _free_presets(workflow, filled, roles, sides)
@@ -155,8 +163,8 @@ def changes_beside(
     """
     sentences = []
     old, new = Values(workflow), Values(filled)
-    for name in [name for name in values if name in roles.places and name not in set(declared)]:
-        node_inputs = roles.places[name]
+    for name in [name for name in values if name in roles.inputs and name not in set(declared)]:
+        node_inputs = roles.inputs[name]
         reached = _received(name, new, roles) if name in roles.received else None
         if name in roles.ways:
             sentences += _changed_on_the_way(name, values[name], new, roles)
@@ -190,7 +198,7 @@ def changes_beside(
                 preset = roles.presets.get(node_input)
                 if preset is not None:
                     sentences.append(
-                        f"{preset.place} was set from {brief(_value(old, preset.place))!r} to "
+                        f"{preset.choice} was set from {brief(_value(old, preset.choice))!r} to "
                         f"{preset.free!r}, since it decided the size"
                     )
     return list(dict.fromkeys(sentences))
@@ -213,7 +221,7 @@ def _changed_on_the_way(name: str, value: Any, received: Values, roles: Roles) -
         return []
     shown = "a number that only a run can tell" if reached is None else str(reached)
     return [
-        f"{name} goes to {roles.places[name][0]}, but node {step.node_id} ({step.class_type}) "
+        f"{name} goes to {roles.inputs[name][0]}, but node {step.node_id} ({step.class_type}) "
         f"gives the sampler {shown}"
     ]
 
@@ -227,13 +235,13 @@ def has_place(roles: Roles, name: str, declared: Mapping[str, Declared] | None =
     """Whether a graph has one place or more for a parameter."""
     if name in (declared or {}):
         return True
-    node_inputs = roles.places.get(name, ())
+    node_inputs = roles.inputs.get(name, ())
     if any(
         node_input in roles.presets and roles.presets[node_input].free is None
         for node_input in node_inputs
     ):
         return False
-    known = {*roles.places, *roles.ambiguous, *(declared or {})}
+    known = {*roles.inputs, *roles.ambiguous, *(declared or {})}
     return name in known or TWINS.get(name) in known
 
 
@@ -252,10 +260,10 @@ def read(
     """
     declared = declared or {}
     received = Values(workflow)
-    node_inputs = {name: found[0] for name, found in roles.places.items()}
+    node_inputs = {name: found[0] for name, found in roles.inputs.items()}
     if "steps" in node_inputs:
         node_inputs["steps"] = _leader(
-            Values(before) if before else received, roles.places["steps"]
+            Values(before) if before else received, roles.inputs["steps"]
         )
     node_inputs |= {name: Input(entry.node, entry.input) for name, entry in declared.items()}
     values: dict[str, Any] = {}
@@ -264,8 +272,8 @@ def read(
             continue
         value = _value(received, node_input)
         preset = roles.presets.get(node_input)
-        if name in SIDES and preset is not None and _value(received, preset.place) != preset.free:
-            value = _preset_size(_value(received, preset.place)).get(name)
+        if name in SIDES and preset is not None and _value(received, preset.choice) != preset.free:
+            value = _preset_size(_value(received, preset.choice)).get(name)
         elif name in roles.ways and name not in declared:
             value = effective(received, roles.ways[name])
         elif name in roles.received and name not in declared:
@@ -283,7 +291,7 @@ def read(
 def _received(name: str, received: Values, roles: Roles) -> int | float | None:
     """What the sampler or latent gets of a number that the graph computes; of a size the size in the end."""
     computed = number(_value(received, roles.received[name]))
-    written = number(_value(received, roles.places[name][0]))
+    written = number(_value(received, roles.inputs[name][0]))
     if computed is None or not written or name not in SIDES:
         return computed
     factor = min((1, *UPSCALE_FACTORS), key=lambda factor: abs(computed * factor - written))
@@ -293,8 +301,8 @@ def _received(name: str, received: Values, roles: Roles) -> int | float | None:
 def seeds_of_outputs(workflow: Workflow, roles: Roles) -> dict[str, int]:
     """By output node, the seed that its pictures are made with: of several the leading stage's."""
     node_inputs = [
-        *roles.places.get("seed", ()),
-        *(candidate.place for candidate in roles.left.get("seed", ())),
+        *roles.inputs.get("seed", ()),
+        *(candidate.node_input for candidate in roles.unassigned.get("seed", ())),
     ]
     ranks: dict[str, int] = {}
     for rank, node_input in enumerate(node_inputs):
@@ -337,14 +345,14 @@ def describe(
         is one; ``default``, what holds now; ``places``, each written ``node_id.input``.
     """
     declared = declared or {}
-    limits = limits_by_place(Graph(workflow, defs))
+    limits = constraints_by_input(TypedWorkflow(workflow, defs))
     # A default is what a client may send to keep the graph as it is, whatever changes it later.
     defaults = read(workflow, replace(roles, ways={}), declared)
     defaults |= {
         name: entry.default for name, entry in declared.items() if entry.default is not None
     }
     described = {}
-    for name in dict.fromkeys([*roles.places, *declared]):
+    for name in dict.fromkeys([*roles.inputs, *declared]):
         node_inputs = places_of(workflow, roles, name, declared)
         schema = _limits(name, node_inputs[0], limits, declared).to_schema()
         for node_input in node_inputs[1:]:
@@ -364,14 +372,14 @@ def places_of(
     """The places of a parameter, at least one."""
     if name in declared and declared[name].node in workflow:
         return (Input(declared[name].node, declared[name].input),)
-    if name in roles.places:
+    if name in roles.inputs:
         _refuse_preset(workflow, roles, name)
-        return roles.places[name]
+        return roles.inputs[name]
     if name in roles.ambiguous:
         raise _ambiguous(workflow, roles, name)
-    if TWINS.get(name) in roles.places:
-        return roles.places[TWINS[name]]
-    known = sorted({*roles.places, *declared})
+    if TWINS.get(name) in roles.inputs:
+        return roles.inputs[TWINS[name]]
+    known = sorted({*roles.inputs, *declared})
     raise NoPlace(
         f"this workflow has no input for {name}; it has {', '.join(known) or 'no parameters'}, "
         "use overrides for any other input",
@@ -381,18 +389,18 @@ def places_of(
 
 def _refuse_preset(workflow: Workflow, roles: Roles, name: str) -> None:
     """Refuse a size that a choice overrides which has no free setting."""
-    for node_input in roles.places[name] if name in SIDES else ():
+    for node_input in roles.inputs[name] if name in SIDES else ():
         preset = roles.presets.get(node_input)
         if preset is not None and preset.free is None:
-            shown = brief(_value(Values(workflow), preset.place))
+            shown = brief(_value(Values(workflow), preset.choice))
             raise NoPlace(
-                f"this workflow has no input for {name}: {preset.place} ({shown}) decides the size; "
+                f"this workflow has no input for {name}: {preset.choice} ({shown}) decides the size; "
                 "set that by overrides",
                 [
                     {
                         "key": name,
-                        "node_id": preset.place.node_id,
-                        "input": preset.place.name,
+                        "node_id": preset.choice.node_id,
+                        "input": preset.choice.name,
                         "value": shown,
                     }
                 ],
@@ -400,7 +408,7 @@ def _refuse_preset(workflow: Workflow, roles: Roles, name: str) -> None:
 
 
 def _shown(candidate: Candidate) -> str:
-    return f"{candidate.place} ({brief(candidate.title)})"
+    return f"{candidate.node_input} ({brief(candidate.title)})"
 
 
 def _ambiguous(workflow: Workflow, roles: Roles, name: str) -> Ambiguous:
@@ -408,15 +416,18 @@ def _ambiguous(workflow: Workflow, roles: Roles, name: str) -> Ambiguous:
     shown = _listed([_shown(candidate) for candidate in candidates])
     return Ambiguous(
         f"{name} could belong to several nodes of this workflow: {shown}; "
-        f"give one of these nodes the title '{name}', or use overrides with a key such as '{candidates[0].place}'",
+        f"give one of these nodes the title '{name}', or use overrides with a key such as "
+        f"'{candidates[0].node_input}'",
         [
             {
                 "key": name,
-                "node_id": candidate.place.node_id,
-                "input": candidate.place.name,
+                "node_id": candidate.node_input.node_id,
+                "input": candidate.node_input.name,
                 "title": candidate.title,
                 "class_type": candidate.class_type,
-                "value": workflow[candidate.place.node_id]["inputs"].get(candidate.place.name),
+                "value": workflow[candidate.node_input.node_id]["inputs"].get(
+                    candidate.node_input.name
+                ),
             }
             for candidate in candidates
         ],
@@ -424,11 +435,14 @@ def _ambiguous(workflow: Workflow, roles: Roles, name: str) -> Ambiguous:
 
 
 def _limits(
-    name: str, node_input: Input, limits: Mapping[Input, Limits], declared: Mapping[str, Declared]
-) -> Limits:
+    name: str,
+    node_input: Input,
+    limits: Mapping[Input, InputConstraint],
+    declared: Mapping[str, Declared],
+) -> InputConstraint:
     """What a place takes; where its class is not installed, what its parameter takes anywhere."""
     type_name = NAMES[name][1][0] if name in NAMES else "STRING" if name in TEXTS else "*"
-    found = limits.get(node_input) or Limits.of(
+    found = limits.get(node_input) or InputConstraint.of(
         [InputSpec(node_input.name, type_name, required=False)]
     )
     if name == "clip_skip":
@@ -495,7 +509,9 @@ def _share(received: Values, leader: Input, node_input: Input, steps: int) -> in
     return max(1, round(share))
 
 
-def _apart(received: Values, first: Input, node_input: Input, seed: int, limits: Limits) -> int:
+def _apart(
+    received: Values, first: Input, node_input: Input, seed: int, limits: InputConstraint
+) -> int:
     """The seed of one place: as far from the first one's as it was, round the end of what the node takes."""
     old_first, old = number(_value(received, first)), number(_value(received, node_input))
     if not isinstance(old_first, int) or not isinstance(old, int):
@@ -513,15 +529,15 @@ def _preset_size(choice: Any) -> dict[str, int]:
 
 def _free_presets(workflow: Workflow, filled: Workflow, roles: Roles, sides: Sequence[str]) -> None:
     """Set the choices that override a size to their free one, and keep the side that no value was given for."""
-    node_inputs = {node_input: side for side in SIDES for node_input in roles.places.get(side, ())}
+    node_inputs = {node_input: side for side in SIDES for node_input in roles.inputs.get(side, ())}
     old, new = Values(workflow), Values(filled)
     for node_input, preset in roles.presets.items():
         if node_inputs.get(node_input) in sides and preset.free is not None:
-            _set(filled, preset.place, preset.free)
+            _set(filled, preset.choice, preset.free)
     for node_input, side in node_inputs.items():
         own = roles.presets.get(node_input)
-        if own is not None and side not in sides and _value(new, own.place) == own.free:
-            size = _preset_size(_value(old, own.place))
+        if own is not None and side not in sides and _value(new, own.choice) == own.free:
+            size = _preset_size(_value(old, own.choice))
             _set(filled, node_input, size.get(side, _value(new, node_input)))
 
 
@@ -529,32 +545,32 @@ def _set(workflow: Workflow, node_input: Input, value: Any) -> None:
     workflow[node_input.node_id]["inputs"][node_input.name] = value
 
 
-def _move_splits(received: Values, filled: Workflow, splits: Iterable[Split]) -> None:
+def _move_splits(received: Values, filled: Workflow, splits: Iterable[StepRange]) -> None:
     """Keep the hand-over from stage to stage at the same part of the steps; each stage keeps one at least."""
     now = Values(filled)
     for split in splits:
-        cut, old = number(_value(received, split.place)), number(_value(received, split.steps))
+        cut, old = number(_value(received, split.node_input)), number(_value(received, split.steps))
         new = number(_value(now, split.steps))
         if not isinstance(cut, int) or not isinstance(old, int) or not isinstance(new, int):
             continue
         if not 0 < cut <= old:
             continue  # a stage's beginning, or an open end such as 10000
         moved = new if cut == old else max(1, min(new - 1, round(cut * new / old)))
-        _set(filled, split.place, moved)
+        _set(filled, split.node_input, moved)
 
 
 def _scale(
-    received: Values, filled: Workflow, roles: Roles, limits: Mapping[Input, Limits]
+    received: Values, filled: Workflow, roles: Roles, limits: Mapping[Input, InputConstraint]
 ) -> None:
     """Resize what a sampler made by the factor by which its own size grew."""
     now = Values(filled)
     for name in SIDES:
-        sizes = roles.places.get(name, ())
+        sizes = roles.inputs.get(name, ())
         old, new = (
             number(_value(values, sizes[0])) if sizes else None for values in (received, now)
         )
         taken = set(sizes)
-        for size in roles.resized:
+        for size in roles.scaled_sizes:
             node_input = size.width if name == "width" else size.height
             was = number(_value(received, node_input))
             if (
@@ -567,4 +583,4 @@ def _scale(
                 continue
             if max(was, old) < MOST_SEED:
                 cells = round(was * new / old / PIXELS_PER_CELL) * PIXELS_PER_CELL
-                _set(filled, node_input, limits.get(node_input, Limits()).nearest(cells))
+                _set(filled, node_input, limits.get(node_input, InputConstraint()).nearest(cells))
