@@ -13,7 +13,7 @@ from comfy_worker.workflow.edit.input_files import (
     takes_picture,
     without_browser_files,
 )
-from comfy_worker.workflow.graph import Editor, Input, Workflow
+from comfy_worker.workflow.graph import Input, Workflow, WorkflowEditor
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles
 
@@ -32,7 +32,7 @@ def take_pictures(files: InputFiles, request: JobInput, roles: Roles) -> dict[st
     for index, controlnet in enumerate(request.controlnets):
         sent[f"controlnets.{index}.image"] = controlnet.image
     has_both = bool(request.image and request.mask)
-    is_merged = has_both and bool(roles.alpha_masks) and "mask" not in roles.places
+    is_merged = has_both and bool(roles.alpha_masks) and "mask" not in roles.inputs
     pictures = {key: value for key, value in sent.items() if value is not None}
     files.add_pictures(pictures, merged=is_merged)
     parameters = ["image"] if is_merged else ["image", "mask"]
@@ -65,7 +65,7 @@ def take_inline_files(
     files: InputFiles, workflow: Workflow, defs: NodeDefs, roles: Roles
 ) -> Workflow:
     """Take in what a workflow holds as a URL or data URI where a node reads a file."""
-    editor = Editor(workflow)
+    editor = WorkflowEditor(workflow)
     inputs: dict[str, Input] = {}
     sent: dict[str, str] = {}
     pictures: list[str] = []

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from comfy_worker.errors import NoPlace
-from comfy_worker.workflow.constraints import Limits
-from comfy_worker.workflow.graph import Check, Editor, Fold, Input, Link, Workflow, never_ends
+from comfy_worker.workflow.constraints import InputConstraint
+from comfy_worker.workflow.graph import (
+    Check,
+    Fold,
+    Input,
+    Link,
+    Workflow,
+    WorkflowEditor,
+    never_ends,
+)
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.tracing import TypedWorkflow
 
 __all__ = ["splice_clip_skip"]
 
@@ -36,12 +44,12 @@ def splice_clip_skip(
         NoPlace: no text encoder of the workflow has a CLIP.
     """
     layer = defs[SETTER].inputs["stop_at_clip_layer"]
-    Limits.of([layer]).negated().checked("clip_skip", clip_skip)
-    graph = Graph(workflow, defs, check)
+    InputConstraint.of([layer]).negated().checked("clip_skip", clip_skip)
+    graph = TypedWorkflow(workflow, defs, check)
     clips = _encoder_clips(graph)
     if not clips:
         raise NoPlace("this workflow cannot use clip_skip: none of its text encoders takes a CLIP")
-    editor = Editor(workflow)
+    editor = WorkflowEditor(workflow)
     for node_id in _setters_above(graph, clips):
         editor.set(Input(node_id, "stop_at_clip_layer"), -clip_skip)
     if clip_skip > 1:
@@ -52,7 +60,7 @@ def splice_clip_skip(
     return editor.workflow
 
 
-def _encoder_clips(graph: Graph) -> dict[Link, list[Input]]:
+def _encoder_clips(graph: TypedWorkflow) -> dict[Link, list[Input]]:
     """Return the CLIP outputs that text encoders use, with the encoders' inputs."""
     clips: dict[Link, list[Input]] = {}
     for node_id, node in graph.workflow.items():
@@ -66,11 +74,11 @@ def _encoder_clips(graph: Graph) -> dict[Link, list[Input]]:
     return clips
 
 
-def _is_setter(graph: Graph, node_id: str) -> bool:
+def _is_setter(graph: TypedWorkflow, node_id: str) -> bool:
     return bool(graph.workflow[node_id]["class_type"] == SETTER)
 
 
-def _setters_above(graph: Graph, clips: dict[Link, list[Input]]) -> list[str]:
+def _setters_above(graph: TypedWorkflow, clips: dict[Link, list[Input]]) -> list[str]:
     node_inputs: list[Input] = []
     for readers in clips.values():
         node_inputs += readers
@@ -79,7 +87,7 @@ def _setters_above(graph: Graph, clips: dict[Link, list[Input]]) -> list[str]:
     ]
 
 
-def _clips_without_setter(graph: Graph, clips: dict[Link, list[Input]]) -> list[Link]:
+def _clips_without_setter(graph: TypedWorkflow, clips: dict[Link, list[Input]]) -> list[Link]:
     def above(node_id: str) -> list[str]:
         return graph.above(node_id, "CLIP")
 

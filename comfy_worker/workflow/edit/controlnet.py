@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_worker.errors import InvalidValue, NoPlace
-from comfy_worker.workflow.constraints import Limits
+from comfy_worker.workflow.constraints import InputConstraint
 from comfy_worker.workflow.edit.controlnet_types import (
     ControlNetFile,
     choose_model,
@@ -22,10 +22,10 @@ from comfy_worker.workflow.edit.controlnet_vae import Vaes
 from comfy_worker.workflow.edit.file_fit import check_count, fits_any, fitting_targets
 from comfy_worker.workflow.graph import (
     Check,
-    Editor,
     Input,
     Link,
     Workflow,
+    WorkflowEditor,
     as_link,
     copied,
     never_ends,
@@ -34,7 +34,7 @@ from comfy_worker.workflow.loaders import Fits, Roots
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles, Sampler
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.tracing import TypedWorkflow
 
 __all__ = ["ControlNetRules", "ControlNetSpec", "splice_controlnets"]
 
@@ -125,7 +125,7 @@ def splice_controlnets(
     if not specs:
         return copied(workflow)
     check_count("controlnets", len(specs), MAX_CONTROLNETS)
-    splicer = _Splicer(Graph(workflow, defs, check), roles, rules or ControlNetRules())
+    splicer = _Splicer(TypedWorkflow(workflow, defs, check), roles, rules or ControlNetRules())
     for spec in specs:
         check()
         _check_values(spec, defs)
@@ -135,9 +135,9 @@ def splice_controlnets(
 
 def _check_values(spec: ControlNetSpec, defs: NodeDefs) -> None:
     declared = defs["ControlNetApplyAdvanced"].inputs
-    Limits.of([declared["strength"]]).checked("controlnets strength", spec.strength)
-    Limits.of([declared["start_percent"]]).checked("controlnets start", spec.start)
-    Limits.of([declared["end_percent"]]).checked("controlnets end", spec.end)
+    InputConstraint.of([declared["strength"]]).checked("controlnets strength", spec.strength)
+    InputConstraint.of([declared["start_percent"]]).checked("controlnets start", spec.start)
+    InputConstraint.of([declared["end_percent"]]).checked("controlnets end", spec.end)
     if spec.start >= spec.end:
         raise InvalidValue(
             f"controlnets start must be below end, not {spec.start} and {spec.end}",
@@ -152,8 +152,8 @@ class _Splicer:
         NoPlace: no sampler of the workflow takes a conditioning.
     """
 
-    def __init__(self, graph: Graph, roles: Roles, rules: ControlNetRules) -> None:
-        self._editor = Editor(graph.workflow)
+    def __init__(self, graph: TypedWorkflow, roles: Roles, rules: ControlNetRules) -> None:
+        self._editor = WorkflowEditor(graph.workflow)
         self._defs = graph.defs
         self._rules = rules
         roots = Roots(graph)
@@ -258,7 +258,7 @@ class _Splicer:
         return Link(node_id, 0)
 
 
-def _takes_conditioning(graph: Graph, sampler: Sampler) -> bool:
+def _takes_conditioning(graph: TypedWorkflow, sampler: Sampler) -> bool:
     """Return whether a sampler's positive input is linked to a conditioning.
 
     It may also be linked to a bundle that holds one, which a ControlNet cannot be applied to.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from comfy_worker.errors import NoPlace
 from comfy_worker.workflow.graph import Fold, Link, ancestors
 from comfy_worker.workflow.roles.find import Sampler
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.tracing import TypedWorkflow
 
 __all__ = ["Vaes"]
 
@@ -15,7 +15,7 @@ __all__ = ["Vaes"]
 class Vaes:
     """The VAEs of a workflow, by the samplers that they belong to."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: TypedWorkflow) -> None:
         self._graph = graph
         self._below = Fold(graph.fed_by, self._first, graph.check)
         self._above = Fold(self._feeding, self._first, graph.check)

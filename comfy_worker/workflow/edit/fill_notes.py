@@ -39,7 +39,7 @@ def fill_notes(
     own = set(declared)
     sentences: list[str] = []
     for name, value in values.items():
-        if name in roles.places and name not in own:
+        if name in roles.inputs and name not in own:
             sentences += notes.on_computed(name, value)
             sentences += notes.on_inputs(name, value)
     return list(dict.fromkeys(sentences))
@@ -71,13 +71,13 @@ class _Notes:
             return []
         shown = "a number that only a run can tell" if reached is None else str(reached)
         return [
-            f"{name} goes to {self._roles.places[name][0]}, but node {step.node_id} "
+            f"{name} goes to {self._roles.inputs[name][0]}, but node {step.node_id} "
             f"({step.class_type}) gives the sampler {shown}"
         ]
 
     def on_inputs(self, name: str, value: Any) -> list[str]:
         """Tell what the inputs of a parameter received."""
-        node_inputs = self._roles.places[name]
+        node_inputs = self._roles.inputs[name]
         if name in SIDES:
             return self._on_presets(node_inputs)
         if name in LEVELLED:
@@ -114,9 +114,9 @@ class _Notes:
         for node_input in node_inputs:
             preset = self._roles.presets.get(node_input)
             if preset is not None:
-                old = brief(current_value(self._before, preset.place))
+                old = brief(current_value(self._before, preset.choice))
                 sentences.append(
-                    f"{preset.place} was set from {old!r} to {preset.free!r}, since it decided the "
+                    f"{preset.choice} was set from {old!r} to {preset.free!r}, since it decided the "
                     "size"
                 )
         return sentences

@@ -6,14 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from comfy_worker.errors import NoPlace
-from comfy_worker.workflow.constraints import Limits
+from comfy_worker.workflow.constraints import InputConstraint
 from comfy_worker.workflow.edit.file_fit import check_count, fitting_targets
-from comfy_worker.workflow.graph import Check, Editor, Link, Workflow, ancestors, copied, never_ends
+from comfy_worker.workflow.graph import (
+    Check,
+    Link,
+    Workflow,
+    WorkflowEditor,
+    ancestors,
+    copied,
+    never_ends,
+)
 from comfy_worker.workflow.loaders import Fits, Roots
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.tracing import TypedWorkflow
 
 __all__ = ["LoraSpec", "splice_loras"]
 
@@ -77,7 +85,7 @@ def splice_loras(
     if not loras:
         return copied(workflow)
     check_count("loras", len(loras), MAX_LORAS, ", including those in the prompt")
-    chain = _Chain(Graph(workflow, defs, check), roles)
+    chain = _Chain(TypedWorkflow(workflow, defs, check), roles)
     if not chain.models:
         raise NoPlace(
             "this workflow cannot use loras: none of its samplers uses a model from a loader node"
@@ -96,7 +104,7 @@ def _checked_file(lora: LoraSpec, defs: NodeDefs) -> str:
     strengths = {"strength": lora.strength, "strength_clip": lora.for_clip}
     for name, strength in strengths.items():
         spec = declared["strength_model" if name == "strength" else name]
-        Limits.of([spec]).checked(f"{name} of lora {lora.name!r}", strength)
+        InputConstraint.of([spec]).checked(f"{name} of lora {lora.name!r}", strength)
     return match(lora.name, declared["lora_name"].choices or (), "lora")
 
 
@@ -107,7 +115,7 @@ class _Chain:
         models: the outputs of the loaders whose models the samplers use, first sampler first.
     """
 
-    def __init__(self, graph: Graph, roles: Roles) -> None:
+    def __init__(self, graph: TypedWorkflow, roles: Roles) -> None:
         # By text encoder, the models that it belongs to.
         self._models_of_clip: dict[Link, dict[Link, None]] = {}
         roots = Roots(graph)
@@ -124,7 +132,7 @@ class _Chain:
         loaders = [root.node_id for root in self._ends]
         makers = {*loaders, *ancestors(graph.workflow, *loaders, check=graph.check)}
         self._users = graph.workflow.keys() - makers
-        self._editor = Editor(graph.workflow)
+        self._editor = WorkflowEditor(graph.workflow)
 
     def add(self, lora: LoraSpec, file: str, models: Sequence[Link]) -> None:
         """Add one LoRA to some of the models, and to the text encoders that belong to them."""

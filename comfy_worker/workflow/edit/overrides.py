@@ -7,10 +7,10 @@ from typing import Any
 
 from comfy_worker.errors import Ambiguous, InvalidInput, InvalidValue, NoPlace, brief
 from comfy_worker.nearest import did_you_mean
-from comfy_worker.workflow.constraints import Limits
+from comfy_worker.workflow.constraints import InputConstraint
 from comfy_worker.workflow.graph import Input, Workflow, as_link, copied, title_of
 from comfy_worker.workflow.node_defs import WIDGET_TYPES, NodeDefs
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.tracing import TypedWorkflow
 
 __all__ = ["OverrideKeys", "apply_overrides"]
 
@@ -38,7 +38,7 @@ def apply_overrides(workflow: Workflow, defs: NodeDefs, overrides: Mapping[str, 
         Ambiguous: several nodes have the title, or several files the name.
         ModelNotFound: a model file is not installed.
     """
-    graph = Graph(workflow, defs)
+    graph = TypedWorkflow(workflow, defs)
     changed = copied(workflow)
     keys = OverrideKeys(graph)
     for key, value in overrides.items():
@@ -51,7 +51,7 @@ def apply_overrides(workflow: Workflow, defs: NodeDefs, overrides: Mapping[str, 
 class OverrideKeys:
     """Finds the inputs of one workflow that the keys of overrides mean."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: TypedWorkflow) -> None:
         self._graph = graph
         self._workflow = graph.workflow
         self._titles: dict[str, list[str]] | None = None
@@ -128,7 +128,7 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return did_you_mean(name, names, f"there are {first}")
 
 
-def _checked(graph: Graph, key: str, node_input: Input, value: Any) -> Any:
+def _checked(graph: TypedWorkflow, key: str, node_input: Input, value: Any) -> Any:
     """Return a value as the input accepts it."""
     link = as_link(value)
     if link is not None:
@@ -148,4 +148,4 @@ def _checked(graph: Graph, key: str, node_input: Input, value: Any) -> Any:
             "['4', 0]",
             [{"key": key, "type": spec.type}],
         )
-    return Limits.of([spec]).checked(key, value)
+    return InputConstraint.of([spec]).checked(key, value)

@@ -42,10 +42,10 @@ def read(
     """
     declared = declared or {}
     values = Values(workflow)
-    node_inputs = {name: found[0] for name, found in roles.places.items()}
+    node_inputs = {name: found[0] for name, found in roles.inputs.items()}
     if "steps" in node_inputs:
         unfilled = Values(before) if before else values
-        node_inputs["steps"] = leading_steps(unfilled, roles.places["steps"])
+        node_inputs["steps"] = leading_steps(unfilled, roles.inputs["steps"])
     for name, entry in declared.items():
         node_inputs[name] = Input(entry.node, entry.input)
     found_values: dict[str, Any] = {}
@@ -66,7 +66,7 @@ def _value_of(
     value = current_value(values, node_input)
     preset = roles.presets.get(node_input)
     if name in SIDES and preset is not None:
-        choice = current_value(values, preset.place)
+        choice = current_value(values, preset.choice)
         if choice != preset.free:
             return preset_size(choice).get(name)
     if name in roles.ways and not is_declared:
@@ -85,7 +85,7 @@ def sampler_value(name: str, values: Values, roles: Roles) -> int | float | None
     A size that is enlarged again afterwards is the size of the result.
     """
     computed = number(current_value(values, roles.received[name]))
-    written = number(current_value(values, roles.places[name][0]))
+    written = number(current_value(values, roles.inputs[name][0]))
     if computed is None or not written or name not in SIDES:
         return computed
     factor = min((1, *UPSCALE_FACTORS), key=lambda factor: abs(computed * factor - written))
@@ -94,8 +94,11 @@ def sampler_value(name: str, values: Values, roles: Roles) -> int | float | None
 
 def seeds_of_outputs(workflow: Workflow, roles: Roles) -> dict[str, int]:
     """Return the seed of each output node; of several seeds the leading stage's."""
-    unassigned = roles.left.get("seed", ())
-    node_inputs = [*roles.places.get("seed", ()), *(candidate.place for candidate in unassigned)]
+    unassigned = roles.unassigned.get("seed", ())
+    node_inputs = [
+        *roles.inputs.get("seed", ()),
+        *(candidate.node_input for candidate in unassigned),
+    ]
     ranks: dict[str, int] = {}
     for rank, node_input in enumerate(node_inputs):
         ranks.setdefault(node_input.node_id, rank)
