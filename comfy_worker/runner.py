@@ -70,7 +70,7 @@ class JobRunner:
                 answer = self._answer(envelope, cancelled, send, release)
                 duration_ms = (time.monotonic() - began) * 1000
                 log.info("done in %d ms", duration_ms, extra={"action": "job.done"})
-            except Exception as error:  # outermost: the client gets an answer
+            except Exception as error:  # noqa: BLE001 (outermost: the client gets an answer)
                 answer = error_response(error, services.paths)
             if services.comfyui.needs_fresh_worker and isinstance(answer, dict):
                 log.warning("asking for a fresh worker", extra={"action": "worker.refresh"})

@@ -154,7 +154,7 @@ def _serve(connection: socket.socket) -> None:
             answer = {"refused": error.sentence}
         except MemoryError:
             answer = {"fault": "it took too much memory", "reason": "memory"}
-        except Exception as error:  # the outermost place of this process: decoders raise anything
+        except Exception as error:  # noqa: BLE001 (outermost: decoders raise anything)
             answer = _fault(error)
         del message, blocks  # frees their memory before the answer is sent
         send(connection, answer, returned)
