@@ -30,7 +30,7 @@ from comfy_worker.errors import ModelNotFetched
 from comfy_worker.logs import ContextThreadPool
 from comfy_worker.models.cache import ModelCache
 from comfy_worker.settings import Settings
-from comfy_worker.workflow.graph import Need
+from comfy_worker.workflow.graph import ModelFile
 
 __all__ = ["JobModels", "ModelsOnDemand"]
 
@@ -123,7 +123,7 @@ class JobModels:
         self._hold_all(sources, self._access)
         return names
 
-    def fetch_needs(self, needs: Collection[Need]) -> None:
+    def fetch_needs(self, needs: Collection[ModelFile]) -> None:
         """Download files that the operator's own lists name; raises the same errors as `fetch`."""
         sources = {f"{need.folder}/{need.file}": self._read(need.url or "") for need in needs}
         self._hold_all(sources, replace(self._access, private=True))

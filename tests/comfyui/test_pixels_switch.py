@@ -13,8 +13,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.fill import fill
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
-from comfy_worker.workflow.edit.parameters import fill, read
+from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.roles.find import find_roles
 from comfy_worker.workflow.values import Values

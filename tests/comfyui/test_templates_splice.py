@@ -19,7 +19,7 @@ from comfy_worker.models.detect import FAMILIES
 from comfy_worker.request.schema import JobInput
 from comfy_worker.runner import JobRunner
 from comfy_worker.settings import Settings
-from comfy_worker.workflow.edit.parameters import describe
+from comfy_worker.workflow.edit.describe import describe
 from comfy_worker.workflow.graph import Workflow, ancestors
 from comfy_worker.workflow.roles.find import find_roles
 from tests import pictures, shipped, standins
@@ -135,8 +135,8 @@ def test_every_parameter_is_filled_and_accepted(comfyui: RealComfyUI, name: str)
     template = TEMPLATES.load(name)
     declared = template.params.parameters
     roles = find_roles(template.workflow, comfyui.defs)
-    several = [*roles.ambiguous.values(), *roles.left.values()]
-    unclear = {str(one.place) for candidates in several for one in candidates}
+    several = [*roles.ambiguous.values(), *roles.unassigned.values()]
+    unclear = {str(one.node_input) for candidates in several for one in candidates}
     assert unclear <= {f"{entry.node}.{entry.input}" for entry in declared.values()}
     schemas = describe(template.workflow, roles, comfyui.defs, declared)
     values = {

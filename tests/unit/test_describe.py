@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.workflow.edit.parameters import describe, fill, read
+from comfy_worker.workflow.edit.describe import describe
+from comfy_worker.workflow.edit.fill import fill
+from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.roles.find import find_roles
 from tests.core_nodes import DEFS, ksampler, node, txt2img
 

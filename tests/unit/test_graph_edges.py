@@ -13,8 +13,8 @@ from comfy_worker.workflow.edit.controlnet import (
     splice_controlnets,
 )
 from comfy_worker.workflow.edit.controlnet_types import ControlNetFile, choose_model
+from comfy_worker.workflow.edit.fill import fill
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
-from comfy_worker.workflow.edit.parameters import fill
 from comfy_worker.workflow.graph import MAX_INPUTS, parse
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import find_roles
@@ -74,7 +74,7 @@ def test_the_start_image_goes_before_a_control_map() -> None:
     )
     roles = find_roles(graph, DEFS)
     assert found(roles, "image") == ["start.image"]
-    assert [str(one.place) for one in roles.left["image"]] == ["map.image"]
+    assert [str(one.node_input) for one in roles.unassigned["image"]] == ["map.image"]
 
 
 CONTEXT = declared(

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from comfy_worker.errors import NoPlace
-from comfy_worker.workflow.constraints import Limits
-from comfy_worker.workflow.graph import Check, Editor, Fold, Input, Link, Workflow, never_ends
+from comfy_worker.workflow.constraints import InputConstraint
+from comfy_worker.workflow.graph import (
+    Check,
+    Fold,
+    Input,
+    Link,
+    Workflow,
+    WorkflowEditor,
+    never_ends,
+)
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.tracing import TypedWorkflow
 
 __all__ = ["splice_clip_skip"]
 
@@ -33,12 +41,12 @@ def splice_clip_skip(
         NoPlace: no text encoder of the graph has a CLIP.
     """
     layer = defs["CLIPSetLastLayer"].inputs["stop_at_clip_layer"]
-    Limits.of([layer]).negated().checked("clip_skip", clip_skip)
-    graph = Graph(workflow, defs, check)
+    InputConstraint.of([layer]).negated().checked("clip_skip", clip_skip)
+    graph = TypedWorkflow(workflow, defs, check)
     encoders = _encoders(graph)
     if not encoders:
         raise NoPlace("this workflow cannot use clip_skip: none of its text encoders takes a CLIP")
-    editor = Editor(workflow)
+    editor = WorkflowEditor(workflow)
 
     def is_setter(node_id: str) -> bool:
         return str(workflow[node_id]["class_type"]) == "CLIPSetLastLayer"
@@ -62,7 +70,7 @@ def splice_clip_skip(
     return editor.workflow
 
 
-def _encoders(graph: Graph) -> dict[Link, list[Input]]:
+def _encoders(graph: TypedWorkflow) -> dict[Link, list[Input]]:
     """By CLIP output, the inputs of the text encoders that it feeds."""
     encoders: dict[Link, list[Input]] = {}
     for node_id, node in graph.workflow.items():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_worker.errors import InvalidValue, ModelMismatch, NoPlace
-from comfy_worker.workflow.constraints import Limits
+from comfy_worker.workflow.constraints import InputConstraint
 from comfy_worker.workflow.edit.controlnet_types import (
     ControlNetFile,
     choose_model,
@@ -19,10 +19,10 @@ from comfy_worker.workflow.edit.controlnet_types import (
 )
 from comfy_worker.workflow.graph import (
     Check,
-    Editor,
     Fold,
     Link,
     Workflow,
+    WorkflowEditor,
     ancestors,
     as_link,
     never_ends,
@@ -31,7 +31,7 @@ from comfy_worker.workflow.loaders import Fits, Roots
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles, Sampler
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.tracing import TypedWorkflow
 
 __all__ = ["ControlNetRules", "ControlNetSpec", "splice_controlnets"]
 
@@ -117,7 +117,7 @@ def splice_controlnets(
         NodeNotInstalled: the preprocessor's pack is not installed.
         NoPlace: no sampler of the graph takes a conditioning, or no VAE is to be had where one is needed.
     """
-    editor = Editor(workflow)
+    editor = WorkflowEditor(workflow)
     if not specs:
         return editor.workflow
     if len(specs) > MAX_CONTROLNETS:
@@ -127,7 +127,7 @@ def splice_controlnets(
         )
     rules = rules or ControlNetRules()
     fits = rules.fits
-    graph = Graph(workflow, defs, check)
+    graph = TypedWorkflow(workflow, defs, check)
     found = Roots(graph)
     roots = {s: found.models(s) for s in roles.samplers if _takes_conditioning(graph, s)}
     if not roots:
@@ -161,7 +161,7 @@ def splice_controlnets(
     return editor.workflow
 
 
-def _takes_conditioning(graph: Graph, sampler: Sampler) -> bool:
+def _takes_conditioning(graph: TypedWorkflow, sampler: Sampler) -> bool:
     """Whether a sampler's positive input is linked to a conditioning, and not to a bundle that holds one."""
     link = graph.link(sampler.positive) if sampler.positive else None
     return link is not None and graph.output_type(link) in ("CONDITIONING", "*")
@@ -194,9 +194,9 @@ def _known(
 
 def _check(spec: ControlNetSpec, defs: NodeDefs) -> None:
     declared = defs["ControlNetApplyAdvanced"].inputs
-    Limits.of([declared["strength"]]).checked("controlnets strength", spec.strength)
-    Limits.of([declared["start_percent"]]).checked("controlnets start", spec.start)
-    Limits.of([declared["end_percent"]]).checked("controlnets end", spec.end)
+    InputConstraint.of([declared["strength"]]).checked("controlnets strength", spec.strength)
+    InputConstraint.of([declared["start_percent"]]).checked("controlnets start", spec.start)
+    InputConstraint.of([declared["end_percent"]]).checked("controlnets end", spec.end)
     if spec.start >= spec.end:
         raise InvalidValue(
             f"controlnets start must be below end, not {spec.start} and {spec.end}",
@@ -205,7 +205,7 @@ def _check(spec: ControlNetSpec, defs: NodeDefs) -> None:
 
 
 def _add(
-    editor: Editor,
+    editor: WorkflowEditor,
     defs: NodeDefs,
     spec: ControlNetSpec,
     file: ControlNetFile,
@@ -239,7 +239,7 @@ def _add(
             editor.set(sampler.negative, Link(applied[pair], 1))
 
 
-def _control_map(editor: Editor, defs: NodeDefs, spec: ControlNetSpec) -> Link:
+def _control_map(editor: WorkflowEditor, defs: NodeDefs, spec: ControlNetSpec) -> Link:
     image = Link(editor.add("LoadImage", "ControlNet image", image=spec.image), 0)
     if not spec.wants_preprocessing:
         return image
@@ -259,7 +259,7 @@ def _defaults(defs: NodeDefs, class_type: str) -> dict[str, Any]:
 
 
 def _control_net(
-    editor: Editor, defs: NodeDefs, spec: ControlNetSpec, file: ControlNetFile
+    editor: WorkflowEditor, defs: NodeDefs, spec: ControlNetSpec, file: ControlNetFile
 ) -> Link:
     loaded = Link(
         editor.add("ControlNetLoader", f"ControlNet {file.name}", control_net_name=file.name), 0
@@ -281,7 +281,7 @@ def _control_net(
 class _Vaes:
     """The VAEs of a graph by the samplers that they belong to."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: TypedWorkflow) -> None:
         self._graph = graph
         self._below = Fold(graph.fed_by, self._first, graph.check)
         self._above = Fold(self._feeding, self._first, graph.check)

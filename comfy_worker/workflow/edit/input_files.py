@@ -8,7 +8,7 @@ from typing import Any
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 
-__all__ = ["name_stored", "picture_names", "takes_picture", "without_browser_files"]
+__all__ = ["picture_names", "rename_input_files", "takes_picture", "without_browser_files"]
 
 # What the editor writes behind the name of a file that it keeps for the browser alone.
 BROWSER_FILE = "[temp]"
@@ -31,7 +31,7 @@ def picture_names(workflow: Workflow, defs: NodeDefs) -> set[str]:
     return pictures - others
 
 
-def name_stored(
+def rename_input_files(
     workflow: Workflow, defs: NodeDefs, stored: Mapping[str, str]
 ) -> tuple[Workflow, set[str]]:
     """Let every node that names a client's file (``LoadImage``) name the stored one.

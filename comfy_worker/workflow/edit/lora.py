@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from comfy_worker.errors import InvalidValue, ModelMismatch, NoPlace, brief
-from comfy_worker.workflow.constraints import Limits
-from comfy_worker.workflow.graph import Check, Editor, Link, Workflow, ancestors, never_ends
+from comfy_worker.workflow.constraints import InputConstraint
+from comfy_worker.workflow.graph import Check, Link, Workflow, WorkflowEditor, ancestors, never_ends
 from comfy_worker.workflow.loaders import Fits, Roots
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.tracing import TypedWorkflow
 
 __all__ = ["LoraSpec", "parse_tags", "splice_loras"]
 
@@ -152,7 +152,7 @@ def splice_loras(
         NoPlace: no sampler of the graph uses a model.
         ModelMismatch: a LoRA that fits none of the models.
     """
-    editor = Editor(workflow)
+    editor = WorkflowEditor(workflow)
     if not loras:
         return editor.workflow
     if len(loras) > MAX_LORAS:
@@ -161,17 +161,17 @@ def splice_loras(
             [{"key": "loras", "value": len(loras), "maximum": MAX_LORAS}],
         )
     declared = defs["LoraLoader"].inputs
-    chain = _Chain(editor, Graph(workflow, defs, check), roles)
+    chain = _Chain(editor, TypedWorkflow(workflow, defs, check), roles)
     if not chain.models:
         raise NoPlace(
             "this workflow cannot use loras: none of its samplers uses a model from a loader node"
         )
     for lora in loras:
         check()
-        Limits.of([declared["strength_model"]]).checked(
+        InputConstraint.of([declared["strength_model"]]).checked(
             f"strength of lora {lora.name!r}", lora.strength
         )
-        Limits.of([declared["strength_clip"]]).checked(
+        InputConstraint.of([declared["strength_clip"]]).checked(
             f"strength_clip of lora {lora.name!r}", lora.for_clip
         )
         file = match(lora.name, declared["lora_name"].choices or (), "lora")
@@ -195,7 +195,7 @@ class _Chain:
         models: the outputs of the loaders whose models the samplers use, first sampler first.
     """
 
-    def __init__(self, editor: Editor, graph: Graph, roles: Roles) -> None:
+    def __init__(self, editor: WorkflowEditor, graph: TypedWorkflow, roles: Roles) -> None:
         self._serves: dict[Link, dict[Link, None]] = {}
         roots = Roots(graph)
         models: dict[Link, None] = {}

@@ -7,10 +7,10 @@ from typing import Any
 
 from comfy_worker.errors import Ambiguous, InvalidInput, InvalidValue, NoPlace, brief
 from comfy_worker.nearest import did_you_mean
-from comfy_worker.workflow.constraints import Limits
+from comfy_worker.workflow.constraints import InputConstraint
 from comfy_worker.workflow.graph import Input, Workflow, as_link, copied, title_of
 from comfy_worker.workflow.node_defs import WIDGET_TYPES, NodeDefs
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.tracing import TypedWorkflow
 
 __all__ = ["OverrideKeys", "apply_overrides"]
 
@@ -37,7 +37,7 @@ def apply_overrides(workflow: Workflow, defs: NodeDefs, overrides: Mapping[str, 
         Ambiguous: several nodes have that title; or a name fits several files.
         ModelNotFound: a model file that is not installed.
     """
-    graph = Graph(workflow, defs)
+    graph = TypedWorkflow(workflow, defs)
     changed = copied(workflow)
     keys = OverrideKeys(graph)
     for key, value in overrides.items():
@@ -49,7 +49,7 @@ def apply_overrides(workflow: Workflow, defs: NodeDefs, overrides: Mapping[str, 
 class OverrideKeys:
     """Reads the keys of overrides: the inputs of one workflow, by a node's id or title."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: TypedWorkflow) -> None:
         self._graph = graph
         self._workflow = graph.workflow
         self._titles: dict[str, list[str]] | None = None
@@ -124,7 +124,7 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return did_you_mean(name, names, f"there are {first}")
 
 
-def _checked(graph: Graph, key: str, place: Input, value: Any) -> Any:
+def _checked(graph: TypedWorkflow, key: str, place: Input, value: Any) -> Any:
     spec, link = graph.spec(place), as_link(value)
     if link is not None:
         if link.node_id not in graph.workflow:
@@ -140,4 +140,4 @@ def _checked(graph: Graph, key: str, place: Input, value: Any) -> Any:
             f"overrides '{key}' takes a {spec.type} from another node; give a link such as ['4', 0]",
             [{"key": key, "type": spec.type}],
         )
-    return Limits.of([spec]).checked(key, value)
+    return InputConstraint.of([spec]).checked(key, value)
