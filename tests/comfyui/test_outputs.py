@@ -422,7 +422,7 @@ def advanced(name: str, bit_depth: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_advanced_saver_gives_the_pixels_that_it_saves(worker: Worker, channels: int) -> None:
+def test_advanced_saver_gives_its_own_pixels(worker: Worker, channels: int) -> None:
     require_class(worker.comfyui, "SaveImageAdvanced")
     source = {**PHOTO, "inputs": {**PHOTO["inputs"], "batch": 2, "channels": channels}}
     graph = saving(source, save=advanced("png", "8-bit"))
@@ -438,7 +438,7 @@ def test_advanced_saver_gives_the_pixels_that_it_saves(worker: Worker, channels:
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-def test_advanced_saver_gives_the_format_asked_for(worker: Worker, kind: str) -> None:
+def test_advanced_saver_gives_the_wanted_format(worker: Worker, kind: str) -> None:
     require_class(worker.comfyui, "SaveImageAdvanced")
     graph = saving(PHOTO, save=advanced("png", "8-bit"))
     plain = saving(PHOTO, save=node("SaveImage", images=["source", 0], filename_prefix="a"))
@@ -457,7 +457,7 @@ def test_advanced_saver_gives_the_format_asked_for(worker: Worker, kind: str) ->
     ("name", "bit_depth", "mime_type"),
     [("png", "16-bit", "image/png"), ("exr", "32-bit float", "image/x-exr")],
 )
-def test_deeper_pictures_stay_as_they_are_saved(
+def test_deeper_pictures_stay_as_saved(
     worker: Worker, name: str, bit_depth: str, mime_type: str
 ) -> None:
     require_class(worker.comfyui, "SaveImageAdvanced")
@@ -500,7 +500,7 @@ def test_a_graph_goes_on_behind_a_saver(worker: Worker, class_type: str) -> None
     assert np.allclose(by_node["last"], 255.0 - by_node["first"], atol=1)
 
 
-def test_pictures_of_a_job_become_one_batch(worker: Worker) -> None:
+def test_pictures_of_a_job_become_a_batch(worker: Worker) -> None:
     """Three pictures by their names, into the inputs that BatchImagesNode grows."""
     require_class(worker.comfyui, "BatchImagesNode")
     colours = ["teal", "gold", "navy"]
@@ -568,9 +568,7 @@ def test_sound_of_the_advanced_saver_plays(
         ("json", "application/json"),
     ],
 )
-def test_a_saved_text_comes_back_as_text_and_file(
-    worker: Worker, suffix: str, mime_type: str
-) -> None:
+def test_a_saved_text_is_text_and_file(worker: Worker, suffix: str, mime_type: str) -> None:
     require_class(worker.comfyui, "SaveText")
     save = node("SaveText", text=["words", 0], filename_prefix="texts/a", format=suffix)
     graph = {"words": node("PrimitiveString", value="zwölf, 12"), "save": save}
@@ -581,7 +579,7 @@ def test_a_saved_text_comes_back_as_text_and_file(
     assert data(file).decode() == "zwölf, 12"
 
 
-def test_both_pictures_of_a_comparison_come_back(worker: Worker) -> None:
+def test_both_compared_pictures_come_back(worker: Worker) -> None:
     require_class(worker.comfyui, "ImageCompare")
     links: dict[str, Any] = {"image_a": ["source", 0], "image_b": ["inverted", 0]}
     compare = node("ImageCompare", compare_view={"__value__": ["", ""]}, **links)

@@ -158,7 +158,7 @@ def test_filled_and_hand_written_pictures_are_equal(comfyui: RealComfyUI, is_on:
     assert pixels(comfyui, result) == pixels(comfyui, wired)
 
 
-def test_other_readers_of_a_selector_get_the_size_too(comfyui: RealComfyUI) -> None:
+def test_other_readers_of_a_selector_follow(comfyui: RealComfyUI) -> None:
     """An image beside the latent, and a text that shows a computed side."""
     graph = with_selector(switched(True))
     graph["80"] = node(
