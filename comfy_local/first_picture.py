@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path, PurePath
@@ -79,7 +80,7 @@ def make_picture(
         return 1
     written = write_files(answer["output"], output, name)
     for path in written:
-        print(path, flush=True)
+        Console(sys.stdout).say(str(path))
     if output is not None and written[0].suffix != output.suffix:
         console.say(
             f"The job made another format than {output.name} says: the file is named {written[0].name}."
