@@ -26,7 +26,8 @@ from comfy_worker.workflow.node_defs import NodeDefs
 
 ONLY_DEFINITIONS = (
     "check: this reads only the definitions in {}. It does not check what a class checks itself, "
-    "or the choices of newer lists. Without --object-info, ComfyUI is started and checks everything."
+    "or the choices of newer lists. Without --object-info, ComfyUI is started and checks "
+    "everything."
 )
 COMMANDS = {
     "convert": "convert a workflow from ComfyUI's editor to API format",

@@ -50,7 +50,8 @@ class LocalEndpoint:
         environ: The workers' environment, to which RunPod's variables are added; default
             ``os.environ``. Its ``MAX_QUEUE_SIZE``, 1 or more, limits the waiting jobs.
         handler: The file that calls ``runpod.serverless.start``.
-        log_path: A file to which the workers' output is appended; default this process's standard error.
+        log_path: A file to which the workers' output is appended; default this process's standard
+            error.
         unkind: Injects faults into the answers to workers, for tests. By default ``UNKIND`` in
             ``environ`` is the share of requests with a fault: a dropped connection, an outage, an
             HTML page or a delay.
@@ -102,7 +103,7 @@ class LocalEndpoint:
         return [] if self._pool is None else self._pool.workers
 
     def start(self) -> None:
-        """Listens and starts the workers; returns when requests are answered, before a worker is ready.
+        """Listens and starts the workers; returns when it answers, before a worker is ready.
 
         Raises:
             ValueError: ``MAX_QUEUE_SIZE`` or ``UNKIND`` is invalid.
