@@ -82,7 +82,7 @@ def _resolved_fields(
         return references.in_input(inputs_of(graph.workflow, roles, name, declared)[0], value)
 
     def of_override(key: str, value: Any) -> Any:
-        return references.in_input(keys.place(key), value) if _has_reference(value) else value
+        return references.in_input(keys.input_of(key), value) if _has_reference(value) else value
 
     fields: dict[str, Any] = {}
     for name in FILES:

@@ -39,7 +39,8 @@ from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resol
 from comfy_worker.workflow.edit.describe import describe
 from comfy_worker.workflow.edit.fill import fill
 from comfy_worker.workflow.edit.fill_notes import fill_notes
-from comfy_worker.workflow.edit.lora import LoraSpec, parse_tags
+from comfy_worker.workflow.edit.lora import LoraSpec
+from comfy_worker.workflow.edit.lora_tags import parse_tags
 from comfy_worker.workflow.edit.overrides import apply_overrides
 from comfy_worker.workflow.edit.parameters import Declared, has_input, listed
 from comfy_worker.workflow.edit.read import read, seeds_of_outputs

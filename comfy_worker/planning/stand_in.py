@@ -82,7 +82,9 @@ class CheckpointChoice:
         if family is not None and chosen != own and not has_size:
             native_size = {"width": family.width, "height": family.height}
             values |= {
-                side: value for side, value in native_size.items() if side in self._roles.inputs
+                side: value
+                for side, value in native_size.items()
+                if value and side in self._roles.inputs
             }
         return values
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from comfy_worker.errors import InvalidValue, ModelMismatch, ModelNotFound, NoPlace
-from comfy_worker.workflow.edit.lora import LoraSpec, parse_tags, splice_loras
+from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
+from comfy_worker.workflow.edit.lora_tags import parse_tags
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.loaders import LoaderFile, loader_files
 from comfy_worker.workflow.roles.roles import Roles
