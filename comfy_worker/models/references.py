@@ -22,7 +22,7 @@ from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.model_files import CheckContext, find_model_file
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 from comfy_worker.workflow.roles.find import find_roles
-from comfy_worker.workflow.tracing import TypedWorkflow
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["FileName", "resolve_model_urls"]
 
