@@ -164,11 +164,12 @@ class _JobRun:
     ) -> ExecutionResult:
         """Queue the prompt and follow it to its end."""
         progress.begin(prompt.workflow, comfyui.defs)
-        with self._services.turns.taken(prompt.workflow, self._release) as turn:
+        deadline = self._job.deadline
+        with self._services.turns.taken(prompt.workflow, deadline, self._release) as turn:
             events = _Events(progress, turn, self._updates, results)
             return comfyui.execute(
                 prompt.workflow,
-                self._job.deadline,
+                deadline,
                 on_event=events.follow,
                 extra_data=prompt.extra_data,
             )

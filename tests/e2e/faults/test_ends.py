@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from comfy_local.endpoint.jobs import Jobs
 from comfy_worker.comfyui.workdirs import PREFIX
 from tests.e2e.faults.conftest import FaultyWorker, faulty_graph, wait_until
 from tests.file_server import FileServer, file_server
@@ -141,6 +142,20 @@ def test_out_of_time_in_each_stage(
         )
         assert job["output"]["details"][-1] == {"stage": "execute" if stage == "pending" else stage}
     assert faulty.goes_on()
+
+
+def test_waiting_for_another_job_costs_no_time(
+    faulty: FaultyWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # RunPod would count from the pick-up; here only the worker's own clock counts.
+    monkeypatch.setattr(Jobs, "tick", lambda _self: None)
+    policy = {"executionTimeout": 8000}
+    first = faulty.submit(sleep(4.5), policy=policy)
+    faulty.running("FaultSleep")
+    second = faulty.submit(sleep(4.5), policy=policy)
+    wait_until(lambda: faulty.queue()["queue_pending"])
+    assert faulty.is_red(first)
+    assert faulty.is_red(second), "4.5 s of its own, and as many behind the first one"
 
 
 def test_cancelled_and_out_of_time_while_comfyui_starts(faulty: FaultyWorker) -> None:
