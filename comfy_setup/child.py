@@ -5,13 +5,10 @@ The program's output goes to a log. The known errors of pip, uv and git are list
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import select
-import signal
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +19,10 @@ from comfy_common import offline
 from comfy_common.console import Step
 from comfy_common.errors import SetupError
 from comfy_common.fault_patterns import DISK_FULL
+from comfy_common.parent_death import end_with_parent
 
 TAIL_LINES = 60
 END_WITHIN_S = 5.0
-PR_SET_PDEATHSIG = 1
 
 # `explain` adds what to check: the host, the proxy and a mirror.
 NO_NETWORK = "no network, or the server does not answer"
@@ -181,7 +178,7 @@ class Runner:
                 stderr=subprocess.STDOUT,
                 env={**self.environ, **(settings or {})},
                 cwd=folder,
-                preexec_fn=_die_with_parent(),
+                preexec_fn=end_with_parent,
             )
             try:
                 for line in _lines(child, step):
@@ -226,11 +223,3 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """What a child calls at its start so that it ends when we are killed (only on Linux)."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

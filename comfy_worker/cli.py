@@ -20,8 +20,8 @@ from comfy_worker.request.embedded_workflow import with_embedded_workflow
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.check.preflight import Validate, check
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
-from comfy_worker.workflow.edit.parameters import describe
-from comfy_worker.workflow.model_files import Sources, model_files
+from comfy_worker.workflow.edit.describe import describe
+from comfy_worker.workflow.model_files import CheckContext, model_files
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.replaced_classes import with_present_classes
 from comfy_worker.workflow.roles.find import find_roles
@@ -145,11 +145,11 @@ def _report(command: str, read: Callable[[], bytes], source: NodeSource) -> Repo
         return _failed(str(error))
 
 
-def _sources(converted: Converted) -> Sources:
+def _sources(converted: Converted) -> CheckContext:
     listed = listed_models()
     names = frozenset(f"{need.folder}/{need.file}" for need in listed)
     # Input files come with a job, so none can be missing here.
-    return Sources(
+    return CheckContext(
         (*converted.needs, *listed),
         names,
         converted.packs,

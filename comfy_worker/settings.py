@@ -50,6 +50,14 @@ def _hosts(value: object) -> object:
     return tuple(value.lower().replace(",", " ").split())
 
 
+def _model_hosts(value: object) -> object:
+    # An empty variable means the default, so that no host at all needs a word.
+    hosts = _hosts(value)
+    if not isinstance(hosts, tuple):
+        return hosts
+    return tuple(host for host in hosts if host != "none")
+
+
 def _flags(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -311,7 +319,7 @@ class Settings(BaseModel):
         alias="MODELS_ON_DEMAND",
         description="Download missing models of a template if its params file or `models.txt` has their URL",
     )
-    models_allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = Field(
+    models_allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_model_hosts)] = Field(
         ("huggingface.co", "civitai.com"),
         alias="MODELS_ALLOWED_HOSTS",
         description="Hosts from which jobs may download models; `.example.com` allows its "

@@ -78,7 +78,7 @@ def found(roles: Roles, name: str) -> list[str] | str | None:
     """The places of a parameter, ``ambiguous``, or None."""
     if name in roles.ambiguous:
         return "ambiguous"
-    return sorted(map(str, roles.places[name])) if name in roles.places else None
+    return sorted(map(str, roles.inputs[name])) if name in roles.inputs else None
 
 
 def places(graph: Workflow, name: str) -> list[str] | str | None:

@@ -12,15 +12,16 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from .job import STREAM_LIMIT_BYTES, BadRequest, Job, TooLarge, limit_bytes
 from .jobs import Jobs, QueueFull, UnknownJob
+from .workers import WorkerPool
 
-__all__ = ["Changes", "Workers", "create_app"]
+__all__ = ["Changes", "create_app"]
 
 # How long a worker's poll is held. The SDK notices a SIGTERM from elsewhere only when its polls
 # return, so this limits how late it ends.
@@ -37,19 +38,6 @@ _REFUSALS: dict[type[Exception], int] = {
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-
-class Workers(Protocol):
-    """The part of the worker pool that the routes need."""
-
-    def mark_ready(self, worker_id: str) -> None:
-        """Notes that the worker can run jobs."""
-
-    def refresh(self, worker_id: str) -> None:
-        """Ends the worker and starts another one."""
-
-    def counts(self) -> dict[str, int]:
-        """Returns the ``workers`` part of ``/health``."""
 
 
 class Changes:
@@ -72,7 +60,7 @@ class Changes:
         return found
 
 
-def create_app(jobs: Jobs, changes: Changes, workers: Workers) -> FastAPI:
+def create_app(jobs: Jobs, changes: Changes, workers: WorkerPool) -> FastAPI:
     """Returns the application; it and its arguments belong to one event loop."""
     app = FastAPI(openapi_url=None)
     for router in (
@@ -128,7 +116,7 @@ def _job_routes(jobs: Jobs, changes: Changes) -> APIRouter:
     return router
 
 
-def _endpoint_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+def _endpoint_routes(jobs: Jobs, changes: Changes, workers: WorkerPool) -> APIRouter:
     """The routes of clients for the endpoint."""
     router = APIRouter()
 
@@ -145,7 +133,7 @@ def _endpoint_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRoute
     return router
 
 
-def _poll_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+def _poll_routes(jobs: Jobs, changes: Changes, workers: WorkerPool) -> APIRouter:
     """The routes from which workers get jobs and stop signals."""
     router = APIRouter()
 
@@ -185,7 +173,7 @@ def _poll_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
     return router
 
 
-def _post_routes(jobs: Jobs, changes: Changes, workers: Workers) -> APIRouter:
+def _post_routes(jobs: Jobs, changes: Changes, workers: WorkerPool) -> APIRouter:
     """The routes to which workers post results and stream values."""
     router = APIRouter()
 

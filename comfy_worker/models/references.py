@@ -17,12 +17,12 @@ from comfy_common.sources import is_source
 from comfy_worker.errors import InvalidValue
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.edit.overrides import OverrideKeys
-from comfy_worker.workflow.edit.parameters import Declared, places_of
+from comfy_worker.workflow.edit.parameters import Declared, inputs_of
 from comfy_worker.workflow.graph import Input, Workflow
-from comfy_worker.workflow.model_files import Sources, find_need
+from comfy_worker.workflow.model_files import CheckContext, find_model_file
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 from comfy_worker.workflow.roles.find import find_roles
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.tracing import TypedWorkflow
 
 __all__ = ["FileName", "resolve_model_urls"]
 
@@ -58,7 +58,7 @@ def resolve_model_urls(
         NoPlace: a reference is the value of a parameter that the workflow does not have.
         Ambiguous: the same, for a parameter that fits several inputs.
     """
-    graph = Graph(workflow, defs)
+    graph = TypedWorkflow(workflow, defs)
     references = _References(graph, file_name)
     return (
         request.model_copy(update=_resolved_fields(request, graph, declared, references)),
@@ -68,7 +68,7 @@ def resolve_model_urls(
 
 def _resolved_fields(
     request: JobInput,
-    graph: Graph,
+    graph: TypedWorkflow,
     declared: Mapping[str, Declared],
     references: _References,
 ) -> dict[str, Any]:
@@ -79,10 +79,10 @@ def _resolved_fields(
         if not _has_reference(value):
             return value
         roles = find_roles(graph.workflow, graph.defs)
-        return references.in_input(places_of(graph.workflow, roles, name, declared)[0], value)
+        return references.in_input(inputs_of(graph.workflow, roles, name, declared)[0], value)
 
     def of_override(key: str, value: Any) -> Any:
-        return references.in_input(keys.place(key), value) if _has_reference(value) else value
+        return references.in_input(keys.input_of(key), value) if _has_reference(value) else value
 
     fields: dict[str, Any] = {}
     for name in FILES:
@@ -123,7 +123,7 @@ def _has_reference(value: Any) -> bool:
 class _References:
     """Resolves references, each by where it was written."""
 
-    graph: Graph
+    graph: TypedWorkflow
     file_name: FileName
 
     def in_folder(self, folder: str, value: str | None) -> str | None:
@@ -145,7 +145,7 @@ class _References:
         if spec is None or not _takes_model_file(spec) or not is_source(value):
             return self.in_text(value)
         class_type = self.graph.workflow[node_input.node_id]["class_type"]
-        folder = find_need(class_type, node_input.name, "", Sources()).folder
+        folder = find_model_file(class_type, node_input.name, "", CheckContext()).folder
         if not folder:
             raise InvalidValue(
                 f"{node_input.name} of node {node_input.node_id} ({class_type}) takes only an installed file: "

@@ -36,20 +36,17 @@ from comfy_worker.workflow.check.preflight import (
     refusal,
 )
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
-from comfy_worker.workflow.edit.lora import LoraSpec, parse_tags
-from comfy_worker.workflow.edit.parameters import (
-    Declared,
-    apply_overrides,
-    changes_beside,
-    describe,
-    fill,
-    has_place,
-    read,
-    seeds_of_outputs,
-)
+from comfy_worker.workflow.edit.describe import describe
+from comfy_worker.workflow.edit.fill import fill
+from comfy_worker.workflow.edit.fill_notes import fill_notes
+from comfy_worker.workflow.edit.lora import LoraSpec
+from comfy_worker.workflow.edit.lora_tags import parse_tags
+from comfy_worker.workflow.edit.overrides import apply_overrides
+from comfy_worker.workflow.edit.parameters import Declared, has_input, listed
+from comfy_worker.workflow.edit.read import read, seeds_of_outputs
 from comfy_worker.workflow.graph import Workflow, number
 from comfy_worker.workflow.isolate import check_reserved
-from comfy_worker.workflow.model_files import Sources, model_files
+from comfy_worker.workflow.model_files import CheckContext, model_files
 from comfy_worker.workflow.replaced_classes import with_present_classes
 from comfy_worker.workflow.roles.find import Roles, find_roles
 
@@ -72,8 +69,6 @@ CURABLE = frozenset(
 # What programs write if a seed is still to be filled in: `%seed%`, `{{seed}}`, `random`, nothing.
 SEED_PLACEHOLDER = re.compile(r"^\W*$|[%$<>{}\[\]]|seed|random", re.IGNORECASE)
 PROMPTS = ("prompt", "negative_prompt")
-# How many nodes a warning names.
-MAX_NAMED = 4
 
 
 def prepare(context: PlanContext) -> Plan:
@@ -142,7 +137,7 @@ class _PlanBuilder:
         # Both change once, when the models that the request names by URL are downloaded.
         self._request = context.job.input
         self._defs = context.comfyui.defs
-        self._sources = Sources()
+        self._sources = CheckContext()
         self._warnings: list[str] = []
         self._link_findings: list[Finding] = []
         self._stand_in: StandIn | None = None
@@ -203,12 +198,12 @@ class _PlanBuilder:
         seed = number(parameters.get("seed", values.get("seed")))
         return self._checked(workflow, roles, parameters, seed)
 
-    def _known_sources(self, converted: Converted) -> Sources:
+    def _known_sources(self, converted: Converted) -> CheckContext:
         """Collect what is known about where models and node classes come from."""
         context, comfyui, template = self._context, self._context.comfyui, self._template
         own = () if template is None else template.params.needs
         listed = context.rules.listed
-        return Sources(
+        return CheckContext(
             needs=(*own, *converted.needs, *listed),
             listed={f"{need.folder}/{need.file}" for need in listed},
             packs=converted.packs,
@@ -319,7 +314,7 @@ class _PlanBuilder:
         if seed is not None and seed != -1:
             return {"seed": seed}
         is_kept = self._template is None and seed is None and _keeps_seed(own_seed)
-        if is_kept or "seed" not in roles.places:
+        if is_kept or "seed" not in roles.inputs:
             return {}
         limit = describe(workflow, roles, self._defs)["seed"].get("maximum", SEED_LIMIT)
         # Not a secret: a number to make the same picture again with.
@@ -346,7 +341,7 @@ class _PlanBuilder:
         kept: dict[str, Any] = {}
         lost = []
         for name, value in values.items():
-            if name in self._context.job.client_words and not has_place(
+            if name in self._context.job.client_words and not has_input(
                 roles, name, self._declared
             ):
                 lost.append(name)
@@ -365,19 +360,16 @@ class _PlanBuilder:
         if self._request.seed in (None, -1):  # nobody chose it
             chosen.pop("seed", None)
         self._warn_of_unfilled(roles, chosen.keys())
-        self._warnings += changes_beside(unfilled, filled, roles, chosen)
+        self._warnings += fill_notes(unfilled, filled, roles, chosen)
 
     def _warn_of_unfilled(self, roles: Roles, names: Set[str]) -> None:
         """Warn where a value went to some of several inputs and the others stay as they are."""
-        for name in sorted(names & roles.left.keys() & roles.places.keys()):
-            left = roles.left[name]
-            others = ", ".join(
-                f"{other.place} ({brief(other.title)})" for other in left[:MAX_NAMED]
-            )
-            if len(left) > MAX_NAMED:
-                others += f" and {len(left) - MAX_NAMED} more"
+        for name in sorted(names & roles.unassigned.keys() & roles.inputs.keys()):
+            others = [
+                f"{other.node_input} ({brief(other.title)})" for other in roles.unassigned[name]
+            ]
             self._warnings.append(
-                f"{name} went to {roles.places[name][0]} only; {others} stay as they are: "
+                f"{name} went to {roles.inputs[name][0]} only; {listed(others)} stay as they are: "
                 f"overrides reach them, or the title '{name}' on the node that is meant"
             )
 

@@ -20,9 +20,9 @@ from comfy_worker.errors import InvalidInput, InvalidWorkflow, UnknownWorkflow, 
 from comfy_worker.nearest import did_you_mean
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.convert.ui_format import is_editor_file
-from comfy_worker.workflow.graph import Need, Workflow, parse
+from comfy_worker.workflow.graph import ModelFile, Workflow, parse
 
-__all__ = ["Need", "Parameter", "Params", "Template", "Templates", "choose_template"]
+__all__ = ["ModelFile", "Parameter", "Params", "Template", "Templates", "choose_template"]
 
 PARAMS = ".params.json"
 
@@ -52,7 +52,7 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     description: str = ""
-    needs: tuple[Need, ...] = ()
+    needs: tuple[ModelFile, ...] = ()
     parameters: dict[str, Parameter] = {}
     required: tuple[str, ...] = ()
 

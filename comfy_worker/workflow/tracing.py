@@ -37,9 +37,9 @@ __all__ = [
     "RESIZERS",
     "SIZE_CHOICE",
     "UPSCALE_FACTORS",
-    "Graph",
-    "literal_place",
-    "live_literal",
+    "TypedWorkflow",
+    "resolve_literal",
+    "resolve_live_literal",
     "settable",
 ]
 
@@ -101,7 +101,7 @@ FREE_CHOICE = re.compile(r"custom|manual|free", re.IGNORECASE)
 Categories = frozenset[str]
 
 
-class Graph:
+class TypedWorkflow:
     """A workflow together with its node classes.
 
     For classes that are not installed, input names give the types.
@@ -559,7 +559,7 @@ class Graph:
         return None if as_link(self.value(node_input)) else node_input, own
 
 
-def literal_place(graph: Graph, node_input: Input) -> Input | None:
+def resolve_literal(graph: TypedWorkflow, node_input: Input) -> Input | None:
     """Return the input in which an input's number or choice is written, if it arrives unchanged.
 
     A node passes a value on unchanged if a single input is all that it has (a primitive, a reroute), or if its
@@ -575,23 +575,23 @@ def literal_place(graph: Graph, node_input: Input) -> Input | None:
     return _of_one_kind(graph, node_input, graph.literals)
 
 
-def live_literal(graph: Graph, node_input: Input) -> Input | None:
-    """Like ``literal_place``, but follow the active branch of switches whose choice is known.
+def resolve_live_literal(graph: TypedWorkflow, node_input: Input) -> Input | None:
+    """Like ``resolve_literal``, but follow the active branch of switches whose choice is known.
 
-    What a job may read must not hang on a switch, so the checks of files and paths ask :func:`literal_place`.
+    What a job may read must not hang on a switch, so the checks of files and paths ask :func:`resolve_literal`.
     """
     return _of_one_kind(graph, node_input, graph.live_literals)
 
 
 def _of_one_kind(
-    graph: Graph, node_input: Input, literals: Fold[Input, tuple[Input | None, Categories]]
+    graph: TypedWorkflow, node_input: Input, literals: Fold[Input, tuple[Input | None, Categories]]
 ) -> Input | None:
     category = _category(graph.type_of(node_input))
     literal, categories = literals(node_input)
     return literal if category == "*" or categories <= {category} else None
 
 
-def settable(graph: Graph, node_input: Input, is_size: bool = False) -> list[Input]:
+def settable(graph: TypedWorkflow, node_input: Input, is_size: bool = False) -> list[Input]:
     """Return the inputs to set so that an input gets a new number or choice.
 
     Where it is computed, the inputs that read the result, so that a literal in them by-passes the computation.
@@ -606,7 +606,7 @@ def settable(graph: Graph, node_input: Input, is_size: bool = False) -> list[Inp
     Returns:
         The inputs, the one that decides first; none where the value follows from a picture, a clip or a sound.
     """
-    literal = live_literal(graph, node_input)
+    literal = resolve_live_literal(graph, node_input)
     if literal is not None:
         return [literal]
     link = graph.link(node_input)
@@ -627,7 +627,7 @@ def settable(graph: Graph, node_input: Input, is_size: bool = False) -> list[Inp
     return [chosen, *(reader for reader in readers if reader != chosen)]
 
 
-def _means_the_same(graph: Graph, node_input: Input, outer: Input, is_size: bool) -> bool:
+def _means_the_same(graph: TypedWorkflow, node_input: Input, outer: Input, is_size: bool) -> bool:
     """Whether a client that sets the outer input means the number that the inner input gets."""
     inner, value = graph.values(node_input), graph.values(outer)
     numbers = (int, float)

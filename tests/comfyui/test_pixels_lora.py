@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
-from comfy_worker.workflow.edit.lora import LoraSpec, parse_tags, splice_loras
+from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
+from comfy_worker.workflow.edit.lora_tags import parse_tags
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.roles.find import find_roles
 from tests.base_graphs import GRAPHS, Wire, base_graph, node
@@ -135,7 +136,7 @@ def pixels(comfyui: RealComfyUI, workflow: Workflow) -> bytes:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", GRAPHS)
-def test_spliced_and_wired_by_hand_are_the_same_picture(
+def test_spliced_and_hand_wired_pictures_are_equal(
     comfyui: RealComfyUI, by_hand: dict[tuple[str, str], bytes], kind: str, case: str
 ) -> None:
     assert pixels(comfyui, CASES[case].spliced(kind, comfyui)) == by_hand[kind, case]

@@ -22,8 +22,8 @@ from comfy_worker.comfyui.node_packs import NodePacks
 from comfy_worker.errors import ModelNotFound, NodeNotInstalled
 from comfy_worker.workflow.check.preflight import Finding, check, refusal
 from comfy_worker.workflow.convert.to_api import read_workflow
-from comfy_worker.workflow.graph import Need, Workflow
-from comfy_worker.workflow.model_files import Sources
+from comfy_worker.workflow.graph import ModelFile, Workflow
+from comfy_worker.workflow.model_files import CheckContext
 from comfy_worker.workflow.replaced_classes import with_present_classes
 from tests import pictures, shipped
 from tests.base_graphs import node
@@ -48,8 +48,8 @@ class Preflight:
     def version(self) -> str:
         return str(self.comfyui.running.client.system_stats()["system"]["comfyui_version"])
 
-    def findings(self, workflow: Workflow, needs: tuple[Need, ...] = ()) -> list[Finding]:
-        sources = Sources(needs=needs, has_input=self._has_input)
+    def findings(self, workflow: Workflow, needs: tuple[ModelFile, ...] = ()) -> list[Finding]:
+        sources = CheckContext(needs=needs, has_input=self._has_input)
         running = self.comfyui.running
         return list(check(workflow, running.defs, sources, running.validate).findings)
 
@@ -67,7 +67,7 @@ class Preflight:
         answer: dict[str, Any] = requests.post(url, json=workflow, timeout=60).json()
         return {word: found for word, found in answer.items() if found}
 
-    def add(self, name: str, workflow: Workflow, needs: tuple[Need, ...]) -> None:
+    def add(self, name: str, workflow: Workflow, needs: tuple[ModelFile, ...]) -> None:
         """Put a stand-in wherever the check says that a file is missing."""
         self.workflows[name] = workflow
         for finding in self.findings(workflow, needs):
@@ -89,7 +89,7 @@ def preflight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preflight]:
     with real_comfyui(launch_options(root, NODE_PACKS, api_nodes=True)) as started:
         found = Preflight(started, root)
         for name in shipped.NAMES:
-            needs = tuple(Need(**need) for need in shipped.params(name).get("needs", ()))
+            needs = tuple(ModelFile(**need) for need in shipped.params(name).get("needs", ()))
             found.add(name, shipped.graph(name), needs)
         for name, file in COMFYUI_0375.editor_files():
             converted = read_workflow(file, started.defs)
@@ -99,7 +99,7 @@ def preflight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preflight]:
         yield found
 
 
-def test_every_template_is_accepted_by_both_once_its_files_are_there(preflight: Preflight) -> None:
+def test_both_accept_every_template_with_its_files(preflight: Preflight) -> None:
     names = [name for name in preflight.workflows if name != TOO_MANY_STEPS]
     found = {name: preflight.findings(preflight.workflows[name]) for name in names}
     refused = {name: preflight.refusal(preflight.workflows[name]) for name in names}
@@ -110,7 +110,7 @@ def test_every_template_is_accepted_by_both_once_its_files_are_there(preflight: 
     assert len(accepted) == len(names) if is_own_release else len(accepted) > 0.9 * len(names)
 
 
-def test_the_one_template_that_is_wrong_is_refused_by_both(preflight: Preflight) -> None:
+def test_both_refuse_the_one_wrong_template(preflight: Preflight) -> None:
     workflow = preflight.workflows.get(TOO_MANY_STEPS)
     if workflow is None:
         pytest.skip("this ComfyUI lacks a class of the template")
@@ -124,7 +124,7 @@ def test_the_one_template_that_is_wrong_is_refused_by_both(preflight: Preflight)
     assert [error["type"] for error in errors["errors"]] == ["value_bigger_than_max"]
 
 
-def test_what_is_broken_is_refused_by_both_and_what_is_only_strange_by_neither(
+def test_both_refuse_exactly_the_broken_graphs(
     preflight: Preflight,
 ) -> None:
     counted: Counter[str] = Counter()
@@ -167,7 +167,7 @@ def told(refused: dict[str, Any], found: list[Finding]) -> bool:
     return theirs <= ours
 
 
-def test_a_model_that_the_newer_form_lists_is_missed_before_a_node_fails_for_it(
+def test_missing_models_in_newer_lists_are_found(
     preflight: Preflight,
 ) -> None:
     workflow = copy.deepcopy(preflight.workflows["upscale"])
@@ -179,7 +179,7 @@ def test_a_model_that_the_newer_form_lists_is_missed_before_a_node_fails_for_it(
     assert finding["nearest"] or finding["would_do"].endswith("put it into models/upscale_models")
 
 
-def test_what_only_a_class_itself_can_tell_comfyui_is_asked(preflight: Preflight) -> None:
+def test_comfyui_runs_a_classs_custom_validation(preflight: Preflight) -> None:
     asked = {
         "prompt": "x",
         "aspect_ratio": "9:1",
@@ -283,7 +283,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_a_request_of_worker_comfyui_reports_its_models_and_validates_with_them(
+def test_worker_comfyuis_request_reports_and_validates_models(
     preflight: Preflight, name: str
 ) -> None:
     workflow, missing = REQUESTS[name]
@@ -298,7 +298,7 @@ def test_a_request_of_worker_comfyui_reports_its_models_and_validates_with_them(
     assert preflight.refusal(workflow) == {}
 
 
-def test_its_webp_request_names_a_class_of_a_node_pack_and_its_model(preflight: Preflight) -> None:
+def test_its_webp_request_names_pack_and_model(preflight: Preflight) -> None:
     save = node("Image Save", images=["8", 0], extension="webp", quality=10)
     workflow = _sampled("example-webp.safetensors", LATENT["EmptyLatentImage"], save)
     workflow["11"] = node("PreviewImage", images=["8", 0])
@@ -312,7 +312,7 @@ def test_its_webp_request_names_a_class_of_a_node_pack_and_its_model(preflight: 
     assert (preflight.findings(workflow), preflight.refusal(workflow)) == ([], {})
 
 
-def test_a_class_that_is_gone_is_replaced_as_comfyui_does(preflight: Preflight) -> None:
+def test_removed_classes_are_replaced_like_comfyui_does(preflight: Preflight) -> None:
     running = preflight.comfyui.running
     if "T2IAdapterLoader" not in running.defs.replacements:
         pytest.skip("this ComfyUI replaces no classes")

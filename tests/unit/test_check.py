@@ -9,8 +9,8 @@ import pytest
 
 from comfy_worker.errors import InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled
 from comfy_worker.workflow.check.preflight import Checked, check, is_stale, refusal
-from comfy_worker.workflow.graph import MAX_NODES, Need, Workflow
-from comfy_worker.workflow.model_files import Sources, model_files
+from comfy_worker.workflow.graph import MAX_NODES, ModelFile, Workflow
+from comfy_worker.workflow.model_files import CheckContext, model_files
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests.base_graphs import node
 
@@ -40,12 +40,12 @@ def saved(**nodes: dict[str, Any]) -> Workflow:
 
 
 def found(workflow: Workflow, **known: Any) -> Checked:
-    return check(workflow, DEFS, Sources(**known))
+    return check(workflow, DEFS, CheckContext(**known))
 
 
-def test_a_missing_model_says_where_it_belongs_where_it_is_got_and_what_is_near() -> None:
+def test_a_missing_models_error_names_folder_source_nearest() -> None:
     workflow = saved(a=node("Loader", lora_name="sub/faces.safetensors"))
-    needs = (Need("loras", "faces.safetensors", URL),)
+    needs = (ModelFile("loras", "faces.safetensors", URL),)
 
     def searched(folder: str) -> list[str]:
         return [f"/a/{folder}", f"/b/{folder}"]
@@ -73,7 +73,7 @@ def test_a_missing_model_says_where_it_belongs_where_it_is_got_and_what_is_near(
     assert is_stale([finding])
 
 
-def test_a_listed_model_has_a_command_of_its_own() -> None:
+def test_a_listed_model_gets_its_own_command() -> None:
     workflow = saved(a=node("Loader", lora_name="ghost.safetensors"))
     known = {
         "listed": {"loras/ghost.safetensors"},
@@ -89,14 +89,14 @@ def test_a_missing_checkpoint_is_told_those_installed() -> None:
     files = ["placeholder.safetensors", "a.safetensors", "b.safetensors"]
     info = {"CheckpointLoaderSimple": declared({"ckpt_name": [files]}, is_output=True)}
     workflow = {"1": node("CheckpointLoaderSimple", ckpt_name="v1-5-pruned.safetensors")}
-    (finding,) = check(workflow, NodeDefs(info), Sources(has_default=True)).findings
+    (finding,) = check(workflow, NodeDefs(info), CheckContext(has_default=True)).findings
     assert finding["would_do"] == (
         "name an installed one as `checkpoint`: a.safetensors, b.safetensors, or ask the operator to put it into "
         "models/checkpoints or to set SD_MODEL to an installed one"
     )
 
 
-def test_all_findings_are_in_one_error_whose_code_is_the_gravest() -> None:
+def test_one_error_has_all_findings_and_worst_code() -> None:
     ghost, absent = (
         node("Loader", lora_name="ghost.safetensors"),
         node("LoadImage", image="absent.png"),
@@ -128,13 +128,13 @@ def test_all_findings_are_in_one_error_whose_code_is_the_gravest() -> None:
     assert (told["pack"], told["nearest"]) == ("pack-of-blurs", ["Blur"])
 
 
-def test_input_files_are_looked_for_where_the_list_is_old() -> None:
+def test_input_files_are_found_despite_old_lists() -> None:
     workflow = saved(a=node("LoadImage", image="new.png"))
     assert [finding["type"] for finding in found(workflow).findings] == ["missing_input_file"]
     assert found(workflow, has_input=lambda name: name == "new.png").findings == ()
 
 
-def test_what_a_class_validates_itself_is_left_to_it() -> None:
+def test_custom_validation_is_left_to_the_class() -> None:
     info = {"Own": declared({"x": [["a"]], "y": ["INT", {"max": 1}]}, is_output=True)}
     workflow = {"1": node("Own", x="b", y=5)}
     for validated, kinds in (
@@ -142,11 +142,11 @@ def test_what_a_class_validates_itself_is_left_to_it() -> None:
         ({"Own": ["cls", "x"]}, {"y"}),
         ({"Own": ["*"]}, set()),
     ):
-        checked = check(workflow, NodeDefs(info, validated), Sources())
+        checked = check(workflow, NodeDefs(info, validated), CheckContext())
         assert {finding["input"] for finding in checked.findings} == kinds
 
 
-def test_the_newer_form_of_a_list_is_a_warning_but_for_model_files() -> None:
+def test_newer_list_form_warns_except_for_models() -> None:
     workflow = saved(a=node("NewLoader", model_name="b.pth", mode="c"))
     checked = found(workflow)
     assert [(finding["type"], finding["input"]) for finding in checked.findings] == [
@@ -176,14 +176,17 @@ def test_no_output_is_a_finding_of_the_whole() -> None:
     )
 
 
-def test_model_files_are_those_of_the_graph_then_those_of_its_file() -> None:
+def test_model_files_combine_graph_and_metadata() -> None:
     workflow = saved(a=node("Loader", lora_name="style.safetensors"))
     needs = (
-        Need("loras", "style.safetensors", URL),
-        Need("vae", "own.safetensors"),
-        Need("vae", "listed.pt"),
+        ModelFile("loras", "style.safetensors", URL),
+        ModelFile("vae", "own.safetensors"),
+        ModelFile("vae", "listed.pt"),
     )
-    assert model_files(workflow, DEFS, Sources(needs=needs, listed={"vae/listed.pt"})) == needs[:2]
+    assert (
+        model_files(workflow, DEFS, CheckContext(needs=needs, listed={"vae/listed.pt"}))
+        == needs[:2]
+    )
 
 
 @pytest.mark.parametrize("closed", [False, True])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_worker.errors import InvalidValue
 from comfy_worker.workflow.graph import Check, Fold, Input, Workflow, never_ends, number
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.tracing import Graph, literal_place
+from comfy_worker.workflow.tracing import TypedWorkflow, resolve_literal
 
 __all__ = ["check_batch_size"]
 
@@ -36,7 +36,7 @@ def check_batch_size(
     Raises:
         InvalidValue: a number of pictures in the workflow is too large.
     """
-    graph = Graph(workflow, defs, check)
+    graph = TypedWorkflow(workflow, defs, check)
     for node_id, node in workflow.items():
         declared = graph.declared(node_id)
         if declared is None or node["class_type"] in CUTTERS:
@@ -47,7 +47,7 @@ def check_batch_size(
             if name not in node["inputs"] or not is_meant or not is_maker:
                 continue
             own = Input(node_id, name)
-            literal = literal_place(graph, own)
+            literal = resolve_literal(graph, own)
             # Behind a switch or an expression there is no literal, but the number is known.
             size = number(graph.value(literal) if literal else graph.values(own))
             if size is not None and size > maximum:
@@ -60,7 +60,7 @@ def check_batch_size(
     _check_products(graph, maximum)
 
 
-def _check_products(graph: Graph, maximum: int) -> None:
+def _check_products(graph: TypedWorkflow, maximum: int) -> None:
     """Refuse a chain of nodes that each repeat a batch, and together make too many latents."""
 
     def batch_number(node_id: str, name: str) -> int | None:

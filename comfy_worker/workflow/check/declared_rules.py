@@ -14,7 +14,7 @@ from comfy_worker.workflow.check.links import unwrapped
 from comfy_worker.workflow.check.problems import Problem
 from comfy_worker.workflow.check.remedies import Remedies
 from comfy_worker.workflow.graph import Workflow
-from comfy_worker.workflow.model_files import Sources
+from comfy_worker.workflow.model_files import CheckContext
 from comfy_worker.workflow.model_names import is_model
 from comfy_worker.workflow.node_defs import ANY_TYPE, InputSpec, NodeDefs
 
@@ -39,7 +39,7 @@ class DeclaredRules:
     """
 
     def __init__(
-        self, workflow: Workflow, defs: NodeDefs, sources: Sources, remedies: Remedies
+        self, workflow: Workflow, defs: NodeDefs, sources: CheckContext, remedies: Remedies
     ) -> None:
         self._workflow = workflow
         self._defs = defs
@@ -85,12 +85,12 @@ class DeclaredRules:
     def _value_problem(self, class_type: str, spec: InputSpec, value: Any) -> Problem | None:
         try:
             value = CONVERSIONS[spec.type](value) if spec.type in CONVERSIONS else value
-            outside = None if spec.is_validated else _outside(spec, value)
+            outside = None if spec.has_custom_validation else _outside(spec, value)
         except (TypeError, ValueError, OverflowError):
             return errors.wrong_type(spec, value)
         if outside is not None:
             return outside
-        if spec.is_validated:
+        if spec.has_custom_validation:
             names_a_file = spec.is_upload or (class_type, spec.name) in errors.NAMES_A_FILE
             is_there = not names_a_file or self._is_there(spec, value)
             return None if is_there else self._remedies.missing_input_file(spec.name, value)

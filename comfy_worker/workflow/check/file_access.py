@@ -14,7 +14,7 @@ from comfy_worker.errors import InvalidValue
 from comfy_worker.workflow.graph import Input, Workflow, ancestors
 from comfy_worker.workflow.model_names import is_model
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
-from comfy_worker.workflow.tracing import Graph, literal_place
+from comfy_worker.workflow.tracing import TypedWorkflow, resolve_literal
 
 __all__ = ["check_paths", "climbs", "file_inputs"]
 
@@ -44,10 +44,10 @@ def file_inputs(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> l
     Raises:
         InvalidValue: such a name is computed, so that it cannot be checked.
     """
-    graph = Graph(workflow, defs)
+    graph = TypedWorkflow(workflow, defs)
     found: list[Input] = []
     for node_input in _inputs(graph, outputs, _names_a_file):
-        literal = literal_place(graph, node_input)
+        literal = resolve_literal(graph, node_input)
         if literal is None:
             raise _computed(node_input)
         found.append(literal)
@@ -66,7 +66,7 @@ def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours
     Raises:
         InvalidValue: a file that was not sent, an absolute path, or one that climbs with ``..``.
     """
-    graph, outputs = Graph(workflow, defs), list(outputs)
+    graph, outputs = TypedWorkflow(workflow, defs), list(outputs)
     for node_input in file_inputs(workflow, defs, outputs):
         for name in _texts(graph.value(node_input)):
             if name not in ours and not _is_blank_drawing(graph, node_input, name):
@@ -82,9 +82,9 @@ def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours
         _check_path(graph, node_input)
 
 
-def _check_path(graph: Graph, node_input: Input) -> None:
+def _check_path(graph: TypedWorkflow, node_input: Input) -> None:
     """Refuse a path that leads out of its folder; the computed path of an output node is only written to."""
-    literal = literal_place(graph, node_input)
+    literal = resolve_literal(graph, node_input)
     declared = graph.declared(node_input.node_id)
     is_output = declared is not None and declared.is_output
     if literal is None and not is_output:
@@ -98,18 +98,18 @@ def _check_path(graph: Graph, node_input: Input) -> None:
             )
 
 
-def _is_blank_drawing(graph: Graph, node_input: Input, name: str) -> bool:
+def _is_blank_drawing(graph: TypedWorkflow, node_input: Input, name: str) -> bool:
     """Whether nothing was drawn in the editor's own canvas, whose file is named by a text."""
     spec = graph.spec(node_input)
     return name == "" and spec is not None and spec.is_upload and spec.type == "STRING"
 
 
-def _check_choice(graph: Graph, node_input: Input, ours: Set[str]) -> None:
+def _check_choice(graph: TypedWorkflow, node_input: Input, ours: Set[str]) -> None:
     """Check a choice of a list, which may hold the folders of other jobs.
 
     ComfyUI 0.3.75 takes any text where the list is of the newer form.
     """
-    spec, literal = graph.spec(node_input), literal_place(graph, node_input)
+    spec, literal = graph.spec(node_input), resolve_literal(graph, node_input)
     is_path = bool(PATH_NAME.search(node_input.name))
     if literal is None and is_path:
         raise _computed(node_input)
@@ -129,7 +129,7 @@ def _is_foreign(name: str, choices: Collection[Any], *, is_path: bool) -> bool:
 
 
 def _inputs(
-    graph: Graph, outputs: Iterable[str], wanted: Callable[[str, InputSpec], bool]
+    graph: TypedWorkflow, outputs: Iterable[str], wanted: Callable[[str, InputSpec], bool]
 ) -> Iterator[Input]:
     """The inputs that are wanted, of the output nodes and of every node that feeds them."""
     ends = list(outputs)
@@ -174,7 +174,7 @@ def _computed(node_input: Input) -> InvalidValue:
     )
 
 
-def _refused(graph: Graph, node_input: Input, name: str, why: str) -> InvalidValue:
+def _refused(graph: TypedWorkflow, node_input: Input, name: str, why: str) -> InvalidValue:
     shown = name if len(name) <= 60 else name[:57] + "..."
     class_type = graph.workflow[node_input.node_id]["class_type"]
     return InvalidValue(

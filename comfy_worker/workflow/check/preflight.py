@@ -34,7 +34,7 @@ from comfy_worker.workflow.check.problems import (
 )
 from comfy_worker.workflow.check.remedies import Remedies
 from comfy_worker.workflow.graph import Workflow, title_of
-from comfy_worker.workflow.model_files import Sources
+from comfy_worker.workflow.model_files import CheckContext
 from comfy_worker.workflow.model_names import is_model
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 
@@ -68,7 +68,7 @@ class Checked:
 
 
 def check(
-    workflow: Workflow, defs: NodeDefs, sources: Sources, validate: Validate | None = None
+    workflow: Workflow, defs: NodeDefs, sources: CheckContext, validate: Validate | None = None
 ) -> Checked:
     """Check a workflow.
 
@@ -143,7 +143,7 @@ def refusal(findings: Iterable[Finding]) -> InputError | WorkflowRefused:
 
 
 class _Checker:
-    def __init__(self, workflow: Workflow, defs: NodeDefs, sources: Sources) -> None:
+    def __init__(self, workflow: Workflow, defs: NodeDefs, sources: CheckContext) -> None:
         self._workflow = workflow
         self._defs = defs
         self._sources = sources
@@ -264,6 +264,6 @@ class _Checker:
 
 def _is_missing_choice(spec: InputSpec, value: Any) -> bool:
     """Whether a literal is none of the choices that an input has."""
-    is_open = spec.choices is None or spec.is_validated or spec.is_remote
+    is_open = spec.choices is None or spec.has_custom_validation or spec.is_remote
     is_literal = value is not None and not isinstance(value, list)
     return not is_open and is_literal and value not in (spec.choices or ())

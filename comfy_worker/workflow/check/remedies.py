@@ -9,10 +9,10 @@ from comfy_common.placeholder_names import real_files
 from comfy_worker.errors import brief
 from comfy_worker.nearest import MAX_HINTS, nearest
 from comfy_worker.workflow.check.problems import TEXT_LENGTH, Problem, shown
-from comfy_worker.workflow.graph import Need
-from comfy_worker.workflow.model_files import Sources, find_need
+from comfy_worker.workflow.graph import ModelFile
+from comfy_worker.workflow.model_files import CheckContext, find_model_file
 from comfy_worker.workflow.model_names import FOLDERS, nearest_files
-from comfy_worker.workflow.node_defs import Absence, InputSpec, NodeDefs
+from comfy_worker.workflow.node_defs import InputSpec, MissingNodeReason, NodeDefs
 
 __all__ = ["Remedies"]
 
@@ -30,10 +30,10 @@ class Remedies:
         sources: what else is known of models and classes.
     """
 
-    def __init__(self, defs: NodeDefs, sources: Sources) -> None:
+    def __init__(self, defs: NodeDefs, sources: CheckContext) -> None:
         self._defs = defs
         self._sources = sources
-        self._explained: dict[str, Absence | None] = {}
+        self._explained: dict[str, MissingNodeReason | None] = {}
         self._near: dict[tuple[str, str], list[str]] = {}
 
     def unknown_class(self, class_type: str) -> Problem:
@@ -56,7 +56,7 @@ class Remedies:
     def missing_model(self, class_type: str, spec: InputSpec, value: str) -> Problem:
         """The problem of a model file that is not installed."""
         file = value.replace("\\", "/")
-        need = find_need(class_type, spec.name, file, self._sources)
+        need = find_model_file(class_type, spec.name, file, self._sources)
         near = self._near.get((spec.name, value), [])
         if not near and len(self._near) < MAX_HINTS:
             near = nearest_files(value, [str(choice) for choice in spec.choices or ()])
@@ -87,7 +87,7 @@ class Remedies:
         problem = f"{name} names the input file {shown(value)}, which is not there"
         return Problem("missing_input_file", problem, "send it with the job")
 
-    def _ways_of_client(self, need: Need, near: list[str], spec: InputSpec) -> Iterator[str]:
+    def _ways_of_client(self, need: ModelFile, near: list[str], spec: InputSpec) -> Iterator[str]:
         """What a client can do about a missing model file."""
         is_checkpoint = need.folder == FOLDERS["checkpoint"]
         installed = real_files(str(choice) for choice in spec.choices or ())
@@ -100,7 +100,7 @@ class Remedies:
         if self._sources.accepts_urls:
             yield "give its URL"
 
-    def _way_of_operator(self, need: Need) -> str:
+    def _way_of_operator(self, need: ModelFile) -> str:
         """What the operator can do about a missing model file."""
         where = f"models/{need.folder}" if need.folder else "its folder under models"
         name = self._sources.commands.get(f"{need.folder}/{need.file}")

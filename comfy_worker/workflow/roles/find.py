@@ -32,9 +32,9 @@ from comfy_worker.workflow.roles.stages import (
     slots_read,
 )
 from comfy_worker.workflow.roles.texts import MAX_TEXTS, Text, conflicting
-from comfy_worker.workflow.roles.titles import titled_places
+from comfy_worker.workflow.roles.titles import titled_inputs
 from comfy_worker.workflow.roles.ways import Way, set_again, way_to_sampler
-from comfy_worker.workflow.tracing import Graph, live_literal, settable, types_in
+from comfy_worker.workflow.tracing import TypedWorkflow, resolve_live_literal, settable, types_in
 from comfy_worker.workflow.values import UNKNOWN
 
 __all__ = [
@@ -44,8 +44,8 @@ __all__ = [
     "Preset",
     "Roles",
     "Sampler",
-    "Size",
-    "Split",
+    "ScaledSize",
+    "StepRange",
     "find_roles",
 ]
 
@@ -99,21 +99,21 @@ PLACEHOLDER_NAMES = TEXT_NAMES | {*NAMES} - {"clip_skip"}
 class Candidate:
     """One of several inputs that a parameter could set."""
 
-    place: Input
+    node_input: Input
     title: str
     class_type: str
 
 
 @dataclass(frozen=True)
-class Split:
+class StepRange:
     """An input that divides the steps at a number, and the input with the number of all steps."""
 
-    place: Input
+    node_input: Input
     steps: Input
 
 
 @dataclass(frozen=True)
-class Size:
+class ScaledSize:
     """The literal width and height of a node that resizes a sampler's result."""
 
     width: Input
@@ -125,11 +125,11 @@ class Preset:
     """A choice of a node that overrides the width and height of the same node.
 
     Attributes:
-        place: the input with the choice.
+        choice: the input with the choice.
         free: the choice that leaves the size to its own inputs; None if there is none.
     """
 
-    place: Input
+    choice: Input
     free: Any = None
 
 
@@ -140,28 +140,28 @@ class Roles:
     Attributes:
         samplers: the sampling stages, first to last; a sampler with neither text nor noise (a depth estimator)
             is none where there are others.
-        places: by parameter name, the inputs that hold its literal.
+        inputs: by parameter name, the inputs that hold its literal.
         ambiguous: by parameter name, the candidates where the graph alone does not decide.
         outputs: the ids of the output nodes.
-        splits: where the steps are divided among stages.
-        resized: what must grow with width and height.
-        alpha_masks: those of the ``image`` places whose node also gives its alpha channel as a mask.
-        left: by parameter name, what is of the same kind and stays as it is: a refiner's checkpoint where the base
+        step_ranges: where the steps are divided among stages.
+        scaled_sizes: what must grow with width and height.
+        alpha_masks: those of the ``image`` inputs whose node also gives its alpha channel as a mask.
+        unassigned: by parameter name, similar inputs that keep their value: a refiner's checkpoint where the base
             model's is ``checkpoint``, further pictures where the first is ``image``, a detailer's numbers.
         received: by parameter, the input of the sampler or latent that gets it, where the graph may compute it
-            from what is written in the first of ``places``.
-        presets: by a place of ``width`` or ``height``, the choice that overrides it now.
+            from what is written in the first of ``inputs``.
+        presets: by an input for ``width`` or ``height``, the choice that overrides it now.
         ways: by ``width``, ``height`` or ``batch_size``, what changes it before the first sampler.
     """
 
     samplers: tuple[Sampler, ...]
-    places: Mapping[str, tuple[Input, ...]]
+    inputs: Mapping[str, tuple[Input, ...]]
     ambiguous: Mapping[str, tuple[Candidate, ...]]
     outputs: tuple[str, ...]
-    splits: tuple[Split, ...] = ()
-    resized: tuple[Size, ...] = ()
+    step_ranges: tuple[StepRange, ...] = ()
+    scaled_sizes: tuple[ScaledSize, ...] = ()
     alpha_masks: tuple[Input, ...] = ()
-    left: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
+    unassigned: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
     presets: Mapping[Input, Preset] = field(default_factory=dict)
     received: Mapping[str, Input] = field(default_factory=dict)
     ways: Mapping[str, Way] = field(default_factory=dict)
@@ -173,15 +173,15 @@ class Roles:
             "outputs": list(self.outputs),
             "places": {
                 name: [str(node_input) for node_input in node_inputs]
-                for name, node_inputs in self.places.items()
+                for name, node_inputs in self.inputs.items()
             },
             "ambiguous": {
-                name: [str(candidate.place) for candidate in found]
+                name: [str(candidate.node_input) for candidate in found]
                 for name, found in self.ambiguous.items()
             },
             "left": {
-                name: [str(candidate.place) for candidate in found]
-                for name, found in self.left.items()
+                name: [str(candidate.node_input) for candidate in found]
+                for name, found in self.unassigned.items()
             },
         }
 
@@ -194,13 +194,13 @@ def find_roles(workflow: Workflow, defs: NodeDefs, check: Check = never_ends) ->
         defs: the classes that this ComfyUI has; those that it lacks are read by the names of their inputs.
         check: asked again and again, so that the reading of a large graph can be ended.
     """
-    return _Finder(Graph(workflow, defs, check)).roles()
+    return _Finder(TypedWorkflow(workflow, defs, check)).roles()
 
 
 class _Finder:
     """Finds the places of each parameter in one workflow."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: TypedWorkflow) -> None:
         self._graph = graph
         self._outputs = _outputs(graph)
         self._live = _live(graph, self._outputs)
@@ -225,13 +225,13 @@ class _Finder:
         }
         comparable = None
         for name, texts in self._texts(left).items():
-            found[name] = list(dict.fromkeys(text.place for _, text in texts))
+            found[name] = list(dict.fromkeys(text.node_input for _, text in texts))
             if len({text.literal for _, text in texts}) > 1:
                 comparable = comparable or self._stages.comparable()
                 unclear |= {name} if conflicting(texts, comparable) else set()
         before = {name: set(node_inputs) for name, node_inputs in found.items()}
         useful = _UsefulNodes(self._graph, self._stages)
-        claimed = titled_places(self._graph, filter(useful, self._live), self._stages.reader)
+        claimed = titled_inputs(self._graph, filter(useful, self._live), self._stages.reader)
         self._claim(found, unclear, claimed)
         self._separate(found, before)
         placeholders = self._placeholders()
@@ -242,7 +242,7 @@ class _Finder:
         presets = self._presets(found)
         return Roles(
             samplers=tuple(stage.sampler for stage in self._stages.all if stage.sampler),
-            places={
+            inputs={
                 name: tuple(node_inputs)
                 for name, node_inputs in found.items()
                 if node_inputs and name not in unclear
@@ -254,10 +254,10 @@ class _Finder:
                 for name in sorted(unclear)
             },
             outputs=self._outputs,
-            splits=tuple(self._splits()),
-            resized=tuple(self._resized()),
+            step_ranges=tuple(self._splits()),
+            scaled_sizes=tuple(self._resized()),
             alpha_masks=tuple(self._loaded["alpha"]),
-            left=left,
+            unassigned=left,
             presets=presets,
             received=self._received(found),
             ways=self._ways(),
@@ -359,7 +359,9 @@ class _Finder:
         readers: dict[Input, list[Input]] = {}
         for node_id in dict.fromkeys([*self._settings_nodes, *self._live]):
             for node_input in graph.links(node_id):
-                literal = live_literal(graph, node_input) if node_input.name in names else None
+                literal = (
+                    resolve_live_literal(graph, node_input) if node_input.name in names else None
+                )
                 if literal is not None and literal in shared:
                     readers.setdefault(literal, []).append(node_input)
         direct = [
@@ -629,14 +631,14 @@ class _Finder:
                     if text.literal in known or not known:
                         found.append((numbers[stage.node_id], text))
                     else:
-                        own[text.place] = None
+                        own[text.node_input] = None
             if own:
                 left[name] = tuple(
                     self._candidate(node_input) for node_input in list(own)[:MAX_TEXTS]
                 )
-        taken = {text.place for _, text in texts["prompt"]}
+        taken = {text.node_input for _, text in texts["prompt"]}
         texts["negative_prompt"] = [
-            pair for pair in texts["negative_prompt"] if pair[1].place not in taken
+            pair for pair in texts["negative_prompt"] if pair[1].node_input not in taken
         ]
         return texts
 
@@ -661,7 +663,7 @@ class _Finder:
             return next(iter(named(self._graph, node_id, "steps")), None)
         return next((steps for steps in above if steps), None)
 
-    def _splits(self) -> list[Split]:
+    def _splits(self) -> list[StepRange]:
         """Find the inputs that divide the steps, such as ``start_at_step`` of a sampler."""
         graph = self._graph
         found = []
@@ -672,10 +674,10 @@ class _Finder:
             )
             cuts = [node_input for node_input in graph.inputs(node_id) if node_input.name in names]
             node_inputs = [written for cut in cuts for written in settable(graph, cut)[:1]]
-            found += [Split(node_input, steps) for node_input in node_inputs if steps]
+            found += [StepRange(node_input, steps) for node_input in node_inputs if steps]
         return list(dict.fromkeys(found))
 
-    def _resized(self) -> list[Size]:
+    def _resized(self) -> list[ScaledSize]:
         """Find the nodes that resize a sampler's latent or picture to a literal size."""
         graph = self._graph
         below = graph.downstream(stage.node_id for stage in self._stages.all)
@@ -690,7 +692,7 @@ class _Finder:
                 width, height = named(graph, node_id, "width"), named(graph, node_id, "height")
                 if any(as_link(graph.value(node_input)) for node_input in (*width, *height)):
                     continue  # what is computed follows by itself
-                found += [Size(width[0], height[0])] if width and height else []
+                found += [ScaledSize(width[0], height[0])] if width and height else []
         return found
 
     def _presets(self, found: Mapping[str, Sequence[Input]]) -> dict[Input, Preset]:
@@ -712,7 +714,7 @@ class _UsefulNodes:
     node.
     """
 
-    def __init__(self, graph: Graph, stages: Stages) -> None:
+    def __init__(self, graph: TypedWorkflow, stages: Stages) -> None:
         self._graph = graph
         self._stages = {stage.node_id for stage in stages.all if stage.sampler}
         self._feeds = Fold(graph.fed_by, self._is_useful, graph.check)
@@ -733,7 +735,7 @@ class _UsefulNodes:
         )
 
 
-def _outputs(graph: Graph) -> tuple[str, ...]:
+def _outputs(graph: TypedWorkflow) -> tuple[str, ...]:
     """Return the output nodes. A node that is not installed counts as one if no node reads it."""
     found = []
     for node_id in graph.workflow:
@@ -743,7 +745,7 @@ def _outputs(graph: Graph) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _live(graph: Graph, outputs: Sequence[str]) -> list[str]:
+def _live(graph: TypedWorkflow, outputs: Sequence[str]) -> list[str]:
     """Return the nodes that ComfyUI would run, in the workflow's order.
 
     Returns all nodes if there is no output node.
@@ -756,18 +758,18 @@ def _live(graph: Graph, outputs: Sequence[str]) -> list[str]:
     return [node_id for node_id in graph.workflow if node_id in ids or not ids]
 
 
-def _loads(graph: Graph, stage: Stage) -> bool:
+def _loads(graph: TypedWorkflow, stage: Stage) -> bool:
     """Whether a stage without a sampler has an input with the usual name of a model file."""
     return any(
         node_input.name in ("ckpt_name", "unet_name") for node_input in graph.widgets(stage.node_id)
     )
 
 
-def _adds_noise(graph: Graph, node_id: str) -> bool:
+def _adds_noise(graph: TypedWorkflow, node_id: str) -> bool:
     return graph.value(Input(node_id, "add_noise")) not in ("disable", False)
 
 
-def _changes_sigmas(graph: Graph, node_id: str) -> bool:
+def _changes_sigmas(graph: TypedWorkflow, node_id: str) -> bool:
     """Whether a node takes sigmas and outputs changed ones.
 
     Then its ``steps`` does not count sampling steps.
@@ -780,7 +782,7 @@ def _changes_sigmas(graph: Graph, node_id: str) -> bool:
     )
 
 
-def _loaded(graph: Graph, live: Collection[str]) -> dict[str, list[Input]]:
+def _loaded(graph: TypedWorkflow, live: Collection[str]) -> dict[str, list[Input]]:
     """Find the inputs that name an uploaded picture, by the used part: pixels, mask or both."""
     found: dict[str, list[Input]] = {"image": [], "mask": [], "alpha": []}
     slots = slots_read(graph, set(live))
@@ -792,7 +794,9 @@ def _loaded(graph: Graph, live: Collection[str]) -> dict[str, list[Input]]:
             if (spec := graph.spec(p)) and spec.options.get("image_upload")
         ]
         literals = [
-            node_input for node_input in (live_literal(graph, p) for p in node_inputs) if node_input
+            node_input
+            for node_input in (resolve_live_literal(graph, p) for p in node_inputs)
+            if node_input
         ]
         if not declared or not literals:
             continue
@@ -806,7 +810,7 @@ def _loaded(graph: Graph, live: Collection[str]) -> dict[str, list[Input]]:
 
 
 def _with_agreeing(
-    graph: Graph, live: Collection[str], name: str, found: list[Input]
+    graph: TypedWorkflow, live: Collection[str], name: str, found: list[Input]
 ) -> list[Input]:
     """Add the size inputs of model and scheduler nodes if they have the same value."""
     node_inputs = list(found)

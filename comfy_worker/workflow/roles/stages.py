@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from comfy_worker.workflow.graph import Fold, Input, Link, walk
 from comfy_worker.workflow.roles.texts import TEXTUAL, Text, TextReader, polarity, text_inputs
-from comfy_worker.workflow.tracing import CARRIERS, Graph, settable, types_in
+from comfy_worker.workflow.tracing import CARRIERS, TypedWorkflow, settable, types_in
 
 __all__ = ["NAMES", "Sampler", "Stage", "Stages", "has_size", "held_as", "named", "slots_read"]
 
@@ -140,7 +140,7 @@ class Stages:
         numbers: by node id, the number of its stage: the position of its bit in sets of stages.
     """
 
-    def __init__(self, graph: Graph, live: Collection[str]) -> None:
+    def __init__(self, graph: TypedWorkflow, live: Collection[str]) -> None:
         self.graph = graph
         self.reader = TextReader(graph)
         samplers = [node_id for node_id in live if _is_sampler(graph, node_id)]
@@ -368,7 +368,7 @@ class Stages:
         )
 
 
-def slots_read(graph: Graph, live: Collection[str]) -> dict[str, set[Link]]:
+def slots_read(graph: TypedWorkflow, live: Collection[str]) -> dict[str, set[Link]]:
     """Return, by node, the outputs that live nodes read."""
     found: dict[str, set[Link]] = {}
     for link, node_inputs in graph.readers().items():
@@ -377,12 +377,12 @@ def slots_read(graph: Graph, live: Collection[str]) -> dict[str, set[Link]]:
     return found
 
 
-def _noises(graph: Graph, node_id: str) -> list[str]:
+def _noises(graph: TypedWorkflow, node_id: str) -> list[str]:
     """Return the noise nodes whose noise this node adds to a latent."""
     return [link.node_id for link in map(graph.link, graph.typed(node_id, "NOISE")) if link]
 
 
-def named(graph: Graph, node_id: str, parameter: str) -> list[Input]:
+def named(graph: TypedWorkflow, node_id: str, parameter: str) -> list[Input]:
     """Return the inputs in which a node's value for this parameter is written.
 
     Returns an empty list if the node has none.
@@ -395,7 +395,7 @@ def named(graph: Graph, node_id: str, parameter: str) -> list[Input]:
     ]
 
 
-def held_as(graph: Graph, node_id: str, parameter: str) -> list[Input]:
+def held_as(graph: TypedWorkflow, node_id: str, parameter: str) -> list[Input]:
     """Return the inputs of a node whose name belongs to this parameter."""
     names, types = NAMES[parameter]
     widgets = {
@@ -410,7 +410,7 @@ def held_as(graph: Graph, node_id: str, parameter: str) -> list[Input]:
     return found
 
 
-def has_size(graph: Graph, node_id: str) -> bool:
+def has_size(graph: TypedWorkflow, node_id: str) -> bool:
     """Whether a node has a width and a height that are not those of a part of a larger picture."""
     names = {node_input.name for node_input in graph.inputs(node_id)}
     return "x" not in names and all(
@@ -418,7 +418,7 @@ def has_size(graph: Graph, node_id: str) -> bool:
     )
 
 
-def _is_sampler(graph: Graph, node_id: str) -> bool:
+def _is_sampler(graph: TypedWorkflow, node_id: str) -> bool:
     """Whether a node samples, by its links: it takes a model and conditioning, and has steps."""
     takes = frozenset().union(
         *(types_in(graph.type_of(node_input)) for node_input in graph.inputs(node_id))
@@ -434,18 +434,18 @@ def _is_sampler(graph: Graph, node_id: str) -> bool:
     return is_bundled and (is_called_so or bool(held_as(graph, node_id, "steps")))
 
 
-def _gives(graph: Graph, node_id: str, type_name: str) -> bool:
+def _gives(graph: TypedWorkflow, node_id: str, type_name: str) -> bool:
     """Whether a node may output this type; a node that is not installed may output any."""
     declared = graph.defs.get(graph.workflow[node_id]["class_type"])
     return declared is None or type_name in declared.outputs
 
 
-def _is_api(graph: Graph, node_id: str) -> bool:
+def _is_api(graph: TypedWorkflow, node_id: str) -> bool:
     declared = graph.defs.get(graph.workflow[node_id]["class_type"])
     return declared is not None and declared.is_api
 
 
-def _sampler(graph: Graph, node_id: str, holder: str) -> Sampler:
+def _sampler(graph: TypedWorkflow, node_id: str, holder: str) -> Sampler:
     conditioning = graph.linked(holder, "CONDITIONING")
     by_side = {
         side: [node_input for node_input in conditioning if polarity(node_input.name) == side]

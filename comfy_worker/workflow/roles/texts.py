@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from comfy_worker.workflow.graph import Fold, Input, Link, as_link, title_of, walk
-from comfy_worker.workflow.tracing import LOOKED_AT, Graph
+from comfy_worker.workflow.tracing import LOOKED_AT, TypedWorkflow
 
 T = TypeVar("T")
 
@@ -73,13 +73,13 @@ class Text:
     """One literal text.
 
     Attributes:
-        place: where it is written.
+        node_input: where it is written.
         literal: what is written there, stripped.
         encoder: the text input that it reaches.
         clips: a bit for each node that the encoder's CLIP comes from.
     """
 
-    place: Input
+    node_input: Input
     literal: str
     encoder: Input
     clips: int = 0
@@ -98,7 +98,7 @@ class TextReader:
     unless the name of the output in between says otherwise.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: TypedWorkflow) -> None:
         self._graph = graph
         self._bits: dict[str, int] = {}
         self._clips = Fold(
@@ -210,7 +210,7 @@ def _joined(parts: Sequence[tuple[T, ...]]) -> tuple[T, ...]:
     return tuple(found)[: MAX_TEXTS + 1]
 
 
-def text_inputs(graph: Graph, node_id: str, side: str) -> list[Input]:
+def text_inputs(graph: TypedWorkflow, node_id: str, side: str) -> list[Input]:
     """Return the inputs of a node that take the prompt of a side.
 
     It looks at the polarity, then at the declaration, then at the name.
@@ -243,13 +243,13 @@ def text_inputs(graph: Graph, node_id: str, side: str) -> list[Input]:
     return [node_input for node_input in strings if TEXTUAL.search(node_input.name)] or strings
 
 
-def _is_prompt_slot(graph: Graph, node_id: str) -> bool:
+def _is_prompt_slot(graph: TypedWorkflow, node_id: str) -> bool:
     """Whether a find-and-replace node looks for a placeholder such as ``{prompt}``."""
     find = graph.values(Input(node_id, "find"))
     return isinstance(find, str) and bool(PROMPT_SLOT.search(find)) and not SECONDARY.search(find)
 
 
-def _formatted(graph: Graph, node_id: str) -> list[Input]:
+def _formatted(graph: TypedWorkflow, node_id: str) -> list[Input]:
     """Return the texts that a pattern such as ``{a}, sharp`` inserts, else the pattern."""
     pattern = Input(node_id, "f_string")
     texts = [
@@ -261,7 +261,7 @@ def _formatted(graph: Graph, node_id: str) -> list[Input]:
     return texts if texts and takes else [pattern]
 
 
-def is_enhancer(graph: Graph, node_id: str) -> bool:
+def is_enhancer(graph: TypedWorkflow, node_id: str) -> bool:
     """Whether a node is a language model that rewrites the prompt."""
     if not ENHANCERS.search(graph.workflow[node_id]["class_type"]):
         return False
@@ -350,7 +350,7 @@ def _numbers(bits: int) -> Iterable[int]:
         bits ^= lowest
 
 
-def _is_writer(graph: Graph, node_id: str) -> bool:
+def _is_writer(graph: TypedWorkflow, node_id: str) -> bool:
     """Whether a node writes a new text: a tagger, a captioner, a language model."""
     if is_enhancer(graph, node_id):
         return False
@@ -375,7 +375,7 @@ def _of_side(node_inputs: list[Input], side: str) -> list[Input]:
     ]
 
 
-def _is_long(graph: Graph, node_input: Input) -> bool:
+def _is_long(graph: TypedWorkflow, node_input: Input) -> bool:
     spec = graph.spec(node_input)
     return spec is not None and bool(
         spec.options.get("multiline") or spec.options.get("dynamicPrompts")

@@ -8,16 +8,18 @@ from collections.abc import Iterable
 from comfy_worker.workflow.graph import Input, title_of
 from comfy_worker.workflow.roles.stages import NAMES, named
 from comfy_worker.workflow.roles.texts import TextReader, text_inputs
-from comfy_worker.workflow.tracing import Graph, live_literal
+from comfy_worker.workflow.tracing import TypedWorkflow, resolve_live_literal
 
-__all__ = ["TEXTS", "titled_places"]
+__all__ = ["TEXTS", "titled_inputs"]
 
 # The parameters that are texts, and the side of the sampler that each is for.
 TEXTS = {"prompt": "positive", "negative_prompt": "negative"}
 ALIASES = {"positive": "prompt", "positive_prompt": "prompt", "negative": "negative_prompt"}
 
 
-def titled_places(graph: Graph, live: Iterable[str], reader: TextReader) -> dict[str, list[Input]]:
+def titled_inputs(
+    graph: TypedWorkflow, live: Iterable[str], reader: TextReader
+) -> dict[str, list[Input]]:
     """The places that titles claim.
 
     Args:
@@ -46,12 +48,12 @@ def _parameter(title: str) -> tuple[str, bool]:
 
 
 def _fitting(
-    graph: Graph, node_id: str, name: str, is_explicit: bool, reader: TextReader
+    graph: TypedWorkflow, node_id: str, name: str, is_explicit: bool, reader: TextReader
 ) -> list[Input]:
     """The inputs of a node that a parameter fits: by its name, by its role, else the only one of its type."""
     own = [node_input for node_input in graph.widgets(node_id) if node_input.name == name]
     if own and is_explicit:
-        return [node_input for node_input in (live_literal(graph, own[0]),) if node_input]
+        return [node_input for node_input in (resolve_live_literal(graph, own[0]),) if node_input]
     if name in TEXTS:
         side = TEXTS[name]
         return [
@@ -67,7 +69,7 @@ def _fitting(
         ]
         return [
             node_input
-            for node_input in (live_literal(graph, text_input) for text_input in uploads)
+            for node_input in (resolve_live_literal(graph, text_input) for text_input in uploads)
             if node_input
         ]
     if name in NAMES and (node_inputs := named(graph, node_id, name)):
@@ -83,7 +85,7 @@ def _fitting(
     ]
     node_inputs = [
         node_input
-        for node_input in (live_literal(graph, text_input) for text_input in widgets)
+        for node_input in (resolve_live_literal(graph, text_input) for text_input in widgets)
         if node_input
     ]
     return node_inputs if len(node_inputs) == 1 else node_inputs[:1] if is_explicit else []

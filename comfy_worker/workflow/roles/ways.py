@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from comfy_worker.workflow.graph import Input, number
 from comfy_worker.workflow.roles.stages import Stage, Stages, held_as
-from comfy_worker.workflow.tracing import KEEPS_SHAPE, RESIZERS, Graph, settable
+from comfy_worker.workflow.tracing import KEEPS_SHAPE, RESIZERS, TypedWorkflow, settable
 from comfy_worker.workflow.values import UNKNOWN, Values
 
 __all__ = ["Step", "Way", "effective", "set_again", "way_to_sampler"]
@@ -47,7 +47,7 @@ class Way:
     steps: tuple[Step, ...]
 
 
-def way_to_sampler(graph: Graph, stages: Stages, stage: Stage, name: str) -> Way | None:
+def way_to_sampler(graph: TypedWorkflow, stages: Stages, stage: Stage, name: str) -> Way | None:
     """Return how a width, height or batch size changes before a stage; None if it does not."""
     nodes = stages.way(stage)
     held = held_as(graph, nodes[-1], name) if nodes else []
@@ -57,7 +57,7 @@ def way_to_sampler(graph: Graph, stages: Stages, stage: Stage, name: str) -> Way
     return Way(held[0], steps) if held and steps else None
 
 
-def set_again(graph: Graph, way: Way | None) -> Input | None:
+def set_again(graph: TypedWorkflow, way: Way | None) -> Input | None:
     """Return the input of the last node on the way that sets the number again, if it can be set."""
     steps: Sequence[Step] = way.steps if way else ()
     for step in reversed(steps):
@@ -103,7 +103,7 @@ def _changed(received: Values, step: Step, size: int | None) -> int | None:
     return round(size * value)
 
 
-def _batch_step(graph: Graph, node_id: str, _name: str) -> Step | None:
+def _batch_step(graph: TypedWorkflow, node_id: str, _name: str) -> Step | None:
     class_type = graph.workflow[node_id]["class_type"]
     if class_type in REPEATS:
         return Step(node_id, class_type, "repeat", Input(node_id, "amount"))
@@ -112,7 +112,7 @@ def _batch_step(graph: Graph, node_id: str, _name: str) -> Step | None:
     return None
 
 
-def _size_step(graph: Graph, node_id: str, side: str) -> Step | None:
+def _size_step(graph: TypedWorkflow, node_id: str, side: str) -> Step | None:
     node = graph.workflow[node_id]
     class_type = node["class_type"]
     if not RESIZERS.search(class_type):
