@@ -299,7 +299,8 @@ def _check_options(
             check_output(Path(options.output), console)
     if options.comfyui_dir and (options.comfyui_source or options.comfyui_version):
         raise SetupError(
-            "--comfyui-dir uses an existing ComfyUI: leave --comfyui-source and --comfyui-version out"
+            "--comfyui-dir uses an existing ComfyUI: leave --comfyui-source and --comfyui-version "
+            "out"
         )
 
 
@@ -345,4 +346,5 @@ def _real_input(console: Console, environ: Mapping[str, str]) -> dict[str, Any]:
 def _become(command: Sequence[str | Path], environ: Mapping[str, str]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(command[0], [str(part) for part in command], dict(environ))  # noqa: S606 (no shell is the point)
+    words = [str(word) for word in command]
+    os.execve(command[0], words, dict(environ))  # noqa: S606 (no shell is the point)

@@ -209,8 +209,8 @@ async def _json(request: Request, limit: int) -> object:
 
     Raises:
         TooLarge: The body has more bytes.
-        BadRequest: The body is not JSON, or cannot be written as JSON again. NaN and Infinity, which
-            Python reads and writes, are not JSON.
+        BadRequest: The body is not JSON, or cannot be written as JSON again. NaN and Infinity,
+            which Python reads and writes, are not JSON.
     """
     received, size = bytearray(), 0
     async for chunk in request.stream():

@@ -6,11 +6,11 @@ caller provides the clock. Not thread-safe: one thread must make all calls.
 RunPod leaves some cases open. Here they are solved like this:
 - If a worker ends while it holds a job, the job returns to the head of the queue, once. The second
   time the job is FAILED, with RunPod's own message.
-- ``policy.executionTimeout`` and ``policy.ttl`` may be shorter than RunPod allows (5 s and 10 s), so
-  that tests are quick.
+- ``policy.executionTimeout`` and ``policy.ttl`` may be shorter than RunPod allows (5 s and 10 s),
+  so that tests are quick.
 - A purged job is CANCELLED, so that a waiting client gets an answer.
-- The worker receives ``webhook`` as from RunPod, but nothing is posted there, since this endpoint is
-  for one machine only.
+- The worker receives ``webhook`` as from RunPod, but nothing is posted there, since this endpoint
+  is for one machine only.
 """
 
 from __future__ import annotations

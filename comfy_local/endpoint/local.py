@@ -22,6 +22,8 @@ from typing import IO, Any
 
 import uvicorn
 
+from comfy_common.console import Console
+
 from .app import Changes, create_app
 from .jobs import MAX_QUEUE_SIZE, Jobs
 from .outputs import OutputStore
@@ -48,7 +50,8 @@ class LocalEndpoint:
         environ: The workers' environment, to which RunPod's variables are added; default
             ``os.environ``. Its ``MAX_QUEUE_SIZE``, 1 or more, limits the waiting jobs.
         handler: The file that calls ``runpod.serverless.start``.
-        log_path: A file to which the workers' output is appended; default this process's standard error.
+        log_path: A file to which the workers' output is appended; default this process's standard
+            error.
         unkind: Injects faults into the answers to workers, for tests. By default ``UNKIND`` in
             ``environ`` is the share of requests with a fault: a dropped connection, an outage, an
             HTML page or a delay.
@@ -100,7 +103,7 @@ class LocalEndpoint:
         return [] if self._pool is None else self._pool.workers
 
     def start(self) -> None:
-        """Listens and starts the workers; returns when requests are answered, before a worker is ready.
+        """Listens and starts the workers; returns when it answers, before a worker is ready.
 
         Raises:
             ValueError: ``MAX_QUEUE_SIZE`` or ``UNKIND`` is invalid.
@@ -246,25 +249,25 @@ def serve(
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    # Flushed, so that a reader that wants only this line has it, and is gone before the next one.
-    print("A local endpoint with RunPod's API, for development and tests only", flush=True)
+    console = Console(sys.stdout)
+    console.say("A local endpoint with RunPod's API, for development and tests only")
     endpoint = LocalEndpoint(port=port, workers=workers, environ=environ, handler=handler)
     try:
         endpoint.start()
     except (OSError, ValueError) as error:
         is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         reason = f"port {port} is taken; choose another with --port" if is_taken else str(error)
-        print(f"The endpoint could not start: {reason}.", file=sys.stderr)
+        Console(sys.stderr).say(f"The endpoint could not start: {reason}.")
         return 1
     try:
-        print(f"starting {workers} worker(s); their log follows on standard error", flush=True)
+        console.say(f"starting {workers} worker(s); their log follows on standard error")
         while not signals and not endpoint.wait_ready(SIGNAL_POLL_S):
             pass
         if not signals:
-            print(f"ready: {endpoint.url} (Ctrl-C ends it)", flush=True)
+            console.say(f"ready: {endpoint.url} (Ctrl-C ends it)")
         while not signals:
             time.sleep(SIGNAL_POLL_S)
-        print("ending the workers", flush=True)
+        console.say("ending the workers")
     finally:  # also if the reader of these lines has ended
         endpoint.close()
     return 0

@@ -178,7 +178,10 @@ class ComfyUIProcess:
         if not unmet:
             return ""
         command = install_command(None if folder == paths.comfyui_dir({}) else folder)
-        return f"packages that it requires are missing or of another version: {summary(unmet)}: call `{command}`"
+        return (
+            "packages that it requires are missing or of another version: "
+            f"{summary(unmet)}: call `{command}`"
+        )
 
     def _failed(
         self, fault: str, when: str, prompt_id: str, *, out_of_memory: bool = False
