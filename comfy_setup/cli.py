@@ -163,7 +163,19 @@ def _parser() -> argparse.ArgumentParser:
         "--port",
         type=_number(1, 65535),
         default=doctor.PORT,
-        help="the port on 127.0.0.1 (default: %(default)s)",
+        help="the port (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="the IPv4 address to listen on (default: %(default)s, this machine only); 0.0.0.0 is "
+        "every address, which a container needs",
+    )
+    serve.add_argument(
+        "--api-key",
+        metavar="KEY",
+        default=os.environ.get("SERVE_API_KEY"),
+        help="the key that clients must send as `Authorization: Bearer KEY` (default: SERVE_API_KEY)",
     )
     serve.add_argument(
         "--workers",
@@ -328,7 +340,8 @@ def _inside(
     if options.command == "serve":
         from comfy_local import endpoint
 
-        return endpoint.serve(options.port, options.workers)
+        address = endpoint.Address(options.host, options.port, options.api_key or None)
+        return endpoint.serve(address, options.workers)
     from comfy_local.first_picture import make_picture
 
     request = {"workflow": options.template, **real_input, **job_input(options.input)}
