@@ -284,8 +284,9 @@ def _add_remedy(error: WorkerError, workflow: dict[str, Any], node_id: str | Non
     if node_id in workflow:
         where = f"node {brief(node_id)} ({brief(workflow[node_id]['class_type'])})"
     error.sentence += (
-        f"; {where} could not be interrupted, so ComfyUI was started again without its loaded models: "
-        "give the node other inputs, since a graph that does so twice is refused for a while"
+        f"; {where} could not be interrupted, so ComfyUI was started again without its loaded "
+        "models: give the node other inputs, since a graph that does so twice is refused for a "
+        "while"
     )
     error.args = (error.sentence,)
 

@@ -15,7 +15,7 @@ from comfy_worker.workflow.edit.input_files import (
 )
 from comfy_worker.workflow.graph import Input, Workflow, WorkflowEditor
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles
+from comfy_worker.workflow.roles.roles import Roles
 
 __all__ = ["came_with_job", "take_inline_files", "take_named_images", "take_pictures"]
 

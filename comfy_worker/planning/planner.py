@@ -48,7 +48,8 @@ from comfy_worker.workflow.graph import Workflow, number
 from comfy_worker.workflow.isolate import check_reserved
 from comfy_worker.workflow.model_files import CheckContext, model_files
 from comfy_worker.workflow.replaced_classes import with_present_classes
-from comfy_worker.workflow.roles.find import Roles, find_roles
+from comfy_worker.workflow.roles.find import find_roles
+from comfy_worker.workflow.roles.roles import Roles
 
 __all__ = ["build_plan", "prepare"]
 

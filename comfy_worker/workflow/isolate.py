@@ -11,8 +11,9 @@ from typing import Any
 from comfy_worker.errors import InvalidValue, InvalidWorkflow, brief
 from comfy_worker.workflow.check.file_access import climbs
 from comfy_worker.workflow.graph import Input, Workflow, title_of
+from comfy_worker.workflow.literals import resolve_literal
 from comfy_worker.workflow.node_defs import NodeClass, NodeDefs
-from comfy_worker.workflow.tracing import TypedWorkflow, resolve_literal
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = [
     "RAW_OUTPUT",

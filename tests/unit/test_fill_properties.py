@@ -15,7 +15,8 @@ from comfy_worker.workflow.edit.fill import fill
 from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.graph import Input, Link, Workflow, links_of
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles, find_roles
+from comfy_worker.workflow.roles.find import find_roles
+from comfy_worker.workflow.roles.roles import Roles
 from tests import shipped
 from tests.core_nodes import DEFS, OBJECT_INFO
 

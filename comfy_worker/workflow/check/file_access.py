@@ -13,9 +13,10 @@ from typing import Any
 
 from comfy_worker.errors import InvalidValue
 from comfy_worker.workflow.graph import Input, Workflow, ancestors
+from comfy_worker.workflow.literals import resolve_literal
 from comfy_worker.workflow.model_names import is_model
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
-from comfy_worker.workflow.tracing import TypedWorkflow, resolve_literal
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["check_paths", "climbs", "file_inputs"]
 
