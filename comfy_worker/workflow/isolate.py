@@ -90,7 +90,7 @@ def replace_save_nodes(workflow: Workflow, defs: NodeDefs) -> Workflow:
     for node_id, node in workflow.items():
         if node["class_type"] in REPLACED:
             folder_type, prefix = REPLACED[node["class_type"]]
-            inputs = {"filename_prefix": prefix, **node["inputs"], "kind": folder_type}
+            inputs = {"filename_prefix": prefix, **node["inputs"], "folder_type": folder_type}
             # What a client reads about the node names the class that it sent, not ours.
             meta = {**(node.get("_meta") or {}), "title": title_of(workflow, node_id)}
             own = {"class_type": RAW_OUTPUT, "inputs": inputs, "_meta": meta}

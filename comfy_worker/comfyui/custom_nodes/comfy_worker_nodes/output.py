@@ -1,7 +1,8 @@
-"""Hands pictures over raw: what SaveImage does, but for the encoding, which would keep the prompt thread waiting.
+"""Saves pictures as raw pixels, since encoding them would block the prompt thread.
 
-A picture's pixels go into memory (``COMFY_WORKER_RAW_DIR``) while that has room, and a link to them stands where
-SaveImage would put its file, so that names are counted as SaveImage counts them; else they go into that file.
+The pixels are written into memory (``COMFY_WORKER_RAW_DIR``) while it has room. A link to them
+takes the place of SaveImage's file, so file names are counted as SaveImage counts them. If memory
+is full, the pixels are written into that file.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 
 class ComfyWorkerOutput:
-    """Stands in for SaveImage, PreviewImage and SaveImageWebsocket in the graphs that the worker queues."""
+    """Replaces SaveImage, PreviewImage and SaveImageWebsocket in the workflows that are queued."""
 
     RETURN_TYPES = ()
     OUTPUT_NODE = True
@@ -30,7 +31,7 @@ class ComfyWorkerOutput:
             "required": {
                 "images": ("IMAGE",),
                 "filename_prefix": ("STRING", {"default": "ComfyUI"}),
-                "kind": (["output", "temp"],),
+                "folder_type": (["output", "temp"],),
             },
             "optional": {"comfy_worker_folder": ("STRING", {"default": ""})},
         }
@@ -39,7 +40,7 @@ class ComfyWorkerOutput:
         self,
         images: Any,
         filename_prefix: str,
-        kind: str,
+        folder_type: str,
         comfy_worker_folder: str = "",
     ) -> dict[str, Any]:
         """Write the pixels of each picture and report them.
@@ -47,27 +48,28 @@ class ComfyWorkerOutput:
         Args:
             images: a tensor, (batch, height, width, 1 to 4 channels), 0 to 1.
             filename_prefix: as SaveImage takes it.
-            kind: whose folder: ``output`` or ``temp``.
-            comfy_worker_folder: goes before the prefix.
+            folder_type: ``output`` or ``temp``.
+            comfy_worker_folder: the job's folder, which is put before the prefix.
         """
         prefix = os.path.join(comfy_worker_folder, filename_prefix)  # noqa: PTH118
         height, width = images[0].shape[:2]
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            prefix, folder_paths.get_directory_by_type(kind), width, height
+            prefix, folder_paths.get_directory_by_type(folder_type), width, height
         )
         reported = []
         for number, image in enumerate(images):
             scaled = 255.0 * image.cpu().numpy()
-            # A VAE decodes channel by channel; numpy writes such an array forty times slower.
+            # A VAE's array is ordered by channel, and numpy writes such an array forty times
+            # slower.
             pixels = np.clip(scaled, 0, 255, out=scaled).astype(np.uint8, order="C")
             if not 1 <= pixels.shape[2] <= 4:
                 raise ValueError(f"a picture has 1 to 4 channels, not {pixels.shape[2]}")
             file = f"{name.replace('%batch_num%', str(number))}_{counter + number:05}_.png"
-            write(pixels, Path(folder, file), Path(subfolder, f"{kind}_{file}"))
+            write(pixels, Path(folder, file), Path(subfolder, f"{folder_type}_{file}"))
             item = {
                 "filename": file,
                 "subfolder": subfolder,
-                "type": kind,
+                "type": folder_type,
                 "raw_shape": list(pixels.shape),
             }
             reported.append(item)
@@ -75,7 +77,7 @@ class ComfyWorkerOutput:
 
 
 def write(pixels: npt.NDArray[np.uint8], path: Path, raw_name: Path) -> None:
-    """Write pixels into memory with a link to them at ``path``; where that has no room, to ``path``."""
+    """Write pixels into memory and link ``path`` to them; if memory is full, write to ``path``."""
     raw_dir = os.environ.get("COMFY_WORKER_RAW_DIR")
     if raw_dir:
         raw = Path(raw_dir) / raw_name
@@ -85,6 +87,6 @@ def write(pixels: npt.NDArray[np.uint8], path: Path, raw_name: Path) -> None:
                 raw.write_bytes(pixels.data)
                 path.symlink_to(raw)
                 return
-        except OSError:  # full all the same, or a system without links
+        except OSError:  # full nevertheless, or a system without links
             raw.unlink(missing_ok=True)
-    path.write_bytes(pixels.data)  # tofile does not say that the disk is full
+    path.write_bytes(pixels.data)  # numpy's `tofile` does not report that the disk is full
