@@ -83,6 +83,6 @@ def take_inline_files(
 
 
 def came_with_job(files: InputFiles, request: JobInput, name: str) -> bool:
-    """Whether an input file of that name came with the job: a job can read no other."""
+    """Return whether an input file of that name came with the job: a job can read no other."""
     sent = {*files.names.values(), *(image.name for image in request.images)}
     return is_inline_source(name) or name.removesuffix(" [input]") in sent

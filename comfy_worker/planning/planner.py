@@ -419,7 +419,7 @@ class _PlanBuilder:
 
 
 def _keeps_seed(own_seed: Any) -> bool:
-    """Whether a custom workflow's own seed stays: a number, or a text that is not a placeholder."""
+    """Return whether a custom workflow keeps its seed: a number, or a text, not a placeholder."""
     value = number(own_seed)
     if value is not None:
         return value >= 0

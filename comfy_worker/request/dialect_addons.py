@@ -59,13 +59,13 @@ def lora_entries(value: Any) -> list[Any]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """A value as a list, without nulls."""
+    """Return a value as a list, without nulls."""
     units = value if isinstance(value, list) else [value]
     return [unit for unit in units if unit is not None]
 
 
 def _renamed(unit: Any, names: Mapping[str, str]) -> Any:
-    """An object with our own keys; anything else as it is, for the reader of the input to reject."""
+    """Return an object with our own keys; the schema rejects anything else later."""
     if not isinstance(unit, dict):
         return unit
     return {names.get(word, word): value for word, value in unit.items()}

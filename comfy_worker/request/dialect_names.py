@@ -228,18 +228,18 @@ NO_EFFECT = (
 
 
 def _plain(name: str) -> str:
-    """The letters and digits of a name; ``DPM++`` becomes ``dpmpp``."""
+    """Return the letters and digits of a name; ``DPM++`` becomes ``dpmpp``."""
     lower = re.sub(r"^k[_-]", "", name.strip().casefold())
     return re.sub(r"[^a-z0-9+]", "", lower).replace("+", "p")
 
 
 def _stem(name: str) -> str:
-    """A plain name without the endings of diffusers' class names."""
+    """Return a plain name without the endings of diffusers' class names."""
     return _plain(name).removesuffix("scheduler").removesuffix("discrete")
 
 
 def _samplers_by_stem() -> dict[str, Sampling]:
-    """By stem, the first row that has a name."""
+    """Return, by stem, the first row that has a name."""
     rows: dict[str, Sampling] = {}
     for row in SAMPLERS:
         for name in (row.sampler, *row.names, *row.nearest):
@@ -283,7 +283,7 @@ def find_scheduler(name: str) -> str | None:
 
 
 def is_not_here(name: str) -> bool:
-    """Whether a name is known and ComfyUI has no match for it."""
+    """Return whether a name is known and ComfyUI has no match for it."""
     return _plain(name) in map(_plain, NOT_HERE)
 
 

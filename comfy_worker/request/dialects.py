@@ -290,7 +290,7 @@ class _Translation:
             self._sampler(word, sampler)
 
     def _is_schedule(self, schedule: str, known: str | None, sampler: Any) -> bool:
-        """Whether a name means a schedule.
+        """Return whether a name means a schedule.
 
         DDIM is a schedule in A1111 and a sampler in diffusers.
         """
@@ -442,5 +442,5 @@ class _Translation:
 
 
 def _means_sampler(name: str) -> bool:
-    """Whether another worker has a sampler with this name."""
+    """Return whether another worker has a sampler with this name."""
     return words.find_sampling(name) is not None or words.is_not_here(name)

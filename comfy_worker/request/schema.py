@@ -80,7 +80,7 @@ def _graph_or_name(value: object, info: ValidationInfo) -> object:
 
 
 def _graph_in_text(text: str, check: Callable[[], None] | None) -> object:
-    """The JSON in a text."""
+    """Return the JSON in a text."""
     try:
         value = parse_graph_text(text)
     except ValueError as error:
@@ -143,14 +143,14 @@ def _longest_key(value: Mapping[str, object]) -> int:
 
 
 def _is_too_long(number: object) -> bool:
-    """Whether a number, or its text, has more digits than any number that makes sense here."""
+    """Return whether a number, or its text, has more digits than any useful number."""
     if isinstance(number, str):
         return len(number) > MAX_DIGITS
     return isinstance(number, int) and abs(number) >= 10**MAX_DIGITS
 
 
 def _words_of(annotation: Any) -> str:
-    """The values that a key takes, in the words of JSON."""
+    """Return the values that a key takes, in the words of JSON."""
     parts = {annotation, *get_args(annotation)}
     parts |= {get_origin(part) for part in parts}
     for part in tuple(parts):
@@ -403,7 +403,7 @@ class JobInput(Parameters):
 
 
 def _json_type(value: object) -> str:
-    """The type of a value, in the words of JSON."""
+    """Return the type of a value, in the words of JSON."""
     if value is None:
         return "null"
     names = {str: "text", list: "a list", bool: "true or false", int: "a number", float: "a number"}
@@ -451,7 +451,7 @@ _PLAIN = {
 def _finding(
     finding: ErrorDetails, client_words: Mapping[str, str], known_words: Iterable[str]
 ) -> dict[str, Any]:
-    """One entry of an error's details."""
+    """Return one entry of an error's details."""
     first, *rest = map(str, finding["loc"])
     key = brief(".".join([client_words.get(first, first), *rest]), 200)
     if finding["type"] == "extra_forbidden":
@@ -468,7 +468,7 @@ def _finding(
 
 
 def _unknown_key(finding: ErrorDetails, key: str, known_words: Iterable[str]) -> dict[str, Any]:
-    """The entry for an unknown key, with the nearest known one."""
+    """Return the entry for an unknown key, with the nearest known one."""
     nested: dict[object, type[BaseModel]] = {
         "loras": Lora,
         "controlnets": ControlNet,

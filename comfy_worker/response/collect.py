@@ -124,7 +124,7 @@ def find_texts(outputs: Mapping[str, Mapping[str, Any]]) -> list[Text]:
 
 
 def _texts_in(value: Any) -> list[str]:
-    """The texts in a value that a node reported: a list of texts, or a list of lists."""
+    """Return the texts in a value that a node reported: a list of texts, or a list of lists."""
     if not isinstance(value, (list, tuple)):
         return []
     texts = []
@@ -140,7 +140,7 @@ def _texts_in(value: Any) -> list[str]:
 
 
 def _is_no_text(text: str) -> bool:
-    """Whether a reported text only serves the editor."""
+    """Return whether a reported text only serves the editor."""
     return not text or NO_TEXT.fullmatch(text[:MAX_NO_TEXT]) is not None
 
 
