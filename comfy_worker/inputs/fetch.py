@@ -105,7 +105,8 @@ class Fetcher:
             self.stop.check()
             if time.monotonic() >= self.deadline:
                 raise InvalidMedia(
-                    f"{key}: {host} took too long to send the file; use a faster host, or send base64"
+                    f"{key}: {host} took too long to send the file; "
+                    "use a faster host, or send base64"
                 ) from None
             reason = type(error).__name__
             problem = f"{key}: the file at {host} could not be read ({reason}); check the URL"

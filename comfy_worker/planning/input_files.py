@@ -45,7 +45,8 @@ def take_named_images(
     """Take in ``images``, and let the nodes that name them name the stored files.
 
     Returns:
-        The new workflow, and a warning for each image that no node names and each drawing that was not sent.
+        The new workflow, and a warning for each image that no node names and each drawing that was
+        not sent.
     """
     names: dict[str, str] = {}
     sent: dict[str, str] = {}

@@ -269,7 +269,7 @@ class _PlanBuilder:
         raise refusal(self._link_findings)
 
     def _with_switches(self, workflow: Workflow) -> tuple[Workflow, Roles]:
-        """Set the switches that the request sets, since they decide which nodes take the other values."""
+        """Set the request's switches first: they decide which nodes take the other values."""
         roles = find_roles(workflow, self._defs, self._check)
         values = {
             name: entry.default for name, entry in self._declared.items()
