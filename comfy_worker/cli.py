@@ -20,7 +20,7 @@ from comfy_worker.request.embedded_workflow import with_embedded_workflow
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.check.preflight import Validate, check
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
-from comfy_worker.workflow.edit.parameters import describe
+from comfy_worker.workflow.edit.describe import describe
 from comfy_worker.workflow.model_files import Sources, model_files
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.replaced_classes import with_present_classes

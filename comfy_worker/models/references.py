@@ -17,7 +17,7 @@ from comfy_common.sources import is_source
 from comfy_worker.errors import InvalidValue
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.edit.overrides import OverrideKeys
-from comfy_worker.workflow.edit.parameters import Declared, places_of
+from comfy_worker.workflow.edit.parameters import Declared, inputs_of
 from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.model_files import Sources, find_need
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
@@ -79,7 +79,7 @@ def _resolved_fields(
         if not _has_reference(value):
             return value
         roles = find_roles(graph.workflow, graph.defs)
-        return references.in_input(places_of(graph.workflow, roles, name, declared)[0], value)
+        return references.in_input(inputs_of(graph.workflow, roles, name, declared)[0], value)
 
     def of_override(key: str, value: Any) -> Any:
         return references.in_input(keys.place(key), value) if _has_reference(value) else value

@@ -8,7 +8,7 @@ from typing import Any
 from comfy_worker.planning.templates import Template
 from comfy_worker.request.schema import JobInput, Parameters
 from comfy_worker.workflow.convert.to_api import read_workflow
-from comfy_worker.workflow.edit.parameters import describe
+from comfy_worker.workflow.edit.describe import describe
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles, find_roles

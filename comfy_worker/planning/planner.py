@@ -36,17 +36,13 @@ from comfy_worker.workflow.check.preflight import (
     refusal,
 )
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
+from comfy_worker.workflow.edit.describe import describe
+from comfy_worker.workflow.edit.fill import fill
+from comfy_worker.workflow.edit.fill_notes import fill_notes
 from comfy_worker.workflow.edit.lora import LoraSpec, parse_tags
-from comfy_worker.workflow.edit.parameters import (
-    Declared,
-    apply_overrides,
-    changes_beside,
-    describe,
-    fill,
-    has_place,
-    read,
-    seeds_of_outputs,
-)
+from comfy_worker.workflow.edit.overrides import apply_overrides
+from comfy_worker.workflow.edit.parameters import Declared, has_input, listed
+from comfy_worker.workflow.edit.read import read, seeds_of_outputs
 from comfy_worker.workflow.graph import Workflow, number
 from comfy_worker.workflow.isolate import check_reserved
 from comfy_worker.workflow.model_files import Sources, model_files
@@ -72,8 +68,6 @@ CURABLE = frozenset(
 # What programs write if a seed is still to be filled in: `%seed%`, `{{seed}}`, `random`, nothing.
 SEED_PLACEHOLDER = re.compile(r"^\W*$|[%$<>{}\[\]]|seed|random", re.IGNORECASE)
 PROMPTS = ("prompt", "negative_prompt")
-# How many nodes a warning names.
-MAX_NAMED = 4
 
 
 def prepare(context: PlanContext) -> Plan:
@@ -346,7 +340,7 @@ class _PlanBuilder:
         kept: dict[str, Any] = {}
         lost = []
         for name, value in values.items():
-            if name in self._context.job.client_words and not has_place(
+            if name in self._context.job.client_words and not has_input(
                 roles, name, self._declared
             ):
                 lost.append(name)
@@ -365,19 +359,14 @@ class _PlanBuilder:
         if self._request.seed in (None, -1):  # nobody chose it
             chosen.pop("seed", None)
         self._warn_of_unfilled(roles, chosen.keys())
-        self._warnings += changes_beside(unfilled, filled, roles, chosen)
+        self._warnings += fill_notes(unfilled, filled, roles, chosen)
 
     def _warn_of_unfilled(self, roles: Roles, names: Set[str]) -> None:
         """Warn where a value went to some of several inputs and the others stay as they are."""
         for name in sorted(names & roles.left.keys() & roles.places.keys()):
-            left = roles.left[name]
-            others = ", ".join(
-                f"{other.place} ({brief(other.title)})" for other in left[:MAX_NAMED]
-            )
-            if len(left) > MAX_NAMED:
-                others += f" and {len(left) - MAX_NAMED} more"
+            others = [f"{other.place} ({brief(other.title)})" for other in roles.left[name]]
             self._warnings.append(
-                f"{name} went to {roles.places[name][0]} only; {others} stay as they are: "
+                f"{name} went to {roles.places[name][0]} only; {listed(others)} stay as they are: "
                 f"overrides reach them, or the title '{name}' on the node that is meant"
             )
 

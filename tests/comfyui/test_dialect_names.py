@@ -15,7 +15,7 @@ def choices(comfyui: RealComfyUI, name: str) -> set[str]:
     return {*(comfyui.defs["KSampler"].inputs[name].choices or ())}
 
 
-def test_comfyui_has_every_sampler_and_scheduler_of_the_tables(comfyui: RealComfyUI) -> None:
+def test_comfyui_has_every_listed_sampler_and_scheduler(comfyui: RealComfyUI) -> None:
     assert {row.sampler for row in words.SAMPLERS} <= choices(comfyui, "sampler_name")
     schedulers = {row.scheduler for row in words.SAMPLERS} | {*words.SCHEDULERS.values()} - {""}
     assert schedulers <= choices(comfyui, "scheduler")

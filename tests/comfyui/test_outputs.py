@@ -110,9 +110,7 @@ def by_saveimage(comfyui: RealComfyUI, graph: dict[str, Any], folder: str) -> di
 
 
 @pytest.mark.parametrize("channels", [3, 4])
-def test_pictures_are_those_of_saveimage_in_pixels_names_and_metadata(
-    worker: Worker, channels: int
-) -> None:
+def test_pictures_equal_saveimages_pixels_names_and_metadata(worker: Worker, channels: int) -> None:
     source = {**PHOTO, "inputs": {**PHOTO["inputs"], "batch": 2, "channels": channels}}
     graph = {
         "source": source,
@@ -212,7 +210,7 @@ def test_the_operators_word_on_metadata_holds(worker: Worker) -> None:
     assert picture(result["images"][0]).info == {}
 
 
-def test_a_clients_picture_is_named_in_the_metadata_without_the_jobs_folder(worker: Worker) -> None:
+def test_metadata_hides_the_jobs_folder(worker: Worker) -> None:
     file = io.BytesIO()
     Image.new("RGB", (64, 64), "teal").save(file, format="PNG")
     graph = {
@@ -250,9 +248,7 @@ def test_two_saved_pictures_a_preview_and_a_text(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("class_type", ["PreviewImage", "MaskPreview", "PreviewAudio"])
-def test_what_is_only_previewed_comes_back_each_time_where_there_is_nothing_else(
-    worker: Worker, class_type: str
-) -> None:
+def test_previews_return_when_nothing_was_saved(worker: Worker, class_type: str) -> None:
     graph = {
         "source": PHOTO,
         "mask": node("SolidMask", value=0.5, width=64, height=64),
@@ -372,7 +368,7 @@ def test_a_mesh_and_a_latent(worker: Worker) -> None:
     assert b"latent_tensor" in data(files["saved"])
 
 
-def test_a_linked_prefix_stays_in_the_jobs_folder_when_a_later_node_fails(worker: Worker) -> None:
+def test_linked_prefixes_stay_in_the_jobs_folder(worker: Worker) -> None:
     graph = saving(
         PHOTO,
         name=node("PrimitiveString", value="mine"),

@@ -203,7 +203,7 @@ def pixels(comfyui: RealComfyUI, workflow: Workflow) -> bytes:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", GRAPHS)
-def test_spliced_and_wired_by_hand_are_the_same_picture(
+def test_spliced_and_hand_wired_pictures_are_equal(
     comfyui: RealComfyUI, by_hand: dict[tuple[str, str], bytes], kind: str, case: str
 ) -> None:
     assert pixels(comfyui, CASES[case].spliced(kind, comfyui)) == by_hand[kind, case]

@@ -199,7 +199,7 @@ def pixels(comfyui: RealComfyUI, workflow: Workflow) -> Pixels:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("kind", BY_HAND)
-def test_filled_and_written_by_hand_are_the_same_picture(
+def test_filled_and_hand_written_pictures_are_equal(
     comfyui: RealComfyUI, by_hand: dict[tuple[str, str], Pixels], kind: str, name: str
 ) -> None:
     assert pixels(comfyui, CASES[name].filled(kind, comfyui)) == by_hand[kind, name]

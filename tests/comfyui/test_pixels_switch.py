@@ -13,8 +13,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.fill import fill
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
-from comfy_worker.workflow.edit.parameters import fill, read
+from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.roles.find import find_roles
 from comfy_worker.workflow.values import Values
@@ -145,7 +146,7 @@ def test_a_controlnet_below_a_switch(comfyui: RealComfyUI, is_on: bool) -> None:
 
 
 @pytest.mark.parametrize("is_on", [True, False])
-def test_filled_and_written_by_hand_are_the_same_picture(comfyui: RealComfyUI, is_on: bool) -> None:
+def test_filled_and_hand_written_pictures_are_equal(comfyui: RealComfyUI, is_on: bool) -> None:
     graph = with_selector(switched(is_on))
     roles = find_roles(graph, comfyui.defs)
     result = fill(graph, roles, comfyui.defs, ASKED)

@@ -99,7 +99,7 @@ def preflight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preflight]:
         yield found
 
 
-def test_every_template_is_accepted_by_both_once_its_files_are_there(preflight: Preflight) -> None:
+def test_both_accept_every_template_with_its_files(preflight: Preflight) -> None:
     names = [name for name in preflight.workflows if name != TOO_MANY_STEPS]
     found = {name: preflight.findings(preflight.workflows[name]) for name in names}
     refused = {name: preflight.refusal(preflight.workflows[name]) for name in names}
@@ -110,7 +110,7 @@ def test_every_template_is_accepted_by_both_once_its_files_are_there(preflight: 
     assert len(accepted) == len(names) if is_own_release else len(accepted) > 0.9 * len(names)
 
 
-def test_the_one_template_that_is_wrong_is_refused_by_both(preflight: Preflight) -> None:
+def test_both_refuse_the_one_wrong_template(preflight: Preflight) -> None:
     workflow = preflight.workflows.get(TOO_MANY_STEPS)
     if workflow is None:
         pytest.skip("this ComfyUI lacks a class of the template")
@@ -124,7 +124,7 @@ def test_the_one_template_that_is_wrong_is_refused_by_both(preflight: Preflight)
     assert [error["type"] for error in errors["errors"]] == ["value_bigger_than_max"]
 
 
-def test_what_is_broken_is_refused_by_both_and_what_is_only_strange_by_neither(
+def test_both_refuse_exactly_the_broken_graphs(
     preflight: Preflight,
 ) -> None:
     counted: Counter[str] = Counter()
@@ -167,7 +167,7 @@ def told(refused: dict[str, Any], found: list[Finding]) -> bool:
     return theirs <= ours
 
 
-def test_a_model_that_the_newer_form_lists_is_missed_before_a_node_fails_for_it(
+def test_missing_models_in_newer_lists_are_found(
     preflight: Preflight,
 ) -> None:
     workflow = copy.deepcopy(preflight.workflows["upscale"])
@@ -179,7 +179,7 @@ def test_a_model_that_the_newer_form_lists_is_missed_before_a_node_fails_for_it(
     assert finding["nearest"] or finding["would_do"].endswith("put it into models/upscale_models")
 
 
-def test_what_only_a_class_itself_can_tell_comfyui_is_asked(preflight: Preflight) -> None:
+def test_comfyui_runs_a_classs_custom_validation(preflight: Preflight) -> None:
     asked = {
         "prompt": "x",
         "aspect_ratio": "9:1",
@@ -283,7 +283,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_a_request_of_worker_comfyui_reports_its_models_and_validates_with_them(
+def test_worker_comfyuis_request_reports_and_validates_models(
     preflight: Preflight, name: str
 ) -> None:
     workflow, missing = REQUESTS[name]
@@ -298,7 +298,7 @@ def test_a_request_of_worker_comfyui_reports_its_models_and_validates_with_them(
     assert preflight.refusal(workflow) == {}
 
 
-def test_its_webp_request_names_a_class_of_a_node_pack_and_its_model(preflight: Preflight) -> None:
+def test_its_webp_request_names_pack_and_model(preflight: Preflight) -> None:
     save = node("Image Save", images=["8", 0], extension="webp", quality=10)
     workflow = _sampled("example-webp.safetensors", LATENT["EmptyLatentImage"], save)
     workflow["11"] = node("PreviewImage", images=["8", 0])
@@ -312,7 +312,7 @@ def test_its_webp_request_names_a_class_of_a_node_pack_and_its_model(preflight: 
     assert (preflight.findings(workflow), preflight.refusal(workflow)) == ([], {})
 
 
-def test_a_class_that_is_gone_is_replaced_as_comfyui_does(preflight: Preflight) -> None:
+def test_removed_classes_are_replaced_like_comfyui_does(preflight: Preflight) -> None:
     running = preflight.comfyui.running
     if "T2IAdapterLoader" not in running.defs.replacements:
         pytest.skip("this ComfyUI replaces no classes")

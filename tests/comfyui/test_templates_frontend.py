@@ -25,9 +25,7 @@ def frontend() -> Iterator[Frontend]:
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
-def test_a_template_opened_and_exported_again_is_the_same_file(
-    frontend: Frontend, name: str
-) -> None:
+def test_templates_survive_opening_and_exporting(frontend: Frontend, name: str) -> None:
     frontend.load(shipped.graph(name))
     assert frontend.export_api() == shipped.graph_text(name)
 
@@ -50,7 +48,7 @@ def test_the_editor_format_opens_too(frontend: Frontend) -> None:
     }
 
 
-def test_a_workflow_that_the_frontend_does_not_open_is_an_error(frontend: Frontend) -> None:
+def test_workflows_that_the_frontend_refuses_are_errors(frontend: Frontend) -> None:
     with pytest.raises(AssertionError, match="NoSuchNode"):
         frontend.load({"1": {"class_type": "NoSuchNode", "inputs": {}}})
 

@@ -104,7 +104,7 @@ def test_a_template_makes_a_picture(comfyui: RealComfyUI, name: str) -> None:
     assert result["parameters"].items() >= {**told, **case.parameters}.items()
 
 
-def test_sd_model_stands_in_for_a_checkpoint_that_the_template_declares(
+def test_sd_model_replaces_a_declared_checkpoint(
     comfyui: RealComfyUI,
 ) -> None:
     asked = CASES["sdxl-refiner"].of("sdxl-refiner")

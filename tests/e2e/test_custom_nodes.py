@@ -205,7 +205,7 @@ def test_a_pack_that_wants_another_torch_is_refused(machine: Machine, registry: 
     assert machine.holds("torch")
 
 
-def test_an_installer_that_fails_or_takes_torch_away_is_named(
+def test_a_failing_or_torch_removing_installer_is_named(
     machine: Machine, registry: Registry
 ) -> None:
     failing = registry.publish(
@@ -257,7 +257,7 @@ def test_an_installer_that_fails_or_takes_torch_away_is_named(
         ({"/storage/pack.zip": (200, b"PK\3\4 cut")}, "is not a node pack"),
     ],
 )
-def test_a_registry_that_does_not_give_the_pack_is_told_in_one_line(
+def test_a_registry_without_the_pack_is_reported(
     machine: Machine, registry: Registry, answers: dict[str, tuple[int, bytes]], words: str
 ) -> None:
     if "/storage/pack.zip" in answers:
@@ -269,7 +269,7 @@ def test_a_registry_that_does_not_give_the_pack_is_told_in_one_line(
     assert machine.packs() == []
 
 
-def test_a_registry_that_breaks_off_or_is_out_of_reach_is_told_in_one_line(
+def test_an_unreachable_registry_is_reported_in_one_line(
     machine: Machine, registry: Registry
 ) -> None:
     registry.publish("pack", "1.0.0", {"__init__.py": GOOD})

@@ -103,18 +103,14 @@ def test_the_storage_is_not_shown_the_token(fetch: Fetched, hub: HubServer) -> N
 
 
 @pytest.mark.parametrize("text", ["hf:owner/cut/sub/model.safetensors", "WEB/cut.safetensors"])
-def test_a_download_that_breaks_off_goes_on_where_it_was(
-    fetch: Fetched, hub: HubServer, text: str
-) -> None:
+def test_an_interrupted_download_resumes(fetch: Fetched, hub: HubServer, text: str) -> None:
     fetch(text)
     assert fetch.is_right()
     assert [one.range for one in hub.served()] == ["", f"bytes={SLOW_BYTES}-"]
 
 
 @pytest.mark.parametrize("text", ["hf:owner/slow/sub/model.safetensors", "WEB/slow.safetensors"])
-def test_a_download_that_is_cancelled_goes_on_the_next_time(
-    fetch: Fetched, hub: HubServer, text: str
-) -> None:
+def test_a_cancelled_download_resumes_next_time(fetch: Fetched, hub: HubServer, text: str) -> None:
     cancelled = threading.Event()
 
     def tell(done: int, _total: int | None) -> None:
@@ -131,7 +127,7 @@ def test_a_download_that_is_cancelled_goes_on_the_next_time(
     assert hub.served()[-1].range == f"bytes={SLOW_BYTES}-"
 
 
-def test_a_busy_hub_is_asked_again_when_it_says(fetch: Fetched, hub: HubServer) -> None:
+def test_retry_after_is_respected(fetch: Fetched, hub: HubServer) -> None:
     fetch("hf:owner/busy/sub/model.safetensors")
     assert fetch.is_right()
 
@@ -201,7 +197,7 @@ def test_what_cannot_be_had_is_one_sentence(
         assert secret not in str(caught.value)
 
 
-def test_a_file_of_another_hash_than_was_asked_for_is_refused(fetch: Fetched) -> None:
+def test_a_file_with_another_hash_is_refused(fetch: Fetched) -> None:
     fetch("WEB/plain.safetensors", sha256=hashlib.sha256(DATA).hexdigest())
     assert fetch.is_right()
     fetch.target.unlink()
@@ -210,7 +206,7 @@ def test_a_file_of_another_hash_than_was_asked_for_is_refused(fetch: Fetched) ->
     assert fetch.is_nothing()
 
 
-def test_a_file_that_is_not_admitted_is_not_fetched(fetch: Fetched, hub: HubServer) -> None:
+def test_a_refused_file_is_not_downloaded(fetch: Fetched, hub: HubServer) -> None:
     def admit(size: int | None) -> None:
         raise DownloadError(f"{size} is too much")
 
@@ -219,7 +215,7 @@ def test_a_file_that_is_not_admitted_is_not_fetched(fetch: Fetched, hub: HubServ
     assert hub.served() == []
 
 
-def test_a_host_that_is_not_there_is_told_apart(fetch: Fetched, hub: HubServer) -> None:
+def test_a_missing_host_has_its_own_error(fetch: Fetched, hub: HubServer) -> None:
     for text in ("http://127.0.0.1:9/x.safetensors", "hf:owner/plain/sub/model.safetensors"):
         with pytest.raises(DownloadError, match="could not be reached") as caught:
             download(
@@ -228,18 +224,14 @@ def test_a_host_that_is_not_there_is_told_apart(fetch: Fetched, hub: HubServer) 
         assert caught.value.unreached
 
 
-def test_what_a_client_asks_for_does_not_lead_into_the_network(
-    fetch: Fetched, hub: HubServer
-) -> None:
+def test_client_urls_never_reach_the_private_network(fetch: Fetched, hub: HubServer) -> None:
     source = read_source(f"{hub.url}/plain.safetensors")
     with pytest.raises(DownloadError, match="leads to an address that is not public"):
         download(source, fetch.target, Access(private=False), fetch.parts)
     assert hub.seen == []
 
 
-def test_a_disk_that_does_not_take_it_is_no_fault_of_the_source(
-    fetch: Fetched, hub: HubServer
-) -> None:
+def test_disk_errors_do_not_blame_the_source(fetch: Fetched, hub: HubServer) -> None:
     fetch.target.parent.mkdir(parents=True)
     fetch.target.mkdir()
     with pytest.raises(OSError, match="directory"):

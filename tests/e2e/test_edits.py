@@ -28,7 +28,7 @@ def pixels(worker: Client, asked: dict[str, Any]) -> bytes:
     return picture.tobytes()
 
 
-def test_a_lora_by_key_and_by_tag_is_the_same(worker: Client) -> None:
+def test_lora_keys_and_tags_are_equal(worker: Client) -> None:
     plain = pixels(worker, SMALL)
     by_key = pixels(worker, {**SMALL, "loras": [{"name": "lora-a", "strength": 0.7}]})
     by_tag = pixels(worker, {**SMALL, "prompt": "a lighthouse <lora:lora-a:0.7>"})
@@ -40,14 +40,14 @@ def test_a_tag_leaves_the_prompt(worker: Client) -> None:
     assert result["parameters"]["prompt"] == "a lighthouse, at night"
 
 
-def test_a_controlnet_goes_into_a_template_and_a_custom_graph_alike(worker: Client) -> None:
+def test_templates_and_custom_graphs_take_controlnets(worker: Client) -> None:
     control = {"controlnets": [{"type": "canny", "image": encoded(drawing()), "strength": 0.9}]}
     custom = {"workflow": txt2img(), "prompt": "a lighthouse", "seed": 1}
     assert pixels(worker, {**SMALL, **control}) != pixels(worker, SMALL)
     assert pixels(worker, {**custom, **control}) != pixels(worker, custom)
 
 
-def test_a_lora_of_another_family_is_refused_before_it_costs_anything(worker: Client) -> None:
+def test_a_lora_of_another_family_is_refused(worker: Client) -> None:
     job = worker.runsync({**SMALL, "loras": [{"name": placeholders.LORA_SDXL}]})
     assert job["error"] == (
         f"MODEL_MISMATCH: {placeholders.LORA_SDXL} is made for SDXL, but the workflow's model is SD 1.5; "
@@ -55,7 +55,7 @@ def test_a_lora_of_another_family_is_refused_before_it_costs_anything(worker: Cl
     )
 
 
-def test_a_picture_is_changed_and_only_under_the_mask(worker: Client) -> None:
+def test_inpainting_changes_only_the_masked_area(worker: Client) -> None:
     image, mask = drawing(), Image.new("L", (64, 64), 0)
     mask.paste(255, (0, 0, 16, 64))
     small = {"prompt": "a lighthouse", "steps": 2, "seed": 1}

@@ -240,13 +240,13 @@ def test_run_and_status_by_get_and_post(client: Client) -> None:
     assert client.post(f"status/{job_id}") == job
 
 
-def test_runsync_whose_wait_is_over_returns_the_job_as_it_is(client: Client) -> None:
+def test_runsync_returns_the_unfinished_job_after_waiting(client: Client) -> None:
     job = client.post("runsync?wait=1000", {"input": {"sleep_s": 1.5}})
     assert job["status"] == "IN_PROGRESS"
     assert client.wait_for(job["id"], "COMPLETED")["output"]["input"] == {"sleep_s": 1.5}
 
 
-def test_an_error_in_the_result_fails_the_job_and_keeps_the_rest(client: Client) -> None:
+def test_a_failed_job_keeps_the_other_output(client: Client) -> None:
     job = client.runsync({"answer": {"error": "CODE: why", "details": [1]}})
     assert (job["status"], job["error"], job["output"]["details"]) == ("FAILED", "CODE: why", [1])
 
@@ -257,7 +257,7 @@ def test_an_exception_of_the_handler_fails_the_job(client: Client) -> None:
     assert json.loads(job["error"])["error_message"] == "broken"
 
 
-def test_progress_is_the_output_of_a_job_in_progress(client: Client) -> None:
+def test_a_running_jobs_output_is_its_progress(client: Client) -> None:
     job_id = client.run({"progress": {"percent": 50}, "sleep_s": 1})
     shown = wait_until(lambda: client.get(f"status/{job_id}").get("output"))
     assert shown == {"percent": 50}
@@ -270,9 +270,7 @@ def test_two_workers_share_the_jobs(client: Client, endpoint: LocalEndpoint) -> 
     assert pids == {worker.pid for worker in endpoint.workers}
 
 
-def test_cancel_of_a_running_job_reaches_the_handler_within_two_seconds(
-    client: Client, tmp_path: Path
-) -> None:
+def test_cancel_reaches_the_handler_within_two_seconds(client: Client, tmp_path: Path) -> None:
     cancelled = tmp_path / "cancelled"
     job_id = client.run({"sleep_s": 60, "cancelled_file": str(cancelled)})
     client.wait_for(job_id, "IN_PROGRESS")
@@ -318,7 +316,7 @@ def test_health_has_runpods_names(client: Client) -> None:
     }  # fmt: skip
 
 
-def test_a_generator_streams_its_values_and_returns_them_together(generator: LocalEndpoint) -> None:
+def test_a_generator_streams_and_returns_its_values(generator: LocalEndpoint) -> None:
     client = Client(generator)
     job_id = client.run({"count": 4})
     chunks: list[Any] = []
@@ -333,7 +331,7 @@ def test_a_generator_streams_its_values_and_returns_them_together(generator: Loc
     assert client.get(f"status/{job_id}")["output"] == [chunk["output"] for chunk in chunks]
 
 
-def test_a_streamed_value_of_more_than_1_mb_is_refused(generator: LocalEndpoint) -> None:
+def test_streamed_values_over_1_mb_are_refused(generator: LocalEndpoint) -> None:
     client = Client(generator)
     job_id = client.run({"count": 1, "bytes": 1_000_000})
     job = client.wait_for(job_id, "COMPLETED")
@@ -352,7 +350,7 @@ def test_a_request_larger_than_runpod_takes_gets_413(
     assert f"RunPod accepts at most {limit_mb},000,000" in answer.json()["error"]
 
 
-def test_a_result_larger_than_runpod_takes_fails_its_job(client: Client) -> None:
+def test_an_oversized_result_fails_its_job(client: Client) -> None:
     given = {"bytes": 10_000_000}
     refused = client.wait_for(client.run(given), "FAILED")
     assert refused["error"].startswith("the result was refused: the body has 10,000,")
@@ -376,7 +374,7 @@ def test_jobs_beyond_max_queue_size_get_429(handler: Path, folder: Path) -> None
 
 
 @pytest.mark.parametrize("given", ["0", "many", "-1"])
-def test_a_max_queue_size_that_makes_no_sense_is_told_at_start(handler: Path, given: str) -> None:
+def test_an_invalid_max_queue_size_is_reported(handler: Path, given: str) -> None:
     with pytest.raises(ValueError, match="MAX_QUEUE_SIZE must be a whole number"):
         LocalEndpoint(handler=handler, environ={"MAX_QUEUE_SIZE": given}).start()
 
@@ -396,7 +394,7 @@ def test_a_max_queue_size_that_makes_no_sense_is_told_at_start(handler: Path, gi
     ],
 )
 @pytest.mark.parametrize("operation", ["run", "runsync"])
-def test_a_request_that_makes_no_sense_gets_400_and_a_reason(
+def test_a_malformed_request_gets_400_and_a_reason(
     client: Client, operation: str, body: bytes, named: str
 ) -> None:
     answer = requests.post(f"{client.url}/{operation}", data=body, timeout=30)
@@ -421,7 +419,7 @@ def test_an_unknown_job_gets_404(client: Client, method: str, operation: str) ->
 
 
 @pytest.mark.parametrize("body", [b"not json", b"[1]", b'{"output": NaN}'])
-def test_a_result_that_is_no_json_object_is_refused(client: Client, body: bytes) -> None:
+def test_results_must_be_json_objects(client: Client, body: bytes) -> None:
     answer = requests.post(
         f"{client.url}/job-done/some-worker/some-job?gpu=x", data=body, timeout=30
     )
@@ -475,7 +473,7 @@ def test_runpods_python_client_works_but_for_the_host(
     }
 
 
-def test_refresh_worker_ends_the_worker_after_its_job_and_starts_another(
+def test_refresh_worker_replaces_the_worker(
     narrow: LocalEndpoint,
 ) -> None:
     client = Client(narrow)
@@ -489,7 +487,7 @@ def test_refresh_worker_ends_the_worker_after_its_job_and_starts_another(
     assert after["workerId"] != job["workerId"]
 
 
-def test_a_job_whose_worker_is_killed_runs_again_once_and_then_fails(narrow: LocalEndpoint) -> None:
+def test_a_killed_workers_job_runs_once_more(narrow: LocalEndpoint) -> None:
     client = Client(narrow)
     retried_before = client.get("health")["jobs"]["retried"]
     job_id = client.run({"sleep_s": 60})
@@ -539,7 +537,7 @@ def test_a_worker_that_does_not_end_is_killed(
     assert_gone(processes, 1)
 
 
-def test_a_handler_that_cannot_start_is_tried_again_ever_more_slowly(tmp_path: Path) -> None:
+def test_a_failing_handler_restarts_ever_more_slowly(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     code = f"open({str(starts)!r}, 'a').write('x'); raise SystemExit(3)"
     with LocalEndpoint(
@@ -592,7 +590,7 @@ def test_the_workers_of_a_killed_process_end_too(tmp_path: Path, code: str) -> N
     assert_gone(processes, 15)
 
 
-def test_serve_says_when_it_is_ready_and_ends_on_ctrl_c(handler: Path, tmp_path: Path) -> None:
+def test_serve_reports_ready_and_ends_on_ctrl_c(handler: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with program(SERVE, str(port), str(handler), folder=tmp_path) as (served, out, err):
@@ -628,7 +626,7 @@ def test_serve_ends_when_its_reader_ends(tmp_path: Path) -> None:
     assert "Traceback" not in (tmp_path / "err").read_text()
 
 
-def test_serve_on_a_taken_port_says_so_in_one_line(
+def test_serve_reports_a_taken_port_in_one_line(
     endpoint: LocalEndpoint, handler: Path, tmp_path: Path
 ) -> None:
     port = endpoint.url.split(":")[2].split("/")[0]

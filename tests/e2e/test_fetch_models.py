@@ -87,7 +87,7 @@ def test_the_files_of_a_section_are_fetched_once(command: Command, hub: HubServe
     assert hub.seen == []
 
 
-def test_a_damaged_file_is_told_of_and_fetched_anew(command: Command) -> None:
+def test_a_damaged_file_is_downloaded_again(command: Command) -> None:
     path = command.root / "checkpoints" / "a.safetensors"
     path.parent.mkdir(parents=True)
     path.write_bytes(DATA[:-1])
@@ -99,7 +99,7 @@ def test_a_damaged_file_is_told_of_and_fetched_anew(command: Command) -> None:
     assert path.read_bytes() == DATA
 
 
-def test_one_that_cannot_be_had_does_not_keep_the_others(command: Command) -> None:
+def test_a_failed_download_does_not_stop_others(command: Command) -> None:
     assert command() == 1
     assert "Error: hf:owner/gated/c.safetensors: its licence must be accepted first" in command.said
     assert "3 of 4 files downloaded." in command.said
@@ -110,7 +110,7 @@ def test_one_that_cannot_be_had_does_not_keep_the_others(command: Command) -> No
     ]
 
 
-def test_what_does_not_fit_on_the_disk_is_refused_before_it_comes(
+def test_files_too_large_for_the_disk_are_refused(
     command: Command, hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -122,7 +122,7 @@ def test_what_does_not_fit_on_the_disk_is_refused_before_it_comes(
     assert hub.served() == []
 
 
-def test_a_slip_in_models_txt_is_told_before_anything_is_fetched(
+def test_models_txt_errors_are_reported_before_downloading(
     command: Command, hub: HubServer
 ) -> None:
     models.MODELS_TXT.write_text(TEXT + "loras/d.safetensors  ftp://h.example/d.safetensors\n")
@@ -131,7 +131,7 @@ def test_a_slip_in_models_txt_is_told_before_anything_is_fetched(
     assert hub.seen == []
 
 
-def test_the_real_checkpoint_is_fetched_or_the_placeholder_stands_in(
+def test_the_checkpoint_is_fetched_or_replaced(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = io.StringIO()
@@ -146,7 +146,7 @@ def test_the_real_checkpoint_is_fetched_or_the_placeholder_stands_in(
     )
 
 
-def test_a_terminal_sees_a_bar_each_and_one_in_total(command: Command) -> None:
+def test_a_terminal_shows_bars_and_a_total(command: Command) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

@@ -16,7 +16,7 @@ TESTS = json.loads((REPO / ".runpod" / "tests.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("test", TESTS, ids=lambda test: test["name"])
-def test_the_hub_s_own_tests_pass_without_a_model(worker: Client, test: dict[str, Any]) -> None:
+def test_hub_tests_pass_without_a_model(worker: Client, test: dict[str, Any]) -> None:
     loaders = [
         node for node in test["input"]["workflow"].values() if "Loader" in node["class_type"]
     ]

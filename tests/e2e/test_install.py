@@ -150,7 +150,7 @@ def snapshot(tree: Path) -> dict[Path, tuple[int, int]]:
     return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 
-def test_killed_at_any_point_it_is_repaired_by_the_next_call_and_then_quick(tree: Path) -> None:
+def test_a_killed_install_is_repaired_next_time(tree: Path) -> None:
     moments: list[Callable[[], bool]] = [
         logged(tree, "-m venv"),
         lambda: (tree / ".venv" / "bin" / "uv").exists(),
@@ -180,7 +180,7 @@ def test_killed_at_any_point_it_is_repaired_by_the_next_call_and_then_quick(tree
     assert call(tree, "doctor")[0] == 0
 
 
-def test_the_packages_for_tests_come_on_top_even_after_a_kill(tree: Path) -> None:
+def test_test_packages_install_even_after_a_kill(tree: Path) -> None:
     kill_when(start(tree, "test", "--version"), logged(tree, "dev.lock"))
     wait_until_alone(tree)
     assert call(tree, "doctor")[0] == 1
@@ -190,7 +190,7 @@ def test_the_packages_for_tests_come_on_top_even_after_a_kill(tree: Path) -> Non
     assert call(tree, "install") == (0, f"{STAND_IN}{READY}")
 
 
-def test_another_comfyui_brings_its_packages_but_no_other_torch(tree: Path, tmp_path: Path) -> None:
+def test_another_comfyui_keeps_the_locked_torch(tree: Path, tmp_path: Path) -> None:
     upstream = tmp_path / "upstream"
     shutil.copytree(tree / ".comfyui", upstream, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     (upstream / "comfyui_version.py").write_text('__version__ = "0.4.0"\n')
@@ -265,7 +265,7 @@ def test_without_network_it_ends_with_one_line(tmp_path: Path) -> None:
     )
 
 
-def test_without_network_for_uv_it_ends_with_one_line(tmp_path: Path) -> None:
+def test_no_network_for_uv_ends_with_one_line(tmp_path: Path) -> None:
     tree = copy_checkout(tmp_path / "tree")
     closed = without_network(tmp_path)
     settings = {"UV_DEFAULT_INDEX": closed["PIP_INDEX_URL"], "UV_CACHE_DIR": closed["UV_CACHE_DIR"]}
@@ -276,7 +276,7 @@ def test_without_network_for_uv_it_ends_with_one_line(tmp_path: Path) -> None:
     )
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(
+def test_a_small_disk_is_reported_before_downloading(
     tmpfs: Callable[[str], Path],
 ) -> None:
     tree = copy_checkout(tmpfs("size=50m") / "tree")
@@ -289,7 +289,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(
     )
 
 
-def test_a_disk_that_fills_up_is_told_in_one_line(tmpfs: Callable[[str], Path]) -> None:
+def test_a_filled_disk_is_reported_in_one_line(tmpfs: Callable[[str], Path]) -> None:
     # Room for 12 GB, but for so few files that the environment fits and ComfyUI does not.
     tree = copy_checkout(tmpfs("size=12g,nr_inodes=2500") / "tree")
     code, said = call(tree, "install")

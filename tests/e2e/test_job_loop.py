@@ -161,7 +161,7 @@ def test_an_answer_without_json_form_is_made_safe(worker: StubWorker) -> None:
     assert worker.output(odd=True) == {"odd\ufffd": ["\ufffd", None, "{1}"]}
 
 
-def test_an_answer_too_large_for_runpod_is_an_error(worker: StubWorker) -> None:
+def test_an_oversized_answer_is_an_error(worker: StubWorker) -> None:
     job = worker.wait_for(worker.submit(bytes=10_000_001))
     assert job["error"].startswith(
         "RESULT_TOO_LARGE: the answer is 10 MB, but RunPod accepts at most 10 MB"
@@ -187,7 +187,7 @@ NO_JOBS = [
 
 
 @pytest.mark.parametrize("entry", NO_JOBS, ids=lambda entry: json.dumps(entry)[:30])
-def test_an_entry_that_is_not_a_job_is_dropped(worker: StubWorker, entry: Any) -> None:
+def test_entries_that_are_not_jobs_are_dropped(worker: StubWorker, entry: Any) -> None:
     pid = worker.pid
     worker.unkind.hand_out(entry if isinstance(entry, dict) else [entry])
     assert worker.output(echo=1)["pid"] == pid
@@ -260,7 +260,7 @@ def test_a_long_job_holds_no_second_one(worker: StubWorker) -> None:
     assert worker.wait_for(second)["output"]["echo"] == 2
 
 
-def test_the_next_job_is_taken_once_the_gpu_is_free(worker: StubWorker) -> None:
+def test_the_next_job_waits_for_the_gpu(worker: StubWorker) -> None:
     first = worker.submit(release=True, sleep_s=60)
     assert worker.output(echo=2)["echo"] == 2
     assert worker.status(first)["status"] == "IN_PROGRESS"
@@ -303,7 +303,7 @@ def test_progress_that_hangs_holds_no_result_back(worker: StubWorker) -> None:
 
 
 @pytest.mark.parametrize("habit", ["drop", "hang", 500])
-def test_a_stream_that_is_refused_holds_no_result_back(tmp_path: Path, habit: str | int) -> None:
+def test_a_refused_stream_delays_no_result(tmp_path: Path, habit: str | int) -> None:
     with stub_worker(tmp_path, STREAMING="true") as worker:
         worker.unkind.expect("stream", *[habit] * 100)
         began = time.monotonic()

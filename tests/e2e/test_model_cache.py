@@ -67,9 +67,7 @@ def cache(hub: HubServer, tmp_path: Path) -> Cache:
     return Cache(hub, tmp_path / "cache")
 
 
-def test_ten_that_ask_at_once_get_one_download_and_all_see_how_far_it_is(
-    cache: Cache, hub: HubServer
-) -> None:
+def test_ten_concurrent_requests_share_a_download(cache: Cache, hub: HubServer) -> None:
     told = [threading.Event() for _ in range(10)]
 
     def use(number: int) -> bytes:
@@ -88,9 +86,7 @@ def test_ten_that_ask_at_once_get_one_download_and_all_see_how_far_it_is(
     assert len(hub.served()) == 1
 
 
-def test_the_least_recently_used_goes_and_what_is_used_again_stays(
-    cache: Cache, hub: HubServer
-) -> None:
+def test_the_least_recently_used_file_goes(cache: Cache, hub: HubServer) -> None:
     for name, used_s_ago in (("a", 300), ("b", 200), ("c", 100)):
         cache.use(name, used_s_ago)
     cache.hold("a").close()
@@ -99,7 +95,7 @@ def test_the_least_recently_used_goes_and_what_is_used_again_stays(
     assert cache.names() == "acd"
 
 
-def test_what_is_in_use_stays_and_there_may_be_no_room(cache: Cache) -> None:
+def test_files_in_use_are_never_deleted(cache: Cache) -> None:
     with ExitStack() as held:
         for name in "abc":
             held.enter_context(cache.hold(name))
@@ -111,7 +107,7 @@ def test_what_is_in_use_stays_and_there_may_be_no_room(cache: Cache) -> None:
     assert len(cache.names()) == 3
 
 
-def test_two_that_come_at_once_do_not_take_the_same_room(cache: Cache, hub: HubServer) -> None:
+def test_concurrent_downloads_reserve_separate_space(cache: Cache, hub: HubServer) -> None:
     cache.use("a", 300)
     cache.use("b", 200)
     cancelled = threading.Event()
@@ -127,7 +123,7 @@ def test_two_that_come_at_once_do_not_take_the_same_room(cache: Cache, hub: HubS
             stuck.result(30)
 
 
-def test_a_file_larger_than_the_cache_is_refused_before_it_comes(cache: Cache) -> None:
+def test_oversized_files_are_refused_before_downloading(cache: Cache) -> None:
     cache.use("a", 100)
     with pytest.raises(
         DownloadError, match=r"large\.safetensors is 5 MB, and MODELS_CACHE_GB allows 4 MB"

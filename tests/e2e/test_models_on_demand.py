@@ -135,9 +135,7 @@ def test_ten_jobs_with_one_lora_are_one_download(client: Client, hub: HubServer)
     assert "hush" not in (client.temp_dir / "worker.log").read_text()
 
 
-def test_a_job_may_bring_models_of_every_kind_in_every_place(
-    client: Client, hub: HubServer
-) -> None:
+def test_jobs_may_bring_models_in_every_input(client: Client, hub: HubServer) -> None:
     checkpoint = "hf:owner/plain/checkpoints.safetensors"
     text = "a (embedding:hf:owner/plain/embeddings.safetensors:1.2), b"
     graph = txt2img(prompt=text, loader={"ckpt_name": checkpoint})
@@ -187,7 +185,7 @@ def test_a_job_may_bring_models_of_every_kind_in_every_place(
         ),
     ],
 )
-def test_what_may_not_be_had_or_cannot_is_said(
+def test_unavailable_models_are_explained(
     client: Client, hub: HubServer, word: str, sentence: str
 ) -> None:
     answer = client.runsync(with_lora(word.replace("WEB", hub.url)))
@@ -205,7 +203,7 @@ def test_a_job_that_is_cancelled_stops_fetching(client: Client, hub: HubServer) 
     assert not list((client.temp_dir / "cache").glob("loras/stuck-too*"))
 
 
-def test_a_template_of_the_volume_fetches_what_it_needs(client: Client, hub: HubServer) -> None:
+def test_a_volume_template_downloads_its_models(client: Client, hub: HubServer) -> None:
     checked = client.output({"workflow": "ours", **SMALL, "validate_only": True})
     assert [finding["type"] for finding in checked["findings"]] == ["missing_model"]
     result = client.output({"workflow": "ours", **SMALL})
@@ -213,7 +211,7 @@ def test_a_template_of_the_volume_fetches_what_it_needs(client: Client, hub: Hub
     assert len(pictures(result)) == 1
 
 
-def test_models_of_every_layout_and_packs_of_the_volume_are_used(client: Client) -> None:
+def test_volume_models_and_packs_are_used(client: Client) -> None:
     for number in range(len(LAYOUTS)):
         checked = client.output(
             {**with_lora(f"layout-{number}.safetensors"), "validate_only": True}
@@ -223,9 +221,7 @@ def test_models_of_every_layout_and_packs_of_the_volume_are_used(client: Client)
     assert [text["data"] for text in result["texts"]] == ["from the volume"]
 
 
-def test_the_log_and_the_errors_say_where_models_were_looked_for(
-    client: Client, model_root: Path
-) -> None:
+def test_log_and_errors_name_the_searched_folders(client: Client, model_root: Path) -> None:
     volume = client.temp_dir / "volume"
     log = (client.temp_dir / "worker.log").read_text()
     assert f"loras: {model_root}/loras (" in log

@@ -79,9 +79,7 @@ done
 
 
 @needs_curl
-def test_curl_jq_and_base64_with_response_format_image_base64(
-    model_root: Path, tmp_path: Path
-) -> None:
+def test_curl_jq_and_base64_read_image_base64(model_root: Path, tmp_path: Path) -> None:
     with serving(model_root, tmp_path, RESPONSE_FORMAT="image_base64") as client:
         body = json.dumps({"input": {"prompt": "cyberpunk city", **SMALL, "steps": 2}})
         shell(
@@ -219,9 +217,7 @@ def base64_list(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         yield client
 
 
-def test_output_0_as_bare_base64_with_response_format_base64_list(
-    base64_list: Client, tmp_path: Path
-) -> None:
+def test_output_0_is_base64_with_base64_list(base64_list: Client, tmp_path: Path) -> None:
     said = run([sys.executable, "-c", GENERATE.replace("URL", base64_list.url)], tmp_path)
     assert "Image generated successfully!" in said
     assert opened(tmp_path / "generated_image.png").size == (64, 64)
@@ -320,9 +316,7 @@ decode_json_and_save_image("output.json", "generated_image.png")
 
 
 @needs_curl
-def test_output_image_url_with_and_without_its_prefix_with_response_format_image_url(
-    model_root: Path, tmp_path: Path
-) -> None:
+def test_image_url_works_with_and_without_prefix(model_root: Path, tmp_path: Path) -> None:
     with serving(model_root, tmp_path, RESPONSE_FORMAT="image_url") as client:
         shell(RUN.format(url=client.url, body=json.dumps({"input": PIXAR})), tmp_path)
     output = json.loads((tmp_path / "output.json").read_text())["output"]
@@ -384,7 +378,7 @@ mv bare.json output.json""",
     ],
     ids=["txt2img", "img2img", "enable_hr"],
 )
-def test_a1111_with_api_name_is_answered_in_a1111s_shape(
+def test_api_name_answers_in_a1111s_shape(
     worker: Client, body: dict[str, Any], size: tuple[int, int]
 ) -> None:
     output = worker.output(body)
@@ -439,7 +433,7 @@ def test_worker_comfyuis_workflow_and_images(worker: Client) -> None:
     assert output["warnings"] == ["images: no node names 'unused.png'"]
 
 
-def test_worker_comfyuis_text_to_image_with_a_key_for_api_nodes(worker: Client) -> None:
+def test_worker_comfyuis_request_with_an_api_key(worker: Client) -> None:
     output = worker.output({"workflow": txt2img(), "comfy_org_api_key": "comfyui-key"})
     assert pictures(output)[0].size == (64, 64)
     assert "comfyui-key" not in json.dumps(output)
@@ -490,7 +484,7 @@ def test_diffusers_controlnet(worker: Client) -> None:
     assert pictures(led)[0].tobytes() != pictures(plain)[0].tobytes()
 
 
-def test_diffusers_lora_in_the_request_and_in_the_prompt(worker: Client) -> None:
+def test_diffusers_lora_in_request_and_prompt(worker: Client) -> None:
     request = {
         "prompt": f"A portrait in the style of <lora:{Path(placeholders.LORA).stem}:1.0>",
         "lora": {"model_id": placeholders.LORA_B, "weight": 0.8},
@@ -536,7 +530,7 @@ def test_the_sdxl_workers_refiner(worker: Client) -> None:
 @pytest.mark.parametrize(
     ("asked", "word"), [({"num_images": 5}, "num_images"), ({"batch_size": 5}, "batch_size")]
 )
-def test_more_pictures_than_the_endpoint_allows_names_the_setting(
+def test_too_many_pictures_names_the_setting(
     worker: Client, asked: dict[str, int], word: str
 ) -> None:
     job = worker.runsync({"prompt": "a fox", **SMALL, **asked})

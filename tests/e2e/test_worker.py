@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
 SMALL = {"prompt": "a lighthouse", "width": 64, "height": 64, "steps": 2}
 
 
-def test_a_template_makes_a_picture_of_the_asked_size(worker: Client) -> None:
+def test_a_template_makes_the_requested_size(worker: Client) -> None:
     result = worker.output({"workflow": "txt2img", **SMALL, "width": 128, "seed": 5})
     (picture,) = pictures(result)
     assert (picture.format, picture.size) == ("PNG", (128, 64))
@@ -35,7 +35,7 @@ def test_a_template_makes_a_picture_of_the_asked_size(worker: Client) -> None:
     assert result["timings"]["nodes"]
 
 
-def test_the_same_seed_gives_the_same_pixels_and_another_others(worker: Client) -> None:
+def test_the_seed_alone_decides_the_pixels(worker: Client) -> None:
     first, again, other = (
         pictures(worker.output({**SMALL, "seed": seed}))[0].tobytes() for seed in (1, 1, 2)
     )
@@ -51,7 +51,7 @@ def test_another_prompt_gives_other_pixels(worker: Client) -> None:
 
 
 @pytest.mark.parametrize("asked", [{}, {"seed": -1}])
-def test_the_drawn_seed_is_told_and_reproduces_the_picture(
+def test_the_reported_random_seed_reproduces_the_picture(
     worker: Client, asked: dict[str, int]
 ) -> None:
     first, other = worker.output({**SMALL, **asked}), worker.output({**SMALL, **asked})
@@ -98,7 +98,7 @@ def wait_for(worker: Client, job_id: str, wanted: str) -> dict[str, Any]:
     return status
 
 
-def test_a_cancelled_job_ends_within_two_seconds_and_the_next_runs(worker: Client) -> None:
+def test_a_cancelled_job_ends_within_two_seconds(worker: Client) -> None:
     job_id = worker.post("run", {"input": {**SMALL, "steps": 5000}})["id"]
     wait_for(worker, job_id, "IN_PROGRESS")
     time.sleep(1.5)
@@ -119,14 +119,14 @@ def test_a_second_job_is_prepared_while_one_runs(worker: Client) -> None:
     assert len({result["images"][0]["data"] for result in results}) == 4
 
 
-def test_a_custom_graph_is_filled_as_a_template_is(worker: Client) -> None:
+def test_custom_graphs_are_filled_like_templates(worker: Client) -> None:
     custom = worker.output({"workflow": txt2img(seed=1), "prompt": "a fox", "seed": 9})
     by_hand = worker.output({"workflow": txt2img(prompt="a fox"), "seed": 9})
     assert custom["workflow"] == "custom"
     assert pictures(custom)[0].tobytes() == pictures(by_hand)[0].tobytes()
 
 
-def test_a_checkpoint_that_is_not_installed_is_stood_in_for(worker: Client) -> None:
+def test_a_missing_checkpoint_gets_a_stand_in(worker: Client) -> None:
     assert worker.output(SMALL)["parameters"]["checkpoint"] == placeholders.CHECKPOINT
 
 
@@ -153,9 +153,7 @@ def test_a_checkpoint_that_is_not_installed_is_stood_in_for(worker: Client) -> N
         ("a lighthouse", "INVALID_INPUT: input must be an object"),
     ],
 )
-def test_a_mistake_is_one_coded_sentence_and_the_worker_goes_on(
-    worker: Client, asked: Any, error: str
-) -> None:
+def test_a_mistake_is_one_coded_sentence(worker: Client, asked: Any, error: str) -> None:
     job = worker.runsync(asked)
     assert job["status"] == "FAILED"
     assert job["error"].startswith(error)

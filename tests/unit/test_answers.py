@@ -77,9 +77,7 @@ TWO = result(picture("AA"), picture("BB"))
         ("images", TWO.model_dump(exclude_none=True)),
     ],
 )
-def test_each_shape_is_exactly_the_one_that_clients_know(
-    response: ResponseFormat, expected: Any
-) -> None:
+def test_each_shape_is_exactly_what_clients_expect(response: ResponseFormat, expected: Any) -> None:
     assert shape(TWO, response, {}) == expected
 
 
@@ -121,7 +119,7 @@ def test_a_stored_picture_is_given_by_its_link() -> None:
 
 
 @pytest.mark.parametrize("response", [one for one in get_args(ResponseFormat) if one != "images"])
-def test_a_job_without_a_picture_says_so_where_the_shape_has_nothing_else(
+def test_no_pictures_in_a_picture_shape_is_said(
     response: ResponseFormat,
 ) -> None:
     with pytest.raises(NoOutput) as caught:

@@ -43,7 +43,7 @@ def found(workflow: Workflow, **known: Any) -> Checked:
     return check(workflow, DEFS, Sources(**known))
 
 
-def test_a_missing_model_says_where_it_belongs_where_it_is_got_and_what_is_near() -> None:
+def test_a_missing_models_error_names_folder_source_nearest() -> None:
     workflow = saved(a=node("Loader", lora_name="sub/faces.safetensors"))
     needs = (Need("loras", "faces.safetensors", URL),)
 
@@ -73,7 +73,7 @@ def test_a_missing_model_says_where_it_belongs_where_it_is_got_and_what_is_near(
     assert is_stale([finding])
 
 
-def test_a_listed_model_has_a_command_of_its_own() -> None:
+def test_a_listed_model_gets_its_own_command() -> None:
     workflow = saved(a=node("Loader", lora_name="ghost.safetensors"))
     known = {
         "listed": {"loras/ghost.safetensors"},
@@ -96,7 +96,7 @@ def test_a_missing_checkpoint_is_told_those_installed() -> None:
     )
 
 
-def test_all_findings_are_in_one_error_whose_code_is_the_gravest() -> None:
+def test_one_error_has_all_findings_and_worst_code() -> None:
     ghost, absent = (
         node("Loader", lora_name="ghost.safetensors"),
         node("LoadImage", image="absent.png"),
@@ -128,13 +128,13 @@ def test_all_findings_are_in_one_error_whose_code_is_the_gravest() -> None:
     assert (told["pack"], told["nearest"]) == ("pack-of-blurs", ["Blur"])
 
 
-def test_input_files_are_looked_for_where_the_list_is_old() -> None:
+def test_input_files_are_found_despite_old_lists() -> None:
     workflow = saved(a=node("LoadImage", image="new.png"))
     assert [finding["type"] for finding in found(workflow).findings] == ["missing_input_file"]
     assert found(workflow, has_input=lambda name: name == "new.png").findings == ()
 
 
-def test_what_a_class_validates_itself_is_left_to_it() -> None:
+def test_custom_validation_is_left_to_the_class() -> None:
     info = {"Own": declared({"x": [["a"]], "y": ["INT", {"max": 1}]}, is_output=True)}
     workflow = {"1": node("Own", x="b", y=5)}
     for validated, kinds in (
@@ -146,7 +146,7 @@ def test_what_a_class_validates_itself_is_left_to_it() -> None:
         assert {finding["input"] for finding in checked.findings} == kinds
 
 
-def test_the_newer_form_of_a_list_is_a_warning_but_for_model_files() -> None:
+def test_newer_list_form_warns_except_for_models() -> None:
     workflow = saved(a=node("NewLoader", model_name="b.pth", mode="c"))
     checked = found(workflow)
     assert [(finding["type"], finding["input"]) for finding in checked.findings] == [
@@ -176,7 +176,7 @@ def test_no_output_is_a_finding_of_the_whole() -> None:
     )
 
 
-def test_model_files_are_those_of_the_graph_then_those_of_its_file() -> None:
+def test_model_files_combine_graph_and_metadata() -> None:
     workflow = saved(a=node("Loader", lora_name="style.safetensors"))
     needs = (
         Need("loras", "style.safetensors", URL),

@@ -50,9 +50,7 @@ def test_convert_prints_or_writes_the_graph(cli: Any, folder: Path, tmp_path: Pa
     assert json.loads(written.read_text(encoding="utf-8")) == json.loads(out)
 
 
-def test_a_folder_is_done_whole_and_what_is_wrong_is_named(
-    cli: Any, folder: Path, tmp_path: Path
-) -> None:
+def test_checking_a_folder_names_each_wrong_file(cli: Any, folder: Path, tmp_path: Path) -> None:
     code, out, err = cli("convert", folder, "--output", str(tmp_path / "new"))
     assert (code, out) == (1, "")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.json", "b.json"]

@@ -11,7 +11,7 @@ DEFS = small_defs(loras=["a.safetensors"])
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
-def test_one_node_is_put_before_the_encoders_of_a_loader(kind: str) -> None:
+def test_one_node_precedes_a_loaders_encoders(kind: str) -> None:
     graph = base_graph(kind, "base.ckpt")
     spliced = splice_clip_skip(graph, DEFS, 2)
     (new,) = spliced.keys() - graph.keys()
@@ -34,7 +34,7 @@ def test_it_stands_after_the_loras() -> None:
 
 
 @pytest.mark.parametrize("clip_skip", [1, 2, 24])
-def test_the_node_of_the_graph_is_set_where_there_is_one(clip_skip: int) -> None:
+def test_an_existing_clip_skip_node_is_set(clip_skip: int) -> None:
     graph = base_graph("KSampler", "base.ckpt", clip=("20", 0))
     graph["20"] = node("CLIPSetLastLayer", clip=["1", 1], stop_at_clip_layer=-5)
     expected = {
@@ -44,7 +44,7 @@ def test_the_node_of_the_graph_is_set_where_there_is_one(clip_skip: int) -> None
     assert splice_clip_skip(graph, DEFS, clip_skip) == expected
 
 
-def test_an_encoder_beside_a_set_one_gets_its_own() -> None:
+def test_an_encoder_without_clip_skip_gets_one() -> None:
     graph = base_graph("KSampler", "base.ckpt")
     graph["20"] = node("CLIPSetLastLayer", clip=["1", 1], stop_at_clip_layer=-5)
     graph["2"]["inputs"]["clip"] = ["20", 0]
@@ -66,7 +66,7 @@ def test_out_of_range_is_an_error(clip_skip: int) -> None:
         splice_clip_skip(base_graph("KSampler", "base.ckpt"), DEFS, clip_skip)
 
 
-def test_a_graph_without_text_encoder_has_no_place_for_it() -> None:
+def test_no_text_encoder_means_no_clip_skip() -> None:
     with pytest.raises(NoPlace, match="clip_skip"):
         splice_clip_skip(
             {"1": node("LoadImage", image="a.png"), "2": node("Unknown", clip=["1", 0])}, DEFS, 2

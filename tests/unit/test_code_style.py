@@ -1,4 +1,4 @@
-"""The rules of CONTRIBUTING for which ruff has no rule: names that name nothing, and nested expressions.
+"""The rules of CONTRIBUTING for which ruff has no rule: names, and nested expressions.
 
 ``python -m tests.unit.test_code_style`` prints the files that do not comply yet, with the rule.
 """
@@ -22,6 +22,8 @@ FOLDERS = ("comfy_common", "comfy_local", "comfy_setup", "comfy_worker", "docs")
 FILES = sorted(
     [REPO / "handler.py", *(path for name in FOLDERS for path in (REPO / name).rglob("*.py"))]
 )
+TESTS = sorted((REPO / "tests").rglob("*.py"))
+MAX_TEST_NAME_WORDS = 8
 # Lines of "path rule". Remove a line once the file complies; add none.
 NOT_YET = Path(__file__).with_name("code_style_not_yet.txt")
 
@@ -80,6 +82,15 @@ def findings(path: Path, rule: str) -> list[str]:
     return [f"{relative(path)}:{line}: {text}" for line, text in sorted(RULES[rule](tree))]
 
 
+def long_test_names(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [
+        f"{relative(path)}:{line}: {name}"
+        for line, name in sorted(defined_names(tree))
+        if name.startswith("test_") and name.count("_") > MAX_TEST_NAME_WORDS
+    ]
+
+
 EXEMPT = set(NOT_YET.read_text(encoding="utf-8").splitlines())
 
 
@@ -88,6 +99,11 @@ EXEMPT = set(NOT_YET.read_text(encoding="utf-8").splitlines())
 def test_code_follows_the_rule(path: Path, rule: str) -> None:
     if f"{relative(path)} {rule}" not in EXEMPT:
         assert findings(path, rule) == []
+
+
+@pytest.mark.parametrize("path", TESTS, ids=relative)
+def test_names_of_tests_are_short(path: Path) -> None:
+    assert long_test_names(path) == []
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def test_files_that_nobody_reported_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gone.png", "../outside.png", "gone\0.png", "", "."])
-def test_a_reported_file_that_is_not_there_is_an_error(tmp_path: Path, name: str) -> None:
+def test_a_reported_but_missing_file_is_an_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "outside.png").write_bytes(png())
     (tmp_path / "output").mkdir()
     outputs = {"9": {"images": [{"filename": name, "subfolder": "", "type": "output"}]}}

@@ -31,7 +31,7 @@ def test_a_size_reads_as_people_say_it(count: int, said: str) -> None:
     assert size(count) == said
 
 
-def test_without_a_terminal_a_quick_step_is_two_lines() -> None:
+def test_a_quick_step_logs_two_lines() -> None:
     stream = io.StringIO()
     with Console(stream).step("Counting") as step:
         for number in range(100):
@@ -39,7 +39,7 @@ def test_without_a_terminal_a_quick_step_is_two_lines() -> None:
     assert stream.getvalue() == "Counting\n  done in 0.0 s\n"
 
 
-def test_without_a_terminal_a_long_step_reports_now_and_then_and_never_the_same_twice() -> None:
+def test_a_long_step_logs_changes_now_and_then() -> None:
     stream = io.StringIO()
     with Console(stream).step("Counting") as step:
         step.started -= 11
@@ -51,7 +51,7 @@ def test_without_a_terminal_a_long_step_reports_now_and_then_and_never_the_same_
     assert stream.getvalue() == "Counting\n  1 of 3 (11 s)\n  3 of 3 (11 s)\n  done in 11 s\n"
 
 
-def test_on_a_terminal_a_step_is_one_line_with_a_bar() -> None:
+def test_a_terminal_shows_one_line_with_bar() -> None:
     stream = Terminal()
     with Console(stream).step("Counting") as step:
         step.shown_at = 0
@@ -61,7 +61,7 @@ def test_on_a_terminal_a_step_is_one_line_with_a_bar() -> None:
     assert shown[-1] == "Counting: done in 0.0 s\n"
 
 
-def test_a_step_that_fails_does_not_say_that_it_is_done() -> None:
+def test_a_failed_step_does_not_report_done() -> None:
     for stream in (io.StringIO(), Terminal()):
         with pytest.raises(KeyError), Console(stream).step("Counting"):
             raise KeyError

@@ -42,7 +42,7 @@ def only(found: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
-def test_a_control_map_is_applied_between_conditioning_and_sampler(kind: str) -> None:
+def test_a_controlnet_goes_between_conditioning_and_sampler(kind: str) -> None:
     graph = base_graph(kind, "base.ckpt")
     spec = ControlNetSpec("map.png", model="depth", strength=0.7, start=0.1, end=0.9)
     spliced = splice_controlnets(graph, roles_of(kind), DEFS, [spec])
@@ -76,7 +76,7 @@ def test_several_stand_in_a_row() -> None:
     assert spliced["5"]["inputs"]["positive"] == [second, 0]
 
 
-def test_those_of_the_graph_stay_before_the_new_one() -> None:
+def test_existing_controlnets_stay_before_the_new_controlnet() -> None:
     graph = base_graph("KSampler", "base.ckpt", positive=("20", 0), negative=("20", 1))
     graph["20"] = node("ControlNetApplyAdvanced", positive=["2", 0], negative=["3", 0])
     spliced = splice_controlnets(graph, roles_of("KSampler"), DEFS, [READY])
@@ -85,7 +85,7 @@ def test_those_of_the_graph_stay_before_the_new_one() -> None:
     assert spliced["20"] == graph["20"]
 
 
-def test_samplers_with_other_conditioning_share_the_map_and_the_model() -> None:
+def test_samplers_share_the_control_map_and_model() -> None:
     graph = base_graph("KSampler twice", "base.ckpt")
     graph["20"] = node("CLIPTextEncode", clip=["1", 1], text="a dog")
     graph["6"]["inputs"]["positive"] = ["20", 0]
@@ -109,7 +109,7 @@ def refiner() -> tuple[Workflow, Roles]:
     return graph, roles_of("KSampler twice")
 
 
-def test_a_sampler_whose_model_it_does_not_fit_stays_as_it_is() -> None:
+def test_a_sampler_with_an_incompatible_model_is_unchanged() -> None:
     graph, roles = refiner()
     spliced = splice_controlnets(
         graph, roles, DEFS, [READY], rules=ControlNetRules(fits=lambda root, file: root == "1")
@@ -195,7 +195,7 @@ def test_canny_has_its_own_thresholds() -> None:
     assert (inputs["low_threshold"], inputs["high_threshold"]) == (0.4, 0.8)
 
 
-def test_a_preprocessor_that_is_not_installed_is_an_error_that_names_the_pack() -> None:
+def test_a_missing_preprocessor_error_names_the_pack() -> None:
     spec = ControlNetSpec("a.png", type="depth", preprocess=True)
     with pytest.raises(NodeNotInstalled, match="comfyui_controlnet_aux") as caught:
         splice_controlnets(base_graph("KSampler", "base.ckpt"), roles_of("KSampler"), DEFS, [spec])
@@ -206,7 +206,7 @@ def test_a_preprocessor_that_is_not_installed_is_an_error_that_names_the_pack() 
 
 
 @pytest.mark.parametrize("type_", [None, "inpaint", "qrcode"])
-def test_a_type_that_no_node_makes_cannot_be_preprocessed(type_: str | None) -> None:
+def test_a_type_without_a_preprocessor_is_refused(type_: str | None) -> None:
     spec = ControlNetSpec("a.png", model="depth", type=type_, preprocess=True)
     with pytest.raises(InvalidValue, match="preprocess needs a type"):
         splice_controlnets(base_graph("KSampler", "base.ckpt"), roles_of("KSampler"), DEFS, [spec])
@@ -260,7 +260,7 @@ def with_vae(graph: Workflow, where: str) -> Workflow:
 
 
 @pytest.mark.parametrize("where", ["below", "above", "elsewhere"])
-def test_a_family_that_needs_it_gets_the_vae_of_the_sampler(where: str) -> None:
+def test_families_that_need_a_vae_get_the_samplers(where: str) -> None:
     graph = with_vae(base_graph("KSampler", "base.ckpt"), where)
     spliced = splice_controlnets(
         graph, roles_of("KSampler"), DEFS, [READY], rules=ControlNetRules(needs_vae=True)
@@ -313,7 +313,7 @@ def test_a_value_out_of_range_is_an_error(values: dict[str, float], message: str
         splice_controlnets(base_graph("KSampler", "base.ckpt"), roles_of("KSampler"), DEFS, [spec])
 
 
-def test_a_model_that_is_not_installed_is_an_error() -> None:
+def test_a_missing_controlnet_model_is_an_error() -> None:
     with pytest.raises(ModelNotFound, match="models/controlnet"):
         splice_controlnets(
             base_graph("KSampler", "base.ckpt"),
@@ -346,18 +346,18 @@ FILES = [
         ("union", "promax.safetensors"),
     ],
 )
-def test_a_type_finds_the_model_of_the_family_then_by_its_name(type_: str, name: str) -> None:
+def test_a_type_selects_by_family_then_by_name(type_: str, name: str) -> None:
     assert choose_model(type_, FILES).name == name
 
 
-def test_without_a_union_one_of_an_unknown_family_will_do() -> None:
+def test_an_unknown_family_is_accepted_without_a_union() -> None:
     assert (
         choose_model("openpose", [file for file in FILES if not file.union]).name
         == "dw_pose.safetensors"
     )
 
 
-def test_no_model_of_the_family_is_an_error_that_lists_the_others() -> None:
+def test_a_missing_family_error_lists_other_models() -> None:
     with pytest.raises(
         ModelNotFound, match=r"lineart.*models/controlnet.*xl_lineart\.safetensors"
     ) as caught:
@@ -390,9 +390,7 @@ def test_neither_type_nor_model_is_an_error(type_: str | None) -> None:
         (ControlNetSpec("a.png", model="sd15/canny"), {"sd15/canny.safetensors"}),
     ],
 )
-def test_the_family_is_asked_with_the_loader_and_the_file(
-    spec: ControlNetSpec, files: set[str]
-) -> None:
+def test_the_family_lookup_gets_loader_and_file(spec: ControlNetSpec, files: set[str]) -> None:
     asked: set[tuple[str, str]] = set()
 
     def fits(root: str, file: str) -> bool:

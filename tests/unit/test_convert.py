@@ -67,7 +67,7 @@ def test_a_file_of_today_becomes_its_export(name: str) -> None:
     assert file == FILES_033[name]
 
 
-def test_an_empty_value_on_a_host_counts_as_none() -> None:
+def test_empty_values_on_a_host_are_ignored() -> None:
     file = copy.deepcopy(FILES_033["a host without a value"])
     file["nodes"][0]["widgets_values"] = [None]
     assert read(file, DEFS_033) == read(FILES_033["a host without a value"], DEFS_033)
@@ -134,7 +134,7 @@ def with_outputs_only(workflow: Workflow, defs: NodeDefs) -> dict[str, Any]:
     return found
 
 
-def test_titles_are_those_of_the_file_else_of_the_class() -> None:
+def test_titles_come_from_the_file_or_class() -> None:
     workflow = read(FILES["notes"])
     assert {node_id: entry["_meta"]["title"] for node_id, entry in workflow.items()} == {
         "3": "Load Image",
@@ -208,7 +208,7 @@ def test_needs_and_packs_are_read() -> None:
     ]
 
 
-def test_a_class_that_comfy_cli_would_drop_is_kept() -> None:
+def test_classes_that_comfy_cli_drops_are_kept() -> None:
     defs = NodeDefs({"LoadImageOutput": MADE_BY_THE_FRONTEND["object_info"]["LoadImage"]})
     file = editor_file(node(1, "LoadImageOutput", {}, "IMAGE MASK", ["a.png", "image"]))
     assert read(file, defs)["1"]["inputs"]["image"] == "a.png"
@@ -308,7 +308,7 @@ def test_what_cannot_be_converted_is_refused_soon(file: dict[str, Any], message:
     assert time.monotonic() - began < 5
 
 
-def test_the_deepest_and_the_longest_that_is_taken_is_converted() -> None:
+def test_the_deepest_and_longest_accepted_files_convert() -> None:
     assert list(read(nested(MAX_DEPTH))) == ["1"]
     assert len(read(shown_through(MAX_DEPTH - 1, inputs=6))) == 1
     reroutes = [node(i, "Reroute", {"": ("*", (i - 1, 0))}, "IMAGE") for i in range(2, 2000)]

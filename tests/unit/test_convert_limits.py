@@ -81,7 +81,7 @@ def test_a_text_handed_to_many_hosts_is_refused() -> None:
         read_workflow(editor_file(*text_hosts, subgraphs=[part]), DEFS)
 
 
-def test_a_cancelled_job_ends_while_a_file_is_read() -> None:
+def test_cancelling_ends_a_job_during_a_read() -> None:
     calls = 0
 
     def check() -> None:

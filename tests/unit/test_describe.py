@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.workflow.edit.parameters import describe, fill, read
+from comfy_worker.workflow.edit.describe import describe
+from comfy_worker.workflow.edit.fill import fill
+from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.roles.find import find_roles
 from tests.core_nodes import DEFS, ksampler, node, txt2img
 
@@ -38,7 +40,7 @@ def test_describe_lists_the_choices_of_the_node() -> None:
     assert described["seed"]["maximum"] == 2**64 - 1
 
 
-def test_describe_lists_the_choices_of_a_class_in_the_newer_form() -> None:
+def test_describe_lists_choices_in_the_newer_form() -> None:
     graph = txt2img(
         select=node("KSamplerSelect", sampler_name="euler"),
         sigmas=node(

@@ -143,7 +143,7 @@ def contract(request: TranslatedInput) -> dict[str, Any]:
         ),
     ],
 )
-def test_each_word_becomes_what_it_means_and_nothing_else(
+def test_each_key_translates_to_its_meaning_only(
     given: dict[str, Any], expected: dict[str, Any] | None
 ) -> None:
     request = translate(given)
@@ -334,7 +334,7 @@ def test_a_schedule_beside_api_name_is_a1111s() -> None:
         ],
     ],
 )
-def test_what_a_known_word_cannot_have_is_a_warning(
+def test_an_unsupported_value_is_a_warning(
     given: dict[str, Any], expected: dict[str, Any], warning: str
 ) -> None:
     request = translate(given)
@@ -343,7 +343,7 @@ def test_what_a_known_word_cannot_have_is_a_warning(
     assert warning in said
 
 
-def test_words_that_ask_for_nothing_pass_without_a_warning() -> None:
+def test_keys_without_effect_give_no_warning() -> None:
     nothing = dict(words.IGNORED)
     for given in (
         {**nothing},
@@ -355,7 +355,7 @@ def test_words_that_ask_for_nothing_pass_without_a_warning() -> None:
         assert (contract(request), request.warnings) == ({}, [])
 
 
-def test_the_contracts_own_key_wins_over_every_word_for_it() -> None:
+def test_our_key_wins_over_other_dialects() -> None:
     for word, key in words.RENAMED.items():
         if key in JobInput.model_fields:
             request = translate({key: 5, word: 7})
@@ -461,7 +461,7 @@ def test_a_controlnet_unit_of_a1111() -> None:
     assert request.warnings == []
 
 
-def test_a_controlnet_unit_without_an_image_takes_the_start_image() -> None:
+def test_a_controlnet_unit_defaults_to_start_image() -> None:
     unit = {"module": "none", "model": "m", "image": None}
     given = {"init_images": ["start"], "alwayson_scripts": {"controlnet": {"args": [unit]}}}
     assert contract(translate(given))["controlnets"] == [
@@ -475,7 +475,7 @@ def test_questions_of_a1111_are_told_apart(api_name: str) -> None:
     assert (request.api_name, request.input) == (api_name, {"sd_model_checkpoint": "m"})
 
 
-def test_the_api_key_goes_beside_the_workflow_and_is_not_shown() -> None:
+def test_the_api_key_is_separate_and_hidden() -> None:
     request = translate({"workflow": {"1": {"class_type": "X"}}, "comfy_org_api_key": "secret-key"})
     assert request.extra_data == {"api_key_comfy_org": "secret-key"}
     assert "comfy_org_api_key" not in request.input

@@ -31,7 +31,7 @@ def started(code: str) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_what_is_still_listed_ends_when_the_pipe_closes() -> None:
+def test_listed_processes_end_when_the_pipe_closes() -> None:
     listed, ended = started(GENTLE), started(GENTLE)
     lines = f"+{listed.pid}\n+{ended.pid}\n-{ended.pid}\n".encode()
     command = [sys.executable, "-I", "-S", str(Path(guard.__file__)), "0.3"]
@@ -43,7 +43,7 @@ def test_what_is_still_listed_ends_when_the_pipe_closes() -> None:
         process.communicate()
 
 
-def test_a_group_that_ignores_sigterm_is_killed_with_its_children() -> None:
+def test_a_group_that_ignores_sigterm_is_killed() -> None:
     process = started(STUBBORN)
     guard.end_all({process.pid}, grace_s=0.2)
     # The child holds the pipe too: it closes only when both have ended.
@@ -51,7 +51,7 @@ def test_a_group_that_ignores_sigterm_is_killed_with_its_children() -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_process_that_is_gone_already_is_no_error() -> None:
+def test_a_process_that_already_ended_is_fine() -> None:
     process = started("print(flush=True)")
     process.communicate()
     guard.end_all({process.pid}, grace_s=1)

@@ -60,9 +60,7 @@ def test_ids_look_like_runpods(jobs: Jobs) -> None:
     assert runsync.endswith("-u1")
 
 
-def test_a_job_walks_from_the_queue_to_completed_and_tells_its_times(
-    jobs: Jobs, clock: Clock
-) -> None:
+def test_a_job_completes_and_reports_its_times(jobs: Jobs, clock: Clock) -> None:
     job_id = queued(jobs, "a")
     assert jobs.get(job_id).describe() == {"id": job_id, "status": "IN_QUEUE"}
     clock.now_s += 1.5
@@ -78,7 +76,7 @@ def test_a_job_walks_from_the_queue_to_completed_and_tells_its_times(
     }  # fmt: skip
 
 
-def test_the_worker_gets_what_runpod_hands_on_and_nothing_else(jobs: Jobs) -> None:
+def test_the_worker_gets_only_what_runpod_sends(jobs: Jobs) -> None:
     handed: dict[str, Any] = {
         "s3Config": {"bucketName": "b"},
         "policy": {"ttl": 60000},
@@ -102,9 +100,7 @@ def test_the_worker_gets_what_runpod_hands_on_and_nothing_else(jobs: Jobs) -> No
         ({"input": {}, "policy": {"ttl": 0}}, '"policy.ttl"'),
     ],
 )
-def test_a_body_that_makes_no_sense_is_refused_and_not_queued(
-    jobs: Jobs, body: object, named: str
-) -> None:
+def test_a_malformed_body_is_refused(jobs: Jobs, body: object, named: str) -> None:
     with pytest.raises(BadRequest, match=named):
         jobs.submit(body, sync=False)
     assert jobs.counts()["inQueue"] == 0
@@ -115,7 +111,7 @@ def test_an_empty_input_is_an_input(jobs: Jobs) -> None:
     assert jobs.counts()["inQueue"] == 1
 
 
-def test_progress_is_shown_while_the_job_runs_and_dropped_after_its_end(jobs: Jobs) -> None:
+def test_progress_is_shown_only_while_running(jobs: Jobs) -> None:
     job_id = started(jobs)
     jobs.post_result("w", job_id, {"status": "IN_PROGRESS", "output": "half"})
     assert jobs.get(job_id).describe()["output"] == "half"
@@ -125,7 +121,7 @@ def test_progress_is_shown_while_the_job_runs_and_dropped_after_its_end(jobs: Jo
     assert status(jobs, job_id) == "COMPLETED"
 
 
-def test_an_error_fails_the_job_and_keeps_its_output(jobs: Jobs) -> None:
+def test_a_failed_job_keeps_its_output(jobs: Jobs) -> None:
     job_id = started(jobs)
     jobs.post_result("w", job_id, {"error": "CODE: why", "output": {"details": [1]}})
     shown = jobs.get(job_id).describe()
@@ -136,13 +132,13 @@ def test_an_error_fails_the_job_and_keeps_its_output(jobs: Jobs) -> None:
     )
 
 
-def test_an_error_that_is_no_text_is_shown_as_text(jobs: Jobs) -> None:
+def test_errors_of_other_types_become_text(jobs: Jobs) -> None:
     job_id = started(jobs)
     jobs.post_result("w", job_id, {"error": {"code": 7}})
     assert jobs.get(job_id).describe()["error"] == '{"code": 7}'
 
 
-def test_the_result_of_a_worker_that_does_not_hold_the_job_is_dropped(jobs: Jobs) -> None:
+def test_another_workers_result_is_dropped(jobs: Jobs) -> None:
     job_id = started(jobs)
     jobs.post_result("other", job_id, {"output": "stolen"})
     jobs.post_stream("other", job_id, {"output": "stolen"})
@@ -158,9 +154,7 @@ def test_a_cancelled_queued_job_never_runs(jobs: Jobs) -> None:
     assert not jobs.has_stops()
 
 
-def test_a_cancelled_running_job_is_told_to_its_worker_once_and_its_result_dropped(
-    jobs: Jobs, clock: Clock
-) -> None:
+def test_a_cancel_reaches_the_worker_once(jobs: Jobs, clock: Clock) -> None:
     job_id = started(jobs)
     clock.now_s += 60
     assert jobs.cancel(job_id).status == "CANCELLED"
@@ -171,7 +165,7 @@ def test_a_cancelled_running_job_is_told_to_its_worker_once_and_its_result_dropp
     assert "output" not in jobs.get(job_id).describe()
 
 
-def test_a_stop_waits_until_the_sdk_has_begun_the_job(jobs: Jobs, clock: Clock) -> None:
+def test_a_stop_waits_for_the_job_start(jobs: Jobs, clock: Clock) -> None:
     job_id = started(jobs)
     jobs.cancel(job_id)
     assert jobs.take_stops("w") == []
@@ -185,7 +179,7 @@ def test_cancelling_a_finished_job_changes_nothing(jobs: Jobs) -> None:
     assert jobs.cancel(job_id).status == "COMPLETED"
 
 
-def test_purge_removes_queued_jobs_and_leaves_the_running_one(jobs: Jobs) -> None:
+def test_purge_removes_only_queued_jobs(jobs: Jobs) -> None:
     running, waiting = started(jobs), [queued(jobs), queued(jobs)]
     assert jobs.purge() == 2
     assert status(jobs, running) == "IN_PROGRESS"
@@ -200,7 +194,7 @@ def test_cancel_all_ends_queued_and_running_jobs(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize("policy", [None, {"executionTimeout": 9000}])
-def test_a_job_past_its_execution_timeout_is_timed_out_and_stopped(
+def test_the_execution_timeout_stops_a_job(
     jobs: Jobs, clock: Clock, policy: dict[str, int] | None
 ) -> None:
     job_id = started(jobs, policy=policy)
@@ -217,7 +211,7 @@ def test_a_job_past_its_execution_timeout_is_timed_out_and_stopped(
 
 
 @pytest.mark.parametrize("policy", [None, {"ttl": 10000}])
-def test_a_queued_job_past_its_ttl_is_timed_out(
+def test_the_ttl_times_out_a_queued_job(
     jobs: Jobs, clock: Clock, policy: dict[str, int] | None
 ) -> None:
     job_id = queued(jobs, policy=policy)
@@ -246,7 +240,7 @@ def test_a_finished_job_is_dropped_after_its_time(
         jobs.get(job_id)
 
 
-def test_the_oldest_finished_jobs_are_dropped_when_there_are_too_many(clock: Clock) -> None:
+def test_too_many_finished_jobs_drop_the_oldest(clock: Clock) -> None:
     jobs = Jobs(clock, max_queue_size=2 * KEEP_FINISHED)
     ids = [queued(jobs) for _ in range(KEEP_FINISHED + 2)]
     jobs.purge()
@@ -275,9 +269,7 @@ def test_a_job_whose_result_is_refused_fails(jobs: Jobs) -> None:
     assert (status(jobs, job_id), jobs.get(job_id).error) == ("FAILED", "why")
 
 
-def test_a_job_whose_worker_ended_goes_to_the_head_of_the_queue_once_and_then_fails(
-    jobs: Jobs, clock: Clock
-) -> None:
+def test_a_lost_workers_job_runs_once_more(jobs: Jobs, clock: Clock) -> None:
     job_id = started(jobs, "first")
     jobs.post_result("first", job_id, {"status": "IN_PROGRESS", "output": "half"})
     later = queued(jobs)
@@ -300,7 +292,7 @@ def test_jobs_of_an_ended_worker_keep_their_order(jobs: Jobs) -> None:
     assert [job["id"] for job in jobs.take("other", 3)] == ids
 
 
-def test_a_leaving_worker_gets_no_job_and_may_finish_what_it_holds(jobs: Jobs) -> None:
+def test_a_leaving_worker_only_finishes_its_jobs(jobs: Jobs) -> None:
     held = started(jobs)
     queued(jobs)
     jobs.leave("w")
@@ -310,7 +302,7 @@ def test_a_leaving_worker_gets_no_job_and_may_finish_what_it_holds(jobs: Jobs) -
     assert status(jobs, held) == "COMPLETED"
 
 
-def test_a_batch_leaves_a_job_for_a_waiting_worker_with_less_to_do(jobs: Jobs) -> None:
+def test_a_batch_leaves_jobs_for_idle_workers(jobs: Jobs) -> None:
     for _ in range(2):
         queued(jobs)
     with jobs.polling("a"), jobs.polling("b"):
@@ -364,7 +356,7 @@ def test_what_a_finished_job_was_given_is_forgotten(jobs: Jobs) -> None:
     assert jobs.get(job_id).request == {}
 
 
-def test_a_large_output_is_kept_on_disk_until_it_is_dropped() -> None:
+def test_large_outputs_stay_on_disk_until_dropped() -> None:
     clock, outputs = Clock(), OutputStore()
     jobs = Jobs(clock, outputs=outputs)
     job = jobs.submit({"input": {}}, sync=True)

@@ -16,7 +16,7 @@ def test_the_sdk_finds_the_endpoint() -> None:
     assert environ["RUNPOD_POD_ID"] == "w1"
 
 
-def test_the_callers_variables_are_kept_but_for_the_endpoints_own() -> None:
+def test_callers_variables_survive_except_the_endpoints_own() -> None:
     given = {
         "SD_MODEL": "x.safetensors",
         "RUNPOD_DEBUG_LEVEL": "ERROR",

@@ -38,7 +38,7 @@ def test_an_answer_without_jobs_is_an_empty_batch(entries: object) -> None:
     assert (batch.jobs, batch.refused) == ([], {})
 
 
-def test_a_job_that_is_here_is_not_begun_again() -> None:
+def test_a_held_job_is_not_started_again() -> None:
     job = {"id": "a", "input": {}}
     assert read_batch([job], {"a"}).jobs == []
     assert read_batch([job, job], set()).jobs == [job]

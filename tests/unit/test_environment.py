@@ -37,7 +37,7 @@ def test_a_secret_is_not_handed_on(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["PATH", "HF_HOME", "OPENAI_API_KEY", "CUDA_VISIBLE_DEVICES"])
-def test_what_a_node_pack_may_need_is_handed_on(name: str) -> None:
+def test_variables_for_node_packs_are_passed_on(name: str) -> None:
     assert public_variables({name: "x"}) == {name: "x"}
 
 

@@ -32,7 +32,7 @@ def test_the_documented_codes_are_those_that_there_are() -> None:
     assert documented == [error.code for error in LEAVES]
 
 
-def test_codes_are_unique_and_in_the_tree_of_the_docstring() -> None:
+def test_codes_are_unique_and_documented_in_docstring() -> None:
     codes = [error.code for error in LEAVES]
     assert len(set(codes)) == len(codes)
     tree = dict(re.findall(r"── (\w+) +([A-Z_]+) ", errors.__doc__ or ""))

@@ -206,7 +206,7 @@ def test_a_base_model_is_told_by_its_tensors(
 @pytest.mark.parametrize(
     "beside", ["first_stage_model.encoder.conv_in.weight", "text_encoders.t5xxl.logit_scale"]
 )
-def test_a_model_with_a_vae_or_text_encoder_beside_it_is_a_checkpoint(beside: str) -> None:
+def test_a_model_with_other_parts_is_a_checkpoint(beside: str) -> None:
     found = kind_of(
         **{f"{UNET}txt_norm.weight": [3584], f"{UNET}img_in.weight": [3072, 64], beside: [1]}
     )
@@ -319,7 +319,7 @@ def test_an_xlabs_lora_is_for_flux() -> None:
     assert found == ModelInfo("lora", FAMILIES["flux"])
 
 
-def test_a_lora_whose_parts_tell_no_width_has_no_family() -> None:
+def test_a_lora_without_widths_has_no_family() -> None:
     assert kind_of(**{f"{ATTN2}.oft_blocks": [4, 160, 160]}) == ModelInfo("lora")
 
 
@@ -520,7 +520,7 @@ def test_other_formats_are_unknown_and_not_opened(tmp_path: Path, name: str) -> 
     assert identify(tmp_path / name) == ModelInfo("unknown")
 
 
-def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
+def test_only_changed_files_are_read_again(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     vae = safetensors({"decoder.conv_in.weight": EMBEDDING}, bytes(8))
     path.write_bytes(vae)
@@ -534,7 +534,7 @@ def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
         identify(path)
 
 
-def test_a_file_that_may_not_be_read_is_named_with_its_place(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_named_with_its_path(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.mkdir()  # a mode would not keep root out
     with pytest.raises(

@@ -17,7 +17,9 @@ from comfy_worker.errors import (
     NoPlace,
 )
 from comfy_worker.workflow.constraints import Limits
-from comfy_worker.workflow.edit.parameters import describe, fill, read
+from comfy_worker.workflow.edit.describe import describe
+from comfy_worker.workflow.edit.fill import fill
+from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import find_roles
@@ -58,7 +60,7 @@ def two_stages(steps: int = 20, cut: Any = 12) -> Workflow:
     )
 
 
-def test_each_value_goes_to_its_place_and_nothing_else_changes() -> None:
+def test_each_value_changes_only_its_own_input() -> None:
     graph = txt2img()
     result = filled(
         graph,
@@ -92,7 +94,7 @@ def test_each_value_goes_to_its_place_and_nothing_else_changes() -> None:
 
 
 @pytest.mark.parametrize(("word", "other"), [("cfg", "guidance"), ("guidance", "cfg")])
-def test_either_word_means_the_only_one_of_cfg_and_guidance(word: str, other: str) -> None:
+def test_cfg_and_guidance_both_set_the_only_input(word: str, other: str) -> None:
     plain = txt2img()
     assert changes(plain, filled(plain, **{word: 3.0})) == {"sampler.cfg": 3.0}
     flux = txt2img(
@@ -105,7 +107,7 @@ def test_either_word_means_the_only_one_of_cfg_and_guidance(word: str, other: st
     }
 
 
-def test_a_hand_over_that_is_told_stays_as_told() -> None:
+def test_a_requested_hand_over_step_is_kept() -> None:
     declared = {
         "base_end": Entry("sampler", "end_at_step"),
         "refiner_steps": Entry("last", "steps"),
@@ -127,7 +129,7 @@ def test_a_hand_over_that_is_told_stays_as_told() -> None:
         (20, 20, 7, 7),
     ],
 )
-def test_stages_hand_over_at_the_same_part_of_the_steps(
+def test_stages_hand_over_at_the_same_step_ratio(
     steps: int, cut: int, new: int, moved: int
 ) -> None:
     result = filled(two_stages(steps, cut), steps=new)
@@ -138,7 +140,7 @@ def test_stages_hand_over_at_the_same_part_of_the_steps(
     assert result["last"]["inputs"]["end_at_step"] == 10000
 
 
-def test_a_cut_that_lies_in_a_primitive_moves_there_once() -> None:
+def test_a_split_step_in_a_primitive_moves_once() -> None:
     graph = two_stages(20, ["cut", 0]) | {"cut": node("PrimitiveInt", value=10)}
     assert changes(graph, filled(graph, steps=8)) == {
         "sampler.steps": 8,
@@ -178,7 +180,7 @@ def hires(upscale: dict[str, Any]) -> Workflow:
     )
 
 
-def test_what_a_later_stage_is_resized_to_grows_with_the_size() -> None:
+def test_later_resize_targets_scale_with_the_size() -> None:
     graph = hires(node("LatentUpscale", samples=["sampler", 0], width=768, height=1024))
     assert changes(graph, filled(graph, width=1024)) == {
         "latent.width": 1024,
@@ -192,7 +194,7 @@ def test_what_a_later_stage_is_resized_to_grows_with_the_size() -> None:
     assert changes(free, filled(free, width=1024)) == {"latent.width": 1024}
 
 
-def test_a_picture_resized_before_the_sampler_stays_as_it_is() -> None:
+def test_an_image_resized_before_the_sampler_is_unchanged() -> None:
     graph = txt2img(
         image=node("LoadImage", image="a.png"),
         scale=node(
@@ -228,7 +230,7 @@ def test_clip_skip_counts_layers_from_the_end() -> None:
         filled(graph, clip_skip=0)
 
 
-def test_a_picture_and_a_mask_are_put_in_by_file_name() -> None:
+def test_an_image_and_mask_are_set_by_filename() -> None:
     graph = txt2img(
         image=node("LoadImage", image="example.png"),
         mask=node("LoadImageMask", image="example.png", channel="red"),
@@ -304,7 +306,7 @@ def test_a_value_that_cannot_be_filled_is_refused(
     assert caught.value.details
 
 
-def test_a_whole_number_may_be_written_as_a_fraction() -> None:
+def test_an_integer_may_be_written_as_a_float() -> None:
     result = filled(txt2img(), steps=4.0)
     assert result["sampler"]["inputs"]["steps"] == 4
     assert isinstance(result["sampler"]["inputs"]["steps"], int)
@@ -324,7 +326,7 @@ def test_steps_are_counted_from_the_smallest_value(
     assert caught.value.details[0]["nearest"] == nearest
 
 
-def test_a_value_in_a_primitive_must_suit_every_node_that_it_reaches() -> None:
+def test_a_primitive_value_must_suit_every_reached_node() -> None:
     graph = txt2img(
         latent=node("EmptyLatentImage", width=["number", 0], height=512, batch_size=1),
         number=node("PrimitiveInt", value=512),
@@ -342,7 +344,7 @@ def test_a_value_in_a_primitive_must_suit_every_node_that_it_reaches() -> None:
     }
 
 
-def test_an_ambiguous_parameter_is_refused_with_its_candidates_only_when_asked_for() -> None:
+def test_only_a_requested_ambiguous_parameter_is_refused() -> None:
     graph = txt2img(
         sky=node("CLIPTextEncode", "Sky", clip=["loader", 1], text="sky"),
         both=node("ConditioningCombine", conditioning_1=["positive", 0], conditioning_2=["sky", 0]),
@@ -361,7 +363,7 @@ def test_an_ambiguous_parameter_is_refused_with_its_candidates_only_when_asked_f
     }
 
 
-def test_a_declared_parameter_goes_before_what_was_found_and_narrows_the_range() -> None:
+def test_a_declared_parameter_wins_and_narrows_the_range() -> None:
     graph = hires(
         node(
             "LatentUpscaleBy", samples=["sampler", 0], upscale_method="nearest-exact", scale_by=1.5
@@ -387,7 +389,7 @@ def test_a_declared_parameter_goes_before_what_was_found_and_narrows_the_range()
     assert read(graph, roles, declared)["scale"] == 1.5
 
 
-def test_a_class_that_is_not_installed_is_filled_by_what_its_parameters_take_anywhere() -> None:
+def test_an_uninstalled_class_is_filled_by_general_rules() -> None:
     graph, nothing = txt2img(), NodeDefs({})
     roles = find_roles(graph, nothing)
     assert changes(graph, fill(graph, roles, nothing, {"steps": 4, "prompt": "x"})) == {
@@ -398,7 +400,7 @@ def test_a_class_that_is_not_installed_is_filled_by_what_its_parameters_take_any
         fill(graph, roles, nothing, {"steps": "many"})
 
 
-def test_a_model_file_of_any_kind_is_meant_without_folder_and_extension() -> None:
+def test_model_names_may_omit_folder_and_extension() -> None:
     limits = Limits(choices=("sub/upscaler-2x.pth", "other.pth"))
     assert limits.checked("upscale_model", "Upscaler-2x") == "sub/upscaler-2x.pth"
     with pytest.raises(

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_worker.errors import InputError
-from comfy_worker.workflow.edit.parameters import describe, fill, read
+from comfy_worker.workflow.edit.describe import describe
+from comfy_worker.workflow.edit.fill import fill
+from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.graph import Input, Link, Workflow, links_of
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles, find_roles
@@ -60,7 +62,7 @@ def filling(draw: st.DrawFn) -> tuple[Workflow, Roles, dict[str, Any]]:
 
 
 @given(filling())
-def test_filling_sets_its_places_and_changes_no_other_node(
+def test_filling_changes_only_the_targeted_nodes(
     case: tuple[Workflow, Roles, dict[str, Any]],
 ) -> None:
     graph, roles, values = case
@@ -80,7 +82,7 @@ def test_filling_sets_its_places_and_changes_no_other_node(
 
 
 @given(filling())
-def test_what_was_filled_is_read_back_and_a_second_time_changes_nothing(
+def test_filling_is_readable_and_idempotent(
     case: tuple[Workflow, Roles, dict[str, Any]],
 ) -> None:
     graph, roles, values = case

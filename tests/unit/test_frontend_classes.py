@@ -103,7 +103,7 @@ def test_a_setter_inside_is_not_seen_outside() -> None:
     )
 
 
-def test_set_and_get_that_read_each_other_are_a_circle() -> None:
+def test_set_and_get_nodes_can_form_a_cycle() -> None:
     setter = node(2, "SetNode", {"": ("*", (3, 0))}, "*", ["a"])
     with pytest.raises(InvalidWorkflow, match="links form a circle"):
         read(editor_file(setter, node(3, "GetNode", {}, "*", ["a"]), save((3, 0))))
@@ -134,7 +134,7 @@ def test_links_of_use_everywhere_are_followed(class_type: str) -> None:
     assert workflow["9"]["inputs"] == {"images": ["1", 0]}
 
 
-def test_a_drawn_link_counts_before_one_of_use_everywhere() -> None:
+def test_a_drawn_link_wins_over_use_everywhere() -> None:
     extra = everywhere((9, 0, 1, 0))["extra"]
     drawn = editor_file(LOAD, sender(), save((1, 1)))
     assert read({**drawn, "extra": extra})["9"]["inputs"] == {"images": ["1", 1]}

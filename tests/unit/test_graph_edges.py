@@ -13,8 +13,8 @@ from comfy_worker.workflow.edit.controlnet import (
     splice_controlnets,
 )
 from comfy_worker.workflow.edit.controlnet_types import ControlNetFile, choose_model
+from comfy_worker.workflow.edit.fill import fill
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
-from comfy_worker.workflow.edit.parameters import fill
 from comfy_worker.workflow.graph import MAX_INPUTS, parse
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import find_roles
@@ -31,7 +31,7 @@ def defs_with(**classes: dict[str, Any]) -> NodeDefs:
     return NodeDefs({**OBJECT_INFO, **small_defs(loras=["a.safetensors"])._object_info, **classes})
 
 
-def test_a_title_does_not_take_a_parameter_from_the_other_stage() -> None:
+def test_a_title_leaves_the_other_stages_parameter() -> None:
     graph = txt2img(
         refiner=node("CheckpointLoaderSimple", ckpt_name="sub/sdxl.safetensors"),
         positive=node("CLIPTextEncode", "Positive", clip=["loader", 1], text="a lighthouse"),
@@ -44,7 +44,7 @@ def test_a_title_does_not_take_a_parameter_from_the_other_stage() -> None:
     assert places(graph, "steps") == ["sampler.steps", "second.steps"]
 
 
-def test_the_steps_of_a_second_stage_stay_in_proportion() -> None:
+def test_second_stage_steps_stay_in_proportion() -> None:
     graph = txt2img(
         second=second_stage(), decode=node("VAEDecode", samples=["second", 0], vae=["loader", 2])
     )
@@ -86,7 +86,7 @@ CONTEXT = declared(
 )
 
 
-def test_a_lora_reaches_model_and_text_encoders_behind_contexts() -> None:
+def test_a_lora_reaches_nodes_behind_contexts() -> None:
     defs = defs_with(Context=CONTEXT)
     graph = txt2img(
         first=node("Context", model=["loader", 0], clip=["loader", 1], positive=["positive", 0]),
@@ -100,7 +100,7 @@ def test_a_lora_reaches_model_and_text_encoders_behind_contexts() -> None:
     assert result["positive"]["inputs"]["clip"] == result["negative"]["inputs"]["clip"] == [lora, 1]
 
 
-def test_a_text_that_is_read_off_a_picture_is_no_prompt() -> None:
+def test_text_from_a_picture_is_no_prompt() -> None:
     tagger = declared(["STRING"], image=["IMAGE"], exclude_tags=["STRING", {}])
     graph = txt2img(
         picture=node("LoadImage", image="a.png"),
@@ -118,18 +118,18 @@ def test_a_text_that_is_read_off_a_picture_is_no_prompt() -> None:
         ("input:height", "height", "latent.height"),
     ],
 )
-def test_an_input_title_means_the_input_of_that_name(title: str, name: str, place: str) -> None:
+def test_an_input_title_selects_the_named_input(title: str, name: str, place: str) -> None:
     graph = txt2img()
     graph[place.split(".")[0]]["_meta"] = {"title": title}
     assert places(graph, name) == [place]
 
 
-def test_a_plain_title_claims_nothing_that_does_not_fit() -> None:
+def test_a_plain_title_claims_only_matching_inputs() -> None:
     graph = txt2img(sampler=ksampler() | {"_meta": {"title": "width"}})
     assert places(graph, "width") == ["latent.width"]
 
 
-def test_a_controlnet_does_not_take_the_vae_of_its_own_sampler() -> None:
+def test_a_controlnet_avoids_its_samplers_own_vae() -> None:
     efficient = declared(
         ["LATENT", "VAE"],
         model=["MODEL"],
@@ -157,7 +157,7 @@ def test_a_controlnet_does_not_take_the_vae_of_its_own_sampler() -> None:
     assert apply["inputs"]["vae"] == ["loader", 2]
 
 
-def test_a_new_node_is_not_found_by_a_dangling_link() -> None:
+def test_a_dangling_link_never_finds_new_nodes() -> None:
     graph = txt2img(sampler=ksampler(positive=["1", 0]))
     defs = defs_with()
     result = splice_loras(graph, find_roles(graph, defs), defs, [LoraSpec("a")])

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from comfy_worker.workflow.edit.parameters import changes_beside, fill, read, seeds_of_outputs
+from comfy_worker.workflow.edit.fill import fill
+from comfy_worker.workflow.edit.fill_notes import fill_notes
+from comfy_worker.workflow.edit.read import read, seeds_of_outputs
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import Roles, find_roles
@@ -113,7 +115,7 @@ def test_a_retouch_alone_takes_every_number() -> None:
     assert filled(graph, steps=30, denoise=0.8) == {"retouch.steps": 30, "retouch.denoise": 0.8}
 
 
-def test_a_sampler_used_for_its_mask_is_a_tool() -> None:
+def test_a_sampler_that_makes_masks_is_a_tool() -> None:
     graph = txt2img(
         image=node("LoadImage", image="a.png"),
         tool=retouch(image=["image", 0]),
@@ -160,7 +162,7 @@ def test_a_value_that_did_more_is_told() -> None:
     graph = two_stages(20, 10)
     roles = roles_of(graph)
     values = {"steps": 30, "cfg": 6.0, "sampler": "heun"}
-    sentences = changes_beside(graph, fill(graph, roles, DEFS, values), roles, values)
+    sentences = fill_notes(graph, fill(graph, roles, DEFS, values), roles, values)
     assert sentences == [
         "steps are those of sampler.steps; in proportion second.steps has 15",
         "cfg went to each of sampler.cfg (7.0), second.cfg (4.0), which had different values",

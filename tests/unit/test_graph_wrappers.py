@@ -91,7 +91,7 @@ def test_a_prompt_with_braces_stays_a_prompt(prompt: str) -> None:
     assert read({"prompt": prompt}).prompt == prompt
 
 
-def test_a_node_named_as_a_wrapper_is_a_node() -> None:
+def test_a_node_named_like_a_wrapper_works() -> None:
     graph = {
         "prompt": {"class_type": "KSampler", "inputs": {}},
         "input": {"class_type": "A", "inputs": {}},
@@ -214,7 +214,7 @@ def test_looking_for_keys_never_fails(value: Any) -> None:
     assert secrets_within(value) == []
 
 
-def test_a_hundred_thousand_ignored_words_make_a_hundred_warnings() -> None:
+def test_ignored_keys_make_at_most_100_warnings() -> None:
     request = translate({"override_settings": {f"word {number}": 1 for number in range(100_000)}})
     assert len(request.warnings) == 101
     assert request.warnings[-1] == "99,900 more words are ignored"

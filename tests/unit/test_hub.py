@@ -17,7 +17,7 @@ from comfy_worker.models.hub_aliases import HUB_FILES, find_checkpoint
         ("stable-diffusion-v1-5/stable-diffusion-v1-5", "v1-5-pruned-emaonly.safetensors"),
     ],
 )
-def test_a_hub_id_means_the_file_that_was_published_there(name: str, file: str) -> None:
+def test_a_hub_id_selects_its_published_file(name: str, file: str) -> None:
     assert find_checkpoint(name, ["other.safetensors", file]) == file
     assert find_checkpoint(f" {name} ", [f"sub/{file}"]) == f"sub/{file}"
 
@@ -31,7 +31,7 @@ def test_a_file_is_found_as_it_is() -> None:
     assert find_checkpoint("other", ["other.safetensors"]) == "other.safetensors"
 
 
-def test_an_id_whose_file_is_not_installed_says_which_is_wanted() -> None:
+def test_a_missing_hub_file_is_named() -> None:
     with pytest.raises(ModelNotFound) as caught:
         find_checkpoint("stabilityai/stable-diffusion-xl-base-1.0", ["other.safetensors"])
     assert "sd_xl_base_1.0.safetensors" in str(caught.value)

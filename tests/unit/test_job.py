@@ -16,7 +16,7 @@ def test_everything_is_optional() -> None:
     assert JobInput.read({}).model_dump(exclude_unset=True) == {}
 
 
-def test_a_graph_may_be_an_object_or_a_json_string() -> None:
+def test_graphs_may_be_objects_or_json_strings() -> None:
     graph = {"1": {"class_type": "KSampler", "inputs": {}}}
     assert JobInput.read({"workflow": graph}).workflow == graph
     assert JobInput.read({"workflow": json.dumps(graph)}).workflow == graph

@@ -50,7 +50,7 @@ def test_tags_leave_the_prompt_and_become_loras(
 @pytest.mark.parametrize(
     "tag", ["<lora:>", "<lora:x:>", "<lora:x:strong>", "<lora::1>", "<lora:x:1:1:1>"]
 )
-def test_a_tag_that_cannot_be_read_is_an_error(tag: str) -> None:
+def test_an_unreadable_lora_tag_is_an_error(tag: str) -> None:
     with pytest.raises(InvalidValue, match="<lora:name:strength>") as caught:
         parse_tags(f"a cat {tag}")
     assert caught.value.details == [{"key": "prompt", "value": tag}]
@@ -81,7 +81,7 @@ def lora_node(
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
-def test_loras_stand_as_a_chain_between_the_loader_and_all_that_uses_it(kind: str) -> None:
+def test_loras_chain_between_loader_and_its_users(kind: str) -> None:
     loras = [LoraSpec("a", 0.5), LoraSpec("b", 0.8, 0.3)]
     spliced = splice_loras(base_graph(kind, "base.ckpt"), roles_of(kind), DEFS, loras)
     graph = base_graph(kind, "base.ckpt")
@@ -117,7 +117,7 @@ def test_strength_clip_zero_leaves_the_text_encoder_alone() -> None:
     }
 
 
-def test_loras_of_the_graph_stay_after_the_new_ones() -> None:
+def test_existing_loras_stay_after_new_loras() -> None:
     own = {"20": lora_node(["1", 0], ["1", 1], "own.safetensors", 1, 1)}
     graph = {**base_graph("KSampler", "base.ckpt", model=("20", 0), clip=("20", 1)), **own}
     spliced = splice_loras(graph, roles_of("KSampler"), DEFS, [LoraSpec("a")])
@@ -136,7 +136,7 @@ def two_models(clip: str) -> tuple[Workflow, Roles]:
     return graph, roles_of("KSampler twice")
 
 
-def test_each_model_gets_a_chain_and_each_text_encoder_is_patched_once() -> None:
+def test_each_model_and_text_encoder_is_patched_once() -> None:
     graph, roles = two_models(clip="1")
     spliced = splice_loras(graph, roles, DEFS, [LoraSpec("a")])
     first, second = added(graph, spliced)
@@ -148,7 +148,7 @@ def test_each_model_gets_a_chain_and_each_text_encoder_is_patched_once() -> None
     assert [spliced[encoder]["inputs"]["clip"] for encoder in ("2", "3", "22")] == [[first, 1]] * 3
 
 
-def test_a_second_loader_with_its_own_text_encoder_has_both_patched() -> None:
+def test_both_loaders_text_encoders_are_patched() -> None:
     graph, roles = two_models(clip="20")
     spliced = splice_loras(graph, roles, DEFS, [LoraSpec("a")])
     assert list(added(graph, spliced).values()) == [
@@ -157,7 +157,7 @@ def test_a_second_loader_with_its_own_text_encoder_has_both_patched() -> None:
     ]
 
 
-def test_a_model_that_the_lora_does_not_fit_stays_as_it_is() -> None:
+def test_an_incompatible_model_is_unchanged() -> None:
     graph, roles = two_models(clip="20")
     spliced = splice_loras(
         graph, roles, DEFS, [LoraSpec("a")], fits=lambda root, file: root != "20"
@@ -170,7 +170,7 @@ def test_a_model_that_the_lora_does_not_fit_stays_as_it_is() -> None:
     }
 
 
-def test_a_shared_text_encoder_is_patched_with_the_model_that_fits() -> None:
+def test_a_shared_encoder_follows_the_compatible_model() -> None:
     graph, roles = two_models(clip="1")
     spliced = splice_loras(
         graph, roles, DEFS, [LoraSpec("a")], fits=lambda root, file: root == "20"
@@ -180,7 +180,7 @@ def test_a_shared_text_encoder_is_patched_with_the_model_that_fits() -> None:
     ]
 
 
-def test_a_second_text_encoder_of_one_model_is_patched_beside_it() -> None:
+def test_a_models_second_text_encoder_is_patched() -> None:
     graph = base_graph("KSampler", "base.ckpt")
     graph["20"] = node("CLIPLoader", clip_name="other", type="stable_diffusion")
     graph["3"]["inputs"]["clip"] = ["20", 0]
@@ -194,16 +194,14 @@ def test_a_second_text_encoder_of_one_model_is_patched_beside_it() -> None:
     assert spliced["3"]["inputs"]["clip"] == [second, 1]
 
 
-def test_a_model_without_text_encoder_gets_a_model_only_loader() -> None:
+def test_no_text_encoder_means_model_only_loader() -> None:
     graph = base_graph("KSampler", "base.ckpt", positive=("20", 0), negative=("20", 0))
     graph["20"] = node("LoadConditioning", name="x")
     spliced = splice_loras(graph, roles_of("KSampler"), DEFS, [LoraSpec("a")])
     assert list(added(graph, spliced).values()) == [lora_node(["1", 0], None, "a.safetensors", 1.0)]
 
 
-def test_every_part_of_a_merge_gets_the_lora_and_the_text_encoder_goes_with_its_checkpoint() -> (
-    None
-):
+def test_every_part_of_a_merge_is_patched() -> None:
     graph = base_graph("KSampler", "base.ckpt", model=("21", 0))
     graph["20"] = node("UNETLoader", unet_name="other.safetensors", weight_dtype="default")
     graph["21"] = node("ModelMergeSimple", model1=["20", 0], model2=["1", 0], ratio=0.5)
@@ -218,7 +216,7 @@ def test_every_part_of_a_merge_gets_the_lora_and_the_text_encoder_goes_with_its_
     )
 
 
-def test_what_a_loader_is_made_from_does_not_come_after_it() -> None:
+def test_a_loaders_inputs_do_not_follow_it() -> None:
     declared = {"input": {"required": {"model": ["MODEL"]}}, "output": ["CLIP"]}
     defs = small_defs({"ClipOfModel": declared}, loras=["a.safetensors"])
     graph = base_graph("KSampler", "base.ckpt", clip=("20", 0))
@@ -241,7 +239,7 @@ def test_loader_files_name_what_feeds_each_sampler() -> None:
     ]
 
 
-def test_a_sampler_without_model_has_no_loader_files_and_no_place_for_loras() -> None:
+def test_a_sampler_without_model_takes_no_loras() -> None:
     graph = {"1": node("ApiImage", prompt="a cat")}
     for samplers in ((), (Sampler("1", None, None, None, None),)):
         roles = Roles(samplers, {}, {}, ())
@@ -267,14 +265,14 @@ def test_a_strength_out_of_range_is_an_error(lora: LoraSpec) -> None:
         splice_loras(base_graph("KSampler", "base.ckpt"), roles_of("KSampler"), DEFS, [lora])
 
 
-def test_a_lora_that_is_not_installed_is_an_error() -> None:
+def test_a_missing_lora_is_an_error() -> None:
     with pytest.raises(ModelNotFound, match="models/loras"):
         splice_loras(
             base_graph("KSampler", "base.ckpt"), roles_of("KSampler"), DEFS, [LoraSpec("nothing")]
         )
 
 
-def test_a_lora_that_fits_no_model_is_an_error() -> None:
+def test_an_incompatible_lora_is_an_error() -> None:
     with pytest.raises(ModelMismatch, match=r"style/b\.safetensors") as caught:
         splice_loras(
             base_graph("KSampler", "base.ckpt"),

@@ -32,7 +32,7 @@ class Dropping(ModelCache):
         return super()._locked(name, how)
 
 
-def test_a_file_that_is_dropped_before_it_is_locked_is_fetched_by_one_alone(
+def test_a_file_dropped_before_locking_downloads_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = Dropping(tmp_path)
@@ -64,7 +64,7 @@ def test_what_another_worker_drops_meanwhile_is_no_failure(
     assert not there.with_name("a.safetensors.lock").exists()
 
 
-def test_files_that_go_while_they_are_counted_do_not_count(
+def test_files_deleted_while_counting_are_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "there").write_bytes(b"12345")

@@ -31,13 +31,13 @@ def sections() -> dict[str, list[list[str]]]:
     return found
 
 
-def test_each_template_has_one_section_and_no_section_is_left_over() -> None:
+def test_templates_and_sections_match_exactly() -> None:
     headings = [line for line in MODELS_TXT.splitlines() if line.startswith("[")]
     assert sorted(headings) == sorted(f"[{name}]" for name in (*shipped.NAMES, REAL))
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
-def test_needs_are_the_model_files_that_the_graph_names(name: str) -> None:
+def test_needs_are_the_graphs_model_files(name: str) -> None:
     named = {
         (FOLDER_OF_INPUT[key], value)
         for node in shipped.graph(name).values()
@@ -55,7 +55,7 @@ def test_models_txt_says_the_same_as_needs(name: str) -> None:
     assert sections()[name] == needs
 
 
-def test_a_file_has_one_url_that_ends_in_its_name() -> None:
+def test_each_file_has_one_url_with_its_name() -> None:
     lines = [line for section in sections().values() for line in section]
     assert len({path for path, _ in lines}) == len({(path, url) for path, url in lines})
     for path, url in lines:

@@ -36,11 +36,11 @@ INSTALLED = [
         ("style", "style.safetensors"),
     ],
 )
-def test_a_name_matches_with_or_without_folder_and_extension(name: str, file: str) -> None:
+def test_names_match_without_folder_and_extension(name: str, file: str) -> None:
     assert match(name, INSTALLED, "lora") == file
 
 
-def test_the_whole_name_wins_over_a_part_of_another() -> None:
+def test_a_full_name_wins_over_a_partial_match() -> None:
     assert (
         match("ink.safetensors", ["a/ink.safetensors", "ink.safetensors"], "lora")
         == "ink.safetensors"
@@ -61,7 +61,7 @@ def test_several_files_are_an_error_that_lists_them(name: str, files: list[str])
     assert all(file in caught.value.sentence for file in files)
 
 
-def test_an_absent_file_is_an_error_that_names_the_folder_and_the_nearest() -> None:
+def test_a_missing_file_error_names_folder_and_nearest() -> None:
     with pytest.raises(ModelNotFound) as caught:
         match("detial", INSTALLED, "lora")
     assert caught.value.details[0]["folder"] == "loras"

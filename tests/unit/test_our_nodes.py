@@ -59,7 +59,7 @@ def ours(comfyui: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         del sys.modules[name]
 
 
-def test_they_load_where_comfyui_is_another_and_say_what_they_go_without(
+def test_they_load_elsewhere_and_log_missing_features(
     caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -79,7 +79,7 @@ def test_they_load_where_comfyui_is_another_and_say_what_they_go_without(
     ]
 
 
-def test_a_queue_that_holds_something_else_tells_nothing_of_the_prompt(
+def test_an_unexpected_queue_says_nothing_about_the_prompt(
     ours: Any, comfyui: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     extra_data = sys.modules["ours.prompts"].extra_data_of_running_prompt
@@ -92,7 +92,7 @@ def test_a_queue_that_holds_something_else_tells_nothing_of_the_prompt(
     assert caplog.text.count("does not tell which prompt runs") == 2
 
 
-def test_prompts_run_where_nodes_are_kept_elsewhere_and_are_marked_on_lines_of_their_own(
+def test_prompts_run_with_a_different_node_registry(
     ours: Any,
     comfyui: SimpleNamespace,
     capsys: pytest.CaptureFixture[str],

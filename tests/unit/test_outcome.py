@@ -39,9 +39,7 @@ def builder(folder: Path, delivery: Delivery, job: Job) -> ResultBuilder:
 
 
 @pytest.mark.parametrize("streamed", [0, MB], ids=["small", "too-large-to-be-sent-twice"])
-def test_what_was_made_ready_for_the_stream_is_not_encoded_again(
-    tmp_path: Path, streamed: int
-) -> None:
+def test_streamed_files_are_not_encoded_again(tmp_path: Path, streamed: int) -> None:
     delivery = Delivery("job", Output(), None, 2 * MB, streaming=True)
     delivery.streamed = streamed
     job = Job("job", is_stream=True)
@@ -57,9 +55,7 @@ def test_what_was_made_ready_for_the_stream_is_not_encoded_again(
     assert not (tmp_path / "a.png").exists()
 
 
-def test_warnings_are_logged_for_the_shapes_that_have_no_place_for_them(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_shapes_without_warnings_log_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     PIXELS.tofile(tmp_path / "a.png")
     delivery = Delivery("job", Output(), None, 2 * MB, streaming=False)
     results = builder(tmp_path, delivery, Job("job"))

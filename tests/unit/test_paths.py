@@ -148,7 +148,7 @@ def test_what_does_not_run_is_not_looked_at() -> None:
     check_paths(reading("LoadImage", unused, image="job/0_image.png"), DEFS, ["2"], OURS)
 
 
-def test_a_name_in_a_primitive_counts_where_it_is_written() -> None:
+def test_a_primitives_filename_is_checked_at_its_source() -> None:
     graph = reading("LoadImage", {"3": node("PrimitiveString", value="../x.png")}, image=["3", 0])
     assert file_inputs(graph, DEFS, ["2"]) == [Input("3", "value")]
     with pytest.raises(
@@ -168,7 +168,7 @@ def test_a_name_that_is_computed_is_refused() -> None:
 @pytest.mark.parametrize(
     "path", ["../secret", "/etc/passwd", "a/../../b", "..\\b", "\\b", ".", "./", "./."]
 )
-def test_a_path_in_a_text_must_stay_below_its_folder(path: str) -> None:
+def test_a_text_path_must_stay_in_its_folder(path: str) -> None:
     assert climbs(path) == (path not in (".", "./", "./."))
     linked = reading("ReadText", {"3": node("PrimitiveString", value=path)}, file_path=["3", 0])
     for graph in (reading("ReadText", file_path=path), linked):
@@ -176,7 +176,7 @@ def test_a_path_in_a_text_must_stay_below_its_folder(path: str) -> None:
             check_paths(graph, DEFS, ["2"], OURS)
 
 
-def test_a_path_that_is_computed_is_refused_where_something_is_read() -> None:
+def test_a_computed_path_is_refused_for_reading() -> None:
     computed = {"3": node("Concatenate", a="../", b="x")}
     with pytest.raises(
         InvalidValue, match="input file_path of node 1 names a file, but another node computes it"
@@ -185,12 +185,12 @@ def test_a_path_that_is_computed_is_refused_where_something_is_read() -> None:
     check_paths({"1": node("WriteText", path=["3", 0]), **computed}, DEFS, ["1"], OURS)
 
 
-def test_a_text_that_is_declared_a_path_is_looked_at() -> None:
+def test_a_text_declared_as_path_is_checked() -> None:
     with pytest.raises(InvalidValue, match="which leads out of its folder"):
         check_paths(reading("LoadClip", video="/etc/passwd"), DEFS, ["2"], OURS)
 
 
-def test_a_text_that_is_no_path_may_say_what_it_likes() -> None:
+def test_plain_texts_are_not_checked_as_paths() -> None:
     check_paths(reading("ReadText", file_path="", note="/.. and so on"), DEFS, ["2"], OURS)
     check_paths(reading("ReadText", file_path="a..b/c", note=""), DEFS, ["2"], OURS)
 
@@ -198,12 +198,12 @@ def test_a_text_that_is_no_path_may_say_what_it_likes() -> None:
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "/etc", "other", "f" * 32, "f" * 32 + "/0_image.png", "../x.pt"]
 )
-def test_a_folder_that_is_none_of_the_choices_is_refused(name: str) -> None:
+def test_a_folder_outside_the_choices_is_refused(name: str) -> None:
     with pytest.raises(InvalidValue, match="which is none of its choices"):
         check_paths(reading("LoadFolder", folder=name), DEFS, ["2"], OURS)
 
 
-def test_another_jobs_folder_is_no_choice_whatever_the_input_is_called() -> None:
+def test_another_jobs_folder_is_refused_for_any_input() -> None:
     with pytest.raises(InvalidValue, match="which is none of its choices"):
         check_paths(reading("LoadModel", model_path="a", mode="f" * 32), DEFS, ["2"], OURS)
 
@@ -216,7 +216,7 @@ def test_a_folder_that_is_computed_is_refused() -> None:
         check_paths(graph, DEFS, ["2"], OURS)
 
 
-def test_what_is_listed_and_models_that_may_be_missing_are_left_to_the_check() -> None:
+def test_listed_files_and_models_are_checked_elsewhere() -> None:
     for graph in (
         reading("LoadFolder", folder="set"),
         reading("LoadModel", model_path="ghost.safetensors", mode="strange"),
@@ -251,7 +251,7 @@ def test_a_canvas_without_a_drawing_passes() -> None:
         check_paths(reading("Painter", mask="painter/a.png [temp]"), DEFS, ["2"], OURS)
 
 
-def test_a_drawing_that_was_not_sent_is_left_out() -> None:
+def test_an_unsent_drawing_is_left_out() -> None:
     workflow = reading("Painter", mask="painter/a.png [temp]")
     emptied, warnings = without_browser_files(workflow, DEFS, OURS)
     assert emptied["1"]["inputs"] == {"mask": ""}

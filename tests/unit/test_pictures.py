@@ -27,7 +27,7 @@ DEFS = NodeDefs(
 )
 
 
-def test_a_node_that_names_the_file_gets_the_stored_one_and_a_text_stays() -> None:
+def test_only_file_inputs_get_the_stored_name() -> None:
     graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "fox.png"}},
         "2": {"class_type": "LoadImage", "inputs": {"image": "fox.png [input]"}},

@@ -74,7 +74,7 @@ def test_a_redirect_to_a_rebound_name_is_refused(monkeypatch: pytest.MonkeyPatch
         assert len(host.requests) == 1
 
 
-def test_the_host_that_was_named_stands_in_the_request() -> None:
+def test_the_request_names_the_original_host() -> None:
     with raw_host(answer_of("200 OK|Content-Length: 2", b"ok")) as host:
         client = PinnedClient(
             allow_private=True, resolve=lambda *_, **__: [(0, 0, 0, "", ("127.0.0.1", host.port))]
@@ -105,7 +105,7 @@ def test_what_is_not_a_url_is_refused(url: str, error: type[Exception]) -> None:
         parse_target(url)
 
 
-def test_a_host_beyond_ascii_is_looked_up_by_its_wire_name() -> None:
+def test_a_non_ascii_host_is_resolved_by_idna() -> None:
     assert parse_target("https://bücher.example/ö").host == "xn--bcher-kva.example"
     assert parse_target("https://bücher.example/ö").path == "/%C3%B6"
 

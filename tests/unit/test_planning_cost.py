@@ -11,9 +11,10 @@ import pytest
 from comfy_worker.errors import JobCancelled
 from comfy_worker.workflow.check.file_access import check_paths
 from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
+from comfy_worker.workflow.edit.fill import fill
 from comfy_worker.workflow.edit.lora import parse_tags
 from comfy_worker.workflow.edit.overrides import apply_overrides
-from comfy_worker.workflow.edit.parameters import fill, seeds_of_outputs
+from comfy_worker.workflow.edit.read import seeds_of_outputs
 from comfy_worker.workflow.graph import Fold, Workflow, ancestors, walk
 from comfy_worker.workflow.loaders import loader_files
 from comfy_worker.workflow.roles.find import find_roles
@@ -152,7 +153,7 @@ def test_the_cost_grows_with_the_graph(make: Callable[[int], Workflow], count: i
     assert time.process_time() - begun < GENEROUS_S
 
 
-def test_overrides_by_title_cost_as_much_as_by_id() -> None:
+def test_overrides_by_title_and_id_cost_alike() -> None:
     graph = {
         str(number): node("EmptyLatentImage", f"title {number}", width=64, height=64, batch_size=1)
         for number in range(4900)
@@ -167,7 +168,7 @@ def test_overrides_by_title_cost_as_much_as_by_id() -> None:
 
 
 @pytest.mark.parametrize("make", [chained_samplers, primitives, many_outputs])
-def test_a_cancel_is_heard_while_a_graph_is_read(make: Callable[[int], Workflow]) -> None:
+def test_cancelling_works_while_reading_a_graph(make: Callable[[int], Workflow]) -> None:
     calls = 0
 
     def check() -> None:

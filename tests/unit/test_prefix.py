@@ -38,18 +38,18 @@ def graph(prefix: object) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_a_prefix_goes_below_the_folder_and_the_graph_stays() -> None:
+def test_prefixes_move_below_the_folder_in_a_copy() -> None:
     given = graph("set/ComfyUI")
     assert isolate_outputs(given, "job", DEFS) == graph("job/set/ComfyUI")
     assert given == graph("set/ComfyUI")
 
 
 @pytest.mark.parametrize("prefix", ["", ".", "./"])
-def test_a_prefix_that_names_nothing_does_not_show_the_folder(prefix: str) -> None:
+def test_an_empty_prefix_does_not_show_the_folder(prefix: str) -> None:
     assert isolate_outputs(graph(prefix), "job", DEFS) == graph("job/ComfyUI")
 
 
-def test_an_output_node_without_a_prefix_of_its_own_is_told_the_folder() -> None:
+def test_output_nodes_without_a_prefix_get_the_folder() -> None:
     given: dict[str, dict[str, Any]] = {
         **graph(["9", 0]),
         "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}},
@@ -116,9 +116,7 @@ def test_a_folder_that_leads_elsewhere_is_refused(path: str) -> None:
         ({}, False),
     ],
 )
-def test_what_a_node_made_of_more_than_its_inputs_is_its_own_jobs(
-    declared: dict[str, Any], own: bool
-) -> None:
+def test_impure_nodes_are_cached_for_one_job_only(declared: dict[str, Any], own: bool) -> None:
     moved = isolate_outputs(saving("Odd"), "job", NodeDefs({"Odd": declared}))
     assert moved == saving("Odd", **({"comfy_worker_folder": "job"} if own else {}))
 
@@ -181,7 +179,7 @@ def test_a_prefix_that_leaves_the_folder_is_refused(prefix: str) -> None:
         isolate_outputs(graph(prefix), "job", DEFS)
 
 
-def test_a_prefix_that_stands_in_a_primitive_is_looked_at_too() -> None:
+def test_a_prefix_in_a_primitive_is_checked_too() -> None:
     workflow = {
         "1": node("SaveImage", filename_prefix=["2", 0]),
         "2": node("PrimitiveString", value="../x"),
@@ -215,14 +213,14 @@ def test_datasets_and_trained_loras_go_there_too(
 
 
 @pytest.mark.parametrize("folder_name", ["../set", ["9", 0], {"__value__": "/etc"}])
-def test_a_dataset_that_may_leave_the_output_folder_is_refused(folder_name: object) -> None:
+def test_a_dataset_outside_the_output_folder_is_refused(folder_name: object) -> None:
     with pytest.raises(
         InvalidValue, match="folder_name of node 1 must be a text that stays in the output folder"
     ):
         isolate_outputs(saving("LoadTrainingDataset", folder_name=folder_name), "job", DEFS)
 
 
-def test_a_name_in_a_dataset_that_leaves_its_folder_is_refused() -> None:
+def test_a_dataset_filename_outside_its_folder_is_refused() -> None:
     with pytest.raises(InvalidValue, match="filename_prefix of node 1"):
         isolate_outputs(
             saving("SaveImageDataSetToFolder", folder_name="set", filename_prefix="../x"),

@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_missing_or_of_another_version_is_found(file: Path) -> None:
+def test_missing_and_other_versions_are_found(file: Path) -> None:
     assert unmet_requirements(file) == UNMET
     assert (
         summary(UNMET)

@@ -42,16 +42,14 @@ def has_sampler(graph: Workflow) -> bool:
 
 
 @pytest.mark.parametrize("name", sorted(TABLE))
-def test_the_roles_of_a_graph_are_those_that_a_reader_wrote_down(
-    name: str, all_defs: NodeDefs
-) -> None:
+def test_roles_match_the_hand_written_answers(name: str, all_defs: NodeDefs) -> None:
     graph, truth = table_graph(name), TABLE[name]
     roles = find_roles(graph, all_defs)
     keys = truth.keys() if has_sampler(graph) else API_KEYS
     assert {key: found(roles, key) for key in keys} == {key: ordered(truth[key]) for key in keys}
 
 
-def test_most_graphs_with_a_sampler_are_decided_without_a_title(all_defs: NodeDefs) -> None:
+def test_most_sampler_graphs_need_no_titles(all_defs: NodeDefs) -> None:
     assert sorted(TABLE) == sorted(name.removesuffix(".json") for name in COMFYUI_0375.exports)
     graphs = [table_graph(name) for name in TABLE]
     sampled = [find_roles(graph, all_defs) for graph in graphs if has_sampler(graph)]

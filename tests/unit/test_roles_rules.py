@@ -17,7 +17,7 @@ def without(graph: Workflow, names: Iterable[str]) -> Workflow:
     return {node_id: one for node_id, one in graph.items() if node_id not in set(names)}
 
 
-def test_every_parameter_of_a_plain_graph_has_its_place() -> None:
+def test_a_plain_graph_takes_every_parameter() -> None:
     roles = find_roles(txt2img(), DEFS)
     assert {name: [str(place) for place in found] for name, found in roles.places.items()} == {
         "prompt": ["positive.text"],
@@ -42,7 +42,7 @@ def test_every_parameter_of_a_plain_graph_has_its_place() -> None:
     )
 
 
-def test_a_second_stage_takes_part_in_every_number_but_the_first_ones_denoise() -> None:
+def test_a_second_stage_shares_numbers_except_denoise() -> None:
     upscale = node("LatentUpscale", samples=["sampler", 0], width=768, height=768)
     graph = txt2img(upscale=upscale, second=second_stage(latent_image=["upscale", 0]))
     graph["decode"]["inputs"]["samples"] = ["second", 0]
@@ -54,7 +54,7 @@ def test_a_second_stage_takes_part_in_every_number_but_the_first_ones_denoise() 
     assert [str(size.width) for size in roles.resized] == ["upscale.width"]
 
 
-def test_a_stage_that_adds_no_noise_has_no_seed() -> None:
+def test_a_stage_without_noise_has_no_seed() -> None:
     advanced = {
         "noise_seed": 5,
         "start_at_step": 0,
@@ -100,7 +100,7 @@ CUSTOM = {
 }
 
 
-def test_a_sampler_in_parts_is_read_like_one_in_one_node() -> None:
+def test_split_and_single_node_samplers_read_alike() -> None:
     roles = find_roles(txt2img(**CUSTOM), DEFS)
     assert {
         name: found(roles, name)
@@ -124,7 +124,7 @@ def test_a_sampler_in_parts_is_read_like_one_in_one_node() -> None:
     ]
 
 
-def test_a_dual_guider_is_positive_in_its_first_conditioning_alone() -> None:
+def test_only_a_dual_guiders_first_conditioning_is_positive() -> None:
     guider = node(
         "DualCFGGuider",
         model=["loader", 0],
@@ -139,7 +139,7 @@ def test_a_dual_guider_is_positive_in_its_first_conditioning_alone() -> None:
     assert found(roles, "cfg") == ["guider.cfg_conds"]
 
 
-def test_a_sampler_with_neither_text_nor_noise_is_a_tool_unless_it_is_alone() -> None:
+def test_only_a_lone_bare_sampler_counts() -> None:
     tool = {
         "tool": node(
             "SamplerCustomAdvanced", guider=["look", 0], noise=["quiet", 0], sampler=["select", 0]
@@ -173,7 +173,7 @@ def test_a_sampler_with_neither_text_nor_noise_is_a_tool_unless_it_is_alone() ->
     assert found(find_roles(graph, DEFS), "steps") == ["one_step.steps"]
 
 
-def test_nodes_that_must_know_the_size_are_told_it() -> None:
+def test_size_dependent_nodes_get_the_size() -> None:
     graph = txt2img(
         sampling=node(
             "ModelSamplingFlux",
@@ -189,7 +189,7 @@ def test_nodes_that_must_know_the_size_are_told_it() -> None:
     assert places(graph, "height") == ["latent.height"]
 
 
-def test_a_size_is_traced_through_nodes_that_pass_it_on_and_no_further() -> None:
+def test_sizes_are_traced_through_pass_through_nodes() -> None:
     latent = node("EmptyLatentImage", width=["number", 0], height=["camera", 2], batch_size=1)
     graph = txt2img(
         latent=latent,
@@ -206,7 +206,7 @@ def test_a_size_is_traced_through_nodes_that_pass_it_on_and_no_further() -> None
     assert places(graph, "width") is None
 
 
-def test_a_picture_used_for_its_mask_alone_is_the_mask() -> None:
+def test_an_image_used_as_mask_is_the_mask() -> None:
     inpaint = node(
         "VAEEncodeForInpaint",
         pixels=["image", 0],
@@ -231,7 +231,7 @@ def test_a_picture_used_for_its_mask_alone_is_the_mask() -> None:
     )
 
 
-def test_of_two_pictures_the_first_is_meant_unless_they_are_one_file() -> None:
+def test_the_first_of_two_different_pictures_counts() -> None:
     graph = txt2img(
         latent=node("VAEEncode", pixels=["image", 0], vae=["loader", 2]),
         image=node("LoadImage", image="a.png"),
@@ -245,7 +245,7 @@ def test_of_two_pictures_the_first_is_meant_unless_they_are_one_file() -> None:
     assert places(graph, "image") == ["image.image", "other.image"]
 
 
-def test_the_rate_of_a_conditioning_counts_where_it_is_the_clips() -> None:
+def test_a_conditioning_rate_counts_if_the_clips() -> None:
     rate = node(
         "LTXVConditioning", positive=["positive", 0], negative=["negative", 0], frame_rate=24.0
     )
@@ -259,7 +259,7 @@ def test_the_rate_of_a_conditioning_counts_where_it_is_the_clips() -> None:
     assert places(graph, "fps") == ["save.fps"]
 
 
-def test_the_vae_is_the_loader_of_what_decodes_the_stages() -> None:
+def test_the_vae_loader_serves_the_stages_decoder() -> None:
     vae = node("VAELoader", vae_name="ae.safetensors")
     assert places(
         txt2img(vae=vae, decode=node("VAEDecode", samples=["sampler", 0], vae=["vae", 0])), "vae"
@@ -283,7 +283,7 @@ def test_nodes_that_feed_no_output_do_not_count() -> None:
     assert found(find_roles(without(graph, ["save", "decode"]), DEFS), "image") == ["idle.image"]
 
 
-def test_a_paid_services_node_holds_its_own_text_and_numbers() -> None:
+def test_a_paid_node_holds_its_own_parameters() -> None:
     graph = {
         "make": node(
             "FluxKontextProImageNode",
@@ -340,7 +340,7 @@ def test_a_custom_sampler_is_known_by_its_sockets() -> None:
     assert roles.samplers[1].negative == Input("tiled", "cond_neg")
 
 
-def test_classes_that_are_not_installed_are_read_by_names() -> None:
+def test_missing_classes_are_read_by_input_names() -> None:
     known = txt2img()
     hidden = NodeDefs({name: OBJECT_INFO[name] for name in ("SaveImage", "VAEDecode")})
     with_all, with_few = find_roles(known, DEFS), find_roles(known, hidden)
@@ -407,7 +407,7 @@ def test_a_title_claims_a_parameter(
     assert places(graph, name) == ["titled.value"]
 
 
-def test_a_title_that_nothing_of_its_node_fits_claims_nothing() -> None:
+def test_a_title_without_matching_input_claims_nothing() -> None:
     graph = txt2img(save=node("SaveImage", "Image", images=["decode", 0], filename_prefix="x"))
     roles = find_roles(graph, DEFS)
     assert "image" not in roles.places

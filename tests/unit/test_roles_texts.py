@@ -11,7 +11,7 @@ from comfy_worker.workflow.roles.find import find_roles
 from tests.core_nodes import DEFS, found, ksampler, node, places, second_stage, txt2img
 
 
-def test_a_node_that_holds_both_conditionings_keeps_them_apart() -> None:
+def test_a_node_with_both_conditionings_separates_them() -> None:
     both = node(
         "InpaintModelConditioning",
         positive=["positive", 0],
@@ -53,9 +53,7 @@ def test_text_is_set_where_it_lies() -> None:
         ("in the style of ink, ", "ambiguous"),
     ],
 )
-def test_of_a_concatenated_text_the_half_that_is_the_prompt_counts(
-    half: str, expected: list[str] | str
-) -> None:
+def test_the_prompt_part_of_concatenated_text_counts(half: str, expected: list[str] | str) -> None:
     graph = txt2img(
         encoder=node("CLIPTextEncode", clip=["loader", 1], text=["both", 0]),
         both=node("StringConcatenate", string_a=half, string_b=["text", 0], delimiter=", "),
@@ -66,7 +64,7 @@ def test_of_a_concatenated_text_the_half_that_is_the_prompt_counts(
     assert places(graph, "prompt") == expected
 
 
-def test_all_text_inputs_of_one_encoder_mean_the_prompt() -> None:
+def test_all_texts_of_an_encoder_are_prompts() -> None:
     encoder = node(
         "CLIPTextEncodeFlux", clip=["loader", 1], clip_l="light", t5xxl="a lighthouse", guidance=3.5
     )
@@ -82,7 +80,7 @@ def test_lyrics_are_no_prompt() -> None:
     assert places(txt2img(positive=encoder), "prompt") == ["positive.tags"]
 
 
-def test_different_texts_combined_are_ambiguous_and_a_title_decides() -> None:
+def test_a_title_decides_between_combined_texts() -> None:
     sky = node("CLIPTextEncode", clip=["loader", 1], text="sky")
     area = node(
         "ConditioningSetArea",
@@ -111,7 +109,7 @@ def test_different_texts_combined_are_ambiguous_and_a_title_decides() -> None:
     assert roles.ambiguous == {}
 
 
-def test_stages_with_text_encoders_of_their_own_share_the_prompt() -> None:
+def test_stages_with_separate_encoders_share_the_prompt() -> None:
     graph = txt2img(
         refiner=node("CheckpointLoaderSimple", ckpt_name="sub/sdxl.safetensors"),
         refined=node("CLIPTextEncode", clip=["refiner", 1], text="a lighthouse, sharp"),
@@ -125,7 +123,7 @@ def test_stages_with_text_encoders_of_their_own_share_the_prompt() -> None:
     assert [sampler.node_id for sampler in roles.samplers] == ["sampler", "second"]
 
 
-def test_two_models_behind_one_text_are_halves_of_which_neither_comes_first() -> None:
+def test_two_models_behind_one_text_are_equal() -> None:
     graph = txt2img(
         low=node("CheckpointLoaderSimple", ckpt_name="sub/sdxl.safetensors"),
         second=second_stage(model=["low", 0]),
@@ -135,7 +133,7 @@ def test_two_models_behind_one_text_are_halves_of_which_neither_comes_first() ->
 
 
 @pytest.mark.parametrize("latent", [["sampler", 0], ["latent", 0]])
-def test_other_texts_through_the_same_encoder_or_of_another_picture_are_ambiguous(
+def test_unrelated_texts_are_ambiguous(
     latent: list[Any],
 ) -> None:
     is_chained = latent[0] == "sampler"

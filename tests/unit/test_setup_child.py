@@ -102,7 +102,7 @@ def test_no_network_names_host_proxy_and_mirror(
     assert "secret" not in said
 
 
-def test_lines_of_both_streams_arrive_and_go_to_the_log(runner: Runner, step: Step) -> None:
+def test_both_streams_are_read_and_logged(runner: Runner, step: Step) -> None:
     program = "import os, sys; os.write(1, b'one\\rtwo\\n\\n'); os.write(2, os.environ['COLOUR'].encode())"
     lines: list[str] = []
     output = runner.run(step, [sys.executable, "-c", program], lines.append)
@@ -116,7 +116,7 @@ def test_settings_come_on_top_of_the_environment(runner: Runner, step: Step) -> 
     assert runner.run(step, [sys.executable, "-c", program], settings={"COLOUR": "red"}) == "red"
 
 
-def test_a_failing_program_is_one_line_that_names_the_log(runner: Runner, step: Step) -> None:
+def test_a_failing_programs_error_names_the_log(runner: Runner, step: Step) -> None:
     with pytest.raises(SetupError) as caught:
         runner.run(step, [sys.executable, "-c", "import sys; sys.exit('the reason')"])
     assert str(caught.value) == f"Testing failed: the reason. Full output: {runner.log}"
@@ -136,7 +136,7 @@ def test_an_interrupt_ends_the_program(runner: Runner, step: Step) -> None:
         os.kill(seen[0], 0)
 
 
-def test_a_program_and_its_own_children_hold_the_lock(
+def test_a_program_and_its_children_hold_the_lock(
     runner: Runner, step: Step, tmp_path: Path
 ) -> None:
     fcntl.flock(runner.lock, fcntl.LOCK_EX)

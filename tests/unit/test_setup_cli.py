@@ -61,7 +61,7 @@ def test_python_3_10_will_do() -> None:
         ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
     ],
 )
-def test_an_input_that_is_none_is_told_before_anything_is_set_up(
+def test_a_malformed_input_is_reported_before_setup(
     text: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["run", "--input", text]) == 1
@@ -70,7 +70,7 @@ def test_an_input_that_is_none_is_told_before_anything_is_set_up(
     assert said in line
 
 
-def test_an_input_file_that_is_no_text_is_told(
+def test_a_binary_input_file_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "input.json").write_bytes(b'{"prompt": "\xff"}')
@@ -79,7 +79,7 @@ def test_an_input_file_that_is_no_text_is_told(
     assert "input.json is not UTF-8 text" in line
 
 
-def test_an_output_that_cannot_be_written_is_told_before_anything_is_set_up(
+def test_an_unwritable_output_is_reported_before_setup(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
@@ -93,7 +93,7 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_set_up(
         assert said in line
 
 
-def test_a_folder_that_an_output_needs_is_made_and_told(tmp_path: Path) -> None:
+def test_missing_output_folders_are_created_and_reported(tmp_path: Path) -> None:
     said = io.StringIO()
     cli.check_output(tmp_path / "new" / "deep" / "a.png", Console(said))
     assert said.getvalue() == f"Creating the folder {tmp_path}/new/deep\n"
@@ -174,7 +174,7 @@ def test_closed_errors_are_no_traceback() -> None:
     assert asked.stdout in ("141\n", "1\n")  # `true` may end before or after the one line
 
 
-def test_trying_an_output_leaves_no_file_and_keeps_one_that_is_there(tmp_path: Path) -> None:
+def test_the_output_check_changes_no_files(tmp_path: Path) -> None:
     cli.check_output(tmp_path / "new" / "a.png")
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "old.png").write_bytes(b"old")
@@ -189,7 +189,7 @@ def test_trying_an_output_leaves_no_file_and_keeps_one_that_is_there(tmp_path: P
         (["models", "--only", "txt2img", "nope"], "models.txt has no section nope"),
     ],
 )
-def test_a_slip_is_told_before_anything_is_set_up(
+def test_a_typing_error_is_reported_before_setup(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(arguments) == 1
@@ -263,7 +263,7 @@ def test_wrong_arguments_are_a_usage_error(arguments: list[str]) -> None:
     assert caught.value.code == 2
 
 
-def test_the_cuda_that_is_asked_for_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_requested_cuda_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(
         cli, "install", lambda _console, _environ, _choice, cuda, dev: asked.append(cuda)

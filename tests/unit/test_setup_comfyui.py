@@ -156,7 +156,7 @@ def commit(folder: Path, version: str) -> str:
     return git(folder, "rev-parse", "HEAD").strip()
 
 
-def test_a_tag_comes_from_git_and_stays_until_another_is_asked_for(
+def test_a_git_tag_stays_until_another_is_requested(
     repo: Path, runner: Runner, console: Console, upstream: Path
 ) -> None:
     folder = repo / ".comfyui"
@@ -189,7 +189,7 @@ def test_a_tag_comes_from_git_and_stays_until_another_is_asked_for(
         ("v0.3.74", r"0\.3\.74: it must be 0\.3\.75 or newer"),
     ],
 )
-def test_a_tag_that_is_missing_or_too_old_leaves_what_is_there(
+def test_a_missing_or_old_tag_changes_nothing(
     repo: Path, runner: Runner, console: Console, upstream: Path, tag: str, said: str
 ) -> None:
     source = f"git+file://{upstream}"
@@ -246,7 +246,7 @@ def test_a_commit_is_found_in_full_and_abbreviated(
             comfyui.install_comfyui(console, runner, Choice(str(source), name))
 
 
-def test_a_repository_without_a_default_tag_says_what_it_has(
+def test_a_repository_without_the_default_tag_lists_tags(
     runner: Runner, console: Console, upstream: Path
 ) -> None:
     with pytest.raises(
@@ -312,9 +312,7 @@ def test_a_half_made_folder_is_made_anew(
     assert comfyui.described(runner.environ).startswith("0.4.0")
 
 
-def test_a_folder_that_is_not_ours_is_left_alone(
-    repo: Path, runner: Runner, console: Console
-) -> None:
+def test_a_foreign_folder_is_left_alone(repo: Path, runner: Runner, console: Console) -> None:
     make_comfyui(repo / ".comfyui", "0.4.0")
     with pytest.raises(SetupError, match="exists but this command did not create it"):
         comfyui.install_comfyui(console, runner, Choice())
@@ -332,7 +330,7 @@ def test_without_git_one_is_told_to_install_it(
     ("version", "said"),
     [("", "is not a complete ComfyUI"), ("0.3.74", r"must be 0\.3\.75 or newer"), ("x", "must be")],
 )
-def test_a_given_folder_must_be_a_comfyui_that_is_new_enough(
+def test_comfyui_dir_must_hold_a_recent_comfyui(
     runner: Runner, console: Console, tmp_path: Path, version: str, said: str
 ) -> None:
     given = tmp_path / "given"
@@ -356,7 +354,7 @@ def test_a_comfyui_that_lacks_a_part_is_none(tmp_path: Path, part: str) -> None:
         comfyui.version_in(given)
 
 
-def test_a_comfyui_of_ours_that_lacks_a_part_is_fetched_anew_from_where_it_came(
+def test_our_incomplete_comfyui_is_fetched_again(
     repo: Path, runner: Runner, console: Console, upstream: Path
 ) -> None:
     comfyui.install_comfyui(console, runner, Choice(f"git+file://{upstream}", "v0.4.0"))
@@ -391,7 +389,7 @@ def test_a_given_folder_gets_bytecode_and_nothing_else(
     assert console.stream.getvalue() == said  # type: ignore[attr-defined]
 
 
-def test_a_given_folder_that_cannot_be_written_is_left_alone(
+def test_a_read_only_comfyui_dir_is_left_alone(
     repo: Path, runner: Runner, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paths, "CACHE", tmp_path)
@@ -403,7 +401,7 @@ def test_a_given_folder_that_cannot_be_written_is_left_alone(
     assert sorted(given.rglob("*")) == before
 
 
-def test_the_packages_that_stay_as_locked_are_torch_and_transformers() -> None:
+def test_torch_and_transformers_stay_as_locked() -> None:
     held = packages.held(packages.WORKER_LOCKS["13"])
     assert [line.partition("==")[0] for line in held] == [
         "torch",
@@ -513,7 +511,7 @@ def test_a_wheel_that_was_chosen_stays(
 @pytest.mark.parametrize(
     "choice", [Choice("git"), Choice(version="latest"), Choice(version=DEFAULT)]
 )
-def test_nothing_stands_in_for_a_version_that_was_named(
+def test_a_named_version_has_no_fallback(
     choice: Choice, repo: Path, runner: Runner, console: Console
 ) -> None:
     with pytest.raises(Unreachable, match=r"cannot be reached: .*refused"):

@@ -25,7 +25,7 @@ def test_a_gpu_is_shown_with_memory_and_driver() -> None:
     )
 
 
-def test_a_driver_that_is_too_old_is_bad_and_no_gpu_is_a_note() -> None:
+def test_an_old_driver_fails_and_no_gpu_warns() -> None:
     found = gpu_findings(f"{H200}\nTesla T4, 15360 MiB, 15000 MiB, 470.57.02\n", "12.8")
     assert [finding.level for finding in found] == ["ok", "bad"]
     assert found[1].text.endswith(
@@ -34,7 +34,7 @@ def test_a_driver_that_is_too_old_is_bad_and_no_gpu_is_a_note() -> None:
     assert [finding.level for finding in gpu_findings("\n", "12.8")] == ["note"]
 
 
-def test_a_driver_that_runs_cuda_12_does_not_run_cuda_13() -> None:
+def test_a_cuda_12_driver_does_not_run_13() -> None:
     [finding] = gpu_findings(H200, "13.0")
     assert finding.level == "bad"
     assert finding.text.endswith("it must be 580 or newer, or install with `--cuda 12`")
@@ -45,7 +45,7 @@ def test_a_torch_without_cuda_fits_every_driver() -> None:
     assert [finding.level for finding in gpu_findings(H200, "")] == ["ok"]
 
 
-def test_nothing_installed_is_a_failure_that_says_what_to_call(
+def test_an_empty_machine_fails_with_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(packages, "MARKER", tmp_path / "stamp.json")
@@ -90,7 +90,7 @@ def rows(environ: dict[str, str]) -> dict[str, Finding]:
     return {finding.subject: finding for finding in doctor.examine(environ)}
 
 
-def test_without_models_and_gpu_a_job_could_still_run(whole: dict[str, str]) -> None:
+def test_a_job_can_run_without_models_and_gpu(whole: dict[str, str]) -> None:
     found = rows(whole)
     assert found["torch"].text == "2.10.0+cu128, built for CUDA 12.8"
     assert found["ComfyUI"].text.startswith("0.3.75 (as it is)")
@@ -99,7 +99,7 @@ def test_without_models_and_gpu_a_job_could_still_run(whole: dict[str, str]) -> 
     assert doctor.doctor(whole) == 0
 
 
-def test_checkpoints_are_counted_and_a_lone_placeholder_is_told_of(whole: dict[str, str]) -> None:
+def test_checkpoints_are_counted_and_a_placeholder_reported(whole: dict[str, str]) -> None:
     folder = Path(whole["MODELS_DIR"]) / "checkpoints"
     folder.mkdir(parents=True)
     (folder / "placeholder-sd15.safetensors").write_bytes(EMPTY_SAFETENSORS)
@@ -110,7 +110,7 @@ def test_checkpoints_are_counted_and_a_lone_placeholder_is_told_of(whole: dict[s
     )
 
 
-def test_no_job_could_run_where_every_checkpoint_is_damaged(whole: dict[str, str]) -> None:
+def test_damaged_checkpoints_alone_mean_no_job_runs(whole: dict[str, str]) -> None:
     folder = Path(whole["MODELS_DIR"]) / "checkpoints"
     folder.mkdir(parents=True)
     (folder / "a.safetensors").write_bytes(EMPTY_SAFETENSORS[:-1])
@@ -121,7 +121,7 @@ def test_no_job_could_run_where_every_checkpoint_is_damaged(whole: dict[str, str
     assert rows(whole)["checkpoints"].level == "note"
 
 
-def test_a_models_dir_that_is_a_file_is_bad(whole: dict[str, str]) -> None:
+def test_a_models_dir_must_be_a_folder(whole: dict[str, str]) -> None:
     Path(whole["MODELS_DIR"]).touch()
     assert rows(whole)["models"].level == "bad"
     assert "is not a folder: set MODELS_DIR to a folder" in rows(whole)["models"].text

@@ -37,7 +37,7 @@ def test_pictures_are_named_after_workflow_and_seed(
     assert [path.read_bytes() for path in written] == [b"one", b"two"]
 
 
-def test_a_given_file_gets_the_first_in_a_folder_that_is_made(tmp_path: Path) -> None:
+def test_output_gets_the_first_picture_and_folders(tmp_path: Path) -> None:
     result = {"images": [], "videos": [media("v.mp4"), media("w.webm")], "seed": None}
     written = write_files(result, tmp_path / "new" / "a.mp4", "wan")
     assert written == [tmp_path / "new" / "a.mp4", tmp_path / "new" / "a-2.webm"]

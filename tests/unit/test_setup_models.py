@@ -41,7 +41,7 @@ def add(environ: dict[str, str], *names: str) -> None:
         path.write_bytes(b"weights")
 
 
-def test_models_txt_is_read_with_sections_comments_and_hashes() -> None:
+def test_models_txt_has_sections_comments_and_hashes() -> None:
     assert parse_models(TEXT) == [
         Entry("", "loras/a.safetensors", "https://h.example/a#part", ""),
         Entry("sdxl", "checkpoints/x.safetensors", "https://h.example/x", "00ff" * 16),
@@ -67,7 +67,7 @@ def test_a_line_that_is_none_is_named(line: str) -> None:
         parse_models(f"# first\n{line}\n")
 
 
-def test_model_files_are_found_by_folder_in_every_root(environ: dict[str, str]) -> None:
+def test_model_files_are_found_in_every_root(environ: dict[str, str]) -> None:
     add(
         environ,
         "checkpoints/sub/a.safetensors",
@@ -110,7 +110,7 @@ WHOLE = len(HEADER).to_bytes(8, "little") + HEADER + b"xyz"
         ("a.ckpt", b"a pickle", ""),
     ],
 )
-def test_a_file_that_is_cut_short_or_damaged_is_told(
+def test_a_truncated_or_damaged_file_is_reported(
     tmp_path: Path, name: str, content: bytes, problem: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -138,7 +138,7 @@ def listed(
     return environ
 
 
-def test_what_is_there_and_what_is_missing_is_listed(
+def test_installed_and_missing_models_are_listed(
     listed: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     add(listed, "loras/a.safetensors")
@@ -150,7 +150,7 @@ def test_what_is_there_and_what_is_missing_is_listed(
     assert "present" not in capsys.readouterr().out
 
 
-def test_a_check_fails_for_what_is_missing_damaged_or_another_file(
+def test_check_fails_for_missing_damaged_or_wrong_files(
     listed: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def check(only: str = "sdxl") -> tuple[int, str]:
@@ -173,7 +173,7 @@ def test_a_file_of_another_hash_is_damaged(tmp_path: Path) -> None:
     assert models.damage(tmp_path / "a.ckpt", "00" * 32).endswith("its sha256 differs")
 
 
-def test_a_models_txt_that_is_no_text_is_told(listed: dict[str, str]) -> None:
+def test_a_binary_models_txt_is_reported(listed: dict[str, str]) -> None:
     (Path(listed["MODELS_DIR"]).parent / "models.txt").write_bytes(
         b"loras/\xff https://h.example/a"
     )
@@ -204,12 +204,12 @@ def test_a_template_of_the_volume_can_be_named(listed: dict[str, str]) -> None:
         models.listed(["../mine"], listed)
 
 
-def test_an_unknown_section_is_named_with_those_there_are(listed: dict[str, str]) -> None:
+def test_an_unknown_section_error_lists_the_known(listed: dict[str, str]) -> None:
     with pytest.raises(SetupError, match=r"has no section flux: it has .*sdxl"):
         models.list_models(listed, ["flux"])
 
 
-def test_no_models_txt_and_no_models_is_no_failure(
+def test_missing_models_txt_and_models_are_no_failure(
     environ: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -48,7 +48,7 @@ def test_a_server_that_answers_is_reachable() -> None:
         assert asked == ["/a/b/info/refs?service=git-upload-pack"]
 
 
-def test_a_closed_port_and_an_unknown_name_are_not() -> None:
+def test_closed_ports_and_unknown_names_are_unreachable() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         assert "refused" in why_unreachable(f"http://127.0.0.1:{closed.getsockname()[1]}/a")
@@ -56,14 +56,14 @@ def test_a_closed_port_and_an_unknown_name_are_not() -> None:
     assert why_unreachable("https://[broken/a") != ""
 
 
-def test_a_server_that_is_silent_takes_no_longer_than_allowed() -> None:
+def test_a_silent_server_takes_no_extra_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         assert why_unreachable(f"http://127.0.0.1:{silent.getsockname()[1]}/a", within_s=0.5) != ""
         assert time.monotonic() - began < 5
 
 
-def test_a_name_whose_look_up_hangs_takes_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_lookup_takes_no_extra_time(monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
     monkeypatch.setattr(network, "_ask", lambda *_: str(over.wait(30)))
     assert why_unreachable("https://example.org/a", within_s=0.1) == "no answer within 0.1 s"
@@ -76,7 +76,7 @@ def test_a_proxy_is_asked_for_the_way() -> None:
         assert asked == ["github.invalid:443"]
 
 
-def test_what_python_does_not_speak_is_left_to_git() -> None:
+def test_unknown_protocols_are_left_to_git() -> None:
     assert why_unreachable("https://github.invalid/a", proxy="socks5h://127.0.0.1:9") == ""
     assert why_unreachable("git@github.invalid:a") == why_unreachable("file:///nowhere") == ""
 

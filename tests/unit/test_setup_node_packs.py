@@ -53,7 +53,7 @@ def test_packs_come_from_the_registry_or_from_git() -> None:
         f"https://example.org/..@{COMMIT}",
     ],
 )
-def test_a_line_without_an_exact_version_is_refused_with_its_number(line: str) -> None:
+def test_an_unpinned_lines_error_has_its_number(line: str) -> None:
     with pytest.raises(SetupError, match=r"custom_nodes\.txt, line 2: write `name@version`"):
         parse_packs(f"# packs\n{line}\n")
 
@@ -67,7 +67,7 @@ def test_the_shipped_list_names_no_pack() -> None:
     assert parse_packs(node_packs.LIST.read_text(encoding="utf-8")) == []
 
 
-def test_each_pack_that_comfyui_does_not_load_is_named_with_its_reason() -> None:
+def test_packs_that_fail_to_load_are_explained() -> None:
     failures = ImportFailures()
     for line in LOG.splitlines():
         failures.hear(line)
@@ -80,7 +80,7 @@ def test_each_pack_that_comfyui_does_not_load_is_named_with_its_reason() -> None
     assert failed[Path("/worker/custom_nodes/silent")] == "ComfyUI does not say why"
 
 
-def test_the_worker_gives_comfyui_the_folder_of_the_packs_once_it_is_there(
+def test_comfyui_gets_the_packs_folder_once_present(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paths, "NODE_PACKS", tmp_path / "custom_nodes")

@@ -36,7 +36,7 @@ def test_a_finished_environment_is_ready(stamp: Path) -> None:
     assert packages.ready()
 
 
-def test_one_without_a_stamp_or_with_half_a_stamp_is_not(stamp: Path) -> None:
+def test_a_missing_or_partial_marker_is_not_ready(stamp: Path) -> None:
     assert not packages.ready()
     stamp.write_text('{"worker": ')
     assert not packages.ready()
@@ -50,7 +50,7 @@ def test_other_lock_files_or_another_python_are_not(stamp: Path, changes: dict[s
     assert not packages.ready()
 
 
-def test_the_packages_for_tests_count_only_where_they_are_asked_for(stamp: Path) -> None:
+def test_test_packages_count_only_when_requested(stamp: Path) -> None:
     write_marker(stamp, entries())
     assert not packages.ready(dev=True)
     write_marker(stamp, entries(dev=file_hash(packages.LOCKS / "dev.lock")))
@@ -58,7 +58,7 @@ def test_the_packages_for_tests_count_only_where_they_are_asked_for(stamp: Path)
     assert packages.ready()
 
 
-def test_a_torch_for_another_cuda_is_ready_only_where_none_was_asked_for(stamp: Path) -> None:
+def test_another_cudas_torch_passes_only_without_a_request(stamp: Path) -> None:
     assert packages.chosen_cuda() == "13"
     write_marker(stamp, entries(cuda="12", worker=file_hash(packages.WORKER_LOCKS["12"])))
     assert (packages.ready(), packages.ready("12"), packages.ready("13")) == (True, True, False)
@@ -76,7 +76,7 @@ def locked(cuda: str) -> dict[str, str]:
     return {name: version for name, version in lines if name not in several}
 
 
-def test_the_two_locks_differ_in_torch_and_what_it_brings_alone() -> None:
+def test_the_locks_differ_only_in_torchs_packages() -> None:
     twelve, thirteen = locked("12"), locked("13")
     assert (twelve["torch"], thirteen["torch"]) == ("2.10.0", "2.11.0")
     other = {name for name in twelve.keys() & thirteen.keys() if twelve[name] != thirteen[name]}
@@ -107,7 +107,7 @@ def test_a_stamp_is_written_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["venv", "ensurepip"])
-def test_a_python_without_venv_is_told_what_to_install(
+def test_a_python_without_venv_names_the_package(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packages.check_python()
@@ -116,7 +116,7 @@ def test_a_python_without_venv_is_told_what_to_install(
         packages.check_python()
 
 
-def test_a_small_disk_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+def test_a_small_disk_is_reported_before_downloads(tmp_path: Path) -> None:
     install.check_disk(9.1e9, {})
     with pytest.raises(
         SetupError, match=r"has 2\.0 GB free and a first install needs about 9\.0 GB"

@@ -54,7 +54,7 @@ def found(environ: dict[str, str]) -> dict[str, list[Path]]:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_models_are_found_in_every_layout_of_a_volume(
+def test_models_are_found_in_every_volume_layout(
     environ: dict[str, str], tmp_path: Path, name: str
 ) -> None:
     # The web UI's folder of checkpoints is what its layout is known by.
@@ -80,9 +80,7 @@ def test_the_roots_are_searched_in_order(environ: dict[str, str], tmp_path: Path
     assert found(environ)["loras"] == wanted
 
 
-def test_a_volume_that_is_not_there_or_holds_nothing_is_told(
-    environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_missing_or_empty_volume_is_reported(environ: dict[str, str], tmp_path: Path) -> None:
     def volume() -> doctor.Finding:
         return next(finding for finding in doctor.examine(environ) if finding.subject == "volume")
 
@@ -99,9 +97,7 @@ def test_a_volume_that_is_not_there_or_holds_nothing_is_told(
     assert f"node packs in {tmp_path}/volume/ComfyUI/custom_nodes" in volume().text
 
 
-def test_without_comfyui_only_the_own_root_is_looked_at(
-    environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_without_comfyui_only_our_root_is_searched(environ: dict[str, str], tmp_path: Path) -> None:
     own = touch(tmp_path / "own" / "loras" / "a.safetensors")
     touch(tmp_path / "volume" / "models" / "loras" / "b.safetensors")
     assert found({**environ, "COMFYUI_DIR": str(tmp_path / "nowhere")}) == {"loras": [own]}

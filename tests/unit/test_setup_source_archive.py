@@ -79,7 +79,7 @@ def fetch(archive: Archive, folder: Path) -> None:
     fetch_archive(Step("Fetching", io.StringIO()), {}, "0" * 40, archive.tree, folder)
 
 
-def test_the_files_of_a_commit_are_put_into_place(archive: Archive, tmp_path: Path) -> None:
+def test_a_commits_files_are_put_in_place(archive: Archive, tmp_path: Path) -> None:
     check_archives({})
     made = tmp_path / "part" / "made"
     fetch(archive, made)

@@ -36,7 +36,7 @@ def test_further_indexes_are_searched_as_pip_does() -> None:
     }
 
 
-def test_pips_environment_wins_over_its_sections_and_the_section_install_over_global() -> None:
+def test_pip_settings_have_the_right_priority() -> None:
     config = ":env:.index-url='https://env/'\nglobal.index-url='https://global/'\ninstall.index-url='https://install/'\n"
     assert settings_from_pip(config, {})["UV_DEFAULT_INDEX"] == "https://env/"
     install_first = config.partition("\n")[2]
@@ -48,7 +48,7 @@ def test_what_is_set_for_uv_stays(variable: str) -> None:
     assert settings_from_pip("global.index-url='https://pip/'", {variable: "https://uv/"}) == {}
 
 
-def test_settings_that_mean_nothing_to_uv_and_empty_ones_are_left_out() -> None:
+def test_settings_unknown_to_uv_are_left_out() -> None:
     assert (
         settings_from_pip(
             ":env:.disable-pip-version-check='1'\nglobal.cert=''\ndownload.timeout='3'\n", {}

@@ -18,14 +18,14 @@ def test_params_declare_only_values_of_the_graph(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
-def test_images_and_masks_that_a_graph_loads_are_required(name: str) -> None:
+def test_loaded_images_and_masks_are_required(name: str) -> None:
     loaders = {"LoadImage": "image", "LoadImageMask": "mask"}
     kinds = [node["class_type"] for node in shipped.graph(name).values()]
     loaded = [loaders[kind] for kind in kinds if kind in loaders]
     assert sorted(shipped.params(name).get("required", [])) == sorted(loaded)
 
 
-def test_each_template_and_each_of_its_models_stands_in_its_line_of_the_docs() -> None:
+def test_docs_list_each_template_and_its_models() -> None:
     lines = {line.split("`")[1]: line for line in DOCS.splitlines() if line.startswith("| `")}
     assert sorted(lines) == shipped.NAMES
     for name, line in lines.items():

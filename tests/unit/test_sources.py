@@ -53,7 +53,7 @@ def test_the_page_of_a_file_means_the_file(path: str, revision: str, file: str) 
     assert (found.repo, found.revision, found.file) == ("owner/repo", revision, file)
 
 
-def test_a_page_whose_file_leads_up_is_no_file_of_a_repository() -> None:
+def test_a_page_path_with_parents_is_no_source() -> None:
     assert read_source("https://huggingface.co/owner/repo/resolve/main/%2e%2e/x").repo == ""
 
 
@@ -79,7 +79,7 @@ def requests_of(
     return requested
 
 
-def test_a_token_is_sent_to_its_own_host_by_https(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_goes_to_its_host_over_https(monkeypatch: pytest.MonkeyPatch) -> None:
     leads = (
         "https://civitai.com/b",
         "http://civitai.com/c",
@@ -101,7 +101,7 @@ def test_a_redirect_to_an_ambiguous_host_is_refused(
     assert len(requests_of(monkeypatch, source, ACCESS, f"https://{host}/d")) == 1
 
 
-def test_the_password_of_a_url_is_sent_to_its_host_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_url_password_goes_to_its_host_only(monkeypatch: pytest.MonkeyPatch) -> None:
     source = read_source("https://me:pass%20word@h.example/a")
     assert requests_of(monkeypatch, source, Access(), "https://other.example/b") == [
         ("https://h.example:443/a", "Basic bWU6cGFzcyB3b3Jk"),
@@ -109,7 +109,7 @@ def test_the_password_of_a_url_is_sent_to_its_host_alone(monkeypatch: pytest.Mon
     ]
 
 
-def test_what_has_come_lies_beside_the_folder_that_comfyui_lists(tmp_path: Path) -> None:
+def test_partial_downloads_stay_outside_the_listed_folder(tmp_path: Path) -> None:
     entry = Entry("", "loras/sub/a.safetensors", "https://h.example/a", "")
     elsewhere = tmp_path / "of a node pack" / "loras" / "sub" / "a.safetensors"
     fetching = fetch_models._Fetching(Console(io.StringIO()), {}, {elsewhere: entry})

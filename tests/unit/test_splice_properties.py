@@ -148,7 +148,7 @@ def check_links(graph: Workflow) -> None:
 
 
 @given(graphs(), splices)
-def test_no_splice_leaves_a_dangling_link_or_changes_what_is_not_its_own(
+def test_splices_keep_links_and_other_nodes_intact(
     case: tuple[Workflow, Roles], splice: Splice
 ) -> None:
     graph, roles = case
@@ -170,9 +170,7 @@ def test_no_splice_leaves_a_dangling_link_or_changes_what_is_not_its_own(
 
 
 @given(graphs(), splices)
-def test_no_splice_changes_what_is_run_for_its_output(
-    case: tuple[Workflow, Roles], splice: Splice
-) -> None:
+def test_splices_keep_the_same_output_nodes(case: tuple[Workflow, Roles], splice: Splice) -> None:
     graph, roles = case
     spliced = splice(graph, roles)
 
@@ -197,7 +195,7 @@ def test_clip_skip_twice_is_clip_skip_once(case: tuple[Workflow, Roles], layer: 
 
 
 @given(graphs(), loras.filter(bool))
-def test_each_sampler_sees_each_lora_once_and_in_order(
+def test_samplers_see_each_lora_once_in_order(
     case: tuple[Workflow, Roles], asked: list[LoraSpec]
 ) -> None:
     graph, roles = case
@@ -220,7 +218,7 @@ def test_each_sampler_sees_each_lora_once_and_in_order(
 
 
 @given(graphs(), controlnets.filter(bool))
-def test_each_sampler_sees_each_controlnet_once_and_in_order(
+def test_samplers_see_each_controlnet_once_in_order(
     case: tuple[Workflow, Roles], asked: list[ControlNetSpec]
 ) -> None:
     graph, roles = case

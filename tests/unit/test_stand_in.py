@@ -59,7 +59,7 @@ def plan(
     return prepare(PlanContext(job, template, comfyui, input_files, rules=rules))
 
 
-def test_a_placeholder_does_not_count_beside_a_real_file(tmp_path: Path) -> None:
+def test_a_real_file_wins_over_a_placeholder(tmp_path: Path) -> None:
     for files in (
         ["placeholder.safetensors", "real.safetensors"],
         ["sub/placeholder-b.safetensors", "real.safetensors"],
@@ -92,7 +92,7 @@ def test_the_warning_survives_a_second_try(tmp_path: Path) -> None:
     assert len([text for text in planned.warnings if "stood in" in text]) == 1
 
 
-def test_of_several_none_is_guessed_and_all_are_named(tmp_path: Path) -> None:
+def test_several_candidates_are_all_named(tmp_path: Path) -> None:
     (finding,) = plan(
         tmp_path, ["a.safetensors", "placeholder.safetensors", "b.safetensors"]
     ).findings

@@ -17,8 +17,10 @@ from comfy_worker.request.schema import JobInput
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.check.batch import check_batch_size
 from comfy_worker.workflow.edit.controlnet import ControlNetSpec, splice_controlnets
+from comfy_worker.workflow.edit.fill import fill
+from comfy_worker.workflow.edit.fill_notes import fill_notes
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
-from comfy_worker.workflow.edit.parameters import changes_beside, fill, read
+from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import find_roles
@@ -78,7 +80,7 @@ def filled(
     """The filled graph, what ``parameters`` tells, and the warnings."""
     roles = find_roles(graph, defs)
     result = fill(graph, roles, defs, values)
-    return result, read(result, roles, before=graph), changes_beside(graph, result, roles, values)
+    return result, read(result, roles, before=graph), fill_notes(graph, result, roles, values)
 
 
 def gets(graph: Workflow, node_id: str, name: str) -> Any:
@@ -281,7 +283,7 @@ def test_a_lora_covers_both_branches(defs: NodeDefs, is_on: bool) -> None:
     assert result["lora"]["inputs"]["model"] == result["model"]["inputs"]["on_false"] == [added, 0]
 
 
-def test_a_lora_goes_to_the_model_that_is_on(defs: NodeDefs) -> None:
+def test_a_lora_goes_to_the_active_model(defs: NodeDefs) -> None:
     graph = with_turbo(True)
     graph["other"] = node("UNETLoader", unet_name="other.safetensors", weight_dtype="default")
     graph["model"] = switch(["other", 0], ["loader", 0])
@@ -324,7 +326,7 @@ def test_official_templates_pass_values_on(defs: NodeDefs, name: str) -> None:
         result = fill(graph, roles, defs, {name: VALUES[name]})
         told, warnings = (
             read(result, roles, before=graph)[name],
-            changes_beside(graph, result, roles, VALUES),
+            fill_notes(graph, result, roles, VALUES),
         )
         assert told == VALUES[name] or any(name in warning for warning in warnings)
         count += 1

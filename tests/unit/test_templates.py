@@ -19,7 +19,7 @@ def write(folder: Path, name: str, content: object) -> None:
     (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
 
 
-def test_a_file_dropped_in_is_a_template_from_then_on(tmp_path: Path) -> None:
+def test_a_dropped_in_file_becomes_a_template(tmp_path: Path) -> None:
     templates = Templates([tmp_path, tmp_path / "not there"])
     assert templates.names() == []
     write(tmp_path, "mine.json", GRAPH)

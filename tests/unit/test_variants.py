@@ -60,7 +60,7 @@ def test_the_longest_texts_are_resolved_soon(text: str) -> None:
     assert time.monotonic() - began < 15
 
 
-def test_a_long_choice_is_not_copied_for_each_block() -> None:
+def test_a_long_choice_is_shared_by_the_blocks() -> None:
     began = time.monotonic()
     assert chosen("{" * (MAX_VARIANT_TEXT // 2) + "x" * (MAX_VARIANT_TEXT // 2)).startswith("xxx")
     assert time.monotonic() - began < 15

@@ -93,7 +93,7 @@ def test_an_input_of_several_types_has_a_widget() -> None:
     assert inputs_of("Several", [97, 24, 2], marked) == {"frames": 97, "rate": 24, "batch": 2}
 
 
-def test_an_input_of_several_types_may_be_a_socket() -> None:
+def test_a_multi_type_input_may_be_a_socket() -> None:
     assert inputs_of("Several", [97, 2]) == {"frames": 97, "batch": 2}
     socket = {"=frames": ("INT", None), "rate": ("FLOAT,INT", None), "=batch": ("INT", None)}
     assert inputs_of("Several", [97, 2], socket) == {"frames": 97, "batch": 2}

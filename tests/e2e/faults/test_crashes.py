@@ -20,7 +20,7 @@ def log_of(job: dict[str, Any]) -> str:
     return json.dumps(job["output"]["details"])
 
 
-def test_killed_between_prompts_the_next_job_waits_for_another_and_is_told(
+def test_a_kill_between_prompts_delays_the_next(
     faulty: FaultyWorker,
 ) -> None:
     killed = faulty.kill_comfyui()
@@ -31,7 +31,7 @@ def test_killed_between_prompts_the_next_job_waits_for_another_and_is_told(
     assert faulty.comfyui().pid != killed
 
 
-def test_killed_under_a_prompt_its_job_fails_and_those_behind_it_are_done(
+def test_a_kill_fails_only_the_running_job(
     faulty: FaultyWorker,
 ) -> None:
     graph = faulty_graph("FaultSleep", seconds=60.0, heed=True)
@@ -53,7 +53,7 @@ def test_killed_under_a_prompt_its_job_fails_and_those_behind_it_are_done(
     assert all(map(faulty.is_red, behind))
 
 
-def test_a_dead_prompt_thread_is_noticed_at_once_and_its_job_not_tried_again(
+def test_a_dead_prompt_thread_is_not_retried(
     faulty: FaultyWorker,
 ) -> None:
     graph = faulty_graph("FaultRaise", exception="SystemExit", message="bye")
@@ -65,7 +65,7 @@ def test_a_dead_prompt_thread_is_noticed_at_once_and_its_job_not_tried_again(
     assert faulty.goes_on()
 
 
-def test_a_crash_is_told_with_its_cause_and_leaves_no_process(faulty: FaultyWorker) -> None:
+def test_a_crash_reports_its_cause_without_leftovers(faulty: FaultyWorker) -> None:
     graph = faulty_graph("FaultFork")
     graph["sleep"] = {
         "class_type": "FaultSleep",
@@ -87,7 +87,7 @@ def test_a_crash_is_told_with_its_cause_and_leaves_no_process(faulty: FaultyWork
     assert not psutil.pid_exists(int(forked))
 
 
-def test_stopped_by_a_signal_it_is_ended_and_the_worker_goes_on(faulty: FaultyWorker) -> None:
+def test_a_stopped_comfyui_is_replaced(faulty: FaultyWorker) -> None:
     job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=60.0, heed=True)})
     faulty.running("FaultSleep")
     faulty.comfyui().suspend()
@@ -97,7 +97,7 @@ def test_stopped_by_a_signal_it_is_ended_and_the_worker_goes_on(faulty: FaultyWo
     assert faulty.goes_on()
 
 
-def test_a_node_that_never_returns_is_ended_by_the_stall_limit(faulty: FaultyWorker) -> None:
+def test_the_stall_limit_ends_a_hanging_node(faulty: FaultyWorker) -> None:
     killed = faulty.comfyui().pid
     job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=600.0, heed=False)})
     error = faulty.failed(job_id)
@@ -108,7 +108,7 @@ def test_a_node_that_never_returns_is_ended_by_the_stall_limit(faulty: FaultyWor
     assert faulty.comfyui().pid != killed, "it did not heed the interrupt"
 
 
-def test_one_that_takes_up_no_workflow_is_ended_and_who_waits_is_served_by_another(
+def test_a_comfyui_that_starts_nothing_is_replaced(
     faulty: FaultyWorker,
 ) -> None:
     assert faulty.is_red(faulty.submit({"workflow": faulty_graph("FaultWedge")}))
@@ -116,7 +116,7 @@ def test_one_that_takes_up_no_workflow_is_ended_and_who_waits_is_served_by_anoth
     assert "ComfyUI took up no workflow for 6 s" in faulty.log
 
 
-def test_who_waits_behind_a_slow_prompt_does_not_stall(faulty: FaultyWorker) -> None:
+def test_waiting_behind_a_slow_prompt_is_fine(faulty: FaultyWorker) -> None:
     steps = faulty_graph("FaultSleep", seconds=4.0, heed=True)
     steps["second"] = {
         "class_type": "FaultSleep",

@@ -100,7 +100,7 @@ def test_cancelled_while_it_runs(faulty: FaultyWorker) -> None:
     assert faulty.comfyui().pid == kept
 
 
-def test_cancelled_in_a_node_that_does_not_heed_it_comfyui_is_started_again(
+def test_an_ignored_cancel_restarts_comfyui(
     faulty: FaultyWorker,
 ) -> None:
     killed = faulty.comfyui().pid
@@ -160,7 +160,7 @@ def test_cancelled_and_out_of_time_while_comfyui_starts(faulty: FaultyWorker) ->
     assert faulty.goes_on()
 
 
-def test_sigterm_lets_a_job_finish_and_takes_no_other_by_a_new_request(
+def test_sigterm_finishes_the_job_and_takes_none(
     faulty: FaultyWorker,
 ) -> None:
     job_id = faulty.submit(sleep(3.0))

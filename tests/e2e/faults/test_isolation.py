@@ -118,7 +118,7 @@ def filled(value: Any, **names: str) -> Any:
     return value.format(**names)
 
 
-def test_no_node_reads_what_another_job_sent_or_saved(faulty: FaultyWorker) -> None:
+def test_nodes_cannot_read_another_jobs_files(faulty: FaultyWorker) -> None:
     with victim(faulty) as (job_id, name):
         for class_type, key, value in ATTACKS:
             given = filled(value, name=name, root=str(input_dir(faulty).parent))
@@ -142,7 +142,7 @@ def test_no_node_reads_what_another_job_sent_or_saved(faulty: FaultyWorker) -> N
         )
 
 
-def test_a_node_that_sees_the_whole_graph_tells_no_other_jobs(faulty: FaultyWorker) -> None:
+def test_graph_reading_nodes_show_no_other_jobs(faulty: FaultyWorker) -> None:
     assert SECRET in text_of(faulty, {**shown("MeddleSee"), "a": node("PreviewAny", source=SECRET)})
     seen = text_of(faulty, shown("MeddleSee"))
     assert "MeddleSee" in seen
@@ -154,12 +154,12 @@ def test_a_node_remembers_no_other_job(faulty: FaultyWorker) -> None:
     assert text_of(faulty, shown("MeddleRemember", "of b")) == "of b"
 
 
-def test_what_a_node_made_of_its_inputs_alone_is_kept(faulty: FaultyWorker) -> None:
+def test_pure_node_results_are_kept(faulty: FaultyWorker) -> None:
     text = uuid.uuid4().hex
     assert [text_of(faulty, shown("MeddleCount", text)) for _ in range(2)] == [f"{text} 1"] * 2
 
 
-def test_a_paid_result_is_its_own_jobs_and_its_key_is_nowhere(faulty: FaultyWorker) -> None:
+def test_paid_results_stay_private_without_the_key(faulty: FaultyWorker) -> None:
     key = f"comfyui-{uuid.uuid4().hex}"
     assert (
         text_of(faulty, shown("MeddlePay", "a fox"), comfy_org_api_key=key)
@@ -196,7 +196,7 @@ def test_a_key_is_in_no_picture(faulty: FaultyWorker) -> None:
     assert "comfyui-in-no-picture" not in json.dumps(result) + str(picture.info)
 
 
-def test_what_comfyui_refuses_stands_in_the_answer_and_not_in_the_log(faulty: FaultyWorker) -> None:
+def test_refused_values_are_answered_but_not_logged(faulty: FaultyWorker) -> None:
     text = f"words-{uuid.uuid4().hex}-of-a-client"
     job = faulty.runsync({"workflow": shown("MeddleRefuse", text)})
     assert job["error"].startswith("WORKFLOW_REFUSED: "), job
@@ -210,14 +210,14 @@ def test_comfyui_has_none_of_the_workers_keys(faulty: FaultyWorker) -> None:
     assert "RUNPOD_AI_API_KEY" not in environ
 
 
-def test_what_a_job_leaves_where_it_should_not_goes_with_it(faulty: FaultyWorker) -> None:
+def test_misplaced_files_are_deleted_with_the_job(faulty: FaultyWorker) -> None:
     job = faulty.runsync({"workflow": shown("MeddleStray")})
     assert "nothing to tell" in job["error"]
     parent = input_dir(faulty).parent
     wait_until(lambda: not list(parent.glob("*/stray.txt")))
 
 
-def test_after_a_crash_of_everything_nothing_of_a_job_is_left_and_comfyui_listens_elsewhere(
+def test_a_total_crash_leaves_no_job_data(
     faulty: FaultyWorker,
 ) -> None:
     before = faulty.comfyui()

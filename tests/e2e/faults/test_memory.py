@@ -27,7 +27,7 @@ DISK_MB = 48
 KEY = "comfyui-of-the-operator"
 
 
-def test_out_of_memory_is_tried_again_with_all_memory_freed(faulty: FaultyWorker) -> None:
+def test_out_of_memory_frees_memory_and_retries(faulty: FaultyWorker) -> None:
     word = uuid.uuid4().hex
     graph = {
         "count": node("MeddleCount", text=word),
@@ -39,16 +39,14 @@ def test_out_of_memory_is_tried_again_with_all_memory_freed(faulty: FaultyWorker
 
 
 @pytest.mark.parametrize("action", ["500", "cut", "hang"])
-def test_memory_that_could_not_be_freed_does_not_keep_a_job_from_its_second_try(
-    faulty: FaultyWorker, action: str
-) -> None:
+def test_a_failed_memory_release_still_retries(faulty: FaultyWorker, action: str) -> None:
     text = uuid.uuid4().hex
     with faulty.proxy.fault("POST", "/free", action) as rule:
         assert text_of(faulty, shown("MeddleMemory", text)) == text
     assert rule.seen == 1
 
 
-def test_out_of_memory_twice_is_told_with_what_would_help(faulty: FaultyWorker) -> None:
+def test_repeated_out_of_memory_suggests_remedies(faulty: FaultyWorker) -> None:
     job_id = faulty.submit(
         {"workflow": faulty_graph("FaultRaise", exception="OutOfMemoryError", message="by CUDA")}
     )
@@ -60,7 +58,7 @@ def test_out_of_memory_twice_is_told_with_what_would_help(faulty: FaultyWorker) 
     assert faulty.goes_on()
 
 
-def test_an_error_of_the_gpu_that_stays_starts_comfyui_anew(faulty: FaultyWorker) -> None:
+def test_a_lasting_gpu_error_restarts_comfyui(faulty: FaultyWorker) -> None:
     before = faulty.comfyui().pid
     message = "CUDA error: an illegal memory access was encountered"
     job_id = faulty.submit(
@@ -135,14 +133,14 @@ def fails_for_room(
     assert text_of(worker, shown("MeddleCount", uuid.uuid4().hex)).endswith(" 1")
 
 
-def test_a_disk_without_room_is_told_before_the_job_starts(tight: TightWorker) -> None:
+def test_a_full_disk_is_reported_before_running(tight: TightWorker) -> None:
     sentence = (
         "the worker's disk has 2 MB free but needs 4 MB; give the endpoint a larger container disk"
     )
     fails_for_room(tight, 2, {"workflow": shown("MeddleCount")}, sentence)
 
 
-def test_a_disk_that_fills_while_files_arrive_is_told(tight: TightWorker) -> None:
+def test_a_disk_filled_by_downloads_is_reported(tight: TightWorker) -> None:
     asked = {"workflow": "img2img", "image": encoded(Image.effect_noise((2800, 2800), 100))}
     fails_for_room(tight, 6, asked, "the worker's disk is full; send less at once")
 
@@ -157,7 +155,7 @@ def test_a_disk_that_fills_while_files_arrive_is_told(tight: TightWorker) -> Non
         ),
     ],
 )
-def test_a_disk_that_fills_while_a_node_saves_is_told(
+def test_a_disk_filled_by_saving_is_reported(
     tight: TightWorker, class_type: str, inputs: dict[str, Any]
 ) -> None:
     graph = {
@@ -181,7 +179,7 @@ def test_a_picture_needs_no_disk(tight: TightWorker) -> None:
         assert pictures(tight.output({"workflow": graph}))[0].size == (2048, 2048)
 
 
-def test_the_operators_key_pays_where_a_job_brings_none_and_is_nowhere(tight: TightWorker) -> None:
+def test_the_operators_key_is_used_and_hidden(tight: TightWorker) -> None:
     assert text_of(tight, shown("MeddlePay", "a fox")) == f"a fox costs {len(KEY)}"
     assert (
         text_of(tight, shown("MeddlePay", "a fox"), comfy_org_api_key="the-jobs-own")
@@ -194,7 +192,7 @@ def test_the_operators_key_pays_where_a_job_brings_none_and_is_nowhere(tight: Ti
     assert KEY not in json.dumps(failed) + environ + log
 
 
-def test_nodes_of_paid_services_are_there_where_they_are_on(tight: TightWorker) -> None:
+def test_enabled_paid_nodes_are_available(tight: TightWorker) -> None:
     graph = {
         "paid": node("OpenAIDalle3", prompt="a fox"),
         "show": node("PreviewAny", source=["paid", 0]),

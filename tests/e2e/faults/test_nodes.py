@@ -10,7 +10,7 @@ from tests.e2e.faults.conftest import FaultyWorker, faulty_graph
 pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
 
 
-def test_a_node_that_raises_is_named_in_the_error(faulty: FaultyWorker) -> None:
+def test_the_error_names_the_failing_node(faulty: FaultyWorker) -> None:
     graph = faulty_graph("FaultRaise", exception="ValueError", message="seven is no colour")
     job = faulty.runsync({"workflow": graph})
     assert job["status"] == "FAILED", job

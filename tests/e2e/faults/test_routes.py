@@ -16,7 +16,7 @@ VERSION = ComfyUIVersion.in_folder(paths.comfyui_dir(os.environ))
 CANCEL_ROUTES = ["/api/jobs/"] if VERSION.has_cancel_route else ["/interrupt", "/queue"]
 
 
-def test_a_prompt_whose_answer_was_lost_is_not_queued_twice(faulty: FaultyWorker) -> None:
+def test_a_lost_answer_does_not_queue_twice(faulty: FaultyWorker) -> None:
     before = faulty.proxy.requests["POST /prompt"]
     with faulty.proxy.fault("POST", "/prompt", "deliver-cut", times=1):
         assert faulty.goes_on()
@@ -24,15 +24,13 @@ def test_a_prompt_whose_answer_was_lost_is_not_queued_twice(faulty: FaultyWorker
 
 
 @pytest.mark.parametrize("action", ["500", "garbage", "cut", "hang"])
-def test_a_prompt_that_could_not_be_queued_is_queued_once_more(
-    faulty: FaultyWorker, action: str
-) -> None:
+def test_failed_queuing_is_tried_once_more(faulty: FaultyWorker, action: str) -> None:
     with faulty.proxy.fault("POST", "/prompt", action, times=1) as rule:
         assert faulty.goes_on()
         assert rule.seen == 1
 
 
-def test_a_prompt_that_can_never_be_queued_is_told(faulty: FaultyWorker) -> None:
+def test_repeated_queuing_failure_is_reported(faulty: FaultyWorker) -> None:
     with faulty.proxy.fault("POST", "/prompt", "500") as rule:
         error = faulty.failed(faulty.submit({"workflow": faulty_graph("FaultPrint", text="x")}))
         assert error == "COMFYUI_UNAVAILABLE: ComfyUI answered HTTP 500 to POST /prompt"
@@ -49,9 +47,7 @@ def test_a_prompt_that_can_never_be_queued_is_told(faulty: FaultyWorker) -> None
         ("/history/", "hang"),
     ],
 )
-def test_a_look_for_the_prompt_that_fails_is_repeated(
-    faulty: FaultyWorker, path: str, action: str
-) -> None:
+def test_a_failed_prompt_lookup_is_repeated(faulty: FaultyWorker, path: str, action: str) -> None:
     job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=0.5, heed=True)})
     faulty.running("FaultSleep")
     with faulty.proxy.fault("GET", path, action, times=1 if action == "hang" else 2) as rule:
@@ -61,9 +57,7 @@ def test_a_look_for_the_prompt_that_fails_is_repeated(
 
 
 @pytest.mark.parametrize("action", ["500", "cut", "hang"])
-def test_a_history_that_could_not_be_deleted_is_deleted_later(
-    faulty: FaultyWorker, action: str
-) -> None:
+def test_failed_history_deletion_is_repeated_later(faulty: FaultyWorker, action: str) -> None:
     with faulty.proxy.fault("POST", "/history", action, times=1 if action == "hang" else 3) as rule:
         assert faulty.goes_on()
         assert rule.seen == rule.times  # that none is left is what the fixture looks at
@@ -84,9 +78,7 @@ def test_a_cancel_gets_through_a_route_that_fails(
 
 
 @pytest.mark.parametrize("action", ["500", "cut"])
-def test_a_look_for_life_that_fails_now_and_then_does_no_harm(
-    faulty: FaultyWorker, action: str
-) -> None:
+def test_occasional_failed_health_checks_are_harmless(faulty: FaultyWorker, action: str) -> None:
     kept = faulty.comfyui().pid
     with faulty.proxy.fault("GET", "/prompt", action, times=2) as rule:
         wait_until(lambda: rule.seen == 2)
@@ -94,7 +86,7 @@ def test_a_look_for_life_that_fails_now_and_then_does_no_harm(
     assert faulty.comfyui().pid == kept
 
 
-def test_a_result_that_runpod_does_not_take_is_offered_again(faulty: FaultyWorker) -> None:
+def test_a_refused_result_is_sent_again(faulty: FaultyWorker) -> None:
     faulty.mailbox.refusals = 3  # after which the SDK by itself drops it
     assert faulty.goes_on()
     assert faulty.mailbox.refusals == 0

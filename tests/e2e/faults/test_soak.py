@@ -11,7 +11,7 @@ from tests.e2e.faults.soak import Soak, break_routes, cancel, cut, kill, raise_i
 pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
 
 
-def test_a_hundred_jobs_five_at_a_time_with_a_fault_every_twenty(faulty: FaultyWorker) -> None:
+def test_a_hundred_jobs_survive_regular_faults(faulty: FaultyWorker) -> None:
     soak = Soak(faulty, hostile_inputs.built_in())
     soak.run(100, 20, (cut, kill, break_routes, raise_in_node, cancel))
     assert soak.problems() == [], soak.report()

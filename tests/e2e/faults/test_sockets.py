@@ -18,7 +18,7 @@ def sleeping(faulty: FaultyWorker, seconds: float) -> str:
     return job_id
 
 
-def test_cut_while_the_prompt_runs_the_picture_still_comes_and_one_socket_is_opened_anew(
+def test_a_cut_socket_reopens_once(
     faulty: FaultyWorker,
 ) -> None:
     job_id = sleeping(faulty, 2.0)
@@ -29,7 +29,7 @@ def test_cut_while_the_prompt_runs_the_picture_still_comes_and_one_socket_is_ope
     assert faulty.goes_on()
 
 
-def test_cut_while_the_prompt_ends_and_refused_for_10_s_no_job_waits_for_it(
+def test_a_refused_socket_delays_no_job(
     faulty: FaultyWorker,
 ) -> None:
     job_id = sleeping(faulty, 1.0)
@@ -43,7 +43,7 @@ def test_cut_while_the_prompt_ends_and_refused_for_10_s_no_job_waits_for_it(
     assert faulty.goes_on()
 
 
-def test_deaf_the_prompt_is_found_in_the_history_and_another_socket_is_opened(
+def test_a_silent_socket_is_replaced(
     faulty: FaultyWorker,
 ) -> None:
     before = faulty.proxy.sockets_opened
@@ -69,7 +69,7 @@ def test_a_history_that_is_late_is_waited_for(faulty: FaultyWorker) -> None:
     assert faulty.is_red(job_id)
 
 
-def test_a_prompt_that_comfyui_knows_no_more_is_told_as_lost(faulty: FaultyWorker) -> None:
+def test_an_unknown_prompt_is_reported_as_lost(faulty: FaultyWorker) -> None:
     job_id = sleeping(faulty, 1.0)
     with faulty.proxy.fault("GET", "/history/", "empty"):
         faulty.proxy.cut_sockets()

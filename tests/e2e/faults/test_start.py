@@ -20,7 +20,7 @@ from tests.graphs import node
 pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
 
 
-def test_a_node_pack_that_does_not_load_is_named_at_start_and_to_each_job_that_needs_it(
+def test_a_failed_node_pack_is_always_named(
     faulty: FaultyWorker,
 ) -> None:
     why = "node pack broken failed to load: ModuleNotFoundError: No module named 'no_such_package'"
@@ -40,7 +40,7 @@ def test_a_node_pack_that_does_not_load_is_named_at_start_and_to_each_job_that_n
     )
 
 
-def test_a_graph_that_needs_a_paid_service_is_told_that_it_is_off(faulty: FaultyWorker) -> None:
+def test_disabled_paid_services_are_explained(faulty: FaultyWorker) -> None:
     graph = {
         "paid": node("OpenAIDalle3", prompt="a fox"),
         "save": node("SaveImage", images=["paid", 0], filename_prefix="x"),
@@ -79,7 +79,7 @@ def started(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
         ({"MIN_FREE_DISK_MB": "1e12"}, "free_disk | Unfit: the worker's disk has"),
     ],
 )
-def test_a_broken_container_exits_with_a_reason_and_takes_no_job(
+def test_a_broken_container_exits_with_a_reason(
     tmp_path: Path, environ: dict[str, str], reason: str
 ) -> None:
     ended = started(tmp_path, **environ)
@@ -88,7 +88,7 @@ def test_a_broken_container_exits_with_a_reason_and_takes_no_job(
     wait_until(lambda: not list(tmp_path.iterdir()))
 
 
-def test_a_comfyui_that_does_not_start_fails_the_job_and_asks_for_a_fresh_worker(
+def test_a_failed_start_requests_a_fresh_worker(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "worker.log"
@@ -103,7 +103,7 @@ def test_a_comfyui_that_does_not_start_fails_the_job_and_asks_for_a_fresh_worker
     assert jobs[0]["workerId"] != jobs[1]["workerId"]
 
 
-def test_refresh_worker_gives_every_job_a_worker_of_its_own(tmp_path: Path) -> None:
+def test_refresh_worker_gives_each_job_its_worker(tmp_path: Path) -> None:
     environ = {
         **os.environ,
         "TMPDIR": str(tmp_path),
