@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from comfy_worker.workflow.check.preflight import check
-from comfy_worker.workflow.model_files import Sources
+from comfy_worker.workflow.model_files import CheckContext
 from comfy_worker.workflow.node_defs import NodeDefs
 
 REPO = Path(__file__).absolute().parent.parent
@@ -28,7 +28,7 @@ def main() -> None:
         workflow[str(number)] = {"class_type": "ImageBlur", "inputs": inputs}
     end = {"images": [str(NODES - 2), 0], "filename_prefix": "x"}
     workflow["end"] = {"class_type": "SaveImage", "inputs": end}
-    sources = Sources(has_input=lambda _name: True)
+    sources = CheckContext(has_input=lambda _name: True)
     times = []
     for _ in range(ROUNDS):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Reads the header of a safetensors file, and checks that a model file is complete.
+"""Reads the header of a safetensors file, and checks that a model file of any format is complete.
 
 A safetensors file is 8 bytes with the header's length, then the header as JSON, then the data.
 Standard library only.
@@ -10,15 +10,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from comfy_common import gguf_header
+from comfy_common.damaged_model import DamagedModel, content_name
+
+__all__ = ["SUFFIXES", "DamagedModel", "check_whole", "read_header", "read_tensor"]
+
 SUFFIXES = {".safetensors", ".sft"}
 MAX_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
 LARGEST_NUMBER = 1 << 63
 # A tensor takes about eight values. Without a limit, parsing a header of 100 MB would take gigabytes.
 MAX_VALUES = 2_000_000
-
-
-class DamagedModel(Exception):
-    """A file is not a model, or is incomplete. The text follows the file's name: "is cut short"."""
 
 
 def read_header(path: Path) -> dict[str, dict[str, Any]]:
@@ -41,7 +42,7 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
         start = file.read(9)
         length = int.from_bytes(start[:8], "little")
         if start[8:] != b"{" or length > MAX_HEADER_BYTES:
-            raise DamagedModel(f"is not a safetensors file but {_found(start)}")
+            raise DamagedModel(f"is not a safetensors file but {content_name(start)}")
         text = start[8:] + file.read(length - 1)
     if len(text) < length:
         raise DamagedModel("is cut short in its header")
@@ -58,6 +59,24 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
         how = "cut short" if size < 8 + length + end else "longer than its header says"
         raise DamagedModel(f"is {how}: {size} of {8 + length + end} bytes")
     return header
+
+
+def read_tensor(path: Path, tensor: dict[str, Any], limit: int) -> bytes:
+    """Read the bytes of one tensor.
+
+    Args:
+        path: the safetensors file.
+        tensor: its entry in the header.
+        limit: a longer tensor is cut at this number of bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    begin, end = tensor["data_offsets"]
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        file.seek(8 + header_bytes + begin)
+        return file.read(min(end - begin, limit))
 
 
 def _end_of(tensor: dict[str, Any]) -> int:
@@ -94,17 +113,7 @@ def check_whole(path: Path, suffix: str) -> None:
     """
     if suffix.lower() in SUFFIXES:
         read_header(path)
+    elif suffix.lower() == gguf_header.SUFFIX:
+        gguf_header.read_header(path)
     elif path.stat().st_size == 0:
         raise DamagedModel("is empty")
-
-
-def _found(start: bytes) -> str:
-    if not start:
-        return "empty"
-    if start.lstrip()[:1] == b"<":
-        return "a web page"
-    if start[:2] == b"PK":
-        return "a zip archive (as .ckpt and .pt files are)"
-    if start[:2] in {b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"}:
-        return "a pickle (.ckpt or .pt)"
-    return "something else"

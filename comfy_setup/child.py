@@ -5,13 +5,10 @@ The program's output goes to a log. The known errors of pip, uv and git are list
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import select
-import signal
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +19,10 @@ from comfy_common import offline
 from comfy_common.console import Step
 from comfy_common.errors import SetupError
 from comfy_common.fault_patterns import DISK_FULL
+from comfy_common.parent_death import end_with_parent
 
 TAIL_LINES = 60
 END_WITHIN_S = 5.0
-PR_SET_PDEATHSIG = 1
 
 # `explain` adds what to check: the host, the proxy and a mirror.
 NO_NETWORK = "no network, or the server does not answer"
@@ -36,8 +33,8 @@ REASONS = [
     (DISK_FULL.pattern, FULL_DISK),
     (
         r"[Hh]ash mismatch|DO NOT MATCH THE HASHES",
-        "a downloaded file is not the locked one (sha256 differs): the package index or a proxy has "
-        "changed it; run this again, and use another index if the error stays",
+        "a downloaded file is not the locked one (sha256 differs): the package index or a proxy "
+        "has changed it; run this again, and use another index if the error stays",
     ),
     (
         r"certificate verify failed|invalid peer certificate|UnknownIssuer|SSL certificate problem",
@@ -65,8 +62,8 @@ REASONS = [
     ),
     (
         r"does not appear to be a git repository|not a git repository|repository '.*' not found",
-        "there is no Git repository at that address: name one with --comfyui-source, or use a folder "
-        "of files with --comfyui-dir",
+        "there is no Git repository at that address: name one with --comfyui-source, or use a "
+        "folder of files with --comfyui-dir",
     ),
     (
         r"unable to read [0-9a-f]{40}|missing blob|promisor remote|bad object"
@@ -75,7 +72,8 @@ REASONS = [
     ),
     (
         r"No matching distribution|No solution found|was not found in the package registry",
-        "the package index cannot be reached, or has no packages that fit together: check pip's index settings",
+        "the package index cannot be reached, or has no packages that fit together: check pip's "
+        "index settings",
     ),
 ]
 
@@ -181,7 +179,7 @@ class Runner:
                 stderr=subprocess.STDOUT,
                 env={**self.environ, **(settings or {})},
                 cwd=folder,
-                preexec_fn=_die_with_parent(),
+                preexec_fn=end_with_parent,
             )
             try:
                 for line in _lines(child, step):
@@ -226,11 +224,3 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """What a child calls at its start so that it ends when we are killed (only on Linux)."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

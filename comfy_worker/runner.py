@@ -6,24 +6,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from comfy_worker.comfyui.events import Event
-from comfy_worker.comfyui.execution import ExecutionResult
-from comfy_worker.comfyui.gpu_turns import GpuTurn
 from comfy_worker.comfyui.progress import ProgressReport
 from comfy_worker.comfyui.supervisor import ComfyUIInstance, ComfyUISupervisor
 from comfy_worker.comfyui.workdirs import make_folders
 from comfy_worker.error_response import error_response
 from comfy_worker.errors import ComfyUIUnavailable
-from comfy_worker.inputs.files import InputFiles
 from comfy_worker.job import Job, secrets_in
 from comfy_worker.logs import bound, job_secrets, temporary_secrets
-from comfy_worker.planning.plan import PlanContext
 from comfy_worker.planning.planner import prepare
-from comfy_worker.planning.prompt import Prompt, make_prompt
+from comfy_worker.planning.prompt import make_prompt
 from comfy_worker.planning.templates import Templates, choose_template
+from comfy_worker.prompt_run import PromptRun
 from comfy_worker.response.a1111_options import answer_options_call
 from comfy_worker.response.client_updates import ClientUpdates
 from comfy_worker.response.results import ResultBuilder
@@ -75,7 +70,7 @@ class JobRunner:
                 answer = self._answer(envelope, cancelled, send, release)
                 duration_ms = (time.monotonic() - began) * 1000
                 log.info("done in %d ms", duration_ms, extra={"action": "job.done"})
-            except Exception as error:  # outermost: the client gets an answer
+            except Exception as error:  # noqa: BLE001 (outermost: the client gets an answer)
                 answer = error_response(error, services.paths)
             if services.comfyui.needs_fresh_worker and isinstance(answer, dict):
                 log.warning("asking for a fresh worker", extra={"action": "worker.refresh"})
@@ -132,19 +127,19 @@ class _JobRun:
         with comfyui.in_use(), opened as folder, downloads as models, temporary_secrets(folder):
             services.ensure_resources(comfyui)
             with job.timer.stage("prepare"):
-                files = InputFiles(
-                    comfyui.process.input_dir / folder, services.settings.input_limits, job.deadline
-                )
-                context = PlanContext(job, self._template, comfyui, files, models, services.rules)
-                plan = prepare(context)
+                plan = prepare(services.plan_context(job, self._template, comfyui, folder, models))
                 if job.input.validate_only:
                     return validation(plan, comfyui, folder, services.result_limit(job))
                 prompt = make_prompt(job, plan, comfyui.defs, folder, services.comfy_org_key)
                 make_folders(comfyui.process.output_dir, prompt.folders)
             metadata = {"prompt": prompt.client_workflow} if services.keeps_metadata else {}
             results = ResultBuilder(job, plan, comfyui.process, self._delivery, metadata)
-            with job.timer.stage("execute"):
-                executed = self._execute(prompt, comfyui, progress, results)
+            with (
+                job.timer.stage("execute"),
+                services.turns.taken(prompt.workflow, job.deadline, self._release) as turn,
+            ):
+                run = PromptRun(prompt, comfyui, progress, self._updates, results, turn)
+                executed = run.execute(job.deadline)
             with job.timer.stage("collect"):
                 return results.build(executed, folder)
 
@@ -154,36 +149,3 @@ class _JobRun:
             if not comfyui.is_up:
                 progress.say("starting ComfyUI")
             return comfyui.ready(self._job.deadline)
-
-    def _execute(
-        self,
-        prompt: Prompt,
-        comfyui: ComfyUIInstance,
-        progress: ProgressReport,
-        results: ResultBuilder,
-    ) -> ExecutionResult:
-        """Queue the prompt and follow it to its end."""
-        progress.begin(prompt.workflow, comfyui.defs)
-        with self._services.turns.taken(prompt.workflow, self._release) as turn:
-            events = _Events(progress, turn, self._updates, results)
-            return comfyui.execute(
-                prompt.workflow,
-                self._job.deadline,
-                on_event=events.follow,
-                extra_data=prompt.extra_data,
-            )
-
-
-@dataclass(frozen=True)
-class _Events:
-    """Passes the events of a running prompt on to all that follow it."""
-
-    progress: ProgressReport
-    turn: GpuTurn
-    updates: ClientUpdates
-    results: ResultBuilder
-
-    def follow(self, event: Event | None) -> None:
-        self.progress.follow(event)
-        self.turn.follow(event)
-        self.updates.send_outputs(event, self.results)

@@ -11,12 +11,13 @@ from comfy_worker.comfyui.gpu_turns import GpuTurns
 from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
 from comfy_worker.comfyui.supervisor import ComfyUIInstance, ComfyUISupervisor
 from comfy_worker.comfyui.workdirs import JobFolders
+from comfy_worker.inputs.files import InputFiles
 from comfy_worker.job import Job
 from comfy_worker.logs import add_secret
 from comfy_worker.models.catalog import listed_models
-from comfy_worker.models.downloads import ModelsOnDemand
-from comfy_worker.planning.plan import PlanningRules
-from comfy_worker.planning.templates import Templates
+from comfy_worker.models.downloads import JobModels, ModelsOnDemand
+from comfy_worker.planning.plan import PlanContext, PlanningRules
+from comfy_worker.planning.templates import Template, Templates
 from comfy_worker.response.deliver import Delivery, result_limit
 from comfy_worker.response.job_uploader import job_uploader
 from comfy_worker.response.s3 import S3Uploader
@@ -77,6 +78,27 @@ class SharedServices:
     def result_limit(self, job: Job) -> int:
         """How many bytes of JSON RunPod takes as a job's result."""
         return result_limit(job.id, self.settings.result_limit_mb)
+
+    def plan_context(
+        self,
+        job: Job,
+        template: Template | None,
+        comfyui: ComfyUIInstance,
+        folder: str,
+        models: JobModels,
+    ) -> PlanContext:
+        """Gather what a job's plan is made from.
+
+        Args:
+            job: the job.
+            template: the template that it runs; None: a custom workflow.
+            comfyui: the ComfyUI that will run it.
+            folder: the name of the job's own folders.
+            models: downloads models for the job.
+        """
+        input_dir = comfyui.process.input_dir / folder
+        files = InputFiles(input_dir, self.settings.input_limits, job.deadline)
+        return PlanContext(job, template, comfyui, files, models, self.rules)
 
     def ensure_resources(self, comfyui: ComfyUIInstance) -> None:
         """Start no job that would fail half way for want of disk or memory.

@@ -66,7 +66,9 @@ DELETE, NULL = object(), object()
 
 def _literal(*types: str) -> Callable[[Workflow, Place], bool]:
     return lambda workflow, place: (
-        place[1].type in types and _is_literal(workflow, place) and not place[1].is_validated
+        place[1].type in types
+        and _is_literal(workflow, place)
+        and not place[1].has_custom_validation
     )
 
 
@@ -75,7 +77,9 @@ def _link(workflow: Workflow, place: Place) -> bool:
 
 
 def _listed(workflow: Workflow, place: Place) -> bool:
-    return place[1].is_listed and _is_literal(workflow, place) and not place[1].is_validated
+    return (
+        place[1].is_listed and _is_literal(workflow, place) and not place[1].has_custom_validation
+    )
 
 
 def _model(workflow: Workflow, place: Place) -> bool:
@@ -84,7 +88,7 @@ def _model(workflow: Workflow, place: Place) -> bool:
 
 
 def _upload(workflow: Workflow, place: Place) -> bool:
-    return place[1].is_validated and place[1].is_upload and _is_literal(workflow, place)
+    return place[1].has_custom_validation and place[1].is_upload and _is_literal(workflow, place)
 
 
 def _limit(word: str, change: int) -> Breaker:

@@ -41,8 +41,19 @@ CHROMIUM_ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-BOOT_TIMEOUT_S = 60
-STEP_TIMEOUT_S = 30
+# Far more than a busy machine needs: each wait ends with its event.
+BOOT_TIMEOUT_S = 300
+STEP_TIMEOUT_S = 120
+# An export hands its text to the browser as a Blob. The browser's download of it may come late or
+# never on a busy machine, so the text is read from the Blob itself.
+KEEP_BLOBS = """
+    const createObjectURL = URL.createObjectURL.bind(URL);
+    window.jsonBlobs = [];
+    URL.createObjectURL = (object) => {
+        if (object.type === 'application/json') window.jsonBlobs.push(object);
+        return createObjectURL(object);
+    };
+"""
 
 
 class Frontend:
@@ -88,11 +99,11 @@ class Frontend:
         Returns:
             The text of the file that the browser downloads.
         """
-        with self._page.expect_download() as download:
-            self._page.evaluate(
-                "() => app.extensionManager.command.execute('Comfy.ExportWorkflowAPI')"
-            )
-        return download.value.path().read_text(encoding="utf-8")
+        self._page.evaluate("() => { window.jsonBlobs.length = 0 }")
+        self._page.evaluate("() => app.extensionManager.command.execute('Comfy.ExportWorkflowAPI')")
+        self._page.wait_for_function("() => window.jsonBlobs.length > 0")
+        text: str = self._page.evaluate("() => window.jsonBlobs[0].text()")
+        return text
 
 
 @contextmanager
@@ -108,8 +119,9 @@ def open_frontend(url: str) -> Iterator[Frontend]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
         try:
-            page = browser.new_page()
+            page = browser.new_page(accept_downloads=False)
             page.set_default_timeout(STEP_TIMEOUT_S * 1000)
+            page.add_init_script(KEEP_BLOBS)
             page.goto(url)
             page.wait_for_function("() => window.app?.vueAppReady && app.extensionManager")
             # With this setting on, an export waits for a person to type a file name.

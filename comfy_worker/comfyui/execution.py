@@ -212,10 +212,13 @@ class Execution:
             case Disconnected():
                 self._signs.socket_broke(now)
             case Finished():
-                self._nodes.end(now)
-                # Events may be missing after a break; then /history tells how it ended.
-                if self._signs.is_socket_whole:
-                    self._state.move(Stage.FINISHED, now)
+                self._finish(now)
+
+    def _finish(self, now: float) -> None:
+        self._nodes.end(now)
+        # Events may be missing after a break; then /history tells how it ended.
+        if self._signs.is_socket_whole:
+            self._state.move(Stage.FINISHED, now)
 
     def _check_process(self) -> None:
         if (failure := self._failure()) is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from comfy_common.import_failures import ImportFailures
-from comfy_worker.workflow.node_defs import Absence
+from comfy_worker.workflow.node_defs import MissingNodeReason
 
 __all__ = ["NodePacks"]
 
@@ -68,10 +68,10 @@ class NodePacks:
                     extra={"action": "pack.incomplete"},
                 )
 
-    def explain(self, class_type: str) -> Absence | None:
+    def explain(self, class_type: str) -> MissingNodeReason | None:
         """Say why a class is missing although its pack is here; None if no pack here has it."""
         if not self._api_nodes and _declares(self._api_dir, class_type):
-            return Absence(
+            return MissingNodeReason(
                 "it calls a paid service of comfy.org, and such nodes are off on this endpoint",
                 "set API_NODES=true there",
             )
@@ -87,7 +87,7 @@ class NodePacks:
         remedy = f"mend {pack.stem} on the endpoint"
         if missing := _missing_packages(pack):
             remedy = f"install {', '.join(missing)} beside ComfyUI"
-        return Absence(problem, remedy, pack.stem)
+        return MissingNodeReason(problem, remedy, pack.stem)
 
     def _paths(self) -> list[Path]:
         """List the packs that failed, wherever they are, and all in the known folders."""

@@ -178,7 +178,10 @@ class ComfyUIProcess:
         if not unmet:
             return ""
         command = install_command(None if folder == paths.comfyui_dir({}) else folder)
-        return f"packages that it requires are missing or of another version: {summary(unmet)}: call `{command}`"
+        return (
+            "packages that it requires are missing or of another version: "
+            f"{summary(unmet)}: call `{command}`"
+        )
 
     def _failed(
         self, fault: str, when: str, prompt_id: str, *, out_of_memory: bool = False
@@ -350,6 +353,7 @@ class ComfyUIProcess:
         return {
             **public_variables(os.environ),
             **loopback_variables(os.environ),
+            "COMFY_WORKER_DEFER_IMPORTS": "1" if self.options.defer_imports else "0",
             "COMFY_WORKER_LOG_MARK": self._mark,
             "COMFY_WORKER_MODEL_ROOTS": roots,
             "COMFY_WORKER_RAW_DIR": str(self.raw_dir or ""),

@@ -23,6 +23,7 @@ import sys
 import time
 from pathlib import Path
 
+# As in comfy_common/parent_death.py, which a script that knows no other module cannot import.
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 # Known to comfy_worker/comfyui/process.py, which blocks them before it starts this script.

@@ -33,8 +33,8 @@ from comfy_worker.errors import (
     brief,
 )
 from comfy_worker.startup import start_times
-from comfy_worker.workflow.model_files import Sources, model_files
-from comfy_worker.workflow.node_defs import Absence, NodeDefs
+from comfy_worker.workflow.model_files import CheckContext, model_files
+from comfy_worker.workflow.node_defs import MissingNodeReason, NodeDefs
 
 __all__ = ["ComfyUIInstance", "ComfyUISupervisor"]
 
@@ -130,7 +130,7 @@ class ComfyUIInstance:
         if self.process.version.heeds_container_memory:
             return
         sizes: dict[str, int] = {}
-        for model in model_files(workflow, self.defs, Sources()):
+        for model in model_files(workflow, self.defs, CheckContext()):
             # What is wrong with the file, or with ComfyUI, shows when the workflow runs.
             with suppress(OSError, ComfyUIUnavailable):
                 if path := self.model_path(model.folder, model.file):
@@ -256,7 +256,7 @@ class ComfyUIInstance:
         """List what ComfyUI finds wrong with a workflow; see :meth:`ComfyUIClient.validate`."""
         return self.client.validate(workflow)
 
-    def explain(self, class_type: str) -> Absence | None:
+    def explain(self, class_type: str) -> MissingNodeReason | None:
         """Say why a class is missing although it is installed; None if it is not installed."""
         return self.process.packs.explain(class_type)
 
@@ -289,8 +289,9 @@ def _add_remedy(error: WorkerError, workflow: dict[str, Any], node_id: str | Non
     if node_id in workflow:
         where = f"node {brief(node_id)} ({brief(workflow[node_id]['class_type'])})"
     error.sentence += (
-        f"; {where} could not be interrupted, so ComfyUI was started again without its loaded models: "
-        "give the node other inputs, since a graph that does so twice is refused for a while"
+        f"; {where} could not be interrupted, so ComfyUI was started again without its loaded "
+        "models: give the node other inputs, since a graph that does so twice is refused for a "
+        "while"
     )
     error.args = (error.sentence,)
 

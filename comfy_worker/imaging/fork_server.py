@@ -10,7 +10,6 @@ and every task ends with the server.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import resource
@@ -22,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from comfy_common.parent_death import end_with_parent
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.imaging.decoder import Decoder
 from comfy_worker.imaging.encoder import Encoder
@@ -29,7 +29,6 @@ from comfy_worker.imaging.messages import CONTROL, KILL, Answer, receive, send
 
 __all__ = ["main", "steps"]
 
-PR_SET_PDEATHSIG = 1
 # How often the server checks that its parent lives. A closed connection ends the server sooner.
 POLL_S = 1.0
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
@@ -125,13 +124,12 @@ def _fork(control: socket.socket, descriptor: int, memory: int) -> int:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         control.close()
-        if sys.platform == "linux":
-            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        end_with_parent()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if memory:
             limit = memory + _address_space()
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        if os.getppid() == server_pid:  # else the server ended before prctl took effect
+        if os.getppid() == server_pid:  # else the server ended before that took effect
             _serve(socket.socket(fileno=descriptor))
     finally:
         os._exit(0)
@@ -156,7 +154,7 @@ def _serve(connection: socket.socket) -> None:
             answer = {"refused": error.sentence}
         except MemoryError:
             answer = {"fault": "it took too much memory", "reason": "memory"}
-        except Exception as error:  # the outermost place of this process: decoders raise anything
+        except Exception as error:  # noqa: BLE001 (outermost: decoders raise anything)
             answer = _fault(error)
         del message, blocks  # frees their memory before the answer is sent
         send(connection, answer, returned)

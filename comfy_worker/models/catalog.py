@@ -8,14 +8,14 @@ from pathlib import Path
 
 from comfy_common import model_folders, paths
 from comfy_common.models_txt import MODELS_TXT, ModelsTxtError, parse_models
-from comfy_worker.workflow.graph import Need
+from comfy_worker.workflow.graph import ModelFile
 
 __all__ = ["listed_models", "log_model_locations"]
 
 log = logging.getLogger(__name__)
 
 
-def listed_models(path: Path = MODELS_TXT) -> tuple[Need, ...]:
+def listed_models(path: Path = MODELS_TXT) -> tuple[ModelFile, ...]:
     """Read models.txt; a missing or broken file lists no models, so that no job fails for it."""
     try:
         entries = parse_models(path.read_text(encoding="utf-8"))
@@ -27,7 +27,7 @@ def listed_models(path: Path = MODELS_TXT) -> tuple[Need, ...]:
     listed = []
     for entry in entries:
         folder, _, file = entry.path.partition("/")
-        listed.append(Need(folder, file, entry.url))
+        listed.append(ModelFile(folder, file, entry.url))
     return tuple(listed)
 
 

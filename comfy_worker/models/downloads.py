@@ -1,4 +1,4 @@
-"""Downloads the models that a job names by URL, or that its template lacks, and keeps them for the job.
+"""Downloads models that a job names by URL or that its template lacks, and keeps them for the job.
 
 The rules for clients are here: which hosts and formats they may name. :mod:`comfy_common.download`
 fetches a file, :mod:`comfy_worker.models.cache` keeps it.
@@ -30,13 +30,11 @@ from comfy_worker.errors import ModelNotFetched
 from comfy_worker.logs import ContextThreadPool
 from comfy_worker.models.cache import ModelCache
 from comfy_worker.settings import Settings
-from comfy_worker.workflow.graph import Need
+from comfy_worker.workflow.graph import ModelFile
 
 __all__ = ["JobModels", "ModelsOnDemand"]
 
 AT_ONCE = 4
-# In MODELS_ALLOWED_HOSTS: clients may not name models by URL.
-NO_HOST = "none"
 PROGRESS_INTERVAL_S = 0.5
 
 # A model folder, and the reference that a client wrote for a file in it.
@@ -99,7 +97,7 @@ class JobModels:
     @property
     def accepts_urls(self) -> bool:
         """Whether a client may name a model by its URL."""
-        return any(host != NO_HOST for host in self._settings.models_allowed_hosts)
+        return bool(self._settings.models_allowed_hosts)
 
     def fetch(self, references: Collection[Reference]) -> Mapping[Reference, str]:
         """Download what a client refers to, several files at once, and keep it for the job.
@@ -123,7 +121,7 @@ class JobModels:
         self._hold_all(sources, self._access)
         return names
 
-    def fetch_needs(self, needs: Collection[Need]) -> None:
+    def fetch_needs(self, needs: Collection[ModelFile]) -> None:
         """Download files that the operator's own lists name; raises the same errors as `fetch`."""
         sources = {f"{need.folder}/{need.file}": self._read(need.url or "") for need in needs}
         self._hold_all(sources, replace(self._access, private=True))
@@ -141,13 +139,14 @@ class JobModels:
         if not any(host_matches(source.host, host) for host in hosts):
             raise ModelNotFetched(
                 f"{source.shown}: this worker does not download models from {source.host}; "
-                f"allowed hosts: {', '.join(hosts) or 'none'}; use an allowed host or an installed model"
+                f"allowed hosts: {', '.join(hosts) or 'none'}; use an allowed host or an installed "
+                "model"
             )
         suffix = PurePosixPath(source.name).suffix.lower()
         if self._settings.models_safetensors_only and suffix in SUFFIXES - SAFETENSORS:
             raise ModelNotFetched(
-                f"{source.shown}: this worker downloads only safetensors files, since a {suffix} file "
-                "may contain programs; use the .safetensors file of this model"
+                f"{source.shown}: this worker downloads only safetensors files, since a {suffix} "
+                "file may contain programs; use the .safetensors file of this model"
             )
         return source
 

@@ -41,7 +41,35 @@ SD35_LARGE = Family("sd35-large", "SD 3.5 large", 1024, 1024, controlnet_vae=Tru
 FLUX = Family("flux", "Flux", 1024, 1024, controlnet_vae=True, compatibility_group="flux")
 CHROMA = Family("chroma", "Chroma", 1024, 1024, controlnet_vae=True, compatibility_group="flux")
 FLUX2 = Family("flux2", "Flux 2", 1024, 1024, controlnet_vae=True)
-QWEN_IMAGE = Family("qwen-image", "Qwen-Image", 1328, 1328, controlnet_vae=True)
+# The base and the distilled model of one size have the same layers.
+KLEIN_4B = Family("flux2-klein-4b", "Flux 2 Klein 4B", 1024, 1024, controlnet_vae=True)
+KLEIN_9B = Family("flux2-klein-9b", "Flux 2 Klein 9B", 1024, 1024, controlnet_vae=True)
+# Qwen-Image and its editing models have the same layers and take each other's LoRAs.
+QWEN_IMAGE = Family(
+    "qwen-image",
+    "Qwen-Image",
+    1328,
+    1328,
+    controlnet_vae=True,
+    compatibility_group="qwen-image",
+)
+QWEN_IMAGE_EDIT = Family(
+    "qwen-image-edit",
+    "Qwen-Image-Edit",
+    1328,
+    1328,
+    controlnet_vae=True,
+    compatibility_group="qwen-image",
+)
+QWEN_IMAGE_LAYERED = Family(
+    "qwen-image-layered",
+    "Qwen-Image-Layered",
+    640,
+    640,
+    controlnet_vae=True,
+    compatibility_group="qwen-image",
+)
+KREA2 = Family("krea2", "Krea 2", 1024, 1024)
 LUMINA2 = Family("lumina2", "Lumina 2", 1024, 1024)
 Z_IMAGE = Family("z-image", "Z-Image", 1024, 1024)
 # Wan 2.1 and Wan 2.2 with 14 B parameters have the same layers and take each other's LoRAs.
@@ -53,11 +81,27 @@ HUNYUAN_VIDEO_15 = Family("hunyuan-video-1.5", "HunyuanVideo 1.5", 848, 480)
 HUNYUAN_IMAGE = Family("hunyuan-image", "HunyuanImage 2.1", 2048, 2048)
 HUNYUAN_DIT = Family("hunyuan-dit", "Hunyuan-DiT", 1024, 1024, controlnet_vae=True)
 LTXV = Family("ltxv", "LTX-Video", 768, 512)
+LTXV_13B = Family("ltxv-13b", "LTX-Video 13B", 768, 512)
+# LTX-2, 2.3 and 2.5, which make sound too. Their LoRAs have the same shapes.
+LTX2 = Family("ltx-2", "LTX-2", 1280, 720)
+MINIMAX_H3 = Family("minimax-h3", "MiniMax H3", 1280, 720)
+SEEDVR2_3B = Family("seedvr2-3b", "SeedVR2 3B", 1280, 720)
+SEEDVR2_7B = Family("seedvr2-7b", "SeedVR2 7B", 1280, 720)
 HIDREAM = Family("hidream", "HiDream", 1024, 1024)
 AURAFLOW = Family("auraflow", "AuraFlow", 1024, 1024)
 PIXART = Family("pixart", "PixArt", 1024, 1024)
 MOCHI = Family("mochi", "Mochi", 848, 480)
-COSMOS2 = Family("cosmos-predict2", "Cosmos Predict2", 1024, 1024)
+# Anima has the layers of Cosmos Predict2 2B, so their LoRAs look alike and load in both.
+COSMOS2 = Family(
+    "cosmos-predict2", "Cosmos Predict2 2B", 1024, 1024, compatibility_group="cosmos-2b"
+)
+COSMOS2_14B = Family("cosmos-predict2-14b", "Cosmos Predict2 14B", 1024, 1024)
+ANIMA = Family("anima", "Anima", 1024, 1024, compatibility_group="cosmos-2b")
+KANDINSKY5 = Family("kandinsky5", "Kandinsky 5", 1024, 1024)
+# Sound has no size in pixels.
+ACE_STEP = Family("ace-step", "ACE-Step", 0, 0)
+ACE_STEP_15 = Family("ace-step-1.5", "ACE-Step 1.5", 0, 0)
+ACE_STEP_15_XL = Family("ace-step-1.5-xl", "ACE-Step 1.5 XL", 0, 0)
 OMNIGEN2 = Family("omnigen2", "OmniGen2", 1024, 1024)
 
 FAMILIES: Mapping[str, Family] = {

@@ -1,4 +1,4 @@
-"""Finds where a request names a model by a URL or as ``hf:owner/repo/file``, and puts file names there.
+"""Replaces a request's model URLs, such as ``hf:owner/repo/file``, by names of model files.
 
 Such references may be in LoRAs, ControlNets, ``checkpoint``, ``vae``, parameters, overrides, in any
 input of the workflow that takes a model file, and behind ``embedding:`` in any text. The caller
@@ -19,10 +19,10 @@ from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.edit.overrides import OverrideKeys
 from comfy_worker.workflow.edit.parameters import Declared, inputs_of
 from comfy_worker.workflow.graph import Input, Workflow
-from comfy_worker.workflow.model_files import Sources, find_need
+from comfy_worker.workflow.model_files import CheckContext, find_model_file
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 from comfy_worker.workflow.roles.find import find_roles
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["FileName", "resolve_model_urls"]
 
@@ -58,7 +58,7 @@ def resolve_model_urls(
         NoPlace: a reference is the value of a parameter that the workflow does not have.
         Ambiguous: the same, for a parameter that fits several inputs.
     """
-    graph = Graph(workflow, defs)
+    graph = TypedWorkflow(workflow, defs)
     references = _References(graph, file_name)
     return (
         request.model_copy(update=_resolved_fields(request, graph, declared, references)),
@@ -68,7 +68,7 @@ def resolve_model_urls(
 
 def _resolved_fields(
     request: JobInput,
-    graph: Graph,
+    graph: TypedWorkflow,
     declared: Mapping[str, Declared],
     references: _References,
 ) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _resolved_fields(
         return references.in_input(inputs_of(graph.workflow, roles, name, declared)[0], value)
 
     def of_override(key: str, value: Any) -> Any:
-        return references.in_input(keys.place(key), value) if _has_reference(value) else value
+        return references.in_input(keys.input_of(key), value) if _has_reference(value) else value
 
     fields: dict[str, Any] = {}
     for name in FILES:
@@ -123,7 +123,7 @@ def _has_reference(value: Any) -> bool:
 class _References:
     """Resolves references, each by where it was written."""
 
-    graph: Graph
+    graph: TypedWorkflow
     file_name: FileName
 
     def in_folder(self, folder: str, value: str | None) -> str | None:
@@ -145,10 +145,11 @@ class _References:
         if spec is None or not _takes_model_file(spec) or not is_source(value):
             return self.in_text(value)
         class_type = self.graph.workflow[node_input.node_id]["class_type"]
-        folder = find_need(class_type, node_input.name, "", Sources()).folder
+        folder = find_model_file(class_type, node_input.name, "", CheckContext()).folder
         if not folder:
             raise InvalidValue(
-                f"{node_input.name} of node {node_input.node_id} ({class_type}) takes only an installed file: "
+                f"{node_input.name} of node {node_input.node_id} ({class_type}) takes only an "
+                "installed file: "
                 "the worker does not know which model folder this node searches",
                 [{"node_id": node_input.node_id, "input": node_input.name}],
             )

@@ -1,6 +1,6 @@
-"""Reads the header of a safetensors file and raises the worker's own errors.
+"""Reads the header of a model file and raises the worker's own errors.
 
-The format itself is in :mod:`comfy_common.safetensors_header`.
+The formats are in :mod:`comfy_common.safetensors_header` and :mod:`comfy_common.gguf_header`.
 """
 
 from __future__ import annotations
@@ -8,21 +8,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from comfy_common import safetensors_header
+from comfy_common import gguf_header, safetensors_header
+from comfy_common.damaged_model import DamagedModel
 from comfy_worker.errors import InvalidValue
 
-__all__ = ["read_header"]
+__all__ = ["GGUF_SUFFIX", "SUFFIXES", "read_header"]
+
+SUFFIXES = safetensors_header.SUFFIXES
+GGUF_SUFFIX = gguf_header.SUFFIX
 
 
 def read_header(path: Path) -> dict[str, dict[str, Any]]:
     """Read the names, dtypes and shapes of the tensors.
 
     Raises:
-        InvalidValue: the file is not a safetensors file, is incomplete, or may not be read.
+        InvalidValue: the file is not of the format that its suffix names, is incomplete, or may not
+            be read.
     """
     try:
+        if path.suffix.lower() == GGUF_SUFFIX:
+            return gguf_header.read_header(path)
         return safetensors_header.read_header(path)
-    except safetensors_header.DamagedModel as error:
+    except DamagedModel as error:
         raise InvalidValue(f"{path.name} {error}; download it again.") from error
     except OSError as error:
         raise InvalidValue(

@@ -10,15 +10,15 @@ from comfy_worker.inputs.inline_source import is_inline_source
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.check.file_access import file_inputs
 from comfy_worker.workflow.edit.input_files import (
-    name_stored,
     picture_names,
+    rename_input_files,
     takes_picture,
     without_browser_files,
 )
 from comfy_worker.workflow.edit.parameters import Declared
-from comfy_worker.workflow.graph import Editor, Input, Workflow
+from comfy_worker.workflow.graph import Input, Workflow, WorkflowEditor
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles
+from comfy_worker.workflow.roles.roles import Roles
 
 __all__ = [
     "came_with_job",
@@ -41,7 +41,7 @@ def take_pictures(files: InputFiles, request: JobInput, roles: Roles) -> dict[st
     for index, controlnet in enumerate(request.controlnets):
         sent[f"controlnets.{index}.image"] = controlnet.image
     has_both = bool(request.image and request.mask)
-    is_merged = has_both and bool(roles.alpha_masks) and "mask" not in roles.places
+    is_merged = has_both and bool(roles.alpha_masks) and "mask" not in roles.inputs
     pictures = {key: value for key, value in sent.items() if value is not None}
     files.add_pictures(pictures, merged=is_merged)
     parameters = ["image"] if is_merged else ["image", "mask"]
@@ -87,7 +87,7 @@ def take_named_images(
     pictures = picture_names(workflow, defs)
     files.add_any(sent, [key for key in sent if names[key] in pictures])
     stored = {names[key]: files.names[key] for key in sent}
-    workflow, used = name_stored(workflow, defs, stored)
+    workflow, used = rename_input_files(workflow, defs, stored)
     warnings = [f"images: no node names '{brief(name)}'" for name in stored if name not in used]
     workflow, lost = without_browser_files(workflow, defs, set(files.names.values()))
     return workflow, [*warnings, *lost]
@@ -97,7 +97,7 @@ def take_inline_files(
     files: InputFiles, workflow: Workflow, defs: NodeDefs, roles: Roles
 ) -> Workflow:
     """Take in what a workflow holds as a URL or data URI where a node reads a file."""
-    editor = Editor(workflow)
+    editor = WorkflowEditor(workflow)
     inputs: dict[str, Input] = {}
     sent: dict[str, str] = {}
     pictures: list[str] = []

@@ -12,9 +12,9 @@ from comfy_worker.job import Job
 from comfy_worker.models.downloads import JobModels
 from comfy_worker.planning.templates import Template
 from comfy_worker.workflow.check.preflight import Finding
-from comfy_worker.workflow.graph import Need, Workflow
-from comfy_worker.workflow.node_defs import Absence, NodeDefs
-from comfy_worker.workflow.roles.find import Roles
+from comfy_worker.workflow.graph import ModelFile, Workflow
+from comfy_worker.workflow.node_defs import MissingNodeReason, NodeDefs
+from comfy_worker.workflow.roles.roles import Roles
 
 __all__ = ["Installed", "Plan", "PlanContext", "PlanningRules", "StandIn"]
 
@@ -36,7 +36,7 @@ class Installed(Protocol):
     def model_path(self, folder: str, name: str) -> Path | None:
         """Find the file of a model."""
 
-    def explain(self, class_type: str) -> Absence | None:
+    def explain(self, class_type: str) -> MissingNodeReason | None:
         """Say why it lacks a class that something here has."""
 
     def searched(self, folder: str) -> Sequence[str]:
@@ -64,7 +64,7 @@ class PlanningRules:
     sd_model: str = ""
     downloads_models: bool = False
     max_batch_size: int | None = None
-    listed: Sequence[Need] = ()
+    listed: Sequence[ModelFile] = ()
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,15 @@ class PlanContext:
     rules: PlanningRules = PlanningRules()
 
     @property
-    def known_needs(self) -> tuple[Need, ...]:
+    def known_needs(self) -> tuple[ModelFile, ...]:
         """The model files that the template's params or models.txt name."""
         own = () if self.template is None else self.template.params.needs
         return (*own, *self.rules.listed)
 
-    def missing_needs(self, findings: Iterable[Finding]) -> list[Need]:
+    def missing_needs(self, findings: Iterable[Finding]) -> list[ModelFile]:
         """List the missing model files that can be downloaded."""
         known = {(need.folder, need.file): need for need in self.known_needs if need.url}
-        missing: dict[tuple[str, str], Need] = {}
+        missing: dict[tuple[str, str], ModelFile] = {}
         for finding in findings:
             if finding["type"] == "missing_model":
                 key = (finding["folder"], finding["given"])
@@ -137,7 +137,7 @@ class Plan:
     parameters: dict[str, Any]
     warnings: list[str]
     roles: Roles
-    needs: tuple[Need, ...]
+    needs: tuple[ModelFile, ...]
     findings: tuple[Finding, ...]
     seeds: Mapping[str, int] = field(default_factory=dict)
     stand_in: StandIn | None = None

@@ -41,16 +41,18 @@ from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resol
 from comfy_worker.workflow.edit.describe import describe
 from comfy_worker.workflow.edit.fill import fill
 from comfy_worker.workflow.edit.fill_notes import fill_notes
-from comfy_worker.workflow.edit.lora import LoraSpec, parse_tags
+from comfy_worker.workflow.edit.lora import LoraSpec
+from comfy_worker.workflow.edit.lora_tags import parse_tags
 from comfy_worker.workflow.edit.overrides import apply_overrides
 from comfy_worker.workflow.edit.parameters import Declared, has_input, listed
 from comfy_worker.workflow.edit.read import read, seeds_of_outputs
 from comfy_worker.workflow.edit.removal import without_nodes
 from comfy_worker.workflow.graph import Workflow, number, title_of
 from comfy_worker.workflow.isolate import check_reserved
-from comfy_worker.workflow.model_files import Sources, model_files
+from comfy_worker.workflow.model_files import CheckContext, model_files
 from comfy_worker.workflow.replaced_classes import with_present_classes
-from comfy_worker.workflow.roles.find import Roles, find_roles
+from comfy_worker.workflow.roles.find import find_roles
+from comfy_worker.workflow.roles.roles import Roles
 
 __all__ = ["build_plan", "prepare"]
 
@@ -148,7 +150,7 @@ class _PlanBuilder:
         # Both change once, when the models that the request names by URL are downloaded.
         self._request = context.job.input
         self._defs = context.comfyui.defs
-        self._sources = Sources()
+        self._sources = CheckContext()
         self._warnings: list[str] = []
         self._link_findings: list[Finding] = []
         self._stand_in: StandIn | None = None
@@ -215,12 +217,12 @@ class _PlanBuilder:
         seed = number(parameters.get("seed", values.get("seed")))
         return self._checked(workflow, roles, parameters, seed)
 
-    def _known_sources(self, converted: Converted) -> Sources:
+    def _known_sources(self, converted: Converted) -> CheckContext:
         """Collect what is known about where models and node classes come from."""
         context, comfyui, template = self._context, self._context.comfyui, self._template
         own = () if template is None else template.params.needs
         listed = context.rules.listed
-        return Sources(
+        return CheckContext(
             needs=(*own, *converted.needs, *listed),
             listed={f"{need.folder}/{need.file}" for need in listed},
             packs=converted.packs,
@@ -345,7 +347,7 @@ class _PlanBuilder:
         if seed is not None and seed != -1:
             return {"seed": seed}
         is_kept = self._template is None and seed is None and _keeps_seed(own_seed)
-        if is_kept or "seed" not in roles.places:
+        if is_kept or "seed" not in roles.inputs:
             return {}
         limit = describe(workflow, roles, self._defs)["seed"].get("maximum", SEED_LIMIT)
         # Not a secret: a number to make the same picture again with.
@@ -396,10 +398,12 @@ class _PlanBuilder:
 
     def _warn_of_unfilled(self, roles: Roles, names: Set[str]) -> None:
         """Warn where a value went to some of several inputs and the others stay as they are."""
-        for name in sorted(names & roles.left.keys() & roles.places.keys()):
-            others = [f"{other.place} ({brief(other.title)})" for other in roles.left[name]]
+        for name in sorted(names & roles.unassigned.keys() & roles.inputs.keys()):
+            others = [
+                f"{other.node_input} ({brief(other.title)})" for other in roles.unassigned[name]
+            ]
             self._warnings.append(
-                f"{name} went to {roles.places[name][0]} only; {listed(others)} stay as they are: "
+                f"{name} went to {roles.inputs[name][0]} only; {listed(others)} stay as they are: "
                 f"overrides reach them, or the title '{name}' on the node that is meant"
             )
 

@@ -14,7 +14,7 @@ from comfy_worker.planning.templates import Template
 from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles
+from comfy_worker.workflow.roles.roles import Roles
 
 __all__ = ["CheckpointChoice", "announcement"]
 
@@ -82,7 +82,9 @@ class CheckpointChoice:
         if family is not None and chosen != own and not has_size:
             native_size = {"width": family.width, "height": family.height}
             values |= {
-                side: value for side, value in native_size.items() if side in self._roles.places
+                side: value
+                for side, value in native_size.items()
+                if value and side in self._roles.inputs
             }
         return values
 
@@ -110,7 +112,7 @@ class CheckpointChoice:
         if declared is not None:
             inputs: tuple[Input, ...] = (Input(declared.node, declared.input),)
         else:
-            inputs = self._roles.places.get("checkpoint", ())
+            inputs = self._roles.inputs.get("checkpoint", ())
         for node_input in inputs:
             if node_input.name == "ckpt_name":
                 return self._workflow[node_input.node_id]

@@ -27,10 +27,10 @@ from comfy_worker.errors import (
 from comfy_worker.nearest import did_you_mean
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.convert.ui_format import is_editor_file
-from comfy_worker.workflow.graph import Need, Workflow, parse
+from comfy_worker.workflow.graph import ModelFile, Workflow, parse
 
 __all__ = [
-    "Need",
+    "ModelFile",
     "Parameter",
     "Params",
     "Requirements",
@@ -98,7 +98,7 @@ class Params(BaseModel):
     description: str = ""
     requirements: Requirements = Requirements()
     older: str = ""
-    needs: tuple[Need, ...] = ()
+    needs: tuple[ModelFile, ...] = ()
     parameters: dict[str, Parameter] = {}
     required: tuple[str, ...] = ()
     example: dict[str, Any] = {}

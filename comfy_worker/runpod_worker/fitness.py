@@ -139,7 +139,7 @@ def _in_time(work: Callable[[], T], name: str, remedy: str = "mend the volume, o
     def answer() -> None:
         try:
             answers.append(work())
-        except Exception as error:  # the outermost place of this thread: the caller raises it
+        except Exception as error:  # noqa: BLE001 (outermost: the caller raises it)
             errors.append(error)
 
     thread = threading.Thread(target=answer, name="fitness", daemon=True)

@@ -7,19 +7,18 @@ stay.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import sys
 import threading
 import time
 from typing import Any
 
 from runpod.serverless.modules import rp_ping
 
+from comfy_common import parent_death
+
 __all__ = ["end_with_parent"]
 
-PR_SET_PDEATHSIG = 1
 LOOK_S = 1.0
 
 # Kept at import: a process that is not forked imports this module and needs the SDK's original.
@@ -38,8 +37,7 @@ def _loop(*arguments: Any, **options: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    parent_death.end_with_parent()
     threading.Thread(target=_watch, args=(parent,), name="parent-watch", daemon=True).start()
     _sdk_loop(*arguments, **options)
 
@@ -47,7 +45,7 @@ def _loop(*arguments: Any, **options: Any) -> None:
 def _watch(parent: int) -> None:
     """End this process once it has another parent.
 
-    For systems without ``prctl``, and for a parent that ended before ``prctl`` was called.
+    For systems other than Linux, and for a parent that ended before the kernel watched it.
     """
     while os.getppid() == parent:
         time.sleep(LOOK_S)

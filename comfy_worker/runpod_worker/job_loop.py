@@ -140,9 +140,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
                 job_ids = await limited(self.stop_signals_fetcher(session), STOP_TIMEOUT_S) or []
             except TooManyRequests:
                 pause_s = TOO_MANY_PAUSE_S
-            except (
-                Exception
-            ) as error:  # the outermost place of this task: the next signal may be heard
+            except Exception as error:  # noqa: BLE001 (outermost: it must ask again)
                 log.warning(
                     "cannot ask for stop signals: %s", error, extra={"action": "stop.failed"}
                 )
@@ -161,9 +159,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
             updates = JobUpdates(self._poster, job["id"], self._options.streaming)
             try:
                 body = await self._answer(job, updates)
-            except (
-                Exception
-            ) as error:  # the outermost place of this task: the client gets an answer
+            except Exception as error:  # noqa: BLE001 (outermost: the client gets an answer)
                 updates.cancel()
                 body = to_json_bytes(envelope(error_response(error)))
             finally:

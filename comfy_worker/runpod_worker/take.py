@@ -108,7 +108,7 @@ class JobTaker:
         except TooManyRequests:
             await pause(self._ending, TOO_MANY_PAUSE_S)
             return Batch()
-        except Exception as error:  # outermost: the worker must keep asking for jobs
+        except Exception as error:  # noqa: BLE001 (outermost: the worker must keep asking for jobs)
             self._failures += 1
             pause_s = min(FIRST_PAUSE_S * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
             reason = f"{type(error).__name__}: {error}"

@@ -14,11 +14,12 @@ from typing import Any
 from comfy_worker.errors import InvalidInput, InvalidValue, brief
 from comfy_worker.nearest import nearest
 from comfy_worker.workflow.graph import Input
+from comfy_worker.workflow.literals import resolve_live_literal
 from comfy_worker.workflow.model_names import is_model, match
 from comfy_worker.workflow.node_defs import InputSpec
-from comfy_worker.workflow.tracing import Graph, live_literal
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
-__all__ = ["Limits", "limits_by_place"]
+__all__ = ["InputConstraint", "constraints_by_input"]
 
 JSON_TYPES = {"INT": "integer", "FLOAT": "number", "STRING": "string", "BOOLEAN": "boolean"}
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {
@@ -44,7 +45,7 @@ MODEL_FILES = {
 
 
 @dataclass(frozen=True)
-class Limits:
+class InputConstraint:
     """What one input takes.
 
     Attributes:
@@ -64,20 +65,20 @@ class Limits:
     files: str | None = None
 
     @classmethod
-    def of(cls, specs: Iterable[InputSpec]) -> Limits:
+    def of(cls, specs: Iterable[InputSpec]) -> InputConstraint:
         """What all of some inputs take."""
         limits = cls()
         for spec in specs:
             limits = limits.narrowed(spec)
         return limits
 
-    def narrowed(self, spec: InputSpec) -> Limits:
+    def narrowed(self, spec: InputSpec) -> InputConstraint:
         """The limits with those of one more input; the first one's type counts."""
         low = _number(spec.options.get("min"))
         high = _number(spec.options.get("max"))
         own_type = JSON_TYPES.get(spec.value_type) or ("string" if spec.is_upload else None)
         is_open = spec.is_remote or spec.is_upload or spec.options.get("multiselect")
-        return Limits(
+        return InputConstraint(
             type=self.type or own_type,
             minimum=_stricter(max, self.minimum, low),
             maximum=_stricter(min, self.maximum, high),
@@ -93,11 +94,11 @@ class Limits:
             steps.add((int(low or 0), int(step)))
         return tuple(sorted(pair for pair in steps if pair[1] > 1))
 
-    def negated(self) -> Limits:
+    def negated(self) -> InputConstraint:
         """The limits of the number with its sign changed."""
         low = None if self.maximum is None else -self.maximum
         high = None if self.minimum is None else -self.minimum
-        return Limits(self.type, low, high)
+        return InputConstraint(self.type, low, high)
 
     def checked(self, key: str, value: Any) -> Any:
         """The value as the input takes it.
@@ -227,19 +228,22 @@ def _number(value: Any) -> float | None:
     return value if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def limits_by_place(graph: Graph) -> dict[Input, Limits]:
+def constraints_by_input(graph: TypedWorkflow) -> dict[Input, InputConstraint]:
     """What every literal of a workflow must satisfy: the input that holds it, and those that it is passed to."""
     own: dict[Input, list[InputSpec]] = {}
     passed: dict[Input, list[InputSpec]] = {}
     for node_id in graph.workflow:
         for node_input in graph.widgets(node_id):
             # A computed input has no literal of its own, but may get one in place of its link.
-            spec, literal = graph.spec(node_input), live_literal(graph, node_input) or node_input
+            spec, literal = (
+                graph.spec(node_input),
+                resolve_live_literal(graph, node_input) or node_input,
+            )
             if spec is not None:
                 group = own if literal == node_input else passed
                 group.setdefault(literal, []).append(spec)
     literals = {**own, **passed}
     return {
-        literal: Limits.of([*own.get(literal, ()), *passed.get(literal, ())])
+        literal: InputConstraint.of([*own.get(literal, ()), *passed.get(literal, ())])
         for literal in literals
     }

@@ -2,7 +2,7 @@
 
 A workflow is ``{node_id: {"class_type", "inputs", "_meta"?}}``. An input is a literal, or a link
 ``[node_id, slot]`` to another node's output. Functions here never change a workflow that they were given, but
-for the ones of :class:`Editor`, which works on a copy of its own.
+for the ones of :class:`WorkflowEditor`, which works on a copy of its own.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from comfy_worker.errors import InvalidWorkflow, brief
 
 __all__ = [
     "Check",
-    "Editor",
     "Fold",
     "Input",
     "Link",
-    "Need",
+    "ModelFile",
     "Workflow",
+    "WorkflowEditor",
     "ancestors",
     "as_link",
     "consumers",
@@ -58,7 +58,7 @@ NO_SLOT = -(2**63)
 
 
 @dataclass(frozen=True)
-class Need:
+class ModelFile:
     """A model file that a workflow needs, and where to get it.
 
     Attributes:
@@ -329,7 +329,7 @@ def _is_plain(value: Any) -> bool:
     return not row
 
 
-class Editor:
+class WorkflowEditor:
     """A copy of a workflow and the few edits that a splice is made of.
 
     Args:

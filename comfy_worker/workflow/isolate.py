@@ -11,8 +11,9 @@ from typing import Any
 from comfy_worker.errors import InvalidValue, InvalidWorkflow, brief
 from comfy_worker.workflow.check.file_access import climbs
 from comfy_worker.workflow.graph import Input, Workflow, title_of
+from comfy_worker.workflow.literals import resolve_literal
 from comfy_worker.workflow.node_defs import NodeClass, NodeDefs
-from comfy_worker.workflow.tracing import Graph, literal_place
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = [
     "RAW_OUTPUT",
@@ -116,7 +117,7 @@ def isolate_outputs(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow
             folder of a dataset is computed.
     """
     moved = dict(workflow)
-    graph = Graph(workflow, defs)
+    graph = TypedWorkflow(workflow, defs)
     for node_id, node in workflow.items():
         _check_prefixes(graph, node_id, node)
         changed = _isolating_inputs(node_id, node, folder, defs)
@@ -130,13 +131,13 @@ def _prefix_inputs(node: Mapping[str, Any]) -> tuple[str, ...]:
     return PREFIX_INPUTS.get(node["class_type"], ("filename_prefix",))
 
 
-def _check_prefixes(graph: Graph, node_id: str, node: Mapping[str, Any]) -> None:
+def _check_prefixes(graph: TypedWorkflow, node_id: str, node: Mapping[str, Any]) -> None:
     """Reject prefixes that lead out of the output folder."""
     for name in _prefix_inputs(node):
         text = node["inputs"].get(name)
         is_data = text is not None and node["class_type"] in PREFIX_INPUTS
         if not is_data:
-            literal = literal_place(graph, Input(node_id, name))
+            literal = resolve_literal(graph, Input(node_id, name))
             if literal is not None:
                 text = graph.value(literal)
         is_bad = not _stays(text) if isinstance(text, str) else is_data
@@ -225,4 +226,4 @@ def _stays(prefix: str) -> bool:
 
 def _is_own(declared: NodeClass) -> bool:
     """Whether the result of a node of this class belongs to one job only."""
-    return declared.is_output or declared.is_api or declared.sees_job
+    return declared.is_output or declared.is_api or declared.takes_hidden_prompt

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from comfy_worker.workflow.graph import Fold, Link, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles, Sampler
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.roles.samplers import Sampler
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["Fits", "LoaderFile", "Roots", "loader_files"]
 
@@ -46,7 +47,7 @@ class LoaderFile:
 class Roots:
     """Where the links into samplers begin: the outputs of loaders, each once."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: TypedWorkflow) -> None:
         self._graph = graph
         self._roots: dict[str, Fold[Link, tuple[Link, ...]]] = {}
         for link_type in ("MODEL", "CLIP", "CONDITIONING"):
@@ -96,7 +97,7 @@ class Roots:
 
 def loader_files(workflow: Workflow, roles: Roles, defs: NodeDefs) -> list[LoaderFile]:
     """The files whose diffusion models feed the samplers, first sampler first; several where models are merged."""
-    roots = Roots(Graph(workflow, defs))
+    roots = Roots(TypedWorkflow(workflow, defs))
     found: list[LoaderFile] = []
     for sampler in roles.samplers:
         for root in roots.models(sampler):

@@ -7,11 +7,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from comfy_worker.workflow.constraints import MODEL_FILES
-from comfy_worker.workflow.graph import Need, Workflow
+from comfy_worker.workflow.graph import ModelFile, Workflow
 from comfy_worker.workflow.model_names import FOLDERS, is_model
-from comfy_worker.workflow.node_defs import Absence, NodeDefs
+from comfy_worker.workflow.node_defs import MissingNodeReason, NodeDefs
 
-__all__ = ["Sources", "find_need", "model_files"]
+__all__ = ["CheckContext", "find_model_file", "model_files"]
 
 # The folder of each loader whose input has a name that constraints.MODEL_FILES does not have.
 MODEL_FOLDERS = {
@@ -28,7 +28,7 @@ MODEL_FOLDERS = {
 
 
 @dataclass(frozen=True)
-class Sources:
+class CheckContext:
     """What the check knows beside the node classes.
 
     Attributes:
@@ -43,23 +43,23 @@ class Sources:
         has_default: whether the setting SD_MODEL stands in for a checkpoint that is missing.
     """
 
-    needs: tuple[Need, ...] = ()
+    needs: tuple[ModelFile, ...] = ()
     listed: AbstractSet[str] = frozenset()
     packs: Mapping[str, str] = field(default_factory=dict)
     has_input: Callable[[str], bool] = lambda _name: False
-    explain: Callable[[str], Absence | None] = lambda _class_type: None
+    explain: Callable[[str], MissingNodeReason | None] = lambda _class_type: None
     searched: Callable[[str], Sequence[str]] = lambda _folder: ()
     commands: Mapping[str, str] = field(default_factory=dict)
     accepts_urls: bool = False
     has_default: bool = False
 
 
-def model_files(workflow: Workflow, defs: NodeDefs, sources: Sources) -> tuple[Need, ...]:
+def model_files(workflow: Workflow, defs: NodeDefs, sources: CheckContext) -> tuple[ModelFile, ...]:
     """The model files that a workflow names, in its order, then those that its file names beside them.
 
     Those of models.txt that it does not name are left out.
     """
-    named: dict[str, Need] = {}
+    named: dict[str, ModelFile] = {}
     for node in workflow.values():
         declared = defs.get(node["class_type"])
         specs = declared.live_inputs(node["inputs"]) if declared else {}
@@ -67,7 +67,7 @@ def model_files(workflow: Workflow, defs: NodeDefs, sources: Sources) -> tuple[N
             value = node["inputs"].get(spec.name)
             if spec.choices is not None and is_model(value):
                 named.setdefault(
-                    _base(value), find_need(node["class_type"], spec.name, value, sources)
+                    _base(value), find_model_file(node["class_type"], spec.name, value, sources)
                 )
     for need in sources.needs:
         if f"{need.folder}/{need.file}" not in sources.listed:
@@ -79,11 +79,11 @@ def _base(file: str) -> str:
     return file.replace("\\", "/").rpartition("/")[2]
 
 
-def find_need(class_type: str, name: str, file: str, sources: Sources) -> Need:
+def find_model_file(class_type: str, name: str, file: str, sources: CheckContext) -> ModelFile:
     """A model file that an input names; its folder is the one that is known for the file, else the loader's."""
     known = [need for need in sources.needs if _base(need.file) == _base(file)]
     url = next((need.url for need in known if need.url), None)
     # An input of a dynamic choice has the name of the choice before its own.
     own_name = name.rpartition(".")[2]
     folder = MODEL_FOLDERS.get(class_type) or FOLDERS.get(MODEL_FILES.get(own_name, ""), "")
-    return Need(known[0].folder if known else folder, file.replace("\\", "/"), url)
+    return ModelFile(known[0].folder if known else folder, file.replace("\\", "/"), url)

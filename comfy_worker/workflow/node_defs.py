@@ -13,7 +13,15 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["ANY_TYPE", "WIDGET_TYPES", "Absence", "Autogrow", "InputSpec", "NodeClass", "NodeDefs"]
+__all__ = [
+    "ANY_TYPE",
+    "WIDGET_TYPES",
+    "Autogrow",
+    "InputSpec",
+    "MissingNodeReason",
+    "NodeClass",
+    "NodeDefs",
+]
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +73,8 @@ class InputSpec:
         choices: what a ``COMBO`` takes; None where the class declares no list.
         is_listed: whether the list stands in place of the type, the older form; ComfyUI 0.3.75 refuses a value
             outside of that form only.
-        is_validated: whether the class itself says what is right, so that ComfyUI looks at no range and no list.
+        has_custom_validation: whether the class validates the input itself. Then ComfyUI checks neither the range
+            nor the list.
         match_id: inputs and outputs of a node with the same one have the same type; empty where the type is fixed.
         grown: the inputs that an input of type ``COMFY_AUTOGROW_V3`` stands for.
         branches: by choice, the inputs that come with it, such as ``format.bit_depth``.
@@ -78,7 +87,7 @@ class InputSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     choices: tuple[Any, ...] | None = None
     is_listed: bool = False
-    is_validated: bool = False
+    has_custom_validation: bool = False
     match_id: str = ""
     grown: Autogrow | None = None
     branches: Mapping[Any, tuple[InputSpec, ...]] = field(default_factory=dict)
@@ -157,7 +166,7 @@ class InputSpec:
             match_id=_match_id(type_name, options),
         )
         own = spec.is_upload if validated is None else not validated.isdisjoint({name, "*"})
-        spec = replace(spec, is_validated=own)
+        spec = replace(spec, has_custom_validation=own)
         if KIND.fullmatch(type_name):
             return _with_dynamic(spec, validated)
         return spec
@@ -296,7 +305,7 @@ class NodeClass:
         display_name: what the editor shows as its title.
         python_module: where it comes from: ``nodes``, ``comfy_extras...``, ``custom_nodes.<pack>``.
         takes_any_link: whether the class itself says which types may be linked to it.
-        sees_job: whether it is handed more than its inputs: the graph of the job, or a key.
+        takes_hidden_prompt: whether it is handed more than its inputs: the graph of the job, or a key.
     """
 
     name: str
@@ -310,7 +319,7 @@ class NodeClass:
     display_name: str = ""
     python_module: str = ""
     takes_any_link: bool = False
-    sees_job: bool = False
+    takes_hidden_prompt: bool = False
 
     @classmethod
     def read(
@@ -338,7 +347,7 @@ class NodeClass:
             display_name=declared.get("display_name") or name,
             python_module=declared.get("python_module") or "",
             takes_any_link="input_types" in (validated or ()),
-            sees_job=any(map(_is_of_the_job, (groups.get("hidden") or {}).values())),
+            takes_hidden_prompt=any(map(_is_of_the_job, (groups.get("hidden") or {}).values())),
         )
 
     @property
@@ -401,7 +410,7 @@ def _is_of_the_job(hidden: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Absence:
+class MissingNodeReason:
     """Why a class is not there although something on this machine has it.
 
     Attributes:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
-from comfy_worker.workflow.edit.lora import LoraSpec, parse_tags, splice_loras
+from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
+from comfy_worker.workflow.edit.lora_tags import parse_tags
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.roles.find import find_roles
 from tests.base_graphs import GRAPHS, Wire, base_graph, node

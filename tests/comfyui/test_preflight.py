@@ -22,8 +22,8 @@ from comfy_worker.comfyui.node_packs import NodePacks
 from comfy_worker.errors import ModelNotFound, NodeNotInstalled
 from comfy_worker.workflow.check.preflight import Finding, check, refusal
 from comfy_worker.workflow.convert.to_api import read_workflow
-from comfy_worker.workflow.graph import Need, Workflow
-from comfy_worker.workflow.model_files import Sources
+from comfy_worker.workflow.graph import ModelFile, Workflow
+from comfy_worker.workflow.model_files import CheckContext
 from comfy_worker.workflow.replaced_classes import with_present_classes
 from tests import pictures, shipped
 from tests.base_graphs import node
@@ -48,8 +48,8 @@ class Preflight:
     def version(self) -> str:
         return str(self.comfyui.running.client.system_stats()["system"]["comfyui_version"])
 
-    def findings(self, workflow: Workflow, needs: tuple[Need, ...] = ()) -> list[Finding]:
-        sources = Sources(needs=needs, has_input=self._has_input)
+    def findings(self, workflow: Workflow, needs: tuple[ModelFile, ...] = ()) -> list[Finding]:
+        sources = CheckContext(needs=needs, has_input=self._has_input)
         running = self.comfyui.running
         return list(check(workflow, running.defs, sources, running.validate).findings)
 
@@ -67,7 +67,7 @@ class Preflight:
         answer: dict[str, Any] = requests.post(url, json=workflow, timeout=60).json()
         return {word: found for word, found in answer.items() if found}
 
-    def add(self, name: str, workflow: Workflow, needs: tuple[Need, ...]) -> None:
+    def add(self, name: str, workflow: Workflow, needs: tuple[ModelFile, ...]) -> None:
         """Put a stand-in wherever the check says that a file is missing."""
         self.workflows[name] = workflow
         for finding in self.findings(workflow, needs):
@@ -89,7 +89,7 @@ def preflight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preflight]:
     with real_comfyui(launch_options(root, NODE_PACKS, api_nodes=True)) as started:
         found = Preflight(started, root)
         for name in shipped.NAMES:
-            needs = tuple(Need(**need) for need in shipped.params(name).get("needs", ()))
+            needs = tuple(ModelFile(**need) for need in shipped.params(name).get("needs", ()))
             found.add(name, shipped.graph(name), needs)
         for name, file in COMFYUI_0375.editor_files():
             converted = read_workflow(file, started.defs)

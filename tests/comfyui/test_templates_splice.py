@@ -169,8 +169,8 @@ def test_every_parameter_is_filled_and_accepted(comfyui: RealComfyUI, name: str)
     template = TEMPLATES.load(name)
     declared = template.params.parameters
     roles = find_roles(template.workflow, comfyui.defs)
-    several = [*roles.ambiguous.values(), *roles.left.values()]
-    unclear = {str(one.place) for candidates in several for one in candidates}
+    several = [*roles.ambiguous.values(), *roles.unassigned.values()]
+    unclear = {str(one.node_input) for candidates in several for one in candidates}
     assert unclear <= {f"{entry.node}.{entry.input}" for entry in declared.values()}
     schemas = describe(template.workflow, roles, comfyui.defs, declared)
     # A switch decides which inputs the others are; see test_template_parameters.

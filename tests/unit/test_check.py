@@ -9,8 +9,8 @@ import pytest
 
 from comfy_worker.errors import InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled
 from comfy_worker.workflow.check.preflight import Checked, check, is_stale, refusal
-from comfy_worker.workflow.graph import MAX_NODES, Need, Workflow
-from comfy_worker.workflow.model_files import Sources, model_files
+from comfy_worker.workflow.graph import MAX_NODES, ModelFile, Workflow
+from comfy_worker.workflow.model_files import CheckContext, model_files
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests.base_graphs import node
 
@@ -40,12 +40,12 @@ def saved(**nodes: dict[str, Any]) -> Workflow:
 
 
 def found(workflow: Workflow, **known: Any) -> Checked:
-    return check(workflow, DEFS, Sources(**known))
+    return check(workflow, DEFS, CheckContext(**known))
 
 
 def test_a_missing_models_error_names_folder_source_nearest() -> None:
     workflow = saved(a=node("Loader", lora_name="sub/faces.safetensors"))
-    needs = (Need("loras", "faces.safetensors", URL),)
+    needs = (ModelFile("loras", "faces.safetensors", URL),)
 
     def searched(folder: str) -> list[str]:
         return [f"/a/{folder}", f"/b/{folder}"]
@@ -89,7 +89,7 @@ def test_a_missing_checkpoint_is_told_those_installed() -> None:
     files = ["placeholder.safetensors", "a.safetensors", "b.safetensors"]
     info = {"CheckpointLoaderSimple": declared({"ckpt_name": [files]}, is_output=True)}
     workflow = {"1": node("CheckpointLoaderSimple", ckpt_name="v1-5-pruned.safetensors")}
-    (finding,) = check(workflow, NodeDefs(info), Sources(has_default=True)).findings
+    (finding,) = check(workflow, NodeDefs(info), CheckContext(has_default=True)).findings
     assert finding["would_do"] == (
         "name an installed one as `checkpoint`: a.safetensors, b.safetensors, or ask the operator to put it into "
         "models/checkpoints or to set SD_MODEL to an installed one"
@@ -142,7 +142,7 @@ def test_custom_validation_is_left_to_the_class() -> None:
         ({"Own": ["cls", "x"]}, {"y"}),
         ({"Own": ["*"]}, set()),
     ):
-        checked = check(workflow, NodeDefs(info, validated), Sources())
+        checked = check(workflow, NodeDefs(info, validated), CheckContext())
         assert {finding["input"] for finding in checked.findings} == kinds
 
 
@@ -179,11 +179,14 @@ def test_no_output_is_a_finding_of_the_whole() -> None:
 def test_model_files_combine_graph_and_metadata() -> None:
     workflow = saved(a=node("Loader", lora_name="style.safetensors"))
     needs = (
-        Need("loras", "style.safetensors", URL),
-        Need("vae", "own.safetensors"),
-        Need("vae", "listed.pt"),
+        ModelFile("loras", "style.safetensors", URL),
+        ModelFile("vae", "own.safetensors"),
+        ModelFile("vae", "listed.pt"),
     )
-    assert model_files(workflow, DEFS, Sources(needs=needs, listed={"vae/listed.pt"})) == needs[:2]
+    assert (
+        model_files(workflow, DEFS, CheckContext(needs=needs, listed={"vae/listed.pt"}))
+        == needs[:2]
+    )
 
 
 @pytest.mark.parametrize("closed", [False, True])

@@ -18,7 +18,7 @@ from comfy_common.paths import REPO
 from comfy_worker.errors import InvalidWorkflow
 from comfy_worker.workflow.convert.to_api import read_workflow, resolve_variants
 from comfy_worker.workflow.convert.ui_format import MAX_DEPTH
-from comfy_worker.workflow.graph import MAX_NODES, Input, Need, Workflow
+from comfy_worker.workflow.graph import MAX_NODES, Input, ModelFile, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests.editor_files import FILES, Node, editor_file, node, subgraph
 from tests.editor_files_033 import FILES_033, RECORDED_033
@@ -198,7 +198,7 @@ def test_needs_and_packs_are_read() -> None:
         node(4, "LoraLoader", {}, "", [], properties={"cnr_id": "comfy-core"}),
     )
     found = read_workflow(file, DEFS)
-    assert found.needs == (Need("loras", "a.safetensors", "https://host/a.safetensors"),)
+    assert found.needs == (ModelFile("loras", "a.safetensors", "https://host/a.safetensors"),)
     assert found.packs == {"FaceSwap": "comfyui-face", "Blend": "someone/blend"}
     assert [entry["class_type"] for entry in found.workflow.values()] == [
         "LoraLoader",

@@ -136,7 +136,7 @@ BASE_MODELS: list[tuple[str | None, dict[str, list[int]]]] = [
         },
     ),
     (
-        None,  # the small Flux 2, as wide as Flux
+        "flux2-klein-4b",  # as wide as Flux
         {
             "double_blocks.0.img_attn.norm.key_norm.scale": [128],
             "img_in.weight": [3072, 128],
@@ -493,7 +493,7 @@ def test_a_header_is_read_without_its_metadata(tmp_path: Path) -> None:
         (b"\x80\x02}q\x00." + bytes(50), "not a safetensors file but a pickle"),
         (
             b"version https://git-lfs.github.com/spec/v1\n",
-            "not a safetensors file but something else",
+            "not a safetensors file but a Git LFS pointer",
         ),
         (struct.pack("<Q", 1 << 40) + b"{" + bytes(50), "not a safetensors file"),
         (struct.pack("<Q", 500) + b'{"x": ', "cut short in its header"),
@@ -515,7 +515,7 @@ def test_what_is_no_safetensors_file_is_named(tmp_path: Path, content: bytes, wo
     assert caught.value.sentence.startswith("model.safetensors ")
 
 
-@pytest.mark.parametrize("name", ["a.ckpt", "a.pt", "a.gguf"])
+@pytest.mark.parametrize("name", ["a.ckpt", "a.pt"])
 def test_other_formats_are_unknown_and_not_opened(tmp_path: Path, name: str) -> None:
     assert identify(tmp_path / name) == ModelInfo("unknown")
 

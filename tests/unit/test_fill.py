@@ -16,7 +16,7 @@ from comfy_worker.errors import (
     ModelNotFound,
     NoPlace,
 )
-from comfy_worker.workflow.constraints import Limits
+from comfy_worker.workflow.constraints import InputConstraint
 from comfy_worker.workflow.edit.describe import describe
 from comfy_worker.workflow.edit.fill import fill
 from comfy_worker.workflow.edit.read import read
@@ -401,7 +401,7 @@ def test_an_uninstalled_class_is_filled_by_general_rules() -> None:
 
 
 def test_model_names_may_omit_folder_and_extension() -> None:
-    limits = Limits(choices=("sub/upscaler-2x.pth", "other.pth"))
+    limits = InputConstraint(choices=("sub/upscaler-2x.pth", "other.pth"))
     assert limits.checked("upscale_model", "Upscaler-2x") == "sub/upscaler-2x.pth"
     with pytest.raises(
         ModelNotFound, match="'upscaler-4x' is not installed: name a file that is there"

@@ -15,7 +15,8 @@ from comfy_worker.workflow.edit.fill import fill
 from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.graph import Input, Link, Workflow, links_of
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles, find_roles
+from comfy_worker.workflow.roles.find import find_roles
+from comfy_worker.workflow.roles.roles import Roles
 from tests import shipped
 from tests.core_nodes import DEFS, OBJECT_INFO
 
@@ -70,7 +71,7 @@ def test_filling_changes_only_the_targeted_nodes(
     before = copy.deepcopy(graph)
     result = fill(graph, roles, DEFS, values)
     assert graph == before
-    owned = {place for name in values for place in roles.places[name]}
+    owned = {place for name in values for place in roles.inputs[name]}
     follow = {word for name in values for word in FOLLOWING.get(name, ())}
     for node_id, node in result.items():
         assert node["class_type"] == graph[node_id]["class_type"]
@@ -90,7 +91,7 @@ def test_filling_is_readable_and_idempotent(
     once = fill(graph, roles, DEFS, values)
     after = find_roles(once, DEFS)
     assert values.items() <= read(once, after).items()
-    assert after.places.keys() >= roles.places.keys()
+    assert after.inputs.keys() >= roles.inputs.keys()
     assert fill(once, after, DEFS, values) == once
 
 
@@ -162,8 +163,8 @@ def input_links(graph: Workflow) -> dict[Input, Link]:
 
 
 def settable_inputs(roles: Roles, name: str) -> set[Input]:
-    splits = {split.place for split in roles.splits} if name == "steps" else set()
-    return {*roles.places.get(name, ()), *splits}
+    splits = {split.node_input for split in roles.step_ranges} if name == "steps" else set()
+    return {*roles.inputs.get(name, ()), *splits}
 
 
 @given(any_graph(), st.booleans())
@@ -172,7 +173,7 @@ def test_any_graph_is_read_without_harm(graph: Workflow, is_known: bool) -> None
     before = copy.deepcopy(graph)
     roles = find_roles(graph, defs)
     assert graph == before or str(graph) == str(before)
-    for name, places in roles.places.items():
+    for name, places in roles.inputs.items():
         assert name not in roles.ambiguous
         assert len(set(places)) == len(places) > 0
         assert all(place.name in graph[place.node_id]["inputs"] for place in places)

@@ -74,7 +74,7 @@ def test_the_start_image_goes_before_a_control_map() -> None:
     )
     roles = find_roles(graph, DEFS)
     assert found(roles, "image") == ["start.image"]
-    assert [str(one.place) for one in roles.left["image"]] == ["map.image"]
+    assert [str(one.node_input) for one in roles.unassigned["image"]] == ["map.image"]
 
 
 CONTEXT = declared(

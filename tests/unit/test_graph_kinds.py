@@ -11,7 +11,8 @@ from comfy_worker.workflow.edit.fill_notes import fill_notes
 from comfy_worker.workflow.edit.read import read, seeds_of_outputs
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles, find_roles
+from comfy_worker.workflow.roles.find import find_roles
+from comfy_worker.workflow.roles.roles import Roles
 from tests.core_nodes import OBJECT_INFO, changes, found, ksampler, node, second_stage, txt2img
 
 INT: list[Any] = ["INT", {"min": 0, "max": 2**64 - 1}]
@@ -78,7 +79,7 @@ def filled(graph: Workflow, **values: Any) -> dict[str, Any]:
 
 
 def left(roles: Roles, name: str) -> list[str]:
-    return [str(candidate.place) for candidate in roles.left.get(name, ())]
+    return [str(candidate.node_input) for candidate in roles.unassigned.get(name, ())]
 
 
 def retouch(class_type: str = "FaceDetailer", **changed: Any) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def test_a_sampler_that_makes_masks_is_a_tool() -> None:
         sampler=ksampler(latent_image=["masked", 0]),
     )
     assert filled(graph, steps=30) == {"sampler.steps": 30}
-    assert "steps" not in roles_of(graph).left
+    assert "steps" not in roles_of(graph).unassigned
 
 
 def test_a_retouch_with_its_own_text_keeps_it() -> None:
@@ -336,7 +337,7 @@ def test_steps_of_any_form_are_filled(steps: Any) -> None:
     roles = roles_of(graph)
     result = fill(graph, roles, DEFS, {"steps": 8, "seed": 1})
     assert result["second"]["inputs"]["steps"] > 0
-    if "steps" in roles.places:
+    if "steps" in roles.inputs:
         assert read(result, roles, before=graph)["steps"] == 8
 
 

@@ -11,7 +11,7 @@ from comfy_worker.errors import InvalidWorkflow, NodeNotInstalled
 from comfy_worker.workflow.check.links import LinkWalk, link_faults, with_plain_links, without_idle
 from comfy_worker.workflow.check.preflight import MAX_FINDINGS, broken_links, check, refusal
 from comfy_worker.workflow.graph import Link, Workflow, ancestors, as_link
-from comfy_worker.workflow.model_files import Sources
+from comfy_worker.workflow.model_files import CheckContext
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests.core_nodes import OBJECT_INFO, node
 
@@ -109,12 +109,12 @@ def test_wrapped_lists_stay() -> None:
 )
 def test_undeclared_links_are_checked(more: dict[str, Any], fault: str) -> None:
     workflow = preview("a", **more)
-    (finding,) = check(workflow, DEFS, Sources()).findings
+    (finding,) = check(workflow, DEFS, CheckContext()).findings
     assert (finding["node_id"], finding["input"], finding["type"]) == ("1", next(iter(more)), fault)
 
 
 def test_dangling_links_name_the_missing_node() -> None:
-    error = refusal(check(preview("a", gone=["77", 0]), DEFS, Sources()).findings)
+    error = refusal(check(preview("a", gone=["77", 0]), DEFS, CheckContext()).findings)
     assert isinstance(error, InvalidWorkflow)
     assert "node 1 (PreviewAny): gone is linked to node '77', which is not there" in str(error)
 
@@ -133,7 +133,7 @@ def test_missing_models_behind_a_switch_are_found() -> None:
         "4": node("AnySwitch", a=["5", 0]),
         "5": node("CheckpointLoaderSimple", ckpt_name="x.safetensors"),
     }
-    (finding,) = check({**preview(["4", 0]), **switch}, DEFS, Sources()).findings
+    (finding,) = check({**preview(["4", 0]), **switch}, DEFS, CheckContext()).findings
     assert (finding["node_id"], finding["type"]) == ("5", "missing_model")
 
 
@@ -166,7 +166,7 @@ def test_long_chains_are_walked_without_recursion() -> None:
 def test_many_findings_are_counted() -> None:
     workflow = {str(i): node(f"NoSuchNode{i}" + "x" * 900) for i in range(4990)}
     began = time.monotonic()
-    findings = check(workflow, DEFS, Sources()).findings
+    findings = check(workflow, DEFS, CheckContext()).findings
     assert time.monotonic() - began < 5
     assert len(findings) == MAX_FINDINGS + 1
     assert findings[-1]["type"] == "more"
@@ -179,7 +179,7 @@ def test_many_findings_are_counted() -> None:
 @pytest.mark.parametrize("class_type", ["N" * 5_000_000, "é" * 100_000])
 def test_long_names_are_cut(class_type: str) -> None:
     long_title = {"class_type": class_type, "inputs": {}, "_meta": {"title": "t" * 1_000_000}}
-    error = refusal(check({"1": long_title}, DEFS, Sources()).findings)
+    error = refusal(check({"1": long_title}, DEFS, CheckContext()).findings)
     assert len(str(error)) + len(str(error.details)) < 5_000
 
 
@@ -189,5 +189,5 @@ def test_many_wrong_choices_take_linear_time() -> None:
     }
     outputs = {f"o{i}": node("PreviewAny", source=[str(i), 0]) for i in range(2000)}
     began = time.monotonic()
-    check({**loader, **outputs}, DEFS, Sources())
+    check({**loader, **outputs}, DEFS, CheckContext())
     assert time.monotonic() - began < 5

@@ -10,7 +10,7 @@ import pytest
 from comfy_worker.workflow import node_defs
 from comfy_worker.workflow.graph import Input, Link
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 from tests.base_graphs import node
 
 SWITCH = {"template": {"template_id": "switch", "allowed_types": "*"}}
@@ -139,8 +139,8 @@ def test_a_switch_gives_what_its_branches_give() -> None:
         str(n): node("Switch", switch=True, on=[str(n - 1), 0], off=[str(n - 1), 0])
         for n in range(1, 2000)
     }
-    graph = Graph({"0": node("Image"), **chain}, DEFS)
+    graph = TypedWorkflow({"0": node("Image"), **chain}, DEFS)
     assert graph.output_type(Link("1999", 0)) == "IMAGE"
     assert graph.type_of(Input("1999", "on")) == "IMAGE"
     ring = {"a": node("Switch", on=["b", 0]), "b": node("Switch", on=["a", 0], off=["gone", 0])}
-    assert Graph(ring, DEFS).output_type(Link("a", 0)) == "*"
+    assert TypedWorkflow(ring, DEFS).output_type(Link("a", 0)) == "*"

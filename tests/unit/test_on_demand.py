@@ -12,7 +12,7 @@ from comfy_worker.errors import ModelNotFetched
 from comfy_worker.models.cache import ModelCache
 from comfy_worker.models.downloads import JobModels
 from comfy_worker.settings import Settings
-from comfy_worker.workflow.graph import Need
+from comfy_worker.workflow.graph import ModelFile
 
 
 def models(folder: Path) -> JobModels:
@@ -26,7 +26,7 @@ def test_a_need_whose_url_is_none_is_told(tmp_path: Path) -> None:
         ModelNotFetched, match="a model is given by a URL that begins with https://"
     ):
         models(tmp_path).fetch_needs(
-            [Need("loras", "a.safetensors", "ftp://h.example/a.safetensors")]
+            [ModelFile("loras", "a.safetensors", "ftp://h.example/a.safetensors")]
         )
 
 

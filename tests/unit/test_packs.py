@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from comfy_worker.comfyui.node_packs import NodePacks
-from comfy_worker.workflow.node_defs import Absence
+from comfy_worker.workflow.node_defs import MissingNodeReason
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_failed_pack_explains_its_classes(
     assert [record.getMessage() for record in caplog.records] == [
         f"node pack whole failed to load: {why}"
     ]
-    assert packs.explain("Whole") == Absence(
+    assert packs.explain("Whole") == MissingNodeReason(
         f"its node pack whole failed to load: {why}",
         "install no-such-package beside ComfyUI",
         "whole",
@@ -73,7 +73,7 @@ def test_a_failed_pack_explains_its_classes(
 
 
 def test_a_pack_without_its_class_is_named(packs: NodePacks) -> None:
-    assert packs.explain("Single") == Absence(
+    assert packs.explain("Single") == MissingNodeReason(
         "its node pack single did not bring it", "mend single on the endpoint", "single"
     )
     assert packs.explain("Sing") is None

@@ -8,7 +8,7 @@ import pytest
 
 from comfy_worker.errors import InvalidValue
 from comfy_worker.workflow.check.file_access import check_paths, climbs, file_inputs
-from comfy_worker.workflow.edit.input_files import name_stored, without_browser_files
+from comfy_worker.workflow.edit.input_files import rename_input_files, without_browser_files
 from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests.core_nodes import OBJECT_INFO, node
@@ -258,6 +258,6 @@ def test_an_unsent_drawing_is_left_out() -> None:
     assert warnings == [
         "mask of node 1 is left empty: the drawing was not sent; send its file in `images`"
     ]
-    named, used = name_stored(workflow, DEFS, {"painter/a.png": "job/0_image.png"})
+    named, used = rename_input_files(workflow, DEFS, {"painter/a.png": "job/0_image.png"})
     assert (named["1"]["inputs"]["mask"], used) == ("job/0_image.png", {"painter/a.png"})
     assert without_browser_files(named, DEFS, OURS) == (named, [])

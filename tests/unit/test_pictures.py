@@ -14,7 +14,7 @@ from comfy_worker.inputs.files import InputFiles
 from comfy_worker.planning.input_files import take_inline_files, take_named_images
 from comfy_worker.request.schema import JobInput
 from comfy_worker.settings import Settings
-from comfy_worker.workflow.edit.input_files import name_stored
+from comfy_worker.workflow.edit.input_files import rename_input_files
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests import clips
 
@@ -35,7 +35,7 @@ def test_only_file_inputs_get_the_stored_name() -> None:
         "4": {"class_type": "CLIPTextEncode", "inputs": {"text": "fox.png", "clip": ["1", 0]}},
         "5": {"class_type": "SomebodysLoader", "inputs": {"file": "fox.png"}},
     }
-    changed, used = name_stored(
+    changed, used = rename_input_files(
         graph, DEFS, {"fox.png": "job/images_0.png", "lost.png": "job/images_1.png"}
     )
     values = [next(iter(node["inputs"].values())) for node in changed.values()]

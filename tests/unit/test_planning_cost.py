@@ -12,7 +12,7 @@ from comfy_worker.errors import JobCancelled
 from comfy_worker.workflow.check.file_access import check_paths
 from comfy_worker.workflow.edit.clip_skip import splice_clip_skip
 from comfy_worker.workflow.edit.fill import fill
-from comfy_worker.workflow.edit.lora import parse_tags
+from comfy_worker.workflow.edit.lora_tags import parse_tags
 from comfy_worker.workflow.edit.overrides import apply_overrides
 from comfy_worker.workflow.edit.read import seeds_of_outputs
 from comfy_worker.workflow.graph import Fold, Workflow, ancestors, walk

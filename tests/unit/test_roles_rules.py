@@ -19,7 +19,7 @@ def without(graph: Workflow, names: Iterable[str]) -> Workflow:
 
 def test_a_plain_graph_takes_every_parameter() -> None:
     roles = find_roles(txt2img(), DEFS)
-    assert {name: [str(place) for place in found] for name, found in roles.places.items()} == {
+    assert {name: [str(place) for place in found] for name, found in roles.inputs.items()} == {
         "prompt": ["positive.text"],
         "negative_prompt": ["negative.text"],
         "seed": ["sampler.seed"],
@@ -51,7 +51,7 @@ def test_a_second_stage_shares_numbers_except_denoise() -> None:
     assert found(roles, "seed") == ["sampler.seed", "second.seed"]
     assert found(roles, "denoise") == ["second.denoise"]
     assert found(roles, "width") == ["latent.width"]
-    assert [str(size.width) for size in roles.resized] == ["upscale.width"]
+    assert [str(size.width) for size in roles.scaled_sizes] == ["upscale.width"]
 
 
 def test_a_stage_without_noise_has_no_seed() -> None:
@@ -71,7 +71,7 @@ def test_a_stage_without_noise_has_no_seed() -> None:
     )
     roles = find_roles(graph, DEFS)
     assert found(roles, "seed") == ["sampler.noise_seed"]
-    assert len(roles.splits) == 4
+    assert len(roles.step_ranges) == 4
 
 
 CUSTOM = {
@@ -119,7 +119,7 @@ def test_split_and_single_node_samplers_read_alike() -> None:
         Input("guider", "positive"),
         Input("guider", "negative"),
     )
-    assert [(str(split.place), str(split.steps)) for split in roles.splits] == [
+    assert [(str(split.node_input), str(split.steps)) for split in roles.step_ranges] == [
         ("split.step", "sigmas.steps")
     ]
 
@@ -240,7 +240,7 @@ def test_the_first_of_two_different_pictures_counts() -> None:
     )
     roles = find_roles(graph, DEFS)
     assert found(roles, "image") == ["image.image"]
-    assert [str(one.place) for one in roles.left["image"]] == ["other.image"]
+    assert [str(one.node_input) for one in roles.unassigned["image"]] == ["other.image"]
     graph["other"]["inputs"]["image"] = "a.png"
     assert places(graph, "image") == ["image.image", "other.image"]
 
@@ -279,7 +279,7 @@ def test_nodes_that_feed_no_output_do_not_count() -> None:
     graph = txt2img(idle=node("LoadImage", image="a.png"), dead=ksampler(seed=9))
     roles = find_roles(graph, DEFS)
     assert found(roles, "seed") == ["sampler.seed"]
-    assert "image" not in roles.places
+    assert "image" not in roles.inputs
     assert found(find_roles(without(graph, ["save", "decode"]), DEFS), "image") == ["idle.image"]
 
 
@@ -302,7 +302,7 @@ def test_a_paid_node_holds_its_own_parameters() -> None:
         ["make.guidance"],
     )
     assert roles.samplers == ()
-    assert "negative_prompt" not in roles.places
+    assert "negative_prompt" not in roles.inputs
 
 
 def test_a_custom_sampler_is_known_by_its_sockets() -> None:
@@ -335,7 +335,7 @@ def test_a_custom_sampler_is_known_by_its_sockets() -> None:
     )
     roles = find_roles(graph, defs)
     assert found(roles, "steps") == ["sampler.steps"]
-    assert [str(one.place) for one in roles.left["steps"]] == ["tiled.steps"]
+    assert [str(one.node_input) for one in roles.unassigned["steps"]] == ["tiled.steps"]
     assert roles.samplers[1].model == Input("tiled", "unet")
     assert roles.samplers[1].negative == Input("tiled", "cond_neg")
 
@@ -344,8 +344,8 @@ def test_missing_classes_are_read_by_input_names() -> None:
     known = txt2img()
     hidden = NodeDefs({name: OBJECT_INFO[name] for name in ("SaveImage", "VAEDecode")})
     with_all, with_few = find_roles(known, DEFS), find_roles(known, hidden)
-    assert with_few.places == with_all.places
-    assert find_roles(known, NodeDefs({})).places == with_all.places
+    assert with_few.inputs == with_all.inputs
+    assert find_roles(known, NodeDefs({})).inputs == with_all.inputs
 
 
 def test_a_bundle_of_links_is_followed() -> None:
@@ -410,7 +410,7 @@ def test_a_title_claims_a_parameter(
 def test_a_title_without_matching_input_claims_nothing() -> None:
     graph = txt2img(save=node("SaveImage", "Image", images=["decode", 0], filename_prefix="x"))
     roles = find_roles(graph, DEFS)
-    assert "image" not in roles.places
+    assert "image" not in roles.inputs
     graph["decode"]["_meta"] = {"title": "seed"}
     assert found(find_roles(graph, DEFS), "seed") == ["sampler.seed"]
 
@@ -423,4 +423,4 @@ def test_circles_and_dangling_links_do_no_harm() -> None:
     )
     roles = find_roles(graph, DEFS)
     assert found(roles, "seed") == ["sampler.seed"]
-    assert "prompt" not in roles.places
+    assert "prompt" not in roles.inputs

@@ -98,14 +98,14 @@ def test_a_title_decides_between_combined_texts() -> None:
         sky=sky, area=area, combined=combined, sampler=ksampler(positive=["combined", 0])
     )
     roles = find_roles(graph, DEFS)
-    assert "prompt" not in roles.places
-    assert [(str(one.place), one.class_type) for one in roles.ambiguous["prompt"]] == [
+    assert "prompt" not in roles.inputs
+    assert [(str(one.node_input), one.class_type) for one in roles.ambiguous["prompt"]] == [
         ("positive.text", "CLIPTextEncode"),
         ("sky.text", "CLIPTextEncode"),
     ]
     sky["_meta"] = {"title": "Prompt"}
     roles = find_roles(graph, DEFS)
-    assert roles.places["prompt"] == (Input("sky", "text"),)
+    assert roles.inputs["prompt"] == (Input("sky", "text"),)
     assert roles.ambiguous == {}
 
 
@@ -119,7 +119,7 @@ def test_stages_with_separate_encoders_share_the_prompt() -> None:
     roles = find_roles(graph, DEFS)
     assert found(roles, "prompt") == ["positive.text", "refined.text"]
     assert found(roles, "checkpoint") == ["loader.ckpt_name"]
-    assert [str(one.place) for one in roles.left["checkpoint"]] == ["refiner.ckpt_name"]
+    assert [str(one.node_input) for one in roles.unassigned["checkpoint"]] == ["refiner.ckpt_name"]
     assert [sampler.node_id for sampler in roles.samplers] == ["sampler", "second"]
 
 

@@ -58,6 +58,11 @@ def test_values_are_read_in_their_own_form(tmp_path: Path) -> None:
     assert settings.model_roots[0] == tmp_path / "models"
 
 
+@pytest.mark.parametrize("value", ["none", " None ", "NONE,"])
+def test_the_word_none_allows_no_model_host(value: str) -> None:
+    assert Settings.from_env({"MODELS_ALLOWED_HOSTS": value}).models_allowed_hosts == ()
+
+
 def test_all_bad_values_are_named_together() -> None:
     bad = {
         "WORKER_CONCURRENCY": "0",

@@ -18,7 +18,7 @@ from comfy_worker.planning.planner import prepare
 from comfy_worker.planning.templates import Params, Template
 from comfy_worker.request.schema import JobInput
 from comfy_worker.settings import Settings
-from comfy_worker.workflow.graph import Need
+from comfy_worker.workflow.graph import ModelFile
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests.core_nodes import OBJECT_INFO, node, txt2img
 
@@ -51,7 +51,7 @@ def plan(
         searched=lambda folder: [f"/models/{folder}"],
         refresh=lambda: None,
     )
-    params = Params(needs=(Need("checkpoints", OWN, URL),))
+    params = Params(needs=(ModelFile("checkpoints", OWN, URL),))
     job = Job("job", JobInput.read({"prompt": "x", **changes}))
     template = Template("mine", txt2img(**(nodes or {})), params)
     input_files = InputFiles(tmp_path, Settings().input_limits)

@@ -319,8 +319,8 @@ def test_official_templates_pass_values_on(defs: NodeDefs, name: str) -> None:
     count = 0
     for graph in COMFYUI_033.exports.values():
         roles = find_roles(graph, defs)
-        if name not in roles.places or any(
-            place.node_id not in graph for place in roles.places[name]
+        if name not in roles.inputs or any(
+            place.node_id not in graph for place in roles.inputs[name]
         ):
             continue
         result = fill(graph, roles, defs, {name: VALUES[name]})

@@ -1,6 +1,7 @@
-"""ComfyUI's validation errors as problems in this worker's words.
+"""Translates ComfyUI's validation errors into problems.
 
-ComfyUI decides what is wrong. What is added here is what would do: the type, the limit, the nearest choices.
+ComfyUI decides what is wrong. This module adds how to fix it: the type, the limit, the nearest
+choices.
 """
 
 from __future__ import annotations
@@ -9,7 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from comfy_worker.errors import brief
-from comfy_worker.workflow.check.problems import TEXT_LENGTH, Problem, outputs_remedy, shown
+from comfy_worker.workflow.check.problems import (
+    NO_OUTPUT,
+    TEXT_LENGTH,
+    Problem,
+    outputs_remedy,
+    shown,
+)
 from comfy_worker.workflow.check.remedies import Remedies
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.model_names import is_model
@@ -25,11 +32,11 @@ IN_COMFYUI = "open the workflow in ComfyUI and mend it there"
 
 
 class Translator:
-    """Turns one error of ComfyUI at a time into a problem.
+    """Translates the errors of one workflow.
 
     Args:
-        workflow: the one that was validated.
-        defs: the classes that this ComfyUI has.
+        workflow: the workflow that ComfyUI validated.
+        defs: the node classes of this ComfyUI.
         remedies: finds what to do about missing files and choices.
     """
 
@@ -39,34 +46,32 @@ class Translator:
         self._remedies = remedies
 
     def problems(self, node_id: str, errors: list[Error]) -> dict[str | None, Problem]:
-        """What is wrong with a node, by input; None for what is no single input's."""
+        """Return what is wrong with a node, by input; None stands for the node itself."""
         found: dict[str | None, Problem] = {}
         refusals: set[str] = set()
-        for error in sorted(errors, key=lambda error: self._is_of_text(node_id, error)):
+        # An error about a file says more than one about another input, so it comes first.
+        for error in sorted(errors, key=lambda error: not self._is_of_upload(node_id, error)):
             name = _input_name(error)
             if error.get("type") == "custom_validation_failed":
-                # ComfyUI repeats the words of a class for each input that the class looks at.
-                words = _own_words(error)
-                if words in refusals:
+                # ComfyUI repeats the message of a class for each input that the class validates.
+                message = _own_message(error)
+                if message in refusals:
                     continue
-                refusals.add(words)
+                refusals.add(message)
             found.setdefault(name, self._problem(node_id, name, error))
         return found
 
     def of_workflow(self, error: Error | str) -> Problem:
-        """An error that is no single node's."""
+        """Translate an error about the workflow, which names no node."""
         if isinstance(error, str):
             return Problem("invalid_prompt", brief(error, TEXT_LENGTH), IN_COMFYUI)
         if error.get("type") == "prompt_no_outputs":
-            return Problem(
-                "no_output", "the workflow has no output node", "end it in a node such as SaveImage"
-            )
-        return Problem(str(error.get("type")), _words(error), IN_COMFYUI)
+            return NO_OUTPUT
+        return Problem(str(error.get("type")), _message(error), IN_COMFYUI)
 
-    def _is_of_text(self, node_id: str, error: Error) -> bool:
-        """Whether an error is about another input than one that names a file, which says more."""
+    def _is_of_upload(self, node_id: str, error: Error) -> bool:
         spec = self._spec(node_id, _input_name(error))
-        return spec is None or not spec.is_upload
+        return spec is not None and spec.is_upload
 
     def _spec(self, node_id: str, name: str | None) -> InputSpec | None:
         node = self._workflow[node_id]
@@ -74,26 +79,29 @@ class Translator:
         return declared.spec(name, node["inputs"]) if declared and name is not None else None
 
     def _problem(self, node_id: str, name: str | None, error: Error) -> Problem:
-        if name is not None and error.get("type") == "undeclared_input":
+        error_type = str(error.get("type"))
+        if name is None:
+            return self._other(node_id, name, error)
+        if error_type == "undeclared_input":
             return undeclared_input(name, self._workflow[node_id]["class_type"])
         spec = self._spec(node_id, name)
-        if name is None or (spec is None and error.get("type") != "required_input_missing"):
+        if spec is None and error_type == "required_input_missing":
+            spec = InputSpec(name, "value", required=True)
+        if spec is None:
             return self._other(node_id, name, error)
-        spec = spec or InputSpec(name, "value", required=True)
         value = self._workflow[node_id]["inputs"].get(name)
-        if error.get("type") in EXCEPTIONS:
+        if error_type in EXCEPTIONS:
             return self._exception(node_id, spec, value, error)
-        if error.get("type") == "return_type_mismatch":
+        if error_type == "return_type_mismatch":
             return self._mismatch(node_id, spec, value, error)
-        if error.get("type") in ("value_not_in_list", "custom_validation_failed"):
+        if error_type in ("value_not_in_list", "custom_validation_failed"):
             return self._refused_value(node_id, spec, value, error)
-        simple = _simple_problem(str(error.get("type")), spec, value)
+        simple = _simple_problem(error_type, spec, value)
         return simple or self._other(node_id, name, error)
 
     def _refused_value(self, node_id: str, spec: InputSpec, value: Any, error: Error) -> Problem:
         class_type = self._workflow[node_id]["class_type"]
-        is_link = isinstance(value, list)
-        if not is_link and (spec.is_upload or (class_type, spec.name) in NAMES_A_FILE):
+        if not isinstance(value, list) and names_file(class_type, spec):
             return self._remedies.missing_input_file(spec.name, value)
         if error.get("type") == "custom_validation_failed":
             return self._other(node_id, spec.name, error)
@@ -102,17 +110,15 @@ class Translator:
         return self._remedies.missing_choice(spec, value)
 
     def _mismatch(self, node_id: str, spec: InputSpec, value: Any, error: Error) -> Problem:
-        is_link = isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
-        if not is_link or value[0] not in self._workflow:
+        if not is_node_link(self._workflow, value):
             return self._other(node_id, spec.name, error)
-        above, slot = value
-        class_type = self._workflow[above]["class_type"]
+        class_type = self._workflow[value[0]]["class_type"]
         output = (error.get("extra_info") or {}).get("received_type")
-        problem = f"{spec.name} is linked to output {slot} of node {above} ({class_type}), which gives {output}"
+        problem = wrong_output(spec, value, class_type, output)
         return Problem("return_type_mismatch", brief(problem, TEXT_LENGTH * 2), link_remedy(spec))
 
     def _exception(self, node_id: str, spec: InputSpec, value: Any, error: Error) -> Problem:
-        """ComfyUI raises for a link that it cannot follow, and for values that it cannot compare."""
+        """Translate an exception for a link that ComfyUI cannot follow or a bad value."""
         if isinstance(value, list):
             return broken_list(self._workflow, self._defs, spec, value)
         raised = (error.get("extra_info") or {}).get("exception_type")
@@ -121,16 +127,16 @@ class Translator:
         return self._other(node_id, spec.name, error)
 
     def _other(self, node_id: str, name: str | None, error: Error) -> Problem:
-        """ComfyUI's own words."""
-        where = self._workflow[node_id]["class_type"] if name is None else name
-        problem = f"{brief(where, TEXT_LENGTH)}: {_words(error)}"
+        """Repeat ComfyUI's own message."""
+        subject = self._workflow[node_id]["class_type"] if name is None else name
+        problem = f"{brief(subject, TEXT_LENGTH)}: {_message(error)}"
         if error.get("type") == "dependency_cycle":
             return Problem("cycle", problem, "cut one of the links")
         return Problem(str(error.get("type")), problem, IN_COMFYUI)
 
 
 def _simple_problem(error_type: str, spec: InputSpec, value: Any) -> Problem | None:
-    """The problem of an error that its declaration explains; None for other errors."""
+    """Return the problem of an error that its declaration explains; None for other errors."""
     if error_type == "required_input_missing":
         return missing_input(spec)
     if error_type == "bad_linked_input":
@@ -145,45 +151,45 @@ def _simple_problem(error_type: str, spec: InputSpec, value: Any) -> Problem | N
 
 
 def missing_input(spec: InputSpec) -> Problem:
-    """The problem of a required input that a node lacks."""
-    would_do = (
-        f"give it a {spec.value_type}" if spec.is_widget else f"link a {spec.value_type} to it"
-    )
+    """Return the problem of a required input that a node lacks."""
+    would_do = f"link a {spec.value_type} to it"
+    if spec.is_widget:
+        would_do = f"give it a {spec.value_type}"
     return Problem("required_input_missing", f"{spec.name} is missing", would_do)
 
 
 def undeclared_input(name: str, class_type: str) -> Problem:
-    """The problem of a link under a name that the class does not have."""
+    """Return the problem of a link under a name that the class does not have."""
     problem = f"{brief(name, TEXT_LENGTH)} is not an input of {brief(class_type, TEXT_LENGTH)}"
     return Problem("undeclared_input", problem, "remove it")
 
 
 def not_a_link(spec: InputSpec) -> Problem:
-    """The problem of a list that has not two items."""
+    """Return the problem of a list that does not have two items."""
     problem = f"{spec.name} is a list that is not a link"
     return Problem("bad_linked_input", problem, "write a link as [node_id, slot]")
 
 
 def wrong_type(spec: InputSpec, value: Any) -> Problem:
-    """The problem of a literal that cannot be read as the type of its input."""
+    """Return the problem of a literal that cannot be read as the type of its input."""
     problem = f"{spec.name} must be of type {spec.value_type}, not {shown(value)}"
     return Problem("invalid_input_type", problem, f"give it a {spec.value_type}")
 
 
 def too_small(spec: InputSpec, value: Any) -> Problem:
-    """The problem of a number below its range."""
+    """Return the problem of a number below its range."""
     use = f"use {spec.options.get('min')} or more"
     return Problem("value_smaller_than_min", f"{spec.name} {shown(value)} is too small", use)
 
 
 def too_large(spec: InputSpec, value: Any) -> Problem:
-    """The problem of a number above its range."""
+    """Return the problem of a number above its range."""
     use = f"use {spec.options.get('max')} or less"
     return Problem("value_bigger_than_max", f"{spec.name} {shown(value)} is too large", use)
 
 
 def broken_list(workflow: Workflow, defs: NodeDefs, spec: InputSpec, value: list[Any]) -> Problem:
-    """The problem of a list that ComfyUI takes for a link and cannot follow."""
+    """Return the problem of a list that ComfyUI takes for a link and cannot follow."""
     if len(value) != 2:
         return not_a_link(spec)
     above, slot = value
@@ -199,8 +205,26 @@ def broken_list(workflow: Workflow, defs: NodeDefs, spec: InputSpec, value: list
 
 
 def link_remedy(spec: InputSpec) -> str:
-    """Which output an input takes."""
+    """Return which output an input accepts."""
     return f"link it to an output of type {spec.value_type}"
+
+
+def is_node_link(workflow: Workflow, value: Any) -> bool:
+    """Return whether a value is a link to a node of the workflow."""
+    is_pair = isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
+    return is_pair and value[0] in workflow
+
+
+def wrong_output(spec: InputSpec, link: list[Any], class_type: str, output: Any) -> str:
+    """Describe a link to an output whose type the input does not accept."""
+    node_id, slot = link
+    linked = f"output {slot} of node {node_id} ({class_type})"
+    return f"{spec.name} is linked to {linked}, which gives {output}"
+
+
+def names_file(class_type: str, spec: InputSpec) -> bool:
+    """Return whether an input names a file in ComfyUI's input folder."""
+    return spec.is_upload or (class_type, spec.name) in NAMES_A_FILE
 
 
 def _input_name(error: Error) -> str | None:
@@ -208,12 +232,12 @@ def _input_name(error: Error) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _own_words(error: Error) -> str:
-    """What a class's own validation says, without the name of the input."""
+def _own_message(error: Error) -> str:
+    """Return the message of a class's own validation, without the name of the input."""
     return str(error.get("details")).removeprefix(str(_input_name(error)))
 
 
-def _words(error: Error) -> str:
+def _message(error: Error) -> str:
     details = error.get("details")
     message = str(error.get("message"))
     return brief(f"{message}: {details}" if details else message, TEXT_LENGTH * 2)

@@ -1,7 +1,7 @@
-"""What declarations alone tell of a workflow, for checks without a running ComfyUI.
+"""Checks a workflow by the declarations of its classes, without a running ComfyUI.
 
-The rules are those of ``validate_inputs`` in ComfyUI's ``execution.py``. Where versions of ComfyUI differ, or a
-class decides itself, the workflow passes.
+The rules are those of ``validate_inputs`` in ComfyUI's ``execution.py``. If versions of ComfyUI
+differ, or a class validates its inputs itself, the workflow passes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from comfy_worker.workflow.check.links import unwrapped
 from comfy_worker.workflow.check.problems import Problem
 from comfy_worker.workflow.check.remedies import Remedies
 from comfy_worker.workflow.graph import Workflow
-from comfy_worker.workflow.model_files import Sources
+from comfy_worker.workflow.model_files import CheckContext
 from comfy_worker.workflow.model_names import is_model
 from comfy_worker.workflow.node_defs import ANY_TYPE, InputSpec, NodeDefs
 
@@ -34,20 +34,20 @@ class DeclaredRules:
     Args:
         workflow: as it would be queued.
         defs: the declarations.
-        sources: which input files are there.
+        context: which input files there are.
         remedies: finds what to do about missing files and choices.
     """
 
     def __init__(
-        self, workflow: Workflow, defs: NodeDefs, sources: Sources, remedies: Remedies
+        self, workflow: Workflow, defs: NodeDefs, context: CheckContext, remedies: Remedies
     ) -> None:
         self._workflow = workflow
         self._defs = defs
-        self._sources = sources
+        self._context = context
         self._remedies = remedies
 
     def problems(self, node_id: str) -> Iterator[tuple[str, Problem]]:
-        """What is wrong with a node, by input."""
+        """Yield what is wrong with a node, by input."""
         node = self._workflow[node_id]
         declared = self._defs.get(node["class_type"])
         specs = declared.live_inputs(node["inputs"]) if declared else {}
@@ -65,53 +65,53 @@ class DeclaredRules:
         return self._value_problem(class_type, spec, unwrapped(value))
 
     def _link_problem(self, class_type: str, spec: InputSpec, value: list[Any]) -> Problem | None:
-        is_pair = len(value) == 2
-        if not is_pair or not isinstance(value[0], str) or value[0] not in self._workflow:
+        if not errors.is_node_link(self._workflow, value):
             return errors.broken_list(self._workflow, self._defs, spec, value)
         above, slot = value
         source = self._defs.get(self._workflow[above]["class_type"])
         if source is None:
-            return None  # a finding of its own
+            return None  # the missing class is a finding of its own
         count = len(source.outputs)
         if not isinstance(slot, int) or not -count <= slot < count:
             return errors.broken_list(self._workflow, self._defs, spec, value)
         output = source.outputs[slot]
-        wanted = str(list(spec.choices or ())) if spec.is_listed else spec.value_type
-        if self._defs[class_type].takes_any_link or _fits(output, wanted):
+        accepted = str(list(spec.choices or ())) if spec.is_listed else spec.value_type
+        if self._defs[class_type].takes_any_link or _fits(output, accepted):
             return None
-        problem = f"{spec.name} is linked to output {slot} of node {above} ({source.name}), which gives {output}"
+        problem = errors.wrong_output(spec, value, source.name, output)
         return Problem("return_type_mismatch", problem, errors.link_remedy(spec))
 
     def _value_problem(self, class_type: str, spec: InputSpec, value: Any) -> Problem | None:
         try:
-            value = CONVERSIONS[spec.type](value) if spec.type in CONVERSIONS else value
-            outside = None if spec.is_validated else _outside(spec, value)
+            if spec.type in CONVERSIONS:
+                value = CONVERSIONS[spec.type](value)
+            outside = None if spec.has_custom_validation else _outside(spec, value)
         except (TypeError, ValueError, OverflowError):
             return errors.wrong_type(spec, value)
         if outside is not None:
             return outside
-        if spec.is_validated:
-            names_a_file = spec.is_upload or (class_type, spec.name) in errors.NAMES_A_FILE
-            is_there = not names_a_file or self._is_there(spec, value)
-            return None if is_there else self._remedies.missing_input_file(spec.name, value)
+        if spec.has_custom_validation:
+            if not errors.names_file(class_type, spec) or self._is_present(spec, value):
+                return None
+            return self._remedies.missing_input_file(spec.name, value)
         if not spec.is_listed or value in (spec.choices or ()) or is_model(value):
             return None
         return self._remedies.missing_choice(spec, value)
 
-    def _is_there(self, spec: InputSpec, value: Any) -> bool:
+    def _is_present(self, spec: InputSpec, value: Any) -> bool:
         if not isinstance(value, str):
             return False
-        return value in (spec.choices or ()) or self._sources.has_input(value)
+        return value in (spec.choices or ()) or self._context.has_input(value)
 
 
-def _fits(output: str, wanted: str) -> bool:
-    """Whether ComfyUI lets an output of one type into an input of another (``validate_node_input``)."""
-    if output == wanted or ANY_TYPE in (output, wanted):
+def _fits(output: str, accepted: str) -> bool:
+    """Return whether an input accepts an output of a type (``validate_node_input`` in ComfyUI)."""
+    if output == accepted or ANY_TYPE in (output, accepted):
         return True
-    if output.startswith("[") or wanted.startswith("["):
-        return wanted == "COMBO"  # a list of choices fits the same list, and the newer form
+    if output.startswith("[") or accepted.startswith("["):
+        return accepted == "COMBO"  # a list of choices fits the same list, and the newer form
     outputs = {word.strip() for word in output.split(",")}
-    return not outputs.isdisjoint(word.strip() for word in wanted.split(","))
+    return not outputs.isdisjoint(word.strip() for word in accepted.split(","))
 
 
 def _outside(spec: InputSpec, value: Any) -> Problem | None:

@@ -1,7 +1,8 @@
 """Checks that a workflow reads only the files that came with its job.
 
-ComfyUI itself takes ``../``, absolute paths and the files of other jobs. The declaration of an input says
-whether it names a file. Where a workflow writes is checked in :mod:`~comfy_worker.workflow.isolate`.
+ComfyUI itself accepts ``../``, absolute paths and the files of other jobs. The declaration of an
+input tells whether it names a file. Output paths are checked in
+:mod:`~comfy_worker.workflow.isolate`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ from typing import Any
 
 from comfy_worker.errors import InvalidValue
 from comfy_worker.workflow.graph import Input, Workflow, ancestors
+from comfy_worker.workflow.literals import resolve_literal
 from comfy_worker.workflow.model_names import is_model
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
-from comfy_worker.workflow.tracing import Graph, literal_place
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["check_paths", "climbs", "file_inputs"]
 
-# The editor's own recorders: their inputs hold the names of files that it uploaded.
+# The editor's own recorders. Their inputs hold the names of files that the editor uploaded.
 RECORDED = {"LOAD_3D", "WEBCAM", "AUDIO_RECORD"}
-# An input that names a file, although its declaration is that of any choice.
+# An input that names a file, although it is declared like any other choice.
 LATENT = ("LoadLatent", "latent")
 PATH_NAME = re.compile(r"(^|[_.])(file|filename|path|folder|dir|directory)([_.]|$)", re.IGNORECASE)
 OUTPUT_NAMES = {"filename_prefix", "folder_name", "output_path"}
@@ -29,25 +31,27 @@ JOB_FOLDER = re.compile(r"[0-9a-f]{32}(/|$)")
 
 
 def climbs(path: str) -> bool:
-    """Whether a path is absolute, or leads out of its folder with ``..``."""
+    """Return whether a path is absolute, or leads out of its folder with ``..``."""
     return path.startswith(("/", "\\")) or ".." in path.replace("\\", "/").split("/")
 
 
 def file_inputs(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> list[Input]:
-    """Find where the names of input files are written: in LoadImage and its like, or in a primitive before them.
+    """Find the inputs that hold the names of input files.
+
+    They belong to nodes such as LoadImage, or to a primitive that is linked to them.
 
     Args:
         workflow: API format.
-        defs: the classes that this ComfyUI has.
-        outputs: the output nodes; only what feeds them is checked, as ComfyUI runs nothing else.
+        defs: the node classes of this ComfyUI.
+        outputs: the output nodes. ComfyUI runs only what feeds them, so only that is checked.
 
     Raises:
-        InvalidValue: such a name is computed, so that it cannot be checked.
+        InvalidValue: a name is computed, so it cannot be checked.
     """
-    graph = Graph(workflow, defs)
+    graph = TypedWorkflow(workflow, defs)
     found: list[Input] = []
     for node_input in _inputs(graph, outputs, _names_a_file):
-        literal = literal_place(graph, node_input)
+        literal = resolve_literal(graph, node_input)
         if literal is None:
             raise _computed(node_input)
         found.append(literal)
@@ -55,61 +59,59 @@ def file_inputs(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> l
 
 
 def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours: Set[str]) -> None:
-    """Check that a workflow reads only files that came with the job, and names no path that leads elsewhere.
+    """Check that a workflow reads only files that came with the job.
 
     Args:
         workflow: API format, filled.
-        defs: the classes that this ComfyUI has.
+        defs: the node classes of this ComfyUI.
         outputs: the output nodes.
         ours: the job's files, as ``LoadImage`` names them.
 
     Raises:
-        InvalidValue: a file that was not sent, an absolute path, or one that climbs with ``..``.
+        InvalidValue: a file was not sent, or a path is absolute or contains ``..``.
     """
-    graph, outputs = Graph(workflow, defs), list(outputs)
+    graph, outputs = TypedWorkflow(workflow, defs), list(outputs)
     for node_input in file_inputs(workflow, defs, outputs):
         for name in _texts(graph.value(node_input)):
             if name not in ours and not _is_blank_drawing(graph, node_input, name):
-                raise _refused(
-                    graph,
-                    node_input,
-                    name,
-                    "a file that was not sent; send it as `image` or in `images`",
-                )
+                why = "a file that was not sent; send it as `image` or in `images`"
+                raise _refused(graph, node_input, name, why)
     for node_input in _inputs(graph, outputs, _is_a_choice):
         _check_choice(graph, node_input, ours)
     for node_input in _inputs(graph, outputs, _names_a_path):
         _check_path(graph, node_input)
 
 
-def _check_path(graph: Graph, node_input: Input) -> None:
-    """Refuse a path that leads out of its folder; the computed path of an output node is only written to."""
-    literal = literal_place(graph, node_input)
+def _check_path(graph: TypedWorkflow, node_input: Input) -> None:
+    """Refuse a path that leads out of its folder.
+
+    The path of an output node may be computed: it is only written to.
+    """
+    literal = resolve_literal(graph, node_input)
     declared = graph.declared(node_input.node_id)
     is_output = declared is not None and declared.is_output
     if literal is None and not is_output:
         raise _computed(node_input)
     for path in _texts(graph.value(literal or node_input)):
-        # `.` is the folder that holds every job's.
+        # `.` is the folder with the files of all jobs.
         is_shared = path != "" and not path.strip("./\\")
         if climbs(path) or is_shared:
-            raise _refused(
-                graph, node_input, path, "which leads out of its folder; name one below it"
-            )
+            why = "which leads out of its folder; name one below it"
+            raise _refused(graph, node_input, path, why)
 
 
-def _is_blank_drawing(graph: Graph, node_input: Input, name: str) -> bool:
-    """Whether nothing was drawn in the editor's own canvas, whose file is named by a text."""
+def _is_blank_drawing(graph: TypedWorkflow, node_input: Input, name: str) -> bool:
+    """Return whether an input is a canvas of the editor in which nothing was drawn."""
     spec = graph.spec(node_input)
     return name == "" and spec is not None and spec.is_upload and spec.type == "STRING"
 
 
-def _check_choice(graph: Graph, node_input: Input, ours: Set[str]) -> None:
-    """Check a choice of a list, which may hold the folders of other jobs.
+def _check_choice(graph: TypedWorkflow, node_input: Input, ours: Set[str]) -> None:
+    """Check a choice of a list, which may contain the folders of other jobs.
 
-    ComfyUI 0.3.75 takes any text where the list is of the newer form.
+    ComfyUI 0.3.75 accepts any text if the list has the newer form.
     """
-    spec, literal = graph.spec(node_input), literal_place(graph, node_input)
+    spec, literal = graph.spec(node_input), resolve_literal(graph, node_input)
     is_path = bool(PATH_NAME.search(node_input.name))
     if literal is None and is_path:
         raise _computed(node_input)
@@ -124,19 +126,19 @@ def _is_foreign(name: str, choices: Collection[Any], *, is_path: bool) -> bool:
         return True
     if name in choices:
         return False
-    # A missing model is reported by the check of the workflow, which knows where to get it.
+    # The check of the workflow reports a missing model, and knows where to get it.
     return climbs(name) or (is_path and not is_model(name))
 
 
 def _inputs(
-    graph: Graph, outputs: Iterable[str], wanted: Callable[[str, InputSpec], bool]
+    graph: TypedWorkflow, outputs: Iterable[str], matches: Callable[[str, InputSpec], bool]
 ) -> Iterator[Input]:
-    """The inputs that are wanted, of the output nodes and of every node that feeds them."""
+    """Yield the inputs of the output nodes, and of all nodes that feed them, that match."""
     ends = list(outputs)
     for node_id in dict.fromkeys([*ends, *ancestors(graph.workflow, *ends)]):
         for node_input in graph.inputs(node_id):
             spec = graph.spec(node_input)
-            if spec is not None and wanted(graph.workflow[node_id]["class_type"], spec):
+            if spec is not None and matches(graph.workflow[node_id]["class_type"], spec):
                 yield node_input
 
 
@@ -155,7 +157,10 @@ def _names_a_path(_class_type: str, spec: InputSpec) -> bool:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value; ComfyUI unwraps ``{"__value__": ...}``, and a recorder holds an object of names."""
+    """Yield every text in a value.
+
+    ComfyUI unwraps ``{"__value__": ...}``, and a recorder holds an object of names.
+    """
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -168,16 +173,17 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _computed(node_input: Input) -> InvalidValue:
     return InvalidValue(
-        f"input {node_input.name} of node {node_input.node_id} names a file, but another node computes it; "
-        "write the file's name into this input",
+        f"input {node_input.name} of node {node_input.node_id} names a file, but another node "
+        "computes it; write the file's name into this input",
         [{"node_id": node_input.node_id, "input": node_input.name}],
     )
 
 
-def _refused(graph: Graph, node_input: Input, name: str, why: str) -> InvalidValue:
+def _refused(graph: TypedWorkflow, node_input: Input, name: str, why: str) -> InvalidValue:
     shown = name if len(name) <= 60 else name[:57] + "..."
     class_type = graph.workflow[node_input.node_id]["class_type"]
     return InvalidValue(
-        f"input {node_input.name} of node {node_input.node_id} ({class_type}) names '{shown}', {why}",
+        f"input {node_input.name} of node {node_input.node_id} ({class_type}) "
+        f"names '{shown}', {why}",
         [{"node_id": node_input.node_id, "input": node_input.name, "given": shown}],
     )

@@ -1,14 +1,15 @@
 """Checks the links of a workflow by the rule of ComfyUI's executor.
 
-ComfyUI has two definitions of a link. Its validation looks at declared inputs only and takes every list for a
-link; its executor looks at every input, declared or not, and takes what ``is_link`` takes. Between the two,
-validation unwraps ``{"__value__": ...}``, so that a literal becomes a link after it was checked. A link that the
-executor cannot resolve ends its prompt thread. So each input is checked here before a prompt is queued.
+ComfyUI has two definitions of a link. Its validation reads declared inputs only and takes every
+list for a link. Its executor reads every input, declared or not, and takes what ``is_link`` takes.
+Between the two, validation unwraps ``{"__value__": ...}``, so a literal may become a link after it
+was checked. A link that the executor cannot resolve ends its prompt thread. Therefore each input is
+checked here before a prompt is queued.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,13 +33,13 @@ WRAPPER = "__value__"
 
 @dataclass(frozen=True)
 class LinkFault:
-    """Something wrong with one link.
+    """A fault of one link.
 
     Attributes:
         input: the input that holds the link.
         type: ``hidden_link``, ``dangling_link``, ``bad_output_slot`` or ``cycle``.
-        problem: what is wrong, without its end.
-        would_do: what to do about it.
+        problem: what is wrong, as a clause without a full stop.
+        would_do: how to fix it.
     """
 
     input: Input
@@ -48,25 +49,25 @@ class LinkFault:
 
 
 def is_wrapped(value: Any) -> bool:
-    """Whether ComfyUI unwraps a value before it runs the node."""
+    """Return whether ComfyUI unwraps a value before it runs the node."""
     return isinstance(value, dict) and WRAPPER in value
 
 
 def unwrapped(value: Any) -> Any:
-    """The value that a node gets, out of any number of wrappers."""
+    """Return the value that a node receives, without its wrappers."""
     while is_wrapped(value):
         value = value[WRAPPER]
     return value
 
 
 def with_plain_links(workflow: Workflow) -> Workflow:
-    """Write each link as ``[text, integer]`` where its meaning is clear.
+    """Write each link as ``[text, integer]`` if its meaning is clear.
 
-    An id that is a number means the node whose id is that number's text, and ``false`` means slot 0 (ComfyUI
-    reads it so). Everything else stays as it is.
+    A number as an id means the node with that number as its text id, and ``false`` means slot 0, as
+    in ComfyUI. Everything else stays as it is.
 
     Args:
-        workflow: stays as it is.
+        workflow: is not changed.
     """
     plain = dict(workflow)
     for node_id, node in workflow.items():
@@ -81,7 +82,7 @@ def with_plain_links(workflow: Workflow) -> Workflow:
 
 
 def _plain_link(workflow: Workflow, value: Any) -> list[Any] | None:
-    """The plain form of a link that is written in another way; None where nothing has to change."""
+    """Return the plain form of a link; None if nothing has to change."""
     if not isinstance(value, list) or len(value) != 2:
         return None
     node_id, slot = value
@@ -94,11 +95,11 @@ def _plain_link(workflow: Workflow, value: Any) -> list[Any] | None:
 
 
 class LinkWalk:
-    """Which nodes an output needs, and where links close a circle, along every link that ComfyUI follows.
+    """Finds the nodes that the outputs need, and circles, along every link that ComfyUI follows.
 
     Args:
         workflow: API format.
-        defs: the classes that this ComfyUI has.
+        defs: the node classes of this ComfyUI.
 
     Attributes:
         live: the nodes that an output needs, in the order of the workflow.
@@ -113,25 +114,26 @@ class LinkWalk:
             declared = defs.get(node["class_type"])
             if declared is not None and declared.is_output:
                 self._walk_from(node_id)
-        self.live: dict[str, None] = {
-            node_id: None for node_id in workflow if node_id in self._done
-        }
+        self.live = dict.fromkeys(node_id for node_id in workflow if node_id in self._done)
 
     def _walk_from(self, output: str) -> None:
-        """Walk up from a node, depth first; the dictionary holds the way from it to where the walk is."""
-        way = {} if output in self._done else {output: self._links(output)}
-        while way:
-            node_id = next(reversed(way))
-            step = next(way[node_id], None)
-            if step is None:
+        """Walk up from a node, depth first."""
+        if output in self._done:
+            return
+        # The nodes between the output and the current node, with the links still to follow.
+        path = {output: self._links(output)}
+        while path:
+            node_id = next(reversed(path))
+            link = next(path[node_id], None)
+            if link is None:
                 self._done.add(node_id)
-                del way[node_id]
+                del path[node_id]
                 continue
-            name, above = step
-            if above in way:
+            name, above = link
+            if above in path:
                 self.circles.add(Input(node_id, name))
             elif above not in self._done:
-                way[above] = self._links(above)
+                path[above] = self._links(above)
 
     def _links(self, node_id: str) -> Iterator[tuple[str, str]]:
         for name, link in links_of(self._workflow[node_id]).items():
@@ -142,14 +144,14 @@ class LinkWalk:
 def link_faults(
     workflow: Workflow, defs: NodeDefs, walk: LinkWalk | None = None
 ) -> Iterator[LinkFault]:
-    """Everything wrong with links that ComfyUI would follow.
+    """Yield the faults of the links that ComfyUI would follow.
 
-    A node that no output needs is not queued, so only hidden links are reported in it.
+    A node that no output needs is not queued, so only its hidden links are reported.
 
     Args:
         workflow: as it would be queued.
-        defs: the classes that this ComfyUI has.
-        walk: of the same workflow, where the caller has one.
+        defs: the node classes of this ComfyUI.
+        walk: of the same workflow, if the caller has one.
     """
     walk = walk or LinkWalk(workflow, defs)
     for node_id, node in workflow.items():
@@ -172,25 +174,22 @@ def _fault_of(
     shown = brief(node_input.name)
     if link.node_id not in workflow:
         problem = f"{shown} is linked to node {brief(repr(link.node_id))}, which is not there"
-        return LinkFault(
-            node_input, "dangling_link", problem, "link it to a node of this graph, or leave it out"
-        )
+        remedy = "link it to a node of this graph, or leave it out"
+        return LinkFault(node_input, "dangling_link", problem, remedy)
     if node_input in walk.circles:
-        return LinkFault(
-            node_input, "cycle", f"{shown} closes a circle of links", "cut one of them"
-        )
+        problem = f"{shown} closes a circle of links"
+        return LinkFault(node_input, "cycle", problem, "cut one of them")
     source = defs.get(workflow[link.node_id]["class_type"])
     if source is None:
         return None  # the missing class is a finding of its own
     count, slot = len(source.outputs), value[1]
-    # ComfyUI counts from the end with a negative slot, as Python does.
-    if not isinstance(slot, int) or not -count <= slot < count:
-        output = f"output {brief(repr(slot))} of node {brief(link.node_id)}"
-        remedy = outputs_remedy(source.name, source.outputs)
-        return LinkFault(
-            node_input, "bad_output_slot", f"{shown} is linked to {output}, which it lacks", remedy
-        )
-    return None
+    # ComfyUI counts a negative slot from the end, as Python does.
+    if isinstance(slot, int) and -count <= slot < count:
+        return None
+    output = f"output {brief(repr(slot))} of node {brief(link.node_id)}"
+    problem = f"{shown} is linked to {output}, which it lacks"
+    remedy = outputs_remedy(source.name, source.outputs)
+    return LinkFault(node_input, "bad_output_slot", problem, remedy)
 
 
 def _hidden(node_input: Input) -> LinkFault:
@@ -199,14 +198,14 @@ def _hidden(node_input: Input) -> LinkFault:
 
 
 def without_idle(workflow: Workflow, defs: NodeDefs) -> Workflow:
-    """The workflow without the nodes that no output needs.
+    """Remove the nodes that no output needs.
 
-    ComfyUI does not run those, but it asks each of them whether its files have changed, and a broken link of
-    theirs ends its prompt thread.
+    ComfyUI does not run them, but it asks each of them whether its files have changed, and a broken
+    link of such a node ends the prompt thread.
 
     Args:
-        workflow: stays as it is.
-        defs: the classes that this ComfyUI has.
+        workflow: is not changed.
+        defs: the node classes of this ComfyUI.
     """
-    live: Mapping[str, None] = LinkWalk(workflow, defs).live
+    live = LinkWalk(workflow, defs).live
     return {node_id: node for node_id, node in workflow.items() if node_id in live}

@@ -1,9 +1,9 @@
-"""Checks a workflow before it is queued, and finds every reason for which it would be refused.
+"""Checks a workflow before it is queued, and finds every reason why it would fail.
 
-ComfyUI decides about types, ranges and choices: its validation is called through ``validate``, and its errors
-are translated. Added is what ComfyUI cannot say, and what it would queue only to fail: an unknown class, a
-missing model in a list that it does not check, a broken link in an input that the class does not declare.
-Without a running ComfyUI the declarations alone are read.
+ComfyUI decides about types, ranges and choices: its validation is called through ``validate``, and
+its errors are translated. This module adds what ComfyUI does not report, or would queue and then
+fail: an unknown class, a missing model in a list that ComfyUI does not check, a broken link in an
+input that the class does not declare. Without a running ComfyUI, only the declarations are read.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from comfy_worker.workflow.check.comfyui_errors import Translator
 from comfy_worker.workflow.check.declared_rules import DeclaredRules
 from comfy_worker.workflow.check.links import LinkFault, LinkWalk, link_faults, unwrapped
 from comfy_worker.workflow.check.problems import (
+    NO_OUTPUT,
     Finding,
     Problem,
     finding_at,
@@ -34,33 +35,35 @@ from comfy_worker.workflow.check.problems import (
 )
 from comfy_worker.workflow.check.remedies import Remedies
 from comfy_worker.workflow.graph import Workflow, title_of
-from comfy_worker.workflow.model_files import Sources
+from comfy_worker.workflow.model_files import CheckContext
 from comfy_worker.workflow.model_names import is_model
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 
 __all__ = ["Checked", "Finding", "Validate", "broken_links", "check", "is_stale", "refusal"]
 
-# Asks ComfyUI what is wrong with a workflow: ``{"error", "node_errors"}`` in the form of a refused
-# ``POST /prompt``, both empty where it accepts the workflow; None where it cannot be asked.
+# Asks ComfyUI what is wrong with a workflow. Returns ``{"error", "node_errors"}`` as a refused
+# ``POST /prompt`` does, both empty if ComfyUI accepts the workflow; None if ComfyUI cannot answer.
 Validate = Callable[[Workflow], "Mapping[str, Any] | None"]
 
-# A client reads the first few; what is sent has to stay small.
+# A client reads the first few, and the response must stay small.
 MAX_FINDINGS = 100
 MAX_WARNINGS = 50
-# So many nodes are named in a warning.
+# How many nodes a warning names.
 MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found.
+    """The result of a check.
 
     Attributes:
-        findings: each with ``node_id``, ``title``, ``class_type``, ``input``, ``given``, ``type`` (ComfyUI's word
-            where it has one), ``problem`` and ``would_do``; for a model file ``folder``, ``nearest``, ``url``,
-            ``in_models_txt`` and ``looked_in`` too, for an unknown class ``nearest`` and ``pack``. Of many only
-            the first are kept, and the last one, of type ``more``, counts the rest.
-        warnings: sentences on what is strange and is no reason to refuse.
+        findings: the reasons to refuse the workflow. Each has ``node_id``, ``title``,
+            ``class_type``, ``input``, ``given``, ``type`` (ComfyUI's name if it has one),
+            ``problem`` and ``would_do``. One for a model file also has ``folder``, ``nearest``,
+            ``url``, ``in_models_txt`` and ``looked_in``; one for an unknown class ``nearest`` and
+            ``pack``. If there are many, only the first are kept, and a last one of type ``more``
+            counts the others.
+        warnings: sentences about what looks wrong but is no reason to refuse.
     """
 
     findings: tuple[Finding, ...]
@@ -68,39 +71,38 @@ class Checked:
 
 
 def check(
-    workflow: Workflow, defs: NodeDefs, sources: Sources, validate: Validate | None = None
+    workflow: Workflow, defs: NodeDefs, context: CheckContext, validate: Validate | None = None
 ) -> Checked:
     """Check a workflow.
 
     Args:
         workflow: as it would be queued.
-        defs: the classes that this ComfyUI has, with the files that they list.
-        sources: what else is known.
-        validate: asks ComfyUI; None: the declarations alone are read, which find less.
+        defs: the node classes of this ComfyUI, with the files that they list.
+        context: what else is known.
+        validate: asks ComfyUI; None: only the declarations are read, which finds less.
     """
-    checker = _Checker(workflow, defs, sources)
+    checker = _Checker(workflow, defs, context)
     findings = _first(checker.findings(validate))
     return Checked(findings, tuple(itertools.islice(checker.warnings(), MAX_WARNINGS)))
 
 
 def _first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The first findings, and one that counts those that are left out."""
+    """Return the first findings, and one that counts the others."""
     remaining = iter(findings)
     kept = list(itertools.islice(remaining, MAX_FINDINGS))
     left_out = sum(1 for _ in remaining)
     if left_out:
-        rest = Problem(
-            "more", f"{left_out} further problems were found", "mend those that are listed first"
-        )
+        problem = f"{left_out} further problems were found"
+        rest = Problem("more", problem, "mend those that are listed first")
         kept.append(finding_of_workflow(rest))
     return tuple(kept)
 
 
 def broken_links(workflow: Workflow, defs: NodeDefs) -> list[Finding]:
-    """The findings about links alone.
+    """Return the findings about links only.
 
-    A broken link is the cause of much that goes wrong later, such as a sampler without a prompt, so it has to be
-    reported before any of that.
+    A broken link causes many other errors, such as a sampler without a prompt, so it must be
+    reported before them.
     """
     return list(_first(_link_finding(workflow, fault) for fault in link_faults(workflow, defs)))
 
@@ -114,12 +116,15 @@ def _link_problem(fault: LinkFault) -> Problem:
 
 
 def is_stale(findings: Iterable[Finding]) -> bool:
-    """Whether one of the findings may be gone once the lists of files are read again."""
+    """Return whether a finding may disappear when the lists of files are read again."""
     return any(finding["type"] in ("missing_model", "value_not_in_list") for finding in findings)
 
 
 def refusal(findings: Iterable[Finding]) -> InputError | WorkflowRefused:
-    """The error for findings, at least one: its code is that of the gravest type, its details are all of them."""
+    """Return the error for one or more findings.
+
+    The most serious type decides the code and the sentence. The details list all findings.
+    """
     details = list(findings)
     types = {finding["type"] for finding in details} - {"more"}
     gravest: str = details[0]["type"]
@@ -131,46 +136,42 @@ def refusal(findings: Iterable[Finding]) -> InputError | WorkflowRefused:
     elif types <= {"missing_model", "missing_input_file"}:
         gravest, error = "missing_model", ModelNotFound
     elif types == {"custom_validation_failed"}:
-        error = WorkflowRefused  # a node's own rule: only that node knows what it takes
+        error = WorkflowRefused  # a node's own rule, which only that node knows
     first = next(finding for finding in details if finding["type"] == gravest)
-    where = (
-        "" if first["node_id"] is None else f"node {first['node_id']} ({brief(first['title'])}): "
-    )
-    more = f" ({len(details) - 1} more in the details)" if len(details) > 1 else ""
+    sentence = f"{first['problem']}; {first['would_do']}"
+    if first["node_id"] is not None:
+        sentence = f"node {first['node_id']} ({brief(first['title'])}): {sentence}"
     if details[-1]["type"] == "more":
-        more = f" ({details[-1]['problem']})"
-    return error(f"{where}{first['problem']}; {first['would_do']}{more}", details)
+        sentence += f" ({details[-1]['problem']})"
+    elif len(details) > 1:
+        sentence += f" ({len(details) - 1} more in the details)"
+    return error(sentence, details)
 
 
 class _Checker:
-    def __init__(self, workflow: Workflow, defs: NodeDefs, sources: Sources) -> None:
+    """Checks one workflow."""
+
+    def __init__(self, workflow: Workflow, defs: NodeDefs, context: CheckContext) -> None:
         self._workflow = workflow
         self._defs = defs
-        self._sources = sources
-        self._remedies = Remedies(defs, sources)
+        self._context = context
+        self._remedies = Remedies(defs, context)
         self._walk = LinkWalk(workflow, defs)
         self._live = self._walk.live
         self._specs: dict[str, list[InputSpec]] = {
             node_id: self._specs_of(node_id) for node_id in self._live
         }
-        # By node, what is wrong with each input; the first that is found counts.
+        # By node and input, what is wrong. The first problem of an input is kept.
         self._problems: dict[str, dict[str | None, Problem]] = {}
 
     def findings(self, validate: Validate | None) -> Iterator[Finding]:
-        """All that is a reason to refuse."""
-        unknown = [
-            node_id
-            for node_id, node in self._workflow.items()
-            if node["class_type"] not in self._defs
-        ]
+        """Yield all reasons to refuse the workflow."""
+        unknown = self._unknown_nodes()
         for node_id in unknown:
             problem = self._remedies.unknown_class(self._workflow[node_id]["class_type"])
             yield finding_at(self._workflow, node_id, None, problem)
         if not unknown and not self._live:
-            would_do = "end it in a node such as SaveImage"
-            yield finding_of_workflow(
-                Problem("no_output", "the workflow has no output node", would_do)
-            )
+            yield finding_of_workflow(NO_OUTPUT)
             return
         self._find_broken_links()
         self._find_missing_choices()
@@ -178,15 +179,23 @@ class _Checker:
         if answer is None:
             self._find_by_declarations()
         else:
-            whole = self._find_by_comfyui(answer)
-            if whole is not None and not unknown and not self._problems:
-                yield finding_of_workflow(whole)
+            of_workflow = self._find_by_comfyui(answer)
+            if of_workflow is not None and not unknown and not self._problems:
+                yield finding_of_workflow(of_workflow)
         for node_id, problems in self._in_order():
             for name, problem in problems:
                 yield finding_at(self._workflow, node_id, name, problem)
 
+    def _unknown_nodes(self) -> list[str]:
+        """Return the nodes whose class this ComfyUI does not have."""
+        return [
+            node_id
+            for node_id, node in self._workflow.items()
+            if node["class_type"] not in self._defs
+        ]
+
     def _in_order(self) -> Iterator[tuple[str, list[tuple[str | None, Problem]]]]:
-        """The problems in the order of the nodes, and of the inputs that their classes declare."""
+        """Yield the problems in the order of the nodes, and of their declared inputs."""
         for node_id in self._workflow:
             problems = self._problems.get(node_id, {})
             declared = [spec.name for spec in self._specs.get(node_id, ())]
@@ -203,7 +212,8 @@ class _Checker:
     def _find_missing_choices(self) -> None:
         """Find model files that are not installed, and dynamic choices that do not exist.
 
-        ComfyUI 0.3.75 does not check lists of the newer form, and 0.33 no dynamic choice: a node would fail.
+        ComfyUI 0.3.75 does not check lists of the newer form, and 0.33 does not check dynamic
+        choices, so the node would fail.
         """
         for node_id, specs in self._specs.items():
             node = self._workflow[node_id]
@@ -218,43 +228,50 @@ class _Checker:
                     self._note(node_id, spec.name, self._remedies.missing_choice(spec, value))
 
     def _find_by_declarations(self) -> None:
-        rules = DeclaredRules(self._workflow, self._defs, self._sources, self._remedies)
+        rules = DeclaredRules(self._workflow, self._defs, self._context, self._remedies)
         for node_id in self._live:
             for name, problem in rules.problems(node_id):
                 self._note(node_id, name, problem)
 
     def _find_by_comfyui(self, answer: Mapping[str, Any]) -> Problem | None:
-        """Note what ComfyUI finds; the problem that it has with the workflow itself, if it has one."""
+        """Note ComfyUI's errors about nodes, and return its error about the workflow, if any."""
         translator = Translator(self._workflow, self._defs, self._remedies)
         for node_id, entry in (answer.get("node_errors") or {}).items():
-            if node_id in self._workflow:
-                for name, problem in translator.problems(
-                    node_id, entry.get("errors") or []
-                ).items():
-                    self._note(node_id, name, problem)
+            if node_id not in self._workflow:
+                continue
+            problems = translator.problems(node_id, entry.get("errors") or [])
+            for name, problem in problems.items():
+                self._note(node_id, name, problem)
         error = answer.get("error")
         return translator.of_workflow(error) if error else None
 
     def warnings(self) -> Iterator[str]:
-        """What is strange."""
-        known = [
-            node_id for node_id, node in self._workflow.items() if node["class_type"] in self._defs
-        ]
-        idle = [node_id for node_id in known if node_id not in self._live] if self._live else []
+        """Yield what looks wrong but is no reason to refuse."""
+        idle = self._idle_nodes()
         if idle:
-            named = ", ".join(
-                f"{node_id} ({title_of(self._workflow, node_id)})" for node_id in idle[:MAX_NAMED]
-            )
+            first = idle[:MAX_NAMED]
+            named = [f"{node_id} ({title_of(self._workflow, node_id)})" for node_id in first]
             more = f" and {len(idle) - MAX_NAMED} more" if len(idle) > MAX_NAMED else ""
-            yield f"no output needs node {named}{more}: ComfyUI will not run what no output needs"
+            nodes = ", ".join(named) + more
+            yield f"no output needs node {nodes}: ComfyUI will not run what no output needs"
         for node_id, specs in self._specs.items():
             refused = self._problems.get(node_id, {})
             for spec in specs:
                 value = self._workflow[node_id]["inputs"].get(spec.name)
                 is_text = isinstance(value, str)
                 if is_text and spec.name not in refused and _is_missing_choice(spec, value):
-                    title = title_of(self._workflow, node_id)
-                    yield f"{spec.name} of node {node_id} ({title}) is {shown(value)}, none of its choices"
+                    node = f"node {node_id} ({title_of(self._workflow, node_id)})"
+                    yield f"{spec.name} of {node} is {shown(value)}, none of its choices"
+
+    def _idle_nodes(self) -> list[str]:
+        """Return the nodes of known classes that no output needs."""
+        if not self._live:
+            return []
+        return [
+            node_id
+            for node_id, node in self._workflow.items()
+            if node["class_type"] in self._defs and node_id not in self._live
+        ]
 
     def _specs_of(self, node_id: str) -> list[InputSpec]:
         node = self._workflow[node_id]
@@ -263,7 +280,7 @@ class _Checker:
 
 
 def _is_missing_choice(spec: InputSpec, value: Any) -> bool:
-    """Whether a literal is none of the choices that an input has."""
-    is_open = spec.choices is None or spec.is_validated or spec.is_remote
+    """Return whether a literal is not among the choices of an input."""
+    is_open = spec.choices is None or spec.has_custom_validation or spec.is_remote
     is_literal = value is not None and not isinstance(value, list)
     return not is_open and is_literal and value not in (spec.choices or ())

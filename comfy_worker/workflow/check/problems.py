@@ -1,4 +1,4 @@
-"""What is wrong with one input, in words for a client."""
+"""Describes what is wrong with a workflow, in words for a client."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from typing import Any
 from comfy_worker.errors import brief
 from comfy_worker.workflow.graph import Workflow, title_of
 
-__all__ = ["Finding", "Problem", "finding_at", "finding_of_workflow", "outputs_remedy", "shown"]
+__all__ = [
+    "NO_OUTPUT",
+    "Finding",
+    "Problem",
+    "finding_at",
+    "finding_of_workflow",
+    "outputs_remedy",
+    "shown",
+]
 
 Finding = dict[str, Any]
 
 TEXT_LENGTH = 200
 SHOWN_LENGTH = 120
-# What each finding says of the node that it is about.
+# The keys of a finding that name the node and the input.
 WHERE = ("node_id", "title", "class_type", "input", "given")
 
 
@@ -23,9 +31,9 @@ class Problem:
     """What is wrong with one input.
 
     Attributes:
-        type: ComfyUI's word where it has one.
-        problem: what is wrong, without its end.
-        would_do: what to do about it.
+        type: ComfyUI's name for the error, if it has one.
+        problem: what is wrong, as a clause without a full stop.
+        would_do: how to fix it.
         facts: more keys of the finding.
     """
 
@@ -40,8 +48,13 @@ class Problem:
         return {"type": self.type, "problem": self.problem, "would_do": self.would_do, **self.facts}
 
 
+NO_OUTPUT = Problem(
+    "no_output", "the workflow has no output node", "end it in a node such as SaveImage"
+)
+
+
 def finding_at(workflow: Workflow, node_id: str, name: str | None, problem: Problem) -> Finding:
-    """A problem as a finding about one input of a node, or about the node."""
+    """Return a finding about one input of a node, or about the node."""
     node = workflow[node_id]
     value = None if name is None else node["inputs"].get(name)
     where = {
@@ -55,17 +68,17 @@ def finding_at(workflow: Workflow, node_id: str, name: str | None, problem: Prob
 
 
 def finding_of_workflow(problem: Problem) -> Finding:
-    """A problem that is no single node's."""
+    """Return a finding about the workflow, which names no node."""
     return {**dict.fromkeys(WHERE), **problem.finding}
 
 
 def shown(value: Any) -> str:
-    """A client's value as a sentence repeats it."""
+    """Shorten a client's value for a sentence."""
     return brief(repr(value), SHOWN_LENGTH)
 
 
 def outputs_remedy(class_type: str, outputs: tuple[str, ...]) -> str:
-    """Which outputs a class has."""
+    """List the outputs of a class, for an error."""
     listed = ", ".join(
         f"{number} ({output_type})" for number, output_type in enumerate(outputs[:20])
     )
@@ -73,7 +86,7 @@ def outputs_remedy(class_type: str, outputs: tuple[str, ...]) -> str:
 
 
 def _small(value: Any) -> Any:
-    """A client's value as a finding repeats it: itself where it is short."""
+    """Shorten a client's value for a finding. A short value stays as it is."""
     if isinstance(value, str):
         return brief(value, TEXT_LENGTH)
     if isinstance(value, (dict, list)):

@@ -25,7 +25,7 @@ from comfy_worker.workflow.convert.widgets import (
     with_names,
 )
 from comfy_worker.workflow.convert.work_limit import WorkLimit
-from comfy_worker.workflow.graph import Input, Link, Need, Workflow, parse
+from comfy_worker.workflow.graph import Input, Link, ModelFile, Workflow, parse
 from comfy_worker.workflow.node_defs import NodeClass, NodeDefs
 
 __all__ = ["Converted", "read_workflow", "resolve_variants"]
@@ -49,7 +49,7 @@ class Converted:
     """
 
     workflow: Workflow
-    needs: tuple[Need, ...] = ()
+    needs: tuple[ModelFile, ...] = ()
     packs: Mapping[str, str] = field(default_factory=dict)
     variants: tuple[Input, ...] = ()
 
@@ -74,10 +74,12 @@ def read_workflow(value: Any, defs: NodeDefs, check: Callable[[], None] | None =
     _measure(flat, work)
     workflow = parse(_Converter(defs, work).convert(flat))
     holders = (value, *_distinct(node.node["properties"] for node in flat))
-    needs: dict[Need, None] = {}
+    needs: dict[ModelFile, None] = {}
     for holder in holders:
         for model in _models(holder):
-            needs[Need(as_text(model["directory"]), as_text(model["name"]), _url(model))] = None
+            needs[ModelFile(as_text(model["directory"]), as_text(model["name"]), _url(model))] = (
+                None
+            )
     packs = {}
     for node in flat:
         pack = _pack(node.node)

@@ -1,75 +1,98 @@
-"""Clip skip, put into any graph: CLIPSetLastLayer before its text encoders."""
+"""Splices clip skip into a workflow: CLIPSetLastLayer nodes before its text encoders."""
 
 from __future__ import annotations
 
 from comfy_worker.errors import NoPlace
-from comfy_worker.workflow.constraints import Limits
-from comfy_worker.workflow.graph import Check, Editor, Fold, Input, Link, Workflow, never_ends
+from comfy_worker.workflow.constraints import InputConstraint
+from comfy_worker.workflow.graph import (
+    Check,
+    Fold,
+    Input,
+    Link,
+    Workflow,
+    WorkflowEditor,
+    never_ends,
+)
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["splice_clip_skip"]
+
+SETTER = "CLIPSetLastLayer"
 
 
 def splice_clip_skip(
     workflow: Workflow, defs: NodeDefs, clip_skip: int, check: Check = never_ends
 ) -> Workflow:
-    """Stop the text encoders of a graph some layers before their end.
+    """Stop the text encoders of a workflow some layers before their last.
 
-    The CLIPSetLastLayer nodes of the graph are set; an encoder without one gets one right before it, so after all
-    LoRA loaders. 1 is what an encoder does by itself, and adds none.
+    The CLIPSetLastLayer nodes of the workflow are set. A text encoder without one gets one directly
+    before it, so behind all LoRA loaders. 1 is what a text encoder does by default, so it adds no
+    node.
 
     Args:
-        workflow: an API-format graph; stays as it is.
+        workflow: is not changed.
         defs: the node classes of this ComfyUI.
         clip_skip: 1..24, the layer counted from the end.
-        check: asked again and again, so that the edit of a large graph can be ended.
+        check: called repeatedly; may raise to stop the work on a large workflow.
 
     Returns:
-        A new graph.
+        A new workflow.
 
     Raises:
-        InvalidValue: out of range.
-        NoPlace: no text encoder of the graph has a CLIP.
+        InvalidValue: the number is out of range.
+        NoPlace: no text encoder of the workflow has a CLIP.
     """
-    layer = defs["CLIPSetLastLayer"].inputs["stop_at_clip_layer"]
-    Limits.of([layer]).negated().checked("clip_skip", clip_skip)
-    graph = Graph(workflow, defs, check)
-    encoders = _encoders(graph)
-    if not encoders:
+    layer = defs[SETTER].inputs["stop_at_clip_layer"]
+    InputConstraint.of([layer]).negated().checked("clip_skip", clip_skip)
+    graph = TypedWorkflow(workflow, defs, check)
+    clips = _encoder_clips(graph)
+    if not clips:
         raise NoPlace("this workflow cannot use clip_skip: none of its text encoders takes a CLIP")
-    editor = Editor(workflow)
-
-    def is_setter(node_id: str) -> bool:
-        return str(workflow[node_id]["class_type"]) == "CLIPSetLastLayer"
-
-    def has_setter(node_id: str, above: list[bool]) -> bool:
-        return is_setter(node_id) or any(above)
-
-    set_above = Fold(lambda node_id: graph.above(node_id, "CLIP"), has_setter, check)
-    for node_id in graph.upstream(
-        [place for places in encoders.values() for place in places], "CLIP"
-    ):
-        if is_setter(node_id):
-            editor.set(Input(node_id, "stop_at_clip_layer"), -clip_skip)
-    for link, places in encoders.items():
-        if clip_skip > 1 and not set_above(link.node_id):
-            new = editor.add(
-                "CLIPSetLastLayer", "clip skip", clip=link, stop_at_clip_layer=-clip_skip
-            )
-            for place in places:
-                editor.set(place, Link(new, 0))
+    editor = WorkflowEditor(workflow)
+    for node_id in _setters_above(graph, clips):
+        editor.set(Input(node_id, "stop_at_clip_layer"), -clip_skip)
+    if clip_skip > 1:
+        for link in _clips_without_setter(graph, clips):
+            node_id = editor.add(SETTER, "clip skip", clip=link, stop_at_clip_layer=-clip_skip)
+            for node_input in clips[link]:
+                editor.set(node_input, Link(node_id, 0))
     return editor.workflow
 
 
-def _encoders(graph: Graph) -> dict[Link, list[Input]]:
-    """By CLIP output, the inputs of the text encoders that it feeds."""
-    encoders: dict[Link, list[Input]] = {}
+def _encoder_clips(graph: TypedWorkflow) -> dict[Link, list[Input]]:
+    """Return the CLIP outputs that text encoders use, with the encoders' inputs."""
+    clips: dict[Link, list[Input]] = {}
     for node_id, node in graph.workflow.items():
         node_class = graph.defs.get(node["class_type"])
-        if node_class is not None and "CONDITIONING" in node_class.outputs:
-            for place in graph.typed(node_id, "CLIP"):
-                link = graph.link(place)
-                if link is not None:
-                    encoders.setdefault(link, []).append(place)
-    return encoders
+        if node_class is None or "CONDITIONING" not in node_class.outputs:
+            continue
+        for node_input in graph.typed(node_id, "CLIP"):
+            link = graph.link(node_input)
+            if link is not None:
+                clips.setdefault(link, []).append(node_input)
+    return clips
+
+
+def _is_setter(graph: TypedWorkflow, node_id: str) -> bool:
+    return bool(graph.workflow[node_id]["class_type"] == SETTER)
+
+
+def _setters_above(graph: TypedWorkflow, clips: dict[Link, list[Input]]) -> list[str]:
+    node_inputs: list[Input] = []
+    for readers in clips.values():
+        node_inputs += readers
+    return [
+        node_id for node_id in graph.upstream(node_inputs, "CLIP") if _is_setter(graph, node_id)
+    ]
+
+
+def _clips_without_setter(graph: TypedWorkflow, clips: dict[Link, list[Input]]) -> list[Link]:
+    def above(node_id: str) -> list[str]:
+        return graph.above(node_id, "CLIP")
+
+    def has_setter(node_id: str, found_above: list[bool]) -> bool:
+        return _is_setter(graph, node_id) or any(found_above)
+
+    is_set = Fold(above, has_setter, graph.check)
+    return [link for link in clips if not is_set(link.node_id)]

@@ -1,4 +1,4 @@
-"""Types of ControlNets: their names, the installed file for a type, the node that makes its control map."""
+"""Knows the types of ControlNets: their names, their files, the nodes that make control maps."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PREPROCESSOR_PACK = "comfyui_controlnet_aux"
 
 @dataclass(frozen=True)
 class ControlNetFile:
-    """One installed ControlNet.
+    """An installed ControlNet.
 
     Attributes:
         name: the file, relative to the folder ``controlnet``.
-        fits: whether it is of the checkpoint's family; None where that is not known.
+        fits: whether it is of the checkpoint's family; None if that is not known.
         union: whether it serves several types.
     """
 
@@ -31,10 +31,10 @@ class ControlNetFile:
 
 @dataclass(frozen=True)
 class ControlType:
-    """One kind of control map.
+    """A type of control map.
 
     Attributes:
-        words: how it is called in file names, in requests and in the choices of SetUnionControlNetType.
+        words: its names in file names, in requests and in the choices of SetUnionControlNetType.
         preprocessors: the node classes that make it from a picture, the best first.
     """
 
@@ -42,7 +42,8 @@ class ControlType:
     preprocessors: tuple[str, ...] = ()
 
 
-# All classes but Canny are of comfyui_controlnet_aux; the first that is installed is used.
+# All preprocessors except Canny are classes of comfyui_controlnet_aux. The first that is installed
+# is used.
 TYPES = (
     ControlType(("canny",), ("Canny",)),
     ControlType(
@@ -78,90 +79,112 @@ TYPES = (
 
 
 def control_type(word: str) -> ControlType:
-    """The type that a client's word means (``lineart_anime`` is lineart); one of its own where none is known."""
+    """Return the type that a client's word means (``lineart_anime`` is lineart).
+
+    An unknown word becomes a type of its own.
+    """
     plain = word.strip().casefold()
-    return next(
-        (known for known in TYPES if any(name in plain for name in known.words)),
-        ControlType((plain,)),
-    )
+    for known in TYPES:
+        if any(name in plain for name in known.words):
+            return known
+    return ControlType((plain,))
 
 
-def choose_model(type: str | None, files: Sequence[ControlNetFile]) -> ControlNetFile:  # noqa: A002 - the request's own key
-    """The installed ControlNet for a type of control map.
+def choose_model(
+    type: str | None,  # noqa: A002 - the request's own key
+    files: Sequence[ControlNetFile],
+) -> ControlNetFile:
+    """Return the installed ControlNet for a type of control map.
 
-    One of the checkpoint's family wins over one of an unknown family; then one that has the type in its name wins
-    over a union model, which serves any type. One of another family is never chosen.
+    A file of the checkpoint's family is preferred to a file of an unknown family, and then a file
+    with the type in its name to a union model, which serves any type. A file of another family is
+    never chosen.
 
     Args:
-        type: ``canny``, ``depth``, ``openpose`` ...; a word that is not known is looked for as it is.
+        type: ``canny``, ``depth``, ``openpose`` ...; an unknown word is looked up as it is.
         files: the installed ControlNets.
 
-    Returns:
-        The one of ``files``.
-
     Raises:
-        InvalidValue: no type is given.
-        ModelNotFound: none serves the type and the family.
-        Ambiguous: several serve it equally well; the details list them.
+        InvalidValue: the type is missing.
+        ModelNotFound: no file serves the type and the family.
+        Ambiguous: several files serve it equally well; the details list them.
     """
     if not type:
         raise InvalidValue(
             "controlnets needs a type, such as canny, or a model, the ControlNet's file name"
         )
-    words = control_type(type).words
-    asked = type.strip().casefold()
-    named = [file for file in files if any(word in _stem(file) for word in words)]
-    # `lineart_anime` is lineart, but the file of that very name is the one that is meant.
-    named = [file for file in named if asked in _stem(file)] or named
+    named = _named_for(type, files)
+    unions = [file for file in files if file.union]
     for fits in (True, None):
-        for found in (
-            [file for file in named if file.fits is fits],
-            [file for file in files if file.union and file.fits is fits],
-        ):
+        for candidates in (named, unions):
+            found = [file.name for file in candidates if file.fits is fits]
             if len(found) > 1:
                 raise Ambiguous(
-                    f"controlnets type {type!r} fits several files: {', '.join(file.name for file in found)}; "
+                    f"controlnets type {type!r} fits several files: {', '.join(found)}; "
                     "name one of them by model",
                     [
-                        {"given": type, "folder": FOLDERS["controlnet"], "file": file.name}
-                        for file in found
+                        {"given": type, "folder": FOLDERS["controlnet"], "file": name}
+                        for name in found
                     ],
                 )
             if found:
-                return found[0]
-    others = [file.name for file in named]
-    raise ModelNotFound(
-        f"controlnets type {type!r} has no ControlNet for this graph's checkpoint: put one with {words[0]} in its "
-        f"name into the folder models/{FOLDERS['controlnet']}, or name one by model"
-        + (f" (of another family: {', '.join(others)})" if others else ""),
-        [{"given": type, "folder": FOLDERS["controlnet"], "nearest": others}],
-    )
+                return next(file for file in candidates if file.name == found[0])
+    raise _no_controlnet(type, [file.name for file in named])
 
 
-def _stem(file: ControlNetFile) -> str:
+def _named_for(type_name: str, files: Sequence[ControlNetFile]) -> list[ControlNetFile]:
+    """Return the files that have a type in their name.
+
+    `lineart_anime` is lineart, but files with exactly that word are preferred.
+    """
+    words = control_type(type_name).words
+    exact = type_name.strip().casefold()
+    named = [file for file in files if _has_word(file, words)]
+    return [file for file in named if exact in _base_name(file)] or named
+
+
+def _has_word(file: ControlNetFile, words: Sequence[str]) -> bool:
+    return any(word in _base_name(file) for word in words)
+
+
+def _base_name(file: ControlNetFile) -> str:
     return file.name.replace("\\", "/").rpartition("/")[2].casefold()
 
 
+def _no_controlnet(type_name: str, others: list[str]) -> ModelNotFound:
+    word = control_type(type_name).words[0]
+    folder = FOLDERS["controlnet"]
+    note = f" (of another family: {', '.join(others)})" if others else ""
+    return ModelNotFound(
+        f"controlnets type {type_name!r} has no ControlNet for this graph's checkpoint: "
+        f"put one with {word} in its name into the folder models/{folder}, or name one by model"
+        f"{note}",
+        [{"given": type_name, "folder": folder, "nearest": others}],
+    )
+
+
 def preprocessor(type: str | None, defs: NodeDefs) -> str:  # noqa: A002 - the request's own key
-    """The node class that makes a type's control map from a picture, of those that are installed.
+    """Return the installed node class that makes a type's control map from a picture.
 
     Raises:
-        InvalidValue: no type is given, or none that can be made from a picture.
-        NodeNotInstalled: the pack that brings it is not installed.
+        InvalidValue: the type is missing, or cannot be made from a picture.
+        NodeNotInstalled: the pack with the class is not installed.
     """
     classes = control_type(type).preprocessors if type else ()
     if not classes:
+        possible = ", ".join(known.words[0] for known in TYPES if known.preprocessors)
         raise InvalidValue(
             "controlnets preprocess needs a type that can be made from a picture "
-            f"({', '.join(known.words[0] for known in TYPES if known.preprocessors)}); for others send the "
-            "control map itself as image and leave preprocess out",
+            f"({possible}); for others send the control map itself as image and leave preprocess "
+            "out",
             [{"key": "type", "value": type}],
         )
-    installed = [class_type for class_type in classes if class_type in defs]
-    if not installed:
-        raise NodeNotInstalled(
-            f"controlnets preprocess for type {type!r} needs the node pack {PREPROCESSOR_PACK}, which is not "
-            "installed; install it, or send the control map itself as image and leave preprocess out",
-            [{"class_type": class_type, "pack": PREPROCESSOR_PACK} for class_type in classes],
-        )
-    return installed[0]
+    for class_type in classes:
+        if class_type in defs:
+            return class_type
+    raise NodeNotInstalled(
+        f"controlnets preprocess for type {type!r} needs the node pack {PREPROCESSOR_PACK}, "
+        "which is not installed; install it, or send the control map itself as image and leave "
+        "preprocess out",
+        [{"class_type": class_type, "pack": PREPROCESSOR_PACK} for class_type in classes],
+    )

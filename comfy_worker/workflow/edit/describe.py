@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from comfy_worker.workflow.constraints import limits_by_place
+from comfy_worker.workflow.constraints import constraints_by_input
 from comfy_worker.workflow.edit.parameters import Declared, constraint_of, inputs_of
 from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["describe"]
 
@@ -35,15 +35,15 @@ def describe(
         known; ``default``, the current value; ``places``, its inputs as ``node_id.input``.
     """
     declared = declared or {}
-    limits = limits_by_place(Graph(workflow, defs))
+    limits = constraints_by_input(TypedWorkflow(workflow, defs))
     # A client may send the default to keep the workflow as it is, so it must be the input's own
     # value and not the number that the graph makes of it.
-    defaults = read(workflow, replace(roles, ways={}), declared)
+    defaults = read(workflow, replace(roles, latent_paths={}), declared)
     for name, entry in declared.items():
         if entry.default is not None:
             defaults[name] = entry.default
     described = {}
-    for name in dict.fromkeys([*roles.places, *declared]):
+    for name in dict.fromkeys([*roles.inputs, *declared]):
         schema: dict[str, Any] = {}
         node_inputs = inputs_of(workflow, roles, name, declared)
         for node_input in node_inputs:

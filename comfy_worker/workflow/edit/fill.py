@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from comfy_worker.workflow.constraints import Limits, limits_by_place
+from comfy_worker.workflow.constraints import InputConstraint, constraints_by_input
 from comfy_worker.workflow.edit.parameters import (
     SIDES,
     Declared,
@@ -17,8 +17,9 @@ from comfy_worker.workflow.edit.parameters import (
 )
 from comfy_worker.workflow.graph import Check, Input, Workflow, copied, never_ends, number
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import PLACEHOLDER, PLACEHOLDER_WORDS, Roles, Split
-from comfy_worker.workflow.tracing import Graph
+from comfy_worker.workflow.roles.placeholders import PLACEHOLDER, PLACEHOLDER_WORDS
+from comfy_worker.workflow.roles.roles import Roles, StepRange
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 from comfy_worker.workflow.values import Values
 
 __all__ = ["fill"]
@@ -63,7 +64,7 @@ def fill(
         Ambiguous: several inputs could be meant by a parameter, or several files by a name.
         ModelNotFound: a model file is not installed.
     """
-    filler = _Filler(workflow, roles, Graph(workflow, defs, check), declared or {})
+    filler = _Filler(workflow, roles, TypedWorkflow(workflow, defs, check), declared or {})
     for name, value in values.items():
         filler.write(name, value)
     if "steps" in values:
@@ -82,13 +83,17 @@ class _Filler:
     """
 
     def __init__(
-        self, workflow: Workflow, roles: Roles, graph: Graph, declared: Mapping[str, Declared]
+        self,
+        workflow: Workflow,
+        roles: Roles,
+        graph: TypedWorkflow,
+        declared: Mapping[str, Declared],
     ) -> None:
         self.filled = copied(workflow)
         self._workflow = workflow
         self._roles = roles
         self._declared = declared
-        self._limits = limits_by_place(graph)
+        self._limits = constraints_by_input(graph)
         self._before = Values(workflow, graph.check)
 
     def write(self, name: str, value: Any) -> None:
@@ -122,7 +127,9 @@ class _Filler:
         share = steps * old / old_leader if max(old, old_leader) < MOST_SEED else steps
         return max(1, round(share))
 
-    def _distant_seed(self, first: Input, node_input: Input, seed: int, limits: Limits) -> int:
+    def _distant_seed(
+        self, first: Input, node_input: Input, seed: int, limits: InputConstraint
+    ) -> int:
         """Return a seed that keeps its old distance to the first seed, within the node's range."""
         old_first, old = self._number_before(first), self._number_before(node_input)
         if not isinstance(old_first, int) or not isinstance(old, int):
@@ -139,19 +146,19 @@ class _Filler:
             if name in values
         }
         now = Values(self.filled)
-        for split in self._roles.splits:
-            if split.place not in sent:
+        for split in self._roles.step_ranges:
+            if split.node_input not in sent:
                 self._move_split(split, number(current_value(now, split.steps)))
 
-    def _move_split(self, split: Split, new: int | float | None) -> None:
-        cut, old = self._number_before(split.place), self._number_before(split.steps)
+    def _move_split(self, split: StepRange, new: int | float | None) -> None:
+        cut, old = self._number_before(split.node_input), self._number_before(split.steps)
         if not isinstance(cut, int) or not isinstance(old, int) or not isinstance(new, int):
             return
         if not 0 < cut <= old:
             return  # the beginning of a stage, or an open end such as 10000
         # Each stage keeps at least one step.
         moved = new if cut == old else max(1, min(new - 1, round(cut * new / old)))
-        _set(self.filled, split.place, moved)
+        _set(self.filled, split.node_input, moved)
 
     def free_presets(self, values: Iterable[str]) -> None:
         """Set the choices that override a sent size to the choice that leaves the size free.
@@ -162,30 +169,30 @@ class _Filler:
         if not sent:
             return
         sides = {
-            node_input: side for side in SIDES for node_input in self._roles.places.get(side, ())
+            node_input: side for side in SIDES for node_input in self._roles.inputs.get(side, ())
         }
         now = Values(self.filled)
         for node_input, preset in self._roles.presets.items():
             if sides.get(node_input) in sent and preset.free is not None:
-                _set(self.filled, preset.place, preset.free)
+                _set(self.filled, preset.choice, preset.free)
         for node_input, side in sides.items():
             own = self._roles.presets.get(node_input)
-            if own is None or side in sent or current_value(now, own.place) != own.free:
+            if own is None or side in sent or current_value(now, own.choice) != own.free:
                 continue
-            size = preset_size(current_value(self._before, own.place))
+            size = preset_size(current_value(self._before, own.choice))
             _set(self.filled, node_input, size.get(side, current_value(now, node_input)))
 
     def scale_sizes(self) -> None:
         """Scale the sizes to which a sampler's result is resized, as its own size was scaled."""
         now = Values(self.filled)
         for name in SIDES:
-            node_inputs = self._roles.places.get(name, ())
+            node_inputs = self._roles.inputs.get(name, ())
             if not node_inputs:
                 continue
             old = self._number_before(node_inputs[0])
             new = number(current_value(now, node_inputs[0]))
             if isinstance(old, int) and old and new is not None:
-                later = dict.fromkeys(getattr(size, name) for size in self._roles.resized)
+                later = dict.fromkeys(getattr(size, name) for size in self._roles.scaled_sizes)
                 self._scale_inputs(later.keys() - set(node_inputs), old, new)
 
     def _scale_inputs(self, node_inputs: Iterable[Input], old: int, new: float) -> None:
@@ -193,7 +200,7 @@ class _Filler:
             size = self._number_before(node_input)
             if isinstance(size, int) and max(size, old) < MOST_SEED:
                 scaled = round(size * new / old / PIXELS_PER_CELL) * PIXELS_PER_CELL
-                constraint = self._limits.get(node_input, Limits())
+                constraint = self._limits.get(node_input, InputConstraint())
                 _set(self.filled, node_input, constraint.nearest(scaled))
 
 

@@ -9,8 +9,8 @@ from comfy_worker.errors import brief
 from comfy_worker.workflow.edit.parameters import SIDES, current_value, leading_steps, listed
 from comfy_worker.workflow.edit.read import sampler_value
 from comfy_worker.workflow.graph import Input, Workflow, number
-from comfy_worker.workflow.roles.find import Roles
-from comfy_worker.workflow.roles.ways import effective
+from comfy_worker.workflow.roles.latent_path import effective_number
+from comfy_worker.workflow.roles.roles import Roles
 from comfy_worker.workflow.values import Values
 
 __all__ = ["fill_notes"]
@@ -39,7 +39,7 @@ def fill_notes(
     own = set(declared)
     sentences: list[str] = []
     for name, value in values.items():
-        if name in roles.places and name not in own:
+        if name in roles.inputs and name not in own:
             sentences += notes.on_computed(name, value)
             sentences += notes.on_inputs(name, value)
     return list(dict.fromkeys(sentences))
@@ -56,7 +56,7 @@ class _Notes:
     def on_computed(self, name: str, value: Any) -> list[str]:
         """Tell if the sampler receives another number than the client sent."""
         roles = self._roles
-        if name in roles.ways:
+        if name in roles.latent_paths:
             return self._on_way(name, value)
         reached = sampler_value(name, self._after, roles) if name in roles.received else None
         if reached is None or number(value) in (None, reached):
@@ -65,19 +65,19 @@ class _Notes:
 
     def _on_way(self, name: str, value: Any) -> list[str]:
         """Tell if a node between the latent and the sampler changes the number."""
-        way = self._roles.ways[name]
-        reached, step = effective(self._after, way), way.steps[-1]
+        way = self._roles.latent_paths[name]
+        reached, step = effective_number(self._after, way), way.changes[-1]
         if reached == number(value):
             return []
         shown = "a number that only a run can tell" if reached is None else str(reached)
         return [
-            f"{name} goes to {self._roles.places[name][0]}, but node {step.node_id} "
+            f"{name} goes to {self._roles.inputs[name][0]}, but node {step.node_id} "
             f"({step.class_type}) gives the sampler {shown}"
         ]
 
     def on_inputs(self, name: str, value: Any) -> list[str]:
         """Tell what the inputs of a parameter received."""
-        node_inputs = self._roles.places[name]
+        node_inputs = self._roles.inputs[name]
         if name in SIDES:
             return self._on_presets(node_inputs)
         if name in LEVELLED:
@@ -114,9 +114,9 @@ class _Notes:
         for node_input in node_inputs:
             preset = self._roles.presets.get(node_input)
             if preset is not None:
-                old = brief(current_value(self._before, preset.place))
+                old = brief(current_value(self._before, preset.choice))
                 sentences.append(
-                    f"{preset.place} was set from {old!r} to {preset.free!r}, since it decided the "
+                    f"{preset.choice} was set from {old!r} to {preset.free!r}, since it decided the "
                     "size"
                 )
         return sentences

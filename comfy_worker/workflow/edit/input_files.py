@@ -1,4 +1,4 @@
-"""Puts the stored files in place of the files that a client's graph names."""
+"""Replaces the file names that a client's workflow uses by the names of the stored files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 
-__all__ = ["name_stored", "picture_names", "takes_picture", "without_browser_files"]
+__all__ = ["picture_names", "rename_input_files", "takes_picture", "without_browser_files"]
 
-# What the editor writes behind the name of a file that it keeps for the browser alone.
+# What the editor appends to the name of a file that exists only in the browser.
 BROWSER_FILE = "[temp]"
 
 
 def takes_picture(workflow: Workflow, defs: NodeDefs, node_id: str, name: str) -> bool:
-    """Whether an input takes the file of a picture, and no video or sound."""
+    """Return whether an input takes the file of a picture, and not of a video or sound."""
     spec = _spec(defs, workflow[node_id], name)
     return spec is not None and bool(spec.options.get("image_upload"))
 
@@ -27,30 +27,30 @@ def picture_names(workflow: Workflow, defs: NodeDefs) -> set[str]:
     for node_id, node in workflow.items():
         for name, value in node["inputs"].items():
             names = pictures if takes_picture(workflow, defs, node_id, name) else others
-            names.add(_without_folder(value, _spec(defs, node, name)))
+            names.add(_plain_name(value, _spec(defs, node, name)))
     return pictures - others
 
 
-def name_stored(
+def rename_input_files(
     workflow: Workflow, defs: NodeDefs, stored: Mapping[str, str]
 ) -> tuple[Workflow, set[str]]:
-    """Let every node that names a client's file (``LoadImage``) name the stored one.
+    """Make every node that names a client's file (``LoadImage``) name the stored file.
 
     Args:
-        workflow: stays as it is.
-        defs: the classes that this ComfyUI has; only choices and the names of uploads are changed, never a text.
+        workflow: is not changed.
+        defs: the node classes of this ComfyUI. Only choices and uploads are changed, never a text.
         stored: by the client's name, the stored file as ``LoadImage`` names it.
 
     Returns:
-        The changed copy, and the client's names that it holds.
+        The changed copy, and the client's names that the workflow uses.
     """
     changed, used = dict(workflow), set[str]()
     for node_id, node in workflow.items():
         inputs = {}
         for name, value in node["inputs"].items():
             spec = _spec(defs, node, name)
-            plain = _without_folder(value, spec)
-            if plain in stored and _names_a_file(spec):
+            plain = _plain_name(value, spec)
+            if plain in stored and _names_file(spec):
                 inputs[name] = stored[plain]
                 used.add(plain)
         if inputs:
@@ -61,11 +61,11 @@ def name_stored(
 def without_browser_files(
     workflow: Workflow, defs: NodeDefs, sent: Collection[str]
 ) -> tuple[Workflow, list[str]]:
-    """Empty the canvases of the editor (``Painter``) whose drawing exists in somebody's browser only.
+    """Empty the canvases of the editor (``Painter``) whose drawing exists only in a browser.
 
     Args:
-        workflow: stays as it is.
-        defs: the classes that this ComfyUI has.
+        workflow: is not changed.
+        defs: the node classes of this ComfyUI.
         sent: the files that came with the job.
 
     Returns:
@@ -74,13 +74,12 @@ def without_browser_files(
     changed, warnings = dict(workflow), list[str]()
     for node_id, node in workflow.items():
         for name, value in node["inputs"].items():
-            spec = _spec(defs, node, name)
-            is_canvas = spec is not None and spec.is_upload and spec.type == "STRING"
             is_lost = isinstance(value, str) and value.endswith(BROWSER_FILE) and value not in sent
-            if is_canvas and is_lost:
+            if is_lost and _is_canvas(_spec(defs, node, name)):
                 changed[node_id] = {**node, "inputs": {**changed[node_id]["inputs"], name: ""}}
                 warnings.append(
-                    f"{name} of node {node_id} is left empty: the drawing was not sent; send its file in `images`"
+                    f"{name} of node {node_id} is left empty: the drawing was not sent; "
+                    "send its file in `images`"
                 )
     return changed, warnings
 
@@ -90,12 +89,16 @@ def _spec(defs: NodeDefs, node: Mapping[str, Any], name: str) -> InputSpec | Non
     return declared.spec(name, node["inputs"]) if declared else None
 
 
-def _names_a_file(spec: InputSpec | None) -> bool:
+def _is_canvas(spec: InputSpec | None) -> bool:
+    return spec is not None and spec.is_upload and spec.type == "STRING"
+
+
+def _names_file(spec: InputSpec | None) -> bool:
     return spec is None or spec.type == "COMBO" or spec.is_upload
 
 
-def _without_folder(value: Any, spec: InputSpec | None) -> str:
-    """A file's name without the word that ComfyUI writes behind it: ``[input]``, for a canvas ``[temp]``."""
+def _plain_name(value: Any, spec: InputSpec | None) -> str:
+    """Return a file's name without the suffix of ComfyUI: ``[input]``, for a canvas ``[temp]``."""
     if not isinstance(value, str):
         return ""
     if spec is not None and spec.type == "STRING" and value.endswith(BROWSER_FILE):

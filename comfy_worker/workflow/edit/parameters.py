@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from comfy_worker.errors import Ambiguous, NoPlace, brief
-from comfy_worker.workflow.constraints import Limits
+from comfy_worker.workflow.constraints import InputConstraint
 from comfy_worker.workflow.graph import Input, Workflow, number
 from comfy_worker.workflow.node_defs import InputSpec
-from comfy_worker.workflow.roles.find import Candidate, Roles
-from comfy_worker.workflow.roles.stages import NAMES
-from comfy_worker.workflow.roles.titles import TEXTS
-from comfy_worker.workflow.tracing import SIZE_CHOICE
+from comfy_worker.workflow.roles.parameter_inputs import PARAMETER_INPUTS, TEXT_SIDES
+from comfy_worker.workflow.roles.roles import Candidate, Roles
+from comfy_worker.workflow.size_presets import SIZE_CHOICE
 from comfy_worker.workflow.values import UNKNOWN, Values
 
 __all__ = [
@@ -74,14 +73,14 @@ def inputs_of(
     """
     if name in declared and declared[name].node in workflow:
         return (Input(declared[name].node, declared[name].input),)
-    if name in roles.places:
+    if name in roles.inputs:
         _refuse_fixed_preset(workflow, roles, name)
-        return roles.places[name]
+        return roles.inputs[name]
     if name in roles.ambiguous:
         raise _ambiguous(workflow, name, roles.ambiguous[name])
-    if TWINS.get(name) in roles.places:
-        return roles.places[TWINS[name]]
-    known = sorted({*roles.places, *declared})
+    if TWINS.get(name) in roles.inputs:
+        return roles.inputs[TWINS[name]]
+    known = sorted({*roles.inputs, *declared})
     raise NoPlace(
         f"this workflow has no input for {name}; it has {', '.join(known) or 'no parameters'}, "
         "use overrides for any other input",
@@ -93,11 +92,11 @@ def has_input(roles: Roles, name: str, declared: Mapping[str, Declared]) -> bool
     """Return whether a workflow has an input for a parameter."""
     if name in declared:
         return True
-    for node_input in roles.places.get(name, ()):
+    for node_input in roles.inputs.get(name, ()):
         preset = roles.presets.get(node_input)
         if preset is not None and preset.free is None:
             return False
-    known = {*roles.places, *roles.ambiguous, *declared}
+    known = {*roles.inputs, *roles.ambiguous, *declared}
     return name in known or TWINS.get(name) in known
 
 
@@ -105,13 +104,13 @@ def _refuse_fixed_preset(workflow: Workflow, roles: Roles, name: str) -> None:
     """Refuse a size that a choice of the node overrides, if no choice leaves the size free."""
     if name not in SIDES:
         return
-    for node_input in roles.places[name]:
+    for node_input in roles.inputs[name]:
         preset = roles.presets.get(node_input)
         if preset is not None and preset.free is None:
-            node_id, input_name = preset.place
-            shown = brief(current_value(Values(workflow), preset.place))
+            node_id, input_name = preset.choice
+            shown = brief(current_value(Values(workflow), preset.choice))
             raise NoPlace(
-                f"this workflow has no input for {name}: {preset.place} ({shown}) decides the "
+                f"this workflow has no input for {name}: {preset.choice} ({shown}) decides the "
                 "size; set that by overrides",
                 [{"key": name, "node_id": node_id, "input": input_name, "value": shown}],
             )
@@ -121,8 +120,8 @@ def _ambiguous(workflow: Workflow, name: str, candidates: Sequence[Candidate]) -
     shown = []
     details = []
     for candidate in candidates:
-        node_id, input_name = candidate.place
-        shown.append(f"{candidate.place} ({brief(candidate.title)})")
+        node_id, input_name = candidate.node_input
+        shown.append(f"{candidate.node_input} ({brief(candidate.title)})")
         details.append(
             {
                 "key": name,
@@ -136,7 +135,7 @@ def _ambiguous(workflow: Workflow, name: str, candidates: Sequence[Candidate]) -
     return Ambiguous(
         f"{name} could belong to several nodes of this workflow: {listed(shown)}; "
         f"give one of these nodes the title '{name}', or use overrides with a key such as "
-        f"'{candidates[0].place}'",
+        f"'{candidates[0].node_input}'",
         details,
     )
 
@@ -150,16 +149,16 @@ def listed(words: Sequence[str]) -> str:
 def constraint_of(
     name: str,
     node_input: Input,
-    limits: Mapping[Input, Limits],
+    limits: Mapping[Input, InputConstraint],
     declared: Mapping[str, Declared],
-) -> Limits:
+) -> InputConstraint:
     """Return what an input accepts as the value of a parameter.
 
     If the node's class is not installed, that is what the parameter accepts in any workflow.
     """
     found = limits.get(node_input)
     if found is None:
-        found = Limits.of([InputSpec(node_input.name, _type_of(name), required=False)])
+        found = InputConstraint.of([InputSpec(node_input.name, _type_of(name), required=False)])
     if name == "clip_skip":
         return found.negated()
     if name in declared:
@@ -171,9 +170,9 @@ def constraint_of(
 
 
 def _type_of(name: str) -> str:
-    if name in NAMES:
-        return NAMES[name][1][0]
-    return "STRING" if name in TEXTS else "*"
+    if name in PARAMETER_INPUTS:
+        return PARAMETER_INPUTS[name].types[0]
+    return "STRING" if name in TEXT_SIDES else "*"
 
 
 def current_value(values: Values, node_input: Input) -> Any:

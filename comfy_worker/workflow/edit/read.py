@@ -13,10 +13,10 @@ from comfy_worker.workflow.edit.parameters import (
     preset_size,
 )
 from comfy_worker.workflow.graph import Fold, Input, Workflow, links_of, number
-from comfy_worker.workflow.roles.find import Roles
-from comfy_worker.workflow.roles.stages import NAMES
-from comfy_worker.workflow.roles.ways import effective
-from comfy_worker.workflow.tracing import UPSCALE_FACTORS
+from comfy_worker.workflow.roles.latent_path import effective_number
+from comfy_worker.workflow.roles.parameter_inputs import PARAMETER_INPUTS
+from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.settable import UPSCALE_FACTORS
 from comfy_worker.workflow.values import Values
 
 __all__ = ["read", "sampler_value", "seeds_of_outputs"]
@@ -42,10 +42,10 @@ def read(
     """
     declared = declared or {}
     values = Values(workflow)
-    node_inputs = {name: found[0] for name, found in roles.places.items()}
+    node_inputs = {name: found[0] for name, found in roles.inputs.items()}
     if "steps" in node_inputs:
         unfilled = Values(before) if before else values
-        node_inputs["steps"] = leading_steps(unfilled, roles.places["steps"])
+        node_inputs["steps"] = leading_steps(unfilled, roles.inputs["steps"])
     for name, entry in declared.items():
         node_inputs[name] = Input(entry.node, entry.input)
     found_values: dict[str, Any] = {}
@@ -66,15 +66,19 @@ def _value_of(
     value = current_value(values, node_input)
     preset = roles.presets.get(node_input)
     if name in SIDES and preset is not None:
-        choice = current_value(values, preset.place)
+        choice = current_value(values, preset.choice)
         if choice != preset.free:
             return preset_size(choice).get(name)
-    if name in roles.ways and not is_declared:
-        return effective(values, roles.ways[name])
+    if name in roles.latent_paths and not is_declared:
+        return effective_number(values, roles.latent_paths[name])
     computed = None
     if name in roles.received and not is_declared:
         computed = sampler_value(name, values, roles)
-    elif name in NAMES and isinstance(value, str) and NAMES[name][1][0] in ("INT", "FLOAT"):
+    elif (
+        name in PARAMETER_INPUTS
+        and isinstance(value, str)
+        and PARAMETER_INPUTS[name].types[0] in ("INT", "FLOAT")
+    ):
         computed = number(value)
     return value if computed is None else computed
 
@@ -85,7 +89,7 @@ def sampler_value(name: str, values: Values, roles: Roles) -> int | float | None
     A size that is enlarged again afterwards is the size of the result.
     """
     computed = number(current_value(values, roles.received[name]))
-    written = number(current_value(values, roles.places[name][0]))
+    written = number(current_value(values, roles.inputs[name][0]))
     if computed is None or not written or name not in SIDES:
         return computed
     factor = min((1, *UPSCALE_FACTORS), key=lambda factor: abs(computed * factor - written))
@@ -94,8 +98,11 @@ def sampler_value(name: str, values: Values, roles: Roles) -> int | float | None
 
 def seeds_of_outputs(workflow: Workflow, roles: Roles) -> dict[str, int]:
     """Return the seed of each output node; of several seeds the leading stage's."""
-    unassigned = roles.left.get("seed", ())
-    node_inputs = [*roles.places.get("seed", ()), *(candidate.place for candidate in unassigned)]
+    unassigned = roles.unassigned.get("seed", ())
+    node_inputs = [
+        *roles.inputs.get("seed", ()),
+        *(candidate.node_input for candidate in unassigned),
+    ]
     ranks: dict[str, int] = {}
     for rank, node_input in enumerate(node_inputs):
         ranks.setdefault(node_input.node_id, rank)

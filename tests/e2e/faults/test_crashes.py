@@ -34,11 +34,11 @@ def test_a_kill_between_prompts_delays_the_next(
 def test_a_kill_fails_only_the_running_job(
     faulty: FaultyWorker,
 ) -> None:
-    graph = faulty_graph("FaultSleep", seconds=60.0, heed=True)
+    graph = faulty_graph("FaultWait")
     graph["word"] = node("FaultPrint", image=["image", 0], text="its last words")
     graph["fault"]["inputs"]["image"] = ["word", 0]
     first = faulty.submit({"workflow": graph})
-    faulty.running("FaultSleep")
+    faulty.running("FaultWait")
     behind = [
         faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=0.0, heed=True)}),
         faulty.submit({"workflow": faulty_graph("FaultPrint", text="behind")}),
@@ -88,8 +88,8 @@ def test_a_crash_reports_its_cause_without_leftovers(faulty: FaultyWorker) -> No
 
 
 def test_a_stopped_comfyui_is_replaced(faulty: FaultyWorker) -> None:
-    job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=60.0, heed=True)})
-    faulty.running("FaultSleep")
+    job_id = faulty.submit({"workflow": faulty_graph("FaultWait")})
+    faulty.running("FaultWait")
     faulty.comfyui().suspend()
     assert faulty.failed(job_id).startswith(
         "COMFYUI_UNAVAILABLE: ComfyUI left HTTP unanswered for 3 s"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from comfy_local.endpoint.job import Job
+from comfy_local.endpoint.jobs import Jobs
 from comfy_worker.comfyui.workdirs import PREFIX
 from tests.e2e.faults.conftest import FaultyWorker, faulty_graph, wait_until
 from tests.file_server import FileServer, file_server
@@ -26,16 +30,79 @@ def files() -> Iterator[FileServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def silent_storage() -> Iterator[dict[str, Any]]:
-    """The configuration of a storage that takes connections and says nothing."""
-    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+class SilentStorage:
+    """A storage that takes connections and says nothing.
+
+    Attributes:
+        config: a job's ``s3Config`` for it.
+    """
+
+    def __init__(self, server: socket.socket) -> None:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        yield {"accessId": "a", "accessSecret": "b", "bucketName": "c", "endpointUrl": url}
+        names = {"accessId": "a", "accessSecret": "b", "bucketName": "c"}
+        self.config = {**names, "endpointUrl": url}
+        self._server = server
+        self._connections: list[socket.socket] = []
+
+    def is_connected(self) -> bool:
+        """Whether there was a new connection since the last call."""
+        before = len(self._connections)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._connections.append(self._server.accept()[0])
+        return len(self._connections) > before
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+
+
+@pytest.fixture
+def silent_storage() -> Iterator[SilentStorage]:
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        server.setblocking(False)
+        with contextlib.closing(SilentStorage(server)) as storage:
+            yield storage
+
+
+@pytest.fixture
+def patient_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint that leaves it to the worker to end a job in time, however busy the machine is."""
+    submit = Jobs.submit
+
+    def patient_submit(jobs: Jobs, body: object, *, sync: bool) -> Job:
+        job = submit(jobs, body, sync=sync)
+        job.execution_timeout_s = 600.0
+        return job
+
+    monkeypatch.setattr(Jobs, "submit", patient_submit)
+
+
+@contextmanager
+def suspended_encoders(faulty: FaultyWorker) -> Iterator[None]:
+    """Suspend the processes that encode pictures, so that no encoding ends within the block."""
+    processes = [
+        child
+        for child in faulty.handler().children(recursive=True)
+        if "comfy_worker.imaging.fork_server" in child.cmdline()
+    ]
+    assert processes
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
 
 
 def sleep(seconds: float, *, heed: bool = True) -> dict[str, Any]:
     return {"workflow": faulty_graph("FaultSleep", seconds=seconds, heed=heed)}
+
+
+def endless() -> dict[str, Any]:
+    """The input of a job that runs until it is ended; it shows signs of life."""
+    return {"workflow": faulty_graph("FaultWait")}
 
 
 def download(files: FileServer, path: str) -> dict[str, Any]:
@@ -80,8 +147,8 @@ def test_cancelled_while_it_downloads(faulty: FaultyWorker, files: FileServer, p
 
 
 def test_cancelled_while_it_waits_in_the_queue(faulty: FaultyWorker) -> None:
-    before = faulty.submit(sleep(600.0))
-    running = faulty.running("FaultSleep")
+    before = faulty.submit(endless())
+    running = faulty.running("FaultWait")
     job_id = faulty.submit(sleep(0.0))
     wait_until(lambda: faulty.queue()["queue_pending"])
     cancel(faulty, job_id)
@@ -93,8 +160,8 @@ def test_cancelled_while_it_waits_in_the_queue(faulty: FaultyWorker) -> None:
 
 def test_cancelled_while_it_runs(faulty: FaultyWorker) -> None:
     kept = faulty.comfyui().pid
-    job_id = faulty.submit(sleep(600.0))
-    faulty.running("FaultSleep")
+    job_id = faulty.submit(endless())
+    faulty.running("FaultWait")
     cancel(faulty, job_id)
     assert faulty.queue() == {"queue_running": [], "queue_pending": []}
     assert faulty.comfyui().pid == kept
@@ -113,29 +180,41 @@ def test_an_ignored_cancel_restarts_comfyui(
     assert faulty.comfyui().pid != killed
 
 
-def test_cancelled_while_it_uploads(faulty: FaultyWorker, silent_storage: dict[str, Any]) -> None:
-    job_id = faulty.submit(sleep(0.0), s3Config=silent_storage)
-    wait_until(
-        lambda: says(faulty, job_id, "queued 3 nodes") and faulty.queue()["queue_running"] == []
-    )
+def test_cancelled_while_it_uploads(faulty: FaultyWorker, silent_storage: SilentStorage) -> None:
+    job_id = faulty.submit(sleep(0.0), s3Config=silent_storage.config)
+    wait_until(silent_storage.is_connected)
     cancel(faulty, job_id)
 
 
-def test_out_of_time_in_each_stage(
-    faulty: FaultyWorker, files: FileServer, silent_storage: dict[str, Any]
+@pytest.mark.usefixtures("patient_endpoint")
+def test_silent_storage_is_given_up_in_time(
+    faulty: FaultyWorker, silent_storage: SilentStorage
 ) -> None:
-    policy = {"executionTimeout": 5000}
-    jobs = {
-        "prepare": faulty.submit(download(files, "/drip"), policy=policy),
-        "collect": faulty.submit(sleep(0.0), policy=policy, s3Config=silent_storage),
-    }
-    wait_until(lambda: says(faulty, jobs["collect"], "queued 3 nodes"))
-    jobs["execute"] = faulty.submit(sleep(600.0), policy=policy)
-    jobs["pending"] = faulty.submit(sleep(600.0), policy=policy)
-    for stage, job_id in jobs.items():
-        job = faulty.finished(job_id)
+    policy = {"executionTimeout": 10000}
+    job_id = faulty.submit(sleep(0.0), policy=policy, s3Config=silent_storage.config)
+    wait_until(silent_storage.is_connected)
+    assert faulty.is_red(job_id)
+    (warning,) = faulty.finished(job_id)["output"]["warnings"]
+    assert "did not accept the files" in warning
+    assert warning.endswith("so the files came as base64")
+
+
+@pytest.mark.usefixtures("patient_endpoint")
+def test_out_of_time_in_each_stage(faulty: FaultyWorker, files: FileServer) -> None:
+    assert faulty.goes_on()
+    policy = {"executionTimeout": 10000}
+    with suspended_encoders(faulty):
+        jobs = {
+            "prepare": faulty.submit(download(files, "/drip"), policy=policy),
+            "collect": faulty.submit(sleep(0.0), policy=policy),
+        }
+        wait_until(lambda: says(faulty, jobs["collect"], "queued 3 nodes"))
+        jobs["execute"] = faulty.submit(endless(), policy=policy)
+        jobs["pending"] = faulty.submit(endless(), policy=policy)
+        ended = {stage: faulty.finished(job_id) for stage, job_id in jobs.items()}
+    for stage, job in ended.items():
         assert job["status"] == "FAILED", (stage, job)
-        assert job["error"].startswith("JOB_TIMED_OUT: the job was not done after 4.5 s"), (
+        assert job["error"].startswith("JOB_TIMED_OUT: the job was not done after 9 s"), (
             stage,
             job,
         )
@@ -143,6 +222,21 @@ def test_out_of_time_in_each_stage(
     assert faulty.goes_on()
 
 
+def test_waiting_for_another_job_costs_no_time(
+    faulty: FaultyWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # RunPod would count from the pick-up; here only the worker's own clock counts.
+    monkeypatch.setattr(Jobs, "tick", lambda _self: None)
+    policy = {"executionTimeout": 8000}
+    first = faulty.submit(sleep(4.5), policy=policy)
+    faulty.running("FaultSleep")
+    second = faulty.submit(sleep(4.5), policy=policy)
+    wait_until(lambda: faulty.queue()["queue_pending"])
+    assert faulty.is_red(first)
+    assert faulty.is_red(second), "4.5 s of its own, and as many behind the first one"
+
+
+@pytest.mark.usefixtures("patient_endpoint")
 def test_cancelled_and_out_of_time_while_comfyui_starts(faulty: FaultyWorker) -> None:
     killed = faulty.kill_comfyui()
     booting = wait_until(lambda: found if (found := faulty.comfyui()).pid != killed else None)

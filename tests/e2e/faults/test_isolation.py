@@ -28,22 +28,15 @@ RED = "data:image/png;base64," + encoded(Image.new("RGB", (64, 64), "red"))
 @contextmanager
 def victim(faulty: FaultyWorker) -> Iterator[tuple[str, str]]:
     """A job that runs meanwhile, with a picture that was sent and one that was saved: its id and its folder."""
-    # One long sleep would be taken for a stall.
-    sleeps = {
-        f"sleep{i}": node(
-            "FaultSleep", image=[f"sleep{i - 1}" if i else "load", 0], seconds=2.0, heed=True
-        )
-        for i in range(60)
-    }
     graph = {
         "load": node("LoadImage", image=RED),
         "early": node("SaveImage", images=["load", 0], filename_prefix="secret"),
-        **sleeps,
-        "save": node("SaveImage", images=["sleep59", 0], filename_prefix="secret"),
+        "wait": node("FaultWait", image=["load", 0]),
+        "save": node("SaveImage", images=["wait", 0], filename_prefix="secret"),
     }
     job_id = faulty.submit({"workflow": graph})
     try:
-        faulty.running("FaultSleep")
+        faulty.running("FaultWait")
         (file,) = input_dir(faulty).glob("*/*.png")
         yield job_id, file.parent.name
     finally:

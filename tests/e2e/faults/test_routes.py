@@ -69,8 +69,8 @@ def test_a_cancel_gets_through_a_route_that_fails(
     faulty: FaultyWorker, path: str, action: str
 ) -> None:
     kept = faulty.comfyui().pid
-    job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=600.0, heed=True)})
-    prompt_id = faulty.running("FaultSleep")
+    job_id = faulty.submit({"workflow": faulty_graph("FaultWait")})
+    prompt_id = faulty.running("FaultWait")
     with faulty.proxy.fault("POST", path, action, times=1) as rule:
         faulty.post(f"cancel/{job_id}")
         wait_until(lambda: rule.seen == 1 and prompt_id not in str(faulty.queue()))

@@ -36,7 +36,8 @@ def apply(change: Callable[[], None]) -> None:
     """Change something in ComfyUI; a change that does not fit this version is logged and left out."""
     try:
         change()
-    except Exception as error:  # whatever it is, the nodes and the other changes must load
+    # The nodes and the other changes must load, whatever this one raises.
+    except Exception as error:  # noqa: BLE001
         reason = f"{type(error).__name__}: {error}"
         logging.warning(
             "comfy_worker_nodes: %s does not fit this ComfyUI: %s", change.__name__, reason

@@ -174,7 +174,7 @@ def _not_declared(node_class: Any, names: list[str]) -> list[str]:
         for group in groups:
             names = [name for name in names if name not in group]
         return names
-    except Exception:  # a class of a pack may raise anything
+    except Exception:  # noqa: BLE001 (a class of a pack may raise anything)
         return []
 
 
@@ -298,7 +298,7 @@ class _Validation:
         }
         try:
             errors = await self._validate(node_id, inputs)
-        except Exception as error:  # a class's own validation may raise anything
+        except Exception as error:  # noqa: BLE001 (a class's own validation may raise anything)
             errors = await self._errors_one_by_one(node_id, inputs, error)
         return [
             error for error in errors if error["extra_info"].get("input_name") not in unresolved
@@ -366,7 +366,7 @@ class _Validation:
             return None
         try:
             return await self._validate(node_id, inputs)
-        except Exception as error:  # as above
+        except Exception as error:  # noqa: BLE001 (likewise)
             self._raised = error
             return None
 

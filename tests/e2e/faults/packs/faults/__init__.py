@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import comfy.model_management
+import comfy.utils
 import torch
 from comfy.cli_args import args
 from server import PromptServer
@@ -75,6 +76,16 @@ class FaultSleep(Fault):
                 comfy.model_management.throw_exception_if_processing_interrupted()
             time.sleep(0.02)
         return (image,)
+
+
+class FaultWait(Fault):
+    """Waits until it is interrupted, and shows signs of life."""
+
+    def run(self, image: Picture) -> tuple[Picture]:
+        progress = comfy.utils.ProgressBar(1_000_000)
+        while True:
+            progress.update(1)  # raises once the prompt is interrupted
+            time.sleep(0.2)
 
 
 class FaultRaise(Fault):
