@@ -175,6 +175,26 @@ class Settings(BaseModel):
         description="How long before the GPU is expected to be free the worker takes and prepares "
         "the next job, in seconds",
     )
+    warmup: str = Field(
+        "",
+        alias="WARMUP",
+        description="Name of a template, or of a workflow on the network volume, that the worker "
+        "runs once, small, before it takes its first job. Its models are read from the disk while "
+        "ComfyUI starts",
+    )
+    defer_imports: bool = Field(
+        True,
+        alias="DEFER_IMPORTS",
+        description="Start ComfyUI without `torch._dynamo`, which is imported when something uses it",
+    )
+    port_health: int | None = Field(
+        None,
+        alias="PORT_HEALTH",
+        ge=1,
+        le=65_535,
+        description="Port on which the worker answers `GET /ping`: 200 once it is ready, 204 before. "
+        "Not set: none",
+    )
     log_level: LogLevel = Field("INFO", alias="LOG_LEVEL", description="Log level of the worker")
     sd_model: str = Field(
         "",

@@ -353,6 +353,7 @@ class ComfyUIProcess:
         return {
             **public_variables(os.environ),
             **loopback_variables(os.environ),
+            "COMFY_WORKER_DEFER_IMPORTS": "1" if self.options.defer_imports else "0",
             "COMFY_WORKER_LOG_MARK": self._mark,
             "COMFY_WORKER_MODEL_ROOTS": roots,
             "COMFY_WORKER_RAW_DIR": str(self.raw_dir or ""),
