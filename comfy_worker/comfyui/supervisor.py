@@ -237,6 +237,11 @@ class ComfyUIInstance:
     def _folders(self) -> dict[str, list[str]]:
         return self.client.model_folders()
 
+    @property
+    def version(self) -> str:
+        """The version of this ComfyUI; empty if its folder does not tell."""
+        return self.process.version.name
+
     def model_path(self, folder: str, name: str) -> Path | None:
         """Find a model file on the disk.
 
