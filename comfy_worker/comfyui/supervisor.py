@@ -127,7 +127,7 @@ class ComfyUIInstance:
     def _make_room(self, workflow: dict[str, Any]) -> None:
         """Unload other models if those of a workflow do not fit into memory beside them."""
         # A cache that keeps to the container's memory makes room by itself.
-        if self.process.version.heeds_container_memory:
+        if self.process.version.respects_container_memory:
             return
         sizes: dict[str, int] = {}
         for model in model_files(workflow, self.defs, CheckContext()):
@@ -237,6 +237,11 @@ class ComfyUIInstance:
     def _folders(self) -> dict[str, list[str]]:
         return self.client.model_folders()
 
+    @property
+    def version(self) -> str:
+        """The version of this ComfyUI; empty if its folder does not tell."""
+        return self.process.version.name
+
     def model_path(self, folder: str, name: str) -> Path | None:
         """Find a model file on the disk.
 
@@ -284,8 +289,9 @@ def _add_remedy(error: WorkerError, workflow: dict[str, Any], node_id: str | Non
     if node_id in workflow:
         where = f"node {brief(node_id)} ({brief(workflow[node_id]['class_type'])})"
     error.sentence += (
-        f"; {where} could not be interrupted, so ComfyUI was started again without its loaded models: "
-        "give the node other inputs, since a graph that does so twice is refused for a while"
+        f"; {where} could not be interrupted, so ComfyUI was started again without its loaded "
+        "models: give the node other inputs, since a graph that does so twice is refused for a "
+        "while"
     )
     error.args = (error.sentence,)
 

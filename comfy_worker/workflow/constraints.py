@@ -14,9 +14,10 @@ from typing import Any
 from comfy_worker.errors import InvalidInput, InvalidValue, brief
 from comfy_worker.nearest import nearest
 from comfy_worker.workflow.graph import Input
+from comfy_worker.workflow.literals import resolve_live_literal
 from comfy_worker.workflow.model_names import is_model, match
 from comfy_worker.workflow.node_defs import InputSpec
-from comfy_worker.workflow.tracing import TypedWorkflow, resolve_live_literal
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["InputConstraint", "constraints_by_input"]
 

@@ -461,6 +461,11 @@ class NodeDefs(Mapping[str, NodeClass]):
         first = next(iter(self._object_info.values()), None)
         return first is None or "has_intermediate_output" in first
 
+    def replaced_widgets(self, class_type: str) -> list[str]:
+        """The widgets that a class had which is gone, in their order; empty where that is not declared."""
+        entries: list[Mapping[str, Any]] = self.replacements.get(class_type) or [{}]
+        return [str(name) for name in entries[0].get("old_widget_ids") or ()]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._object_info)
 

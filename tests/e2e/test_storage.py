@@ -20,8 +20,8 @@ from pydantic import SecretStr
 from comfy_worker.deadline import Deadline
 from comfy_worker.errors import DeliveryFailed, JobCancelled, JobTimedOut
 from comfy_worker.request.schema import Output
-from comfy_worker.response import uploads as uploads_module
 from comfy_worker.response import s3 as s3_module
+from comfy_worker.response import uploads as uploads_module
 from comfy_worker.response.deliver import Delivery
 from comfy_worker.response.encode import EncodedFile
 from comfy_worker.response.s3 import ATTEMPTS, S3Uploader

@@ -65,7 +65,8 @@ class Step(NamedTuple):
 
     Attributes:
         is_output: whether ``slot`` is an output of the node.
-        is_direct: whether there was no reroute and no bypassed node on the way so far.
+        is_direct: whether a primitive counts here: there was no reroute and no bypassed node on the
+            way so far, and for newer frontends the way has not left a subgraph.
         renews_type: whether the type to look for changes to the type of this input.
     """
 
@@ -111,6 +112,8 @@ class ActiveGraph:
         self._outer, self._host = outer, host
         self._depth: int = 0
         self.prefix: str = ""
+        # Whether a primitive outside of a subgraph feeds the widgets in it.
+        self.primitives_enter: bool = True if outer is None else outer.primitives_enter
         if outer is not None and host is not None:
             self._depth = outer._depth + 1
             self.prefix = f"{outer.prefix}{id_of(host)}:"
@@ -230,6 +233,7 @@ class ActiveGraph:
         name = as_text(entry_at(self._definition.source["inputs"], slot).get("name"))
         index = self._host_slots.get(name)
         if index is not None:
+            is_direct = is_direct and self.primitives_enter
             return Step(
                 self._outer, id_of(self._host), index, is_direct=is_direct, renews_type=True
             )

@@ -2,8 +2,7 @@
 
 Subgraphs, reroutes, primitives, Set and Get nodes, links of Use Everywhere, muted and bypassed
 nodes and notes are resolved as ComfyUI's frontend resolves them in an export (1.49.6,
-``executionUtil.ts`` and ``ExecutableNodeDTO.ts``). There is one difference: a primitive that feeds
-a subgraph from outside counts, as it did in earlier frontends.
+``executionUtil.ts`` and ``ExecutableNodeDTO.ts``).
 """
 
 from __future__ import annotations
@@ -46,7 +45,8 @@ def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[Fla
     Args:
         file: a workflow in UI format.
         work: limits the work, and notices where the job must end.
-        unique_ids: whether nodes of subgraphs get new ids where an id is taken.
+        unique_ids: whether nodes of subgraphs get new ids if an id is taken. Frontends that do so
+            ignore a primitive that feeds a subgraph from outside.
 
     Returns:
         The nodes that run, in the order of the file; nodes of a subgraph in place of its host.
@@ -62,6 +62,7 @@ def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[Fla
     if unique_ids:
         file = with_unique_ids(file)
     outermost = ActiveGraph(Definition(file), Subgraphs(file, work))
+    outermost.primitives_enter = not unique_ids
     links = LinkResolver(work)
     flat = []
     for count, (graph, node) in enumerate(outermost.nodes_within()):

@@ -18,9 +18,12 @@ import numpy.typing as npt
 
 
 class ComfyWorkerOutput:
-    """Replaces SaveImage, PreviewImage and SaveImageWebsocket in the workflows that are queued."""
+    """Replaces the nodes that save or preview pictures in the workflows that are queued.
 
-    RETURN_TYPES = ()
+    In newer ComfyUIs a graph may continue behind such a node, so the pictures are its output too.
+    """
+
+    RETURN_TYPES = ("IMAGE",)
     OUTPUT_NODE = True
     FUNCTION = "hand_over"
     CATEGORY = "comfy_worker"
@@ -33,7 +36,10 @@ class ComfyWorkerOutput:
                 "filename_prefix": ("STRING", {"default": "ComfyUI"}),
                 "folder_type": (["output", "temp"],),
             },
-            "optional": {"comfy_worker_folder": ("STRING", {"default": ""})},
+            "optional": {
+                "ending": ("STRING", {"default": "_.png"}),
+                "comfy_worker_folder": ("STRING", {"default": ""}),
+            },
         }
 
     def hand_over(
@@ -41,14 +47,17 @@ class ComfyWorkerOutput:
         images: Any,
         filename_prefix: str,
         folder_type: str,
+        ending: str = "_.png",
         comfy_worker_folder: str = "",
     ) -> dict[str, Any]:
         """Write the pixels of each picture and report them.
 
         Args:
-            images: a tensor, (batch, height, width, 1 to 4 channels), 0 to 1.
+            images: a tensor, (batch, height, width, 1 to 4 channels), 0 to 1. Grey pictures may
+                lack the last dimension.
             filename_prefix: as SaveImage takes it.
             folder_type: ``output`` or ``temp``.
+            ending: the end of a file name, after the counter.
             comfy_worker_folder: the job's folder, which is put before the prefix.
         """
         prefix = os.path.join(comfy_worker_folder, filename_prefix)  # noqa: PTH118
@@ -62,9 +71,10 @@ class ComfyWorkerOutput:
             # A VAE's array is ordered by channel, and numpy writes such an array forty times
             # slower.
             pixels = np.clip(scaled, 0, 255, out=scaled).astype(np.uint8, order="C")
+            pixels = pixels.reshape(height, width, -1)
             if not 1 <= pixels.shape[2] <= 4:
                 raise ValueError(f"a picture has 1 to 4 channels, not {pixels.shape[2]}")
-            file = f"{name.replace('%batch_num%', str(number))}_{counter + number:05}_.png"
+            file = f"{name.replace('%batch_num%', str(number))}_{counter + number:05}{ending}"
             write(pixels, Path(folder, file), Path(subfolder, f"{folder_type}_{file}"))
             item = {
                 "filename": file,
@@ -73,7 +83,7 @@ class ComfyWorkerOutput:
                 "raw_shape": list(pixels.shape),
             }
             reported.append(item)
-        return {"ui": {"images": reported}}
+        return {"ui": {"images": reported}, "result": (images,)}
 
 
 def write(pixels: npt.NDArray[np.uint8], path: Path, raw_name: Path) -> None:
