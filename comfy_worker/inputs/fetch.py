@@ -20,6 +20,7 @@ from comfy_common.pinned_http import (
     InvalidURL,
     PinnedClient,
     PrivateAddress,
+    RequestRefused,
     Target,
     TooManyRedirects,
     UnknownHost,
@@ -94,7 +95,7 @@ class Fetcher:
         try:
             with client.open(url) as answer:
                 return self._read_body(key, answer)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (RequestRefused, OSError, http.client.HTTPException, ValueError) as error:
             raise self._failure(key, host, error) from None
 
     def _failure(self, key: str, host: str, error: Exception) -> InvalidMedia:
