@@ -127,7 +127,7 @@ class ComfyUIInstance:
     def _make_room(self, workflow: dict[str, Any]) -> None:
         """Unload other models if those of a workflow do not fit into memory beside them."""
         # A cache that keeps to the container's memory makes room by itself.
-        if self.process.version.heeds_container_memory:
+        if self.process.version.respects_container_memory:
             return
         sizes: dict[str, int] = {}
         for model in model_files(workflow, self.defs, CheckContext()):

@@ -286,25 +286,25 @@ class _Translation:
 
     def _public_endpoint(self) -> None:
         """Translate the words of RunPod's public endpoints, which answer with ``image_url``."""
-        given = self._take(words.PUBLIC_ENDPOINT)
-        if given:
+        sent = self._take(words.PUBLIC_ENDPOINT)
+        if sent:
             self._response = "image_url"
-        self._size_in_one_word(given)
+        self._size_in_one_word(sent)
         for word in ("image_format", "output_format"):
-            if word in given:
+            if word in sent:
                 output = _object(self._left, "output")
-                self._left["output"] = {"format": image_format(word, given[word]), **output}
+                self._left["output"] = {"format": image_format(word, sent[word]), **output}
         self._images_as_texts()
         self._loras_by_path()
 
-    def _size_in_one_word(self, given: Mapping[str, Any]) -> None:
-        ratio = given.get("aspect_ratio", "custom")
-        if "size" in given:
-            word, sides = "size", pair_of_numbers("size", given["size"])
+    def _size_in_one_word(self, sent: Mapping[str, Any]) -> None:
+        ratio = sent.get("aspect_ratio", "custom")
+        if "size" in sent:
+            word, sides = "size", pair_of_numbers("size", sent["size"])
         elif ratio != "custom":
-            word, sides = "aspect_ratio", sides_of_ratio(ratio, given.get("resolution"))
+            word, sides = "aspect_ratio", sides_of_ratio(ratio, sent.get("resolution"))
         else:
-            if "resolution" in given:
+            if "resolution" in sent:
                 self._ignore("resolution", "it needs aspect_ratio beside it")
             return
         self._put("width", word, sides[0])

@@ -119,7 +119,7 @@ def check_model_folders(roots: list[Path]) -> None:
         problem = problems.get(root, f"does not answer within {ANSWER_S:g} s")
         if problem not in ("", "is missing"):
             raise Unfit(
-                f"the folder of models {root} {problem}; set MODELS_DIR right, or mend the volume"
+                f"the folder of models {root} {problem}; set MODELS_DIR right, or fix the volume"
             )
     if set(problems.values()) == {"is missing"}:
         raise Unfit(
@@ -127,7 +127,7 @@ def check_model_folders(roots: list[Path]) -> None:
         )
 
 
-def _in_time(work: Callable[[], T], name: str, remedy: str = "mend the volume, or detach it") -> T:
+def _in_time(work: Callable[[], T], name: str, remedy: str = "fix the volume, or detach it") -> T:
     """Call a function that may never return, in a thread that is then abandoned.
 
     Raises:
