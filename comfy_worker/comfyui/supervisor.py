@@ -127,7 +127,7 @@ class ComfyUIInstance:
     def _make_room(self, workflow: dict[str, Any]) -> None:
         """Unload other models if those of a workflow do not fit into memory beside them."""
         # A cache that keeps to the container's memory makes room by itself.
-        if self.process.version.heeds_container_memory:
+        if self.process.version.respects_container_memory:
             return
         sizes: dict[str, int] = {}
         for model in model_files(workflow, self.defs, CheckContext()):
@@ -258,6 +258,11 @@ class ComfyUIInstance:
     def _folders(self) -> dict[str, list[str]]:
         return self.client.model_folders()
 
+    @property
+    def version(self) -> str:
+        """The version of this ComfyUI; empty if its folder does not tell."""
+        return self.process.version.name
+
     def model_path(self, folder: str, name: str) -> Path | None:
         """Find a model file on the disk.
 
@@ -307,8 +312,8 @@ def _add_remedy(
     if node_id in workflow:
         where = f"node {brief(node_id)} ({brief(workflow[node_id]['class_type'])})"
     error.sentence += (
-        f"; {where} could not be interrupted, so ComfyUI was started again without its loaded models: "
-        f"{remedy}"
+        f"; {where} could not be interrupted, so ComfyUI was started again without its loaded "
+        f"models: {remedy}"
     )
     error.args = (error.sentence,)
 

@@ -222,6 +222,20 @@ def test_out_of_time_in_each_stage(faulty: FaultyWorker, files: FileServer) -> N
     assert faulty.goes_on()
 
 
+def test_waiting_for_another_job_costs_no_time(
+    faulty: FaultyWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # RunPod would count from the pick-up; here only the worker's own clock counts.
+    monkeypatch.setattr(Jobs, "tick", lambda _self: None)
+    policy = {"executionTimeout": 8000}
+    first = faulty.submit(sleep(4.5), policy=policy)
+    faulty.running("FaultSleep")
+    second = faulty.submit(sleep(4.5), policy=policy)
+    wait_until(lambda: faulty.queue()["queue_pending"])
+    assert faulty.is_red(first)
+    assert faulty.is_red(second), "4.5 s of its own, and as many behind the first one"
+
+
 @pytest.mark.usefixtures("patient_endpoint")
 def test_cancelled_and_out_of_time_while_comfyui_starts(faulty: FaultyWorker) -> None:
     killed = faulty.kill_comfyui()
