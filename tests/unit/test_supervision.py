@@ -408,7 +408,7 @@ def test_slow_loaders_are_never_refused(
     running.defs = core_nodes.DEFS
     running.client = running.events = running._timeouts = None  # type: ignore[assignment]
     running.process = SimpleNamespace(  # type: ignore[assignment]
-        version=ComfyUIVersion(heeds_container_memory=True)
+        version=ComfyUIVersion(respects_container_memory=True)
     )
     for _ in range(2):
         with pytest.raises(JobCancelled, match=remedy):
