@@ -167,8 +167,12 @@ class Templates:
                 "which is not a template"
             )
         path = files[params.older]
-        older = _read(path.with_name(params.older + PARAMS), Params)
-        return Template(params.older, parse(_read(path, None)), older)
+        params_path = path.with_name(params.older + PARAMS)
+        own = _read(params_path, Params) if params_path.is_file() else Params()
+        workflow = _read(path, None)
+        return Template(
+            params.older, workflow if is_editor_file(workflow) else parse(workflow), own
+        )
 
     def _files(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
