@@ -127,7 +127,7 @@ class ComfyUIInstance:
     def _make_room(self, workflow: dict[str, Any]) -> None:
         """Unload other models if those of a workflow do not fit into memory beside them."""
         # A cache that keeps to the container's memory makes room by itself.
-        if self.process.version.heeds_container_memory:
+        if self.process.version.respects_container_memory:
             return
         sizes: dict[str, int] = {}
         for model in model_files(workflow, self.defs, CheckContext()):
@@ -236,6 +236,11 @@ class ComfyUIInstance:
     @cached_property
     def _folders(self) -> dict[str, list[str]]:
         return self.client.model_folders()
+
+    @property
+    def version(self) -> str:
+        """The version of this ComfyUI; empty if its folder does not tell."""
+        return self.process.version.name
 
     def model_path(self, folder: str, name: str) -> Path | None:
         """Find a model file on the disk.

@@ -370,7 +370,7 @@ def test_a_crash_in_the_second_try_is_final(
     running = object.__new__(ComfyUIInstance)
     running._runaways = Runaways()
     running.process = SimpleNamespace(  # type: ignore[assignment]
-        failure=lambda: None, version=ComfyUIVersion(heeds_container_memory=True)
+        failure=lambda: None, version=ComfyUIVersion(respects_container_memory=True)
     )
     running.client = SimpleNamespace(free=lambda: None)  # type: ignore[assignment]
     with pytest.raises(ComfyUIUnavailable) as caught:
