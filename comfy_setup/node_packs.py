@@ -326,7 +326,7 @@ def _check_imports(console: Console, runner: Runner, packs: list[Pack]) -> None:
             command += [f"--{folder}-directory", scratch]
         command += ["--database-url", "sqlite:///:memory:", "--extra-model-paths-config", config]
         failures = ImportFailures()
-        runner.run(step, command, failures.hear, folder=paths.comfyui_dir(runner.environ))
+        runner.run(step, command, failures.read_line, folder=paths.comfyui_dir(runner.environ))
     for pack in packs:
         if reason := failures.failed().get(pack.folder):
             raise SetupError(

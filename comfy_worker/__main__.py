@@ -17,10 +17,11 @@ from comfy_common.console import Console
 from comfy_worker import cli, logs
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.supervisor import ComfyUISupervisor
+from comfy_worker.comfyui.version import ComfyUIVersion
 from comfy_worker.deadline import Deadline
 from comfy_worker.errors import InvalidInput, WorkerError
 from comfy_worker.planning.json_schema import template_schema
-from comfy_worker.planning.templates import Templates
+from comfy_worker.planning.templates import Templates, is_too_old
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.node_defs import NodeDefs
 
@@ -119,11 +120,26 @@ def _row(settings: Settings, templates: Templates, name: str) -> dict[str, Any]:
     try:
         params = templates.load(name).params
     except WorkerError as error:
-        return {"name": name, "description": str(error), "missing": [], "broken": True}
+        return {
+            "name": name,
+            "description": str(error),
+            "missing": [],
+            "broken": True,
+            "too_old": False,
+        }
     roots = (settings.comfyui_dir / "models", *settings.model_roots)
+    too_old = is_too_old(params.requirements, ComfyUIVersion.in_folder(settings.comfyui_dir).name)
     needs = [f"{need.folder}/{need.file}" for need in params.needs]
     missing = [need for need in needs if not _is_installed(need, roots)]
-    return {"name": name, "description": params.description, "missing": missing, "broken": False}
+    return {
+        "name": name,
+        "title": params.title,
+        "description": params.description,
+        "requirements": params.requirements.model_dump(),
+        "too_old": too_old,
+        "missing": missing,
+        "broken": False,
+    }
 
 
 def _is_installed(need: str, roots: Sequence[Path]) -> bool:
@@ -139,6 +155,9 @@ def _list(rows: list[dict[str, Any]], *, as_json: bool) -> int:
         width = max((len(row["name"]) for row in rows), default=0)
         for row in rows:
             console.say(f"{row['name']:{width}}  {row['description']}")
+            if row["too_old"]:
+                needed = row["requirements"]["comfyui"]
+                console.say(f"{'':{width}}  - needs ComfyUI {needed} or newer")
             for need in row["missing"]:
                 console.say(f"{'':{width}}  - lacks models/{need}")
     has_problem = any(row["missing"] or row["broken"] for row in rows)

@@ -301,9 +301,9 @@ class ComfyUIProcess:
             for line in child.stdout:
                 self.last_output_at = time.monotonic()
                 if text := plain_line(line).rstrip():
-                    self._hear(text)
+                    self._read_line(text)
 
-    def _hear(self, line: str) -> None:
+    def _read_line(self, line: str) -> None:
         if line.startswith(self._mark):
             self._tail.clear()
             self._prompt_id = line.removeprefix(self._mark).strip()
@@ -313,7 +313,7 @@ class ComfyUIProcess:
         line = redact_job(line, self._prompt_secrets.get(self._prompt_id))
         self._tail.append(line)
         if not self._booted:
-            self.packs.hear(line)
+            self.packs.read_line(line)
         is_public = not self._booted or PUBLIC_LINES.fullmatch(line.strip())
         # tqdm redraws its bar many times a second.
         is_shown = is_public and "%|" not in line

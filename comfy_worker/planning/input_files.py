@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from comfy_worker.errors import brief
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.inputs.inline_source import is_inline_source
@@ -13,11 +15,18 @@ from comfy_worker.workflow.edit.input_files import (
     takes_picture,
     without_browser_files,
 )
+from comfy_worker.workflow.edit.parameters import Declared
 from comfy_worker.workflow.graph import Input, Workflow, WorkflowEditor
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.roles import Roles
 
-__all__ = ["came_with_job", "take_inline_files", "take_named_images", "take_pictures"]
+__all__ = [
+    "came_with_job",
+    "take_declared_pictures",
+    "take_inline_files",
+    "take_named_images",
+    "take_pictures",
+]
 
 
 def take_pictures(files: InputFiles, request: JobInput, roles: Roles) -> dict[str, str]:
@@ -39,13 +48,37 @@ def take_pictures(files: InputFiles, request: JobInput, roles: Roles) -> dict[st
     return {key: files.names[key] for key in parameters if key in files.names}
 
 
+def take_declared_pictures(
+    files: InputFiles,
+    request: JobInput,
+    workflow: Workflow,
+    defs: NodeDefs,
+    declared: Mapping[str, Declared],
+) -> dict[str, str]:
+    """Take in the pictures that are sent for a template's own parameters.
+
+    Returns:
+        The names of the files to fill in, by parameter.
+    """
+    sent = {}
+    for name, value in request.parameters.items():
+        entry = declared.get(name)
+        if entry is None or entry.node not in workflow or not isinstance(value, str):
+            continue
+        if takes_picture(workflow, defs, entry.node, entry.input):
+            sent[f"parameters.{name}"] = value
+    files.add_pictures(sent)
+    return {key.partition(".")[2]: files.names[key] for key in sent}
+
+
 def take_named_images(
     files: InputFiles, request: JobInput, workflow: Workflow, defs: NodeDefs
 ) -> tuple[Workflow, list[str]]:
     """Take in ``images``, and let the nodes that name them name the stored files.
 
     Returns:
-        The new workflow, and a warning for each image that no node names and each drawing that was not sent.
+        The new workflow, and a warning for each image that no node names and each drawing that was
+        not sent.
     """
     names: dict[str, str] = {}
     sent: dict[str, str] = {}
@@ -83,6 +116,6 @@ def take_inline_files(
 
 
 def came_with_job(files: InputFiles, request: JobInput, name: str) -> bool:
-    """Whether an input file of that name came with the job: a job can read no other."""
+    """Return whether an input file of that name came with the job: a job can read no other."""
     sent = {*files.names.values(), *(image.name for image in request.images)}
     return is_inline_source(name) or name.removesuffix(" [input]") in sent

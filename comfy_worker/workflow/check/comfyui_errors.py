@@ -28,7 +28,7 @@ Error = Mapping[str, Any]
 
 EXCEPTIONS = ("exception_during_validation", "exception_during_inner_validation")
 NAMES_A_FILE = (("LoadLatent", "latent"),)
-IN_COMFYUI = "open the workflow in ComfyUI and mend it there"
+IN_COMFYUI = "open the workflow in ComfyUI and fix it there"
 
 
 class Translator:
