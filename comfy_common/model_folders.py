@@ -17,6 +17,8 @@ from comfy_common.environment import public_variables
 
 # The suffixes of the files that ComfyUI treats as models.
 SUFFIXES = {".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf"}
+# Names of folders that ComfyUI still searches, with the names that it gives them now.
+OLD_NAMES = {"unet": "diffusion_models", "clip": "text_encoders", "t2i_adapter": "controlnet"}
 ASK = paths.CUSTOM_NODES / "comfy_worker_nodes" / "roots.py"
 ASK_TIMEOUT_S = 60
 
@@ -30,7 +32,7 @@ def model_folders(comfyui: Path, roots: Sequence[Path]) -> dict[str, list[Path]]
 
     Returns:
         By `checkpoints`, `loras` ...; the folders may be missing. If ComfyUI cannot be asked, the
-        folders that exist in its `models` and in the first root.
+        folders that exist in its `models` and in the roots.
     """
     listed = os.pathsep.join(map(str, roots))
     environ = {**public_variables(os.environ), "COMFY_WORKER_MODEL_ROOTS": listed}
@@ -41,7 +43,7 @@ def model_folders(comfyui: Path, roots: Sequence[Path]) -> dict[str, list[Path]]
         )
         answer = json.loads(finished.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired):
-        return _existing_folders([comfyui / "models", *roots[:1]])
+        return _existing_folders([comfyui / "models", *roots])
     searched: dict[str, list[Path]] = {}
     for name, folders in answer.items():
         searched[name] = [Path(folder) for folder in folders]
@@ -53,7 +55,8 @@ def _existing_folders(roots: Sequence[Path]) -> dict[str, list[Path]]:
     for root in filter(Path.is_dir, roots):
         for folder in sorted(root.iterdir()):
             if folder.is_dir() and not folder.name.startswith("."):
-                found.setdefault(folder.name, []).append(folder)
+                name = OLD_NAMES.get(folder.name, folder.name)
+                found.setdefault(name, []).append(folder)
     return found
 
 
