@@ -14,6 +14,7 @@ from pathlib import Path
 
 from comfy_common import paths
 from comfy_common.environment import public_variables
+from comfy_common.hub_cache import MODEL_FOLDERS
 
 # The suffixes of the files that ComfyUI treats as models.
 SUFFIXES = {".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf"}
@@ -51,11 +52,13 @@ def model_folders(comfyui: Path, roots: Sequence[Path]) -> dict[str, list[Path]]
 
 
 def _existing_folders(roots: Sequence[Path]) -> dict[str, list[Path]]:
+    """The folders in some roots that have names of ComfyUI's model folders."""
     found: dict[str, list[Path]] = {}
     for root in filter(Path.is_dir, roots):
         for folder in sorted(root.iterdir()):
-            if folder.is_dir() and not folder.name.startswith("."):
-                name = OLD_NAMES.get(folder.name, folder.name)
+            name = OLD_NAMES.get(folder.name, folder.name)
+            # A root may be a whole volume, with all kinds of folders in it.
+            if name in MODEL_FOLDERS and folder.is_dir():
                 found.setdefault(name, []).append(folder)
     return found
 

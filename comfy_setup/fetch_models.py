@@ -136,9 +136,8 @@ def missing_entries(environ: Mapping[str, str], only: Sequence[str]) -> list[Ent
     Raises:
         SetupError: models.txt cannot be read, or a name is unknown.
     """
-    searched = models.folders(environ)
-    entries = models.listed(only, environ)
-    return [entry for entry in entries if models.find(entry, searched) is None]
+    installed = models.InstalledModels(environ)
+    return [entry for entry in models.listed(only, environ) if installed.find(entry) is None]
 
 
 def _free(folder: Path) -> int:
@@ -168,14 +167,19 @@ def fetch_real(console: Console, environ: Mapping[str, str]) -> bool:
 
 def _wanted(console: Console, environ: Mapping[str, str], only: Sequence[str]) -> dict[Path, Entry]:
     """The files to download, by their target. The target of a damaged file is the file itself."""
-    searched = models.folders(environ)
+    installed = models.InstalledModels(environ)
     wanted = {}
     for entry in models.listed(only, environ):
-        path = models.find(entry, searched)
-        problem = models.damage(path, entry.sha256) if path else ""
-        if path and problem:
-            console.say(f"{path} {problem}: downloading it again")
-        if problem or path is None:
+        path = models.find(entry, installed.folders)
+        cached = None if path else installed.find_cached(entry)
+        found = path or cached
+        problem = models.damage(found, entry.sha256) if found else ""
+        if problem:
+            console.say(f"{found} {problem}: downloading it again")
+        elif cached:
+            console.say(f"{entry.path} is in a cache of Hugging Face, where it is used: {cached}")
+        # A file of a cache belongs to another program, and is not replaced.
+        if problem or found is None:
             wanted[path or paths.model_roots(environ)[0] / entry.path] = entry
     return wanted
 

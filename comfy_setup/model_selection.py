@@ -12,7 +12,7 @@ from comfy_common import paths
 from comfy_common.errors import SetupError
 from comfy_common.models_txt import Entry, ModelsTxtError, parse_models, parse_sections
 
-__all__ = ["by_section", "read_text", "selected"]
+__all__ = ["by_section", "read_text", "selected", "template_names"]
 
 
 def read_text(file: Path) -> str:
@@ -114,7 +114,7 @@ def _unknown(name: str, text: str, entries: Sequence[Entry], environ: Mapping[st
     sections = parse_sections(text)
     families = [family for section in sections.values() for family in section.families]
     files = [entry.path for entry in entries]
-    known = list(dict.fromkeys([*sections, *families, *files, *_templates(environ)]))
+    known = list(dict.fromkeys([*sections, *families, *files, *template_names(environ)]))
     near = _nearest(name, known)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return (
@@ -137,7 +137,12 @@ def _nearest(name: str, known: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(by_plain[plain] for plain in near))
 
 
-def _templates(environ: Mapping[str, str]) -> list[str]:
+def template_names(environ: Mapping[str, str]) -> list[str]:
+    """The names of the templates that have a params file.
+
+    Args:
+        environ: may hold VOLUME_DIR, which may contain templates too.
+    """
     names: list[str] = []
     for folder in paths.workflow_folders(paths.volume_dir(environ)):
         names += [file.name.removesuffix(".params.json") for file in folder.glob("*.params.json")]

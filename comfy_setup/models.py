@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from comfy_common import model_folders, paths
+from comfy_common import hub_cache, model_folders, paths
 from comfy_common.console import Console
 from comfy_common.download import digest_of
 from comfy_common.models_txt import MODELS_TXT, Entry, Section, parse_sections, total_size
 from comfy_common.placeholder_names import is_placeholder
 from comfy_common.safetensors_header import DamagedModel, check_whole
+from comfy_common.sources import Access
 from comfy_common.text import size
 from comfy_setup.model_selection import by_section, read_text, selected
 
@@ -112,6 +113,35 @@ def find(entry: Entry, searched: Mapping[str, Sequence[Path]]) -> Path | None:
     return None
 
 
+class InstalledModels:
+    """The model files of this machine, with those in caches of Hugging Face.
+
+    Args:
+        environ: as for :func:`folders`, and what says where the caches are.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.folders = folders(environ)
+        self._cached = hub_cache.snapshots(paths.hub_caches(environ))
+        self._endpoint = Access.from_env(environ).endpoint
+
+    def find(self, entry: Entry) -> Path | None:
+        """Find the file of an entry; None if it is missing.
+
+        Args:
+            entry: an entry of models.txt.
+        """
+        return find(entry, self.folders) or self.find_cached(entry)
+
+    def find_cached(self, entry: Entry) -> Path | None:
+        """Find the file of an entry in the caches, where it may have another name.
+
+        Args:
+            entry: an entry of models.txt.
+        """
+        return hub_cache.find_url(entry.url, self._cached, self._endpoint)
+
+
 def list_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
     """Print the installed model files, and which files of models.txt are present or missing.
 
@@ -125,8 +155,8 @@ def list_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
     Raises:
         SetupError: models.txt cannot be read, or a name is unknown.
     """
-    searched = folders(environ)
-    for folder_name, found in model_folders.model_files(searched).items():
+    installed = InstalledModels(environ)
+    for folder_name, found in model_folders.model_files(installed.folders).items():
         print(f"{folder_name}:")
         for path in chain(*found.values()):
             print(f"  {size(path.stat().st_size):>8}  {path}")
@@ -137,7 +167,7 @@ def list_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
         if name:
             print(_section_line(name, section, entries))
         for entry in entries:
-            print(f"  {_entry_line(entry, find(entry, searched))}")
+            print(f"  {_entry_line(entry, installed.find(entry))}")
     return 0
 
 
@@ -171,10 +201,10 @@ def check_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
     Raises:
         SetupError: models.txt cannot be read, or a name is unknown.
     """
-    searched = folders(environ)
+    installed = InstalledModels(environ)
     exit_code = 0
     for entry in listed(only, environ):
-        path = find(entry, searched)
+        path = installed.find(entry)
         if path is None:
             result = f"missing  {entry.path}"
             exit_code = 1

@@ -11,16 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from comfy_common import paths
+from comfy_common import hub_cache, paths
 from comfy_common.closed_pipe import quiet_on_closed_pipe
 from comfy_worker import cli, logs
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.supervisor import ComfyUISupervisor
 from comfy_worker.deadline import Deadline
 from comfy_worker.errors import InvalidInput, WorkerError
+from comfy_worker.models.cached import cached_models
 from comfy_worker.planning.json_schema import template_schema
 from comfy_worker.planning.templates import Templates
 from comfy_worker.settings import Settings
+from comfy_worker.workflow.graph import ModelFile
 from comfy_worker.workflow.node_defs import NodeDefs
 
 ONLY_DEFINITIONS = (
@@ -117,14 +119,18 @@ def _row(settings: Settings, templates: Templates, name: str) -> dict[str, Any]:
         params = templates.load(name).params
     except WorkerError as error:
         return {"name": name, "description": str(error), "missing": [], "broken": True}
-    roots = (settings.comfyui_dir / "models", *settings.model_roots)
-    needs = [f"{need.folder}/{need.file}" for need in params.needs]
-    missing = [need for need in needs if not _is_installed(need, roots)]
+    missing = [
+        f"{need.folder}/{need.file}" for need in params.needs if not _is_installed(need, settings)
+    ]
     return {"name": name, "description": params.description, "missing": missing, "broken": False}
 
 
-def _is_installed(need: str, roots: Sequence[Path]) -> bool:
-    return any((root / need).is_file() for root in roots)
+def _is_installed(need: ModelFile, settings: Settings) -> bool:
+    roots = (settings.comfyui_dir / "models", *settings.model_roots)
+    if any((root / need.folder / need.file).is_file() for root in roots):
+        return True
+    cached = hub_cache.find_url(need.url or "", settings.hub_snapshots, settings.hf_endpoint)
+    return cached is not None
 
 
 def _list(rows: list[dict[str, Any]], *, as_json: bool) -> int:
@@ -153,6 +159,8 @@ def _node_source(settings: Settings, object_info: Path | None) -> Iterator[cli.N
             settings.model_roots,
             tuple(paths.custom_node_folders(settings.volume)),
             settings.comfy_args,
+            cached_models=cached_models(settings),
+            hub_caches=settings.hub_caches,
         )
     )
     try:

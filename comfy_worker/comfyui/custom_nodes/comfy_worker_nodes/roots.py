@@ -45,6 +45,9 @@ def found_under(root: Path, name: str, kept: list[Path]) -> list[Path]:
     if _is_a1111(root):
         candidates = [root / folder for folder in A1111.get(name, ())]
         beside += [folder for folder in candidates if folder.is_dir()]
+    if "snapshots" in root.parts:
+        # A cache of Hugging Face gets no further files while ComfyUI runs.
+        wanted = [folder for folder in wanted if folder.is_dir()]
     return [*wanted, *(Path(os.path.normpath(folder)) for folder in beside)]
 
 
