@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -156,18 +157,19 @@ def list_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
         SetupError: models.txt cannot be read, or a name is unknown.
     """
     installed = InstalledModels(environ)
+    console = Console(sys.stdout)
     for folder_name, found in model_folders.model_files(installed.folders).items():
-        print(f"{folder_name}:")
+        console.say(f"{folder_name}:")
         for path in chain(*found.values()):
-            print(f"  {size(path.stat().st_size):>8}  {path}")
+            console.say(f"  {size(path.stat().st_size):>8}  {path}")
     text = models_text()
     sections = parse_sections(text)
     for name, entries in by_section(text, only, environ).items():
         section = sections.get(name)
         if name:
-            print(_section_line(name, section, entries))
+            console.say(_section_line(name, section, entries))
         for entry in entries:
-            print(f"  {_entry_line(entry, installed.find(entry))}")
+            console.say(f"  {_entry_line(entry, installed.find(entry))}")
     return 0
 
 
@@ -202,6 +204,7 @@ def check_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
         SetupError: models.txt cannot be read, or a name is unknown.
     """
     installed = InstalledModels(environ)
+    console = Console(sys.stdout)
     exit_code = 0
     for entry in listed(only, environ):
         path = installed.find(entry)
@@ -213,5 +216,5 @@ def check_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
             exit_code = 1
         else:
             result = f"right    {path}"
-        print(result)
+        console.say(result)
     return exit_code

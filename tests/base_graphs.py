@@ -13,7 +13,8 @@ from typing import Any
 
 from comfy_worker.workflow.graph import Input
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles, Sampler
+from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.roles.samplers import Sampler
 
 __all__ = ["GRAPHS", "Wire", "base_graph", "node", "roles_of", "small_defs"]
 

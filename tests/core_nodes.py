@@ -8,7 +8,8 @@ from typing import Any
 
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles, find_roles
+from comfy_worker.workflow.roles.find import find_roles
+from comfy_worker.workflow.roles.roles import Roles
 
 OBJECT_INFO: dict[str, Any] = json.loads(
     Path(__file__).with_name("core_nodes.json").read_text(encoding="utf-8")

@@ -40,6 +40,7 @@ class LaunchOptions:
         xformers: whether ComfyUI may use xformers; None: it does if xformers is installed.
         cached_models: files of other folders that ComfyUI shall find as ``folder/file``.
         hub_caches: the caches of Hugging Face that these files, and some roots, belong to.
+        defer_imports: whether parts of torch are imported only when something uses them.
     """
 
     comfyui_dir: Path
@@ -54,6 +55,7 @@ class LaunchOptions:
     xformers: bool | None = None
     cached_models: Mapping[str, Path] = field(default_factory=dict)
     hub_caches: tuple[Path, ...] = ()
+    defer_imports: bool = True
 
 
 def launch_flags(

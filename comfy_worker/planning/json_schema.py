@@ -11,7 +11,8 @@ from comfy_worker.workflow.convert.to_api import read_workflow
 from comfy_worker.workflow.edit.describe import describe
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles, find_roles
+from comfy_worker.workflow.roles.find import find_roles
+from comfy_worker.workflow.roles.roles import Roles
 
 __all__ = ["template_schema"]
 

@@ -14,7 +14,7 @@ from comfy_worker.planning.templates import Template
 from comfy_worker.workflow.check.preflight import Finding
 from comfy_worker.workflow.graph import ModelFile, Workflow
 from comfy_worker.workflow.node_defs import MissingNodeReason, NodeDefs
-from comfy_worker.workflow.roles.find import Roles
+from comfy_worker.workflow.roles.roles import Roles
 
 __all__ = ["Installed", "Plan", "PlanContext", "PlanningRules", "StandIn"]
 
@@ -24,6 +24,10 @@ class Installed(Protocol):
 
     A protocol, so that planning imports nothing of the ComfyUI process.
     """
+
+    @property
+    def version(self) -> str:
+        """Its version; empty if it is not known."""
 
     @property
     def defs(self) -> NodeDefs:

@@ -18,7 +18,7 @@ from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras, with_experts
 from comfy_worker.workflow.graph import Check, Workflow, never_ends
 from comfy_worker.workflow.loaders import loader_files
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles
+from comfy_worker.workflow.roles.roles import Roles
 
 __all__ = ["Splicer"]
 

@@ -14,7 +14,7 @@ from comfy_worker.planning.templates import Template
 from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles
+from comfy_worker.workflow.roles.roles import Roles
 
 __all__ = ["CheckpointChoice", "announcement"]
 

@@ -1,7 +1,7 @@
 """What a literal of a workflow may be, by the declarations of every input that it reaches.
 
-Checks the value of a request's parameter before it is filled in: type, range, step and choices. The workflow
-itself is checked by ComfyUI.
+Checks the value of a request's parameter before it is filled in: type, range, step and choices. The
+workflow itself is checked by ComfyUI.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 from comfy_worker.errors import InvalidInput, InvalidValue, brief
 from comfy_worker.nearest import nearest
 from comfy_worker.workflow.graph import Input
+from comfy_worker.workflow.literals import resolve_live_literal
 from comfy_worker.workflow.model_names import is_model, match
 from comfy_worker.workflow.node_defs import InputSpec
-from comfy_worker.workflow.tracing import TypedWorkflow, resolve_live_literal
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["InputConstraint", "constraints_by_input"]
 
@@ -107,7 +108,8 @@ class InputConstraint:
             value: what the client gave.
 
         Returns:
-            The value; a whole number given as ``20.0`` as an integer, a model file by its full name.
+            The value; a whole number given as ``20.0`` as an integer, a model file by its full
+            name.
 
         Raises:
             InvalidInput: the value has the wrong type.
@@ -153,12 +155,12 @@ class InputConstraint:
         return {word: value for word, value in schema.items() if value is not None}
 
     def nearest(self, value: float) -> float:
-        """The number that the input takes and that is nearest to a finite number; of two the larger."""
+        """The allowed number that is nearest to a finite number; the larger one if two are."""
         near = self._nearest(value)
         return min(near, key=lambda number: (abs(number - value), -number), default=value)
 
     def _nearest(self, value: float) -> list[float]:
-        """The numbers below and above that the input takes, or the number itself if the input takes it."""
+        """The nearest allowed numbers below and above; only the number itself if it is allowed."""
         if not math.isfinite(value):
             return []
         value = self._within(value)
@@ -228,7 +230,7 @@ def _number(value: Any) -> float | None:
 
 
 def constraints_by_input(graph: TypedWorkflow) -> dict[Input, InputConstraint]:
-    """What every literal of a workflow must satisfy: the input that holds it, and those that it is passed to."""
+    """The constraints of every literal: of its own input, and of those that it is passed to."""
     own: dict[Input, list[InputSpec]] = {}
     passed: dict[Input, list[InputSpec]] = {}
     for node_id in graph.workflow:

@@ -1,8 +1,8 @@
 """An API-format workflow: its nodes, its links, walks along them.
 
 A workflow is ``{node_id: {"class_type", "inputs", "_meta"?}}``. An input is a literal, or a link
-``[node_id, slot]`` to another node's output. Functions here never change a workflow that they were given, but
-for the ones of :class:`WorkflowEditor`, which works on a copy of its own.
+``[node_id, slot]`` to another node's output. Functions here never change a workflow that
+they get; :class:`WorkflowEditor` changes its own copy.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ class Input(NamedTuple):
 def as_link(value: Any) -> Link | None:
     """The link that an input's value is, or None for a literal.
 
-    ComfyUI decides by the same rule (``is_link`` in its ``graph_utils.py``), which takes a boolean or a fraction
-    for a slot too. A node behind such a link runs, so it has to be looked at like any other.
+    ComfyUI decides by the same rule (``is_link`` in its ``graph_utils.py``), which accepts a
+    boolean or a fraction as a slot too. A node behind such a link runs, so it must be checked like
+    any other.
     """
     if isinstance(value, (list, tuple)) and len(value) == 2:
         node_id, slot = value
@@ -149,12 +150,12 @@ def consumers(workflow: Workflow) -> dict[Link, list[Input]]:
 
 
 def copied(workflow: Workflow) -> Workflow:
-    """A copy whose inputs can be set; what stands in an input is never changed itself, and is shared."""
+    """Copy a workflow so that its inputs can be set. The values are shared, not copied."""
     return {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in workflow.items()}
 
 
 def never_ends() -> None:
-    """The check of work that nobody can end early."""
+    """The check of work that cannot be ended early."""
 
 
 def walk(
@@ -163,13 +164,13 @@ def walk(
     check: Check = never_ends,
     seen: set[S] | None = None,
 ) -> Iterator[S]:
-    """Every state that the starts lead to, start by start, a start first and then the nearest, each once.
+    """Yield every state that the starts lead to, each once: start by start, the nearest first.
 
     Args:
         starts: where to begin.
         following: the states that one state leads to.
-        check: asked again and again, so that a long walk can be ended.
-        seen: what earlier walks have met, which is walked past; added to.
+        check: called from time to time; may raise to end a long walk.
+        seen: the states of earlier walks, which are skipped; new states are added.
     """
     seen = set() if seen is None else seen
     row: deque[S] = deque()
@@ -191,8 +192,9 @@ def walk(
 class Fold(Generic[S, V]):
     """A value for a state, made of the values of the states above it; each is computed once.
 
-    Walks that begin at every node of a graph would take the square of its size; values that are kept make all of
-    them together linear. Recursion would end at Python's limit, so the stack is a list.
+    Walks from every node would take time with the square of the graph's size; with values that
+    are kept, all of them together take linear time. The stack is a list, because recursion would
+    end at Python's limit.
 
     Args:
         above: the states that a state depends on. A circle is cut where it closes.
@@ -262,8 +264,8 @@ def parse(value: Any) -> Workflow:
         A copy of its own; of a node what ComfyUI reads: ``inputs``, ``class_type`` and ``_meta``.
 
     Raises:
-        InvalidWorkflow: it is no object, is empty or too large, a node lacks ``class_type`` or has no ``inputs``
-            of the right form, or an input holds what JSON cannot.
+        InvalidWorkflow: it is no object, is empty or too large, a node lacks ``class_type`` or has
+            no ``inputs`` of the right form, or an input holds what JSON cannot.
     """
     if not isinstance(value, dict) or not value:
         raise InvalidWorkflow(
@@ -313,7 +315,7 @@ def _kept(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value can be sent as JSON: nested with measure, and no number that JSON has no word for."""
+    """Whether a value can be sent as JSON: not nested too deep, and without NaN or Infinity."""
     row = [value]
     for _ in range(MAX_NESTING):
         if not row:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from comfy_worker.workflow.graph import Fold, Input, Link, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles, Sampler
-from comfy_worker.workflow.tracing import TypedWorkflow
+from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.roles.samplers import Sampler
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["Fits", "LoaderFile", "Roots", "loader_files"]
 

@@ -55,9 +55,9 @@ class CheckContext:
 
 
 def model_files(workflow: Workflow, defs: NodeDefs, sources: CheckContext) -> tuple[ModelFile, ...]:
-    """The model files that a workflow names, in its order, then those that its file names beside them.
+    """List the model files that a workflow names, in order, then those of its file's metadata.
 
-    Those of models.txt that it does not name are left out.
+    Other files of models.txt are left out.
     """
     named: dict[str, ModelFile] = {}
     for node in workflow.values():
@@ -80,7 +80,7 @@ def _base(file: str) -> str:
 
 
 def find_model_file(class_type: str, name: str, file: str, sources: CheckContext) -> ModelFile:
-    """A model file that an input names; its folder is the one that is known for the file, else the loader's."""
+    """Describe a model file that an input names, in its own folder or else the loader's."""
     known = [need for need in sources.needs if _base(need.file) == _base(file)]
     url = next((need.url for need in known if need.url), None)
     # An input of a dynamic choice has the name of the choice before its own.

@@ -1,4 +1,4 @@
-"""Finds the installed file that a client's name for a model means, in the list that ComfyUI gives."""
+"""Finds the installed file that a client's model name means, in ComfyUI's list of files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def match(name: str, choices: Sequence[str], what: str) -> str:
                 details = [{"given": shown, "folder": folder, "file": file} for file in found]
                 listed = ", ".join(found)
                 raise Ambiguous(
-                    f"{what} {shown!r} fits several files: {listed}; write its folder and extension too",
+                    f"{what} {shown!r} fits several files: {listed}; write its folder and "
+                    "extension too",
                     details,
                 )
             if found:
@@ -75,7 +76,8 @@ def match(name: str, choices: Sequence[str], what: str) -> str:
     near = nearest_files(wanted, choices)
     ways = f"ask the operator to put it into {where}, which is empty"
     if choices:
-        ways = f"name a file that is there ({_hint(near, choices)}), or ask the operator to put it into {where}"
+        hint = _hint(near, choices)
+        ways = f"name a file that is there ({hint}), or ask the operator to put it into {where}"
     raise ModelNotFound(
         f"{what} {shown!r} is not installed: {ways}",
         [{"given": shown, "folder": folder, "nearest": near}],

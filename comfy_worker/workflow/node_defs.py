@@ -1,7 +1,8 @@
-"""What node classes this ComfyUI has: a typed view of ``/object_info``.
+"""Describes the node classes of this ComfyUI: a typed view of ``/object_info``.
 
-Reads the declaration of a class: its inputs, its outputs, and the inputs that appear with the values of others. It
-depends on no ComfyUI version: a kind of declaration that is not known here counts as one that takes anything.
+Reads the declaration of a class: its inputs, its outputs, and the inputs that appear only with
+certain values of other inputs. It does not depend on ComfyUI's version: an input whose declaration
+is not known here accepts anything.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ Declared = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Autogrow:
-    """The inputs that one declared input grows into: ``images`` into ``images.image0``, ``images.image1`` ...
+    """The inputs that one input grows into: ``images`` grows into ``images.image0`` and others.
 
     Attributes:
         names: what they are called below the declared input.
@@ -67,15 +68,18 @@ class InputSpec:
 
     Attributes:
         name: as it stands under ``inputs`` in a workflow.
-        type: ComfyUI's type name, ``COMBO`` for a list of choices; a kind such as ``COMFY_AUTOGROW_V3`` stays.
+        type: ComfyUI's type name, ``COMBO`` for a list of choices; a kind such as
+            ``COMFY_AUTOGROW_V3`` stays.
         required: whether ComfyUI refuses the node without it.
-        options: ``default``, ``min``, ``max``, ``step``, ``multiline``, ``tooltip`` ... as declared.
+        options: ``default``, ``min``, ``max``, ``step``, ``multiline``, ``tooltip`` ... as
+            declared.
         choices: what a ``COMBO`` takes; None where the class declares no list.
-        is_listed: whether the list stands in place of the type, the older form; ComfyUI 0.3.75 refuses a value
-            outside of that form only.
-        has_custom_validation: whether the class validates the input itself. Then ComfyUI checks neither the range
-            nor the list.
-        match_id: inputs and outputs of a node with the same one have the same type; empty where the type is fixed.
+        is_listed: whether the list stands in place of the type, the older form; ComfyUI 0.3.75
+            refuses a value outside of that form only.
+        has_custom_validation: whether the class validates the input itself. Then ComfyUI checks
+            neither the range nor the list.
+        match_id: inputs and outputs of a node with the same one have the same type; empty where the
+            type is fixed.
         grown: the inputs that an input of type ``COMFY_AUTOGROW_V3`` stands for.
         branches: by choice, the inputs that come with it, such as ``format.bit_depth``.
         below: the inputs that come with any value of this one.
@@ -95,7 +99,7 @@ class InputSpec:
 
     @property
     def value_type(self) -> str:
-        """The type of what stands in the input: ``COMBO`` for a dynamic choice, ``*`` for anything."""
+        """The type of the input's value: ``COMBO`` for a dynamic choice, ``*`` for anything."""
         if self.type == DYNAMIC_COMBO:
             return "COMBO"
         if self.type == MATCH_TYPE:
@@ -119,7 +123,7 @@ class InputSpec:
 
     @property
     def is_widget(self) -> bool:
-        """Whether the input holds a literal (a number, a text, a choice) rather than needing a link."""
+        """Whether the input may hold a literal: a number, a text or a choice."""
         is_literal = not WIDGET_TYPES.isdisjoint(self.types)
         return is_literal and not self.options.get("forceInput", False)
 
@@ -148,7 +152,8 @@ class InputSpec:
             name: the input's.
             declared: the entry.
             required: under which of the two it stands.
-            validated: the inputs that the class validates itself, ``*`` for all; None where that is not known.
+            validated: the inputs that the class validates itself, ``*`` for all; None where that is
+                not known.
         """
         entry = (
             declared if isinstance(declared, (list, tuple)) and declared else [declared or ANY_TYPE]
@@ -172,7 +177,7 @@ class InputSpec:
         return spec
 
     def live(self, values: Mapping[str, Any]) -> Iterator[InputSpec]:
-        """The inputs that this one stands for in a node with these values, each under its full name."""
+        """The inputs that a node with these values has for this one, each under its full name."""
         if self.grown is not None:
             yield from self._live_grown(values)
             return
@@ -195,7 +200,7 @@ class InputSpec:
                 yield replace(grown.input, name=full_name, required=required)
 
     def _live_group(self, values: Mapping[str, Any]) -> Iterator[InputSpec]:
-        """The inputs ``group.0.field`` that the node has; how many it may have is ComfyUI's matter."""
+        """The inputs ``group.0.field`` that the node has. ComfyUI limits their number."""
         by_name = {spec.name: spec for spec in self.below}
         for key in values:
             group, _dot, rest = key.removeprefix(f"{self.name}.").partition(".")
@@ -268,7 +273,7 @@ def _grown(template: Declared, validated: AbstractSet[str] | None) -> Autogrow |
 def _specs(
     groups: Any, validated: AbstractSet[str] | None = None, order: Mapping[str, Any] | None = None
 ) -> Iterator[InputSpec]:
-    """The inputs of ``{"required": {name: ...}, "optional": {name: ...}}`` in their declared order."""
+    """The inputs of ``{"required": {name: ...}, "optional": ...}`` in their declared order."""
     if not isinstance(groups, dict):
         return
     for group in ("required", "optional"):
@@ -294,18 +299,21 @@ class NodeClass:
 
     Attributes:
         name: the ``class_type``.
-        inputs: declared inputs by name, required ones first, hidden ones left out; see :meth:`live_inputs`.
-        outputs: the type of each output slot; ``*`` or the allowed types where it follows from an input.
+        inputs: declared inputs by name, required ones first, hidden ones left out; see
+            :meth:`live_inputs`.
+        outputs: the type of each output slot; ``*`` or the allowed types where it follows from an
+            input.
         output_names: the name of each output slot.
-        output_matches: for each output slot, the ``match_id`` of the inputs whose type it has; empty for a fixed
-            type.
+        output_matches: for each output slot, the ``match_id`` of the inputs whose type it has;
+            empty for a fixed type.
         is_output: whether ComfyUI runs a graph for this node's sake.
         is_api: whether it calls a paid service of comfy.org.
         is_list_input: whether it is handed all items of a list at once.
         display_name: what the editor shows as its title.
         python_module: where it comes from: ``nodes``, ``comfy_extras...``, ``custom_nodes.<pack>``.
         takes_any_link: whether the class itself says which types may be linked to it.
-        takes_hidden_prompt: whether it is handed more than its inputs: the graph of the job, or a key.
+        takes_hidden_prompt: whether it is handed more than its inputs: the graph of the job, or a
+            key.
     """
 
     name: str
@@ -380,11 +388,11 @@ class NodeClass:
         return next((spec for spec in declared.live(values) if spec.name == key), None)
 
     def match_of(self, slot: int) -> str:
-        """The ``match_id`` of the inputs that an output has the type of; empty where its type is fixed."""
+        """The ``match_id`` of the inputs whose type an output has; empty if its type is fixed."""
         return _at(self.output_matches, slot)
 
     def matching_inputs(self, slot: int) -> list[str]:
-        """The inputs that an output has the type of."""
+        """The inputs whose type an output has."""
         match_id = self.match_of(slot)
         return [
             spec.name for spec in self.inputs.values() if match_id and spec.match_id == match_id
@@ -430,7 +438,8 @@ class NodeDefs(Mapping[str, NodeClass]):
     Args:
         object_info: the answer of ``GET /object_info``.
         validated: by class, the inputs that it validates itself; None where that is not known.
-        replacements: the answer of ``GET /node_replacements``: by a class that is gone, what stands in for it.
+        replacements: the answer of ``GET /node_replacements``: by a class that is gone, what stands
+            in for it.
     """
 
     def __init__(
@@ -460,6 +469,11 @@ class NodeDefs(Mapping[str, NodeClass]):
         """
         first = next(iter(self._object_info.values()), None)
         return first is None or "has_intermediate_output" in first
+
+    def replaced_widgets(self, class_type: str) -> list[str]:
+        """The widgets that a removed class had, in order; empty if they are not known."""
+        entries: list[Mapping[str, Any]] = self.replacements.get(class_type) or [{}]
+        return [str(name) for name in entries[0].get("old_widget_ids") or ()]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._object_info)

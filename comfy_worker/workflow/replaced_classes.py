@@ -1,7 +1,7 @@
 """Puts the classes that ComfyUI has today in place of those that it no longer has.
 
-ComfyUI does the same when a workflow is queued (``node_replace_manager``, since 0.33). It is done before that, so
-that parameters, LoRAs and checks see the graph that will run.
+ComfyUI does the same when a workflow is queued (``node_replace_manager``, since 0.33). It is done
+before that, so that parameters, LoRAs and checks see the graph that will run.
 """
 
 from __future__ import annotations

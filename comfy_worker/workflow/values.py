@@ -1,7 +1,7 @@
-"""What reaches an input where no model is needed to compute it: through switches, expressions, text tools.
+"""Computes the values that reach an input through switches, expressions and text tools.
 
-A few classes of ComfyUI itself are computed as ComfyUI computes them. What any other class gives is not known, but
-for a node with a single input (a primitive, a reroute), which gives it on.
+A few of ComfyUI's own classes are computed as ComfyUI does. The values of other classes are
+unknown, except for a node with a single input (a primitive, a reroute), which passes its value on.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from comfy_worker.workflow.graph import Check, Fold, Input, Workflow, as_link, n
 __all__ = ["COMPUTED", "UNKNOWN", "Values", "branch_names", "evaluate"]
 
 UNKNOWN: Any = object()
-"""Stands for a value that only a run of the workflow can tell."""
+"""A value that is known only when the workflow runs."""
 
-# Longer expressions and texts are not computed: a chain of text tools can double a text at each node.
+# Longer expressions and texts are not computed: a chain of text tools can double a text at each
+# node.
 MAX_EXPRESSION = 1000
 MAX_TEXT = 200_000
 MAX_EXPONENT = 64
@@ -127,7 +128,7 @@ def _condition_name(inputs: Mapping[str, Any]) -> str:
 
 
 def branch_names(inputs: Mapping[str, Any]) -> dict[Any, str]:
-    """By the value of its condition, the branch that a switch gives on; empty for a node that is no switch."""
+    """By the condition's value, the branch that a switch passes on; empty for other nodes."""
     true = [name for name in TRUE_BRANCHES if name in inputs]
     false = [name for name in FALSE_BRANCHES if name in inputs]
     if true or false:
@@ -175,7 +176,7 @@ FAILURES = (
 
 
 def _known(compute: Callable[[Received], tuple[Any, ...]]) -> Callable[[Received], tuple[Any, ...]]:
-    """The same computation, giving nothing where it lacks a value or where ComfyUI would fail too."""
+    """Wrap a computation: it returns nothing if a value is missing or ComfyUI would fail too."""
 
     def computed(received: Received) -> tuple[Any, ...]:
         try:

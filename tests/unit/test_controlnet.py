@@ -20,7 +20,7 @@ from comfy_worker.workflow.edit.controlnet import (
 )
 from comfy_worker.workflow.edit.controlnet_types import ControlNetFile, choose_model
 from comfy_worker.workflow.graph import Workflow
-from comfy_worker.workflow.roles.find import Roles
+from comfy_worker.workflow.roles.roles import Roles
 from tests.base_graphs import GRAPHS, base_graph, node, roles_of, small_defs
 
 DEFS = small_defs(controlnets=["sd15/canny.safetensors", "depth.safetensors", "union.safetensors"])

@@ -15,14 +15,16 @@ from comfy_worker.workflow.edit.fill import fill
 from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.graph import Input, Link, Workflow, links_of
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles, find_roles
+from comfy_worker.workflow.roles.find import find_roles
+from comfy_worker.workflow.roles.roles import Roles
 from tests import shipped
 from tests.core_nodes import DEFS, OBJECT_INFO
 
 TEMPLATES: dict[str, tuple[Workflow, Roles]] = {}
 for _name in shipped.NAMES:
     _graph = shipped.graph(_name)
-    TEMPLATES[_name] = (_graph, find_roles(_graph, DEFS))
+    if all(_node["class_type"] in OBJECT_INFO for _node in _graph.values()):
+        TEMPLATES[_name] = (_graph, find_roles(_graph, DEFS))
 
 # What fill changes for a parameter beside its own places.
 FOLLOWING = {

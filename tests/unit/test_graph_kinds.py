@@ -11,7 +11,8 @@ from comfy_worker.workflow.edit.fill_notes import fill_notes
 from comfy_worker.workflow.edit.read import read, seeds_of_outputs
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles, find_roles
+from comfy_worker.workflow.roles.find import find_roles
+from comfy_worker.workflow.roles.roles import Roles
 from tests.core_nodes import OBJECT_INFO, changes, found, ksampler, node, second_stage, txt2img
 
 INT: list[Any] = ["INT", {"min": 0, "max": 2**64 - 1}]

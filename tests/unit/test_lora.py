@@ -11,7 +11,8 @@ from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
 from comfy_worker.workflow.edit.lora_tags import parse_tags
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.loaders import LoaderFile, loader_files
-from comfy_worker.workflow.roles.find import Roles, Sampler
+from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.roles.samplers import Sampler
 from tests.base_graphs import GRAPHS, base_graph, node, roles_of, small_defs
 
 DEFS = small_defs(loras=["a.safetensors", "style/b.safetensors"])

@@ -9,7 +9,6 @@ import pytest
 from comfy_worker.errors import Ambiguous, InputError, InvalidValue, ModelMismatch, NoPlace
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras, with_experts
 from comfy_worker.workflow.graph import Workflow
-from comfy_worker.workflow.roles.find import Roles, Sampler
 from tests.base_graphs import base_graph, node, roles_of, small_defs
 
 PAIR_NAMES = [

@@ -10,7 +10,7 @@ import pytest
 from comfy_worker.workflow import node_defs
 from comfy_worker.workflow.graph import Input, Link
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
-from comfy_worker.workflow.tracing import TypedWorkflow
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 from tests.base_graphs import node
 
 SWITCH = {"template": {"template_id": "switch", "allowed_types": "*"}}

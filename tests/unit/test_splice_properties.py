@@ -16,7 +16,8 @@ from comfy_worker.workflow.edit.controlnet import (
 )
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
 from comfy_worker.workflow.graph import Input, Link, Workflow, links_of
-from comfy_worker.workflow.roles.find import Roles, Sampler
+from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.roles.samplers import Sampler
 from tests.base_graphs import node, small_defs
 
 DEFS = small_defs(loras=["a.safetensors", "b.safetensors"], controlnets=["canny.pth", "depth.pth"])

@@ -7,8 +7,9 @@ from typing import Any
 
 from comfy_worker.errors import InvalidValue
 from comfy_worker.workflow.graph import Check, Fold, Input, Workflow, never_ends, number
+from comfy_worker.workflow.literals import resolve_literal
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.tracing import TypedWorkflow, resolve_literal
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["check_batch_size"]
 

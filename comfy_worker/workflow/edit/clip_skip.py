@@ -14,7 +14,7 @@ from comfy_worker.workflow.graph import (
     never_ends,
 )
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.tracing import TypedWorkflow
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["splice_clip_skip"]
 

@@ -33,8 +33,9 @@ from comfy_worker.workflow.graph import (
 from comfy_worker.workflow.loaders import Fits, Roots
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles, Sampler
-from comfy_worker.workflow.tracing import TypedWorkflow
+from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.roles.samplers import Sampler
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["ControlNetRules", "ControlNetSpec", "splice_controlnets"]
 

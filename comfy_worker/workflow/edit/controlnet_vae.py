@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from comfy_worker.errors import NoPlace
 from comfy_worker.workflow.graph import Fold, Link, ancestors
-from comfy_worker.workflow.roles.find import Sampler
-from comfy_worker.workflow.tracing import TypedWorkflow
+from comfy_worker.workflow.roles.samplers import Sampler
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["Vaes"]
 

@@ -11,8 +11,8 @@ from comfy_worker.workflow.edit.parameters import Declared, constraint_of, input
 from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles
-from comfy_worker.workflow.tracing import TypedWorkflow
+from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["describe"]
 
@@ -38,7 +38,7 @@ def describe(
     limits = constraints_by_input(TypedWorkflow(workflow, defs))
     # A client may send the default to keep the workflow as it is, so it must be the input's own
     # value and not the number that the graph makes of it.
-    defaults = read(workflow, replace(roles, ways={}), declared)
+    defaults = read(workflow, replace(roles, latent_paths={}), declared)
     for name, entry in declared.items():
         if entry.default is not None:
             defaults[name] = entry.default

@@ -17,8 +17,9 @@ from comfy_worker.workflow.edit.parameters import (
 )
 from comfy_worker.workflow.graph import Check, Input, Workflow, copied, never_ends, number
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import PLACEHOLDER, PLACEHOLDER_WORDS, Roles, StepRange
-from comfy_worker.workflow.tracing import TypedWorkflow
+from comfy_worker.workflow.roles.placeholders import PLACEHOLDER, PLACEHOLDER_WORDS
+from comfy_worker.workflow.roles.roles import Roles, StepRange
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 from comfy_worker.workflow.values import Values
 
 __all__ = ["fill"]

@@ -9,8 +9,8 @@ from comfy_worker.errors import brief
 from comfy_worker.workflow.edit.parameters import SIDES, current_value, leading_steps, listed
 from comfy_worker.workflow.edit.read import sampler_value
 from comfy_worker.workflow.graph import Input, Workflow, number
-from comfy_worker.workflow.roles.find import Roles
-from comfy_worker.workflow.roles.ways import effective
+from comfy_worker.workflow.roles.latent_path import effective_number
+from comfy_worker.workflow.roles.roles import Roles
 from comfy_worker.workflow.values import Values
 
 __all__ = ["fill_notes"]
@@ -56,7 +56,7 @@ class _Notes:
     def on_computed(self, name: str, value: Any) -> list[str]:
         """Tell if the sampler receives another number than the client sent."""
         roles = self._roles
-        if name in roles.ways:
+        if name in roles.latent_paths:
             return self._on_way(name, value)
         reached = sampler_value(name, self._after, roles) if name in roles.received else None
         if reached is None or number(value) in (None, reached):
@@ -65,8 +65,8 @@ class _Notes:
 
     def _on_way(self, name: str, value: Any) -> list[str]:
         """Tell if a node between the latent and the sampler changes the number."""
-        way = self._roles.ways[name]
-        reached, step = effective(self._after, way), way.steps[-1]
+        way = self._roles.latent_paths[name]
+        reached, step = effective_number(self._after, way), way.changes[-1]
         if reached == number(value):
             return []
         shown = "a number that only a run can tell" if reached is None else str(reached)
@@ -116,7 +116,7 @@ class _Notes:
             if preset is not None:
                 old = brief(current_value(self._before, preset.choice))
                 sentences.append(
-                    f"{preset.choice} was set from {old!r} to {preset.free!r}, since it decided the "
-                    "size"
+                    f"{preset.choice} was set from {old!r} to {preset.free!r}, since it decided "
+                    "the size"
                 )
         return sentences

@@ -21,8 +21,8 @@ from comfy_worker.workflow.graph import (
 from comfy_worker.workflow.loaders import Fits, Roots
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
-from comfy_worker.workflow.roles.find import Roles
-from comfy_worker.workflow.tracing import TypedWorkflow
+from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["LoraSpec", "splice_loras", "with_experts"]
 

@@ -16,8 +16,8 @@ from comfy_worker.workflow.edit.file_fit import fits_any
 from comfy_worker.workflow.graph import Link, ancestors, title_of
 from comfy_worker.workflow.loaders import Fits, Roots
 from comfy_worker.workflow.model_names import is_model
-from comfy_worker.workflow.roles.find import Roles
-from comfy_worker.workflow.tracing import TypedWorkflow
+from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["HIGH", "LOW", "LoraFile", "ModelTargets", "assign_experts"]
 

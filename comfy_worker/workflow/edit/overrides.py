@@ -10,7 +10,7 @@ from comfy_worker.nearest import did_you_mean
 from comfy_worker.workflow.constraints import InputConstraint
 from comfy_worker.workflow.graph import Input, Workflow, as_link, copied, title_of
 from comfy_worker.workflow.node_defs import WIDGET_TYPES, NodeDefs
-from comfy_worker.workflow.tracing import TypedWorkflow
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["OverrideKeys", "apply_overrides"]
 

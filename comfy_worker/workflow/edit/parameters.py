@@ -10,10 +10,9 @@ from comfy_worker.errors import Ambiguous, NoPlace, brief
 from comfy_worker.workflow.constraints import InputConstraint
 from comfy_worker.workflow.graph import Input, Workflow, number
 from comfy_worker.workflow.node_defs import InputSpec
-from comfy_worker.workflow.roles.find import Candidate, Roles
-from comfy_worker.workflow.roles.stages import NAMES
-from comfy_worker.workflow.roles.titles import TEXTS
-from comfy_worker.workflow.tracing import SIZE_CHOICE
+from comfy_worker.workflow.roles.parameter_inputs import PARAMETER_INPUTS, TEXT_SIDES
+from comfy_worker.workflow.roles.roles import Candidate, Roles
+from comfy_worker.workflow.size_presets import SIZE_CHOICE
 from comfy_worker.workflow.values import UNKNOWN, Values
 
 __all__ = [
@@ -171,9 +170,9 @@ def constraint_of(
 
 
 def _type_of(name: str) -> str:
-    if name in NAMES:
-        return NAMES[name][1][0]
-    return "STRING" if name in TEXTS else "*"
+    if name in PARAMETER_INPUTS:
+        return PARAMETER_INPUTS[name].types[0]
+    return "STRING" if name in TEXT_SIDES else "*"
 
 
 def current_value(values: Values, node_input: Input) -> Any:

@@ -13,10 +13,10 @@ from comfy_worker.workflow.edit.parameters import (
     preset_size,
 )
 from comfy_worker.workflow.graph import Fold, Input, Workflow, links_of, number
-from comfy_worker.workflow.roles.find import Roles
-from comfy_worker.workflow.roles.stages import NAMES
-from comfy_worker.workflow.roles.ways import effective
-from comfy_worker.workflow.tracing import UPSCALE_FACTORS
+from comfy_worker.workflow.roles.latent_path import effective_number
+from comfy_worker.workflow.roles.parameter_inputs import PARAMETER_INPUTS
+from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.settable import UPSCALE_FACTORS
 from comfy_worker.workflow.values import Values
 
 __all__ = ["read", "sampler_value", "seeds_of_outputs"]
@@ -69,12 +69,16 @@ def _value_of(
         choice = current_value(values, preset.choice)
         if choice != preset.free:
             return preset_size(choice).get(name)
-    if name in roles.ways and not is_declared:
-        return effective(values, roles.ways[name])
+    if name in roles.latent_paths and not is_declared:
+        return effective_number(values, roles.latent_paths[name])
     computed = None
     if name in roles.received and not is_declared:
         computed = sampler_value(name, values, roles)
-    elif name in NAMES and isinstance(value, str) and NAMES[name][1][0] in ("INT", "FLOAT"):
+    elif (
+        name in PARAMETER_INPUTS
+        and isinstance(value, str)
+        and PARAMETER_INPUTS[name].types[0] in ("INT", "FLOAT")
+    ):
         computed = number(value)
     return value if computed is None else computed
 

@@ -1,26 +1,41 @@
-"""What the titles of nodes decide: a node titled ``prompt``, ``seed`` or ``input:NAME`` takes that parameter."""
+"""Lets titles decide: a node titled ``prompt``, ``seed`` or ``input:NAME`` takes that parameter."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from comfy_worker.workflow.graph import Input, title_of
-from comfy_worker.workflow.roles.stages import NAMES, named
-from comfy_worker.workflow.roles.texts import TextReader, text_inputs
-from comfy_worker.workflow.tracing import TypedWorkflow, resolve_live_literal
+from comfy_worker.workflow.roles.images import upload_inputs
+from comfy_worker.workflow.roles.parameter_inputs import (
+    PARAMETER_INPUTS,
+    TEXT_SIDES,
+    literals_of,
+    written_inputs,
+)
+from comfy_worker.workflow.roles.text_inputs import text_inputs
+from comfy_worker.workflow.roles.texts import TextReader
+from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
-__all__ = ["TEXTS", "titled_inputs"]
+__all__ = ["titled_inputs"]
 
-# The parameters that are texts, and the side of the sampler that each is for.
-TEXTS = {"prompt": "positive", "negative_prompt": "negative"}
 ALIASES = {"positive": "prompt", "positive_prompt": "prompt", "negative": "negative_prompt"}
+PICTURES = frozenset({"image", "mask"})
+TITLES = PICTURES | {*PARAMETER_INPUTS, *TEXT_SIDES}
+
+
+class _Title(NamedTuple):
+    """The parameter that a title means, and whether the title says so with ``input:``."""
+
+    parameter: str
+    is_explicit: bool
 
 
 def titled_inputs(
     graph: TypedWorkflow, live: Iterable[str], reader: TextReader
 ) -> dict[str, list[Input]]:
-    """The places that titles claim.
+    """Return the inputs that titles claim.
 
     Args:
         graph: the workflow.
@@ -28,64 +43,60 @@ def titled_inputs(
         reader: reads the texts of this workflow.
 
     Returns:
-        By parameter name the inputs of the nodes so titled; a title that no input of its node fits claims nothing.
+        By parameter name, the inputs of the nodes with that title. A title that fits none of its
+        node's inputs claims nothing.
     """
     found: dict[str, dict[Input, None]] = {}
     for node_id in live:
-        name, is_explicit = _parameter(title_of(graph.workflow, node_id))
-        if is_explicit or name in NAMES or name in TEXTS or name in {"image", "mask"}:
-            node_inputs = _fitting(graph, node_id, name, is_explicit, reader)
-            found.setdefault(name, {}).update(dict.fromkeys(node_inputs))
+        title = _read_title(title_of(graph.workflow, node_id))
+        if title.is_explicit or title.parameter in TITLES:
+            node_inputs = _fitting(graph, node_id, title, reader)
+            found.setdefault(title.parameter, {}).update(dict.fromkeys(node_inputs))
     return {name: list(node_inputs) for name, node_inputs in found.items() if node_inputs}
 
 
-def _parameter(title: str) -> tuple[str, bool]:
-    """The parameter that a title means, and whether it says so by ``input:``."""
+def _read_title(title: str) -> _Title:
     prefix, colon, rest = title.strip().partition(":")
     is_explicit = bool(colon) and prefix.strip().lower() == "input"
     word = rest.strip() if is_explicit else re.sub(r"[\s-]+", "_", title.strip().lower())
-    return ALIASES.get(word.lower(), word), is_explicit
+    return _Title(ALIASES.get(word.lower(), word), is_explicit)
 
 
-def _fitting(
-    graph: TypedWorkflow, node_id: str, name: str, is_explicit: bool, reader: TextReader
+def _fitting(graph: TypedWorkflow, node_id: str, title: _Title, reader: TextReader) -> list[Input]:
+    """Return the inputs that fit a parameter: by name, by role, else the only one of its type."""
+    parameter = title.parameter
+    if title.is_explicit:
+        for node_input in graph.widgets(node_id):
+            if node_input.name == parameter:
+                return literals_of(graph, [node_input])
+    if parameter in TEXT_SIDES:
+        return _written_texts(graph, node_id, TEXT_SIDES[parameter], reader)
+    if parameter in PICTURES:
+        return literals_of(graph, upload_inputs(graph, node_id))
+    if parameter in PARAMETER_INPUTS:
+        node_inputs = written_inputs(graph, node_id, parameter)
+        if node_inputs:
+            return node_inputs
+    return _only_fitting(graph, node_id, title)
+
+
+def _written_texts(
+    graph: TypedWorkflow, node_id: str, side: str, reader: TextReader
 ) -> list[Input]:
-    """The inputs of a node that a parameter fits: by its name, by its role, else the only one of its type."""
-    own = [node_input for node_input in graph.widgets(node_id) if node_input.name == name]
-    if own and is_explicit:
-        return [node_input for node_input in (resolve_live_literal(graph, own[0]),) if node_input]
-    if name in TEXTS:
-        side = TEXTS[name]
-        return [
-            node_input
-            for text_input in text_inputs(graph, node_id, side)
-            for node_input in reader.written(text_input, side)
-        ]
-    if name in {"image", "mask"}:
-        uploads = [
-            p
-            for p in graph.inputs(node_id)
-            if (spec := graph.spec(p)) and spec.options.get("image_upload")
-        ]
-        return [
-            node_input
-            for node_input in (resolve_live_literal(graph, text_input) for text_input in uploads)
-            if node_input
-        ]
-    if name in NAMES and (node_inputs := named(graph, node_id, name)):
-        return node_inputs
-    declared = graph.defs.get(graph.workflow[node_id]["class_type"])
-    if declared is not None and declared.is_output and not is_explicit:
+    node_inputs: list[Input] = []
+    for text_input in text_inputs(graph, node_id, side):
+        node_inputs += reader.written(text_input, side)
+    return node_inputs
+
+
+def _only_fitting(graph: TypedWorkflow, node_id: str, title: _Title) -> list[Input]:
+    """Return the only literal of the parameter's type; of several the first, if it is explicit."""
+    declared = graph.declared(node_id)
+    if declared is not None and declared.is_output and not title.is_explicit:
         return []
-    types = NAMES[name][1] if name in NAMES else None
-    widgets = [
-        node_input
-        for node_input in graph.widgets(node_id)
-        if types is None or graph.type_of(node_input) in types
-    ]
-    node_inputs = [
-        node_input
-        for node_input in (resolve_live_literal(graph, text_input) for text_input in widgets)
-        if node_input
-    ]
-    return node_inputs if len(node_inputs) == 1 else node_inputs[:1] if is_explicit else []
+    widgets = graph.widgets(node_id)
+    if title.parameter in PARAMETER_INPUTS:
+        types = PARAMETER_INPUTS[title.parameter].types
+        widgets = [widget for widget in widgets if graph.type_of(widget) in types]
+    node_inputs = literals_of(graph, widgets)
+    return node_inputs[:1] if len(node_inputs) == 1 or title.is_explicit else []
