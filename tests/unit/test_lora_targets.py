@@ -8,7 +8,9 @@ import pytest
 
 from comfy_worker.errors import Ambiguous, InputError, InvalidValue, ModelMismatch, NoPlace
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras, with_experts
-from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.graph import Input, Workflow
+from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.roles.samplers import Sampler
 from tests.base_graphs import base_graph, node, roles_of, small_defs
 
 PAIR_NAMES = [
@@ -219,13 +221,8 @@ def test_a_sampler_with_two_models_has_experts() -> None:
     links = {"model_high_noise": [HIGH_LOADER, 0], "model_low_noise": [LOW_LOADER, 0]}
     graph["6"] = node("MoeSampler", latent_image=["4", 0], **links)
     del graph["5"]
-    (sampler,) = [entry for entry in ROLES.samplers if entry.node_id == "6"]
-    roles = Roles(
-        (Sampler("6", type(sampler.model)("6", "model_high_noise"), None, None, None),),  # type: ignore[misc]
-        {},
-        {},
-        ("8",),
-    )
+    sampler = Sampler("6", Input("6", "model_high_noise"), None, None, None)
+    roles = Roles((sampler,), {}, {}, ("8",))
     specs, _ = with_experts(graph, roles, defs, [LoraSpec("a-low"), LoraSpec("a-high")])
     assert loaders(splice_loras(graph, roles, defs, specs)) == {
         HIGH_LOADER: ["a-high.safetensors"],
