@@ -48,7 +48,8 @@ from comfy_worker.workflow.convert.ui_format import (
 )
 from comfy_worker.workflow.convert.unique_ids import with_unique_ids
 from comfy_worker.workflow.convert.work_limit import WorkLimit
-from comfy_worker.workflow.graph import MAX_NESTING, MAX_NODES, Link
+from comfy_worker.workflow.graph import Link
+from comfy_worker.workflow.parse import MAX_NESTING, MAX_NODES
 
 __all__ = ["FlatNode", "Value", "flatten"]
 
