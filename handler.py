@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from comfy_worker import logs
-from comfy_worker.comfyui_boot import started_comfyui
-from comfy_worker.errors import InvalidSettings
-from comfy_worker.runpod_worker.sdk_import import import_sdk
-from comfy_worker.runpod_worker.shutdown import exit_now
-from comfy_worker.settings import Settings
-from comfy_worker.startup import start_times
+from comfy_worker.comfyui.launch import has_accelerator
+from comfy_worker.read_ahead import ReadAhead
+from comfy_worker.warm_up_files import torch_libraries
+
+if TYPE_CHECKING:
+    from comfy_worker.settings import Settings
+
+# More than torch's libraries have.
+MOST_LIBRARY_BYTES = 8e9
 
 
 def main() -> int:
     """Work until RunPod ends the worker; returns the exit status."""
+    # On a cold disk ComfyUI's start waits for these files longer than for anything else.
+    ReadAhead(lambda: torch_libraries(has_gpu=has_accelerator()), MOST_LIBRARY_BYTES).start()
+    from comfy_worker import logs
+    from comfy_worker.errors import InvalidSettings
+    from comfy_worker.settings import Settings
+    from comfy_worker.startup import start_times
+
     try:
         settings = Settings.from_env(os.environ)
     except InvalidSettings as error:
@@ -24,19 +34,41 @@ def main() -> int:
     start_times.mark("settings read")
     # At its default level the SDK logs every result, pictures included.
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
+    work(settings)
+    return 0
+
+
+def work(settings: Settings) -> None:
+    """Start ComfyUI, and import the rest of the worker while it boots."""
+    from comfy_worker.comfyui_boot import reading_models, started_comfyui
+    from comfy_worker.startup import start_times
+
+    if settings.port_health is not None:
+        from comfy_worker.health import serve_health
+
+        serve_health(settings.port_health, is_warmed_up=bool(settings.warmup))
+    reading = reading_models(settings)
     with started_comfyui(settings) as comfyui:
-        # ComfyUI boots while the rest of the worker is imported.
         from comfy_worker.runner import JobRunner
         from comfy_worker.shared_services import worker_templates
 
         start_times.mark("worker imported")
+        from comfy_worker.runpod_worker.sdk_import import import_sdk
+
         import_sdk()
         from comfy_worker.runpod_worker.worker import run_worker
+        from comfy_worker.warm_up import WarmUp
 
         start_times.mark("SDK imported")
-        run_worker(settings, JobRunner(settings, comfyui, worker_templates(settings)))
-    return 0
+        templates = worker_templates(settings)
+        runner = JobRunner(settings, comfyui, templates)
+        warm_up = None
+        if settings.warmup:
+            warm_up = WarmUp(settings.warmup, templates, runner, reading)
+        run_worker(settings, runner, warm_up)
 
 
 if __name__ == "__main__":
+    from comfy_worker.runpod_worker.shutdown import exit_now
+
     exit_now(main())

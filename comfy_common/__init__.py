@@ -1,1 +1,1 @@
-"""What every other package may use: paths, sources, downloads, models.txt. Standard library only."""
+"""Paths, sources, downloads and more for all packages. Uses only the standard library."""

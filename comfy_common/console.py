@@ -82,13 +82,13 @@ class Console:
     """Shows the messages and steps of a command.
 
     Args:
-        stream: standard error, since standard output is for results only.
+        stream: standard error for messages and steps, standard output for results.
     """
 
     stream: TextIO
 
     def say(self, line: str) -> None:
-        """Write one line.
+        """Write one line, and flush it: the reader may wait for this line alone.
 
         Args:
             line: without its newline.

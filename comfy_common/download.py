@@ -124,7 +124,8 @@ class Watch:
     Args:
         tell: receives the number of downloaded bytes and the file's size (None if unknown), twice a
             second, from another thread.
-        admit: receives the size (None if unknown) before the download; may raise to refuse the file.
+        admit: receives the size (None if unknown) before the download; may raise to refuse the
+            file.
         cancelled: set by another thread to end the download.
     """
 
@@ -412,7 +413,7 @@ class _Transfer:
         return {}
 
     def _web_headers(self, target: Target) -> Mapping[str, str]:
-        """The token or the password of the URL, only for the source's host; a token only over HTTPS."""
+        """The token or the URL's password, for the source's host only; a token only over HTTPS."""
         if target.host != self._source.host:
             return {}
         token = self._source.token(self._access)
@@ -518,7 +519,7 @@ class _Transfer:
             raise _Interrupted("stands still")
 
     def _blocks(self, response: http.client.HTTPResponse, begin: int) -> list[tuple[int, int]]:
-        """The begin and end of each block; empty if the file is small or the host sends no parts."""
+        """Where each block begins and ends; empty for a small file or a host without ranges."""
         accepts_ranges = response.headers.get("Accept-Ranges", "").lower() == "bytes"
         if response.status != 206 and not accepts_ranges:
             return []
@@ -581,7 +582,8 @@ class _Transfer:
                 f"bytes {begin}-{end - 1}/"
             )
             if response.status != 206 or not is_part:
-                # The URL has expired or the file has changed: the next attempt begins at the source.
+                # The URL has expired or the file has changed: the next attempt begins at the
+                # source.
                 raise _Interrupted(f"answered HTTP {response.status} to a request for a part")
             while len(data) < end - begin:
                 chunk = response.read1(min(CHUNK_BYTES, end - begin - len(data)))
@@ -655,9 +657,13 @@ class _Transfer:
 _REFUSALS: Mapping[type[RequestRefused], str] = {
     InvalidURL: "it leads to a URL that cannot be read: check the address",
     UnsupportedScheme: "it leads to a URL that begins neither with http:// nor with https://",
-    PrivateAddress: "it leads to an address that is not public, which this worker does not fetch from",
+    PrivateAddress: (
+        "it leads to an address that is not public, which this worker does not fetch from"
+    ),
     TooManyRedirects: "it redirects too often",
-    UnsupportedProxy: "the environment names a SOCKS proxy: set HTTPS_PROXY to one that begins with http://",
+    UnsupportedProxy: (
+        "the environment names a SOCKS proxy: set HTTPS_PROXY to one that begins with http://"
+    ),
 }
 
 

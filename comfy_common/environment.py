@@ -1,6 +1,7 @@
 """Hides the worker's secrets from the programs that it starts.
 
-Node packs are code of strangers. They run as the same user, and can read the environment of a process.
+Node packs are code of strangers. They run as the same user, and can read the environment of a
+process.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def loopback_variables(environ: Mapping[str, str]) -> dict[str, str]:
 def hide_own_secrets(environ: MutableMapping[str, str] = os.environ) -> None:
     """Overwrite the worker's secrets in ``/proc/PID/environ``.
 
-    The kernel shows the memory that a process received at its start. The variables keep their values,
-    since setting a variable again makes the C library copy it to other memory first.
+    The kernel shows the memory that a process received at its start. The variables keep their
+    values, since setting a variable again makes the C library copy it to other memory first.
     """
     if sys.platform != "linux":
         return

@@ -39,7 +39,7 @@ class ImportFailures:
         self.listed: list[Path] = []
         self._last_line = ""
 
-    def hear(self, line: str) -> Path | None:
+    def read_line(self, line: str) -> Path | None:
         """Read a line.
 
         Returns:

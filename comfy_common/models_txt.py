@@ -62,7 +62,8 @@ def parse_models(text: str) -> list[Entry]:
         entry = _entry(section, words)
         if entry is None:
             raise ModelsTxtError(
-                f"models.txt, line {number}: write `folder/file  URL  [sha256:...]`, a `[name]` or a `# comment`"
+                f"models.txt, line {number}: write `folder/file  URL  [sha256:...]`, a `[name]` or "
+                "a `# comment`"
             )
         entries.append(entry)
     return entries

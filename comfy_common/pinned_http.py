@@ -1,9 +1,10 @@
-"""Sends HTTP requests and connects only to addresses that were checked. All GETs of this project use it.
+"""Sends HTTP requests, and connects only to addresses that were checked.
 
 A client may name a host whose address is public during the check and private during the connection
 (DNS rebinding). Therefore each request resolves its host once, checks the addresses and connects to
 one of them. Every redirect does the same. A request that must not reach private addresses does not
-use proxies either, since a proxy resolves names by itself. Standard library only.
+use proxies either, since a proxy resolves names itself. All downloads of this project come through
+this module. It uses only the standard library.
 """
 
 from __future__ import annotations
@@ -195,12 +196,14 @@ class PinnedClient:
 
     Args:
         allow_private: whether the client may connect to addresses that are not public.
-        use_proxies: whether to use the proxies of the environment; only for requests of an operator.
+        use_proxies: whether to use the proxies of the environment; only for requests of an
+            operator.
         proxy: the URL of the proxy to use, in place of those of the environment; empty for none.
         is_over: whether the request must end now. A thread calls this every 0.1 s and then closes
             the connection, so that a slow or silent host cannot block the caller.
         silence_s: how long to wait for the next bytes.
-        admit: gets each URL, also of redirects, before its host is resolved; may raise to refuse it.
+        admit: gets each URL, also of redirects, before its host is resolved; may raise to refuse
+            it.
         resolve: as `socket.getaddrinfo`.
     """
 

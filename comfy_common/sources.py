@@ -117,8 +117,8 @@ def read_source(text: str, endpoint: str = HUB) -> Source:
     """Read where a file comes from.
 
     Args:
-        text: `hf:owner/repo/file`, `hf:owner/repo@revision/file`, or a URL. The URL of a file's page
-            on the hub means the file itself.
+        text: `hf:owner/repo/file`, `hf:owner/repo@revision/file`, or a URL. The URL of a file's
+            page on the hub means the file itself.
         endpoint: the URL of the hub.
 
     Returns:

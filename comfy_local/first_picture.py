@@ -1,4 +1,4 @@
-"""Runs one job through the local endpoint and writes its files: the first proof that all is in place.
+"""Runs one job through the local endpoint and writes its files, as a first proof that all works.
 
 Runs inside the virtual environment. This is a client of the endpoint: it knows only the job's input
 and its result.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path, PurePath
@@ -61,7 +62,8 @@ def make_picture(
     complete = {**(SMALL if placeholder_only else {}), **chosen}
     if complete != chosen:
         console.say(
-            "The picture is therefore 64x64 with 2 steps; --input '{\"width\": 512, ...}' makes a larger one."
+            "The picture is therefore 64x64 with 2 steps; --input '{\"width\": 512, ...}' makes a "
+            "larger one."
         )
     workflow = chosen["workflow"]
     is_template = isinstance(workflow, str) and TEMPLATE_NAME.fullmatch(workflow)
@@ -79,10 +81,11 @@ def make_picture(
         return 1
     written = write_files(answer["output"], output, name)
     for path in written:
-        print(path, flush=True)
+        Console(sys.stdout).say(str(path))
     if output is not None and written[0].suffix != output.suffix:
         console.say(
-            f"The job made another format than {output.name} says: the file is named {written[0].name}."
+            f"The job made another format than {output.name} says: the file is named "
+            f"{written[0].name}."
         )
     tell_result(console, answer["output"], placeholder_only=placeholder_only)
     return 0
@@ -145,7 +148,8 @@ def tell_result(
     for image in result["images"]:
         picture_format = image["mime_type"].rpartition("/")[2].upper()
         console.say(
-            f"{picture_format}, {image['width']}x{image['height']}, {size(image['bytes'])}, seed {result['seed']}"
+            f"{picture_format}, {image['width']}x{image['height']}, {size(image['bytes'])}, seed "
+            f"{result['seed']}"
         )
     stages = [f"{stage} {ms} ms" for stage, ms in result["timings"]["stages"].items()]
     console.say(f"Time by stage: {', '.join(stages)}")
@@ -174,7 +178,8 @@ def write_files(result: Mapping[str, Any], output: Path | None, name: str) -> li
         made += result.get(media_list) or []
     if not made:
         raise SetupError(
-            "the job made no file: its workflow needs a node that saves something, such as SaveImage"
+            "the job made no file: its workflow needs a node that saves something, such as "
+            "SaveImage"
         )
     written = []
     for number, media in enumerate(made, 1):

@@ -1,9 +1,10 @@
 """Makes a tiny SD 1.5 checkpoint with random weights, for machines that have no model yet.
 
-ComfyUI detects the architecture by the shapes of the tensors, so a small network of the right family
-loads and runs like a real one. Its pictures are noise, but they prove that the pipeline works. The
-size of the text encoder is fixed, so it is complete, but is stored in 8 bits. TAESD replaces the VAE.
-torch is imported only in functions, since the system's Python imports this module too.
+ComfyUI detects the architecture by the shapes of the tensors, so a small network of the right
+family loads and runs like a real one. Its pictures are noise, but they prove that the pipeline
+works. The size of the text encoder is fixed, so it is complete, but is stored in 8 bits. TAESD
+replaces the VAE. torch is imported only in functions, since the system's Python imports this module
+too.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def random_weights(shapes: Shapes, seed: int) -> dict[str, Tensor]:
         seed: 0..2**63-1; the same seed gives the same weights.
 
     Returns:
-        For each name a tensor of that shape: normal / sqrt(fan in) with two or more dimensions, 1 for
-        the weights of norms and for scales, 0 for all others. TAESD's last layer is damped around
+        For each name a tensor of that shape: normal / sqrt(fan in) with two or more dimensions, 1
+        for the weights of norms and for scales, 0 for others. TAESD's last layer is damped around
         grey, so that pixels are not clipped to black or white and differ where the latents differ.
     """
     import torch

@@ -33,8 +33,8 @@ REASONS = [
     (DISK_FULL.pattern, FULL_DISK),
     (
         r"[Hh]ash mismatch|DO NOT MATCH THE HASHES",
-        "a downloaded file is not the locked one (sha256 differs): the package index or a proxy has "
-        "changed it; run this again, and use another index if the error stays",
+        "a downloaded file is not the locked one (sha256 differs): the package index or a proxy "
+        "has changed it; run this again, and use another index if the error stays",
     ),
     (
         r"certificate verify failed|invalid peer certificate|UnknownIssuer|SSL certificate problem",
@@ -62,8 +62,8 @@ REASONS = [
     ),
     (
         r"does not appear to be a git repository|not a git repository|repository '.*' not found",
-        "there is no Git repository at that address: name one with --comfyui-source, or use a folder "
-        "of files with --comfyui-dir",
+        "there is no Git repository at that address: name one with --comfyui-source, or use a "
+        "folder of files with --comfyui-dir",
     ),
     (
         r"unable to read [0-9a-f]{40}|missing blob|promisor remote|bad object"
@@ -72,7 +72,8 @@ REASONS = [
     ),
     (
         r"No matching distribution|No solution found|was not found in the package registry",
-        "the package index cannot be reached, or has no packages that fit together: check pip's index settings",
+        "the package index cannot be reached, or has no packages that fit together: check pip's "
+        "index settings",
     ),
 ]
 

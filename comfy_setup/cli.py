@@ -163,7 +163,19 @@ def _parser() -> argparse.ArgumentParser:
         "--port",
         type=_number(1, 65535),
         default=doctor.PORT,
-        help="the port on 127.0.0.1 (default: %(default)s)",
+        help="the port (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="the IPv4 address to listen on (default: %(default)s, this machine only); 0.0.0.0 is "
+        "every address, which a container needs",
+    )
+    serve.add_argument(
+        "--api-key",
+        metavar="KEY",
+        default=os.environ.get("SERVE_API_KEY"),
+        help="the key that clients must send as `Authorization: Bearer KEY` (default: SERVE_API_KEY)",
     )
     serve.add_argument(
         "--workers",
@@ -299,7 +311,8 @@ def _check_options(
             check_output(Path(options.output), console)
     if options.comfyui_dir and (options.comfyui_source or options.comfyui_version):
         raise SetupError(
-            "--comfyui-dir uses an existing ComfyUI: leave --comfyui-source and --comfyui-version out"
+            "--comfyui-dir uses an existing ComfyUI: leave --comfyui-source and --comfyui-version "
+            "out"
         )
 
 
@@ -327,7 +340,8 @@ def _inside(
     if options.command == "serve":
         from comfy_local import endpoint
 
-        return endpoint.serve(options.port, options.workers)
+        address = endpoint.Address(options.host, options.port, options.api_key or None)
+        return endpoint.serve(address, options.workers)
     from comfy_local.first_picture import make_picture
 
     request = {"workflow": options.template, **real_input, **job_input(options.input)}
@@ -345,4 +359,5 @@ def _real_input(console: Console, environ: Mapping[str, str]) -> dict[str, Any]:
 def _become(command: Sequence[str | Path], environ: Mapping[str, str]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(command[0], [str(part) for part in command], dict(environ))  # noqa: S606 (no shell is the point)
+    words = [str(word) for word in command]
+    os.execve(command[0], words, dict(environ))  # noqa: S606 (no shell is the point)

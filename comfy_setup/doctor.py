@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from comfy_common import cuda_driver, model_folders, paths, requirements
 from comfy_common.comfyui_version import DEFAULT
+from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_common.placeholder_names import is_placeholder
 from comfy_common.text import size
@@ -82,13 +84,14 @@ def doctor(environ: Mapping[str, str]) -> int:
         The exit code: 1 if jobs cannot run, else 0.
     """
     findings = examine(environ)
+    console = Console(sys.stdout)
     for finding in findings:
-        print(f"{finding.level:<5} {finding.subject:<12} {finding.text}")
+        console.say(f"{finding.level:<5} {finding.subject:<12} {finding.text}")
     bad = [finding.subject for finding in findings if finding.level == "bad"]
     if bad:
-        print(f"Jobs cannot run: see {', '.join(bad)}.")
+        console.say(f"Jobs cannot run: see {', '.join(bad)}.")
         return 1
-    print("Jobs can run.")
+    console.say("Jobs can run.")
     return 0
 
 

@@ -37,7 +37,8 @@ def fetch_models(console: Console, environ: Mapping[str, str], only: Sequence[st
 
     Args:
         console: shows the progress.
-        environ: may hold MODELS_DIR, COMFYUI_DIR, VOLUME_DIR, HF_TOKEN, CIVITAI_TOKEN and HF_ENDPOINT.
+        environ: may hold MODELS_DIR, COMFYUI_DIR, VOLUME_DIR, HF_TOKEN, CIVITAI_TOKEN and
+            HF_ENDPOINT.
         only: sections, files or templates, as for :func:`comfy_setup.models.listed`.
 
     Returns:
@@ -180,7 +181,8 @@ class _Fetching:
             free = shutil.disk_usage(folder).free
         if to_come > free:
             raise DownloadError(
-                f"{target} needs {size(total or 0)}, its disk has {size(free)} free: free some space"
+                f"{target} needs {size(total or 0)}, its disk has {size(free)} free: free some "
+                "space"
             )
 
     def _bar(self, title: str, row: int) -> tqdm[None]:

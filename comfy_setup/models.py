@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -164,14 +165,16 @@ def list_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
     Raises:
         SetupError: models.txt cannot be read, or a name is unknown.
     """
+    console = Console(sys.stdout)
     searched = folders(environ)
     for folder_name, found in model_folders.model_files(searched).items():
-        print(f"{folder_name}:")
+        console.say(f"{folder_name}:")
         for path in chain(*found.values()):
-            print(f"  {size(path.stat().st_size):>8}  {path}")
+            console.say(f"  {size(path.stat().st_size):>8}  {path}")
     for entry in listed(only, environ):
         installed = find(entry, searched)
-        print(f"present  {installed}" if installed else f"missing  {entry.path}  {entry.url}")
+        missing = f"missing  {entry.path}  {entry.url}"
+        console.say(f"present  {installed}" if installed else missing)
     return 0
 
 
@@ -189,6 +192,7 @@ def check_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
         SetupError: models.txt cannot be read, or a name is unknown.
     """
     searched = folders(environ)
+    console = Console(sys.stdout)
     exit_code = 0
     for entry in listed(only, environ):
         path = find(entry, searched)
@@ -200,5 +204,5 @@ def check_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
             exit_code = 1
         else:
             result = f"right    {path}"
-        print(result)
+        console.say(result)
     return exit_code

@@ -1,4 +1,4 @@
-"""Finds out within seconds whether a Git server answers, through the proxy that Git itself would use.
+"""Finds out within seconds whether a Git server answers, through the proxy that Git would use.
 
 Git waits for minutes if a firewall drops its packets. A user without network access should not.
 """

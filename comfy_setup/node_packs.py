@@ -1,8 +1,8 @@
 """Installs the node packs that custom_nodes.txt names, and their Python packages.
 
-The packs are in `custom_nodes/`; packs that someone else put there stay untouched. A marker says for
-which packs the environment was prepared. A pack may add Python packages, but may not replace those of
-the worker.
+The packs are in `custom_nodes/`; packs that someone else put there stay untouched. A marker says
+for which packs the environment was prepared. A pack may add Python packages, but may not replace
+those of the worker.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def parse_packs(text: str) -> list[Pack]:
         pack = _parse_pack(line)
         if pack is None:
             raise SetupError(
-                f"custom_nodes.txt, line {number}: write `name@version` for a pack of the registry, "
-                "or `URL@commit` with all 40 digits of the commit"
+                f"custom_nodes.txt, line {number}: write `name@version` for a pack of the "
+                "registry, or `URL@commit` with all 40 digits of the commit"
             )
         if pack.name in packs:
             raise SetupError(f"custom_nodes.txt, line {number}: {pack.name} is listed twice")
@@ -123,7 +123,8 @@ def install_packs(console: Console, runner: Runner) -> None:
     Args:
         console: shows the steps.
         runner: runs git, uv, the packs' own install.py, and ComfyUI to check that it can import the
-            packs. Its environment may hold COMFYUI_DIR, and COMFY_REGISTRY_URL for another registry.
+            packs. Its environment may hold COMFYUI_DIR, and COMFY_REGISTRY_URL for another
+            registry.
 
     Raises:
         SetupError: it failed; one line for the user.
@@ -186,8 +187,8 @@ def _from_registry(pack: Pack, environ: Mapping[str, str], made: Path) -> None:
         link, status = version["downloadUrl"], version.get("status", GOOD_STATUS[0])
         if status not in GOOD_STATUS:
             raise SetupError(
-                f"the registry has withdrawn {pack.line} ({status}): choose another version, or name "
-                "its Git repository and commit if you have reviewed it"
+                f"the registry has withdrawn {pack.line} ({status}): choose another version, or "
+                "name its Git repository and commit if you have reviewed it"
             )
         with zipfile.ZipFile(io.BytesIO(_read(link))) as archive:
             archive.extractall(made)
@@ -224,7 +225,7 @@ def _read(url: str) -> bytes:
 
 
 def _install_requirements(console: Console, runner: Runner, packs: list[Pack]) -> None:
-    """Install the requirements of all packs together, so that they fit, and run their installers."""
+    """Install the requirements of all packs in one step, and run the packs' installers."""
     arguments: list[str | Path] = []
     for pack in packs:
         path = pack.folder / "requirements.txt"
@@ -259,7 +260,8 @@ def _check_installed(pack: Pack) -> None:
     if changed := sorted(before - set(packages.installed())):
         packages.MARKER.unlink()  # so that the next call creates the environment again
         raise SetupError(
-            f"the installer of the custom nodes {pack.name} removed or replaced {', '.join(changed)}, "
+            f"the installer of the custom nodes {pack.name} removed or replaced "
+            f"{', '.join(changed)}, "
             "which the worker needs: remove the pack from custom_nodes.txt, or use another version"
         )
 
@@ -324,9 +326,10 @@ def _check_imports(console: Console, runner: Runner, packs: list[Pack]) -> None:
             command += [f"--{folder}-directory", scratch]
         command += ["--database-url", "sqlite:///:memory:", "--extra-model-paths-config", config]
         failures = ImportFailures()
-        runner.run(step, command, failures.hear, folder=paths.comfyui_dir(runner.environ))
+        runner.run(step, command, failures.read_line, folder=paths.comfyui_dir(runner.environ))
     for pack in packs:
         if reason := failures.failed().get(pack.folder):
             raise SetupError(
-                f"ComfyUI cannot load the custom nodes {pack.name}: {reason}. Full output: {runner.log}"
+                f"ComfyUI cannot load the custom nodes {pack.name}: {reason}. Full output: "
+                f"{runner.log}"
             )

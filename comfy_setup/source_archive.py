@@ -63,7 +63,8 @@ def fetch_archive(
             raise SetupError(f"{url} is not a complete archive: {error}; run this again") from error
     if tree_id(folder).hex() != tree:
         raise SetupError(
-            f"{url} does not contain the files of that commit: something changed them; run this again"
+            f"{url} does not contain the files of that commit: something changed them; run this "
+            "again"
         )
 
 
@@ -119,7 +120,8 @@ def _blob_id(content: bytes) -> bytes:
 
 
 def _object_id(name: bytes, content: bytes) -> bytes:
-    return hashlib.sha1(b"%s %d\0" % (name, len(content)) + content).digest()  # noqa: S324 (Git's own)
+    data = b"%s %d\0" % (name, len(content)) + content
+    return hashlib.sha1(data).digest()  # noqa: S324 (Git's own)
 
 
 def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:

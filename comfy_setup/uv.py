@@ -68,7 +68,8 @@ class Progress:
         """Read one line.
 
         Args:
-            line: such as `Downloading torch (873.1MiB)`, ` Downloaded torch`, `Prepared 3 packages`.
+            line: such as `Downloading torch (873.1MiB)`, ` Downloaded torch`, `Prepared 3
+                packages`.
         """
         if match := re.match(r"Downloading (\S+) \(([\d.]+)([KMG]iB)\)", line):
             self.sizes[match[1]] = float(match[2]) * UNITS[match[3]]

@@ -13,19 +13,22 @@ from typing import Any
 
 from comfy_common import paths
 from comfy_common.closed_pipe import quiet_on_closed_pipe
+from comfy_common.console import Console
 from comfy_worker import cli, logs
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.supervisor import ComfyUISupervisor
+from comfy_worker.comfyui.version import ComfyUIVersion
 from comfy_worker.deadline import Deadline
 from comfy_worker.errors import InvalidInput, WorkerError
 from comfy_worker.planning.json_schema import template_schema
-from comfy_worker.planning.templates import Templates
+from comfy_worker.planning.templates import Templates, is_too_old
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.node_defs import NodeDefs
 
 ONLY_DEFINITIONS = (
-    "check: this reads only the definitions in {}. What a class checks itself, and the choices of newer lists, "
-    "are not checked. Without --object-info a ComfyUI is started and checks everything."
+    "check: this reads only the definitions in {}. It does not check what a class checks itself, "
+    "or the choices of newer lists. Without --object-info, ComfyUI is started and checks "
+    "everything."
 )
 COMMANDS = {
     "convert": "convert a workflow from ComfyUI's editor to API format",
@@ -49,7 +52,7 @@ def _main(arguments: Sequence[str]) -> int:
     try:
         return _run(options)
     except WorkerError as error:
-        print(f"{error.code}: {error}", file=sys.stderr)
+        Console(sys.stderr).say(f"{error.code}: {error}")
         return 1
 
 
@@ -97,13 +100,14 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "schema":
         template = templates.load(options.name)
         with _node_source(settings, options.object_info) as source:
-            print(json.dumps(template_schema(template, source.defs), indent=2))
+            schema = json.dumps(template_schema(template, source.defs), indent=2)
+        Console(sys.stdout).say(schema)
         return 0
     if options.command in COMMANDS:
         output = getattr(options, "output", None)
         with _node_source(settings, options.object_info) as source:
             if options.command == "check" and source.validate is None:
-                print(ONLY_DEFINITIONS.format(options.object_info), file=sys.stderr)
+                Console(sys.stderr).say(ONLY_DEFINITIONS.format(options.object_info))
             return cli.run(
                 options.command, options.file, source, output=output, as_json=options.json
             )
@@ -116,11 +120,26 @@ def _row(settings: Settings, templates: Templates, name: str) -> dict[str, Any]:
     try:
         params = templates.load(name).params
     except WorkerError as error:
-        return {"name": name, "description": str(error), "missing": [], "broken": True}
+        return {
+            "name": name,
+            "description": str(error),
+            "missing": [],
+            "broken": True,
+            "too_old": False,
+        }
     roots = (settings.comfyui_dir / "models", *settings.model_roots)
+    too_old = is_too_old(params.requirements, ComfyUIVersion.in_folder(settings.comfyui_dir).name)
     needs = [f"{need.folder}/{need.file}" for need in params.needs]
     missing = [need for need in needs if not _is_installed(need, roots)]
-    return {"name": name, "description": params.description, "missing": missing, "broken": False}
+    return {
+        "name": name,
+        "title": params.title,
+        "description": params.description,
+        "requirements": params.requirements.model_dump(),
+        "too_old": too_old,
+        "missing": missing,
+        "broken": False,
+    }
 
 
 def _is_installed(need: str, roots: Sequence[Path]) -> bool:
@@ -129,14 +148,18 @@ def _is_installed(need: str, roots: Sequence[Path]) -> bool:
 
 def _list(rows: list[dict[str, Any]], *, as_json: bool) -> int:
     """Print the templates. Returns 1 if a template is broken or lacks a model, else 0."""
+    console = Console(sys.stdout)
     if as_json:
-        print(json.dumps(rows, indent=2))
+        console.say(json.dumps(rows, indent=2))
     else:
         width = max((len(row["name"]) for row in rows), default=0)
         for row in rows:
-            print(f"{row['name']:{width}}  {row['description']}")
+            console.say(f"{row['name']:{width}}  {row['description']}")
+            if row["too_old"]:
+                needed = row["requirements"]["comfyui"]
+                console.say(f"{'':{width}}  - needs ComfyUI {needed} or newer")
             for need in row["missing"]:
-                print(f"{'':{width}}  - lacks models/{need}")
+                console.say(f"{'':{width}}  - lacks models/{need}")
     has_problem = any(row["missing"] or row["broken"] for row in rows)
     return 1 if has_problem else 0
 

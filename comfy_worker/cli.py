@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from comfy_common.console import Console
 from comfy_worker.errors import InvalidWorkflow, WorkerError
 from comfy_worker.inputs.embedded_workflow import workflow_of_picture
 from comfy_worker.models.catalog import listed_models
@@ -39,8 +40,8 @@ class NodeSource:
 
     Attributes:
         defs: the node definitions.
-        validate: asks a running ComfyUI what is wrong with a workflow; None: no ComfyUI runs, and ``check`` reads
-            the definitions only.
+        validate: asks a running ComfyUI what is wrong with a workflow; None: no ComfyUI runs, and
+            ``check`` reads only the definitions.
     """
 
     defs: NodeDefs
@@ -77,21 +78,24 @@ def run(
             if "workflow" in report:
                 _write(report, output / file_name if is_folder else output)
     if as_json:
-        print(json.dumps(reports, indent=2, ensure_ascii=False))
+        Console(sys.stdout).say(_as_json(reports))
     else:
         for name, report in reports.items():
             if command == "convert" and output is None and "workflow" in report:
-                print(json.dumps(report["workflow"], indent=2, ensure_ascii=False))
+                Console(sys.stdout).say(_as_json(report["workflow"]))
             _print_report(command, name, report)
     has_problem = any(report["findings"] for report in reports.values())
     return 1 if has_problem else 0
 
 
+def _as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
 def _write(report: Report, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(report["workflow"], indent=2, ensure_ascii=False)
-        path.write_text(f"{text}\n", encoding="utf-8")
+        path.write_text(f"{_as_json(report['workflow'])}\n", encoding="utf-8")
     except OSError as error:
         report |= _failed(str(error))
 
@@ -196,20 +200,20 @@ COMMANDS: dict[str, Callable[[Converted, NodeSource], Report]] = {
 
 def _print_report(command: str, name: str, report: Report) -> None:
     """Print a report for people. Problems of a conversion go to stderr, all else to stdout."""
-    stream = sys.stderr if command == "convert" else sys.stdout
+    console = Console(sys.stderr if command == "convert" else sys.stdout)
     if "error" in report:
-        print(f"{name}: {report['error']}", file=stream)
+        console.say(f"{name}: {report['error']}")
         return
     for finding in report["findings"]:
         where = f"node {finding['node_id']} ({finding['title']}): " if finding["node_id"] else ""
-        print(f"{name}: {where}{finding['problem']}; {finding['would_do']}", file=stream)
+        console.say(f"{name}: {where}{finding['problem']}; {finding['would_do']}")
     for warning in report.get("warnings", ()):
-        print(f"{name}: warning: {warning}", file=stream)
+        console.say(f"{name}: warning: {warning}")
     if command == "check" and not report["findings"]:
-        print(f"{name}: nothing is wrong")
+        console.say(f"{name}: nothing is wrong")
     if command == "inspect":
-        print(f"{name}:")
-        _print_table(_rows(report))
+        console.say(f"{name}:")
+        _print_table(console, list(_rows(report)))
 
 
 def _rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
@@ -245,10 +249,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _print_table(rows: Iterator[tuple[str, str, str, str]]) -> None:
-    table = list(rows)
-    columns = list(zip(*table, strict=True))
+def _print_table(console: Console, rows: Sequence[tuple[str, str, str, str]]) -> None:
+    columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns[:3]]
-    for row in table:
+    for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        print(f"  {'  '.join(cells)}  {row[3]}".rstrip())
+        console.say(f"  {'  '.join(cells)}  {row[3]}".rstrip())

@@ -11,15 +11,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from comfy_common import paths
 from comfy_worker.comfyui.execution import Timeouts
 from comfy_worker.comfyui.launch import LaunchOptions
+from comfy_worker.comfyui.resources import memory_limit_bytes
 from comfy_worker.comfyui.supervisor import ComfyUISupervisor
 from comfy_worker.imaging.processes import image_processes
+from comfy_worker.read_ahead import ReadAhead
 from comfy_worker.settings import Settings
+from comfy_worker.warm_up_files import model_files_of
 
-__all__ = ["started_comfyui"]
+__all__ = ["reading_models", "started_comfyui"]
+
+# How much of the memory the models may fill that are read ahead.
+READ_AHEAD_SHARE = 0.6
 
 
 @contextmanager
@@ -56,7 +63,25 @@ def _launch_options(settings: Settings) -> LaunchOptions:
         boot_timeout_s=settings.comfy_boot_timeout_s,
         precision=settings.precision,
         xformers=settings.enable_xformers,
+        defer_imports=settings.defer_imports,
     )
+
+
+def reading_models(settings: Settings) -> ReadAhead | None:
+    """Begin to read the models of the warm-up; None if there is none.
+
+    They are found in a thread, since the network volume may hang.
+    """
+    if not settings.warmup:
+        return None
+
+    def find() -> list[Path]:
+        roots = [settings.comfyui_dir / "models", *settings.model_roots]
+        return model_files_of(settings.warmup, paths.workflow_folders(settings.volume), roots)
+
+    reading = ReadAhead(find, memory_limit_bytes() * READ_AHEAD_SHARE)
+    reading.start()
+    return reading
 
 
 def _log_models(settings: Settings) -> None:

@@ -37,6 +37,25 @@ class Deadline:
         self._cancelled = cancelled or threading.Event()
         self._timeout_s = timeout_s
         self._ends_at = time.monotonic() + timeout_s
+        self._lock = threading.Lock()
+        self._held_since: float | None = None
+
+    def hold(self) -> None:
+        """Note that the work waits for other work of this worker until :meth:`resume`.
+
+        The wait does not count towards the time limit. But work that has waited for its whole time
+        ends: RunPod counts from the moment at which the worker took the job.
+        """
+        with self._lock:
+            if self._held_since is None:
+                self._held_since = time.monotonic()
+
+    def resume(self) -> None:
+        """Note that the work goes on: it gets back the time for which it waited."""
+        with self._lock:
+            if self._held_since is not None:
+                self._ends_at += time.monotonic() - self._held_since
+                self._held_since = None
 
     @property
     def is_due(self) -> bool:

@@ -54,7 +54,8 @@ def error_response(error: Exception, paths: ServerPaths | None = None) -> dict[s
 def _fault(error: Exception) -> WorkerError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(
-            "the worker's disk is full; send less at once, or give the endpoint a larger container disk",
+            "the worker's disk is full; send less at once, or give the endpoint a larger container "
+            "disk",
             [{"problem": error.strerror}],
         )
     return InternalError("the worker has a bug; report it with the traceback from the worker's log")

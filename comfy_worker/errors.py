@@ -17,6 +17,7 @@ test compares the two.
     │   ├── ModelNotFetched    MODEL_NOT_FETCHED     a model's URL that fails, or is not allowed
     │   ├── ModelMismatch      MODEL_MISMATCH        a LoRA or ControlNet of another family
     │   ├── NodeNotInstalled   NODE_NOT_INSTALLED    a node class or pack that is not installed
+    │   ├── ComfyUITooOld      COMFYUI_TOO_OLD       a template for a newer ComfyUI
     │   └── InvalidMedia       INVALID_MEDIA         a file that cannot be fetched or decoded
     ├── WorkflowRefused        WORKFLOW_REFUSED      ComfyUI's own validation refused the graph
     ├── ExecutionFailed        EXECUTION_FAILED      a node raised
@@ -40,6 +41,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "Ambiguous",
+    "ComfyUITooOld",
     "ComfyUIUnavailable",
     "DeliveryFailed",
     "DiskFull",
@@ -182,6 +184,12 @@ class NodeNotInstalled(InputError):
     """A node class, or the pack that defines it, is not installed."""
 
     code = "NODE_NOT_INSTALLED"
+
+
+class ComfyUITooOld(InputError):
+    """A template needs a newer ComfyUI than the installed one."""
+
+    code = "COMFYUI_TOO_OLD"
 
 
 class InvalidMedia(InputError):

@@ -127,7 +127,8 @@ def _check_batch_size(request: JobInput, translated: TranslatedInput, maximum: i
         return
     name = translated.client_words.get("batch_size", "batch_size")
     raise InvalidValue(
-        f"{name} must be at most {maximum}, not {request.batch_size}: the endpoint's setting MAX_BATCH_SIZE",
+        f"{name} must be at most {maximum}, not {request.batch_size}: the endpoint's setting "
+        "MAX_BATCH_SIZE",
         [{"key": name, "value": request.batch_size, "maximum": maximum}],
     )
 

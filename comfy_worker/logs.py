@@ -53,7 +53,8 @@ _own: Counter[str] = Counter()
 # The secrets of all running jobs, for the lines of ComfyUI that belong to no job.
 _of_jobs: Counter[str] = Counter()
 
-_bound: ContextVar[dict[str, str]] = ContextVar("comfy_worker_log", default={})  # noqa: B039 - never mutated
+# Never mutated.
+_bound: ContextVar[dict[str, str]] = ContextVar("comfy_worker_log", default={})  # noqa: B039
 _in_context: ContextVar[tuple[str, ...]] = ContextVar("comfy_worker_secrets", default=())
 
 

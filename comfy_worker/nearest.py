@@ -1,7 +1,7 @@
-"""Which known names a mistyped name may mean: every "did you mean" of the worker is decided here.
+"""Finds the known names that a mistyped name may mean, for every "did you mean" of the worker.
 
-A hint that is not near misleads more than none, so there is one cut-off for all of them. The cost is bounded,
-because a client may send long words, and a machine may hold thousands of files.
+A wrong hint is worse than no hint, so all hints use the same cut-off. The cost is bounded, because
+a client may send long words, and a machine may have thousands of files.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from itertools import islice
 
 __all__ = ["MAX_HINTS", "did_you_mean", "nearest"]
 
+# The share of common letters, as `difflib` counts it, that makes a name near: `id` and `width` have
+# 0.57.
 LIKENESS = 0.7
-"""Names are near from this share of common letters on, as `difflib` counts it: `id` and `width` have 0.57."""
+# How many findings of one error get a hint. Nobody reads more.
 MAX_HINTS = 20
-"""How many findings of one error get a hint; more than that nobody reads."""
 LONGEST_WORD = 64
 MAX_NAMES = 5_000
 MAX_COMPARED = 100
@@ -25,15 +26,15 @@ SHORTEST_BEGINNING = 4
 
 
 def nearest(word: str, names: Iterable[str], count: int = 3) -> list[str]:
-    """The names that are near a word, best first, without regard to case.
+    """Return the names that are near a word, best first; upper and lower case are equal.
 
-    Near is a name with nearly the same letters, one that begins with the word, and one that has all parts of the
-    word (`seed` and `noise_seed`) or the other way round.
+    A name is near if it has nearly the same letters, if it begins with the word, or if one of the
+    two has all parts of the other (`seed` and `noise_seed`).
 
     Args:
-        word: as a client wrote it; of a long one the beginning counts.
-        names: the known names; the first 5,000 count.
-        count: at most so many are returned.
+        word: as a client wrote it; only the first 64 characters count.
+        names: the known names; only the first 5,000 count.
+        count: the most names to return.
     """
     wanted = word[:LONGEST_WORD].casefold()
     matcher = SequenceMatcher(autojunk=False)
@@ -59,13 +60,13 @@ def nearest(word: str, names: Iterable[str], count: int = 3) -> list[str]:
 
 
 def did_you_mean(word: str, names: Iterable[str], otherwise: str, count: int = 3) -> str:
-    """The end of an error's sentence: the names that are near a word, else what is said where none is.
+    """Return the end of an error's sentence: the names that are near a word, if there are any.
 
     Args:
         word: as a client wrote it.
         names: the known names.
-        otherwise: what to say where no name is near.
-        count: at most so many names.
+        otherwise: what to say if no name is near.
+        count: the most names to return.
     """
     near = nearest(word, names, count)
     return f"did you mean {' or '.join(near)}?" if near else otherwise
@@ -84,11 +85,11 @@ def _parts(name: str) -> set[str]:
 
 
 def _has_parts_of(word: str, name: str) -> bool:
-    """Whether all parts of one of the two are parts of the other."""
+    """Whether one of the two has all parts of the other."""
     parts, others = _parts(word), _parts(name)
     return bool(parts and others) and (parts <= others or others <= parts)
 
 
 def _has_same_letters(word: str, name: str) -> bool:
-    """Whether one is the other with letters that changed places, as `cgf` and `cfg`."""
+    """Whether the two have the same letters in another order, such as `cgf` and `cfg`."""
     return len(word) >= SHORTEST_PART and sorted(word) == sorted(name)

@@ -16,7 +16,6 @@ __all__ = ["posted_size", "safe", "shortened", "to_json_bytes", "within"]
 
 MAX_DEPTH = 250
 TOO_DEEP = "(nested too deep)"
-REPLACEMENT = "\ufffd"
 # What an error's details may take of an answer, and one text in them.
 DETAILS_BYTES = 50_000
 TEXT_LENGTH = 1_000

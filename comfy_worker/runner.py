@@ -136,7 +136,7 @@ class _JobRun:
             results = ResultBuilder(job, plan, comfyui.process, self._delivery, metadata)
             with (
                 job.timer.stage("execute"),
-                services.turns.taken(prompt.workflow, self._release) as turn,
+                services.turns.taken(prompt.workflow, job.deadline, self._release) as turn,
             ):
                 run = PromptRun(prompt, comfyui, progress, self._updates, results, turn)
                 executed = run.execute(job.deadline)

@@ -113,13 +113,15 @@ class Settings(BaseModel):
         300.0,
         alias="COMFY_STALL_LIMIT_S",
         gt=0,
-        description="How long a running workflow may show no sign of life before the worker ends it, in seconds",
+        description="How long a running workflow may show no sign of life before the worker ends "
+        "it, in seconds",
     )
     interrupt_limit_s: float = Field(
         5.0,
         alias="INTERRUPT_LIMIT_S",
         gt=0,
-        description="How long a node may ignore an interrupt before the worker restarts ComfyUI, in seconds",
+        description="How long a node may ignore an interrupt before the worker restarts ComfyUI, "
+        "in seconds",
     )
     job_timeout_s: float = Field(
         590.0,
@@ -136,12 +138,14 @@ class Settings(BaseModel):
     comfy_org_api_key: SecretStr | None = Field(
         None,
         alias="COMFY_ORG_API_KEY",
-        description="API key for paid nodes, used when a request brings none. You pay for these requests",
+        description="API key for paid nodes, used when a request brings none. You pay for these "
+        "requests",
     )
     refresh_worker: bool = Field(
         False,
         alias="REFRESH_WORKER",
-        description="Ask RunPod to replace the worker after every job. The worker then takes one job at a time",
+        description="Ask RunPod to replace the worker after every job. The worker then takes one "
+        "job at a time",
     )
     min_free_disk_mb: float = Field(
         500,
@@ -171,6 +175,26 @@ class Settings(BaseModel):
         description="How long before the GPU is expected to be free the worker takes and prepares "
         "the next job, in seconds",
     )
+    warmup: str = Field(
+        "",
+        alias="WARMUP",
+        description="Name of a template, or of a workflow on the network volume, that the worker "
+        "runs once, small, before it takes its first job. Its models are read from the disk while "
+        "ComfyUI starts",
+    )
+    defer_imports: bool = Field(
+        True,
+        alias="DEFER_IMPORTS",
+        description="Start ComfyUI without `torch._dynamo`, which is imported when something uses it",
+    )
+    port_health: int | None = Field(
+        None,
+        alias="PORT_HEALTH",
+        ge=1,
+        le=65_535,
+        description="Port on which the worker answers `GET /ping`: 200 once it is ready, 204 before. "
+        "Not set: none",
+    )
     log_level: LogLevel = Field("INFO", alias="LOG_LEVEL", description="Log level of the worker")
     sd_model: str = Field(
         "",
@@ -193,8 +217,8 @@ class Settings(BaseModel):
         Field(
             "",
             alias="PRECISION",
-            description="Precision of the diffusion model and the text encoder: fp16, bf16, fp32 or "
-            "fp8. Not set: ComfyUI chooses by model and GPU",
+            description="Precision of the diffusion model and the text encoder: fp16, bf16, fp32 "
+            "or fp8. Not set: ComfyUI chooses by model and GPU",
         )
     )
     enable_xformers: bool | None = Field(
@@ -279,7 +303,8 @@ class Settings(BaseModel):
     allowed_url_hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = Field(
         (),
         alias="ALLOWED_URL_HOSTS",
-        description="Hosts that input file URLs may use; `.example.com` allows its subdomains. Empty: every host",
+        description="Hosts that input file URLs may use; `.example.com` allows its subdomains. "
+        "Empty: every host",
     )
     allow_private_urls: bool = Field(
         False,
@@ -295,13 +320,15 @@ class Settings(BaseModel):
     models_dir: Path = Field(
         default_factory=lambda: paths.models_dir({}),
         alias="MODELS_DIR",
-        description="Folder with your own `checkpoints`, `loras` ... The worker also searches the network volume",
+        description="Folder with your own `checkpoints`, `loras` ... The worker also searches the "
+        "network volume",
     )
 
     volume: Path = Field(
         default_factory=lambda: paths.volume_dir({}),
         alias="VOLUME_DIR",
-        description="Folder where the network volume is mounted. Not set: RunPod's `/runpod-volume`",
+        description="Folder where the network volume is mounted. Not set: RunPod's "
+        "`/runpod-volume`",
     )
     models_cache_dir: Path = Field(
         default_factory=lambda: paths.models_cache_dir({}),
@@ -312,12 +339,14 @@ class Settings(BaseModel):
         20,
         alias="MODELS_CACHE_GB",
         gt=0,
-        description="Maximum size of that folder, in gigabytes. The least recently used files are deleted first",
+        description="Maximum size of that folder, in gigabytes. The least recently used files are "
+        "deleted first",
     )
     models_on_demand: bool = Field(
         False,
         alias="MODELS_ON_DEMAND",
-        description="Download missing models of a template if its params file or `models.txt` has their URL",
+        description="Download missing models of a template if its params file or `models.txt` has "
+        "their URL",
     )
     models_allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_model_hosts)] = Field(
         ("huggingface.co", "civitai.com"),
@@ -328,7 +357,8 @@ class Settings(BaseModel):
     models_safetensors_only: bool = Field(
         True,
         alias="MODELS_SAFETENSORS_ONLY",
-        description="Accept only safetensors files from jobs. Other formats (`.ckpt`, `.pt`) may contain code",
+        description="Accept only safetensors files from jobs. Other formats (`.ckpt`, `.pt`) may "
+        "contain code",
     )
     civitai_token: SecretStr | None = Field(
         None,

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 __all__ = ["StartTimes", "start_times"]
 
@@ -33,6 +34,7 @@ class StartTimes:
         self._lock = threading.Lock()
         self._seconds: dict[str, float] = {}
         self._is_logged = False
+        self._text = "starting"
 
     def mark(self, moment: str) -> None:
         """Note that a moment is now; only the first of each name counts.
@@ -42,6 +44,21 @@ class StartTimes:
         """
         with self._lock:
             self._seconds.setdefault(moment, time.monotonic() - self._began)
+
+    def say(self, text: str) -> None:
+        """Note in words what the worker does now."""
+        self._text = text
+
+    def has(self, *moments: str) -> bool:
+        """Whether all these moments have come."""
+        with self._lock:
+            return all(moment in self._seconds for moment in moments)
+
+    def state(self) -> dict[str, Any]:
+        """Return what the worker does now, and the moments so far: ``{"state", "seconds"}``."""
+        with self._lock:
+            seconds = {name: round(value, 2) for name, value in self._seconds.items()}
+        return {"state": self._text, "seconds": seconds}
 
     def log_once(self) -> None:
         """Log all moments, the first time that this is called."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comfy_common.paths import REPO, comfyui_dir
-from tests.editor_files import BYPASSED, MUTED, Node, Source, editor_file, node, subgraph
+from tests.editor_files import BYPASSED, FILES, MUTED, Node, Source, editor_file, node, subgraph
 
 __all__ = ["FILES_033", "RECORDED_033"]
 
@@ -97,7 +97,11 @@ def _same_ids() -> dict[str, Any]:
     )
 
 
+# Its export differs from the one of older frontends.
+PRIMITIVE_OUTSIDE = "a subgraph with a primitive outside"
+
 FILES_033: dict[str, dict[str, Any]] = {
+    PRIMITIVE_OUTSIDE: FILES[PRIMITIVE_OUTSIDE],
     "a host's value for a socket": _file(
         _host(10, [9]), inner=[_int(1, 7, FROM_OUTSIDE), _show(2, FROM_OUTSIDE), _show(3, (1, 0))]
     ),

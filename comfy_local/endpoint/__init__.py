@@ -7,8 +7,8 @@ not imported here.
 
 from __future__ import annotations
 
-from .local import LocalEndpoint, serve
+from .local import Address, LocalEndpoint, serve
 from .unkind import Unkind
 from .workers import Worker
 
-__all__ = ["LocalEndpoint", "Unkind", "Worker", "serve"]
+__all__ = ["Address", "LocalEndpoint", "Unkind", "Worker", "serve"]

@@ -1,12 +1,13 @@
 """The HTTP routes of the local endpoint: RunPod's public API, and the API for the SDK's job loop.
 
 The routes translate between HTTP and ``Jobs``, and hold long polls. Any endpoint id in the path is
-accepted, and the API key is never read, since the endpoint listens on loopback only.
+accepted. Clients need an API key only if the endpoint was started with one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import logging
 import time
@@ -14,8 +15,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from .job import STREAM_LIMIT_BYTES, BadRequest, Job, TooLarge, limit_bytes
 from .jobs import Jobs, QueueFull, UnknownJob
@@ -28,6 +31,13 @@ __all__ = ["Changes", "create_app"]
 POLL_HOLD_S = 5.0
 RUNSYNC_WAIT_MS = 90_000
 RUNSYNC_WAIT_RANGE_MS = (1_000, 300_000)
+# Python's client of RunPod gives up a request for a stream after ten seconds.
+STREAM_WAIT_MS = 8_000
+STREAM_WAIT_RANGE_MS = (0, 90_000)
+RETRY_AFTER_S = 5
+# Pages of this machine may call the endpoint. Other pages may not: a browser that visits one would
+# let it run jobs here.
+LOCAL_ORIGINS = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 _REFUSALS: dict[type[Exception], int] = {
     BadRequest: 400,
@@ -38,6 +48,10 @@ _REFUSALS: dict[type[Exception], int] = {
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+
+class Unauthorized(Exception):
+    """The request has no API key, or another one (HTTP 401)."""
 
 
 class Changes:
@@ -60,27 +74,74 @@ class Changes:
         return found
 
 
-def create_app(jobs: Jobs, changes: Changes, workers: WorkerPool) -> FastAPI:
-    """Returns the application; it and its arguments belong to one event loop."""
+def create_app(
+    jobs: Jobs, changes: Changes, workers: WorkerPool, api_key: str | None = None
+) -> FastAPI:
+    """Returns the application; it and its arguments belong to one event loop.
+
+    Args:
+        jobs: The jobs of the endpoint.
+        changes: Wakes the requests that wait.
+        workers: The worker pool.
+        api_key: The key that clients must send as ``Authorization: Bearer KEY``; None for none.
+    """
     app = FastAPI(openapi_url=None)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origin_regex=LOCAL_ORIGINS,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+    )
+    for_clients = [Depends(_key_check(api_key))] if api_key else []
     for router in (
+        _submit_routes(jobs, changes),
         _job_routes(jobs, changes),
         _endpoint_routes(jobs, changes, workers),
-        _poll_routes(jobs, changes, workers),
-        _post_routes(jobs, changes, workers),
     ):
+        app.include_router(router, prefix="/v2/{endpoint_id}", dependencies=for_clients)
+    for router in (_poll_routes(jobs, changes, workers), _post_routes(jobs, changes, workers)):
         app.include_router(router, prefix="/v2/{endpoint_id}")
-
-    async def refuse(_request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, status_code=_REFUSALS[type(error)])
-
-    for error_class in _REFUSALS:
-        app.add_exception_handler(error_class, refuse)
+    _add_error_answers(app)
     return app
 
 
-def _job_routes(jobs: Jobs, changes: Changes) -> APIRouter:
-    """The routes of clients for one job."""
+def _key_check(api_key: str) -> Callable[[Request], None]:
+    expected = f"Bearer {api_key}".encode()
+
+    def check(request: Request) -> None:
+        sent = request.headers.get("Authorization", "").encode()
+        if not hmac.compare_digest(sent, expected):
+            raise Unauthorized
+
+    return check
+
+
+def _add_error_answers(app: FastAPI) -> None:
+    """Makes every error a JSON object with the text in `error`, as RunPod's are."""
+
+    async def refuse(_request: Request, error: Exception) -> JSONResponse:
+        headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, QueueFull) else None
+        return JSONResponse(
+            {"error": str(error)}, status_code=_REFUSALS[type(error)], headers=headers
+        )
+
+    async def unauthorized(_request: Request, _error: Exception) -> JSONResponse:
+        text = "the API key is missing or wrong; send it as `Authorization: Bearer KEY`"
+        return JSONResponse({"error": text}, status_code=401)
+
+    async def not_found(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        text = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
+        return JSONResponse({"error": text}, status_code=error.status_code, headers=error.headers)
+
+    for error_class in _REFUSALS:
+        app.add_exception_handler(error_class, refuse)
+    app.add_exception_handler(Unauthorized, unauthorized)
+    app.add_exception_handler(HTTPException, not_found)
+
+
+def _submit_routes(jobs: Jobs, changes: Changes) -> APIRouter:
+    """The routes to which clients send jobs."""
     router = APIRouter()
 
     async def submit(request: Request, *, sync: bool) -> Job:
@@ -94,17 +155,43 @@ def _job_routes(jobs: Jobs, changes: Changes) -> APIRouter:
 
     @router.post("/runsync")
     async def runsync(request: Request) -> Response:
-        wait_ms = _wait_ms(request)
+        wait_ms = _wait_ms(request, RUNSYNC_WAIT_MS, RUNSYNC_WAIT_RANGE_MS)
         job = await submit(request, sync=True)
         await changes.wait_for(lambda: job if job.finished else None, wait_ms / 1000)
         return JSONResponse(job.describe())
 
+    @router.post("/retry/{job_id}")
+    async def retry(job_id: str) -> Response:
+        job = jobs.retry(job_id)
+        changes.notify()
+        return JSONResponse(job.describe())
+
+    return router
+
+
+def _job_routes(jobs: Jobs, changes: Changes) -> APIRouter:
+    """The routes of clients for one job."""
+    router = APIRouter()
+
     @router.api_route("/status/{job_id}", methods=["GET", "POST"])
-    async def status(job_id: str) -> Response:
-        return JSONResponse(jobs.get(job_id).describe())
+    async def status(job_id: str, request: Request) -> Response:
+        job = jobs.get(job_id)
+        if "ttl" in request.query_params:
+            jobs.keep_for(job, _milliseconds(request, "ttl") / 1000)
+        return JSONResponse(job.describe())
+
+    @router.api_route("/status-sync/{job_id}", methods=["GET", "POST"])
+    async def status_sync(job_id: str, request: Request) -> Response:
+        job = jobs.get(job_id)
+        wait_ms = _wait_ms(request, RUNSYNC_WAIT_MS, RUNSYNC_WAIT_RANGE_MS)
+        await changes.wait_for(lambda: job if job.finished else None, wait_ms / 1000)
+        return JSONResponse(job.describe())
 
     @router.api_route("/stream/{job_id}", methods=["GET", "POST"])
-    async def stream(job_id: str) -> Response:
+    async def stream(job_id: str, request: Request) -> Response:
+        job = jobs.get(job_id)
+        wait_ms = _wait_ms(request, STREAM_WAIT_MS, STREAM_WAIT_RANGE_MS)
+        await changes.wait_for(lambda: job if job.stream or job.finished else None, wait_ms / 1000)
         return JSONResponse(jobs.take_stream(job_id))
 
     @router.post("/cancel/{job_id}")
@@ -123,6 +210,11 @@ def _endpoint_routes(jobs: Jobs, changes: Changes, workers: WorkerPool) -> APIRo
     @router.get("/health")
     async def health() -> Response:
         return JSONResponse({"jobs": jobs.counts(), "workers": workers.counts()})
+
+    @router.get("/requests")
+    async def requests() -> Response:
+        shown = [job.describe(with_output=False) for job in reversed(jobs.all())]
+        return JSONResponse({"requests": shown})
 
     @router.post("/purge-queue")
     async def purge_queue() -> Response:
@@ -195,6 +287,7 @@ def _post_routes(jobs: Jobs, changes: Changes, workers: WorkerPool) -> APIRouter
     @router.post("/job-stream/{worker_id}/{job_id}")
     async def job_stream(worker_id: str, job_id: str, request: Request) -> Response:
         jobs.post_stream(worker_id, job_id, await _result(request, job_id, STREAM_LIMIT_BYTES))
+        changes.notify()
         return Response()
 
     return router
@@ -209,8 +302,8 @@ async def _json(request: Request, limit: int) -> object:
 
     Raises:
         TooLarge: The body has more bytes.
-        BadRequest: The body is not JSON, or cannot be written as JSON again. NaN and Infinity, which
-            Python reads and writes, are not JSON.
+        BadRequest: The body is not JSON, or cannot be written as JSON again. NaN and Infinity,
+            which Python reads and writes, are not JSON.
     """
     received, size = bytearray(), 0
     async for chunk in request.stream():
@@ -243,9 +336,15 @@ async def _result(request: Request, job_id: str, limit: int) -> dict[str, Any]:
     return body
 
 
-def _wait_ms(request: Request) -> int:
-    text = request.query_params.get("wait", str(RUNSYNC_WAIT_MS))
+def _wait_ms(request: Request, default_ms: int, range_ms: tuple[int, int]) -> int:
+    if "wait" not in request.query_params:
+        return default_ms
+    shortest_ms, longest_ms = range_ms
+    return min(max(_milliseconds(request, "wait"), shortest_ms), longest_ms)
+
+
+def _milliseconds(request: Request, name: str) -> int:
+    text = request.query_params[name]
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise BadRequest(f'"wait" must be a number of milliseconds, not {text[:40]!r}')
-    shortest_ms, longest_ms = RUNSYNC_WAIT_RANGE_MS
-    return min(max(int(text), shortest_ms), longest_ms)
+        raise BadRequest(f'"{name}" must be a number of milliseconds, not {text[:40]!r}')
+    return int(text)

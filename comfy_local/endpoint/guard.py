@@ -1,9 +1,9 @@
 """Ends the workers of an endpoint that was killed before it could end them itself.
 
 Runs as a separate program and uses only the standard library. It reads ``+PID`` and ``-PID`` lines
-from a pipe that only the endpoint holds: one for each worker that starts or has ended. When the pipe
-closes, the listed workers get SIGTERM, and later their process groups get SIGKILL. Signals do not end
-this program, so that a signal to it and the endpoint together leaves no worker running.
+from a pipe that only the endpoint holds: one for each worker that starts or has ended. When the
+pipe closes, the listed workers get SIGTERM, and later their process groups get SIGKILL. Signals do
+not end this program, so that a signal to it and the endpoint together leaves no worker running.
 """
 
 from __future__ import annotations

@@ -46,11 +46,12 @@ class Job:
     """A job. Times are seconds of the clock of ``Jobs``."""
 
     job_id: str
-    request: dict[str, Any]
+    request: Any  # a dict, or a StoredOutput once the job has ended
     created_s: float
     execution_timeout_s: float
     ttl_s: float
     keep_s: float
+    webhook: str | None = None
     status: Status = "IN_QUEUE"
     worker_id: str | None = None
     started_s: float | None = None
@@ -65,7 +66,7 @@ class Job:
         """Whether the job has reached its last state."""
         return self.status not in ("IN_QUEUE", "IN_PROGRESS")
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, *, with_output: bool = True) -> dict[str, Any]:
         """Returns the answer of ``/status``, with times in milliseconds."""
         shown: dict[str, Any] = {"id": self.job_id, "status": self.status}
         if self.started_s is not None:
@@ -75,7 +76,7 @@ class Job:
                 shown["executionTime"] = _ms(self.finished_s - self.started_s)
         if self.retries:
             shown["retries"] = self.retries
-        if self.output is not None:
+        if self.output is not None and with_output:
             is_stored = isinstance(self.output, StoredOutput)
             shown["output"] = self.output.read() if is_stored else self.output
         if self.error is not None:
@@ -107,6 +108,9 @@ def new_job(body: object, *, sync: bool, now_s: float) -> Job:
         raise BadRequest('the request body must be a JSON object with an "input"')
     if body.get("input") is None:
         raise BadRequest('the request body has no "input"; send {"input": {...}}')
+    webhook = body.get("webhook")
+    if webhook and not (isinstance(webhook, str) and webhook.startswith(("http://", "https://"))):
+        raise BadRequest('"webhook" must be a URL that begins with http:// or https://')
     policy = body.get("policy")
     return Job(
         job_id=f"{'sync-' if sync else ''}{uuid4()}-u1",
@@ -115,6 +119,7 @@ def new_job(body: object, *, sync: bool, now_s: float) -> Job:
         execution_timeout_s=_policy_ms(policy, "executionTimeout", EXECUTION_TIMEOUT_MS) / 1000,
         ttl_s=_policy_ms(policy, "ttl", TTL_MS) / 1000,
         keep_s=KEEP_RUNSYNC_S if sync else KEEP_RUN_S,
+        webhook=webhook or None,
     )
 
 

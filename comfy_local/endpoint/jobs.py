@@ -6,11 +6,9 @@ caller provides the clock. Not thread-safe: one thread must make all calls.
 RunPod leaves some cases open. Here they are solved like this:
 - If a worker ends while it holds a job, the job returns to the head of the queue, once. The second
   time the job is FAILED, with RunPod's own message.
-- ``policy.executionTimeout`` and ``policy.ttl`` may be shorter than RunPod allows (5 s and 10 s), so
-  that tests are quick.
+- ``policy.executionTimeout`` and ``policy.ttl`` may be shorter than RunPod allows (5 s and 10 s),
+  so that tests are quick.
 - A purged job is CANCELLED, so that a waiting client gets an answer.
-- The worker receives ``webhook`` as from RunPod, but nothing is posted there, since this endpoint is
-  for one machine only.
 """
 
 from __future__ import annotations
@@ -21,14 +19,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .job import Job, Status, new_job
-from .outputs import OutputStore
+from .job import BadRequest, Job, Status, new_job
+from .outputs import OutputStore, StoredOutput
 
 __all__ = ["MAX_QUEUE_SIZE", "Jobs", "QueueFull", "UnknownJob"]
 
 MAX_QUEUE_SIZE = 100
 KEEP_FINISHED = 1000
 MAX_RETRIES = 1
+RETRYABLE: tuple[Status, ...] = ("FAILED", "TIMED_OUT")
 
 # The SDK ignores a stop signal for a job that it has not begun yet, which takes it up to 0.1 s.
 STOP_NOT_BEFORE_S = 0.3
@@ -67,6 +66,8 @@ class Jobs:
         self._polling: dict[str, int] = {}
         self._leaving: set[str] = set()
         self._stops: dict[str, dict[str, float]] = {}  # worker_id -> job_id -> not before this time
+        # Jobs that have ended and whose webhook has not been called yet.
+        self.webhooks: deque[Job] = deque()
         self._ended: dict[Status, int] = {
             "COMPLETED": 0,
             "FAILED": 0,
@@ -88,10 +89,7 @@ class Jobs:
             BadRequest: RunPod would refuse the request.
             QueueFull: Too many jobs wait already.
         """
-        if len(self._queue) >= self._max_queue_size:
-            raise QueueFull(
-                f"{len(self._queue)} jobs wait already (MAX_QUEUE_SIZE); send this one again later"
-            )
+        self._check_space()
         job = new_job(body, sync=sync, now_s=self._clock())
         self._jobs[job.job_id] = job
         self._queue.append(job)
@@ -106,6 +104,38 @@ class Jobs:
         if job_id not in self._jobs:
             raise UnknownJob(f"there is no job {job_id}; finished jobs are removed after a while")
         return self._jobs[job_id]
+
+    def retry(self, job_id: str) -> Job:
+        """Queues a job that has failed or timed out again, under its id.
+
+        Raises:
+            UnknownJob: There is no such job.
+            BadRequest: The job waits, runs, was cancelled or has succeeded.
+            QueueFull: Too many jobs wait already.
+        """
+        job = self.get(job_id)
+        if job.status not in RETRYABLE:
+            raise BadRequest(
+                f"only a job that is FAILED or TIMED_OUT can be retried; this one is {job.status}"
+            )
+        self._check_space()
+        del self._drop_at_s[job_id]
+        self._drop_outputs(job)
+        job.request = self._read(job.request)
+        job.status, job.worker_id, job.output, job.error = "IN_QUEUE", None, None, None
+        job.created_s, job.started_s, job.finished_s, job.retries = self._clock(), None, None, 0
+        job.stream.clear()
+        self._queue.append(job)
+        return job
+
+    def all(self) -> list[Job]:
+        """Returns every job that a client can still ask for, the newest last."""
+        return list(self._jobs.values())
+
+    def keep_for(self, job: Job, seconds: float) -> None:
+        """Removes the result of a finished job after these seconds."""
+        if job.finished:
+            self._drop_at_s[job.job_id] = self._clock() + seconds
 
     def cancel(self, job_id: str) -> Job:
         """Cancels a job that is queued or in progress; a finished job does not change.
@@ -248,13 +278,13 @@ class Jobs:
         for job in [*self._queue, *self._running.values()]:
             if now_s - job.created_s >= job.ttl_s:
                 self._stop(job, "TIMED_OUT", "ttl exceeded")
+                self._drop_at_s[job.job_id] = now_s  # RunPod removes such a job
             elif job.started_s is not None and now_s - job.started_s >= job.execution_timeout_s:
                 self._stop(job, "TIMED_OUT", "executionTimeout exceeded")
         surplus = len(self._drop_at_s) - KEEP_FINISHED
         for index, (job_id, drop_at_s) in enumerate(list(self._drop_at_s.items())):
             if index < surplus or drop_at_s <= now_s:
-                if self._outputs is not None:
-                    self._outputs.drop(self._jobs[job_id].output)
+                self._drop_outputs(self._jobs[job_id])
                 del self._drop_at_s[job_id], self._jobs[job_id]
 
     def has_stops(self) -> bool:
@@ -270,6 +300,23 @@ class Jobs:
             "inQueue": len(self._queue),
             "retried": self._retried,
         }
+
+    def _check_space(self) -> None:
+        if len(self._queue) >= self._max_queue_size:
+            raise QueueFull(
+                f"{len(self._queue)} jobs wait already (MAX_QUEUE_SIZE); send this one again later"
+            )
+
+    def _keep(self, value: Any) -> Any:
+        return value if self._outputs is None else self._outputs.keep(value)
+
+    def _read(self, value: Any) -> Any:
+        return value.read() if isinstance(value, StoredOutput) else value
+
+    def _drop_outputs(self, job: Job) -> None:
+        if self._outputs is not None:
+            self._outputs.drop(job.output)
+            self._outputs.drop(job.request)
 
     def _held(self, worker_id: str, job_id: str) -> Job | None:
         job = self._running.get(job_id)
@@ -292,8 +339,10 @@ class Jobs:
         self._running.pop(job.job_id, None)
         job.status = status
         job.finished_s = self._clock()
-        job.request = {}  # the input may hold megabytes of base64
-        if self._outputs is not None:
-            job.output = self._outputs.keep(job.output)
+        if job.webhook:
+            self.webhooks.append(job)
+        # The input may hold megabytes of base64. It is needed again only for a retry.
+        job.request = self._keep(job.request) if status in RETRYABLE else {}
+        job.output = self._keep(job.output)
         self._ended[status] += 1
         self._drop_at_s[job.job_id] = job.finished_s + job.keep_s

@@ -16,39 +16,60 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Any
 
 import uvicorn
 
+from comfy_common.console import Console
+
 from .app import Changes, create_app
 from .jobs import MAX_QUEUE_SIZE, Jobs
 from .outputs import OutputStore
 from .unkind import Unkind, unkind_from
+from .webhooks import Webhooks
 from .workers import Worker, WorkerCommand, WorkerPool
 
-__all__ = ["HOST", "LocalEndpoint", "serve"]
+__all__ = ["LOOPBACK", "Address", "LocalEndpoint", "serve"]
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 HANDLER = Path(__file__).resolve().parents[2] / "handler.py"
+ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 (compared only)
 TICK_S = 0.1
 SIGNAL_POLL_S = 0.2
 STDERR_FD = 2
 
 
+@dataclass(frozen=True)
+class Address:
+    """Where clients reach the endpoint.
+
+    Args:
+        host: An IPv4 address of this machine; ``0.0.0.0`` for all of them.
+        port: 0..65535; 0 takes a free one.
+        api_key: The key that clients must send; None for none.
+    """
+
+    host: str = LOOPBACK
+    port: int = 0
+    api_key: str | None = None
+
+
 class LocalEndpoint:
-    """RunPod's public API on a loopback port, with worker processes behind it.
+    """RunPod's public API on a port of this machine, with worker processes behind it.
 
     Use it as a context manager, or call ``start`` and ``close``. Each object can be started once.
 
     Args:
-        port: 0..65535; 0 takes a free one.
+        address: Where it listens; by default on loopback, at a free port.
         workers: How many handler processes, 1 or more.
         environ: The workers' environment, to which RunPod's variables are added; default
             ``os.environ``. Its ``MAX_QUEUE_SIZE``, 1 or more, limits the waiting jobs.
         handler: The file that calls ``runpod.serverless.start``.
-        log_path: A file to which the workers' output is appended; default this process's standard error.
+        log_path: A file to which the workers' output is appended; default this process's standard
+            error.
         unkind: Injects faults into the answers to workers, for tests. By default ``UNKIND`` in
             ``environ`` is the share of requests with a fault: a dropped connection, an outage, an
             HTML page or a delay.
@@ -57,14 +78,15 @@ class LocalEndpoint:
     def __init__(
         self,
         *,
-        port: int = 0,
+        address: Address = Address(),
         workers: int = 1,
         environ: Mapping[str, str] | None = None,
         handler: Path = HANDLER,
         log_path: Path | None = None,
         unkind: Unkind | None = None,
     ) -> None:
-        self._port = port
+        self._address = address
+        self._port = address.port
         self._count = workers
         self._environ = os.environ if environ is None else environ
         self._handler = handler
@@ -91,8 +113,9 @@ class LocalEndpoint:
 
     @property
     def url(self) -> str:
-        """The base of every route, such as ``http://127.0.0.1:8000/v2/local``."""
-        return f"http://{HOST}:{self._port}/v2/local"
+        """The base of every route on this machine, such as ``http://127.0.0.1:8000/v2/local``."""
+        host = LOOPBACK if self._address.host == ALL_ADDRESSES else self._address.host
+        return f"http://{host}:{self._port}/v2/local"
 
     @property
     def workers(self) -> list[Worker]:
@@ -100,7 +123,7 @@ class LocalEndpoint:
         return [] if self._pool is None else self._pool.workers
 
     def start(self) -> None:
-        """Listens and starts the workers; returns when requests are answered, before a worker is ready.
+        """Listens and starts the workers; returns when it answers, before a worker is ready.
 
         Raises:
             ValueError: ``MAX_QUEUE_SIZE`` or ``UNKIND`` is invalid.
@@ -111,7 +134,7 @@ class LocalEndpoint:
         self._unkind = self._unkind or unkind_from(self._environ.get("UNKIND", ""))
         if not self._handler.is_file():
             raise FileNotFoundError(f"there is no handler at {self._handler}")
-        self._socket = _listening(self._port)
+        self._socket = _listening(self._address)
         self._port = self._socket.getsockname()[1]
         self._thread.start()
         self._started.result()
@@ -160,6 +183,7 @@ class LocalEndpoint:
         self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
         outputs, changes = OutputStore(), Changes()
         jobs = Jobs(time.monotonic, self._max_queue_size, outputs)
+        webhooks = Webhooks(jobs.webhooks)
         self._pool = WorkerPool(
             WorkerCommand([sys.executable, str(self._handler)], self._environ, self.url),
             count=self._count,
@@ -167,7 +191,7 @@ class LocalEndpoint:
             notify=changes.notify,
             log=log,
         )
-        app: Any = create_app(jobs, changes, self._pool)
+        app: Any = create_app(jobs, changes, self._pool, self._address.api_key)
         http: Any = "auto"
         if self._unkind is not None:
             app = self._unkind.around(app)
@@ -190,17 +214,19 @@ class LocalEndpoint:
             self._started.set_result(None)
             while not self._closing.is_set():
                 jobs.tick()
+                webhooks.start_due()
                 changes.notify()
                 await asyncio.sleep(TICK_S)
         finally:
             await self._pool.close()
+            await webhooks.close()
             server.should_exit = True
             await serving
             outputs.close()
 
 
-def _listening(port: int) -> socket.socket:
-    """A socket that listens on loopback.
+def _listening(address: Address) -> socket.socket:
+    """A socket that listens.
 
     asyncio turns Nagle's algorithm off only for sockets that name TCP as their protocol. With the
     algorithm, each answer on a kept connection takes 40 ms longer.
@@ -208,7 +234,7 @@ def _listening(port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, port))
+        listener.bind((address.host, address.port))
         listener.listen(1024)
     except OSError:
         listener.close()
@@ -224,12 +250,16 @@ def _max_queue_size(environ: Mapping[str, str]) -> int:
 
 
 def serve(
-    port: int, workers: int, environ: Mapping[str, str] | None = None, *, handler: Path = HANDLER
+    address: Address,
+    workers: int,
+    environ: Mapping[str, str] | None = None,
+    *,
+    handler: Path = HANDLER,
 ) -> int:
     """Runs an endpoint in the foreground until Ctrl-C or SIGTERM; says when it can run jobs.
 
     Args:
-        port: 1..65535.
+        address: Where it listens.
         workers: How many handler processes, 1 or more.
         environ: The workers' environment; default ``os.environ``.
         handler: The file that calls ``runpod.serverless.start``.
@@ -246,25 +276,29 @@ def serve(
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    # Flushed, so that a reader that wants only this line has it, and is gone before the next one.
-    print("A local endpoint with RunPod's API, for development and tests only", flush=True)
-    endpoint = LocalEndpoint(port=port, workers=workers, environ=environ, handler=handler)
+    console = Console(sys.stdout)
+    console.say("A local endpoint with RunPod's API, for development and tests only")
+    endpoint = LocalEndpoint(address=address, workers=workers, environ=environ, handler=handler)
     try:
         endpoint.start()
     except (OSError, ValueError) as error:
         is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        reason = f"port {port} is taken; choose another with --port" if is_taken else str(error)
-        print(f"The endpoint could not start: {reason}.", file=sys.stderr)
+        reason = str(error)
+        if is_taken:
+            reason = f"port {address.port} is taken; choose another with --port"
+        Console(sys.stderr).say(f"The endpoint could not start: {reason}.")
         return 1
     try:
-        print(f"starting {workers} worker(s); their log follows on standard error", flush=True)
+        console.say(f"starting {workers} worker(s); their log follows on standard error")
         while not signals and not endpoint.wait_ready(SIGNAL_POLL_S):
             pass
+        if address.host != LOOPBACK and not address.api_key:
+            console.say("anyone who reaches this address can run jobs; --api-key asks for a key")
         if not signals:
-            print(f"ready: {endpoint.url} (Ctrl-C ends it)", flush=True)
+            console.say(f"ready: {endpoint.url} (Ctrl-C ends it)")
         while not signals:
             time.sleep(SIGNAL_POLL_S)
-        print("ending the workers", flush=True)
+        console.say("ending the workers")
     finally:  # also if the reader of these lines has ended
         endpoint.close()
     return 0

@@ -1,7 +1,7 @@
 """The worker processes of the local endpoint: the handler under the SDK's real job loop.
 
-The pool starts the workers with RunPod's environment, replaces workers that end, and ends all workers
-with the endpoint. If the endpoint is killed, ``guard.py`` ends them.
+The pool starts the workers with RunPod's environment, replaces workers that end, and ends all
+workers with the endpoint. If the endpoint is killed, ``guard.py`` ends them.
 
 A worker is like a container: it leads its own process group, and when it has ended, the remaining
 processes of the group are killed.
@@ -60,7 +60,8 @@ def worker_environ(environ: Mapping[str, str], base_url: str, worker_id: str) ->
         base_url: The URL of this endpoint, such as ``http://127.0.0.1:8000/v2/local``.
         worker_id: The value of ``RUNPOD_POD_ID``.
     """
-    # The SDK would check RAM, disk and network for RunPod's machines, and log full outputs at DEBUG.
+    # The SDK would check RAM, disk and network for RunPod's machines, and log full outputs at
+    # DEBUG.
     defaults = {
         "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
         "RUNPOD_SKIP_GPU_CHECK": "true",
@@ -187,7 +188,7 @@ class WorkerPool:
             self.first_ready.set()
 
     def counts(self) -> dict[str, int]:
-        """Returns the ``workers`` part of ``/health``; a worker that waits for its restart is unhealthy."""
+        """Returns the ``workers`` part of ``/health``; a worker that must restart is unhealthy."""
         ready = [worker for worker in self.workers if worker.ready and not worker.stopping]
         running = sum(self._jobs.load(worker.worker_id) > 0 for worker in ready)
         idle = len(ready) - running

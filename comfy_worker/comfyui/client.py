@@ -172,7 +172,8 @@ class ComfyUIClient:
                 return
             self._has_cancel_route = False
             log.warning(
-                "this ComfyUI does not have POST /api/jobs/{id}/cancel; using /queue and /interrupt",
+                "this ComfyUI does not have POST /api/jobs/{id}/cancel; using /queue and "
+                "/interrupt",
                 extra={"action": "comfyui.route_missing"},
             )
         self.delete_queue_item(prompt_id)
@@ -220,7 +221,8 @@ class ComfyUIClient:
             )
         except requests.RequestException as error:
             raise ComfyUIUnavailable(
-                f"ComfyUI does not answer {method} {route} ({type(error).__name__}); send the job again"
+                f"ComfyUI does not answer {method} {route} ({type(error).__name__}); send the job "
+                "again"
             ) from error
 
 

@@ -1,7 +1,8 @@
 """Keeps one websocket to ComfyUI open across jobs, and passes each event to its prompt.
 
 When the socket breaks, every prompt gets :class:`Disconnected`. The new connection uses a new
-client id: of two sockets with the same id, ComfyUI stops sending to the newer when the older closes.
+client id: of two sockets with the same id, ComfyUI stops sending to the newer when the older
+closes.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ class LaunchOptions:
         precision: fp16, bf16, fp32 or fp8, see :data:`PRECISIONS`; empty: ComfyUI chooses by model
             and GPU.
         xformers: whether ComfyUI may use xformers; None: it does if xformers is installed.
+        defer_imports: whether parts of torch are imported only when something uses them.
     """
 
     comfyui_dir: Path
@@ -49,6 +50,7 @@ class LaunchOptions:
     raw_root: Path = Path("/dev/shm")  # noqa: S108
     precision: str = ""
     xformers: bool | None = None
+    defer_imports: bool = True
 
 
 def launch_flags(

@@ -45,9 +45,9 @@ class NodePacks:
         """By the path of each pack that failed to load, the reason."""
         return self._failures.reasons
 
-    def hear(self, line: str) -> None:
+    def read_line(self, line: str) -> None:
         """Read a line of ComfyUI's log."""
-        pack = self._failures.hear(line)
+        pack = self._failures.read_line(line)
         if pack is not None:
             reason = self._failures.reasons[pack]
             log.error(
@@ -84,7 +84,7 @@ class NodePacks:
         problem = f"its node pack {pack.stem} did not bring it"
         if reason := self.failed.get(pack):
             problem = f"its node pack {pack.stem} failed to load: {reason}"
-        remedy = f"mend {pack.stem} on the endpoint"
+        remedy = f"fix {pack.stem} on the endpoint"
         if missing := _missing_packages(pack):
             remedy = f"install {', '.join(missing)} beside ComfyUI"
         return MissingNodeReason(problem, remedy, pack.stem)

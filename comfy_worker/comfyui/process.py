@@ -178,7 +178,10 @@ class ComfyUIProcess:
         if not unmet:
             return ""
         command = install_command(None if folder == paths.comfyui_dir({}) else folder)
-        return f"packages that it requires are missing or of another version: {summary(unmet)}: call `{command}`"
+        return (
+            "packages that it requires are missing or of another version: "
+            f"{summary(unmet)}: call `{command}`"
+        )
 
     def _failed(
         self, fault: str, when: str, prompt_id: str, *, out_of_memory: bool = False
@@ -298,9 +301,9 @@ class ComfyUIProcess:
             for line in child.stdout:
                 self.last_output_at = time.monotonic()
                 if text := plain_line(line).rstrip():
-                    self._hear(text)
+                    self._read_line(text)
 
-    def _hear(self, line: str) -> None:
+    def _read_line(self, line: str) -> None:
         if line.startswith(self._mark):
             self._tail.clear()
             self._prompt_id = line.removeprefix(self._mark).strip()
@@ -310,7 +313,7 @@ class ComfyUIProcess:
         line = redact_job(line, self._prompt_secrets.get(self._prompt_id))
         self._tail.append(line)
         if not self._booted:
-            self.packs.hear(line)
+            self.packs.read_line(line)
         is_public = not self._booted or PUBLIC_LINES.fullmatch(line.strip())
         # tqdm redraws its bar many times a second.
         is_shown = is_public and "%|" not in line
@@ -350,6 +353,7 @@ class ComfyUIProcess:
         return {
             **public_variables(os.environ),
             **loopback_variables(os.environ),
+            "COMFY_WORKER_DEFER_IMPORTS": "1" if self.options.defer_imports else "0",
             "COMFY_WORKER_LOG_MARK": self._mark,
             "COMFY_WORKER_MODEL_ROOTS": roots,
             "COMFY_WORKER_RAW_DIR": str(self.raw_dir or ""),

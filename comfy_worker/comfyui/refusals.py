@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from comfy_worker.errors import WorkflowRefused
+from comfy_worker.workflow.check.comfyui_errors import IN_COMFYUI
 
 __all__ = ["findings", "refusal"]
 
@@ -85,7 +86,7 @@ def _problem(error: Mapping[str, Any]) -> dict[str, Any]:
     """Say what is wrong, in ComfyUI's own words."""
     problem = f"{error.get('message')}: {error.get('details')}"
     problem = problem.removesuffix(": ").removesuffix(": None")
-    would_do = "open the workflow in ComfyUI and mend it there"
+    would_do = IN_COMFYUI
     if config := (error.get("extra_info") or {}).get("input_config"):
         would_do = f"give it what fits {config}"
     return {"type": error.get("type"), "problem": problem, "would_do": would_do}

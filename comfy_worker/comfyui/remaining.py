@@ -12,8 +12,7 @@ import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from comfy_worker.comfyui.events import (
@@ -26,7 +25,7 @@ from comfy_worker.comfyui.events import (
     Progress,
 )
 
-__all__ = ["DurationMemory", "GpuQueue", "RemainingTime"]
+__all__ = ["DurationMemory", "RemainingTime"]
 
 KEPT_WORKFLOWS = 500
 KEPT_RUNS = 3
@@ -72,26 +71,6 @@ class DurationMemory:
         """Return the longest run of a class, in seconds; ``inf`` if there was none."""
         with self._lock:
             return self._classes.get(class_type, math.inf)
-
-
-class GpuQueue:
-    """Counts the jobs of this worker that are in ComfyUI's queue; may be shared by threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._count = 0
-
-    @contextmanager
-    def entered(self) -> Iterator[bool]:
-        """Count a job until the block ends; yields whether it is the only one."""
-        with self._lock:
-            self._count += 1
-            is_first = self._count == 1
-        try:
-            yield is_first
-        finally:
-            with self._lock:
-                self._count -= 1
 
 
 class RemainingTime:

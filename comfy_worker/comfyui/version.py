@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 ARGUMENTS = Path("comfy/cli_args.py")
 FLAG = re.compile(r"""add_argument\(\s*["'](--[\w-]+)["']""")
-# Where a ComfyUI that heeds the container's memory limit reads it. Up to 0.33 it reads the host's
-# memory only (upstream issue 14938).
+# Where a ComfyUI that respects the container's memory limit reads it. Up to 0.33 it reads the
+# host's memory only (upstream issue 14938).
 MEMORY_SOURCES = (Path("comfy/memory_management.py"), Path("comfy/model_management.py"))
 
 CANCEL_ROUTE_SINCE = (0, 33)
@@ -44,12 +44,12 @@ class ComfyUIVersion:
     Attributes:
         name: such as ``0.33.0``; empty if the folder does not say.
         flags: the command line flags that it declares; None if they are not known.
-        heeds_container_memory: whether its cache keeps to the container's memory limit.
+        respects_container_memory: whether its cache keeps to the container's memory limit.
     """
 
     name: str = ""
     flags: frozenset[str] | None = None
-    heeds_container_memory: bool = False
+    respects_container_memory: bool = False
 
     @classmethod
     def in_folder(cls, comfyui_dir: Path) -> ComfyUIVersion:
@@ -61,7 +61,7 @@ class ComfyUIVersion:
         return cls(
             name=name[1] if name else "",
             flags=flags or None,
-            heeds_container_memory=any("cgroup" in source for source in memory_sources),
+            respects_container_memory=any("cgroup" in source for source in memory_sources),
         )
 
     @property
@@ -102,7 +102,7 @@ class ComfyUIVersion:
         if any(arg.startswith(("--cache", "--high-r")) for arg in args):
             return []
         memory_gb = memory_bytes / GB
-        if self.heeds_container_memory and self.has_flag("--cache-ram"):
+        if self.respects_container_memory and self.has_flag("--cache-ram"):
             headroom_gb = min(max(memory_gb * HEADROOM_SHARE, LEAST_HEADROOM_GB), MOST_HEADROOM_GB)
             return ["--cache-ram", f"{headroom_gb:.1f}"]
         results = min(max(int(memory_gb * RESULTS_PER_GB), FEWEST_RESULTS), MOST_RESULTS)

@@ -164,7 +164,7 @@ class ImageProcesses:
 
     @contextmanager
     def pixel_task(self, stop: Deadline) -> Iterator[ImageTask]:
-        """Start a task that only encodes raw pixels of ours; its process may serve the next such task.
+        """Start a task that only encodes our own raw pixels; a later one may reuse its process.
 
         A fork takes longer than the encoding of a small picture. A process that has read any file
         of a client or of a node is never used again, and neither is one whose task failed.

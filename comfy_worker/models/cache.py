@@ -124,7 +124,8 @@ class ModelCache:
             lock.flush()
             if not self._drop_until(lambda: self._used() <= self._budget):
                 raise DownloadError(
-                    f"{source.shown} does not fit beside the models in use: send the job again later"
+                    f"{source.shown} does not fit beside the models in use: send the job again "
+                    "later"
                 )
             if not self._drop_until(lambda: shutil.disk_usage(self._root).free >= to_come):
                 raise DownloadError(
@@ -132,7 +133,7 @@ class ModelCache:
                 )
 
     def _drop_until(self, is_enough: Callable[[], bool]) -> bool:
-        """Remove unused files until there is enough space; False if there is not enough at the end."""
+        """Remove unused files until there is enough space; returns whether there is enough."""
         for lock_path in self._oldest_first():
             if is_enough():
                 return True

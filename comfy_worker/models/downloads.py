@@ -1,4 +1,4 @@
-"""Downloads the models that a job names by URL, or that its template lacks, and keeps them for the job.
+"""Downloads models that a job names by URL or that its template lacks, and keeps them for the job.
 
 The rules for clients are here: which hosts and formats they may name. :mod:`comfy_common.download`
 fetches a file, :mod:`comfy_worker.models.cache` keeps it.
@@ -139,13 +139,14 @@ class JobModels:
         if not any(host_matches(source.host, host) for host in hosts):
             raise ModelNotFetched(
                 f"{source.shown}: this worker does not download models from {source.host}; "
-                f"allowed hosts: {', '.join(hosts) or 'none'}; use an allowed host or an installed model"
+                f"allowed hosts: {', '.join(hosts) or 'none'}; use an allowed host or an installed "
+                "model"
             )
         suffix = PurePosixPath(source.name).suffix.lower()
         if self._settings.models_safetensors_only and suffix in SUFFIXES - SAFETENSORS:
             raise ModelNotFetched(
-                f"{source.shown}: this worker downloads only safetensors files, since a {suffix} file "
-                "may contain programs; use the .safetensors file of this model"
+                f"{source.shown}: this worker downloads only safetensors files, since a {suffix} "
+                "file may contain programs; use the .safetensors file of this model"
             )
         return source
 

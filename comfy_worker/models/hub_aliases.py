@@ -1,4 +1,4 @@
-"""Finds checkpoints by the id of their Hugging Face repository, as clients of other workers name them."""
+"""Finds checkpoints by their Hugging Face repository id, which clients of other workers send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds where a request names a model by a URL or as ``hf:owner/repo/file``, and puts file names there.
+"""Replaces a request's model URLs, such as ``hf:owner/repo/file``, by names of model files.
 
 Such references may be in LoRAs, ControlNets, ``checkpoint``, ``vae``, parameters, overrides, in any
 input of the workflow that takes a model file, and behind ``embedding:`` in any text. The caller
@@ -148,7 +148,8 @@ class _References:
         folder = find_model_file(class_type, node_input.name, "", CheckContext()).folder
         if not folder:
             raise InvalidValue(
-                f"{node_input.name} of node {node_input.node_id} ({class_type}) takes only an installed file: "
+                f"{node_input.name} of node {node_input.node_id} ({class_type}) takes only an "
+                "installed file: "
                 "the worker does not know which model folder this node searches",
                 [{"node_id": node_input.node_id, "input": node_input.name}],
             )

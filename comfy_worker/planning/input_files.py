@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from comfy_worker.errors import brief
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.inputs.inline_source import is_inline_source
@@ -13,12 +15,19 @@ from comfy_worker.workflow.edit.input_files import (
     takes_picture,
     without_browser_files,
 )
+from comfy_worker.workflow.edit.parameters import Declared
 from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.roles import Roles
 from comfy_worker.workflow.workflow_editor import WorkflowEditor
 
-__all__ = ["came_with_job", "take_inline_files", "take_named_images", "take_pictures"]
+__all__ = [
+    "came_with_job",
+    "take_declared_pictures",
+    "take_inline_files",
+    "take_named_images",
+    "take_pictures",
+]
 
 
 def take_pictures(files: InputFiles, request: JobInput, roles: Roles) -> dict[str, str]:
@@ -38,6 +47,29 @@ def take_pictures(files: InputFiles, request: JobInput, roles: Roles) -> dict[st
     files.add_pictures(pictures, merged=is_merged)
     parameters = ["image"] if is_merged else ["image", "mask"]
     return {key: files.names[key] for key in parameters if key in files.names}
+
+
+def take_declared_pictures(
+    files: InputFiles,
+    request: JobInput,
+    workflow: Workflow,
+    defs: NodeDefs,
+    declared: Mapping[str, Declared],
+) -> dict[str, str]:
+    """Take in the pictures that are sent for a template's own parameters.
+
+    Returns:
+        The names of the files to fill in, by parameter.
+    """
+    sent = {}
+    for name, value in request.parameters.items():
+        entry = declared.get(name)
+        if entry is None or entry.node not in workflow or not isinstance(value, str):
+            continue
+        if takes_picture(workflow, defs, entry.node, entry.input):
+            sent[f"parameters.{name}"] = value
+    files.add_pictures(sent)
+    return {key.partition(".")[2]: files.names[key] for key in sent}
 
 
 def take_named_images(

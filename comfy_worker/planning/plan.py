@@ -27,6 +27,10 @@ class Installed(Protocol):
     """
 
     @property
+    def version(self) -> str:
+        """Its version; empty if it is not known."""
+
+    @property
     def defs(self) -> NodeDefs:
         """Its node classes, with the model files it finds."""
 

@@ -16,6 +16,7 @@ from comfy_worker.errors import Ambiguous, InputError, ModelNotFound, NoPlace, b
 from comfy_worker.models.references import resolve_model_urls
 from comfy_worker.planning.input_files import (
     came_with_job,
+    take_declared_pictures,
     take_inline_files,
     take_named_images,
     take_pictures,
@@ -23,6 +24,7 @@ from comfy_worker.planning.input_files import (
 from comfy_worker.planning.plan import Plan, PlanContext, StandIn
 from comfy_worker.planning.splicing import Splicer
 from comfy_worker.planning.stand_in import CheckpointChoice, announcement
+from comfy_worker.planning.templates import template_for_version
 from comfy_worker.request.schema import SEED_LIMIT, Parameters
 from comfy_worker.workflow.check.batch import check_batch_size
 from comfy_worker.workflow.check.file_access import check_paths
@@ -44,7 +46,8 @@ from comfy_worker.workflow.edit.lora_tags import parse_tags
 from comfy_worker.workflow.edit.overrides import apply_overrides
 from comfy_worker.workflow.edit.parameters import Declared, has_input, listed
 from comfy_worker.workflow.edit.read import read, seeds_of_outputs
-from comfy_worker.workflow.graph import Workflow, number
+from comfy_worker.workflow.edit.removal import without_nodes
+from comfy_worker.workflow.graph import Workflow, number, title_of
 from comfy_worker.workflow.isolate import check_reserved
 from comfy_worker.workflow.model_files import CheckContext, model_files
 from comfy_worker.workflow.replaced_classes import with_present_classes
@@ -78,6 +81,7 @@ def prepare(context: PlanContext) -> Plan:
     Raises:
         InputError: the request cannot be done; the code says why.
     """
+    context = _with_fitting_template(context)
     plan = _first_plan(context)
     if plan is None:
         context.comfyui.refresh()  # the file may have just arrived
@@ -121,7 +125,15 @@ def build_plan(context: PlanContext) -> Plan:
     Raises:
         InputError: the request cannot be done; the code says why.
     """
-    return _PlanBuilder(context).build()
+    return _PlanBuilder(_with_fitting_template(context)).build()
+
+
+def _with_fitting_template(context: PlanContext) -> PlanContext:
+    """Choose the template that this version of ComfyUI runs."""
+    if context.template is None:
+        return context
+    template = template_for_version(context.template, context.comfyui.version)
+    return replace(context, template=template)
 
 
 class _PlanBuilder:
@@ -142,6 +154,8 @@ class _PlanBuilder:
         self._warnings: list[str] = []
         self._link_findings: list[Finding] = []
         self._stand_in: StandIn | None = None
+        # The stored files, by the template's parameter.
+        self._stored: Mapping[str, str] = {}
 
     def build(self) -> Plan:
         """Fill the workflow, splice into it what the request asks for, and check the result."""
@@ -178,7 +192,8 @@ class _PlanBuilder:
 
     def _edited(self, converted: Converted) -> Plan:
         """Make all edits, in their order."""
-        workflow = self._with_downloaded_models(converted.workflow)
+        workflow = self._without_unsent(converted.workflow)
+        workflow = self._with_downloaded_models(workflow)
         workflow = with_plain_links(apply_overrides(workflow, self._defs, self._request.overrides))
         self._check()
         self._check_links(workflow)
@@ -186,6 +201,9 @@ class _PlanBuilder:
         workflow, roles = self._with_switches(workflow)
         values, tagged = self._client_values()
         values |= take_pictures(self._files, self._request, roles)
+        self._stored = take_declared_pictures(
+            self._files, self._request, workflow, self._defs, self._declared
+        )
         values |= self._checkpoint_values(workflow, roles, values)
         own_seed = read(workflow, roles, self._declared).get("seed")
         values |= self._seed_values(workflow, roles, own_seed)
@@ -225,6 +243,20 @@ class _PlanBuilder:
                 if need.url:
                     commands[f"{need.folder}/{need.file}"] = self._template.name
         return commands
+
+    def _without_unsent(self, workflow: Workflow) -> Workflow:
+        """Remove the nodes of a template's optional parameters that the request does not give."""
+        if self._template is None:
+            return workflow
+        addressed = {key.rpartition(".")[0] for key in self._request.overrides}
+        unsent = []
+        for name, parameter in self._template.params.parameters.items():
+            is_given = self._request.parameters.get(name) is not None
+            if parameter.optional and not is_given and parameter.node in workflow:
+                names = {parameter.node, title_of(workflow, parameter.node)}
+                if addressed.isdisjoint(names):
+                    unsent.append(parameter.node)
+        return without_nodes(workflow, self._defs, unsent)
 
     def _with_downloaded_models(self, workflow: Workflow) -> Workflow:
         """Download the models that are named by URL, and put the names of the files there."""
@@ -328,6 +360,7 @@ class _PlanBuilder:
             name: entry.default for name, entry in declared.items() if entry.default is not None
         }
         values = {**defaults, **self._with_inputs(values, roles), **self._request.parameters}
+        values |= self._stored
         filled = fill(workflow, roles, self._defs, values, declared, self._check)
         if self._template is None:
             self._warn_of_changes(workflow, filled, roles, values)

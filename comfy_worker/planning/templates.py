@@ -8,7 +8,7 @@ folders are listed again for each job.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from comfy_worker.errors import InvalidInput, InvalidWorkflow, UnknownWorkflow, brief
+from comfy_common.comfyui_version import parse_version
+from comfy_worker.errors import (
+    ComfyUITooOld,
+    InvalidInput,
+    InvalidWorkflow,
+    UnknownWorkflow,
+    brief,
+)
 from comfy_worker.nearest import did_you_mean
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.convert.ui_format import is_editor_file
@@ -24,13 +31,27 @@ from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.model_files import ModelFile
 from comfy_worker.workflow.parse import parse
 
-__all__ = ["ModelFile", "Parameter", "Params", "Template", "Templates", "choose_template"]
+__all__ = [
+    "ModelFile",
+    "Parameter",
+    "Params",
+    "Requirements",
+    "Template",
+    "Templates",
+    "choose_template",
+    "is_too_old",
+    "template_for_version",
+]
 
 PARAMS = ".params.json"
 
 
 class Parameter(BaseModel):
-    """A further parameter of a template: a name for one input of a node."""
+    """A further parameter of a template: a name for one input of a node.
+
+    Attributes:
+        optional: the node is removed, with all that needs it, where a job gives no value.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,6 +61,7 @@ class Parameter(BaseModel):
     default: Any = None
     minimum: float | None = None
     maximum: float | None = None
+    optional: bool = False
 
     @model_validator(mode="after")
     def _has_a_range(self) -> Parameter:
@@ -48,24 +70,54 @@ class Parameter(BaseModel):
         return self
 
 
-class Params(BaseModel):
-    """The content of ``<name>.params.json``."""
+class Requirements(BaseModel):
+    """What a template needs of the machine.
+
+    Attributes:
+        comfyui: the oldest ComfyUI that runs it; empty: any that the worker runs with.
+        disk_gb: the size of its model files together.
+        vram_gib: the GPU memory that it needs, where a source states it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    comfyui: str = ""
+    disk_gb: float | None = None
+    vram_gib: float | None = None
+
+
+class Params(BaseModel):
+    """The content of ``<name>.params.json``.
+
+    Attributes:
+        older: the template that an older ComfyUI runs in place of this one.
+        example: a request's input, for the docs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str = ""
     description: str = ""
+    requirements: Requirements = Requirements()
+    older: str = ""
     needs: tuple[ModelFile, ...] = ()
     parameters: dict[str, Parameter] = {}
     required: tuple[str, ...] = ()
+    example: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
 class Template:
-    """A named workflow in API or UI format, with the content of its ``params.json``."""
+    """A named workflow in API or UI format, with the content of its ``params.json``.
+
+    Attributes:
+        older: what an older ComfyUI runs in place of it.
+    """
 
     name: str
     workflow: dict[str, Any]
     params: Params
+    older: Template | None = None
 
 
 class Templates:
@@ -105,7 +157,24 @@ class Templates:
         if not is_editor_file(workflow):
             workflow = parse(workflow)
             _check(params, workflow, params_path.name)
-        return Template(name, workflow, params)
+        return Template(name, workflow, params, self._older(params, files, params_path.name))
+
+    def _older(self, params: Params, files: Mapping[str, Path], file: str) -> Template | None:
+        """Read the template that an older ComfyUI runs; it names no other template itself."""
+        if not params.older:
+            return None
+        if params.older not in files:
+            raise InvalidWorkflow(
+                f"the template file {file} must be corrected: older names '{brief(params.older)}', "
+                "which is not a template"
+            )
+        path = files[params.older]
+        params_path = path.with_name(params.older + PARAMS)
+        own = _read(params_path, Params) if params_path.is_file() else Params()
+        workflow = _read(path, None)
+        return Template(
+            params.older, workflow if is_editor_file(workflow) else parse(workflow), own
+        )
 
     def _files(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
@@ -136,6 +205,36 @@ def choose_template(request: JobInput, templates: Templates) -> Template | None:
             [{"key": key, "problem": "missing"} for key in missing],
         )
     return template
+
+
+def template_for_version(template: Template, version: str) -> Template:
+    """Return the template, or the one that this older ComfyUI runs in place of it.
+
+    Args:
+        template: what the request names.
+        version: ComfyUI's; empty: unknown, and new enough.
+
+    Raises:
+        ComfyUITooOld: this ComfyUI can run neither.
+    """
+    if not is_too_old(template.params.requirements, version):
+        return template
+    if template.older is not None:
+        return template_for_version(template.older, version)
+    needed = template.params.requirements.comfyui
+    raise ComfyUITooOld(
+        f"workflow '{template.name}' needs ComfyUI {needed} or newer, and this worker has "
+        f"{version}; install a newer ComfyUI, or choose another workflow",
+        [{"workflow": template.name, "needs": needed, "installed": version}],
+    )
+
+
+def is_too_old(requirements: Requirements, version: str) -> bool:
+    """Whether a ComfyUI of this version is older than what a template requires."""
+    needed, installed = parse_version(requirements.comfyui), parse_version(version)
+    length = max(len(needed), len(installed))
+    padded = [(*numbers, *[0] * (length - len(numbers))) for numbers in (installed, needed)]
+    return bool(needed) and bool(installed) and padded[0] < padded[1]
 
 
 def _default_name(request: JobInput) -> str:

@@ -15,6 +15,7 @@ __all__ = [
     "NOT_HERE",
     "NO_EFFECT",
     "OPTIONS",
+    "PUBLIC_ENDPOINT",
     "REFINER",
     "RENAMED",
     "SAMPLERS",
@@ -150,8 +151,19 @@ STRUCTURED = {
     "alwayson_scripts": "`controlnets`, from `controlnet.args`; other scripts cause a warning",
     "api_name": "the operation: `txt2img`, `img2img`, `getModels`, `getOptions`, `setOptions`",
     "comfy_org_api_key": "the key for ComfyUI's API nodes; never logged",
+    "size": "`width` and `height`, from `512*768` or `512x768`; the response is `image_url`",
+    "aspect_ratio": "`width` and `height` of about a million pixels, from `16:9`; `custom` has no effect",
+    "resolution": "with `aspect_ratio`: `0.5k`, `1k`, `2k` or `4k`",
+    "image_format": "`output.format`",
+    "output_format": "`output.format`",
+    "file_inputs": "`overrides` that set inputs of nodes to the URL of a file: `{node: {field, url}}`",
+    "timeout": "a warning: RunPod's limit is `policy.executionTimeout`, beside `input`",
+    "command": "an error: comfy-gen's commands need its own worker",
 }
 """A word that needs more than a new name -> what the translation does with it, for the docs."""
+
+PUBLIC_ENDPOINT = ("size", "aspect_ratio", "resolution", "image_format", "output_format")
+"""Words of RunPod's public endpoints for images."""
 
 REFINER = ("refiner_inference_steps", "high_noise_frac")
 """Words of RunPod's SDXL worker for its second model: parameters of workflow ``sdxl-refiner``."""
@@ -223,6 +235,11 @@ NO_EFFECT = (
     "comments",
     "enable_safety_checker",
     "output_type",
+    "disable_safety_checker",
+    "enable_base64_output",
+    "enable_sync_mode",
+    "maxPollAttempts",
+    "pollIntervalMillis",
 )
 """Words without any effect in this worker: they are dropped without a warning."""
 

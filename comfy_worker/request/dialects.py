@@ -21,6 +21,13 @@ from comfy_worker.request.dialect_addons import (
     without_hash,
 )
 from comfy_worker.request.graph_wrappers import unwrap_input
+from comfy_worker.request.public_endpoints import (
+    file_overrides,
+    image_format,
+    pair_of_numbers,
+    sides_of_ratio,
+    texts_as_images,
+)
 from comfy_worker.request.schema import JobInput
 from comfy_worker.response_formats import ResponseFormat
 
@@ -199,6 +206,8 @@ class _Translation:
         self._out: dict[str, Any] = {}
         self._client_words: dict[str, str] = {}
         self._warnings: list[str] = []
+        # The answer's format in the dialect of the words read so far.
+        self._response: ResponseFormat | None = "a1111" if a1111 else None
         self._a1111 = a1111
 
     def read(self, api_name: str | None = None) -> TranslatedInput:
@@ -206,6 +215,8 @@ class _Translation:
         key = _api_key(self._left.pop("comfy_org_api_key", None))
         self._rename()
         self._init_images()
+        self._public_endpoint()
+        self._comfy_gen()
         self._sampling()
         self._count()
         self._settings()
@@ -219,7 +230,7 @@ class _Translation:
             input={**self._out, **self._left},
             warnings=_at_most(self._warnings),
             client_words=self._client_words,
-            response="a1111" if self._a1111 else None,
+            response=self._response,
             api_name=api_name,
             extra_data={} if key is None else {"api_key_comfy_org": key},
         )
@@ -272,6 +283,66 @@ class _Translation:
         if len(pictures) > 1:
             self._warnings.append("init_images: only the first picture is used")
         self._put("image", "init_images", pictures[0])
+
+    def _public_endpoint(self) -> None:
+        """Translate the words of RunPod's public endpoints, which answer with ``image_url``."""
+        sent = self._take(words.PUBLIC_ENDPOINT)
+        if sent:
+            self._response = "image_url"
+        self._size_in_one_word(sent)
+        for word in ("image_format", "output_format"):
+            if word in sent:
+                output = _object(self._left, "output")
+                self._left["output"] = {"format": image_format(word, sent[word]), **output}
+        self._images_as_texts()
+        self._loras_by_path()
+
+    def _size_in_one_word(self, sent: Mapping[str, Any]) -> None:
+        ratio = sent.get("aspect_ratio", "custom")
+        if "size" in sent:
+            word, sides = "size", pair_of_numbers("size", sent["size"])
+        elif ratio != "custom":
+            word, sides = "aspect_ratio", sides_of_ratio(ratio, sent.get("resolution"))
+        else:
+            if "resolution" in sent:
+                self._ignore("resolution", "it needs aspect_ratio beside it")
+            return
+        self._put("width", word, sides[0])
+        self._put("height", word, sides[1])
+
+    def _images_as_texts(self) -> None:
+        texts = texts_as_images(self._left.get("images"))
+        if texts is None:
+            return
+        self._response = self._response or "image_url"
+        del self._left["images"]
+        self._put("image", "images", texts[0])
+        if len(texts) > 1 and "workflow" not in self._left:
+            self._warnings.append("images: only the first picture is used; name a `workflow`")
+            return
+        # Templates for several pictures have the parameters image2, image3 ...
+        for number, text in enumerate(texts[1:], start=2):
+            self._put_parameter(f"image{number}", text)
+
+    def _loras_by_path(self) -> None:
+        entries = self._left.get("loras")
+        if isinstance(entries, list):
+            self._left["loras"] = lora_entries(entries)
+
+    def _comfy_gen(self) -> None:
+        """Translate the words of comfy-gen's client."""
+        if self._left.get("command") is not None:
+            raise InvalidInput(
+                f"command {brief(repr(self._left['command']))} belongs to comfy-gen's own worker; "
+                "this worker takes jobs only: send a `workflow`",
+                [{"key": "command"}],
+            )
+        if self._left.pop("timeout", None) is not None:
+            self._ignore("timeout", 'send `"policy": {"executionTimeout": ...}` beside `input`')
+        files = self._left.pop("file_inputs", None)
+        if files is not None:
+            overrides = _object(self._left, "overrides")
+            self._left["overrides"] = {**file_overrides(files), **overrides}
 
     def _sampling(self) -> None:
         word, sampler = "sampler_name", self._left.pop("sampler_name", None)

@@ -346,8 +346,8 @@ class JobInput(Parameters):
     )
     overrides: dict[str, Any] = Field(
         {},
-        description='any input of any node, by node id or title: `{"12.scale_by": 2}`. The key is '
-        "split at its last dot",
+        description='any input of any node, by node id or title: `{"12.scale_by": 2}` or '
+        '`{"12": {"scale_by": 2}}`. A key with a dot is split at its last dot',
     )
     output: Output = Field(default_factory=Output, description="format and delivery of the result")
 
@@ -370,6 +370,19 @@ class JobInput(Parameters):
                 problem = "Input should hold one picture per name, but '{name}' has different ones"
                 raise PydanticCustomError("names", problem, {"name": brief(image.name)})
         return images
+
+    @field_validator("overrides")
+    @classmethod
+    def _flatten_overrides(cls, overrides: dict[str, Any]) -> dict[str, Any]:
+        """Write ``{"12": {"scale_by": 2}}`` as ``{"12.scale_by": 2}``."""
+        flat: dict[str, Any] = {}
+        for key, value in overrides.items():
+            if "." in key or not isinstance(value, dict):
+                flat[key] = value
+                continue
+            for name, entry in value.items():
+                flat[f"{key}.{name}"] = entry
+        return flat
 
     @classmethod
     def read(

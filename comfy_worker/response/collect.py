@@ -27,6 +27,13 @@ NO_TEXT = re.compile(
 )
 # Only so many characters of a text are compared with these patterns.
 MAX_NO_TEXT = 4096
+# MIME types of texts by the suffix of their file.
+TEXT_TYPES = {
+    ".txt": "text/plain",
+    ".csv": "text/csv",
+    ".md": "text/markdown",
+    ".json": "application/json",
+}
 # A list of more texts than these, one character each, is a text that was taken apart.
 MANY_CHARACTERS = 3
 
@@ -144,11 +151,12 @@ def _is_no_text(text: str) -> bool:
     return not text or NO_TEXT.fullmatch(text[:MAX_NO_TEXT]) is not None
 
 
-def sniff(head: bytes) -> tuple[str, str]:
+def sniff(head: bytes, suffix: str = "") -> tuple[str, str]:
     """Detect the type of a file from its first bytes.
 
     Args:
         head: the first 1024 bytes, or all of a shorter file.
+        suffix: of the file's name, such as ``.csv``; it tells texts apart, which begin with anything.
 
     Returns:
         The list of the result that the file belongs to (``images``, ``videos``, ``audio`` or
@@ -159,6 +167,8 @@ def sniff(head: bytes) -> tuple[str, str]:
             return result_list, mime_type
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and b"<svg" in head:
         return "images", "image/svg+xml"
+    if suffix in TEXT_TYPES and b"\0" not in head:
+        return "files", TEXT_TYPES[suffix]
     return "files", "application/octet-stream"
 
 

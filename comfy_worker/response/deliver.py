@@ -332,9 +332,10 @@ def _media(
     files: Sequence[EncodedFile], media_type: str, data: Iterable[str], seed: int | None
 ) -> MediaByCategory:
     by_category: MediaByCategory = {}
-    for file, text in zip(files, data, strict=True):
+    filenames = _distinct([file.filename for file in files])
+    for file, filename, text in zip(files, filenames, data, strict=True):
         media = Media(
-            filename=file.filename,
+            filename=filename,
             type=media_type,
             data=text,
             mime_type=file.mime_type,
@@ -346,6 +347,24 @@ def _media(
         )
         by_category.setdefault(file.category, []).append(media)
     return by_category
+
+
+def _distinct(filenames: Sequence[str]) -> list[str]:
+    """Return the names, with a number added where a name comes again.
+
+    Nodes may save files of one name in different folders. A client that saves the files of a result
+    in one folder must not overwrite any.
+    """
+    found: dict[str, None] = {}
+    counts: dict[str, int] = {}
+    for filename in filenames:
+        path = PurePath(filename)
+        distinct = filename
+        while distinct in found:
+            counts[filename] = counts.get(filename, 1) + 1
+            distinct = f"{path.stem}-{counts[filename]}{path.suffix}"
+        found[distinct] = None
+    return list(found)
 
 
 def _mb(size: int) -> str:

@@ -199,7 +199,7 @@ def _raw_bytes(file: OutputFile) -> int:
 
 def _as_saved(task: ImageTask, file: OutputFile, output: Output) -> EncodedFile:
     with file.path.open("rb") as opened:
-        category, mime_type = sniff(opened.read(1024))
+        category, mime_type = sniff(opened.read(1024), file.path.suffix)
     width: int | None = None
     height: int | None = None
     warnings = []

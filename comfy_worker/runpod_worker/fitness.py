@@ -98,8 +98,9 @@ def check_gpu(
     newest = _in_time(lambda: _driver_cuda(driver), "the GPU's driver", "replace the worker")
     if not cuda_driver.runs(newest // 1000, torch_cuda):
         raise Unfit(
-            f"the GPU's driver runs CUDA up to {newest // 1000}.{newest % 1000 // 10}, and torch is built for "
-            f"{torch_cuda}; let the endpoint use hosts with a newer driver (its setting for CUDA versions)"
+            f"the GPU's driver runs CUDA up to {newest // 1000}.{newest % 1000 // 10}, and torch "
+            f"is built for {torch_cuda}; let the endpoint use hosts with a newer driver (its "
+            "setting for CUDA versions)"
         )
 
 
@@ -119,7 +120,7 @@ def check_model_folders(roots: list[Path]) -> None:
         problem = problems.get(root, f"does not answer within {ANSWER_S:g} s")
         if problem not in ("", "is missing"):
             raise Unfit(
-                f"the folder of models {root} {problem}; set MODELS_DIR right, or mend the volume"
+                f"the folder of models {root} {problem}; set MODELS_DIR right, or fix the volume"
             )
     if set(problems.values()) == {"is missing"}:
         raise Unfit(
@@ -127,7 +128,7 @@ def check_model_folders(roots: list[Path]) -> None:
         )
 
 
-def _in_time(work: Callable[[], T], name: str, remedy: str = "mend the volume, or detach it") -> T:
+def _in_time(work: Callable[[], T], name: str, remedy: str = "fix the volume, or detach it") -> T:
     """Call a function that may never return, in a thread that is then abandoned.
 
     Raises:

@@ -17,6 +17,7 @@ from comfy_worker.runpod_worker.handlers import make_handler, make_stream_handle
 from comfy_worker.runpod_worker.job_threads import JobThreads
 from comfy_worker.runpod_worker.sdk_checks import leave_out_gpu_checks
 from comfy_worker.settings import Settings
+from comfy_worker.warm_up import WarmUp
 
 __all__ = ["run_worker"]
 
@@ -27,16 +28,20 @@ THREADS = 4
 OLD_CONCURRENCY = 2
 
 
-def run_worker(settings: Settings, runner: JobRunner) -> None:
+def run_worker(settings: Settings, runner: JobRunner, warm_up: WarmUp | None = None) -> None:
     """Check the container, then take jobs; returns when the worker has ended its work.
 
     Args:
         settings: the worker's.
         runner: runs the jobs.
+        warm_up: what the worker does before it tells RunPod that it is ready.
     """
     leave_out_gpu_checks()
     for check in fitness_checks(settings, os.environ):
         runpod.serverless.register_fitness_check(check)
+    if warm_up is not None:
+        # The SDK pings RunPod for the first time after its last check. This one never fails.
+        runpod.serverless.register_fitness_check(warm_up.run)
     if sdk_shape.has_known_heartbeat():
         heartbeat.end_with_parent()
     slots = settings.concurrency or 1
@@ -55,7 +60,8 @@ def run_worker(settings: Settings, runner: JobRunner) -> None:
     )
     if different := sdk_shape.differences():
         log.warning(
-            "runpod %s is not built as this worker knows it (%s); the SDK's own job loop runs, which is slower",
+            "runpod %s is not built as this worker knows it (%s); the SDK's own job loop runs, "
+            "which is slower",
             runpod.__version__,
             ", ".join(different),
             extra={"action": "worker.sdk_loop"},

@@ -33,6 +33,12 @@ REPLACED = {
     "SaveImageWebsocket": ("output", "ComfyUI"),
 }
 
+# Encodes by itself, but its PNG of 8 bits is SaveImage's with another end of the name. Its other
+# formats hold more than 8 bits, so those files stay as they are.
+SAVE_ADVANCED = "SaveImageAdvanced"
+SAVE_ADVANCED_8_BIT = {"format": "png", "format.bit_depth": "8-bit"}
+SAVE_ADVANCED_ENDING = ".png"
+
 # Inputs that hold the prefix in classes that do not name it filename_prefix. The job's folder goes
 # into the first. ComfyUI lets datasets leave its output folder, so all of these must be literals.
 PREFIX_INPUTS = {
@@ -89,14 +95,26 @@ def replace_save_nodes(workflow: Workflow, defs: NodeDefs) -> Workflow:
         return workflow
     replaced = dict(workflow)
     for node_id, node in workflow.items():
-        if node["class_type"] in REPLACED:
-            folder_type, prefix = REPLACED[node["class_type"]]
-            inputs = {"filename_prefix": prefix, **node["inputs"], "kind": folder_type}
+        inputs = _raw_inputs(node)
+        if inputs is not None:
             # What a client reads about the node names the class that it sent, not ours.
             meta = {**(node.get("_meta") or {}), "title": title_of(workflow, node_id)}
             own = {"class_type": RAW_OUTPUT, "inputs": inputs, "_meta": meta}
             replaced[node_id] = {**node, **own}
     return replaced
+
+
+def _raw_inputs(node: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The inputs of our node in place of a saving node; None where that must save by itself."""
+    inputs = node["inputs"]
+    if node["class_type"] in REPLACED:
+        folder_type, prefix = REPLACED[node["class_type"]]
+        return {"filename_prefix": prefix, **inputs, "kind": folder_type}
+    is_8_bit = all(inputs.get(name) == value for name, value in SAVE_ADVANCED_8_BIT.items())
+    if node["class_type"] == SAVE_ADVANCED and is_8_bit:
+        own = {name: value for name, value in inputs.items() if name.partition(".")[0] != "format"}
+        return {**own, "kind": "output", "ending": SAVE_ADVANCED_ENDING}
+    return None
 
 
 def isolate_outputs(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:

@@ -463,6 +463,11 @@ class NodeDefs(Mapping[str, NodeClass]):
         first = next(iter(self._object_info.values()), None)
         return first is None or "has_intermediate_output" in first
 
+    def replaced_widgets(self, class_type: str) -> list[str]:
+        """Return the widgets that a removed class had, in order; empty if they are not known."""
+        entries: list[Mapping[str, Any]] = self.replacements.get(class_type) or [{}]
+        return [str(name) for name in entries[0].get("old_widget_ids") or ()]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._object_info)
 

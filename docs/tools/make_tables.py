@@ -2,8 +2,8 @@
 
 Run it with ``.venv/bin/python -m docs.tools.make_tables``. CI runs it and fails if a file changes.
 
-A page marks where a table belongs: the lines between ``<!-- table: NAME -->`` and ``<!-- end of table -->``
-are replaced. :data:`TABLES` has the names.
+A page marks where a table belongs: the lines between
+``<!-- table: NAME -->`` and ``<!-- end of table -->`` are replaced. :data:`TABLES` has the names.
 """
 
 from __future__ import annotations
@@ -17,15 +17,21 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from comfy_common.comfyui_version import OLDEST
 from comfy_common.models_txt import parse_models
 from comfy_common.paths import REPO
 from comfy_worker.comfyui.launch import PRECISIONS
 from comfy_worker.models.hub_aliases import HUB_FILES
+from comfy_worker.planning.templates import Parameter, Template, Templates
 from comfy_worker.request import dialect_names as names
 from comfy_worker.request.schema import ControlNet, JobInput, Lora, NamedImage, Output
 from comfy_worker.response import schema as response
 from comfy_worker.response_formats import ResponseFormat
 from comfy_worker.settings import Settings
+from comfy_worker.workflow.edit.describe import describe
+from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.roles.find import find_roles
+from tests.official_templates import COMFYUI_033
 
 PAGES = sorted([REPO / "README.md", *(REPO / "docs").glob("*.md")])
 HUB_ENTRY = REPO / ".runpod" / "hub.json"
@@ -40,16 +46,9 @@ JSON_TYPES = {
     "object": "object",
     "null": "null",
 }
-# GiB of GPU memory, from ComfyUI's own template list (0.7.25) for the same workflow. That list has no
-# number for the other templates.
-VRAM_GIB = {
-    "txt2img": "2.9",
-    "img2img": "2.9",
-    "inpaint-model": "3.8",
-    "hires-fix": "3.7",
-    "flux-dev": "22",
-    "flux-kontext": "18",
-}
+WORKFLOWS = REPO / "workflows"
+# A default with more characters is not shown.
+MAX_DEFAULT = 60
 # Spellings for the labels of RunPod's Hub, by the words of a setting's name.
 LABEL_WORDS = {
     "api": "API",
@@ -187,27 +186,74 @@ def options_table() -> str:
     return table(("`override_settings`", "key"), rows)
 
 
-def templates_table() -> str:
-    """Return the templates, in the order of models.txt."""
+def template_names() -> list[str]:
+    """Return the names of the templates, in the order of models.txt."""
     entries = parse_models((REPO / "models.txt").read_text(encoding="utf-8"))
+    sections = dict.fromkeys(entry.section for entry in entries)
+    # A section may be something else than a template.
+    return [name for name in sections if (WORKFLOWS / f"{name}.params.json").exists()]
+
+
+def templates_table() -> str:
+    """Return the templates with what they need of the machine."""
     rows = []
-    for name in dict.fromkeys(entry.section for entry in entries):
-        path = REPO / "workflows" / f"{name}.params.json"
-        if not path.exists():  # a section that is not a template
-            continue
-        params = json.loads(path.read_text(encoding="utf-8"))
-        rows.append(
-            (
-                f"`{name}`",
-                params["description"],
-                code_list(params.get("required", ())),
-                code_list(params.get("parameters", ())),
-                code_list(f"{need['folder']}/{need['file']}" for need in params["needs"]),
-                VRAM_GIB.get(name, ""),
-            )
-        )
-    header = ("template", "what it does", "required", "extra parameters", "model files", "VRAM")
+    templates = Templates([WORKFLOWS])
+    for name in template_names():
+        params = templates.load(name).params
+        requirements = params.requirements
+        link = f"[`{name}`](#{anchor(name)})"
+        sizes = (requirements.disk_gb, requirements.vram_gib)
+        shown = ("" if size is None else f"{size:g}" for size in sizes)
+        rows.append((link, params.description, requirements.comfyui or OLDEST, *shown))
+    header = ("template", "what it does", "ComfyUI", "models (GB)", "VRAM (GiB)")
     return table(header, rows)
+
+
+def anchor(name: str) -> str:
+    """Return the anchor that Markdown gives to the heading of a template."""
+    return name.replace(".", "")
+
+
+def gallery() -> str:
+    """Return a section for each template: its keys, its model files and a request."""
+    defs = NodeDefs(COMFYUI_033.object_info)
+    templates = Templates([WORKFLOWS])
+    return "\n".join(_gallery_entry(templates.load(name), defs) for name in template_names())
+
+
+def _gallery_entry(template: Template, defs: NodeDefs) -> str:
+    params = template.params
+    roles = find_roles(template.workflow, defs)
+    described = describe(template.workflow, roles, defs, params.parameters)
+    keys = [key for key in JobInput.model_fields if key in described]
+    lines = [f"### {template.name}", "", f"{params.title}. {params.description}", ""]
+    if params.older:
+        lines += [f"- An older ComfyUI runs `{params.older}` in its place."]
+    if params.required:
+        lines += [f"- Required: {code_list(params.required)}"]
+    lines += [_wrapped(f"- Keys: {code_list(keys)}")] if keys else []
+    for name, parameter in params.parameters.items():
+        if name not in JobInput.model_fields:
+            lines.append(_wrapped(f"- `parameters.{name}`{_default(described, name, parameter)}"))
+    files = code_list(f"{need.folder}/{need.file}" for need in params.needs)
+    request = json.dumps({"input": params.example}, indent=2, ensure_ascii=False)
+    lines += [_wrapped(f"- Models: {files}"), "", "```json", request, "```", ""]
+    return "\n".join(lines)
+
+
+def _default(described: Mapping[str, Any], name: str, parameter: Parameter) -> str:
+    """Return the default and the meaning of a template's own parameter."""
+    default = described.get(name, {}).get("default")
+    is_file = parameter.input in ("image", "file")
+    if is_file or default in (None, "") or len(str(default)) > MAX_DEFAULT:
+        return f": {parameter.description}"
+    return f" (`{shown_default(default)}`): {parameter.description}"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(
+        text, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -223,6 +269,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "Validation": lambda: keys_table(response.Validation),
     "settings": settings_table,
     "templates": templates_table,
+    "gallery": gallery,
     "precisions": precisions_table,
     "repositories": repositories_table,
     "dialect-keys": dialect_keys_table,

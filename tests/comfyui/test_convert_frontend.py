@@ -20,10 +20,7 @@ pytestmark = [pytest.mark.comfyui, pytest.mark.browser]
 
 MADE = json.loads((REPO / "tests" / "unit" / "editor_files.json").read_text(encoding="utf-8"))
 MADE_033 = json.loads(RECORDED_033.read_text(encoding="utf-8"))
-EXPORTS = {**MADE_033["exports"], **MADE["exports"]}
 DEFS = NodeDefs({**MADE_033["object_info"], **MADE["object_info"]})
-# Frontends since 1.43 ignore a primitive that feeds a subgraph from outside; earlier ones, and we, do not.
-IGNORED_BY_THE_FRONTEND = {"a subgraph with a primitive outside"}
 
 
 def without_titles(export: dict[str, Any]) -> dict[str, Any]:
@@ -40,16 +37,18 @@ def without_titles(export: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_frontend_exports_what_unit_tests_expect() -> None:
     require("chromium")
-    files = dict(FILES)
+    files, exports = dict(FILES), dict(MADE["exports"])
     compared = 0
     with running_comfyui(comfyui_dir(os.environ)) as url, open_frontend(url) as frontend:
         with urllib.request.urlopen(f"{url}/object_info") as answer:
             if NodeDefs(json.load(answer)).has_unique_subgraph_ids:
-                files |= FILES_033  # what an older ComfyUI lacks or declares otherwise
-        for name in files.keys() - IGNORED_BY_THE_FRONTEND:
-            export = frontend.graph_to_prompt(files[name])
+                # What an older ComfyUI lacks, declares otherwise or exports otherwise.
+                files |= FILES_033
+                exports |= MADE_033["exports"]
+        for name, file in files.items():
+            export = frontend.graph_to_prompt(file)
             if any(node["class_type"] is None for node in export.values()):
                 continue  # this ComfyUI lacks a class of the file
-            assert without_titles(export) == without_titles(EXPORTS[name]), name
+            assert without_titles(export) == without_titles(exports[name]), name
             compared += 1
     assert compared > len(FILES) / 2

@@ -407,3 +407,184 @@ def test_a_node_that_makes_no_folders_saves(
 def test_texts_under_other_keys_come_back(worker: Worker) -> None:
     result = worker.run(workflow=saving(PHOTO, tags=node("TestTagger", image=["source", 0])))
     assert [text["data"] for text in result["texts"]] == ["1girl, solo", "a whole caption"]
+
+
+def require_class(comfyui: RealComfyUI, class_type: str) -> None:
+    """Skip the test if this ComfyUI is older than a class."""
+    if class_type not in comfyui.defs:
+        pytest.skip(f"this ComfyUI has no {class_type}")
+
+
+def advanced(name: str, bit_depth: str) -> dict[str, Any]:
+    """A SaveImageAdvanced of the pictures of ``source``."""
+    values = {"format": name, "format.bit_depth": bit_depth, "format.input_color_space": "sRGB"}
+    return node("SaveImageAdvanced", images=["source", 0], filename_prefix="set/a b", **values)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_advanced_saver_gives_its_own_pixels(worker: Worker, channels: int) -> None:
+    require_class(worker.comfyui, "SaveImageAdvanced")
+    source = {**PHOTO, "inputs": {**PHOTO["inputs"], "batch": 2, "channels": channels}}
+    graph = saving(source, save=advanced("png", "8-bit"))
+    expected = by_saveimage(worker.comfyui, graph, "set")
+    assert len(expected) == 2
+    result = worker.run(workflow=graph)
+    assert sorted(image["filename"] for image in result["images"]) == sorted(expected)
+    for image in result["images"]:
+        saved = Image.open(io.BytesIO(expected[image["filename"]]))
+        assert (picture(image).mode, picture(image).tobytes()) == (saved.mode, saved.tobytes())
+        assert json.loads(picture(image).info["prompt"]) == graph
+        assert image["node_id"] == "save"
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_advanced_saver_gives_the_wanted_format(worker: Worker, kind: str) -> None:
+    require_class(worker.comfyui, "SaveImageAdvanced")
+    graph = saving(PHOTO, save=advanced("png", "8-bit"))
+    plain = saving(PHOTO, save=node("SaveImage", images=["source", 0], filename_prefix="a"))
+    output = {"format": kind, "lossless": kind == "webp"}
+    result = worker.run(workflow=graph, output=output)
+    assert result.get("warnings", []) == []
+    (image,) = result["images"]
+    assert picture(image).format == kind.upper()
+    assert (
+        picture(image).tobytes()
+        == picture(worker.run(workflow=plain, output=output)["images"][0]).tobytes()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "bit_depth", "mime_type"),
+    [("png", "16-bit", "image/png"), ("exr", "32-bit float", "image/x-exr")],
+)
+def test_deeper_pictures_stay_as_saved(
+    worker: Worker, name: str, bit_depth: str, mime_type: str
+) -> None:
+    require_class(worker.comfyui, "SaveImageAdvanced")
+    graph = saving(PHOTO, save=advanced(name, bit_depth))
+    ((filename, expected),) = by_saveimage(worker.comfyui, graph, "set").items()
+    result = worker.run(workflow=graph, output={"format": "jpeg"})
+    (image,) = result["images"]
+    assert (image["filename"], image["mime_type"]) == (filename, mime_type)
+    assert decoded_frame(data(image)) == decoded_frame(expected)
+    assert any(f"is {mime_type}, as node save saved it" in text for text in result["warnings"])
+
+
+def decoded_frame(content: bytes) -> tuple[str, bytes]:
+    """The pixel format and the pixels of a picture with more than 8 bits a channel."""
+    with av.open(io.BytesIO(content)) as container:
+        frame = next(container.decode(video=0))
+    return frame.format.name, b"".join(bytes(plane) for plane in frame.planes)
+
+
+@pytest.mark.parametrize("class_type", ["SaveImage", "PreviewImage", "SaveImageAdvanced"])
+def test_a_graph_goes_on_behind_a_saver(worker: Worker, class_type: str) -> None:
+    """Savers have had an output since ComfyUI 0.20 or so."""
+    require_class(worker.comfyui, class_type)
+    if not worker.comfyui.defs[class_type].outputs:
+        pytest.skip(f"{class_type} of this ComfyUI has no output")
+    saver = {
+        "SaveImage": node("SaveImage", images=["source", 0], filename_prefix="a"),
+        "PreviewImage": node("PreviewImage", images=["source", 0]),
+        "SaveImageAdvanced": advanced("png", "8-bit"),
+    }[class_type]
+    graph = saving(
+        PHOTO,
+        first=saver,
+        inverted=node("ImageInvert", image=["first", 0]),
+        last=node("SaveImage", images=["inverted", 0], filename_prefix="b"),
+    )
+    images = worker.run(workflow=graph, output={"temp": True})["images"]
+    by_node = {image["node_id"]: np.asarray(picture(image)) for image in images}
+    assert by_node.keys() == {"first", "last"}
+    assert np.allclose(by_node["last"], 255.0 - by_node["first"], atol=1)
+
+
+def test_pictures_of_a_job_become_a_batch(worker: Worker) -> None:
+    """Three pictures by their names, into the inputs that BatchImagesNode grows."""
+    require_class(worker.comfyui, "BatchImagesNode")
+    colours = ["teal", "gold", "navy"]
+    loaders = {
+        f"load{number}": node("LoadImage", image=f"{colour}.png")
+        for number, colour in enumerate(colours)
+    }
+    links: dict[str, Any] = {f"images.image{number}": [f"load{number}", 0] for number in range(3)}
+    graph = {
+        **loaders,
+        "batch": node("BatchImagesNode", **links),
+        "save": node("SaveImage", images=["batch", 0], filename_prefix="a"),
+    }
+    sent = []
+    for colour in colours:
+        file = io.BytesIO()
+        Image.new("RGB", (64, 48), colour).save(file, format="PNG")
+        sent.append({"name": f"{colour}.png", "image": base64.b64encode(file.getvalue()).decode()})
+    images = worker.run(workflow=graph, images=sent)["images"]
+    received = [picture(image).convert("RGB").tobytes() for image in images]
+    assert received == [Image.new("RGB", (64, 48), colour).tobytes() for colour in colours]
+
+
+def test_a_video_comes_back_with_its_sound(worker: Worker) -> None:
+    is_dynamic = worker.comfyui.defs["SaveVideo"].is_dynamic
+    encoding = {"format.codec": "h264"} if is_dynamic else {"codec": "h264"}
+    video = node("CreateVideo", images=["source", 0], audio=["sound", 0], fps=10.0)
+    save = node(
+        "SaveVideo", video=["video", 0], filename_prefix="video/a", format="mp4", **encoding
+    )
+    graph = saving(FRAMES, sound=SOUND, video=video, save=save)
+    (media,) = worker.run(workflow=graph)["videos"]
+    assert (media["mime_type"], media["node_id"]) == ("video/mp4", "save")
+    with av.open(io.BytesIO(data(media))) as container:
+        assert len(list(container.decode(video=0))) == 5
+    with av.open(io.BytesIO(data(media))) as container:
+        rate = container.streams.audio[0].rate
+        samples = sum(frame.samples for frame in container.decode(audio=0))
+    assert (rate, samples / rate) == (44100, pytest.approx(0.5, abs=0.1))
+
+
+@pytest.mark.parametrize(
+    ("name", "quality", "codec"),
+    [("flac", None, "flac"), ("mp3", "128k", "mp3float"), ("opus", "96k", "opus")],
+)
+def test_sound_of_the_advanced_saver_plays(
+    worker: Worker, name: str, quality: str | None, codec: str
+) -> None:
+    require_class(worker.comfyui, "SaveAudioAdvanced")
+    options = {"format": name} | ({"format.quality": quality} if quality else {})
+    save = node("SaveAudioAdvanced", audio=["source", 0], filename_prefix="audio/a", **options)
+    (sound,) = worker.run(workflow=saving(SOUND, save=save))["audio"]
+    assert sound["node_id"] == "save"
+    with av.open(io.BytesIO(data(sound))) as container:
+        assert container.streams.audio[0].codec_context.name == codec
+        assert sum(frame.samples for frame in container.decode(audio=0)) > 0
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mime_type"),
+    [
+        ("txt", "text/plain"),
+        ("csv", "text/csv"),
+        ("md", "text/markdown"),
+        ("json", "application/json"),
+    ],
+)
+def test_a_saved_text_is_text_and_file(worker: Worker, suffix: str, mime_type: str) -> None:
+    require_class(worker.comfyui, "SaveText")
+    save = node("SaveText", text=["words", 0], filename_prefix="texts/a", format=suffix)
+    graph = {"words": node("PrimitiveString", value="zwölf, 12"), "save": save}
+    result = worker.run(workflow=graph)
+    assert [(text["data"], text["node_id"]) for text in result["texts"]] == [("zwölf, 12", "save")]
+    (file,) = result["files"]
+    assert (file["filename"], file["mime_type"]) == (f"a_00001.{suffix}", mime_type)
+    assert data(file).decode() == "zwölf, 12"
+
+
+def test_both_compared_pictures_come_back(worker: Worker) -> None:
+    require_class(worker.comfyui, "ImageCompare")
+    links: dict[str, Any] = {"image_a": ["source", 0], "image_b": ["inverted", 0]}
+    compare = node("ImageCompare", compare_view={"__value__": ["", ""]}, **links)
+    graph = saving(PHOTO, inverted=node("ImageInvert", image=["source", 0]), compare=compare)
+    images = worker.run(workflow=graph)["images"]
+    assert [image["node_id"] for image in images] == ["compare", "compare"]
+    first, second = (np.asarray(picture(image).convert("RGB"), float) for image in images)
+    assert np.allclose(first, 255 - second, atol=1)

@@ -26,6 +26,7 @@ from tests.placeholders import CHECKPOINT, CONTROLNET, LORA, LORA_B, LORA_MODEL_
 pytestmark = pytest.mark.comfyui
 
 TURBO = node("LoraLoaderModelOnly", model=["1", 0], lora_name=LORA_MODEL_ONLY, strength_model=1.0)
+SIDES_OF_SELECTOR: dict[str, Any] = {"values.a": ["60", 0], "values.b": ["60", 1]}
 ASKED = {"steps": 3, "cfg": 2.5, "width": 128, "height": 64}
 
 
@@ -155,6 +156,25 @@ def test_filled_and_hand_written_pictures_are_equal(comfyui: RealComfyUI, is_on:
     wired["4"]["inputs"] |= {"width": 128, "height": 64}
     wired["5"]["inputs"] |= {"steps": 3, "cfg": 2.5}
     assert pixels(comfyui, result) == pixels(comfyui, wired)
+
+
+def test_other_readers_of_a_selector_follow(comfyui: RealComfyUI) -> None:
+    """An image beside the latent, and a text that shows a computed side."""
+    graph = with_selector(switched(True))
+    graph["80"] = node(
+        "EmptyImage", width=["60", 0], height=["60", 1], batch_size=1, color=0x00FF00
+    )
+    graph["81"] = node("SaveImage", images=["80", 0], filename_prefix="a")
+    graph["82"] = node("ComfyMathExpression", expression="a + b", **SIDES_OF_SELECTOR)
+    graph["83"] = node("PreviewAny", source=["82", 1])
+    filled = fill(graph, find_roles(graph, comfyui.defs), comfyui.defs, ASKED)
+    shown = filled.pop("83")
+    assert [picture.size for picture in comfyui.images(filled)] == [(128, 64), (128, 64)]
+    assert comfyui.texts({**filled, "83": shown})["83"] == "192"
+    only_width = fill(graph, find_roles(graph, comfyui.defs), comfyui.defs, {"width": 128})
+    height = Values(graph)(Input("4", "height"))
+    del only_width["83"]
+    assert {picture.size for picture in comfyui.images(only_width)} == {(128, height)}
 
 
 def test_values_are_computed_as_comfyui_computes_them(comfyui: RealComfyUI) -> None:

@@ -5,6 +5,7 @@ The models that they need are stand-ins, with the names and the headers of the r
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ import requests
 
 from comfy_worker.comfyui.supervisor import ComfyUIInstance
 from comfy_worker.deadline import Deadline
-from comfy_worker.errors import ModelMismatch
+from comfy_worker.errors import ComfyUITooOld, ModelMismatch
 from comfy_worker.models.detect import FAMILIES
 from comfy_worker.request.schema import JobInput
 from comfy_worker.runner import JobRunner
@@ -22,8 +23,9 @@ from comfy_worker.settings import Settings
 from comfy_worker.workflow.edit.describe import describe
 from comfy_worker.workflow.graph import Workflow, ancestors
 from comfy_worker.workflow.roles.find import find_roles
-from tests import pictures, shipped, standins
+from tests import clips, pictures, shipped, standins
 from tests.comfyui.conftest import NODE_PACKS, TEMPLATES, RealComfyUI, launch_options, real_comfyui
+from tests.template_plans import with_inline_files
 
 pytestmark = pytest.mark.comfyui
 
@@ -49,6 +51,7 @@ MODELS = {
 }
 CANNY_SD15 = "control_v11p_sd15_canny_fp16.safetensors"
 MODEL_FOLDERS = ("checkpoints", "diffusion_models")
+VIDEO = "data:video/mp4;base64," + base64.b64encode(clips.video()).decode()
 
 Graph = dict[str, Any]
 
@@ -58,10 +61,13 @@ def families(name: str) -> list[str]:
     files = [
         need["file"] for need in shipped.params(name)["needs"] if need["folder"] in MODEL_FOLDERS
     ]
-    return list(dict.fromkeys(standins.FAMILIES[MODELS[file]] for file in files))
+    known = [standins.FAMILIES[MODELS[file]] for file in files if file in MODELS]
+    return list(dict.fromkeys(known))
 
 
-SPLICED = [(name, family) for name in shipped.NAMES for family in families(name)]
+NAMES = [name for name in shipped.NAMES if shipped.runs_with(name, shipped.comfyui_version())]
+TOO_NEW = [name for name in shipped.NAMES if name not in NAMES]
+SPLICED = [(name, family) for name in NAMES for family in families(name)]
 CONTROLLED = [(name, family) for name, family in SPLICED if family in standins.CONTROLNET_FAMILIES]
 
 
@@ -72,14 +78,14 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealComfyUI]:
     for need in (need for name in shipped.NAMES for need in shipped.params(name)["needs"]):
         path = root / need["folder"] / need["file"]
         path.parent.mkdir(exist_ok=True)
-        if need["folder"] in MODEL_FOLDERS:
+        if need["file"] in MODELS:
             standins.write_standin(path, MODELS[need["file"]])
         elif need["folder"] == "controlnet":
             assert need["file"] == CANNY_SD15
             standins.write_controlnet_standin(path, "sd15")
         else:
             path.touch()
-    (root / "loras").mkdir()
+    (root / "loras").mkdir(exist_ok=True)
     for family in standins.LORA_FAMILIES:
         for letter in "ab":
             standins.write_lora_standin(root / "loras" / f"{family}-{letter}.safetensors", family)
@@ -91,6 +97,7 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealComfyUI]:
             )
     with real_comfyui(launch_options(root, NODE_PACKS)) as started:
         pictures.photo().save(started.input_dir / "example.png")
+        (started.input_dir / "example.mp4").write_bytes(clips.video())
         yield started
 
 
@@ -103,11 +110,17 @@ def findings(comfyui: RealComfyUI, workflow: Graph) -> dict[str, Any]:
 
 def required(name: str) -> dict[str, Any]:
     """The pictures that a template cannot do without."""
-    sent = {"image": pictures.encoded(pictures.photo()), "mask": pictures.encoded(pictures.mask())}
-    return {
-        "workflow": name,
-        **{key: sent[key] for key in shipped.params(name).get("required", ())},
+    photo = pictures.encoded(pictures.photo())
+    sent = {"image": photo, "mask": pictures.encoded(pictures.mask())}
+    keys = shipped.params(name).get("required", ())
+    files = {"LoadImage": photo, "LoadVideo": VIDEO}
+    further = {
+        key: files[class_type]
+        for key, class_type in shipped.file_parameters(name).items()
+        if key in keys and key not in sent
     }
+    own = {key: sent[key] for key in keys if key in sent}
+    return {"workflow": name, **own, "parameters": further}
 
 
 def live(comfyui: RealComfyUI, workflow: Workflow) -> list[dict[str, Any]]:
@@ -118,9 +131,30 @@ def live(comfyui: RealComfyUI, workflow: Workflow) -> list[dict[str, Any]]:
     return [workflow[above] for node_id in outputs for above in ancestors(workflow, node_id)]
 
 
-@pytest.mark.parametrize("name", shipped.NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_template_is_accepted_as_it_is(comfyui: RealComfyUI, name: str) -> None:
     assert findings(comfyui, shipped.graph(name)) == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_has_no_findings(comfyui: RealComfyUI, name: str) -> None:
+    runner = JobRunner(Settings(), comfyui.supervisor, TEMPLATES)
+    example = with_inline_files(shipped.params(name)["example"])
+    job = {"id": "1", "input": {**example, "validate_only": True}}
+    answer = runner.run(job, threading.Event())
+    assert answer["findings"] == []
+    assert answer["warnings"] == []
+
+
+@pytest.mark.parametrize("name", TOO_NEW)
+def test_a_newer_template_is_refused(comfyui: RealComfyUI, name: str) -> None:
+    """One that names an older template runs that one."""
+    older = shipped.params(name).get("older")
+    if older:
+        assert comfyui.plan(**required(name)).name == older
+        return
+    with pytest.raises(ComfyUITooOld, match=rf"'{name}' needs ComfyUI [0-9.]+ or newer"):
+        comfyui.plan(**required(name))
 
 
 def test_a_template_whose_model_is_missing_is_refused(comfyui: RealComfyUI) -> None:
@@ -130,7 +164,7 @@ def test_a_template_whose_model_is_missing_is_refused(comfyui: RealComfyUI) -> N
     assert [error["type"] for error in found["node_errors"]["1"]["errors"]] == ["value_not_in_list"]
 
 
-@pytest.mark.parametrize("name", shipped.NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_is_filled_and_accepted(comfyui: RealComfyUI, name: str) -> None:
     template = TEMPLATES.load(name)
     declared = template.params.parameters
@@ -139,16 +173,19 @@ def test_every_parameter_is_filled_and_accepted(comfyui: RealComfyUI, name: str)
     unclear = {str(one.node_input) for candidates in several for one in candidates}
     assert unclear <= {f"{entry.node}.{entry.input}" for entry in declared.values()}
     schemas = describe(template.workflow, roles, comfyui.defs, declared)
-    values = {
-        key: another(schema) for key, schema in schemas.items() if key not in ("image", "mask")
-    }
+    # A switch decides which inputs the others are; see test_template_parameters.
+    left_out = {"image", "mask", "turbo", "split", *shipped.file_parameters(name)}
+    values = {key: another(schema) for key, schema in schemas.items() if key not in left_out}
+    if "length" in values:  # a clip has 4n + 1, 8n + 1 or 17n + 5 frames
+        values["length"] = schemas["length"]["default"] + 8 * 17
     own = {key: value for key, value in values.items() if key in JobInput.model_fields}
     further = {key: value for key, value in values.items() if key not in own}
-    plan = comfyui.plan(**required(name), **own, parameters=further)
+    request = required(name)
+    plan = comfyui.plan(**{**request, **own, "parameters": {**request["parameters"], **further}})
     assert findings(comfyui, plan.workflow) == {}
     for key, value in values.items():
         for place in schemas[key]["places"]:
-            node_id, _, input_name = place.rpartition(".")
+            node_id, _, input_name = place.partition(".")
             assert plan.workflow[node_id]["inputs"][input_name] == value, key
     assert plan.parameters.items() >= values.items()
 
@@ -162,7 +199,7 @@ def another(schema: dict[str, Any]) -> Any:
         return f"{now} at dusk"
     if schema["type"] == "number":
         return (now + schema["minimum" if now > schema["minimum"] else "maximum"]) / 2
-    return now + schema.get("multipleOf", 4)  # a clip has 4n + 1 frames
+    return now + schema.get("multipleOf", 4)
 
 
 @pytest.mark.parametrize(("name", "family"), SPLICED)
@@ -179,7 +216,8 @@ def test_two_loras_are_spliced_and_accepted(comfyui: RealComfyUI, name: str, fam
         for node in live(comfyui, plan.workflow)
         if "Lora" in node["class_type"]
     ]
-    assert set(loaded) == set(files)
+    own = {need["file"] for need in shipped.params(name)["needs"]}
+    assert set(loaded) - own == set(files)
     assert plan.warnings == []
 
 

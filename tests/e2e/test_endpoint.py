@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ import psutil
 import pytest
 import requests
 
-from comfy_local.endpoint import LocalEndpoint
+from comfy_local.endpoint import Address, LocalEndpoint, webhooks
+from comfy_local.endpoint.workers import STOP_GRACE_S
+from tests.file_server import ClosingServer, serving
 from tests.tools import require
 
 pytestmark = pytest.mark.e2e
@@ -91,6 +94,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from comfy_local.endpoint import LocalEndpoint
+from comfy_local.endpoint.workers import STOP_GRACE_S
 
 endpoint = LocalEndpoint(handler=Path(sys.argv[1]), log_path=Path(sys.argv[2]))
 endpoint.start()
@@ -109,17 +113,17 @@ time.sleep(600)
 SERVE = """
 import sys
 from pathlib import Path
-from comfy_local.endpoint import serve
+from comfy_local.endpoint import Address, serve
 
-sys.exit(serve(int(sys.argv[1]), 1, handler=Path(sys.argv[2])))
+sys.exit(serve(Address(port=int(sys.argv[1])), 1, handler=Path(sys.argv[2])))
 """
 
 SERVE_QUIETLY = SERVE.replace(
-    "sys.exit(serve(int(sys.argv[1]), 1, handler=Path(sys.argv[2])))",
+    "sys.exit(serve(Address(port=int(sys.argv[1])), 1, handler=Path(sys.argv[2])))",
     """
 from comfy_common.closed_pipe import quiet_on_closed_pipe
 
-sys.exit(quiet_on_closed_pipe(lambda: serve(int(sys.argv[1]), 1, handler=Path(sys.argv[2]))))
+sys.exit(quiet_on_closed_pipe(lambda: serve(Address(port=int(sys.argv[1])), 1, handler=Path(sys.argv[2]))))
 """,
 )
 
@@ -137,11 +141,11 @@ def family(pid: int) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
-def assert_gone(processes: list[psutil.Process], timeout_s: float) -> None:
+def assert_gone(processes: list[psutil.Process]) -> None:
     def left() -> list[psutil.Process]:
         return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
-    wait_until(lambda: not left(), timeout_s)
+    wait_until(lambda: not left(), 30)
 
 
 class Client:
@@ -296,7 +300,7 @@ def test_queued_jobs_can_be_cancelled_and_purged(narrow: LocalEndpoint) -> None:
     client.wait_for(running, "IN_PROGRESS")
     waiting = [client.run({}) for _ in range(3)]
     expiring = client.run({}, policy={"ttl": 100})
-    assert client.wait_for(expiring, "TIMED_OUT")["error"] == "ttl exceeded"
+    wait_until(lambda: "there is no job" in client.get(f"status/{expiring}").get("error", ""))
     assert client.post(f"cancel/{waiting[0]}")["status"] == "CANCELLED"
     assert client.get("health")["jobs"]["inQueue"] == 2
     assert client.post("purge-queue") == {"removed": 2, "status": "completed"}
@@ -369,6 +373,7 @@ def test_jobs_beyond_max_queue_size_get_429(handler: Path, folder: Path) -> None
         answer = requests.post(f"{client.url}/run", json={"input": {}}, timeout=30)
         assert answer.status_code == 429
         assert "MAX_QUEUE_SIZE" in answer.json()["error"]
+        assert int(answer.headers["Retry-After"]) > 0
         client.post("purge-queue")
         client.run({})
 
@@ -497,7 +502,7 @@ def test_a_killed_workers_job_runs_once_more(narrow: LocalEndpoint) -> None:
         assert worker.worker_id == job["workerId"]
         processes = family(worker.pid)
         worker.process.kill()
-        assert_gone(processes, 5)
+        assert_gone(processes)
         client.wait_for(job_id, status_after_the_kill)
     shown = client.get(f"status/{job_id}")
     assert (shown["status"], shown["retries"]) == ("FAILED", 1)
@@ -514,7 +519,7 @@ def test_close_stops_running_jobs_and_leaves_no_process(handler: Path, tmp_path:
         processes = psutil.Process().children(recursive=True)
         mine = [p for worker in endpoint.workers for p in family(worker.pid)]
         start_s = time.monotonic()
-    assert time.monotonic() - start_s < 4
+    assert time.monotonic() - start_s < STOP_GRACE_S
     assert cancelled.exists()
     assert all(process in processes for process in mine)
     assert not any(process.is_running() for process in mine)
@@ -534,7 +539,7 @@ def test_a_worker_that_does_not_end_is_killed(
         (worker,) = endpoint.workers
         processes = family(worker.pid)
     assert worker.process.returncode == -signal.SIGKILL
-    assert_gone(processes, 1)
+    assert_gone(processes)
 
 
 def test_a_failing_handler_restarts_ever_more_slowly(tmp_path: Path) -> None:
@@ -587,7 +592,7 @@ def test_the_workers_of_a_killed_process_end_too(tmp_path: Path, code: str) -> N
         processes = wait_until(
             lambda: len(found := psutil.Process(holder.pid).children(True)) >= 3 and found
         )
-    assert_gone(processes, 15)
+    assert_gone(processes)
 
 
 def test_serve_reports_ready_and_ends_on_ctrl_c(handler: Path, tmp_path: Path) -> None:
@@ -602,7 +607,7 @@ def test_serve_reports_ready_and_ends_on_ctrl_c(handler: Path, tmp_path: Path) -
         assert "action=comfyui.ready" in err.read_text()
         served.send_signal(signal.SIGINT)
         assert served.wait(20) == 0
-    assert_gone(processes, 1)
+    assert_gone(processes)
 
 
 def test_serve_ends_when_its_reader_ends(tmp_path: Path) -> None:
@@ -636,3 +641,127 @@ def test_serve_reports_a_taken_port_in_one_line(
         err.read_text()
         == f"The endpoint could not start: port {port} is taken; choose another with --port.\n"
     )
+
+
+def test_status_sync_waits_for_the_result(client: Client) -> None:
+    job_id = client.run({"sleep_s": 1})
+    job = client.get(f"status-sync/{job_id}?wait=30000")
+    assert (job["id"], job["status"]) == (job_id, "COMPLETED")
+    slow = client.run({"sleep_s": 60})
+    waiting = client.post(f"status-sync/{slow}?wait=1")  # RunPod waits for a second at least
+    assert waiting["status"] in ("IN_QUEUE", "IN_PROGRESS")
+    client.post(f"cancel/{slow}")
+
+
+def test_a_stream_is_held_until_something_comes(generator: LocalEndpoint) -> None:
+    client = Client(generator)
+    job_id = client.run({"count": 3})
+    answers = []
+    while not answers or answers[-1]["status"] != "COMPLETED":
+        answers.append(client.get(f"stream/{job_id}?wait=30000"))
+    assert sum(len(answer["stream"]) for answer in answers) == 3
+    assert all(answer["stream"] or answer["status"] == "COMPLETED" for answer in answers)
+
+
+def test_a_stream_is_not_held_longer_than_asked(client: Client) -> None:
+    slow = client.run({"sleep_s": 60})
+    assert client.get(f"stream/{slow}?wait=1")["stream"] == []
+    client.post(f"cancel/{slow}")
+    answer = requests.get(f"{client.url}/stream/{slow}?wait=soon", timeout=30)
+    assert (answer.status_code, "milliseconds" in answer.json()["error"]) == (400, True)
+
+
+def test_a_failed_job_runs_again_under_its_id(client: Client) -> None:
+    job_id = client.run({"raise": "no"})
+    client.wait_for(job_id, "FAILED")
+    assert client.post(f"retry/{job_id}") == {"id": job_id, "status": "IN_QUEUE"}
+    assert "no" in client.wait_for(job_id, "FAILED")["error"]
+    done = client.run({})
+    client.wait_for(done, "COMPLETED")
+    assert "this one is COMPLETED" in client.post(f"retry/{done}")["error"]
+
+
+def test_requests_lists_jobs_without_outputs(client: Client) -> None:
+    job_id = client.run({"word": "a"})
+    client.wait_for(job_id, "COMPLETED")
+    newest = client.get("requests")["requests"][0]
+    assert (newest["id"], newest["status"]) == (job_id, "COMPLETED")
+    assert "output" not in newest
+
+
+@contextmanager
+def listener(statuses: list[int]) -> Iterator[tuple[str, list[Any]]]:
+    """Yields the URL of a webhook and the bodies posted to it; `statuses` are its answers."""
+    bodies: list[Any] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers["Content-Length"])
+            bodies.append(json.loads(self.rfile.read(length)))
+            self.send_response(statuses.pop(0) if statuses else 200)
+            self.end_headers()
+
+        def log_message(self, *_arguments: Any) -> None:
+            """Nothing."""
+
+    with serving(ClosingServer(("127.0.0.1", 0), Hook)) as server:
+        yield f"http://127.0.0.1:{server.server_address[1]}/hook", bodies
+
+
+def test_a_webhook_gets_the_result_after_refusals(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "RETRY_PAUSE_S", 0.01)
+    with listener([500, 404]) as (url, bodies):
+        job_id = client.run({"word": "a"}, webhook=url)
+        wait_until(lambda: len(bodies) == 3)
+    shown = client.get(f"status/{job_id}")
+    assert bodies == [shown] * 3
+
+
+def test_a_webhook_is_given_up_after_two_retries(
+    client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(webhooks, "RETRY_PAUSE_S", 0.01)
+    client.run({}, webhook="http://127.0.0.1:1/hook")
+    wait_until(lambda: "attempt=3 of=3 reason=ConnectionError" in caplog.text)
+    assert "attempt=4" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"), [("http://localhost:3000", True), ("https://example.com", False)]
+)
+def test_only_pages_of_this_machine_may_call(client: Client, origin: str, allowed: bool) -> None:
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type",
+    }
+    preflight = requests.options(f"{client.url}/run", headers=asked, timeout=30)
+    answer = requests.get(f"{client.url}/health", headers={"Origin": origin}, timeout=30)
+    expected = origin if allowed else None
+    for headers in (preflight.headers, answer.headers):
+        assert headers.get("Access-Control-Allow-Origin") == expected
+    assert preflight.ok == allowed
+    assert "authorization" in preflight.headers["Access-Control-Allow-Headers"].lower()
+
+
+def test_clients_need_the_api_key(handler: Path, folder: Path) -> None:
+    address = Address(api_key="secret")
+    with LocalEndpoint(address=address, handler=handler, log_path=folder / "key.log") as endpoint:
+        url = f"{endpoint.url}/runsync"
+        for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": "secret"}):
+            answer = requests.post(url, json={"input": {}}, headers=headers, timeout=30)
+            assert (answer.status_code, "Bearer KEY" in answer.json()["error"]) == (401, True)
+        right = {"Authorization": "Bearer secret"}
+        answer = requests.post(url, json={"input": {}}, headers=right, timeout=30)
+        assert answer.json()["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "none", 404), ("GET", "run", 405)])
+def test_unknown_routes_answer_with_an_error(
+    client: Client, method: str, path: str, status: int
+) -> None:
+    answer = requests.request(method, f"{client.url}/{path}", timeout=30)
+    assert answer.status_code == status
+    assert path in answer.json()["error"]

@@ -199,10 +199,10 @@ def test_the_longest_chain_is_checked_soon(closed: bool) -> None:
         if closed
         else node("LoadImage", image="there.png")
     )
-    began = time.monotonic()
+    began = time.process_time()
     kinds = [
         finding["type"]
         for finding in found({**chain, "save": node("Save", images=[str(last), 0])}).findings
     ]
     assert kinds == (["cycle"] if closed else [])
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5

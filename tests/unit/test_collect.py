@@ -137,6 +137,21 @@ def test_the_kind_is_decided_by_content(head: bytes, kind: str, mime_type: str) 
     assert sniff(head) == (kind, mime_type)
 
 
+@pytest.mark.parametrize(
+    ("head", "suffix", "mime_type"),
+    [
+        (b"a,b\n1,2\n", ".csv", "text/csv"),
+        (b"{}", ".json", "application/json"),
+        (b"", ".txt", "text/plain"),
+        (b"a\0b", ".txt", "application/octet-stream"),
+        (png(), ".txt", "image/png"),
+        (b"ply\n", ".ply", "application/octet-stream"),
+    ],
+)
+def test_a_suffix_tells_texts_apart(head: bytes, suffix: str, mime_type: str) -> None:
+    assert sniff(head, suffix)[1] == mime_type
+
+
 def test_an_image_carries_its_size(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png())

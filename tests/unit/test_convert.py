@@ -304,10 +304,10 @@ def within_itself() -> Node:
     ],
 )
 def test_what_cannot_be_converted_is_refused_soon(file: dict[str, Any], message: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InvalidWorkflow, match=message):
         read_workflow(file, DEFS)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_the_deepest_and_longest_accepted_files_convert() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ def test_what_fits_is_base64(tmp_path: Path) -> None:
         5,
         7,
     )
+
+
+def test_files_of_one_name_get_different_names() -> None:
+    names = ["a.png", "b.png", "a.png", "a-2.png", "a.png", "a"]
+    files = [replace(noise(), filename=name) for name in names]
+    delivered, _warnings = deliver(files, 20 * MB)
+    media = delivered["images"]
+    assert [item.filename for item in media] == [
+        "a.png", "b.png", "a-2.png", "a-2-2.png", "a-3.png", "a",
+    ]  # fmt: skip
 
 
 def test_base64_and_the_json_around_it_are_counted() -> None:

@@ -81,7 +81,7 @@ def test_signals_do_not_end_it_before_its_work() -> None:
 SERVE = """
 import os, signal, sys, threading
 from pathlib import Path
-from comfy_local.endpoint.local import serve
+from comfy_local.endpoint.local import Address, serve
 notify_all = threading.Condition.notify_all
 
 def interrupted(self):
@@ -90,7 +90,7 @@ def interrupted(self):
     notify_all(self)
 
 threading.Condition.notify_all = interrupted
-sys.exit(serve(0, 1, handler=Path(sys.argv[1])))
+sys.exit(serve(Address(), 1, handler=Path(sys.argv[1])))
 """
 
 

@@ -15,7 +15,7 @@ from comfy_local.endpoint.job import (
     BadRequest,
 )
 from comfy_local.endpoint.jobs import KEEP_FINISHED, STOP_NOT_BEFORE_S, Jobs, QueueFull, UnknownJob
-from comfy_local.endpoint.local import _listening
+from comfy_local.endpoint.local import Address, _listening
 from comfy_local.endpoint.outputs import OutputStore, StoredOutput
 from comfy_local.endpoint.unkind import Unkind, unkind_from
 
@@ -214,14 +214,12 @@ def test_the_execution_timeout_stops_a_job(
 def test_the_ttl_times_out_a_queued_job(
     jobs: Jobs, clock: Clock, policy: dict[str, int] | None
 ) -> None:
-    job_id = queued(jobs, policy=policy)
+    job = jobs.get(queued(jobs, policy=policy))
     clock.now_s += (10000 if policy else TTL_MS) / 1000
     jobs.tick()
-    assert jobs.get(job_id).describe() == {
-        "id": job_id,
-        "status": "TIMED_OUT",
-        "error": "ttl exceeded",
-    }
+    assert job.describe() == {"id": job.job_id, "status": "TIMED_OUT", "error": "ttl exceeded"}
+    with pytest.raises(UnknownJob):  # RunPod removes it
+        jobs.get(job.job_id)
     assert jobs.take("w", 1) == []
 
 
@@ -380,7 +378,7 @@ def test_a_small_output_stays_in_memory() -> None:
 
 
 def test_the_listening_socket_names_tcp() -> None:
-    with _listening(0) as listener:
+    with _listening(Address()) as listener:
         assert listener.proto == socket.IPPROTO_TCP, "else asyncio leaves Nagle's algorithm on"
 
 
@@ -394,3 +392,65 @@ def test_a_habit_that_is_not_known_is_told() -> None:
     assert unkind_from(" ") is None
     with pytest.raises(ValueError, match="'droop' is not a habit"):
         Unkind({"done": ["droop"]})
+
+
+@pytest.mark.parametrize("outcome", ["failed", "timed out", "failed, with a large input"])
+def test_retry_queues_the_same_input_again(jobs: Jobs, clock: Clock, outcome: str) -> None:
+    given_input = {"prompt": "a" * (100_000 if "large" in outcome else 3)}
+    job = jobs.submit({"input": given_input, "policy": {"executionTimeout": 9000}}, sync=False)
+    jobs.take("w", 1)
+    if outcome == "timed out":
+        clock.now_s += 9
+        jobs.tick()
+    else:
+        jobs.post_result("w", job.job_id, {"error": "E", "output": {"a": 1}})
+    assert job.finished
+    assert jobs.retry(job.job_id) is job
+    assert job.describe() == {"id": job.job_id, "status": "IN_QUEUE"}
+    taken = jobs.take("w", 1)
+    assert taken == [{"id": job.job_id, "input": given_input, "policy": {"executionTimeout": 9000}}]
+    clock.now_s += KEEP_RUN_S + 1  # the first result's time does not count any more
+    jobs.post_result("w", job.job_id, {"output": 2})
+    jobs.tick()
+    assert jobs.get(job.job_id).describe()["output"] == 2
+
+
+@pytest.mark.parametrize("state", ["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "CANCELLED"])
+def test_only_a_failed_job_can_be_retried(jobs: Jobs, state: str) -> None:
+    job_id = queued(jobs) if state == "IN_QUEUE" else started(jobs)
+    if state == "COMPLETED":
+        jobs.post_result("w", job_id, {"output": 1})
+    if state == "CANCELLED":
+        jobs.cancel(job_id)
+    with pytest.raises(BadRequest, match=f"this one is {state}"):
+        jobs.retry(job_id)
+    with pytest.raises(UnknownJob):
+        jobs.retry("none")
+
+
+def test_a_client_can_shorten_a_result(jobs: Jobs, clock: Clock) -> None:
+    job = jobs.get(started(jobs))
+    jobs.keep_for(job, 1)  # ignored: it runs
+    jobs.post_result("w", job.job_id, {"output": 1})
+    jobs.keep_for(job, 5)
+    clock.now_s += 4
+    jobs.tick()
+    assert jobs.get(job.job_id) is job
+    clock.now_s += 1
+    jobs.tick()
+    assert job not in jobs.all()
+
+
+def test_webhooks_are_due_when_jobs_end(jobs: Jobs) -> None:
+    plain, with_hook = (
+        jobs.submit({"input": {}, **more}, sync=False)
+        for more in ({}, {"webhook": "http://host/hook"})
+    )
+    assert not jobs.webhooks
+    for job in (plain, with_hook):
+        jobs.take("w", 1)
+        jobs.post_result("w", job.job_id, {"output": 1})
+    assert list(jobs.webhooks) == [with_hook]
+    assert with_hook.webhook == "http://host/hook"
+    with pytest.raises(BadRequest, match="webhook"):
+        jobs.submit({"input": {}, "webhook": "file:///etc/passwd"}, sync=False)

@@ -23,7 +23,8 @@ from tests.core_nodes import DEFS, OBJECT_INFO
 TEMPLATES: dict[str, tuple[Workflow, Roles]] = {}
 for _name in shipped.NAMES:
     _graph = shipped.graph(_name)
-    TEMPLATES[_name] = (_graph, find_roles(_graph, DEFS))
+    if all(_node["class_type"] in OBJECT_INFO for _node in _graph.values()):
+        TEMPLATES[_name] = (_graph, find_roles(_graph, DEFS))
 
 # What fill changes for a parameter beside its own places.
 FOLLOWING = {

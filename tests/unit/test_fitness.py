@@ -114,7 +114,7 @@ def hang(*_: object) -> object:
         (
             "comfy_common.paths.volume_model_roots",
             "model_folders",
-            r"the network volume /volume does not answer within 0\.1 s; mend the volume",
+            r"the network volume /volume does not answer within 0\.1 s; fix the volume",
         ),
         (
             "comfy_worker.runpod_worker.fitness.version_in",

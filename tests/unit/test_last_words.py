@@ -84,8 +84,8 @@ def test_a_prompt_hides_its_own_key_alone(tmp_path: Path) -> None:
         (tmp_path / "main.py").write_text("")
         process = ComfyUIProcess(LaunchOptions(tmp_path))
     process.redact_prompt("a", ("key-of-prompt-a",))
-    process._hear(f"{process._mark} a")
-    process._hear(lines[0])
+    process._read_line(f"{process._mark} a")
+    process._read_line(lines[0])
     try:
         assert list(process._tail) == ["[hidden], key-of-prompt-b"]
     finally:
@@ -123,7 +123,7 @@ def test_what_a_node_writes_is_for_debugging(
     process = ComfyUIProcess(LaunchOptions(tmp_path))
     process._booted = True
     with caplog.at_level("DEBUG", "comfy_worker"):
-        process._hear(line)
+        process._read_line(line)
     process.stop()
     (record,) = caplog.records
     assert record.levelname == ("INFO" if line in PUBLIC else "DEBUG")

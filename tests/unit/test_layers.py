@@ -87,6 +87,7 @@ ROOMS = {
         "comfy_worker.workflow",
     ),
     "comfy_worker.planning": (
+        "comfy_common.comfyui_version",
         "comfy_common.placeholder_names",
         "comfy_worker.errors",
         "comfy_worker.inputs",

@@ -13,9 +13,16 @@ FOLDER_OF_INPUT = {
     "clip_name": "text_encoders",
     "clip_name1": "text_encoders",
     "clip_name2": "text_encoders",
+    "text_encoder": "text_encoders",
+    "lora_name": "loras",
     "vae_name": "vae",
     "control_net_name": "controlnet",
     "model_name": "upscale_models",
+}
+# Classes whose input has a name that others use too.
+FOLDER_OF_CLASS = {
+    "LatentUpscaleModelLoader": "latent_upscale_models",
+    "ModelPatchLoader": "model_patches",
 }
 MODELS_TXT = (shipped.REPO / "models.txt").read_text(encoding="utf-8")
 
@@ -39,7 +46,7 @@ def test_templates_and_sections_match_exactly() -> None:
 @pytest.mark.parametrize("name", shipped.NAMES)
 def test_needs_are_the_graphs_model_files(name: str) -> None:
     named = {
-        (FOLDER_OF_INPUT[key], value)
+        (FOLDER_OF_CLASS.get(node["class_type"]) or FOLDER_OF_INPUT[key], value)
         for node in shipped.graph(name).values()
         for key, value in node["inputs"].items()
         if isinstance(value, str) and value.endswith(".safetensors")

@@ -61,7 +61,7 @@ def test_a_failed_pack_explains_its_classes(
     pack = comfyui_dir / "custom_nodes" / "whole"
     with caplog.at_level(logging.ERROR, logger="comfy_worker"):
         for line in lines:
-            packs.hear(line.format(pack))
+            packs.read_line(line.format(pack))
     assert [record.getMessage() for record in caplog.records] == [
         f"node pack whole failed to load: {why}"
     ]
@@ -74,7 +74,7 @@ def test_a_failed_pack_explains_its_classes(
 
 def test_a_pack_without_its_class_is_named(packs: NodePacks) -> None:
     assert packs.explain("Single") == MissingNodeReason(
-        "its node pack single did not bring it", "mend single on the endpoint", "single"
+        "its node pack single did not bring it", "fix single on the endpoint", "single"
     )
     assert packs.explain("Sing") is None
 

@@ -26,6 +26,7 @@ DEFS = NodeDefs(
                 "required": {"model_file": [[], {"file_upload": True}], "image": ["LOAD_3D", {}]}
             }
         },
+        "Preview3DAdvanced": {"input": {"required": {"viewport_state": ["LOAD_3D", {}]}}},
         "WebcamCapture": {"input": {"required": {"image": ["WEBCAM", {}]}}},
         "ReadText": {"input": {"required": {"file_path": ["STRING", {}], "note": ["STRING", {}]}}},
         "PrimitiveString": {
@@ -137,6 +138,43 @@ def test_a_name_does_not_hide_in_a_value(value: object) -> None:
     for graph in (reading("LoadImage", image=value), reading("Load3D", image=value)):
         with pytest.raises(InvalidValue, match="a file that was not sent"):
             check_paths(graph, DEFS, ["2"], OURS)
+
+
+# What the editor of ComfyUI 0.33 writes.
+VIEW = {
+    "image": "",
+    "mask": "",
+    "normal": "",
+    "recording": "",
+    "camera_info": {"position": {"x": 1.5}, "cameraType": "perspective"},
+    "model_3d_info": [{"name": "a.glb"}],
+}
+
+
+@pytest.mark.parametrize("view", ["", VIEW, {**VIEW, "image": "threed/scene1.png [temp]"}])
+def test_a_view_names_no_files(view: object) -> None:
+    check_paths(reading("Preview3DAdvanced", viewport_state=view), DEFS, ["2"], OURS)
+
+
+@pytest.mark.parametrize("text", ["../a.png", "/etc/passwd", "a/../../b"])
+def test_a_view_does_not_lead_elsewhere(text: str) -> None:
+    for view in ({**VIEW, "image": text}, {**VIEW, "camera_info": {"x": [text]}}):
+        with pytest.raises(InvalidValue, match="leads out of its folder"):
+            check_paths(reading("Preview3DAdvanced", viewport_state=view), DEFS, ["2"], OURS)
+
+
+def test_a_3d_recording_names_files_beside_its_camera() -> None:
+    own = dict.fromkeys(("image", "mask", "normal"), "job/0_image.png")
+    check_paths(reading("Load3D", image={**VIEW, **own}), DEFS, ["2"], OURS)
+    for wrong in (
+        {},
+        {"recording": "a.mp4"},
+        {"camera_info": {"cameraType": "../x"}},
+        {"unknown": "a.png"},
+    ):
+        recording = {**VIEW, **own, **wrong} if wrong else VIEW
+        with pytest.raises(InvalidValue, match="a file that was not sent"):
+            check_paths(reading("Load3D", image=recording), DEFS, ["2"], OURS)
 
 
 def test_a_file_of_the_job_is_read() -> None:

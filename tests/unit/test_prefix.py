@@ -152,6 +152,45 @@ def test_nodes_that_encode_pictures_are_served_by_ours() -> None:
     assert title_of(served, "3") == "PreviewImage"
 
 
+def advanced(**values: Any) -> dict[str, dict[str, Any]]:
+    inputs = {"images": ["2", 0], "filename_prefix": "a/b", **values}
+    return {"1": {"class_type": "SaveImageAdvanced", "inputs": inputs}}
+
+
+EIGHT_BIT = {"format": "png", "format.bit_depth": "8-bit", "format.input_color_space": "sRGB"}
+
+
+def test_advanced_pngs_of_eight_bits_are_served() -> None:
+    served = replace_save_nodes(advanced(**EIGHT_BIT), DEFS)
+    assert served["1"] == {
+        "class_type": RAW_OUTPUT,
+        "inputs": {
+            "images": ["2", 0],
+            "filename_prefix": "a/b",
+            "kind": "output",
+            "ending": ".png",
+        },
+        "_meta": {"title": "SaveImageAdvanced"},
+    }
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"format.bit_depth": "16-bit"},
+        {"format": "exr", "format.bit_depth": "32-bit float"},
+        {"format": "webp"},  # of a later ComfyUI
+        {"format.bit_depth": ["3", 0]},
+        {"format": ["3", 0]},
+    ],
+)
+def test_other_advanced_pictures_stay(changed: dict[str, Any]) -> None:
+    workflow = advanced(**{**EIGHT_BIT, **changed})
+    assert replace_save_nodes(workflow, DEFS) == workflow
+    del workflow["1"]["inputs"]["format.bit_depth"]
+    assert replace_save_nodes(workflow, DEFS) == workflow
+
+
 def test_without_our_node_the_graph_stays() -> None:
     assert replace_save_nodes(SERVED, NodeDefs({})) == SERVED
 

@@ -26,6 +26,8 @@ class LateComfyUI:
         late: the file; None: none arrives.
     """
 
+    version = "0.33.0"
+
     def __init__(self, late: str | None) -> None:
         self.refreshes = 0
         self.defs = NodeDefs(self._info([]))

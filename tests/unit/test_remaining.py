@@ -7,7 +7,7 @@ import math
 import pytest
 
 from comfy_worker.comfyui.events import Cached, Event, Executing, Failed, Finished, Progress
-from comfy_worker.comfyui.remaining import DurationMemory, GpuQueue, RemainingTime
+from comfy_worker.comfyui.remaining import DurationMemory, RemainingTime
 from tests.graphs import node
 
 
@@ -52,14 +52,6 @@ def test_nothing_is_known_before_it_runs() -> None:
     estimate = RemainingTime(graph(), memory)
     assert estimate.seconds() == math.inf
     assert estimate.whole_s == pytest.approx(1.5)
-
-
-def test_the_first_in_the_queue_is_told() -> None:
-    gpu_queue = GpuQueue()
-    with gpu_queue.entered() as first, gpu_queue.entered() as second:
-        assert (first, second) == (True, False)
-    with gpu_queue.entered() as first:
-        assert first
 
 
 def test_a_first_run_counts_as_endless() -> None:

@@ -70,7 +70,7 @@ def test_the_shipped_list_names_no_pack() -> None:
 def test_packs_that_fail_to_load_are_explained() -> None:
     failures = ImportFailures()
     for line in LOG.splitlines():
-        failures.hear(line)
+        failures.read_line(line)
     failed = failures.failed()
     assert list(failed) == [
         Path(f"/worker/custom_nodes/{name}") for name in ("broken", "empty", "silent")

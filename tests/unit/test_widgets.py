@@ -80,6 +80,23 @@ def test_names_count_before_places(more: dict[str, Any]) -> None:
     assert inputs_of("Reader", [], **more) == READ
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {**READ, "file_name": "old.mov", "last": 39},
+        {"first": 1, "mode": "all", "last": 2, "file_name": "old.mov"},
+    ],
+    ids=["the order of the class", "another order"],
+)
+def test_the_list_counts_where_both_differ(named: dict[str, Any]) -> None:
+    """Names tell what the list holds; someone who edits the file by hand edits the list."""
+    values = [READ[name] for name in named]
+    assert inputs_of("Reader", values, widgets_values_named=named) == READ
+    with_buttons = [values[0], None, *values[1:], None]
+    more = {"widgets_values_named": {**named, "browse": None}}
+    assert inputs_of("Reader", with_buttons, **more) == READ
+
+
 def test_a_named_value_gives_way_to_a_link() -> None:
     load = node(2, "Load", {}, "INT")
     reader = node(1, "Reader", {"=first": ("INT", (2, 0))}, "IMAGE", ["clip.mov", "range", 10, 40])

@@ -28,7 +28,7 @@ Error = Mapping[str, Any]
 
 EXCEPTIONS = ("exception_during_validation", "exception_during_inner_validation")
 NAMES_A_FILE = (("LoadLatent", "latent"),)
-IN_COMFYUI = "open the workflow in ComfyUI and mend it there"
+IN_COMFYUI = "open the workflow in ComfyUI and fix it there"
 
 
 class Translator:
@@ -152,9 +152,9 @@ def _simple_problem(error_type: str, spec: InputSpec, value: Any) -> Problem | N
 
 def missing_input(spec: InputSpec) -> Problem:
     """Return the problem of a required input that a node lacks."""
-    would_do = f"link a {spec.value_type} to it"
-    if spec.is_widget:
-        would_do = f"give it a {spec.value_type}"
+    # A socketless input is a widget of the editor, whatever its type. It takes no link.
+    is_literal = spec.is_widget or bool(spec.options.get("socketless"))
+    would_do = f"give it a {spec.value_type}" if is_literal else f"link a {spec.value_type} to it"
     return Problem("required_input_missing", f"{spec.name} is missing", would_do)
 
 

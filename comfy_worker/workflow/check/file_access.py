@@ -22,6 +22,10 @@ __all__ = ["check_paths", "climbs", "file_inputs"]
 
 # The editor's own recorders. Their inputs hold the names of files that the editor uploaded.
 RECORDED = {"LOAD_3D", "WEBCAM", "AUDIO_RECORD"}
+# An input of such a type that holds where the camera stands; its names of files are not read.
+VIEW = ("LOAD_3D", "viewport_state")
+# Keys of what the editor records of a 3D model that hold no names of files.
+VIEW_KEYS = {"camera_info", "model_3d_info"}
 # An input that names a file, although it is declared like any other choice.
 LATENT = ("LoadLatent", "latent")
 PATH_NAME = re.compile(r"(^|[_.])(file|filename|path|folder|dir|directory)([_.]|$)", re.IGNORECASE)
@@ -72,7 +76,7 @@ def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours
     """
     graph, outputs = TypedWorkflow(workflow, defs), list(outputs)
     for node_input in file_inputs(workflow, defs, outputs):
-        for name in _texts(graph.value(node_input)):
+        for name in _file_names(graph.value(node_input)):
             if name not in ours and not _is_blank_drawing(graph, node_input, name):
                 why = "a file that was not sent; send it as `image` or in `images`"
                 raise _refused(graph, node_input, name, why)
@@ -80,6 +84,8 @@ def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours
         _check_choice(graph, node_input, ours)
     for node_input in _inputs(graph, outputs, _names_a_path):
         _check_path(graph, node_input)
+    for node_input in _inputs(graph, outputs, _is_a_view):
+        _check_view(graph, node_input)
 
 
 def _check_path(graph: TypedWorkflow, node_input: Input) -> None:
@@ -98,6 +104,13 @@ def _check_path(graph: TypedWorkflow, node_input: Input) -> None:
         if climbs(path) or is_shared:
             why = "which leads out of its folder; name one below it"
             raise _refused(graph, node_input, path, why)
+
+
+def _check_view(graph: TypedWorkflow, node_input: Input) -> None:
+    """Refuse a path that leads elsewhere, although nothing reads it."""
+    for text in _texts(graph.value(node_input)):
+        if climbs(text):
+            raise _refused(graph, node_input, text, "which leads out of its folder")
 
 
 def _is_blank_drawing(graph: TypedWorkflow, node_input: Input, name: str) -> bool:
@@ -143,7 +156,12 @@ def _inputs(
 
 
 def _names_a_file(class_type: str, spec: InputSpec) -> bool:
-    return spec.is_upload or spec.type in RECORDED or (class_type, spec.name) == LATENT
+    is_recorded = spec.type in RECORDED and not _is_a_view(class_type, spec)
+    return spec.is_upload or is_recorded or (class_type, spec.name) == LATENT
+
+
+def _is_a_view(_class_type: str, spec: InputSpec) -> bool:
+    return (spec.type, spec.name.rpartition(".")[2]) == VIEW
 
 
 def _is_a_choice(class_type: str, spec: InputSpec) -> bool:
@@ -169,6 +187,18 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _texts(part)
+
+
+def _file_names(value: Any) -> Iterator[str]:
+    """Yield every text that names a file; of where a camera stands, only those that climb."""
+    if not isinstance(value, dict):
+        yield from _texts(value)
+        return
+    for key, part in value.items():
+        if key in VIEW_KEYS:
+            yield from filter(climbs, _texts(part))
+        elif key != "recording" or part != "":
+            yield from _file_names(part)
 
 
 def _computed(node_input: Input) -> InvalidValue:

@@ -93,7 +93,7 @@ def _first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     left_out = sum(1 for _ in remaining)
     if left_out:
         problem = f"{left_out} further problems were found"
-        rest = Problem("more", problem, "mend those that are listed first")
+        rest = Problem("more", problem, "fix those that are listed first")
         kept.append(finding_of_workflow(rest))
     return tuple(kept)
 

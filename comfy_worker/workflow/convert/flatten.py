@@ -2,8 +2,7 @@
 
 Subgraphs, reroutes, primitives, Set and Get nodes, links of Use Everywhere, muted and bypassed
 nodes and notes are resolved as ComfyUI's frontend resolves them in an export (1.49.6,
-``executionUtil.ts`` and ``ExecutableNodeDTO.ts``). There is one difference: a primitive that feeds
-a subgraph from outside counts, as it did in earlier frontends.
+``executionUtil.ts`` and ``ExecutableNodeDTO.ts``).
 """
 
 from __future__ import annotations
@@ -92,7 +91,8 @@ def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[Fla
     Args:
         file: a workflow in UI format.
         work: limits the work, and notices where the job must end.
-        unique_ids: whether nodes of subgraphs get new ids where an id is taken.
+        unique_ids: whether nodes of subgraphs get new ids where an id is taken. Frontends that do
+            so ignore a primitive that feeds a subgraph from outside.
 
     Returns:
         The nodes that run, in the order of the file; nodes of a subgraph in place of its host.
@@ -108,6 +108,7 @@ def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[Fla
     if unique_ids:
         file = with_unique_ids(file)
     outermost = _Graph(Definition(file), Subgraphs(file, work))
+    outermost.primitives_enter = not unique_ids
     links = _LinkResolver(work)
     flat = []
     for count, (graph, node) in enumerate(outermost.nodes_within()):
@@ -151,7 +152,8 @@ class _Step(NamedTuple):
 
     Attributes:
         is_output: whether ``slot`` is an output of the node.
-        is_direct: whether the way has led through no reroute or bypassed node so far.
+        is_direct: whether a primitive counts here: the way has led through no reroute or bypassed
+            node so far, and for newer frontends out of no subgraph.
         renews_type: whether the type to look for is from now on the type of this input.
     """
 
@@ -279,6 +281,8 @@ class _Graph:
         self._outer, self._host = outer, host
         self._depth: int = 0
         self.prefix: str = ""
+        # Whether a primitive outside of a subgraph feeds the widgets in it.
+        self.primitives_enter: bool = True if outer is None else outer.primitives_enter
         if outer is not None and host is not None:
             self._depth = outer._depth + 1
             self.prefix = f"{outer.prefix}{id_of(host)}:"
@@ -398,6 +402,7 @@ class _Graph:
         name = as_text(entry_at(self._definition.source["inputs"], slot).get("name"))
         index = self._host_slots.get(name)
         if index is not None:
+            is_direct = is_direct and self.primitives_enter
             return _Step(
                 self._outer, id_of(self._host), index, is_direct=is_direct, renews_type=True
             )

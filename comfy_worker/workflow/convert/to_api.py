@@ -271,7 +271,7 @@ class _Converter:
         for start in range(0, len(nodes), CHUNK):
             self._work.check()
             chunk = nodes[start : start + CHUNK]
-            alone = [_alone(node, self._defs.get(_class_of(node))) for node in chunk]
+            alone = [_alone(node, self._defs) for node in chunk]
             try:
                 converted |= convert_ui_to_api(
                     {"nodes": alone, "links": []}, self._declarations.of(chunk)
@@ -326,8 +326,13 @@ class _Declarations:
         return found
 
 
-def _alone(node: FlatNode, declared: NodeClass | None) -> dict[str, Any]:
+def _alone(node: FlatNode, defs: NodeDefs) -> dict[str, Any]:
     """A node for comfy-cli, without sockets; its id is the name of its class."""
+    declared = defs.get(_class_of(node))
+    values = widget_values(node.node, declared)
+    if declared is None and isinstance(values, list):
+        names = defs.replaced_widgets(_class_of(node))
+        values = dict(zip(names, values, strict=False)) or values
     title = _title(node)
     if not title:
         title = _class_of(node) if declared is None else declared.display_name
@@ -345,7 +350,7 @@ def _alone(node: FlatNode, declared: NodeClass | None) -> dict[str, Any]:
             for entry in node.node["inputs"]
             if entry.get("widget")
         ],
-        "widgets_values": widget_values(node.node, declared),
+        "widgets_values": values,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from comfy_worker.workflow.convert.ui_format import Json, as_text
+from comfy_worker.workflow.convert.ui_format import Json, as_list, as_text
 from comfy_worker.workflow.node_defs import WIDGET_TYPES, InputSpec, NodeClass
 
 __all__ = ["as_object_info", "has_socket_for_widgets", "widget_values", "with_names"]
@@ -100,11 +100,21 @@ def with_names(inputs: dict[str, Any], node: Json, declared: NodeClass | None) -
 
 
 def _named_values(node: Json) -> dict[str, Any]:
-    """The values that a file names, without empty ones, which belong to buttons."""
+    """The values that a file names, without empty ones, which belong to buttons.
+
+    The editor writes each value twice, in the same order. Where the two differ, the file was edited
+    by hand: then the value in the list counts, as it does for the editor.
+    """
     named = node.get("widgets_values_named")
     if not isinstance(named, dict):
         return {}
-    return {name: value for name, value in named.items() if value is not None}
+    listed = as_list(node.get("widgets_values"))
+    # The list may have empty entries for widgets that have no name.
+    is_complete = len(listed) >= len(named)
+    named = {name: value for name, value in named.items() if value is not None}
+    listed = [value for value in listed if value is not None]
+    is_same = is_complete and len(listed) == len(named)
+    return dict(zip(named, listed, strict=True)) if is_same else named
 
 
 def _in_order_of_class(values: list[Any], slots: list[_Slot]) -> list[Any]:

@@ -223,6 +223,17 @@ def test_out_of_time_in_each_stage(faulty: FaultyWorker, files: FileServer) -> N
 
 
 @pytest.mark.usefixtures("patient_endpoint")
+def test_waiting_for_another_job_costs_no_time(faulty: FaultyWorker) -> None:
+    policy = {"executionTimeout": 8000}
+    first = faulty.submit(sleep(4.5), policy=policy)
+    faulty.running("FaultSleep")
+    second = faulty.submit(sleep(4.5), policy=policy)
+    wait_until(lambda: faulty.queue()["queue_pending"])
+    assert faulty.is_red(first)
+    assert faulty.is_red(second), "4.5 s of its own, and as many behind the first one"
+
+
+@pytest.mark.usefixtures("patient_endpoint")
 def test_cancelled_and_out_of_time_while_comfyui_starts(faulty: FaultyWorker) -> None:
     killed = faulty.kill_comfyui()
     booting = wait_until(lambda: found if (found := faulty.comfyui()).pid != killed else None)

@@ -17,9 +17,12 @@ import numpy.typing as npt
 
 
 class ComfyWorkerOutput:
-    """Stands in for SaveImage, PreviewImage and SaveImageWebsocket in the graphs that the worker queues."""
+    """Stands in for the nodes that save or preview pictures in the graphs that the worker queues.
 
-    RETURN_TYPES = ()
+    Newer ComfyUIs let a graph go on behind such a node, so the pictures are its output too.
+    """
+
+    RETURN_TYPES = ("IMAGE",)
     OUTPUT_NODE = True
     FUNCTION = "hand_over"
     CATEGORY = "comfy_worker"
@@ -32,7 +35,10 @@ class ComfyWorkerOutput:
                 "filename_prefix": ("STRING", {"default": "ComfyUI"}),
                 "kind": (["output", "temp"],),
             },
-            "optional": {"comfy_worker_folder": ("STRING", {"default": ""})},
+            "optional": {
+                "ending": ("STRING", {"default": "_.png"}),
+                "comfy_worker_folder": ("STRING", {"default": ""}),
+            },
         }
 
     def hand_over(
@@ -40,14 +46,17 @@ class ComfyWorkerOutput:
         images: Any,
         filename_prefix: str,
         kind: str,
+        ending: str = "_.png",
         comfy_worker_folder: str = "",
     ) -> dict[str, Any]:
         """Write the pixels of each picture and report them.
 
         Args:
-            images: a tensor, (batch, height, width, 1 to 4 channels), 0 to 1.
+            images: a tensor, (batch, height, width, 1 to 4 channels), 0 to 1; grey ones may lack the
+                last dimension.
             filename_prefix: as SaveImage takes it.
             kind: whose folder: ``output`` or ``temp``.
+            ending: of a file name, after the counter.
             comfy_worker_folder: goes before the prefix.
         """
         prefix = os.path.join(comfy_worker_folder, filename_prefix)  # noqa: PTH118
@@ -60,9 +69,10 @@ class ComfyWorkerOutput:
             scaled = 255.0 * image.cpu().numpy()
             # A VAE decodes channel by channel; numpy writes such an array forty times slower.
             pixels = np.clip(scaled, 0, 255, out=scaled).astype(np.uint8, order="C")
+            pixels = pixels.reshape(height, width, -1)
             if not 1 <= pixels.shape[2] <= 4:
                 raise ValueError(f"a picture has 1 to 4 channels, not {pixels.shape[2]}")
-            file = f"{name.replace('%batch_num%', str(number))}_{counter + number:05}_.png"
+            file = f"{name.replace('%batch_num%', str(number))}_{counter + number:05}{ending}"
             write(pixels, Path(folder, file), Path(subfolder, f"{kind}_{file}"))
             item = {
                 "filename": file,
@@ -71,7 +81,7 @@ class ComfyWorkerOutput:
                 "raw_shape": list(pixels.shape),
             }
             reported.append(item)
-        return {"ui": {"images": reported}}
+        return {"ui": {"images": reported}, "result": (images,)}
 
 
 def write(pixels: npt.NDArray[np.uint8], path: Path, raw_name: Path) -> None:
