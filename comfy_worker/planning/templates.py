@@ -130,7 +130,7 @@ class Templates:
         self._folders = folders
 
     def names(self) -> list[str]:
-        """The names of all templates, sorted."""
+        """Return the names of all templates, sorted."""
         return sorted(self._files())
 
     def load(self, name: str) -> Template:

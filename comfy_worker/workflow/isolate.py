@@ -109,11 +109,11 @@ def _raw_inputs(node: Mapping[str, Any]) -> dict[str, Any] | None:
     inputs = node["inputs"]
     if node["class_type"] in REPLACED:
         folder_type, prefix = REPLACED[node["class_type"]]
-        return {"filename_prefix": prefix, **inputs, "kind": folder_type}
+        return {"filename_prefix": prefix, **inputs, "folder_type": folder_type}
     is_8_bit = all(inputs.get(name) == value for name, value in SAVE_ADVANCED_8_BIT.items())
     if node["class_type"] == SAVE_ADVANCED and is_8_bit:
         own = {name: value for name, value in inputs.items() if name.partition(".")[0] != "format"}
-        return {**own, "kind": "output", "ending": SAVE_ADVANCED_ENDING}
+        return {**own, "folder_type": "output", "ending": SAVE_ADVANCED_ENDING}
     return None
 
 

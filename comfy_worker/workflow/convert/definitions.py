@@ -89,7 +89,7 @@ class Definition:
                 self.ends[link.target_slot] = link
 
     def link_to(self, node_id: str, slot: int) -> LinkLine | None:
-        """The link that leads to an input, else that of Use Everywhere.
+        """Return the link that leads to an input, else that of Use Everywhere.
 
         A drawn link from a muted or bypassed node counts only where Use Everywhere sends nothing.
         """
@@ -188,7 +188,7 @@ class Subgraphs:
         return self._promotions[class_type]
 
     def host_values(self, host: Json) -> HostValues:
-        """The values of a host, read once however often the host runs."""
+        """Return the values of a host, read once however often the host runs."""
         if id(host) not in self._host_values:
             promotions = self.promotions(host["type"])
             primitives = self[host["type"]].primitives
@@ -198,7 +198,7 @@ class Subgraphs:
     def _promotion(
         self, definition: Definition, name: str, link: LinkLine, depth: int
     ) -> Promotion | None:
-        """The promotion by a link from an input; None where the link leads to no widget."""
+        """Return the promotion by a link from an input; None where the link leads to no widget."""
         target = definition.nodes.get(link.target)
         if target is None or depth > MAX_DEPTH:
             return None
@@ -222,7 +222,7 @@ class Subgraphs:
 
 
 def value_name(node: Json) -> str | None:
-    """The name of the value that a Set or Get node sets or gets; None where it is empty."""
+    """Return the name of the value that a Set or Get node sets or gets; None where it is empty."""
     values = node.get("widgets_values")
     if isinstance(values, dict):
         values = list(values.values())
