@@ -24,7 +24,7 @@ from comfy_worker.models.cached import cached_models
 from comfy_worker.planning.json_schema import template_schema
 from comfy_worker.planning.templates import Templates, is_too_old
 from comfy_worker.settings import Settings
-from comfy_worker.workflow.graph import ModelFile
+from comfy_worker.workflow.model_files import ModelFile
 from comfy_worker.workflow.node_defs import NodeDefs
 
 ONLY_DEFINITIONS = (
