@@ -15,10 +15,11 @@ from comfy_worker.workflow.edit.controlnet import (
     splice_controlnets,
 )
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
-from comfy_worker.workflow.graph import Check, Workflow, never_ends
+from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.loaders import loader_files
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.walks import Check, never_ends
 
 __all__ = ["Splicer"]
 

@@ -27,7 +27,9 @@ from comfy_worker.errors import (
 from comfy_worker.nearest import did_you_mean
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.convert.ui_format import is_editor_file
-from comfy_worker.workflow.graph import ModelFile, Workflow, parse
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.model_files import ModelFile
+from comfy_worker.workflow.parse import parse
 
 __all__ = [
     "ModelFile",
@@ -130,7 +132,7 @@ class Templates:
         self._folders = folders
 
     def names(self) -> list[str]:
-        """The names of all templates, sorted."""
+        """Return the names of all templates, sorted."""
         return sorted(self._files())
 
     def load(self, name: str) -> Template:
@@ -167,8 +169,12 @@ class Templates:
                 "which is not a template"
             )
         path = files[params.older]
-        older = _read(path.with_name(params.older + PARAMS), Params)
-        return Template(params.older, parse(_read(path, None)), older)
+        params_path = path.with_name(params.older + PARAMS)
+        own = _read(params_path, Params) if params_path.is_file() else Params()
+        workflow = _read(path, None)
+        return Template(
+            params.older, workflow if is_editor_file(workflow) else parse(workflow), own
+        )
 
     def _files(self) -> dict[str, Path]:
         found: dict[str, Path] = {}

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from comfy_worker.errors import InvalidInput, InvalidWorkflow, UnknownWorkflow
-from comfy_worker.planning.templates import Templates, choose_template
+from comfy_worker.errors import ComfyUITooOld, InvalidInput, InvalidWorkflow, UnknownWorkflow
+from comfy_worker.planning.templates import (
+    Requirements,
+    Templates,
+    choose_template,
+    is_too_old,
+    template_for_version,
+)
 from comfy_worker.request.schema import JobInput
 
 GRAPH = {"1": {"class_type": "KSampler", "inputs": {"seed": 1}}}
@@ -125,3 +131,42 @@ def test_what_a_template_requires_must_be_given(tmp_path: Path) -> None:
         choose_template(JobInput.read({"workflow": "x"}), Templates([tmp_path]))
     given = JobInput.read({"workflow": "x", "image": "x", "parameters": {"strength": 1}})
     assert choose_template(given, Templates([tmp_path]))
+
+
+@pytest.mark.parametrize(
+    ("needed", "installed", "too_old"),
+    [
+        ("", "0.3.75", False),
+        ("0.24.1", "", False),
+        ("0.24.1", "0.3.75", True),
+        ("0.24.1", "0.24.1", False),
+        ("0.24.0", "0.24", False),
+        ("0.4", "0.3.75", True),
+        ("0.30.0", "0.33.0", False),
+        ("0.30.0", "1.0", False),
+    ],
+)
+def test_a_version_is_compared_number_by_number(needed: str, installed: str, too_old: bool) -> None:
+    assert is_too_old(Requirements(comfyui=needed), installed) is too_old
+
+
+def test_an_older_template_stands_in(tmp_path: Path) -> None:
+    write(tmp_path, "new.json", GRAPH)
+    write(tmp_path, "new.params.json", {"requirements": {"comfyui": "0.30"}, "older": "plain"})
+    write(tmp_path, "plain.json", GRAPH)
+    write(tmp_path, "plain.params.json", {"requirements": {"comfyui": "0.3.80"}})
+    template = Templates([tmp_path]).load("new")
+    assert template_for_version(template, "0.33.0").name == "new"
+    assert template_for_version(template, "0.4.0").name == "plain"
+    with pytest.raises(ComfyUITooOld, match=r"'plain' needs ComfyUI 0\.3\.80 or newer") as caught:
+        template_for_version(template, "0.3.75")
+    assert caught.value.details == [{"workflow": "plain", "needs": "0.3.80", "installed": "0.3.75"}]
+
+
+def test_an_older_template_must_exist(tmp_path: Path) -> None:
+    write(tmp_path, "new.json", GRAPH)
+    write(tmp_path, "new.params.json", {"older": "nothing"})
+    with pytest.raises(InvalidWorkflow, match="older names 'nothing', which is not a template"):
+        Templates([tmp_path]).load("new")
+    write(tmp_path, "nothing.json", GRAPH)
+    assert Templates([tmp_path]).load("new").older == Templates([tmp_path]).load("nothing")

@@ -12,8 +12,7 @@ from comfy_common.placeholder_names import real_files
 from comfy_worker.errors import brief
 from comfy_worker.nearest import MAX_HINTS, nearest
 from comfy_worker.workflow.check.problems import TEXT_LENGTH, Problem, shown
-from comfy_worker.workflow.graph import ModelFile
-from comfy_worker.workflow.model_files import CheckContext, find_model_file
+from comfy_worker.workflow.model_files import CheckContext, ModelFile, find_model_file
 from comfy_worker.workflow.model_names import FOLDERS, nearest_files
 from comfy_worker.workflow.node_defs import InputSpec, MissingNodeReason, NodeDefs
 

@@ -8,20 +8,14 @@ from dataclasses import dataclass
 from comfy_worker.errors import NoPlace
 from comfy_worker.workflow.constraints import InputConstraint
 from comfy_worker.workflow.edit.file_fit import check_count, fitting_targets
-from comfy_worker.workflow.graph import (
-    Check,
-    Link,
-    Workflow,
-    WorkflowEditor,
-    ancestors,
-    copied,
-    never_ends,
-)
+from comfy_worker.workflow.graph import Link, Workflow, ancestors, copied
 from comfy_worker.workflow.loaders import Fits, Roots
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.roles import Roles
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
+from comfy_worker.workflow.walks import Check, never_ends
+from comfy_worker.workflow.workflow_editor import WorkflowEditor
 
 __all__ = ["LoraSpec", "splice_loras"]
 
