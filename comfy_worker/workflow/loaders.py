@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from comfy_worker.workflow.graph import Link, Workflow
+from comfy_worker.workflow.graph import Input, Link, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.roles import Roles
 from comfy_worker.workflow.roles.samplers import Sampler
@@ -59,9 +59,26 @@ class Roots:
             self._roots[link_type] = Fold(self._above(link_type), self._own(link_type), graph.check)
 
     def models(self, sampler: Sampler) -> list[Link]:
-        """Return the outputs that a sampler's model comes from; several if models are merged."""
-        link = self._graph.link(sampler.model) if sampler.model else None
-        return list(self._roots["MODEL"](link)) if link else []
+        """Return the loaders of the models that a sampler uses.
+
+        They are several where models are merged, and where a sampler takes a model for each noise.
+        """
+        found: dict[Link, None] = {}
+        for node_input in self.model_inputs(sampler):
+            found |= dict.fromkeys(self.models_at(node_input))
+        return list(found)
+
+    def model_inputs(self, sampler: Sampler) -> list[Input]:
+        """Return the inputs by which a sampler, or its guider, takes models; the main one first."""
+        if sampler.model is None:
+            return []
+        others = self._graph.linked(sampler.model.node_id, "MODEL")
+        return list(dict.fromkeys([sampler.model, *others]))
+
+    def models_at(self, node_input: Input) -> tuple[Link, ...]:
+        """Return the loaders of the models that arrive at an input."""
+        link = self._graph.link(node_input)
+        return self._roots["MODEL"](link) if link else ()
 
     def clips(self, sampler: Sampler) -> list[Link]:
         """Return the outputs that the text encoders behind a sampler's conditioning come from."""
