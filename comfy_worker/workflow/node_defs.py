@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 __all__ = [
@@ -121,13 +122,13 @@ class InputSpec:
             (word for word in words if word in WIDGET_TYPES or word in OBJECT_WIDGETS), None
         )
 
-    @property
+    @cached_property
     def is_widget(self) -> bool:
         """Whether the input may hold a literal: a number, a text or a choice."""
         is_literal = not WIDGET_TYPES.isdisjoint(self.types)
         return is_literal and not self.options.get("forceInput", False)
 
-    @property
+    @cached_property
     def is_upload(self) -> bool:
         """Whether the input names a file of ComfyUI's input folder."""
         return any(word.endswith("_upload") for word in self.options)
@@ -137,7 +138,7 @@ class InputSpec:
         """Whether the choices come from a server, so that the list here is not all of them."""
         return bool(self.options.get("remote") or self.options.get("remote_combo"))
 
-    @property
+    @cached_property
     def is_dynamic(self) -> bool:
         """Whether other inputs come with this one."""
         return self.type in KNOWN_KINDS and self.type != MATCH_TYPE
@@ -358,7 +359,7 @@ class NodeClass:
             takes_hidden_prompt=any(map(_is_of_the_job, (groups.get("hidden") or {}).values())),
         )
 
-    @property
+    @cached_property
     def is_dynamic(self) -> bool:
         """Whether some inputs come with the values of others."""
         return any(spec.is_dynamic for spec in self.inputs.values())
