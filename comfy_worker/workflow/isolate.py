@@ -120,10 +120,10 @@ def _raw_inputs(node: Mapping[str, Any]) -> dict[str, Any] | None:
 def isolate_outputs(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
     """Put every ``filename_prefix`` below the job's own folder.
 
-    This keeps jobs apart. It also makes ComfyUI run a saving node again whose file is gone. An output
-    node without such a prefix gets the folder in an input that only ComfyUI's cache looks at. So does
-    a node that sees more of its job than its inputs, or that calls a paid service: its result belongs
-    to one job.
+    This keeps jobs apart. It also makes ComfyUI run a saving node again whose file is gone. An
+    output node without such a prefix gets the folder in an input that only ComfyUI's cache looks
+    at. So does a node that sees more of its job than its inputs, or that calls a paid service: its
+    result belongs to one job.
 
     Args:
         workflow: is not changed.
@@ -217,7 +217,8 @@ def _own_folder(node_id: str, inputs: Mapping[str, Any]) -> str | None:
         return None
     if not _stays(path):
         raise InvalidValue(
-            f"{OWN_FOLDER} of node {node_id} must be a path within the output folder, not '{brief(path)}'",
+            f"{OWN_FOLDER} of node {node_id} must be a path within the output folder, not "
+            f"'{brief(path)}'",
             [{"node_id": node_id, "input": OWN_FOLDER, "given": brief(path)}],
         )
     return path.strip("/")

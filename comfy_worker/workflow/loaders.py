@@ -1,4 +1,4 @@
-"""Finds the loaders that feed a sampler: a LoRA belongs behind them, and their family decides what fits."""
+"""Finds the loaders that feed a sampler. LoRAs go behind them; their family decides what fits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["Fits", "LoaderFile", "Roots", "loader_files"]
 
-# Whether the model of a loader (``LoaderFile.root``) takes a LoRA or ControlNet file; None: not known.
+# Whether the model of a loader (``LoaderFile.root``) takes a LoRA or ControlNet file; None if
+# unknown.
 Fits = Callable[[str, str], "bool | None"]
 
 # No merge has more models than this; the others are not looked at.
@@ -96,7 +97,7 @@ class Roots:
 
 
 def loader_files(workflow: Workflow, roles: Roles, defs: NodeDefs) -> list[LoaderFile]:
-    """The files whose diffusion models feed the samplers, first sampler first; several where models are merged."""
+    """The files of the samplers' diffusion models, first sampler first; several if merged."""
     roots = Roots(TypedWorkflow(workflow, defs))
     found: list[LoaderFile] = []
     for sampler in roles.samplers:
