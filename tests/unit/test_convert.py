@@ -18,8 +18,10 @@ from comfy_common.paths import REPO
 from comfy_worker.errors import InvalidWorkflow
 from comfy_worker.workflow.convert.to_api import read_workflow, resolve_variants
 from comfy_worker.workflow.convert.ui_format import MAX_DEPTH
-from comfy_worker.workflow.graph import MAX_NODES, Input, ModelFile, Workflow
+from comfy_worker.workflow.graph import Input, Workflow
+from comfy_worker.workflow.model_files import ModelFile
 from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.parse import MAX_NODES
 from tests.editor_files import FILES, Node, editor_file, node, subgraph
 from tests.editor_files_033 import FILES_033, RECORDED_033
 from tests.official_templates import COMFYUI_033, COMFYUI_0375
