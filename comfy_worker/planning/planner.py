@@ -302,7 +302,7 @@ class _PlanBuilder:
         raise refusal(self._link_findings)
 
     def _with_switches(self, workflow: Workflow) -> tuple[Workflow, Roles]:
-        """Set the switches that the request sets, since they decide which nodes take the other values."""
+        """Set the request's switches first: they decide which nodes take the other values."""
         roles = find_roles(workflow, self._defs, self._check)
         values = {
             name: entry.default for name, entry in self._declared.items()
@@ -453,7 +453,7 @@ class _PlanBuilder:
 
 
 def _keeps_seed(own_seed: Any) -> bool:
-    """Whether a custom workflow's own seed stays: a number, or a text that is not a placeholder."""
+    """Return whether a custom workflow keeps its seed: a number, or a text, not a placeholder."""
     value = number(own_seed)
     if value is not None:
         return value >= 0

@@ -28,7 +28,8 @@ def announcement(stand_in: StandIn) -> list[str]:
         return []
     _announced.add(stand_in)
     return [
-        f"checkpoint {stand_in.missing} is not installed; {stand_in.chosen}, the only one there is, stood in"
+        f"checkpoint {stand_in.missing} is not installed; {stand_in.chosen}, "
+        "the only one there is, stood in"
     ]
 
 

@@ -77,7 +77,7 @@ def _info(result: Result) -> dict[str, Any]:
 
 
 def _seeds(result: Result) -> list[int]:
-    """The seed of each picture; -1 if the workflow has no seed."""
+    """Return the seed of each picture; -1 if the workflow has no seed."""
     seed = result.seed
     if seed is None:
         return [-1] * len(result.images)

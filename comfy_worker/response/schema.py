@@ -74,7 +74,8 @@ class Validation(BaseModel):
     workflow: dict[str, Any] = Field(description="the workflow that would be queued, in API format")
     name: str = Field(description="the template's name, or `custom`")
     seed: int | None = Field(
-        description="the seed that would be used: sent, drawn at random, or the custom workflow's own"
+        description="the seed that would be used: sent, drawn at random, or the custom "
+        "workflow's own"
     )
     parameters: dict[str, Any] = Field(description="the values of all parameters of the workflow")
     roles: dict[str, Any] = Field(

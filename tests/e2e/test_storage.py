@@ -20,8 +20,8 @@ from pydantic import SecretStr
 from comfy_worker.deadline import Deadline
 from comfy_worker.errors import DeliveryFailed, JobCancelled, JobTimedOut
 from comfy_worker.request.schema import Output
-from comfy_worker.response import deliver as deliver_module
 from comfy_worker.response import s3 as s3_module
+from comfy_worker.response import uploads as uploads_module
 from comfy_worker.response.deliver import Delivery
 from comfy_worker.response.encode import EncodedFile
 from comfy_worker.response.s3 import ATTEMPTS, S3Uploader
@@ -305,8 +305,8 @@ def test_silent_storage_leaves_time_for_base64(answer: Callable[..., None]) -> N
 
 
 def test_silent_storage_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliver_module, "STORAGE_LIMIT_S", 1.0)
-    monkeypatch.setattr(deliver_module, "STORAGE_BYTES_PER_S", 10**9)
+    monkeypatch.setattr(uploads_module, "STORAGE_LIMIT_S", 1.0)
+    monkeypatch.setattr(uploads_module, "STORAGE_BYTES_PER_S", 10**9)
     with raw_host(silent) as host:
         bucket = Bucket(host.url, BUCKET, "AKIA", SecretStr("s3cret"))
         delivery = Delivery("job", Output(), S3Uploader(bucket), 1_000_000, True)

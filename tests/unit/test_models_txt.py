@@ -28,18 +28,18 @@ MODELS_TXT = (shipped.REPO / "models.txt").read_text(encoding="utf-8")
 
 
 def sections() -> dict[str, list[list[str]]]:
-    """Read models.txt: for each section the words of its lines."""
+    """Read models.txt: for each section the path and the URL of its lines."""
     found: dict[str, list[list[str]]] = {}
     for line in MODELS_TXT.splitlines():
         if line.startswith("["):
-            found[line.strip("[]")] = []
+            found[line[1:].partition("]")[0]] = []
         elif line and not line.startswith("#"):
-            found[list(found)[-1]].append(line.split())
+            found[list(found)[-1]].append(line.split()[:2])
     return found
 
 
 def test_templates_and_sections_match_exactly() -> None:
-    headings = [line for line in MODELS_TXT.splitlines() if line.startswith("[")]
+    headings = [line.split()[0] for line in MODELS_TXT.splitlines() if line.startswith("[")]
     assert sorted(headings) == sorted(f"[{name}]" for name in (*shipped.NAMES, REAL))
 
 
