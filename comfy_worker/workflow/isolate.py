@@ -33,8 +33,8 @@ REPLACED = {
     "SaveImageWebsocket": ("output", "ComfyUI"),
 }
 
-# This class encodes by itself, but its 8-bit PNG equals SaveImage's, except for the end of its name.
-# Its other formats have more than 8 bits, so those files stay as they are.
+# This class encodes by itself, but its 8-bit PNG equals SaveImage's, except for the end of its
+# name. Its other formats have more than 8 bits, so those files stay as they are.
 SAVE_ADVANCED = "SaveImageAdvanced"
 SAVE_ADVANCED_8_BIT = {"format": "png", "format.bit_depth": "8-bit"}
 SAVE_ADVANCED_ENDING = ".png"
