@@ -119,8 +119,9 @@ def resolve_variants(
             continue
         if is_too_long(text):
             raise InvalidWorkflow(
-                f"the text in {variant.name} of node {variant.node_id} has {len(text):,} characters; "
-                f"a text with variants or comments may have at most {MAX_VARIANT_TEXT:,}",
+                f"the text in {variant.name} of node {variant.node_id} has {len(text):,} "
+                "characters; a text with variants or comments may have at most "
+                f"{MAX_VARIANT_TEXT:,}",
                 [
                     {
                         "node_id": variant.node_id,
