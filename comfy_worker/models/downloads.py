@@ -13,16 +13,18 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from threading import Event
 from typing import IO
 
 from pydantic import SecretStr
 
+from comfy_common import hub_cache
 from comfy_common.addresses import host_matches
 from comfy_common.download import DownloadError, Watch
 from comfy_common.model_folders import SUFFIXES
 from comfy_common.safetensors_header import SUFFIXES as SAFETENSORS
+from comfy_common.safetensors_header import DamagedModel, check_whole
 from comfy_common.sources import Access, Source, SourceError, read_source
 from comfy_common.text import size
 from comfy_worker.deadline import TICK_S, Deadline
@@ -30,7 +32,7 @@ from comfy_worker.errors import ModelNotFetched
 from comfy_worker.logs import ContextThreadPool
 from comfy_worker.models.cache import ModelCache
 from comfy_worker.settings import Settings
-from comfy_worker.workflow.graph import ModelFile
+from comfy_worker.workflow.model_files import ModelFile
 
 __all__ = ["JobModels", "ModelsOnDemand"]
 
@@ -52,8 +54,21 @@ class ModelsOnDemand:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.cache = ModelCache(settings.models_cache_dir, int(settings.models_cache_gb * 1e9))
+        self.cache = ModelCache(
+            settings.models_cache_dir, int(settings.models_cache_gb * 1e9), self._find_cached
+        )
         self._settings = settings
+
+    def _find_cached(self, source: Source) -> Path | None:
+        """Find a file in the caches of Hugging Face; a client's file only if it is not damaged."""
+        file = hub_cache.find_source(source, self._settings.hub_snapshots)
+        if file is None:
+            return None
+        try:
+            check_whole(file, PurePosixPath(source.name).suffix)
+        except (DamagedModel, OSError):
+            return None
+        return file
 
     @contextmanager
     def job(self, say: Callable[[str], None], stop: Deadline) -> Iterator[JobModels]:

@@ -16,9 +16,10 @@ from comfy_worker.workflow.edit.input_files import (
     without_browser_files,
 )
 from comfy_worker.workflow.edit.parameters import Declared
-from comfy_worker.workflow.graph import Input, Workflow, WorkflowEditor
+from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.workflow_editor import WorkflowEditor
 
 __all__ = [
     "came_with_job",

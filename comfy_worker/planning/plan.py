@@ -12,7 +12,8 @@ from comfy_worker.job import Job
 from comfy_worker.models.downloads import JobModels
 from comfy_worker.planning.templates import Template
 from comfy_worker.workflow.check.preflight import Finding
-from comfy_worker.workflow.graph import ModelFile, Workflow
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.model_files import ModelFile
 from comfy_worker.workflow.node_defs import MissingNodeReason, NodeDefs
 from comfy_worker.workflow.roles.roles import Roles
 

@@ -27,7 +27,9 @@ from comfy_worker.errors import (
 from comfy_worker.nearest import did_you_mean
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.convert.ui_format import is_editor_file
-from comfy_worker.workflow.graph import ModelFile, Workflow, parse
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.model_files import ModelFile
+from comfy_worker.workflow.parse import parse
 
 __all__ = [
     "ModelFile",

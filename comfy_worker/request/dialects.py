@@ -288,6 +288,9 @@ class _Translation:
 
     def _sampling(self) -> None:
         word, sampler = "sampler_name", self._left.pop("sampler_name", None)
+        own = self._left.get("sampler")
+        if not sampler and isinstance(own, str) and _is_foreign_sampler(own):
+            word, sampler = "sampler", self._left.pop("sampler")
         schedule = self._left.get("scheduler")
         if isinstance(schedule, str):
             known = words.find_scheduler(schedule)
@@ -452,6 +455,12 @@ class _Translation:
         for word, neutral in words.IGNORED.items():
             if self._left.pop(word, None) not in (*NO_VALUES, neutral):
                 self._ignore(word)
+
+
+def _is_foreign_sampler(name: str) -> bool:
+    """Whether another program's name of a sampler stands where ComfyUI's name belongs."""
+    found = words.find_sampling(name)
+    return found is not None and found.sampler != name
 
 
 def _means_sampler(name: str) -> bool:

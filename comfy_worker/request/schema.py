@@ -171,6 +171,13 @@ class Lora(_Strict):
         le=100,
         description="strength for the text encoder; default: same as `strength`",
     )
+    target: str | None = Field(
+        None,
+        min_length=1,
+        description="the model that it is meant for, if the workflow has several: `high` or `low` "
+        "(Wan 2.2), `base` or `refiner`, or the id or title of a node. Default: by the names of a "
+        "pair, see below; else all models",
+    )
 
 
 class ControlNet(_Strict):

@@ -157,7 +157,8 @@ def sniff(head: bytes, suffix: str = "") -> tuple[str, str]:
 
     Args:
         head: the first 1024 bytes, or all of a shorter file.
-        suffix: of the file's name, such as ``.csv``; it tells texts apart, which begin with anything.
+        suffix: of the file's name, such as ``.csv``; it tells texts apart, which begin with
+            anything.
 
     Returns:
         The list of the result that the file belongs to (``images``, ``videos``, ``audio`` or

@@ -9,9 +9,10 @@ import pytest
 
 from comfy_worker.errors import InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled
 from comfy_worker.workflow.check.preflight import Checked, check, is_stale, refusal
-from comfy_worker.workflow.graph import MAX_NODES, ModelFile, Workflow
-from comfy_worker.workflow.model_files import CheckContext, model_files
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.model_files import CheckContext, ModelFile, model_files
 from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.parse import MAX_NODES
 from tests.base_graphs import node
 
 

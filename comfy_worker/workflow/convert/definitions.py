@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from comfy_worker.errors import brief
+from comfy_worker.errors import InvalidWorkflow, brief
 from comfy_worker.workflow.convert.frontend_classes import BROADCASTERS, PRIMITIVE, SETTERS
 from comfy_worker.workflow.convert.promoted import (
     HostValues,
@@ -29,6 +29,7 @@ from comfy_worker.workflow.convert.ui_format import (
     dicts,
     entry_at,
     id_of,
+    link_id_of,
     link_of,
     type_of,
     well_formed,
@@ -58,6 +59,8 @@ class Definition:
         self.name = brief(source.get("name"))
         self.nodes = {id_of(node): node for node in self.source["nodes"]}
         self.links: dict[str, LinkLine] = {}
+        # By id, the links that cannot be read.
+        self._unreadable: set[str] = set()
         self._broadcasts: dict[tuple[str, int], LinkLine] = {}
         self.ends: dict[int, LinkLine] = {}
         self._read_links()
@@ -78,6 +81,8 @@ class Definition:
             link = link_of(entry)
             if link is not None:
                 self.links[link.link_id] = link
+            else:
+                self._unreadable.add(link_id_of(entry))
         # A drawn link counts before one of Use Everywhere.
         for link in (*self._broadcasts.values(), *self.links.values()):
             if link.target == OUTPUT_NODE:
@@ -89,7 +94,14 @@ class Definition:
         A drawn link from a muted or bypassed node counts only where Use Everywhere sends nothing.
         """
         entry = entry_at(self.nodes[node_id]["inputs"], slot)
-        drawn = self.links.get(as_text(entry.get("link")))
+        link_id = as_text(entry.get("link"))
+        drawn = self.links.get(link_id)
+        if drawn is None and link_id and link_id in self._unreadable:
+            raise InvalidWorkflow(
+                f"workflow has a link that cannot be read, {brief(link_id)}; a link is "
+                "[id, from node, from slot, to node, to slot, type] with numbers for the slots",
+                [{"node_id": node_id, "link_id": brief(link_id)}],
+            )
         broadcast = self._broadcasts.get((node_id, slot))
         if drawn is None or (broadcast is not None and not self._is_live(drawn.origin)):
             return broadcast

@@ -16,7 +16,8 @@ from comfy_worker.workflow.convert.link_resolver import LinkResolver
 from comfy_worker.workflow.convert.ui_format import Json, as_text, id_of, nesting_of
 from comfy_worker.workflow.convert.unique_ids import with_unique_ids
 from comfy_worker.workflow.convert.work_limit import WorkLimit
-from comfy_worker.workflow.graph import MAX_NESTING, MAX_NODES, Link
+from comfy_worker.workflow.graph import Link
+from comfy_worker.workflow.parse import MAX_NESTING, MAX_NODES
 
 __all__ = ["FlatNode", "flatten"]
 

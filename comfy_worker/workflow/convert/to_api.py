@@ -26,8 +26,10 @@ from comfy_worker.workflow.convert.widgets import (
     with_names,
 )
 from comfy_worker.workflow.convert.work_limit import WorkLimit
-from comfy_worker.workflow.graph import Input, Link, ModelFile, Workflow, parse
+from comfy_worker.workflow.graph import Input, Link, Workflow
+from comfy_worker.workflow.model_files import ModelFile
 from comfy_worker.workflow.node_defs import NodeClass, NodeDefs
+from comfy_worker.workflow.parse import parse
 
 __all__ = ["Converted", "read_workflow", "resolve_variants"]
 
@@ -117,8 +119,9 @@ def resolve_variants(
             continue
         if is_too_long(text):
             raise InvalidWorkflow(
-                f"the text in {variant.name} of node {variant.node_id} has {len(text):,} characters; "
-                f"a text with variants or comments may have at most {MAX_VARIANT_TEXT:,}",
+                f"the text in {variant.name} of node {variant.node_id} has {len(text):,} "
+                "characters; a text with variants or comments may have at most "
+                f"{MAX_VARIANT_TEXT:,}",
                 [
                     {
                         "node_id": variant.node_id,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from comfy_worker.errors import InvalidWorkflow, brief
@@ -23,6 +24,7 @@ __all__ = [
     "entry_at",
     "id_of",
     "is_editor_file",
+    "link_id_of",
     "link_of",
     "nesting_of",
     "passed_on",
@@ -41,6 +43,7 @@ RENAMED = {
 MAX_DEPTH = 30
 MAX_ID = 200
 LARGEST_ID = 10**30
+SLOT = re.compile(r"[0-9]{1,9}")
 
 Json = dict[str, Any]
 
@@ -69,9 +72,26 @@ def link_of(entry: Any) -> LinkLine | None:
     if not isinstance(entry, list) or len(entry) < 5:
         return None
     link_id, origin, origin_slot, target, target_slot = entry[:5]
-    if not isinstance(origin_slot, int) or not isinstance(target_slot, int):
+    from_slot, to_slot = _slot(origin_slot), _slot(target_slot)
+    if from_slot is None or to_slot is None:
         return None
-    return LinkLine(as_text(link_id), as_text(origin), origin_slot, as_text(target), target_slot)
+    return LinkLine(as_text(link_id), as_text(origin), from_slot, as_text(target), to_slot)
+
+
+def link_id_of(entry: Any) -> str:
+    """The id of a link, also where the rest of it cannot be read; "" for none."""
+    if isinstance(entry, dict):
+        return as_text(entry.get("id"))
+    return as_text(entry[0]) if isinstance(entry, list) and entry else ""
+
+
+def _slot(value: Any) -> int | None:
+    """The number of a slot; some programs write it as text or with a decimal point."""
+    if isinstance(value, str) and SLOT.fullmatch(value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def broadcast_of(entry: Any) -> LinkLine | None:

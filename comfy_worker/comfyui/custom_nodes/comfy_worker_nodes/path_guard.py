@@ -230,7 +230,9 @@ def _readable(folder_paths: Any, before: Readable | None = None) -> Readable:
     for folders, _extensions in folder_paths.folder_names_and_paths.values():
         roots += map(str, folders)
     roots += system_roots(dict(os.environ))
-    roots += [root for root in os.environ.get("COMFY_READABLE_DIRS", "").split(os.pathsep) if root]
+    # Of a cache of Hugging Face the model folders hold only links, to files in folders beside them.
+    for name in ("COMFY_READABLE_DIRS", "COMFY_WORKER_HUB_CACHES"):
+        roots += [root for root in os.environ.get(name, "").split(os.pathsep) if root]
     roots += _linked_packs(folder_paths)
     # Other workers keep pictures in /dev/shm.
     hidden = [SHARED_MEMORY, *(os.path.join(folder_paths.base_path, name) for name in PERSONAL)]

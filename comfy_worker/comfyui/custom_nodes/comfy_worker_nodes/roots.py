@@ -46,6 +46,9 @@ def found_under(root: Path, name: str, kept: list[Path]) -> list[Path]:
     if _is_a1111(root):
         candidates = [root / folder for folder in A1111.get(name, ())]
         others += [folder for folder in candidates if folder.is_dir()]
+    if "snapshots" in root.parts:
+        # A cache of Hugging Face gets no further files while ComfyUI runs.
+        regular = [folder for folder in regular if folder.is_dir()]
     return [*regular, *(Path(os.path.normpath(folder)) for folder in others)]
 
 
