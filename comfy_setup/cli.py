@@ -175,7 +175,8 @@ def _parser() -> argparse.ArgumentParser:
         "--api-key",
         metavar="KEY",
         default=os.environ.get("SERVE_API_KEY"),
-        help="the key that clients must send as `Authorization: Bearer KEY` (default: SERVE_API_KEY)",
+        help="the key that clients must send as `Authorization: Bearer KEY` (default: "
+        "SERVE_API_KEY)",
     )
     serve.add_argument(
         "--workers",

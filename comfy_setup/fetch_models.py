@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TextIO
@@ -93,24 +93,10 @@ def confirm_all(console: Console, environ: Mapping[str, str], answers: TextIO) -
     Raises:
         SetupError: nobody can answer, or models.txt cannot be read.
     """
-    text = models.models_text()
-    sections = parse_sections(text)
-    missing = {entry.path: entry for entry in missing_entries(environ, [])}
+    missing = {entry.path for entry in missing_entries(environ, [])}
     if not missing:
         return True
-    total, unknown = 0, 0
-    counted: set[str] = set()
-    for name, entries in by_section(text, [], environ).items():
-        new = [entry for entry in entries if entry.path in missing and entry.path not in counted]
-        counted |= {entry.path for entry in new}
-        stated = sum(entry.size for entry in new)
-        unsized = [entry for entry in new if not entry.size]
-        section = sections.get(name)
-        if unsized and section is not None and section.size and len(new) == len(entries):
-            stated = max(stated, section.size)
-        elif unsized:
-            unknown += len(unsized)
-        total += stated
+    total, unknown = _estimate(environ, missing)
     root = paths.model_roots(environ)[0]
     beside = f", and {unknown} of them do not state a size" if unknown else ""
     question = (
@@ -125,6 +111,32 @@ def confirm_all(console: Console, environ: Mapping[str, str], answers: TextIO) -
     console.say(question)
     console.say("Download everything? --only NAME downloads one template's files. [y/N]")
     return answers.readline().strip().lower() in ("y", "yes")
+
+
+def _estimate(environ: Mapping[str, str], missing: Set[str]) -> tuple[int, int]:
+    """About how many bytes the missing files of models.txt have, and how many files are not in it.
+
+    Where only the whole section states a size, its files without a size share the rest evenly.
+    """
+    text = models.models_text()
+    sections = parse_sections(text)
+    total, unknown = 0.0, 0
+    counted: set[str] = set()
+    for name, entries in by_section(text, [], environ).items():
+        section = sections.get(name)
+        unsized = [entry for entry in entries if not entry.size]
+        rest = (section.size if section else 0) - sum(entry.size for entry in entries)
+        for entry in entries:
+            if entry.path in counted or entry.path not in missing:
+                continue
+            counted.add(entry.path)
+            if entry.size:
+                total += entry.size
+            elif rest > 0:
+                total += rest / len(unsized)
+            else:
+                unknown += 1
+    return round(total), unknown
 
 
 def missing_entries(environ: Mapping[str, str], only: Sequence[str]) -> list[Entry]:

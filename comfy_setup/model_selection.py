@@ -1,4 +1,4 @@
-"""Chooses files of models.txt by the names that a user gives: sections, families, files, templates."""
+"""Chooses files of models.txt by the names of sections, families, files or templates."""
 
 from __future__ import annotations
 

@@ -185,15 +185,15 @@ class Settings(BaseModel):
     defer_imports: bool = Field(
         True,
         alias="DEFER_IMPORTS",
-        description="Start ComfyUI without `torch._dynamo`, which is imported when something uses it",
+        description="Start ComfyUI without `torch._dynamo`, which is imported when it is used",
     )
     port_health: int | None = Field(
         None,
         alias="PORT_HEALTH",
         ge=1,
         le=65_535,
-        description="Port on which the worker answers `GET /ping`: 200 once it is ready, 204 before. "
-        "Not set: none",
+        description="Port on which the worker answers `GET /ping`: 200 once it is ready, 204 "
+        "before. Not set: none",
     )
     log_level: LogLevel = Field("INFO", alias="LOG_LEVEL", description="Log level of the worker")
     sd_model: str = Field(
@@ -334,8 +334,8 @@ class Settings(BaseModel):
         (),
         alias="HF_HUB_CACHE",
         description="Folder of a Hugging Face cache whose models are used where they lie. Not set: "
-        "`hub` in `HF_HOME`, else `~/.cache/huggingface/hub`. RunPod's cached models on the network "
-        "volume are used too",
+        "`hub` in `HF_HOME`, else `~/.cache/huggingface/hub`. RunPod's cached models on the "
+        "network volume are used too",
     )
     models_cache_dir: Path = Field(
         default_factory=lambda: paths.models_cache_dir({}),

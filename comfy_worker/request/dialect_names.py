@@ -155,11 +155,15 @@ STRUCTURED = {
     "api_name": "the operation: `txt2img`, `img2img`, `getModels`, `getOptions`, `setOptions`",
     "comfy_org_api_key": "the key for ComfyUI's API nodes; never logged",
     "size": "`width` and `height`, from `512*768` or `512x768`; the response is `image_url`",
-    "aspect_ratio": "`width` and `height` of about a million pixels, from `16:9`; `custom` has no effect",
+    "aspect_ratio": (
+        "`width` and `height` of about a million pixels, from `16:9`; `custom` has no effect"
+    ),
     "resolution": "with `aspect_ratio`: `0.5k`, `1k`, `2k` or `4k`",
     "image_format": "`output.format`",
     "output_format": "`output.format`",
-    "file_inputs": "`overrides` that set inputs of nodes to the URL of a file: `{node: {field, url}}`",
+    "file_inputs": (
+        "`overrides` that set inputs of nodes to the URL of a file: `{node: {field, url}}`"
+    ),
     "timeout": "a warning: RunPod's limit is `policy.executionTimeout`, beside `input`",
     "command": "an error: comfy-gen's commands need its own worker",
 }

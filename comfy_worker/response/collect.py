@@ -90,7 +90,7 @@ def find_files(
 
 
 def _written_file(folder: Path, subfolder: str, filename: str) -> Path | None:
-    """Find the file that a node reported; None where the folder does not have it.
+    """Find the file that a node reported; None if the folder does not have it.
 
     Some nodes report another subfolder than they wrote to. Then the file counts if it is the only
     one of that name in the job's own folder.
@@ -157,7 +157,8 @@ def sniff(head: bytes, suffix: str = "") -> tuple[str, str]:
 
     Args:
         head: the first 1024 bytes, or all of a shorter file.
-        suffix: of the file's name, such as ``.csv``; it tells texts apart, which begin with anything.
+        suffix: of the file's name, such as ``.csv``; it tells texts apart, which begin with
+            anything.
 
     Returns:
         The list of the result that the file belongs to (``images``, ``videos``, ``audio`` or

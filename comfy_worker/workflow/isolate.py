@@ -33,8 +33,8 @@ REPLACED = {
     "SaveImageWebsocket": ("output", "ComfyUI"),
 }
 
-# Encodes by itself, but its PNG of 8 bits is SaveImage's with another end of the name. Its other
-# formats hold more than 8 bits, so those files stay as they are.
+# This class encodes by itself, but its 8-bit PNG equals SaveImage's, except for the end of its
+# name. Its other formats have more than 8 bits, so those files stay as they are.
 SAVE_ADVANCED = "SaveImageAdvanced"
 SAVE_ADVANCED_8_BIT = {"format": "png", "format.bit_depth": "8-bit"}
 SAVE_ADVANCED_ENDING = ".png"
@@ -105,7 +105,7 @@ def replace_save_nodes(workflow: Workflow, defs: NodeDefs) -> Workflow:
 
 
 def _raw_inputs(node: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The inputs of our node in place of a saving node; None where that must save by itself."""
+    """Return the inputs of the node of ours that replaces a saving node; None to keep the node."""
     inputs = node["inputs"]
     if node["class_type"] in REPLACED:
         folder_type, prefix = REPLACED[node["class_type"]]

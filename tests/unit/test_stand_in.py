@@ -44,6 +44,7 @@ def plan(
     info = copy.deepcopy(OBJECT_INFO)
     info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"] = [files]
     comfyui: Any = SimpleNamespace(
+        version="",
         defs=NodeDefs(info),
         model_path=lambda _folder, _name: None,
         explain=lambda _class_type: None,

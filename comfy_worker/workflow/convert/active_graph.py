@@ -203,9 +203,9 @@ class ActiveGraph:
             return
         sender_id, name = self.prefix + id_of(sender), brief(entry.get("name"))
         raise InvalidWorkflow(
-            f"node {sender_id} ({sender['type']}, of the pack {BROADCAST_PACK}) feeds inputs such as "
-            f"{name} of node {node_id} without links, and the file lacks extra.ue_links, which says "
-            f"which; open it in a ComfyUI with {BROADCAST_PACK} and save it again, or use "
+            f"node {sender_id} ({sender['type']}, of the pack {BROADCAST_PACK}) feeds inputs such "
+            f"as {name} of node {node_id} without links, and the file lacks extra.ue_links, which "
+            f"says which; open it in a ComfyUI with {BROADCAST_PACK} and save it again, or use "
             "Workflow > Export (API)",
             [
                 {
@@ -259,7 +259,7 @@ class ActiveGraph:
 
     @cached_property
     def _promotions(self) -> dict[str, Promotion]:
-        """What this subgraph promotes, by the input's name."""
+        """The promotions of this subgraph, by the input's name."""
         if self._host is None:
             return {}
         return {
@@ -287,7 +287,8 @@ class ActiveGraph:
             details = [{"node_id": self.prefix + host_id, "title": title}]
             if self._is_within(definition):
                 raise InvalidWorkflow(
-                    f"subgraph '{definition.name}' contains itself; take node {self.prefix}{host_id} out",
+                    f"subgraph '{definition.name}' contains itself; take node "
+                    f"{self.prefix}{host_id} out",
                     details,
                 )
             if self._depth >= MAX_DEPTH:

@@ -160,7 +160,7 @@ class ModelTargets:
                 )
 
     def _find_experts(self) -> dict[str, list[Link]]:
-        """Sort the models by stage: by the names of inputs and files, else by the samplers' order."""
+        """Sort the models by stage, by the names of inputs and files, else by sampler order."""
         if len(self._models) < 2:
             return {}
         if self._named_inputs[HIGH] and self._named_inputs[LOW]:

@@ -158,7 +158,8 @@ def _undeclared(node_class: Any, names: list[str]) -> list[str]:
     function = getattr(node_class, str(function_name), None)
     try:
         # A wrapper may take more than the function that it wraps.
-        parameters = inspect.signature(function, follow_wrapped=False).parameters  # type: ignore[arg-type]
+        signature = inspect.signature(function, follow_wrapped=False)  # type: ignore[arg-type]
+        parameters = signature.parameters
     except (TypeError, ValueError):
         return []
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
