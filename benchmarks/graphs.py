@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ["CHECKPOINT", "edit", "flat", "from_checkpoint", "with_format"]
+__all__ = [
+    "CHECKPOINT",
+    "edit",
+    "edit_of_urls",
+    "flat",
+    "flat_batch",
+    "from_checkpoint",
+    "photo",
+    "with_batch",
+    "with_format",
+    "with_steps",
+    "without_saving",
+]
 
 CHECKPOINT = "placeholder.safetensors"
 _numbers = itertools.count(1000)
@@ -65,6 +77,61 @@ def edit(size: int = 1024) -> Job:
         "5": _save("4"),
     }
     return {"workflow": graph, "images": [{"name": "input.png", "image": _photo(size)}]}
+
+
+def edit_of_urls(urls: list[str], size: int = 64) -> Job:
+    """A job whose pictures come from URLs; each is scaled and saved."""
+    graph: dict[str, Any] = {}
+    images = []
+    for number, url in enumerate(urls):
+        name = f"input-{number}.png"
+        images.append({"name": name, "image": url})
+        scale = {"upscale_method": "bicubic", "width": size, "height": size, "crop": "disabled"}
+        graph[f"load-{number}"] = _node("LoadImage", image=name)
+        graph[f"scale-{number}"] = _node("ImageScale", image=[f"load-{number}", 0], **scale)
+        graph[f"save-{number}"] = _save(f"scale-{number}")
+    return {"workflow": graph, "images": images}
+
+
+def flat_batch(count: int) -> Job:
+    """Several small pictures of one colour, in one job."""
+    job = flat()
+    job["workflow"]["1"]["inputs"]["batch_size"] = count
+    return job
+
+
+def with_batch(job: Job, count: int) -> Job:
+    """A job of :func:`from_checkpoint` with several pictures."""
+    job["workflow"]["2"]["inputs"]["batch_size"] = count
+    return job
+
+
+def with_steps(job: Job, steps: int) -> Job:
+    """A job of :func:`from_checkpoint` with more steps."""
+    job["workflow"]["4"]["inputs"]["steps"] = steps
+    return job
+
+
+def without_saving(job: Job) -> Job:
+    """The same graph with an end that only looks at the picture's size."""
+    graph = {
+        node_id: node
+        for node_id, node in job["workflow"].items()
+        if node["class_type"] != "SaveImage"
+    }
+    saved = [
+        node["inputs"]["images"]
+        for node in job["workflow"].values()
+        if node["class_type"] == "SaveImage"
+    ]
+    graph["size"] = _node("GetImageSize", image=saved[0])
+    graph["end"] = _node("PreviewAny", source=["size", 0])
+    return {**job, "workflow": graph}
+
+
+def photo(size: int) -> bytes:
+    """A picture that compresses like a photo, as a PNG."""
+    return base64.b64decode(_photo(size))
 
 
 def with_format(job: Job, file_format: str) -> Job:

@@ -74,15 +74,16 @@ def make_parser(description: str | None, *, rounds: int = 3) -> argparse.Argumen
     return parser
 
 
-def report(title: str, rows: list[Row], file: Path | None) -> None:
+def report(title: str, rows: list[Row], file: Path | None, unit: str = "ms") -> None:
     """Print the table, and write the file if there is one."""
-    print(f"\n{title}: medians in ms; load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores")
+    print(f"\n{title}: medians in {unit}; load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores")
     print(f"{'':44} {'ours':>8} {'peer':>8} {'ratio':>7} {'CPU ours':>9} {'CPU peer':>9}")
     for row in rows:
         print(line(row))
     if file is not None:
         document: dict[str, Any] = {
             "benchmark": title,
+            "unit": unit,
             "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
             "load": os.getloadavg(),
             "rows": [asdict(row) for row in rows],

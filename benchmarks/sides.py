@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,13 +46,15 @@ class Side:
         name: ``ours`` or ``peer``.
         api: RunPod's side of it.
         log: what it wrote.
-        processes: the processes that the benchmark started for it.
+        processes: the processes that the benchmark started for it; the handler is the last.
+        peak_mb: for :mod:`benchmarks.memory`.
     """
 
     name: str
     api: RunPodApi
     log: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    peak_mb: float = 0.0
 
     def cpu_s(self) -> float:
         """Return the processor time that all its processes have used so far."""
@@ -62,6 +64,19 @@ class Side:
                 times = process.cpu_times()
                 total += times.user + times.system
         return total
+
+    def comfyui_url(self) -> str:
+        """Return the address of its ComfyUI.
+
+        Raises:
+            LookupError: it does not run.
+        """
+        for process in self._tree():
+            with suppress(psutil.NoSuchProcess):
+                command = process.cmdline()
+                if "main.py" in command and "--port" in command:
+                    return f"http://127.0.0.1:{command[command.index('--port') + 1]}"
+        raise LookupError("ComfyUI does not run")
 
     def _tree(self) -> list[psutil.Process]:
         found: list[psutil.Process] = []
@@ -87,9 +102,17 @@ def model_folder() -> Path:
 
 
 @asynccontextmanager
-async def both_sides(models: Path, peer: Path | None) -> AsyncIterator[dict[str, Side]]:
-    """Start this worker, and the peer if there is a checkout of it; end both with the block."""
-    async with started(OURS, models, peer) as ours:
+async def both_sides(
+    models: Path, peer: Path | None, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[dict[str, Side]]:
+    """Start this worker, and the peer if there is a checkout of it; end both with the block.
+
+    Args:
+        models: the folder of models that both use.
+        peer: the peer's checkout.
+        settings: this worker's further settings.
+    """
+    async with started(OURS, models, peer, settings) as ours:
         if peer is None:
             yield {OURS: ours}
             return
@@ -98,13 +121,16 @@ async def both_sides(models: Path, peer: Path | None) -> AsyncIterator[dict[str,
 
 
 @asynccontextmanager
-async def started(name: str, models: Path, peer: Path | None) -> AsyncIterator[Side]:
+async def started(
+    name: str, models: Path, peer: Path | None, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Side]:
     """Start one side; it boots while the block runs, and ends with it.
 
     Args:
         name: ``ours`` or ``peer``.
         models: the folder of models that both use.
         peer: the peer's checkout; not used for ``ours``.
+        settings: further variables of this side's environment.
     """
     api = RunPodApi()
     await api.start()
@@ -112,6 +138,7 @@ async def started(name: str, models: Path, peer: Path | None) -> AsyncIterator[S
         side = Side(name, api, Path(folder) / "log")
         with side.log.open("wb") as log, _ending(side.processes):
             environ = {**os.environ, **api.environ(), "TMPDIR": folder, "MODELS_DIR": str(models)}
+            environ.update(settings or {})
             if name == OURS:
                 command = [sys.executable, "handler.py"]
                 side.processes.append(_popen(command, paths.REPO, environ, log))

@@ -52,6 +52,18 @@ class Step:
         self.note, self.fraction = note, fraction
         self.tick()
 
+    def say(self, line: str) -> None:
+        """Write one line above the step.
+
+        Args:
+            line: without its newline.
+        """
+        clear = "\r\x1b[K" if self.stream.isatty() else ""
+        self.stream.write(f"{clear}{line}\n")
+        self.stream.flush()
+        if clear:
+            self.shown_at = 0.0  # the step's own line was cleared
+
     def tick(self) -> None:
         """Show the step again if it is time. Call this often while waiting."""
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Declares the error for a damaged model file, and names what a file contains by its first bytes."""
+"""The error for a damaged model file, and the names of contents by their first bytes."""
 
 from __future__ import annotations
 

@@ -14,9 +14,12 @@ from pathlib import Path
 
 from comfy_common import paths
 from comfy_common.environment import public_variables
+from comfy_common.hub_cache import MODEL_FOLDERS
 
 # The suffixes of the files that ComfyUI treats as models.
 SUFFIXES = {".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf"}
+# Names of folders that ComfyUI still searches, with the names that it gives them now.
+OLD_NAMES = {"unet": "diffusion_models", "clip": "text_encoders", "t2i_adapter": "controlnet"}
 ASK = paths.CUSTOM_NODES / "comfy_worker_nodes" / "roots.py"
 ASK_TIMEOUT_S = 60
 
@@ -30,7 +33,7 @@ def model_folders(comfyui: Path, roots: Sequence[Path]) -> dict[str, list[Path]]
 
     Returns:
         By `checkpoints`, `loras` ...; the folders may be missing. If ComfyUI cannot be asked, the
-        folders that exist in its `models` and in the first root.
+        folders that exist in its `models` and in the roots.
     """
     listed = os.pathsep.join(map(str, roots))
     environ = {**public_variables(os.environ), "COMFY_WORKER_MODEL_ROOTS": listed}
@@ -41,7 +44,7 @@ def model_folders(comfyui: Path, roots: Sequence[Path]) -> dict[str, list[Path]]
         )
         answer = json.loads(finished.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired):
-        return _existing_folders([comfyui / "models", *roots[:1]])
+        return _existing_folders([comfyui / "models", *roots])
     searched: dict[str, list[Path]] = {}
     for name, folders in answer.items():
         searched[name] = [Path(folder) for folder in folders]
@@ -49,11 +52,14 @@ def model_folders(comfyui: Path, roots: Sequence[Path]) -> dict[str, list[Path]]
 
 
 def _existing_folders(roots: Sequence[Path]) -> dict[str, list[Path]]:
+    """The folders in some roots that have names of ComfyUI's model folders."""
     found: dict[str, list[Path]] = {}
     for root in filter(Path.is_dir, roots):
         for folder in sorted(root.iterdir()):
-            if folder.is_dir() and not folder.name.startswith("."):
-                found.setdefault(folder.name, []).append(folder)
+            name = OLD_NAMES.get(folder.name, folder.name)
+            # A root may be a whole volume, with all kinds of folders in it.
+            if name in MODEL_FOLDERS and folder.is_dir():
+                found.setdefault(name, []).append(folder)
     return found
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from comfy_common import hub_cache
+
 REPO = Path(__file__).absolute().parent.parent
 VENV = REPO / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
@@ -16,6 +18,8 @@ OUTPUT = REPO / "output"
 CUSTOM_NODES = REPO / "comfy_worker" / "comfyui" / "custom_nodes"
 NODE_PACKS = REPO / "custom_nodes"
 RUNPOD_VOLUME = Path("/runpod-volume")
+# Where RunPod puts the repository that an endpoint names as its model.
+VOLUME_HUB_CACHE = Path("huggingface-cache/hub")
 
 
 def comfyui_dir(environ: Mapping[str, str]) -> Path:
@@ -56,20 +60,45 @@ def models_dir(environ: Mapping[str, str]) -> Path:
     return Path(chosen).expanduser().absolute() if chosen else REPO / "models"
 
 
+def hub_caches(environ: Mapping[str, str]) -> list[Path]:
+    """The caches of Hugging Face: RunPod's on the network volume, then the user's own.
+
+    Args:
+        environ: may hold `VOLUME_DIR`, and where the user's cache is, as Hugging Face's own library
+            reads it: `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`.
+
+    Returns:
+        The folders `hub` of the caches. They may be missing.
+    """
+    own = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
+    if not own:
+        home = environ.get("HF_HOME")
+        if not home:
+            user_cache = environ.get("XDG_CACHE_HOME") or f"{environ.get('HOME') or '~'}/.cache"
+            home = f"{user_cache}/huggingface"
+        own = f"{home}/hub"
+    # Only a shell replaces "~". Without a home folder it stays, and the cache is missing.
+    written = Path(own).expanduser() if environ.get("HOME") else Path(own)
+    volume_cache = volume_dir(environ) / VOLUME_HUB_CACHE
+    return list(dict.fromkeys([volume_cache, written.absolute()]))
+
+
 def model_roots(environ: Mapping[str, str]) -> list[Path]:
     """The folders with models, each with ComfyUI's subfolders (`checkpoints`, `loras`, ...).
 
     ComfyUI's own `models` folder is not listed, since ComfyUI searches it anyway.
 
     Args:
-        environ: may hold `MODELS_DIR`, `VOLUME_DIR` and `MODELS_CACHE_DIR`.
+        environ: may hold `MODELS_DIR`, `VOLUME_DIR`, `MODELS_CACHE_DIR` and what
+            :func:`hub_caches` reads.
 
     Returns:
         Absolute paths: the folder into which models are installed (it may be missing), the existing
-        folders of the network volume, and the cache.
+        folders of the network volume, those of caches of Hugging Face, and the worker's cache.
     """
     volume = volume_model_roots(volume_dir(environ))
-    return [models_dir(environ), *volume, models_cache_dir(environ)]
+    cached = hub_cache.model_roots(hub_cache.snapshots(hub_caches(environ)))
+    return [models_dir(environ), *volume, *cached, models_cache_dir(environ)]
 
 
 def volume_model_roots(volume: Path) -> list[Path]:

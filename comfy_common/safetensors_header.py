@@ -18,7 +18,8 @@ __all__ = ["SUFFIXES", "DamagedModel", "check_whole", "read_header", "read_tenso
 SUFFIXES = {".safetensors", ".sft"}
 MAX_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
 LARGEST_NUMBER = 1 << 63
-# A tensor takes about eight values. Without a limit, parsing a header of 100 MB would take gigabytes.
+# A tensor takes about eight values. Without a limit, parsing a header of 100 MB would take
+# gigabytes.
 MAX_VALUES = 2_000_000
 
 

@@ -19,7 +19,7 @@ from comfy_common import paths
 from comfy_common.closed_pipe import quiet_on_closed_pipe
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
-from comfy_setup import doctor, models, packages
+from comfy_setup import doctor, fetch_models, models, packages
 from comfy_setup.child import FULL_DISK
 from comfy_setup.comfyui import Choice
 from comfy_setup.install import install, install_lock
@@ -175,7 +175,8 @@ def _parser() -> argparse.ArgumentParser:
         "--api-key",
         metavar="KEY",
         default=os.environ.get("SERVE_API_KEY"),
-        help="the key that clients must send as `Authorization: Bearer KEY` (default: SERVE_API_KEY)",
+        help="the key that clients must send as `Authorization: Bearer KEY` (default: "
+        "SERVE_API_KEY)",
     )
     serve.add_argument(
         "--workers",
@@ -257,7 +258,10 @@ def _add_models(
         nargs="+",
         default=[],
         metavar="NAME",
-        help="only these templates, sections of models.txt or files of models.txt",
+        help="only these templates, families, sections or files of models.txt",
+    )
+    command.add_argument(
+        "--yes", action="store_true", help="download everything without asking, if --only is absent"
     )
     alternatives = command.add_mutually_exclusive_group()
     alternatives.add_argument(
@@ -277,14 +281,11 @@ def _dispatch(
 ) -> int:
     if options.command == "doctor":
         return doctor.doctor(environ)
-    if options.command == "models":
-        if options.list:
-            return models.list_models(environ, options.only)
-        if options.check:
-            return models.check_models(environ, options.only)
     _check_options(console, options, environ)
     if options.comfyui_dir:
         environ["COMFYUI_DIR"] = str(options.comfyui_dir.absolute())
+    if options.command == "models":
+        return _models(console, options, environ)
     if environ.pop(READY, "") != str(os.getpid()):
         choice = Choice(options.comfyui_source, options.comfyui_version)
         install(console, environ, choice, options.cuda, dev=options.command == "test")
@@ -316,15 +317,24 @@ def _check_options(
         )
 
 
+def _models(console: Console, options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """List, check or download the chosen files of models.txt. Needs no installation."""
+    if options.list:
+        return models.list_models(environ, options.only)
+    if options.check:
+        return models.check_models(environ, options.only)
+    is_chosen = options.only or options.yes
+    if not is_chosen and not fetch_models.confirm_all(console, environ, sys.stdin):
+        console.say("Nothing was downloaded.")
+        return 1
+    with install_lock(console):
+        return fetch_models.fetch_models(console, environ, options.only)
+
+
 def _inside(
     console: Console, options: argparse.Namespace, rest: list[str], environ: Mapping[str, str]
 ) -> int:
     """Run a command that needs the packages. Only the virtual environment's Python runs this."""
-    if options.command == "models":
-        from comfy_setup.fetch_models import fetch_models
-
-        with install_lock(console):
-            return fetch_models(console, environ, options.only)
     real_input: dict[str, Any] = {}
     with install_lock(console):
         if options.command == "run" and options.real:
@@ -351,9 +361,9 @@ def _inside(
 
 def _real_input(console: Console, environ: Mapping[str, str]) -> dict[str, Any]:
     """The job's input for the real checkpoint; empty if the checkpoint cannot be downloaded."""
-    from comfy_setup.fetch_models import REAL_INPUT, fetch_real
-
-    return dict(REAL_INPUT) if fetch_real(console, environ) else {}
+    if fetch_models.fetch_real(console, environ):
+        return dict(fetch_models.REAL_INPUT)
+    return {}
 
 
 def _become(command: Sequence[str | Path], environ: Mapping[str, str]) -> NoReturn:

@@ -12,17 +12,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from comfy_common import cuda_driver, model_folders, paths, requirements
+from comfy_common import cuda_driver, hub_cache, model_folders, paths, requirements
 from comfy_common.comfyui_version import DEFAULT
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_common.placeholder_names import is_placeholder
+from comfy_common.sources import Access
 from comfy_common.text import size
 from comfy_setup import comfyui, models, packages
+from comfy_setup.model_selection import template_names
 
 INSTALL = "run `python3 -m comfy_setup install`"
 PORT = 8000
@@ -68,6 +71,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
         *_node_packs(),
         *_settings(environ),
         _volume(environ),
+        *_cached_models(environ),
         *_models(environ),
         _disk(shutil.disk_usage(paths.REPO).free),
         _port(PORT),
@@ -265,6 +269,38 @@ def _volume(environ: Mapping[str, str]) -> Finding:
         text = text or "nothing that a job can use"
         text += f"; put models into {volume / 'models'}/checkpoints ..."
     return Finding("volume", "ok" if has_models else "note", f"{volume}: {text}")
+
+
+def _cached_models(environ: Mapping[str, str]) -> list[Finding]:
+    """List the repositories in caches of Hugging Face that have files for this worker."""
+    cached = hub_cache.snapshots(paths.hub_caches(environ))
+    newest = [snapshot for snapshot in cached if snapshot.means("main")]
+    needs = _needs(environ) if newest else []
+    findings = []
+    for snapshot in newest:
+        endpoint = Access.from_env(environ).endpoint
+        named = [name for name, url in needs if hub_cache.find_url(url, [snapshot], endpoint)]
+        facts = []
+        if snapshot.root:
+            facts.append(f"model folders in {snapshot.root}")
+        if named:
+            facts.append(f"has {', '.join(dict.fromkeys(named))}")
+        if facts:
+            text = f"{snapshot.repo}: {'; '.join(facts)}"
+            findings.append(Finding("cached model", "ok", text))
+    return findings
+
+
+def _needs(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The files of models.txt and of the templates, with their URLs; none of what is broken."""
+    with suppress(SetupError):
+        names = template_names(environ)
+        entries = [*models.listed([], environ)]
+        for name in names:
+            with suppress(SetupError):
+                entries += models.listed([name], environ)
+        return [(entry.path, entry.url) for entry in entries]
+    return []
 
 
 def _disk(free: int) -> Finding:

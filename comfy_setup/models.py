@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from comfy_common import model_folders, paths
+from comfy_common import hub_cache, model_folders, paths
 from comfy_common.console import Console
 from comfy_common.download import digest_of
-from comfy_common.errors import SetupError
-from comfy_common.models_txt import MODELS_TXT, Entry, ModelsTxtError, parse_models
+from comfy_common.models_txt import MODELS_TXT, Entry, Section, parse_sections, total_size
 from comfy_common.placeholder_names import is_placeholder
 from comfy_common.safetensors_header import DamagedModel, check_whole
+from comfy_common.sources import Access
 from comfy_common.text import size
+from comfy_setup.model_selection import by_section, read_text, selected
 
 PLACEHOLDER = Path("checkpoints") / "placeholder-sd15.safetensors"
 
@@ -77,11 +76,10 @@ def ensure_checkpoint(console: Console, environ: Mapping[str, str]) -> bool:
 
 
 def listed(only: Sequence[str], environ: Mapping[str, str]) -> list[Entry]:
-    """List the entries of models.txt, or those of chosen sections, files and templates.
+    """List the entries of models.txt, or those of chosen sections, families, files and templates.
 
     Args:
-        only: sections of models.txt, files as `folder/file`, or templates; empty for all of
-            models.txt.
+        only: as for :func:`comfy_setup.model_selection.selected`; empty for all of models.txt.
         environ: may hold VOLUME_DIR, which may contain templates too.
 
     Returns:
@@ -90,52 +88,16 @@ def listed(only: Sequence[str], environ: Mapping[str, str]) -> list[Entry]:
     Raises:
         SetupError: models.txt cannot be read, or a name is unknown.
     """
-    try:
-        text = MODELS_TXT.read_text(encoding="utf-8") if MODELS_TXT.is_file() else ""
-    except UnicodeDecodeError as error:
-        raise SetupError(f"models.txt is not UTF-8 text: {error}") from error
-    entries = parse_models(text)
-    chosen = [] if only else entries
-    for name in only:
-        chosen += _named(name, entries, environ)
-    return list({entry.path: entry for entry in chosen}.values())
+    return selected(models_text(), only, environ)
 
 
-def _named(name: str, entries: Sequence[Entry], environ: Mapping[str, str]) -> list[Entry]:
-    """The entries of a section, a file or a template."""
-    found = [entry for entry in entries if entry.section == name]
-    if not found:
-        found = [entry for entry in entries if entry.path == name][:1]
-    if not found:
-        found = _needs_of_template(name, environ)
-    if not found:
-        sections = dict.fromkeys(entry.section for entry in entries if entry.section)
-        raise SetupError(
-            f"models.txt has no section {name}: it has {', '.join(sections) or 'none'}; "
-            f"and {name} is not one of its files, or a template with URLs of its models"
-        )
-    return found
+def models_text() -> str:
+    """The text of models.txt; empty if the file is missing.
 
-
-def _needs_of_template(name: str, environ: Mapping[str, str]) -> list[Entry]:
-    """The model files of a template's params that have a URL."""
-    if not re.fullmatch(r"[\w.-]+", name):
-        return []
-    for folder in paths.workflow_folders(paths.volume_dir(environ)):
-        file = folder / f"{name}.params.json"
-        if not file.is_file():
-            continue
-        try:
-            needs = json.loads(file.read_text(encoding="utf-8-sig")).get("needs", [])
-            lines = [
-                f"{need['folder']}/{need['file']}  {need['url']}"
-                for need in needs
-                if need.get("url")
-            ]
-            return parse_models("\n".join(lines))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, ModelsTxtError) as error:
-            raise SetupError(f"the `needs` of {file} cannot be read: {error}") from None
-    return []
+    Raises:
+        SetupError: it is not text.
+    """
+    return read_text(MODELS_TXT)
 
 
 def find(entry: Entry, searched: Mapping[str, Sequence[Path]]) -> Path | None:
@@ -152,6 +114,35 @@ def find(entry: Entry, searched: Mapping[str, Sequence[Path]]) -> Path | None:
     return None
 
 
+class InstalledModels:
+    """The model files of this machine, with those in caches of Hugging Face.
+
+    Args:
+        environ: as for :func:`folders`, and what says where the caches are.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.folders = folders(environ)
+        self._cached = hub_cache.snapshots(paths.hub_caches(environ))
+        self._endpoint = Access.from_env(environ).endpoint
+
+    def find(self, entry: Entry) -> Path | None:
+        """Find the file of an entry; None if it is missing.
+
+        Args:
+            entry: an entry of models.txt.
+        """
+        return find(entry, self.folders) or self.find_cached(entry)
+
+    def find_cached(self, entry: Entry) -> Path | None:
+        """Find the file of an entry in the caches, where it may have another name.
+
+        Args:
+            entry: an entry of models.txt.
+        """
+        return hub_cache.find_url(entry.url, self._cached, self._endpoint)
+
+
 def list_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
     """Print the installed model files, and which files of models.txt are present or missing.
 
@@ -165,17 +156,38 @@ def list_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
     Raises:
         SetupError: models.txt cannot be read, or a name is unknown.
     """
+    installed = InstalledModels(environ)
     console = Console(sys.stdout)
-    searched = folders(environ)
-    for folder_name, found in model_folders.model_files(searched).items():
+    for folder_name, found in model_folders.model_files(installed.folders).items():
         console.say(f"{folder_name}:")
         for path in chain(*found.values()):
             console.say(f"  {size(path.stat().st_size):>8}  {path}")
-    for entry in listed(only, environ):
-        installed = find(entry, searched)
-        missing = f"missing  {entry.path}  {entry.url}"
-        console.say(f"present  {installed}" if installed else missing)
+    text = models_text()
+    sections = parse_sections(text)
+    for name, entries in by_section(text, only, environ).items():
+        section = sections.get(name)
+        if name:
+            console.say(_section_line(name, section, entries))
+        for entry in entries:
+            console.say(f"  {_entry_line(entry, installed.find(entry))}")
     return 0
+
+
+def _section_line(name: str, section: Section | None, entries: Sequence[Entry]) -> str:
+    total = total_size(section, entries)
+    facts = [f"about {size(total)}" if total else "size not stated"]
+    if section is not None and section.families:
+        facts.append(f"family {', '.join(section.families)}")
+    licence = section.licence if section is not None else ""
+    facts.append(f"licence {licence}" if licence else "licence: see the model's page")
+    return f"[{name}]  {'; '.join(facts)}"
+
+
+def _entry_line(entry: Entry, installed: Path | None) -> str:
+    if installed is not None:
+        return f"present  {installed}"
+    stated = f"  {size(entry.size)}" if entry.size else ""
+    return f"missing  {entry.path}  {entry.url}{stated}"
 
 
 def check_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
@@ -191,11 +203,11 @@ def check_models(environ: Mapping[str, str], only: Sequence[str]) -> int:
     Raises:
         SetupError: models.txt cannot be read, or a name is unknown.
     """
-    searched = folders(environ)
+    installed = InstalledModels(environ)
     console = Console(sys.stdout)
     exit_code = 0
     for entry in listed(only, environ):
-        path = find(entry, searched)
+        path = installed.find(entry)
         if path is None:
             result = f"missing  {entry.path}"
             exit_code = 1

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from comfy_common import paths
+from comfy_common import hub_cache, paths
 from comfy_common.closed_pipe import quiet_on_closed_pipe
 from comfy_common.console import Console
 from comfy_worker import cli, logs
@@ -20,9 +20,11 @@ from comfy_worker.comfyui.supervisor import ComfyUISupervisor
 from comfy_worker.comfyui.version import ComfyUIVersion
 from comfy_worker.deadline import Deadline
 from comfy_worker.errors import InvalidInput, WorkerError
+from comfy_worker.models.cached import cached_models
 from comfy_worker.planning.json_schema import template_schema
 from comfy_worker.planning.templates import Templates, is_too_old
 from comfy_worker.settings import Settings
+from comfy_worker.workflow.model_files import ModelFile
 from comfy_worker.workflow.node_defs import NodeDefs
 
 ONLY_DEFINITIONS = (
@@ -127,10 +129,10 @@ def _row(settings: Settings, templates: Templates, name: str) -> dict[str, Any]:
             "broken": True,
             "too_old": False,
         }
-    roots = (settings.comfyui_dir / "models", *settings.model_roots)
     too_old = is_too_old(params.requirements, ComfyUIVersion.in_folder(settings.comfyui_dir).name)
-    needs = [f"{need.folder}/{need.file}" for need in params.needs]
-    missing = [need for need in needs if not _is_installed(need, roots)]
+    missing = [
+        f"{need.folder}/{need.file}" for need in params.needs if not _is_installed(need, settings)
+    ]
     return {
         "name": name,
         "title": params.title,
@@ -142,8 +144,12 @@ def _row(settings: Settings, templates: Templates, name: str) -> dict[str, Any]:
     }
 
 
-def _is_installed(need: str, roots: Sequence[Path]) -> bool:
-    return any((root / need).is_file() for root in roots)
+def _is_installed(need: ModelFile, settings: Settings) -> bool:
+    roots = (settings.comfyui_dir / "models", *settings.model_roots)
+    if any((root / need.folder / need.file).is_file() for root in roots):
+        return True
+    cached = hub_cache.find_url(need.url or "", settings.hub_snapshots, settings.hf_endpoint)
+    return cached is not None
 
 
 def _list(rows: list[dict[str, Any]], *, as_json: bool) -> int:
@@ -176,6 +182,8 @@ def _node_source(settings: Settings, object_info: Path | None) -> Iterator[cli.N
             settings.model_roots,
             tuple(paths.custom_node_folders(settings.volume)),
             settings.comfy_args,
+            cached_models=cached_models(settings),
+            hub_caches=settings.hub_caches,
         )
     )
     try:

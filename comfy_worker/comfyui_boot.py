@@ -53,9 +53,14 @@ def _launch_options(settings: Settings) -> LaunchOptions:
 
     Looks at the network volume, so only the supervisor's thread may call it.
     """
+    # Imported late, as the module's text says.
+    from comfy_worker.models.cached import cached_models
+
     return LaunchOptions(
         comfyui_dir=settings.comfyui_dir,
         model_roots=settings.model_roots,
+        cached_models=cached_models(settings),
+        hub_caches=settings.hub_caches,
         custom_nodes=tuple(paths.custom_node_folders(settings.volume)),
         args=settings.comfy_args,
         log_level=settings.comfy_log_level,
@@ -87,6 +92,8 @@ def reading_models(settings: Settings) -> ReadAhead | None:
 def _log_models(settings: Settings) -> None:
     """Log where models are; looks at the network volume."""
     # Imported late, as the module's text says.
+    from comfy_worker.models.cached import log_cached_models
     from comfy_worker.models.catalog import log_model_locations
 
     log_model_locations(settings.comfyui_dir, settings.model_roots, settings.volume)
+    log_cached_models(settings)

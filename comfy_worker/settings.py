@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import PydanticCustomError
 
-from comfy_common import paths
+from comfy_common import hub_cache, paths
 from comfy_common.sources import HUB
 from comfy_worker.errors import InvalidSettings
 from comfy_worker.input_limits import InputLimits
@@ -185,15 +185,15 @@ class Settings(BaseModel):
     defer_imports: bool = Field(
         True,
         alias="DEFER_IMPORTS",
-        description="Start ComfyUI without `torch._dynamo`, which is imported when something uses it",
+        description="Start ComfyUI without `torch._dynamo`, which is imported when it is used",
     )
     port_health: int | None = Field(
         None,
         alias="PORT_HEALTH",
         ge=1,
         le=65_535,
-        description="Port on which the worker answers `GET /ping`: 200 once it is ready, 204 before. "
-        "Not set: none",
+        description="Port on which the worker answers `GET /ping`: 200 once it is ready, 204 "
+        "before. Not set: none",
     )
     log_level: LogLevel = Field("INFO", alias="LOG_LEVEL", description="Log level of the worker")
     sd_model: str = Field(
@@ -330,6 +330,13 @@ class Settings(BaseModel):
         description="Folder where the network volume is mounted. Not set: RunPod's "
         "`/runpod-volume`",
     )
+    hub_caches: tuple[Path, ...] = Field(
+        (),
+        alias="HF_HUB_CACHE",
+        description="Folder of a Hugging Face cache whose models are used where they lie. Not set: "
+        "`hub` in `HF_HOME`, else `~/.cache/huggingface/hub`. RunPod's cached models on the "
+        "network volume are used too",
+    )
     models_cache_dir: Path = Field(
         default_factory=lambda: paths.models_cache_dir({}),
         alias="MODELS_CACHE_DIR",
@@ -390,6 +397,7 @@ class Settings(BaseModel):
         values["MODELS_DIR"] = paths.models_dir(environ)
         values["VOLUME_DIR"] = paths.volume_dir(environ)
         values["MODELS_CACHE_DIR"] = paths.models_cache_dir(environ)
+        values["HF_HUB_CACHE"] = tuple(paths.hub_caches(environ))
         details = _storage_problems(values)
         try:
             settings = cls.model_validate(values)
@@ -410,7 +418,13 @@ class Settings(BaseModel):
         Looks at the network volume, which may hang: do not call it in the main thread at start.
         """
         volume = paths.volume_model_roots(self.volume)
-        return (self.models_dir, *volume, self.models_cache_dir)
+        cached = hub_cache.model_roots(self.hub_snapshots)
+        return (self.models_dir, *volume, *cached, self.models_cache_dir)
+
+    @property
+    def hub_snapshots(self) -> list[hub_cache.Snapshot]:
+        """The repositories in caches of Hugging Face. Looks at the network volume, as above."""
+        return hub_cache.snapshots(self.hub_caches)
 
     @property
     def secrets(self) -> list[str]:

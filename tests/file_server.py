@@ -41,13 +41,19 @@ Server = TypeVar("Server", bound=ClosingServer)
 
 
 class FileServer(ClosingServer):
-    """The server; ``seen`` are the paths that were asked for, with their queries."""
+    """The server.
+
+    Attributes:
+        seen: the requested paths, with their queries.
+        together: where requests for ``/together.png`` wait for each other.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.seen: list[str] = []
+        self.together = threading.Barrier(1)
 
     @property
     def port(self) -> int:
@@ -67,8 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path in FILES:
             self._head(200, length=len(FILES[path]))
             self.wfile.write(FILES[path])
-        elif path == "/slow.png":
-            self.server.closing.wait(0.4)
+        elif path == "/together.png":
+            self.server.together.wait()
             self._head(200, length=len(FILES["/photo.png"]))
             self.wfile.write(FILES["/photo.png"])
         elif path == "/large":

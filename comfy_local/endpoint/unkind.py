@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -73,6 +74,7 @@ class Unkind:
         slow_s: the delay of ``slow``, in seconds.
 
     Attributes:
+        share: as above.
         posted: the newest bodies from workers, each with its path.
     """
 
@@ -87,7 +89,8 @@ class Unkind:
         self._habits: dict[str, deque[str | int]] = {route: deque() for route in ROUTES}
         self._entries: deque[bytes] = deque()
         self._random = random.Random(seed)  # noqa: S311 - nothing secret
-        self._share = share
+        self.share = share
+        self._cut_until_s = 0.0
         self._slow_s = slow_s
         self.connections = Connections()
         self.posted: deque[tuple[str, bytes]] = deque(maxlen=KEPT_POSTS)
@@ -102,6 +105,10 @@ class Unkind:
                     f"{habit!r} is not a habit; there are {', '.join(HABITS)} and HTTP statuses"
                 )
         self._habits[route].extend(habits)
+
+    def cut_off(self, seconds: float) -> None:
+        """Drop every request of the workers for some time."""
+        self._cut_until_s = time.monotonic() + seconds
 
     def hand_out(self, answer: Any) -> None:
         """Set the answer to the next request for jobs: bytes, or a value that is sent as JSON."""
@@ -128,6 +135,9 @@ class Unkind:
             if route is None:
                 await app(scope, receive, send)
                 return
+            if time.monotonic() < self._cut_until_s:
+                self.connections.cut(scope["client"])
+                return
             body = await _body(receive) if route in ("done", "stream") else b""
             if body:
                 self.posted.append((scope["path"], body))
@@ -144,7 +154,7 @@ class Unkind:
     def _next(self, route: str) -> str | int | None:
         if self._habits[route]:
             return self._habits[route].popleft()
-        is_drawn = route != "ping" and self._random.random() < self._share
+        is_drawn = route != "ping" and self._random.random() < self.share
         return self._random.choice(AT_RANDOM) if is_drawn else None
 
     async def _meet(

@@ -1,4 +1,4 @@
-"""Knows which jobs of this worker are in ComfyUI's queue, and stops the clock of those that wait."""
+"""Tracks this worker's jobs in ComfyUI's queue, and stops the clock of those that wait."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfy_worker.comfyui.version import ComfyUIVersion
@@ -37,6 +38,8 @@ class LaunchOptions:
         precision: fp16, bf16, fp32 or fp8, see :data:`PRECISIONS`; empty: ComfyUI chooses by model
             and GPU.
         xformers: whether ComfyUI may use xformers; None: it does if xformers is installed.
+        cached_models: files of other folders that ComfyUI shall find as ``folder/file``.
+        hub_caches: the caches of Hugging Face that these files, and some roots, belong to.
         defer_imports: whether parts of torch are imported only when something uses them.
     """
 
@@ -50,6 +53,8 @@ class LaunchOptions:
     raw_root: Path = Path("/dev/shm")  # noqa: S108
     precision: str = ""
     xformers: bool | None = None
+    cached_models: Mapping[str, Path] = field(default_factory=dict)
+    hub_caches: tuple[Path, ...] = ()
     defer_imports: bool = True
 
 

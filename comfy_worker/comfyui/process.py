@@ -348,14 +348,27 @@ class ComfyUIProcess:
         )
         return [sys.executable, "main.py", *self.version.supported(own_options), *flags]
 
+    def _link_cached_models(self) -> list[Path]:
+        """Give cached model files the names that workflows use; returns the folder of the links."""
+        if not self.options.cached_models:
+            return []
+        folder = self.runtime_dir / "cached_models"
+        for name, file in self.options.cached_models.items():
+            link = folder / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file)
+        return [folder]
+
     def _environ(self) -> dict[str, str]:
-        roots = os.pathsep.join(str(root) for root in self.options.model_roots)
+        folders = [*self.options.model_roots, *self._link_cached_models()]
+        roots = os.pathsep.join(map(str, folders))
         return {
             **public_variables(os.environ),
             **loopback_variables(os.environ),
             "COMFY_WORKER_DEFER_IMPORTS": "1" if self.options.defer_imports else "0",
             "COMFY_WORKER_LOG_MARK": self._mark,
             "COMFY_WORKER_MODEL_ROOTS": roots,
+            "COMFY_WORKER_HUB_CACHES": os.pathsep.join(map(str, self.options.hub_caches)),
             "COMFY_WORKER_RAW_DIR": str(self.raw_dir or ""),
             "COMFY_WORKER_RUNTIME_DIR": str(self.runtime_dir),
             # Nodes may read only their own temporary files.

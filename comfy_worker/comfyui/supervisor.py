@@ -164,9 +164,30 @@ class ComfyUIInstance:
             raise
         except (ComfyUIUnavailable, JobCancelled, JobTimedOut) as error:
             if execution.ran_away:
-                self._runaways.note(workflow, execution.running_node)
-                _add_remedy(error, workflow, execution.running_node)
+                self._note_runaway(error, workflow, execution.running_node)
             raise
+
+    def _note_runaway(
+        self, error: WorkerError, workflow: dict[str, Any], node_id: str | None
+    ) -> None:
+        """Remember a graph for which ComfyUI had to be ended, and say so in the job's error.
+
+        A loader that reads a model from a slow disk cannot be interrupted either. It is the same
+        node in the jobs of all clients, so it is never refused.
+        """
+        node = workflow.get(node_id or "")
+        if node and model_files({str(node_id): node}, self.defs, CheckContext()):
+            _add_remedy(
+                error, workflow, node_id, "raise INTERRUPT_LIMIT_S where models load slowly"
+            )
+            return
+        self._runaways.note(workflow, node_id)
+        _add_remedy(
+            error,
+            workflow,
+            node_id,
+            "give the node other inputs, since a graph that does so twice is refused for a while",
+        )
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -283,15 +304,16 @@ def _not_retryable(error: WorkerError) -> WorkerError:
     return error
 
 
-def _add_remedy(error: WorkerError, workflow: dict[str, Any], node_id: str | None) -> None:
+def _add_remedy(
+    error: WorkerError, workflow: dict[str, Any], node_id: str | None, remedy: str
+) -> None:
     """Say in an error that a node could not be interrupted, and what its client can do."""
     where = "a node"
     if node_id in workflow:
         where = f"node {brief(node_id)} ({brief(workflow[node_id]['class_type'])})"
     error.sentence += (
         f"; {where} could not be interrupted, so ComfyUI was started again without its loaded "
-        "models: give the node other inputs, since a graph that does so twice is refused for a "
-        "while"
+        f"models: {remedy}"
     )
     error.args = (error.sentence,)
 

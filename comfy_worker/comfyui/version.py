@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 ARGUMENTS = Path("comfy/cli_args.py")
 FLAG = re.compile(r"""add_argument\(\s*["'](--[\w-]+)["']""")
-# Where a ComfyUI that respects the container's memory limit reads it. Up to 0.33 it reads the host's
-# memory only (upstream issue 14938).
+# Where a ComfyUI that respects the container's memory limit reads it. Up to 0.33 it reads the
+# host's memory only (upstream issue 14938).
 MEMORY_SOURCES = (Path("comfy/memory_management.py"), Path("comfy/model_management.py"))
 
 CANCEL_ROUTE_SINCE = (0, 33)

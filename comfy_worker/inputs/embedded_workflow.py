@@ -20,7 +20,7 @@ NODE_PARTS = ("inputs", "class_type", "_meta")
 
 
 def is_picture_source(text: str) -> bool:
-    """Whether a text is a picture as base64 or data URI, rather than a template's name."""
+    """Return whether a text is a picture as base64 or data URI, rather than a template's name."""
     return text.startswith("data:") or len(text) > MAX_NAME
 
 

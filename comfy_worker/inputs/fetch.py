@@ -20,6 +20,7 @@ from comfy_common.pinned_http import (
     InvalidURL,
     PinnedClient,
     PrivateAddress,
+    RequestRefused,
     Target,
     TooManyRedirects,
     UnknownHost,
@@ -32,6 +33,16 @@ __all__ = ["Fetcher"]
 
 CHUNK_BYTES = 1 << 16
 
+# What an error says after the URL's key, by the reason why a request was refused.
+REFUSALS: dict[type[Exception], str] = {
+    InvalidURL: " is not a valid URL; check it, or send base64",
+    UnsupportedScheme: " must be base64, a data URI, or a URL that begins with http:// or https://",
+    UnknownHost: ": the host {host} does not exist; check the URL",
+    PrivateAddress: ": {host} has an address that is not public, but this worker downloads only "
+    "from public addresses; send base64",
+    TooManyRedirects: ": {host} redirects too often; use the URL at the end of the redirects",
+}
+
 
 @dataclass(frozen=True)
 class Fetcher:
@@ -42,7 +53,7 @@ class Fetcher:
         deadline: when all files must have arrived, in seconds of ``time.monotonic()``.
         allowed_hosts: host names, ``.example.com`` for all hosts below it; empty: every host.
         allow_private: whether addresses that are not public may be reached.
-        resolve: as ``socket.getaddrinfo``.
+        resolve: resolves a host name, like ``socket.getaddrinfo``.
         stop: when to give up before the deadline.
     """
 
@@ -84,32 +95,23 @@ class Fetcher:
         try:
             with client.open(url) as answer:
                 return self._read_body(key, answer)
-        except InvalidURL:
-            raise InvalidMedia(f"{key} is not a valid URL; check it, or send base64") from None
-        except UnsupportedScheme:
-            raise InvalidMedia(
-                f"{key} must be base64, a data URI, or a URL that begins with http:// or https://"
-            ) from None
-        except UnknownHost:
-            raise InvalidMedia(f"{key}: the host {host} does not exist; check the URL") from None
-        except PrivateAddress:
-            raise InvalidMedia(
-                f"{key}: {host} has an address that is not public, but this worker downloads only "
-                "from public addresses; send base64"
-            ) from None
-        except TooManyRedirects:
-            raise InvalidMedia(
-                f"{key}: {host} redirects too often; use the URL at the end of the redirects"
-            ) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self.stop.check()
-            if time.monotonic() >= self.deadline:
-                raise InvalidMedia(
-                    f"{key}: {host} took too long to send the file; use a faster host, or send base64"
-                ) from None
-            reason = type(error).__name__
-            problem = f"{key}: the file at {host} could not be read ({reason}); check the URL"
-            raise InvalidMedia(problem) from None
+        except (RequestRefused, OSError, http.client.HTTPException, ValueError) as error:
+            raise self._failure(key, host, error) from None
+
+    def _failure(self, key: str, host: str, error: Exception) -> InvalidMedia:
+        """Return the client's error for a failed request; raise the job's own if it must end."""
+        refusal = REFUSALS.get(type(error))
+        if refusal is not None:
+            return InvalidMedia(key + refusal.format(host=host))
+        self.stop.check()
+        if time.monotonic() >= self.deadline:
+            return InvalidMedia(
+                f"{key}: {host} took too long to send the file; use a faster host, or send base64"
+            )
+        reason = type(error).__name__
+        return InvalidMedia(
+            f"{key}: the file at {host} could not be read ({reason}); check the URL"
+        )
 
     def _check_host(self, key: str, host: str) -> None:
         if not self.allowed_hosts:

@@ -15,12 +15,12 @@ DATA_URI = re.compile(r"data:[^,]{0,200}?;base64,", re.ASCII)
 
 
 def is_url(value: str) -> bool:
-    """Whether a text is a URL of any scheme."""
+    """Return whether a text is a URL of any scheme."""
     return URL.match(value) is not None
 
 
 def is_inline_source(value: object) -> bool:
-    """Whether a value is a URL or a data URI, where a workflow usually has a file's name."""
+    """Return whether a value is a URL or a data URI, where a workflow usually has a file's name."""
     return isinstance(value, str) and (is_url(value) or DATA_URI.match(value) is not None)
 
 

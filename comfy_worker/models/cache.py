@@ -35,11 +35,18 @@ class ModelCache:
     Args:
         root: the folder; created with its first file.
         budget: how many bytes all files together may take.
+        find_elsewhere: finds a file that need not be downloaded, since it lies in another folder.
     """
 
-    def __init__(self, root: Path, budget: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        budget: int,
+        find_elsewhere: Callable[[Source], Path | None] = lambda _source: None,
+    ) -> None:
         self._root = root
         self._budget = budget
+        self._find_elsewhere = find_elsewhere
 
     def hold(self, source: Source, name: str, access: Access, watch: Watch) -> IO[str]:
         """Make sure that a file is present, and keep it until the returned lock is closed.
@@ -95,6 +102,10 @@ class ModelCache:
     ) -> None:
         if (self._root / name).is_file():
             return
+        elsewhere = self._find_elsewhere(source)
+        if elsewhere is not None:
+            self._link(name, elsewhere)
+            return
 
         def admit(total: int | None) -> None:
             if total is None:
@@ -107,6 +118,14 @@ class ModelCache:
             log.info("downloaded %s", name, extra={"action": "models.fetched"})
         finally:
             lock.truncate(0)
+
+    def _link(self, name: str, file: Path) -> None:
+        """Use a file where it lies. The link takes no space of the budget."""
+        link = self._root / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)  # it may lead to a file that is gone
+        link.symlink_to(file)
+        log.info("%s is the cached file %s", name, file, extra={"action": "models.cached"})
 
     def _reserve(self, source: Source, name: str, total: int, lock: IO[str]) -> None:
         """Make space for a file, beside the present files and other downloads."""
@@ -155,7 +174,7 @@ class ModelCache:
         name = self._name(lock_path)
         used = bytes_in(self._parts(name))
         with contextlib.suppress(FileNotFoundError):
-            used += (self._root / name).stat().st_size
+            used += (self._root / name).lstat().st_size
         with contextlib.suppress(FileNotFoundError, ValueError):
             used = max(used, int(lock_path.read_text(encoding="utf-8")))
         return used

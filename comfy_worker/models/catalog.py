@@ -8,7 +8,7 @@ from pathlib import Path
 
 from comfy_common import model_folders, paths
 from comfy_common.models_txt import MODELS_TXT, ModelsTxtError, parse_models
-from comfy_worker.workflow.graph import ModelFile
+from comfy_worker.workflow.model_files import ModelFile
 
 __all__ = ["listed_models", "log_model_locations"]
 

@@ -1,8 +1,8 @@
 """Detects a model's type and family from the header of its file, without loading it.
 
 A family shows in the names of a few tensors and in one width. The rules follow what ComfyUI's own
-loaders look at (``comfy/model_detection.py``, ``lora.py``, ``controlnet.py``). Where the names leave
-a doubt, the family is unknown and never guessed: callers then warn and refuse nothing. Only
+loaders look at (``comfy/model_detection.py``, ``lora.py``, ``controlnet.py``). Where the names
+leave a doubt, the family is unknown and never guessed: callers then warn and refuse nothing. Only
 safetensors and GGUF files have a header. Pickled files are never read, since reading them can run
 code.
 """

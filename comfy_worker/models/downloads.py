@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from threading import Event
 from typing import IO
 
 from pydantic import SecretStr
 
+from comfy_common import hub_cache
 from comfy_common.addresses import host_matches
 from comfy_common.download import DownloadError, Watch
 from comfy_common.model_folders import SUFFIXES
 from comfy_common.safetensors_header import SUFFIXES as SAFETENSORS
+from comfy_common.safetensors_header import DamagedModel, check_whole
 from comfy_common.sources import Access, Source, SourceError, read_source
 from comfy_common.text import size
 from comfy_worker.deadline import TICK_S, Deadline
@@ -30,12 +33,13 @@ from comfy_worker.errors import ModelNotFetched
 from comfy_worker.logs import ContextThreadPool
 from comfy_worker.models.cache import ModelCache
 from comfy_worker.settings import Settings
-from comfy_worker.workflow.graph import ModelFile
+from comfy_worker.workflow.model_files import ModelFile
 
 __all__ = ["JobModels", "ModelsOnDemand"]
 
 AT_ONCE = 4
 PROGRESS_INTERVAL_S = 0.5
+CACHE_ANSWER_S = 10.0
 
 # A model folder, and the reference that a client wrote for a file in it.
 Reference = tuple[str, str]
@@ -52,14 +56,39 @@ class ModelsOnDemand:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.cache = ModelCache(settings.models_cache_dir, int(settings.models_cache_gb * 1e9))
+        self.cache = ModelCache(
+            settings.models_cache_dir, int(settings.models_cache_gb * 1e9), self._find_cached
+        )
         self._settings = settings
+
+    def _find_cached(self, source: Source) -> Path | None:
+        """Find a file in the caches of Hugging Face; None if a cache does not answer in time."""
+        found: list[Path] = []
+
+        def find() -> None:
+            file = hub_cache.find_source(source, self._settings.hub_snapshots)
+            if file is not None and _is_whole(file, PurePosixPath(source.name).suffix):
+                found.append(file)
+
+        # The caches may be on a network volume that hangs. A job must be able to do without it.
+        search = threading.Thread(target=find, name="hub-cache", daemon=True)
+        search.start()
+        search.join(CACHE_ANSWER_S)
+        return found[0] if found else None
 
     @contextmanager
     def job(self, say: Callable[[str], None], stop: Deadline) -> Iterator[JobModels]:
         """The models of one job; the cache keeps the files that it uses until the block ends."""
         with ExitStack() as holds:
             yield JobModels(self._settings, self.cache, holds, say, stop)
+
+
+def _is_whole(file: Path, suffix: str) -> bool:
+    try:
+        check_whole(file, suffix)
+    except (DamagedModel, OSError):
+        return False
+    return True
 
 
 class JobModels:

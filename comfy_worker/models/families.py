@@ -18,7 +18,8 @@ class Family:
         title: the name that people read.
         width: native width, in pixels.
         height: native height, in pixels.
-        controlnet_vae: its ControlNets work on latents, so the node that applies them needs the VAE.
+        controlnet_vae: its ControlNets work on latents, so the node that applies them needs the
+            VAE.
         compatibility_group: families of one group take each other's LoRAs and ControlNets.
     """
 

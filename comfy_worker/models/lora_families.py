@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from comfy_worker.models.architectures import (
@@ -44,6 +45,8 @@ from comfy_worker.models.families import (
 
 __all__ = ["lora_family", "lora_modules"]
 
+# No LoRA changes more modules than this; of a longer list the first ones decide.
+MAX_MODULES = 20_000
 Shapes = Mapping[str, tuple[int, ...]]
 # Families by a module's input width (an int), or by its input and output widths (two ints).
 Widths = Mapping[Any, Family]
@@ -52,12 +55,14 @@ Widths = Mapping[Any, Family]
 # difference.
 LORA_NAME = re.compile(
     r"(?P<module>.+?)[._](?P<part>lora[12]?[._](?:down|up|A|B)(?:\.\w+)?\.weight|"
-    r"lora_linear_layer\.(?:down|up)\.weight|hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|oft_(?:blocks|diag)|diff)"
+    r"lora_linear_layer\.(?:down|up)\.weight|hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|"
+    r"oft_(?:blocks|diag)|diff)"
 )
 LORA_INPUT_SIDE = re.compile(r".*[._](?:down|A)\b|hada_w1_b|lokr_w[12](?:_b)?$|diff")
 LORA_OUTPUT_SIDE = re.compile(r".*[._](?:up|B)\b|hada_w1_a|lokr_w[12](?:_a)?$|diff")
 LORA_PREFIX = re.compile(
-    r"(?:(?:lora_unet|lora_transformer|lycoris)_+|(?:base_model|model|diffusion_model|transformer|unet|net)\.)+"
+    r"(?:(?:lora_unet|lora_transformer|lycoris)_+|"
+    r"(?:base_model|model|diffusion_model|transformer|unet|net)\.)+"
 )
 UNET_BLOCK = r"(?:(?:down|up|input|output)_blocks|mid_block|middle_block)_"
 
@@ -71,11 +76,13 @@ LORA_PATTERNS: tuple[tuple[str, Family | Widths], ...] = (
     (r"joint_transformer_blocks_\d|(?:double|single)_layers_\d", AURAFLOW),
     (r"distilled_guidance_layer_", CHROMA),
     (
-        r"double_blocks_(?:\d+_(?:img|txt)_(?:mlp_fc1|mod_linear)|19_)|single_(?:transformer_)?blocks_3[89]_",
+        r"double_blocks_(?:\d+_(?:img|txt)_(?:mlp_fc1|mod_linear)|19_)|"
+        r"single_(?:transformer_)?blocks_3[89]_",
         HUNYUAN_WIDTH,
     ),
     (
-        r"double_blocks_(?:[89]|1\d|\d_(?:img|txt)_mod_lin)|single_blocks_(?:2[4-9]|3\d|\d+_modulation_lin)|"
+        r"double_blocks_(?:[89]|1\d|\d_(?:img|txt)_mod_lin)|"
+        r"single_blocks_(?:2[4-9]|3\d|\d+_modulation_lin)|"
         r"single_transformer_blocks_(?:2[4-9]|3\d)_",
         {3072: FLUX},
     ),
@@ -138,8 +145,9 @@ def lora_family(modules: Mapping[str, tuple[int, int]]) -> Family | None:
     Args:
         modules: as :func:`lora_modules` returns them.
     """
+    first_modules = list(islice(modules.items(), MAX_MODULES))
     for pattern, rule in LORA_RULES:
-        for module, (width_in, width_out) in modules.items():
+        for module, (width_in, width_out) in first_modules:
             if not pattern.match(module):
                 continue
             family = _family(rule, width_in, width_out)

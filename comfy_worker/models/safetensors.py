@@ -33,5 +33,6 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
         raise InvalidValue(f"{path.name} {error}; download it again.") from error
     except OSError as error:
         raise InvalidValue(
-            f"{path.name} cannot be read ({error.strerror}); make sure that the worker's user may read {path}."
+            f"{path.name} cannot be read ({error.strerror}); make sure that the worker's user may "
+            f"read {path}."
         ) from error

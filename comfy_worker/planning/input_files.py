@@ -16,9 +16,10 @@ from comfy_worker.workflow.edit.input_files import (
     without_browser_files,
 )
 from comfy_worker.workflow.edit.parameters import Declared
-from comfy_worker.workflow.graph import Input, Workflow, WorkflowEditor
+from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.workflow_editor import WorkflowEditor
 
 __all__ = [
     "came_with_job",
@@ -77,7 +78,8 @@ def take_named_images(
     """Take in ``images``, and let the nodes that name them name the stored files.
 
     Returns:
-        The new workflow, and a warning for each image that no node names and each drawing that was not sent.
+        The new workflow, and a warning for each image that no node names and each drawing that was
+        not sent.
     """
     names: dict[str, str] = {}
     sent: dict[str, str] = {}
@@ -96,7 +98,7 @@ def take_named_images(
 def take_inline_files(
     files: InputFiles, workflow: Workflow, defs: NodeDefs, roles: Roles
 ) -> Workflow:
-    """Take in what a workflow holds as a URL or data URI where a node reads a file."""
+    """Take in files that a workflow contains as a URL or data URI in place of a file name."""
     editor = WorkflowEditor(workflow)
     inputs: dict[str, Input] = {}
     sent: dict[str, str] = {}
@@ -115,6 +117,6 @@ def take_inline_files(
 
 
 def came_with_job(files: InputFiles, request: JobInput, name: str) -> bool:
-    """Whether an input file of that name came with the job: a job can read no other."""
+    """Return whether an input file of that name came with the job: a job can read no other."""
     sent = {*files.names.values(), *(image.name for image in request.images)}
     return is_inline_source(name) or name.removesuffix(" [input]") in sent

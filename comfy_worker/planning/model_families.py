@@ -43,15 +43,15 @@ class BaseModels:
             self._families[loader.root] = self._families.get(loader.root) or family
 
     def fits_lora(self, loader_id: str, file: str) -> bool | None:
-        """Whether a LoRA fits the model of a loader; None: not known."""
+        """Return whether a LoRA fits the model of a loader; None: not known."""
         return compatible(self._families.get(loader_id), self._info("loras", file).family)
 
     def fits_controlnet(self, loader_id: str, file: str) -> bool | None:
-        """Whether a ControlNet fits the model of a loader; None: not known."""
+        """Return whether a ControlNet fits the model of a loader; None: not known."""
         return compatible(self._families.get(loader_id), self._info("controlnet", file).family)
 
     def is_union(self, file: str) -> bool:
-        """Whether a ControlNet file serves several types of control."""
+        """Return whether a ControlNet file serves several types of control."""
         return self._info("controlnet", file).union
 
     @property

@@ -76,7 +76,7 @@ PROMPTS = ("prompt", "negative_prompt")
 
 
 def prepare(context: PlanContext) -> Plan:
-    """Build the plan of a job, and look again where a model file is missing.
+    """Build the plan of a job, and look again if a model file is missing.
 
     Raises:
         InputError: the request cannot be done; the code says why.
@@ -302,7 +302,7 @@ class _PlanBuilder:
         raise refusal(self._link_findings)
 
     def _with_switches(self, workflow: Workflow) -> tuple[Workflow, Roles]:
-        """Set the switches that the request sets, since they decide which nodes take the other values."""
+        """Set the request's switches first: they decide which nodes take the other values."""
         roles = find_roles(workflow, self._defs, self._check)
         values = {
             name: entry.default for name, entry in self._declared.items()
@@ -389,7 +389,7 @@ class _PlanBuilder:
     def _warn_of_changes(
         self, unfilled: Workflow, filled: Workflow, roles: Roles, values: Mapping[str, Any]
     ) -> None:
-        """Warn where a value reached only some nodes of a workflow, or changed other inputs too."""
+        """Warn if a value reached only some nodes of a workflow, or changed other inputs too."""
         chosen = dict(values)
         if self._request.seed in (None, -1):  # nobody chose it
             chosen.pop("seed", None)
@@ -397,7 +397,7 @@ class _PlanBuilder:
         self._warnings += fill_notes(unfilled, filled, roles, chosen)
 
     def _warn_of_unfilled(self, roles: Roles, names: Set[str]) -> None:
-        """Warn where a value went to some of several inputs and the others stay as they are."""
+        """Warn if a value went to some of several inputs and the others stay as they are."""
         for name in sorted(names & roles.unassigned.keys() & roles.inputs.keys()):
             others = [
                 f"{other.node_input} ({brief(other.title)})" for other in roles.unassigned[name]
@@ -453,7 +453,7 @@ class _PlanBuilder:
 
 
 def _keeps_seed(own_seed: Any) -> bool:
-    """Whether a custom workflow's own seed stays: a number, or a text that is not a placeholder."""
+    """Return whether a custom workflow keeps its seed: a number, or a text, not a placeholder."""
     value = number(own_seed)
     if value is not None:
         return value >= 0

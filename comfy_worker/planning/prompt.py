@@ -80,7 +80,8 @@ def _key_for_paid_nodes(
     if worker_key is None:
         class_type = plan.workflow[paid[0]]["class_type"]
         raise InvalidInput(
-            f"node {paid[0]} ({class_type}) calls a paid service of comfy.org; send a key for it as "
+            f"node {paid[0]} ({class_type}) calls a paid service of comfy.org; "
+            "send a key for it as "
             "comfy_org_api_key, or set COMFY_ORG_API_KEY on the endpoint",
             [
                 {"node_id": node_id, "key": "comfy_org_api_key", "problem": "missing"}

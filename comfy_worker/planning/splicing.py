@@ -14,11 +14,12 @@ from comfy_worker.workflow.edit.controlnet import (
     ControlNetSpec,
     splice_controlnets,
 )
-from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
-from comfy_worker.workflow.graph import Check, Workflow, never_ends
+from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras, with_experts
+from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.loaders import loader_files
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.roles import Roles
+from comfy_worker.workflow.walks import Check, never_ends
 
 __all__ = ["Splicer"]
 
@@ -31,7 +32,7 @@ class Splicer:
         defs: its node definitions.
         request: its input.
         roles: of the workflow, before anything is spliced in.
-        check: raises where the job must end.
+        check: called repeatedly; raises if the job must end.
 
     Attributes:
         warnings: sentences for the client.
@@ -58,16 +59,17 @@ class Splicer:
         """Splice all of it in.
 
         Args:
-            workflow: filled; stays as it is.
+            workflow: filled; is not changed.
             tagged: the LoRAs that the prompt names.
-            control_images: the stored files, by where they were in the input.
+            control_images: the stored files, by their key in the input.
 
         Raises:
             ModelMismatch: a file fits none of the workflow's models; the error names the families.
             InputError: something else cannot be spliced in.
         """
         named = [
-            LoraSpec(lora.name, lora.strength, lora.strength_clip) for lora in self._request.loras
+            LoraSpec(lora.name, lora.strength, lora.strength_clip, target=lora.target)
+            for lora in self._request.loras
         ]
         loras = [*named, *tagged]
         bases = self._base_models(workflow, loras)
@@ -85,6 +87,10 @@ class Splicer:
         controlnets: Sequence[ControlNetSpec],
         bases: BaseModels,
     ) -> Workflow:
+        loras, warnings = with_experts(
+            workflow, self._roles, self._defs, loras, fits=bases.fits_lora, check=self._check
+        )
+        self.warnings += warnings
         workflow = splice_loras(
             workflow, self._roles, self._defs, loras, fits=bases.fits_lora, check=self._check
         )

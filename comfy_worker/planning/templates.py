@@ -27,7 +27,9 @@ from comfy_worker.errors import (
 from comfy_worker.nearest import did_you_mean
 from comfy_worker.request.schema import JobInput
 from comfy_worker.workflow.convert.ui_format import is_editor_file
-from comfy_worker.workflow.graph import ModelFile, Workflow, parse
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.model_files import ModelFile
+from comfy_worker.workflow.parse import parse
 
 __all__ = [
     "ModelFile",
@@ -48,7 +50,7 @@ class Parameter(BaseModel):
     """A further parameter of a template: a name for one input of a node.
 
     Attributes:
-        optional: the node is removed, with all that needs it, where a job gives no value.
+        optional: without a value, the node and all that needs it are removed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,12 +71,12 @@ class Parameter(BaseModel):
 
 
 class Requirements(BaseModel):
-    """What a template needs of the machine.
+    """A template's requirements for the machine.
 
     Attributes:
         comfyui: the oldest ComfyUI that runs it; empty: any that the worker runs with.
         disk_gb: the size of its model files together.
-        vram_gib: the GPU memory that it needs, where a source states it.
+        vram_gib: the GPU memory that it needs, if a source states it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -130,7 +132,7 @@ class Templates:
         self._folders = folders
 
     def names(self) -> list[str]:
-        """The names of all templates, sorted."""
+        """Return the names of all templates, sorted."""
         return sorted(self._files())
 
     def load(self, name: str) -> Template:

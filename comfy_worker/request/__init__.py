@@ -1,1 +1,1 @@
-"""What clients send: the schema of the input, and the translation of other workers' dialects into it."""
+"""The input of a job: its schema, and the translation of other workers' dialects into it."""

@@ -36,7 +36,7 @@ UNIT = {
     "guidance_start": "start",
     "guidance_end": "end",
 }
-"""A1111's words in a unit of the ControlNet extension -> the keys of an entry of ``controlnets``."""
+"""A1111's words in a unit of the ControlNet extension -> the keys of ``controlnets``."""
 
 UNIT_NEUTRAL = {"control_mode": ("Balanced",), "mask": (), "mask_image": ()}
 """Words of a unit that this worker ignores -> the values that change nothing."""
@@ -48,7 +48,7 @@ def controlnet_entries(value: Any) -> list[Any]:
 
 
 def lora_entries(value: Any) -> list[Any]:
-    """Translate diffusers' ``lora``, which is an entry or a list of them; a text alone is a name."""
+    """Translate diffusers' ``lora``: an entry or a list of entries. A text is a name."""
     entries = []
     for unit in _listed(value):
         if isinstance(unit, str):
@@ -59,13 +59,13 @@ def lora_entries(value: Any) -> list[Any]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """A value as a list, without nulls."""
+    """Return a value as a list, without nulls."""
     units = value if isinstance(value, list) else [value]
     return [unit for unit in units if unit is not None]
 
 
 def _renamed(unit: Any, names: Mapping[str, str]) -> Any:
-    """An object with our own keys; anything else as it is, for the reader of the input to reject."""
+    """Return an object with our own keys; the schema rejects anything else later."""
     if not isinstance(unit, dict):
         return unit
     return {names.get(word, word): value for word, value in unit.items()}
@@ -75,7 +75,7 @@ def from_unit(unit: Mapping[str, Any], start_image: Any) -> tuple[dict[str, Any]
     """Translate a unit of A1111's ControlNet extension.
 
     Args:
-        unit: as it stands in ``alwayson_scripts.controlnet.args``.
+        unit: an entry of ``alwayson_scripts.controlnet.args``.
         start_image: the image of an img2img request, which a unit without an image uses.
 
     Returns:
@@ -102,7 +102,7 @@ def from_unit(unit: Mapping[str, Any], start_image: Any) -> tuple[dict[str, Any]
 
 
 def without_hash(name: Any) -> Any:
-    """A1111's title of a model, ``model.safetensors [6ce0161689]``, without its hash."""
+    """Remove the hash from A1111's title of a model, ``model.safetensors [6ce0161689]``."""
     if isinstance(name, str) and name.endswith("]") and " [" in name:
         return name.rpartition(" [")[0]
     return name

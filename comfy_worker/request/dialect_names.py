@@ -101,8 +101,8 @@ SCHEDULERS = {
     "Linear Quadratic": "linear_quadratic",
     "Automatic": "",
 }
-"""A1111's names of schedules -> ComfyUI's; empty for the sampler's own. They also follow the name of
-a sampler, as in ``DPM++ 2M Karras``."""
+"""A1111's names of schedules -> ComfyUI's; empty for the sampler's own schedule. They also follow
+the name of a sampler, as in ``DPM++ 2M Karras``."""
 
 NOT_HERE = (
     "Restart",
@@ -135,28 +135,35 @@ RENAMED = {
 ``guidance_scale`` is the embedded guidance of models that have it (Flux), else the sampler's."""
 
 STRUCTURED = {
-    "strength": "`denoise`, if the request has an image or a workflow; `parameters.hires_denoise` with "
-    "`enable_hr`; otherwise a warning",
+    "strength": "`denoise`, if the request has an image or a workflow; "
+    "`parameters.hires_denoise` with `enable_hr`; otherwise a warning",
     "num_images": "`batch_size`",
     "n_iter": "multiplies `batch_size`",
     "scheduler": "`sampler` and `scheduler`, see the tables below",
     "sampler_name": "`sampler` and `scheduler`, see the tables below",
-    "controlnet": "`controlnets`: `{type, image, conditioning_scale}` -> `{type, image, strength}`; may be a list",
+    "controlnet": "`controlnets`: `{type, image, conditioning_scale}` -> "
+    "`{type, image, strength}`; may be a list",
     "lora": "`loras`: `{model_id, weight}` -> `{name, strength}`; may be a list",
     "refiner_inference_steps": "`parameters` of the template `sdxl-refiner`; otherwise a warning",
     "high_noise_frac": "`parameters` of the template `sdxl-refiner`; otherwise a warning",
     "init_images": "`image`: the first entry; more entries cause a warning",
-    "enable_hr": "the template `hires-fix`, if the request has no image and no workflow; otherwise a warning",
-    "override_settings": "`checkpoint`, `vae`, `clip_skip`, see the options below; other options cause a warning",
+    "enable_hr": "the template `hires-fix`, if the request has no image and no workflow; "
+    "otherwise a warning",
+    "override_settings": "`checkpoint`, `vae`, `clip_skip`, see the options below; "
+    "other options cause a warning",
     "alwayson_scripts": "`controlnets`, from `controlnet.args`; other scripts cause a warning",
     "api_name": "the operation: `txt2img`, `img2img`, `getModels`, `getOptions`, `setOptions`",
     "comfy_org_api_key": "the key for ComfyUI's API nodes; never logged",
     "size": "`width` and `height`, from `512*768` or `512x768`; the response is `image_url`",
-    "aspect_ratio": "`width` and `height` of about a million pixels, from `16:9`; `custom` has no effect",
+    "aspect_ratio": (
+        "`width` and `height` of about a million pixels, from `16:9`; `custom` has no effect"
+    ),
     "resolution": "with `aspect_ratio`: `0.5k`, `1k`, `2k` or `4k`",
     "image_format": "`output.format`",
     "output_format": "`output.format`",
-    "file_inputs": "`overrides` that set inputs of nodes to the URL of a file: `{node: {field, url}}`",
+    "file_inputs": (
+        "`overrides` that set inputs of nodes to the URL of a file: `{node: {field, url}}`"
+    ),
     "timeout": "a warning: RunPod's limit is `policy.executionTimeout`, beside `input`",
     "command": "an error: comfy-gen's commands need its own worker",
 }
@@ -195,33 +202,57 @@ OPTIONS = {
 """A1111's options in ``override_settings`` that this worker knows -> the key of our own input."""
 
 IGNORED: dict[str, object] = {
-    **dict.fromkeys(
-        ("prompt_2", "negative_prompt_2", "nsfw", "cross_attention_kwargs", "lora_scale")
-    ),
-    **dict.fromkeys(
-        ("guidance_rescale", "denoising_end", "eta", "use_karras_sigmas", "safety_checker")
-    ),
-    **dict.fromkeys(
-        ("styles", "subseed", "subseed_strength", "seed_resize_from_h", "seed_resize_from_w")
-    ),
-    **dict.fromkeys(("restore_faces", "tiling", "s_min_uncond", "s_churn", "s_tmax", "s_tmin")),
-    **dict.fromkeys(
-        ("refiner_checkpoint", "script_name", "script_args", "infotext", "firstpass_image")
-    ),
-    **dict.fromkeys(
-        ("disable_extra_networks", "resize_mode", "image_cfg_scale", "latent_mask", "mask_round")
-    ),
-    **dict.fromkeys(("mask_blur_x", "mask_blur_y", "inpainting_mask_invert", "inpaint_full_res")),
-    **dict.fromkeys(("hr_checkpoint_name", "hr_sampler_name", "hr_scheduler", "hr_prompt")),
-    **dict.fromkeys(("hr_negative_prompt", "hr_cfg", "firstphase_width", "firstphase_height")),
+    "prompt_2": None,
+    "negative_prompt_2": None,
+    "nsfw": None,
+    "cross_attention_kwargs": None,
+    "lora_scale": None,
+    "guidance_rescale": None,
+    "denoising_end": None,
+    "eta": None,
+    "use_karras_sigmas": None,
+    "safety_checker": None,
+    "styles": None,
+    "subseed": None,
+    "subseed_strength": None,
+    "seed_resize_from_h": None,
+    "seed_resize_from_w": None,
+    "restore_faces": None,
+    "tiling": None,
+    "s_min_uncond": None,
+    "s_churn": None,
+    "s_tmax": None,
+    "s_tmin": None,
+    "refiner_checkpoint": None,
+    "script_name": None,
+    "script_args": None,
+    "infotext": None,
+    "firstpass_image": None,
+    "disable_extra_networks": None,
+    "resize_mode": None,
+    "image_cfg_scale": None,
+    "latent_mask": None,
+    "mask_round": None,
+    "mask_blur_x": None,
+    "mask_blur_y": None,
+    "inpainting_mask_invert": None,
+    "inpaint_full_res": None,
+    "hr_checkpoint_name": None,
+    "hr_sampler_name": None,
+    "hr_scheduler": None,
+    "hr_prompt": None,
+    "hr_negative_prompt": None,
+    "hr_cfg": None,
+    "firstphase_width": None,
+    "firstphase_height": None,
     "s_noise": 1,
     "initial_noise_multiplier": 1,
     "mask_blur": 4,
     "inpainting_fill": 1,
     "inpaint_full_res_padding": 32,
 }
-"""Known words that this worker ignores with a warning. There is no warning for a value that turns the
-option off: an empty one, 0, -1, or the value named here."""
+"""Known words that this worker ignores with a warning. There is no warning for a value that turns
+the option off: an empty value, 0, -1, or the value here."""
 
 NO_EFFECT = (
     "override_settings_restore_afterwards",
@@ -245,18 +276,18 @@ NO_EFFECT = (
 
 
 def _plain(name: str) -> str:
-    """The letters and digits of a name; ``DPM++`` becomes ``dpmpp``."""
+    """Return the letters and digits of a name; ``DPM++`` becomes ``dpmpp``."""
     lower = re.sub(r"^k[_-]", "", name.strip().casefold())
     return re.sub(r"[^a-z0-9+]", "", lower).replace("+", "p")
 
 
 def _stem(name: str) -> str:
-    """A plain name without the endings of diffusers' class names."""
+    """Return a plain name without the endings of diffusers' class names."""
     return _plain(name).removesuffix("scheduler").removesuffix("discrete")
 
 
 def _samplers_by_stem() -> dict[str, Sampling]:
-    """By stem, the first row that has a name."""
+    """Return, by stem, the first row that has a name."""
     rows: dict[str, Sampling] = {}
     for row in SAMPLERS:
         for name in (row.sampler, *row.names, *row.nearest):
@@ -300,12 +331,12 @@ def find_scheduler(name: str) -> str | None:
 
 
 def is_not_here(name: str) -> bool:
-    """Whether a name is known and ComfyUI has no match for it."""
+    """Return whether a name is known and ComfyUI has no match for it."""
     return _plain(name) in map(_plain, NOT_HERE)
 
 
 def a1111_sampler(sampler: str) -> str:
-    """A1111's name of a sampler of ComfyUI; ComfyUI's own name where A1111 has none."""
+    """Return A1111's name of a sampler; ComfyUI's own name if A1111 has none."""
     for row in SAMPLERS:
         if row.sampler == sampler:
             return row.names[0]

@@ -1,24 +1,30 @@
 """Translates the words of other workers' requests into the keys of our own input.
 
-A known word that this worker cannot act on becomes a warning. An unknown word stays in the input, and
-reading the input (:meth:`~comfy_worker.request.schema.JobInput.read`) rejects it.
+A known word that this worker cannot act on becomes a warning. An unknown word stays in the input,
+and :meth:`~comfy_worker.request.schema.JobInput.read` rejects it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from comfy_worker.errors import InvalidInput, InvalidValue, brief
-from comfy_worker.json_values import find_problem
 from comfy_worker.request import dialect_names as words
 from comfy_worker.request.dialect_addons import (
     controlnet_entries,
     from_unit,
     lora_entries,
     without_hash,
+)
+from comfy_worker.request.dialect_values import (
+    checked_api_key,
+    count_at,
+    number_at,
+    object_at,
+    of_type,
+    refuse_unusable,
 )
 from comfy_worker.request.graph_wrappers import unwrap_input
 from comfy_worker.request.public_endpoints import (
@@ -41,11 +47,7 @@ API_NAMES = ("txt2img", "img2img", *OPTIONS_CALLS)
 KNOWN_WORDS = (*words.RENAMED, *words.STRUCTURED, *words.HIRES, *words.IGNORED, *words.NO_EFFECT)
 """The words of other workers; only a few of them are keys of our own input too."""
 
-T = TypeVar("T")
-API_KEY = re.compile(r"[!-~]{8,512}")
 MAX_WARNINGS = 100
-# The largest number that this module calculates with.
-LARGEST = 1e9
 
 # The defaults of RunPod's SDXL worker.
 SDXL_STEPS, SDXL_HIGH_NOISE_FRAC = 25, 0.8
@@ -64,8 +66,8 @@ class TranslatedInput:
         raw_input: ``job["input"]`` as the client sent it.
         input: what :meth:`JobInput.read` takes.
         warnings: one sentence for each word that is ignored.
-        client_words: by key, the word that the client used. Where a graph has no input for such a key, the
-            result has a warning; for a key of our own it would be an error.
+        client_words: by key, the word that the client used. If a graph has no input for such a key,
+            the result has a warning; for a key of our own it would be an error.
         response: the shape of answer that the dialect expects; None for the endpoint's default.
         api_name: the name of the A1111 route; None in a request without one.
         extra_data: secrets that ComfyUI's API nodes need beside the prompt.
@@ -85,7 +87,7 @@ def translate(value: object, check: Callable[[], None] | None = None) -> Transla
 
     Args:
         value: ``job["input"]`` as the client sent it.
-        check: raises where the job must end; called now and then.
+        check: called repeatedly; raises if the job must end.
 
     Raises:
         InvalidValue: the ``api_name`` is unknown.
@@ -95,7 +97,7 @@ def translate(value: object, check: Callable[[], None] | None = None) -> Transla
     value = unwrap_input(value)
     if not isinstance(value, dict):
         return TranslatedInput(value, value)
-    _refuse_unusable(value, check)
+    refuse_unusable(value, check)
     api_name = value.get("api_name")
     if api_name is None:
         return _Translation(value, value, a1111=False).read()
@@ -112,7 +114,7 @@ def translate(value: object, check: Callable[[], None] | None = None) -> Transla
         raise InvalidInput(
             "init_images is missing: img2img needs a list with a picture", [{"key": "init_images"}]
         )
-    rest["override_settings"] = _object(rest, "override_settings")
+    rest["override_settings"] = object_at(rest, "override_settings")
     return _Translation(value, rest, a1111=True).read(api_name)
 
 
@@ -121,66 +123,6 @@ def _at_most(warnings: list[str]) -> list[str]:
     if len(warnings) <= MAX_WARNINGS:
         return warnings
     return [*warnings[:MAX_WARNINGS], f"{len(warnings) - MAX_WARNINGS:,} more words are ignored"]
-
-
-def _refuse_unusable(value: Mapping[str, Any], check: Callable[[], None] | None) -> None:
-    """Reject values that Python's JSON reader accepts and later steps cannot handle."""
-    problem = find_problem(list(value), check=check)
-    if problem is not None:
-        raise InvalidInput(
-            f"a key of the input holds {problem}", [{"key": None, "problem": problem}]
-        )
-    for key, entry in value.items():
-        if isinstance(entry, (int, float)):  # the reader of the key checks its range
-            continue
-        # A graph may hold NaN in values that nothing reads. The rest of it is checked with its nodes.
-        problem = find_problem(entry, finite=key != "workflow", check=check)
-        if problem is not None:
-            raise InvalidInput(
-                f"{brief(key)} holds {problem}", [{"key": brief(key), "problem": problem}]
-            )
-
-
-def _object(request: Mapping[str, Any], word: str) -> dict[str, Any]:
-    """Return the object under a key; an empty object if the key is missing."""
-    value = request.get(word)
-    return _of_type(word, {} if value is None else value, dict, "an object")
-
-
-def _of_type(word: str, value: Any, python_type: type[T], name: str) -> T:
-    if not isinstance(value, python_type):
-        problem = f"{brief(word)} must be {name}, not {brief(repr(value))}"
-        raise InvalidInput(problem, [{"key": brief(word)}])
-    return value
-
-
-def _number(word: str, value: Any) -> float:
-    """Return a value as a number; raise an error if it is not one."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not abs(value) < LARGEST:
-        raise InvalidInput(f"{word} must be a number, not {brief(repr(value))}", [{"key": word}])
-    number: float = value
-    return number
-
-
-def _count_of(word: str, value: Any) -> int:
-    """Return a number of pictures; raise an error if it is not a whole number of 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInput(
-            f"{word} must be a whole number of 1 or more, not {brief(repr(value))}", [{"key": word}]
-        )
-    return value
-
-
-def _api_key(value: Any) -> str | None:
-    """Check the form of a key for comfy.org; the error does not repeat it."""
-    if value is None or (isinstance(value, str) and API_KEY.fullmatch(value)):
-        return value
-    raise InvalidInput(
-        "comfy_org_api_key must have 8 to 512 printable characters and no spaces; send the key "
-        "as platform.comfy.org shows it",
-        [{"key": "comfy_org_api_key", "problem": "does not have the form of a key"}],
-    )
 
 
 class _Translation:
@@ -212,7 +154,7 @@ class _Translation:
 
     def read(self, api_name: str | None = None) -> TranslatedInput:
         """Translate all words. Each step takes its words out; what is left is in our own keys."""
-        key = _api_key(self._left.pop("comfy_org_api_key", None))
+        key = checked_api_key(self._left.pop("comfy_org_api_key", None))
         self._rename()
         self._init_images()
         self._public_endpoint()
@@ -255,7 +197,7 @@ class _Translation:
 
     def _put_parameter(self, name: str, value: Any) -> None:
         """Set a parameter of a template, unless it is set already."""
-        self._left["parameters"] = {name: value, **_object(self._left, "parameters")}
+        self._left["parameters"] = {name: value, **object_at(self._left, "parameters")}
 
     def _ignore(self, word: str, reason: str = "this worker has nothing like it") -> None:
         self._warnings.append(f"{brief(word)} is ignored: {reason}")
@@ -292,7 +234,7 @@ class _Translation:
         self._size_in_one_word(sent)
         for word in ("image_format", "output_format"):
             if word in sent:
-                output = _object(self._left, "output")
+                output = object_at(self._left, "output")
                 self._left["output"] = {"format": image_format(word, sent[word]), **output}
         self._images_as_texts()
         self._loras_by_path()
@@ -341,11 +283,14 @@ class _Translation:
             self._ignore("timeout", 'send `"policy": {"executionTimeout": ...}` beside `input`')
         files = self._left.pop("file_inputs", None)
         if files is not None:
-            overrides = _object(self._left, "overrides")
+            overrides = object_at(self._left, "overrides")
             self._left["overrides"] = {**file_overrides(files), **overrides}
 
     def _sampling(self) -> None:
         word, sampler = "sampler_name", self._left.pop("sampler_name", None)
+        own = self._left.get("sampler")
+        if not sampler and isinstance(own, str) and _is_foreign_sampler(own):
+            word, sampler = "sampler", self._left.pop("sampler")
         schedule = self._left.get("scheduler")
         if isinstance(schedule, str):
             known = words.find_scheduler(schedule)
@@ -361,7 +306,7 @@ class _Translation:
             self._sampler(word, sampler)
 
     def _is_schedule(self, schedule: str, known: str | None, sampler: Any) -> bool:
-        """Whether a name means a schedule.
+        """Return whether a name means a schedule.
 
         DDIM is a schedule in A1111 and a sampler in diffusers.
         """
@@ -395,13 +340,13 @@ class _Translation:
         counts = self._take(counted)
         total = 1
         for word, value in counts.items():
-            total *= _count_of(word, value)
-        # A template makes one picture anyway, even where its graph has no input for the number.
+            total *= count_at(word, value)
+        # A template makes one picture anyway, even if its graph has no input for the number.
         if counts and (total > 1 or "workflow" in self._left):
             self._put("batch_size", " times ".join(counts), total)
 
     def _settings(self) -> None:
-        for name, value in _object(self._left, "override_settings").items():
+        for name, value in object_at(self._left, "override_settings").items():
             plain = without_hash(value)
             if name not in words.OPTIONS:
                 self._ignore(f"override_settings.{name}")
@@ -417,7 +362,7 @@ class _Translation:
             self._put("loras", "lora", lora_entries(self._left.pop("lora")))
 
     def _scripts(self) -> None:
-        scripts = _object(self._left, "alwayson_scripts")
+        scripts = object_at(self._left, "alwayson_scripts")
         self._left.pop("alwayson_scripts", None)
         units = []
         for name, script in scripts.items():
@@ -431,12 +376,12 @@ class _Translation:
 
     def _controlnet_units(self, word: str, script: Any) -> list[dict[str, Any]]:
         """Translate enabled units of A1111's ControlNet extension to entries of ``controlnets``."""
-        args = _object({word: script}, word).get("args") or []
+        args = object_at({word: script}, word).get("args") or []
         units = []
-        for unit in _of_type(f"{word}.args", args, list, "a list"):
+        for unit in of_type(f"{word}.args", args, list, "a list"):
             if not unit:
                 continue
-            if _of_type(f"{word}.args", unit, dict, "a list of objects").get("enabled", True):
+            if of_type(f"{word}.args", unit, dict, "a list of objects").get("enabled", True):
                 entry, ignored = from_unit(unit, self._get("image"))
                 units.append(entry)
                 for part in ignored:
@@ -451,11 +396,11 @@ class _Translation:
             for word in refiner:
                 self._ignore(word, "only workflow 'sdxl-refiner' has a refiner")
             return
-        steps = _number("steps", self._get("steps", SDXL_STEPS))
-        refiner_steps = _number(
+        steps = number_at("steps", self._get("steps", SDXL_STEPS))
+        refiner_steps = number_at(
             "refiner_inference_steps", refiner.get("refiner_inference_steps", steps)
         )
-        base_share = _number(
+        base_share = number_at(
             "high_noise_frac", refiner.get("high_noise_frac", SDXL_HIGH_NOISE_FRAC)
         )
         self._put("steps", "num_inference_steps", steps)
@@ -489,8 +434,8 @@ class _Translation:
 
     def _hires_parameters(self, hires: Mapping[str, Any]) -> None:
         for side, word in (("width", "hr_resize_x"), ("height", "hr_resize_y")):
-            target = _number(word, hires.get(word) or 0)
-            size = _number(side, self._get(side) or 0)
+            target = number_at(word, hires.get(word) or 0)
+            size = number_at(side, self._get(side) or 0)
             if target and size:
                 self._put_parameter("upscale_by", target / size)
             elif target:
@@ -498,7 +443,7 @@ class _Translation:
         self._put_parameter("upscale_by", hires.get("hr_scale", 2))
         if hires.get("hr_second_pass_steps"):
             self._put_parameter("hires_steps", hires["hr_second_pass_steps"])
-        upscaler = _of_type("hr_upscaler", hires.get("hr_upscaler") or "", str, "text")
+        upscaler = of_type("hr_upscaler", hires.get("hr_upscaler") or "", str, "text")
         if upscaler in words.UPSCALERS:
             self._put_parameter("hires_method", words.UPSCALERS[upscaler])
         elif upscaler:
@@ -512,6 +457,12 @@ class _Translation:
                 self._ignore(word)
 
 
+def _is_foreign_sampler(name: str) -> bool:
+    """Whether another program's name of a sampler stands where ComfyUI's name belongs."""
+    found = words.find_sampling(name)
+    return found is not None and found.sampler != name
+
+
 def _means_sampler(name: str) -> bool:
-    """Whether another worker has a sampler with this name."""
+    """Return whether another worker has a sampler with this name."""
     return words.find_sampling(name) is not None or words.is_not_here(name)

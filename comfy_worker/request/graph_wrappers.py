@@ -50,7 +50,7 @@ LARGEST_KEY = 10**300
 
 
 def is_graph(value: Any) -> bool:
-    """Whether a value clearly is a graph, in API format or in UI format."""
+    """Return whether a value clearly is a graph, in API format or in UI format."""
     if not isinstance(value, dict):
         return False
     if isinstance(value.get("nodes"), list) and "links" in value:
@@ -59,7 +59,7 @@ def is_graph(value: Any) -> bool:
 
 
 def _is_node(value: Any) -> bool:
-    """Whether a value looks like a node in API format."""
+    """Return whether a value looks like a node in API format."""
     return isinstance(value, dict) and isinstance(value.get("class_type"), str)
 
 
@@ -74,7 +74,7 @@ def unwrap_graph(value: Any) -> Any:
 
 
 def _first_object(value: Mapping[str, Any]) -> Any:
-    """The first object under a word that may hold a graph; None where there is none."""
+    """Return the first object under a word that may hold a graph; None if there is none."""
     for word in WRAPPERS:
         entry = _parsed(value.get(word))
         if isinstance(entry, dict):
@@ -83,7 +83,7 @@ def _first_object(value: Mapping[str, Any]) -> Any:
 
 
 def parse_graph_text(text: str) -> Any:
-    """Read a text as JSON; where the JSON is a text again, read that too.
+    """Read a text as JSON. If the JSON is a text again, read that too.
 
     Raises:
         ValueError: the text is not JSON.
@@ -97,7 +97,7 @@ def parse_graph_text(text: str) -> Any:
 
 
 def looks_like_json(text: str) -> bool:
-    """Whether a text begins like a JSON object, or like one that was encoded twice."""
+    """Return whether a text begins like a JSON object, or like one that was encoded twice."""
     return text.lstrip("\ufeff \t\r\n").startswith(("{", '"'))
 
 
@@ -140,7 +140,7 @@ def unwrap_input(value: Any) -> Any:
 
 
 def _graphs_within(value: Mapping[str, Any]) -> dict[str, Any]:
-    """By word, the graphs that stand under another word than ``workflow``."""
+    """Return the graphs under other keys than ``workflow``, by key."""
     graphs = {}
     for word in ("prompt", *GRAPH_WORDS):
         graph = unwrap_graph(_parsed(value.get(word)))
@@ -150,7 +150,7 @@ def _graphs_within(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def secrets_within(value: Any) -> list[str]:
-    """The keys for comfy.org in ``job["input"]``, however they are wrapped. Raises nothing.
+    """Return the keys for comfy.org in ``job["input"]``, however they are wrapped. Raises nothing.
 
     Args:
         value: the input as the client sent it.
@@ -169,14 +169,14 @@ def secrets_within(value: Any) -> list[str]:
 
 
 def _as_key(value: Any) -> str:
-    """A key as text; empty for what cannot be one."""
+    """Return a key as text; empty for what cannot be one."""
     if isinstance(value, int) and abs(value) < LARGEST_KEY:
         return str(value)
     return value if isinstance(value, str) else ""
 
 
 def _parsed(value: Any) -> Any:
-    """The JSON in a text that looks like JSON; any other value as it is."""
+    """Return the JSON in a text that looks like JSON; any other value as it is."""
     if isinstance(value, str) and looks_like_json(value):
         try:
             return parse_graph_text(value)

@@ -1,7 +1,7 @@
 """Reads the words of RunPod's public endpoints for images and of comfy-gen's client.
 
-RunPod's AI SDK provider sends the first kind to every endpoint. The functions here return keys of our
-own input; `dialects` puts them into the request.
+RunPod's AI SDK provider sends the first kind to every endpoint. The functions here return keys of
+our own input; `dialects` puts them into the request.
 """
 
 from __future__ import annotations

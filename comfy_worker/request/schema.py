@@ -1,12 +1,11 @@
 """Declares the keys of a job's input.
 
-Each key is declared once: reading, errors, ``python -m comfy_worker schema`` and ``docs/input.md`` follow
-from that declaration.
+Each key is declared once. Reading, errors, ``python -m comfy_worker schema`` and ``docs/input.md``
+follow from that declaration.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -22,12 +21,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
-from comfy_worker.errors import InputError, InvalidInput, UnknownKey, brief
+from comfy_worker.errors import InvalidInput, brief
 from comfy_worker.json_values import find_problem
-from comfy_worker.nearest import nearest
 from comfy_worker.request.graph_wrappers import looks_like_json, parse_graph_text, unwrap_graph
+from comfy_worker.request.schema_errors import MAX_ENTRIES, InputKeys, input_error, json_type
 from comfy_worker.response_formats import ResponseFormat
 
 __all__ = [
@@ -46,12 +45,6 @@ MAX_NAME = 4000
 LONG_TEXTS = ("prompt", "negative_prompt", "image", "mask", "workflow")
 # Longer than any number that makes sense here.
 MAX_DIGITS = 40
-# Of a list: each LoRA becomes a node, and each picture is decoded.
-MAX_ENTRIES = 200
-# Of one error's details.
-MAX_FINDINGS = 20
-# Errors quote a value up to this length.
-MAX_QUOTED = 40
 # Keys whose value is an object with names that the client chooses.
 OPEN_KEYS = ("overrides", "parameters")
 
@@ -80,7 +73,7 @@ def _graph_or_name(value: object, info: ValidationInfo) -> object:
 
 
 def _graph_in_text(text: str, check: Callable[[], None] | None) -> object:
-    """The JSON in a text."""
+    """Return the JSON in a text."""
     try:
         value = parse_graph_text(text)
     except ValueError as error:
@@ -98,7 +91,7 @@ class _Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, value: object) -> object:
-        """Leave out nulls: a key with null counts as absent, and so does a null in a list of entries."""
+        """Leave out nulls: a null as the value of a key, or in a list, counts as absent."""
         if not isinstance(value, dict):
             return value
         present: dict[str, Any] = {}
@@ -116,7 +109,7 @@ class _Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _check_form(cls, value: object, info: ValidationInfo) -> object:
-        """Reject what pydantic would accept or could not bear: true for 1, and very long values."""
+        """Reject what pydantic would accept: true for 1, and very long values."""
         name = info.field_name or ""
         words = _words_of(cls.model_fields[name].annotation)
         if isinstance(value, bool) and "true or false" not in words:
@@ -143,14 +136,14 @@ def _longest_key(value: Mapping[str, object]) -> int:
 
 
 def _is_too_long(number: object) -> bool:
-    """Whether a number, or its text, has more digits than any number that makes sense here."""
+    """Return whether a number, or its text, has more digits than any useful number."""
     if isinstance(number, str):
         return len(number) > MAX_DIGITS
     return isinstance(number, int) and abs(number) >= 10**MAX_DIGITS
 
 
 def _words_of(annotation: Any) -> str:
-    """The values that a key takes, in the words of JSON."""
+    """Return the values that a key takes, in the words of JSON."""
     parts = {annotation, *get_args(annotation)}
     parts |= {get_origin(part) for part in parts}
     for part in tuple(parts):
@@ -178,6 +171,13 @@ class Lora(_Strict):
         le=100,
         description="strength for the text encoder; default: same as `strength`",
     )
+    target: str | None = Field(
+        None,
+        min_length=1,
+        description="the model that it is meant for, if the workflow has several: `high` or `low` "
+        "(Wan 2.2), `base` or `refiner`, or the id or title of a node. Default: by the names of a "
+        "pair, see below; else all models",
+    )
 
 
 class ControlNet(_Strict):
@@ -185,7 +185,8 @@ class ControlNet(_Strict):
 
     type: str | None = Field(
         None,
-        description="canny, depth, openpose, lineart ...: selects an installed model by name and family",
+        description="canny, depth, openpose, lineart ...: selects an installed model by name and "
+        "family",
     )
     model: str | None = Field(
         None,
@@ -203,7 +204,8 @@ class ControlNet(_Strict):
     )
     preprocess: bool | None = Field(
         None,
-        description="make the control map from the image first; default: true for canny, else false",
+        description="make the control map from the image first; default: true for canny, else "
+        "false",
     )
 
     @model_validator(mode="after")
@@ -214,11 +216,12 @@ class ControlNet(_Strict):
 
 
 class Output(_Strict):
-    """How what was made comes back."""
+    """The format and delivery of the result."""
 
     format: Literal["png", "jpeg", "webp"] | None = Field(
         None,
-        description="png, jpeg or webp, for images that SaveImage and similar nodes save; default: png",
+        description="png, jpeg or webp, for images that SaveImage and similar nodes save; default: "
+        "png",
     )
     quality: int = Field(90, ge=1, le=100, description="quality of jpeg and webp")
     lossless: bool = Field(False, description="use lossless compression for webp")
@@ -240,12 +243,12 @@ class Output(_Strict):
 
 
 def _without_folder_mark(name: str) -> str:
-    """A name as ComfyUI writes it after its mask editor, without the folder: ``clipspace/a.png [input]``."""
+    """Remove the folder mark that the mask editor appends: ``clipspace/a.png [input]``."""
     return name.removesuffix(" [input]")
 
 
 class NamedImage(_Strict):
-    """One picture that a custom graph names, as worker-comfyui takes it."""
+    """A picture that a custom graph names, in the form of worker-comfyui."""
 
     name: Annotated[str, AfterValidator(_without_folder_mark)] = Field(
         min_length=1, description="the file name that a node such as LoadImage refers to"
@@ -254,7 +257,7 @@ class NamedImage(_Strict):
 
 
 class Parameters(_Strict):
-    """What is filled into the nodes that hold it, in templates and in custom graphs alike."""
+    """Values that are written into the nodes of a template or of a custom graph."""
 
     prompt: str | None = Field(
         None, description="the positive prompt; `<lora:name:0.8>` adds a LoRA"
@@ -310,7 +313,7 @@ class Parameters(_Strict):
 
 
 class JobInput(Parameters):
-    """``job["input"]``. What is not given keeps the workflow's own value."""
+    """``job["input"]``. Without a key, the workflow's own value stays."""
 
     workflow: Annotated[str | dict[str, Any] | None, BeforeValidator(_graph_or_name)] = Field(
         None,
@@ -353,7 +356,8 @@ class JobInput(Parameters):
 
     response: ResponseFormat | None = Field(
         None,
-        description="format of the response, see [dialects](dialects.md); default: `RESPONSE_FORMAT`",
+        description="format of the response, see [dialects](dialects.md); default: "
+        "`RESPONSE_FORMAT`",
     )
 
     validate_only: bool = Field(
@@ -398,106 +402,28 @@ class JobInput(Parameters):
             value: the request in the keys of this class.
             client_words: by key, the word that the client used for it; errors name that word.
             known_words: words beside the keys that an error may suggest for an unknown key.
-            check: raises where the job must end; called now and then.
+            check: called repeatedly; raises if the job must end.
 
         Raises:
-            InvalidInput: the value is not an object, or keys hold wrong values; the details list all.
+            InvalidInput: the value is not an object, or keys have wrong values; details list all.
             UnknownKey: a key is unknown; the error names the nearest known one.
         """
         if not isinstance(value, dict):
             example = '{"prompt": "a lighthouse"}'
-            raise InvalidInput(
-                f"input must be an object such as {example}, not {_json_type(value)}"
-            )
+            raise InvalidInput(f"input must be an object such as {example}, not {json_type(value)}")
         try:
             return cls.model_validate(value, context={"check": check})
         except ValidationError as error:
-            raise _input_error(error, client_words or {}, known_words) from None
+            keys = InputKeys(list(JobInput.model_fields), _nested_keys(), tuple(known_words))
+            raise input_error(error, keys, client_words or {}) from None
 
 
-def _json_type(value: object) -> str:
-    """The type of a value, in the words of JSON."""
-    if value is None:
-        return "null"
-    names = {str: "text", list: "a list", bool: "true or false", int: "a number", float: "a number"}
-    return names.get(type(value), type(value).__name__)
-
-
-def _input_error(
-    error: ValidationError, client_words: Mapping[str, str], known_words: Iterable[str]
-) -> InputError:
-    """Turn pydantic's findings into one error of ours. An unknown key comes first."""
-    findings = error.errors(include_url=False)
-    unknown = [finding for finding in findings if finding["type"] == "extra_forbidden"]
-    shown = findings[:MAX_FINDINGS]
-    if unknown and unknown[0] not in shown:
-        shown[-1] = unknown[0]
-    details = [_finding(finding, client_words, known_words) for finding in shown]
-    first = details[shown.index(unknown[0])] if unknown else details[0]
-    sentence = first["problem"]
-    if len(findings) > len(details):
-        sentence += f" ({len(findings) - 1} more findings, the first {len(details)} in the details)"
-    elif len(details) > 1:
-        sentence += f" ({len(details) - 1} more in the details)"
-    return UnknownKey(sentence, details) if unknown else InvalidInput(sentence, details)
-
-
-# By pydantic's type of error, what the value must be, in the words of JSON.
-_PLAIN = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_parsing_size": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "string_type": "text",
-    "dict_type": "an object",
-    "model_type": "an object",
-    "tuple_type": "a list",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "string_too_short": "some text",
-    "too_long": f"a list of at most {MAX_ENTRIES} entries",
-}
-
-
-def _finding(
-    finding: ErrorDetails, client_words: Mapping[str, str], known_words: Iterable[str]
-) -> dict[str, Any]:
-    """One entry of an error's details."""
-    first, *rest = map(str, finding["loc"])
-    key = brief(".".join([client_words.get(first, first), *rest]), 200)
-    if finding["type"] == "extra_forbidden":
-        return _unknown_key(finding, key, known_words)
-    if finding["type"] == "missing":
-        return {"key": key, "problem": f"{key} is missing"}
-    plain = _PLAIN.get(finding["type"])
-    demand = f"be {plain}" if plain else finding["msg"].removeprefix("Input should ")
-    problem = f"{key} must {demand}"
-    value = finding["input"]
-    if isinstance(value, (int, float, str)) and len(str(value)) <= MAX_QUOTED:
-        problem += f", not {json.dumps(value)}"
-    return {"key": key, "problem": problem}
-
-
-def _unknown_key(finding: ErrorDetails, key: str, known_words: Iterable[str]) -> dict[str, Any]:
-    """The entry for an unknown key, with the nearest known one."""
-    nested: dict[object, type[BaseModel]] = {
+def _nested_keys() -> dict[str, list[str]]:
+    """Return the keys of the objects that some keys of the input hold."""
+    nested: dict[str, type[BaseModel]] = {
         "loras": Lora,
         "controlnets": ControlNet,
         "images": NamedImage,
         "output": Output,
     }
-    *parents, name = finding["loc"]
-    if parents:
-        keys = list(nested[parents[0]].model_fields)
-        near = nearest(str(name), keys, 1)
-    else:
-        keys = list(JobInput.model_fields)
-        near = nearest(str(name), [*keys, *known_words], 1)
-    hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(keys)}"
-    return {
-        "key": key,
-        "problem": f"{brief(key) or 'an empty name'} is not a key of the input; {hint}",
-        "nearest": near[0] if near else None,
-    }
+    return {key: list(model.model_fields) for key, model in nested.items()}

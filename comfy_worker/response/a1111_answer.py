@@ -11,7 +11,7 @@ from comfy_worker.response.schema import Media, Result
 
 __all__ = ["a1111_answer", "stem"]
 
-# Left out where the answer repeats the request: pictures, and what must not be repeated.
+# Left out when the answer repeats the request: pictures, and what must not be repeated.
 NOT_REPEATED = {
     *("api_name", "comfy_org_api_key", "response"),
     *("init_images", "image", "image_url", "init_image", "images"),
@@ -77,7 +77,7 @@ def _info(result: Result) -> dict[str, Any]:
 
 
 def _seeds(result: Result) -> list[int]:
-    """The seed of each picture; -1 if the workflow has no seed."""
+    """Return the seed of each picture; -1 if the workflow has no seed."""
     seed = result.seed
     if seed is None:
         return [-1] * len(result.images)

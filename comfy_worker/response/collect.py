@@ -79,7 +79,8 @@ def find_files(
         path = _written_file(folder, str(item.get("subfolder") or ""), str(item["filename"]))
         if path is None:
             raise NoOutput(
-                f"node {node_id} reported the file {brief(item['filename'])}, but it does not exist; "
+                f"node {node_id} reported the file {brief(item['filename'])}, "
+                "but it does not exist; "
                 "send the job again"
             )
         height, width, channels = item.get("raw_shape") or (0, 0, 0)
@@ -89,10 +90,10 @@ def find_files(
 
 
 def _written_file(folder: Path, subfolder: str, filename: str) -> Path | None:
-    """Find the file that a node reported; None where the folder does not have it.
+    """Find the file that a node reported; None if the folder does not have it.
 
-    Some nodes report another subfolder than they wrote to. Then the file counts if it is the only one
-    of that name in the job's own folder.
+    Some nodes report another subfolder than they wrote to. Then the file counts if it is the only
+    one of that name in the job's own folder.
     """
     path = Path(os.path.normpath(folder / subfolder / filename))
     if not path.is_relative_to(folder) or "\0" in str(path):
@@ -131,7 +132,7 @@ def find_texts(outputs: Mapping[str, Mapping[str, Any]]) -> list[Text]:
 
 
 def _texts_in(value: Any) -> list[str]:
-    """The texts in a value that a node reported: a list of texts, or a list of lists."""
+    """Return the texts in a value that a node reported: a list of texts, or a list of lists."""
     if not isinstance(value, (list, tuple)):
         return []
     texts = []
@@ -147,7 +148,7 @@ def _texts_in(value: Any) -> list[str]:
 
 
 def _is_no_text(text: str) -> bool:
-    """Whether a reported text only serves the editor."""
+    """Return whether a reported text only serves the editor."""
     return not text or NO_TEXT.fullmatch(text[:MAX_NO_TEXT]) is not None
 
 
@@ -156,7 +157,8 @@ def sniff(head: bytes, suffix: str = "") -> tuple[str, str]:
 
     Args:
         head: the first 1024 bytes, or all of a shorter file.
-        suffix: of the file's name, such as ``.csv``; it tells texts apart, which begin with anything.
+        suffix: of the file's name, such as ``.csv``; it tells texts apart, which begin with
+            anything.
 
     Returns:
         The list of the result that the file belongs to (``images``, ``videos``, ``audio`` or

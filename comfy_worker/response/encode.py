@@ -189,7 +189,7 @@ def _folder_for_encoded(file: OutputFile) -> Path:
 
 
 def _is_raw(file: OutputFile) -> bool:
-    """Whether a file holds raw pixels and nothing else."""
+    """Return whether a file holds raw pixels and nothing else."""
     return file.shape is not None and file.path.stat().st_size == math.prod(file.shape)
 
 

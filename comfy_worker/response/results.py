@@ -140,11 +140,11 @@ class _Draft:
     files: list[EncodedFile]
 
     def to_json(self, media: MediaByCategory) -> bytes:
-        """The result as it is posted."""
+        """Return the result as it is posted."""
         return to_json_bytes(self.with_media(media))
 
     def with_media(self, media: MediaByCategory) -> Any:
-        """The result in the shape that the client asked for."""
+        """Return the result in the shape that the client asked for."""
         timer = self.job.timer
         result = Result(
             **{"images": [], **_with_seeds(media, self.plan)},
@@ -160,7 +160,7 @@ class _Draft:
         return shape(result, self.job.response, self.job.raw_input)
 
     def warnings(self) -> list[str]:
-        """All warnings; more may come while the files are delivered."""
+        """Return all warnings; more may come while the files are delivered."""
         return [*self.plan.warnings, *warnings_of(self.files), *self.delivery.warnings]
 
 

@@ -55,7 +55,8 @@ def _cut(answer: dict[str, Any], limit: int) -> dict[str, Any]:
     size = posted_size(answer)
     if size > available:
         raise ResultTooLarge(
-            f"the checked workflow is {size / MB:.3g} MB, but RunPod accepts at most {limit / MB:.3g} MB; "
+            f"the checked workflow is {size / MB:.3g} MB, "
+            f"but RunPod accepts at most {limit / MB:.3g} MB; "
             "send fewer nodes or shorter texts",
             [{"size_mb": size / MB, "limit_mb": limit / MB}],
         )

@@ -98,8 +98,9 @@ def check_gpu(
     newest = _in_time(lambda: _driver_cuda(driver), "the GPU's driver", "replace the worker")
     if not cuda_driver.runs(newest // 1000, torch_cuda):
         raise Unfit(
-            f"the GPU's driver runs CUDA up to {newest // 1000}.{newest % 1000 // 10}, and torch is built for "
-            f"{torch_cuda}; let the endpoint use hosts with a newer driver (its setting for CUDA versions)"
+            f"the GPU's driver runs CUDA up to {newest // 1000}.{newest % 1000 // 10}, and torch "
+            f"is built for {torch_cuda}; let the endpoint use hosts with a newer driver (its "
+            "setting for CUDA versions)"
         )
 
 

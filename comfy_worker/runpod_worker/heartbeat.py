@@ -32,8 +32,8 @@ def end_with_parent() -> None:
 
 def _loop(*arguments: Any, **options: Any) -> None:
     """Run the SDK's loop in the heartbeat's process, until the parent ends."""
-    # Ctrl-C reaches all processes. It is meant for the worker, which finishes its jobs and then ends
-    # this.
+    # Ctrl-C reaches all processes. It is meant for the worker, which finishes its jobs and then
+    # ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = os.getppid()

@@ -65,7 +65,8 @@ def within_limit(posted: dict[str, Any], limit: int) -> bytes:
     advice = LESS_TEXT if text_bytes > limit else FEWER_FILES
     return _error_body(
         ResultTooLarge(
-            f"the answer is {size_mb:.3g} MB, but RunPod accepts at most {limit_mb:.3g} MB; {advice}",
+            f"the answer is {size_mb:.3g} MB, but RunPod accepts at most {limit_mb:.3g} MB; "
+            f"{advice}",
             [{"size_mb": size_mb, "limit_mb": limit_mb}],
         )
     )

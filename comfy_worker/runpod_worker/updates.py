@@ -1,8 +1,8 @@
 """Posts a job's updates before its end: its progress, or the values of its stream.
 
 An update is worth little once there is a newer one. So at most one update is being posted, newer
-progress replaces older progress, and an update that RunPod refuses is dropped. The result waits only
-a moment for updates.
+progress replaces older progress, and an update that RunPod refuses is dropped. The result waits
+only a moment for updates.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a literal of a workflow may be, by the declarations of every input that it reaches.
+"""Checks a value before it is set in a workflow: its type, range, step and choices.
 
-Checks the value of a request's parameter before it is filled in: type, range, step and choices. The workflow
-itself is checked by ComfyUI.
+The rules are the declarations of every input that the value reaches. ComfyUI checks the workflow
+itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
 }
 
-# Which model file an input names, in the words of model_names.FOLDERS.
+# The kind of model file that an input names: a key of model_names.FOLDERS.
 MODEL_FILES = {
     "ckpt_name": "checkpoint",
     "unet_name": "diffusion model",
@@ -46,15 +46,16 @@ MODEL_FILES = {
 
 @dataclass(frozen=True)
 class InputConstraint:
-    """What one input takes.
+    """The values that one input accepts.
 
     Attributes:
-        type: a JSON type; None where nothing is declared.
+        type: a JSON type; None if nothing is declared.
         minimum: the smallest number, or None.
         maximum: the largest number, or None.
-        steps: pairs ``(start, step)``; an integer must be a number of steps away from each start.
-        choices: all that it takes, or None.
-        files: which model files the choices are, if the input's name says so.
+        steps: pairs ``(start, step)``; an integer must be a multiple of the step away from the
+            start of every pair.
+        choices: all accepted values, or None.
+        files: the kind of model file that the choices are, if the input's name says so.
     """
 
     type: str | None = None
@@ -66,14 +67,14 @@ class InputConstraint:
 
     @classmethod
     def of(cls, specs: Iterable[InputSpec]) -> InputConstraint:
-        """What all of some inputs take."""
-        limits = cls()
+        """Return the values that all of these inputs accept."""
+        constraint = cls()
         for spec in specs:
-            limits = limits.narrowed(spec)
-        return limits
+            constraint = constraint.narrowed(spec)
+        return constraint
 
     def narrowed(self, spec: InputSpec) -> InputConstraint:
-        """The limits with those of one more input; the first one's type counts."""
+        """Return the values that one more input accepts too; the first input's type counts."""
         low = _number(spec.options.get("min"))
         high = _number(spec.options.get("max"))
         own_type = JSON_TYPES.get(spec.value_type) or ("string" if spec.is_upload else None)
@@ -95,24 +96,24 @@ class InputConstraint:
         return tuple(sorted(pair for pair in steps if pair[1] > 1))
 
     def negated(self) -> InputConstraint:
-        """The limits of the number with its sign changed."""
+        """Return the constraint of the same number with the other sign."""
         low = None if self.maximum is None else -self.maximum
         high = None if self.minimum is None else -self.minimum
         return InputConstraint(self.type, low, high)
 
     def checked(self, key: str, value: Any) -> Any:
-        """The value as the input takes it.
+        """Check a value, and return it in the form that the input accepts.
 
         Args:
-            key: what the client calls it.
-            value: what the client gave.
+            key: the client's name for the value, for errors.
+            value: the client's value.
 
         Returns:
-            The value; a whole number given as ``20.0`` as an integer, a model file by its full name.
+            The value: ``20.0`` as an integer if the input takes one, a model file by its full name.
 
         Raises:
             InvalidInput: the value has the wrong type.
-            InvalidValue: the value is out of range, not on a step, or none of the choices.
+            InvalidValue: the value is out of range, not on a step, or not one of the choices.
             ModelNotFound: no installed file has the name.
             Ambiguous: several installed files have the name.
         """
@@ -122,8 +123,10 @@ class InputConstraint:
             value = int(value)
         if self.type is not None and not self._has_type(value):
             raise self._wrong_type(key, value)
-        if self.type in {"integer", "number"} and (nearest := self._nearest(value)) != [value]:
-            raise self._refusal(key, value, nearest)
+        if self.type in ("integer", "number"):
+            near = self._nearest(value)
+            if near != [value]:
+                raise self._refusal(key, value, near)
         return value
 
     def _has_type(self, value: Any) -> bool:
@@ -139,7 +142,7 @@ class InputConstraint:
         )
 
     def to_schema(self) -> dict[str, Any]:
-        """The same as keywords of JSON Schema."""
+        """Return the constraint as keywords of JSON Schema."""
         schema: dict[str, Any] = {
             "type": self.type,
             "minimum": self.minimum,
@@ -154,24 +157,24 @@ class InputConstraint:
         return {word: value for word, value in schema.items() if value is not None}
 
     def nearest(self, value: float) -> float:
-        """The number that the input takes and that is nearest to a finite number; of two the larger."""
+        """Return the accepted number that is nearest to a finite number; of two the larger."""
         near = self._nearest(value)
         return min(near, key=lambda number: (abs(number - value), -number), default=value)
 
     def _nearest(self, value: float) -> list[float]:
-        """The numbers below and above that the input takes, or the number itself if the input takes it."""
+        """Return the nearest accepted numbers below and above; for an accepted number, itself."""
         if not math.isfinite(value):
             return []
         value = self._within(value)
         if not self.steps:
             return [value]
         span, start = self._span(), int(value)
-        low = next((start - back for back in range(span) if self._is_on_step(start - back)), start)
-        high = next((start + on for on in range(span) if self._is_on_step(start + on)), start)
+        low = next(filter(self._is_on_step, range(start, start - span, -1)), start)
+        high = next(filter(self._is_on_step, range(start, start + span)), start)
         return [number for number in dict.fromkeys((low, high)) if self._within(number) == number]
 
     def _within(self, value: float) -> float:
-        """The value, or the bound that it exceeds."""
+        """Return the value, or the bound that it exceeds."""
         if self.minimum is not None:
             value = max(value, self.minimum)
         if self.maximum is not None:
@@ -184,24 +187,22 @@ class InputConstraint:
     def _is_on_step(self, value: int) -> bool:
         return all((value - start) % step == 0 for start, step in self.steps)
 
-    def _refusal(self, key: str, value: float, nearest: list[float]) -> InvalidValue:
+    def _refusal(self, key: str, value: float, near: list[float]) -> InvalidValue:
         bounds = [] if self.minimum is None else [f"at least {self.minimum}"]
         bounds += [] if self.maximum is None else [f"at most {self.maximum}"]
         rule = " and ".join(bounds) or "a finite number"
         rule += f", in steps of {self._span()}" if self.steps else ""
-        use = f"; use {' or '.join(map(str, nearest))}" if nearest else ""
+        use = f"; use {' or '.join(map(str, near))}" if near else ""
         detail = {"key": key, "value": str(value), "minimum": self.minimum, "maximum": self.maximum}
         return InvalidValue(
-            f"{key} must be {rule}, not {value}{use}", [{**detail, "nearest": nearest}]
+            f"{key} must be {rule}, not {value}{use}", [{**detail, "nearest": near}]
         )
 
     def _chosen(self, key: str, value: Any) -> Any:
         choices = self.choices or ()
-        # Python takes True for 1.
-        takes_bool = not isinstance(value, bool) or any(
-            isinstance(choice, bool) for choice in choices
-        )
-        if value in choices and takes_bool:
+        # For Python, True equals 1.
+        is_comparable = not isinstance(value, bool) or bool in map(type, choices)
+        if value in choices and is_comparable:
             return value
         texts = [str(choice) for choice in choices]
         is_file = self.files is not None or any(map(is_model, choices))
@@ -218,10 +219,10 @@ class InputConstraint:
 def _stricter(
     choose: Callable[[float, float], float], bound: float | None, other: float | None
 ) -> float | None:
-    """The stricter of two bounds, each of which may be None."""
-    if bound is None or other is None:
-        return other if bound is None else bound
-    return choose(bound, other)
+    """Return the stricter of two bounds; either may be None."""
+    if bound is None:
+        return other
+    return bound if other is None else choose(bound, other)
 
 
 def _number(value: Any) -> float | None:
@@ -229,21 +230,20 @@ def _number(value: Any) -> float | None:
 
 
 def constraints_by_input(graph: TypedWorkflow) -> dict[Input, InputConstraint]:
-    """What every literal of a workflow must satisfy: the input that holds it, and those that it is passed to."""
+    """Return the constraint of every literal: of its own input, and of those that it reaches."""
     own: dict[Input, list[InputSpec]] = {}
     passed: dict[Input, list[InputSpec]] = {}
     for node_id in graph.workflow:
         for node_input in graph.widgets(node_id):
-            # A computed input has no literal of its own, but may get one in place of its link.
-            spec, literal = (
-                graph.spec(node_input),
-                resolve_live_literal(graph, node_input) or node_input,
-            )
-            if spec is not None:
-                group = own if literal == node_input else passed
-                group.setdefault(literal, []).append(spec)
-    literals = {**own, **passed}
-    return {
-        literal: InputConstraint.of([*own.get(literal, ()), *passed.get(literal, ())])
-        for literal in literals
-    }
+            spec = graph.spec(node_input)
+            if spec is None:
+                continue
+            # A computed input has no literal, but it may get one that replaces its link.
+            literal = resolve_live_literal(graph, node_input) or node_input
+            group = own if literal == node_input else passed
+            group.setdefault(literal, []).append(spec)
+    constraints = {}
+    for literal in {**own, **passed}:
+        specs = [*own.get(literal, ()), *passed.get(literal, ())]
+        constraints[literal] = InputConstraint.of(specs)
+    return constraints

@@ -33,8 +33,8 @@ REPLACED = {
     "SaveImageWebsocket": ("output", "ComfyUI"),
 }
 
-# Encodes by itself, but its PNG of 8 bits is SaveImage's with another end of the name. Its other
-# formats hold more than 8 bits, so those files stay as they are.
+# This class encodes by itself, but its 8-bit PNG equals SaveImage's, except for the end of its
+# name. Its other formats have more than 8 bits, so those files stay as they are.
 SAVE_ADVANCED = "SaveImageAdvanced"
 SAVE_ADVANCED_8_BIT = {"format": "png", "format.bit_depth": "8-bit"}
 SAVE_ADVANCED_ENDING = ".png"
@@ -105,25 +105,25 @@ def replace_save_nodes(workflow: Workflow, defs: NodeDefs) -> Workflow:
 
 
 def _raw_inputs(node: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The inputs of our node in place of a saving node; None where that must save by itself."""
+    """Return the inputs of the node of ours that replaces a saving node; None to keep the node."""
     inputs = node["inputs"]
     if node["class_type"] in REPLACED:
         folder_type, prefix = REPLACED[node["class_type"]]
-        return {"filename_prefix": prefix, **inputs, "kind": folder_type}
+        return {"filename_prefix": prefix, **inputs, "folder_type": folder_type}
     is_8_bit = all(inputs.get(name) == value for name, value in SAVE_ADVANCED_8_BIT.items())
     if node["class_type"] == SAVE_ADVANCED and is_8_bit:
         own = {name: value for name, value in inputs.items() if name.partition(".")[0] != "format"}
-        return {**own, "kind": "output", "ending": SAVE_ADVANCED_ENDING}
+        return {**own, "folder_type": "output", "ending": SAVE_ADVANCED_ENDING}
     return None
 
 
 def isolate_outputs(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow:
     """Put every ``filename_prefix`` below the job's own folder.
 
-    This keeps jobs apart. It also makes ComfyUI run a saving node again whose file is gone. An output
-    node without such a prefix gets the folder in an input that only ComfyUI's cache looks at. So does
-    a node that sees more of its job than its inputs, or that calls a paid service: its result belongs
-    to one job.
+    This keeps jobs apart. It also makes ComfyUI run a saving node again whose file is gone. An
+    output node without such a prefix gets the folder in an input that only ComfyUI's cache looks
+    at. So does a node that receives more of its job than its inputs, or that calls a paid service:
+    its result belongs to one job.
 
     Args:
         workflow: is not changed.
@@ -145,7 +145,7 @@ def isolate_outputs(workflow: Workflow, folder: str, defs: NodeDefs) -> Workflow
 
 
 def _prefix_inputs(node: Mapping[str, Any]) -> tuple[str, ...]:
-    """The inputs that hold the prefix of a node's files."""
+    """Return the inputs that hold the prefix of a node's files."""
     return PREFIX_INPUTS.get(node["class_type"], ("filename_prefix",))
 
 
@@ -170,7 +170,7 @@ def _check_prefixes(graph: TypedWorkflow, node_id: str, node: Mapping[str, Any])
 def _isolating_inputs(
     node_id: str, node: Mapping[str, Any], folder: str, defs: NodeDefs
 ) -> dict[str, str]:
-    """The inputs that put a node's files into the job's folder; none for a node without files."""
+    """Return the inputs that put a node's files into the job's folder; none without files."""
     own_folder = _own_folder(node_id, node["inputs"])
     if own_folder is not None:
         return {OWN_FOLDER: f"{folder}/{own_folder}"}
@@ -207,7 +207,7 @@ def output_folders(workflow: Workflow, folder: str) -> list[str]:
 
 
 def _own_folder(node_id: str, inputs: Mapping[str, Any]) -> str | None:
-    """The folder that a node has beside its prefix; None for the output folder itself.
+    """Return the folder that a node has beside its prefix; None for the output folder itself.
 
     Raises:
         InvalidValue: the folder leads out of the output folder.
@@ -217,14 +217,15 @@ def _own_folder(node_id: str, inputs: Mapping[str, Any]) -> str | None:
         return None
     if not _stays(path):
         raise InvalidValue(
-            f"{OWN_FOLDER} of node {node_id} must be a path within the output folder, not '{brief(path)}'",
+            f"{OWN_FOLDER} of node {node_id} must be a path within the output folder, "
+            f"not '{brief(path)}'",
             [{"node_id": node_id, "input": OWN_FOLDER, "given": brief(path)}],
         )
     return path.strip("/")
 
 
 def _without_variables(parts: list[str]) -> Iterator[str]:
-    """The first parts of a path, up to one that the node will replace."""
+    """Yield the first parts of a path, up to one that the node will replace."""
     for part in parts:
         if any(sign in part for sign in VARIABLE):
             return

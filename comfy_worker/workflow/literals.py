@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from comfy_worker.workflow.graph import Fold, Input, as_link
+from comfy_worker.workflow.graph import Input, as_link
 from comfy_worker.workflow.node_defs import ANY_TYPE
 from comfy_worker.workflow.size_presets import SizePresets
 from comfy_worker.workflow.typed_workflow import TypedWorkflow, types_in
 from comfy_worker.workflow.values import branch_names
+from comfy_worker.workflow.walks import Fold
 
 __all__ = ["Literals", "category_of", "may_hold", "resolve_literal", "resolve_live_literal"]
 

@@ -1,22 +1,27 @@
-"""Finds the loaders that feed a sampler: a LoRA belongs behind them, and their family decides what fits."""
+"""Finds the loaders that feed a sampler.
+
+A LoRA belongs behind a loader, and the model family of its file decides which LoRAs fit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from comfy_worker.workflow.graph import Fold, Link, Workflow
+from comfy_worker.workflow.graph import Input, Link, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.roles import Roles
 from comfy_worker.workflow.roles.samplers import Sampler
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
+from comfy_worker.workflow.walks import Fold
 
 __all__ = ["Fits", "LoaderFile", "Roots", "loader_files"]
 
-# Whether the model of a loader (``LoaderFile.root``) takes a LoRA or ControlNet file; None: not known.
+# Whether the model of a loader (``LoaderFile.root``) accepts a LoRA or ControlNet file; None if it
+# is not known.
 Fits = Callable[[str, str], "bool | None"]
 
-# No merge has more models than this; the others are not looked at.
+# No merge has more models than this. Further ones are ignored.
 MAX_ROOTS = 100
 
 # The model folder behind an input that names a file, by the input's name on the loader.
@@ -45,7 +50,7 @@ class LoaderFile:
 
 
 class Roots:
-    """Where the links into samplers begin: the outputs of loaders, each once."""
+    """Finds the outputs of loaders where the links into samplers begin, each once."""
 
     def __init__(self, graph: TypedWorkflow) -> None:
         self._graph = graph
@@ -54,12 +59,29 @@ class Roots:
             self._roots[link_type] = Fold(self._above(link_type), self._own(link_type), graph.check)
 
     def models(self, sampler: Sampler) -> list[Link]:
-        """Where the model that a sampler uses comes from; several links where models are merged."""
-        link = self._graph.link(sampler.model) if sampler.model else None
-        return list(self._roots["MODEL"](link)) if link else []
+        """Return the loaders of the models that a sampler uses.
+
+        They are several where models are merged, and where a sampler takes a model for each noise.
+        """
+        found: dict[Link, None] = {}
+        for node_input in self.model_inputs(sampler):
+            found |= dict.fromkeys(self.models_at(node_input))
+        return list(found)
+
+    def model_inputs(self, sampler: Sampler) -> list[Input]:
+        """Return the inputs by which a sampler, or its guider, takes models; the main one first."""
+        if sampler.model is None:
+            return []
+        others = self._graph.linked(sampler.model.node_id, "MODEL")
+        return list(dict.fromkeys([sampler.model, *others]))
+
+    def models_at(self, node_input: Input) -> tuple[Link, ...]:
+        """Return the loaders of the models that arrive at an input."""
+        link = self._graph.link(node_input)
+        return self._roots["MODEL"](link) if link else ()
 
     def clips(self, sampler: Sampler) -> list[Link]:
-        """Where the text encoders behind a sampler's conditioning come from."""
+        """Return the outputs that the text encoders behind a sampler's conditioning come from."""
         found: dict[Link, None] = {}
         for node_input in (sampler.positive, sampler.negative):
             link = self._graph.link(node_input) if node_input else None
@@ -96,13 +118,16 @@ class Roots:
 
 
 def loader_files(workflow: Workflow, roles: Roles, defs: NodeDefs) -> list[LoaderFile]:
-    """The files whose diffusion models feed the samplers, first sampler first; several where models are merged."""
+    """Return the files whose diffusion models feed the samplers, first sampler first.
+
+    A sampler has several if models are merged.
+    """
     roots = Roots(TypedWorkflow(workflow, defs))
     found: list[LoaderFile] = []
     for sampler in roles.samplers:
-        for root in roots.models(sampler):
-            for name, value in workflow[root.node_id]["inputs"].items():
+        for node_id, _ in roots.models(sampler):
+            for name, value in workflow[node_id]["inputs"].items():
                 if name in MODEL_FOLDERS and isinstance(value, str):
-                    file = LoaderFile(sampler.node_id, root.node_id, MODEL_FOLDERS[name], value)
-                    found.append(file)
+                    folder = MODEL_FOLDERS[name]
+                    found.append(LoaderFile(sampler.node_id, node_id, folder, value))
     return found

@@ -1,19 +1,20 @@
-"""Finds which model files a workflow names, and where to get each of them."""
+"""Finds the model files that a workflow names, and where to download each of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from comfy_worker.workflow.constraints import MODEL_FILES
-from comfy_worker.workflow.graph import ModelFile, Workflow
+from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.model_names import FOLDERS, is_model
 from comfy_worker.workflow.node_defs import MissingNodeReason, NodeDefs
 
-__all__ = ["CheckContext", "find_model_file", "model_files"]
+__all__ = ["CheckContext", "ModelFile", "find_model_file", "model_files"]
 
-# The folder of each loader whose input has a name that constraints.MODEL_FILES does not have.
+# The model folder of each loader whose input has a name that constraints.MODEL_FILES lacks.
 MODEL_FOLDERS = {
     "UpscaleModelLoader": "upscale_models",
     "LatentUpscaleModelLoader": "latent_upscale_models",
@@ -28,19 +29,36 @@ MODEL_FOLDERS = {
 
 
 @dataclass(frozen=True)
-class CheckContext:
-    """What the check knows beside the node classes.
+class ModelFile:
+    """A model file that a workflow needs, and where to download it.
 
     Attributes:
-        needs: model files, and where to get them.
-        listed: those that models.txt names, written ``folder/file``.
+        folder: ``checkpoints``, ``loras`` ...
+        file: its path below that folder.
+        url: the address to download it from; None if it is not known.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    folder: str
+    file: str
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class CheckContext:
+    """What a check of a workflow knows in addition to the node classes.
+
+    Attributes:
+        needs: known model files, and where to download them.
+        listed: the model files in models.txt, written ``folder/file``.
         packs: by class, the node pack that brings it.
-        has_input: whether ComfyUI finds an input file of a name.
-        explain: why ComfyUI lacks a class that something here has.
-        searched: by model folder, the paths that are searched.
-        commands: by ``folder/file``, what ``comfy_setup models --only`` takes to fetch it alone.
-        accepts_urls: whether a client may give a model by its URL.
-        has_default: whether the setting SD_MODEL stands in for a checkpoint that is missing.
+        has_input: whether ComfyUI finds an input file of this name.
+        explain: why ComfyUI lacks a class that an installed node pack has; None if no pack has it.
+        searched: by model folder, the paths that ComfyUI searches.
+        commands: by ``folder/file``, the argument of ``comfy_setup models --only`` for this file.
+        accepts_urls: whether a client may name a model by its URL.
+        has_default: whether the setting SD_MODEL replaces a checkpoint that is missing.
     """
 
     needs: tuple[ModelFile, ...] = ()
@@ -54,36 +72,46 @@ class CheckContext:
     has_default: bool = False
 
 
-def model_files(workflow: Workflow, defs: NodeDefs, sources: CheckContext) -> tuple[ModelFile, ...]:
-    """The model files that a workflow names, in its order, then those that its file names beside them.
+def model_files(workflow: Workflow, defs: NodeDefs, context: CheckContext) -> tuple[ModelFile, ...]:
+    """Return the model files that a workflow names, in its order, then the other known ones.
 
-    Those of models.txt that it does not name are left out.
+    Known files that are in models.txt and that the workflow does not name are left out.
     """
     named: dict[str, ModelFile] = {}
     for node in workflow.values():
-        declared = defs.get(node["class_type"])
-        specs = declared.live_inputs(node["inputs"]) if declared else {}
+        class_type, inputs = node["class_type"], node["inputs"]
+        declared = defs.get(class_type)
+        specs = declared.live_inputs(inputs) if declared else {}
         for spec in specs.values():
-            value = node["inputs"].get(spec.name)
-            if spec.choices is not None and is_model(value):
-                named.setdefault(
-                    _base(value), find_model_file(node["class_type"], spec.name, value, sources)
-                )
-    for need in sources.needs:
-        if f"{need.folder}/{need.file}" not in sources.listed:
-            named.setdefault(_base(need.file), need)
+            file = inputs.get(spec.name)
+            if spec.choices is not None and is_model(file):
+                found = find_model_file(class_type, spec.name, file, context)
+                named.setdefault(_base(file), found)
+    for known in context.needs:
+        if f"{known.folder}/{known.file}" not in context.listed:
+            named.setdefault(_base(known.file), known)
     return tuple(named.values())
 
 
-def _base(file: str) -> str:
-    return file.replace("\\", "/").rpartition("/")[2]
+def find_model_file(class_type: str, name: str, file: str, context: CheckContext) -> ModelFile:
+    """Return the model file that an input names.
 
+    Its folder is that of the known file of this name, else the folder of the loader.
 
-def find_model_file(class_type: str, name: str, file: str, sources: CheckContext) -> ModelFile:
-    """A model file that an input names; its folder is the one that is known for the file, else the loader's."""
-    known = [need for need in sources.needs if _base(need.file) == _base(file)]
-    url = next((need.url for need in known if need.url), None)
-    # An input of a dynamic choice has the name of the choice before its own.
+    Args:
+        class_type: the class of the loader.
+        name: the name of its input.
+        file: the value of the input.
+        context: has the known files.
+    """
+    known = [model for model in context.needs if _base(model.file) == _base(file)]
+    url = next((model.url for model in known if model.url), None)
+    # An input that belongs to a dynamic choice has the choice's name before its own.
     own_name = name.rpartition(".")[2]
     folder = MODEL_FOLDERS.get(class_type) or FOLDERS.get(MODEL_FILES.get(own_name, ""), "")
     return ModelFile(known[0].folder if known else folder, file.replace("\\", "/"), url)
+
+
+def _base(file: str) -> str:
+    """Return a file's name without its folders."""
+    return file.replace("\\", "/").rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Finds the installed file that a client's name for a model means, in the list that ComfyUI gives."""
+"""Finds the installed file that a client's name for a model means, in ComfyUI's list of files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from comfy_worker.nearest import nearest
 
 __all__ = ["FOLDERS", "is_model", "match", "nearest_files"]
 
-# The model folder of each thing that a client names.
+# The model folder of each kind of model file.
 FOLDERS = {
     "checkpoint": "checkpoints",
     "controlnet": "controlnet",
@@ -41,14 +41,15 @@ def is_model(value: Any) -> bool:
 
 
 def match(name: str, choices: Sequence[str], what: str) -> str:
-    r"""The installed file that a name means, with or without its folder and its extension.
+    r"""Return the installed file that a name means, with or without its folder and its extension.
 
-    The complete name wins over a part of it, the same case over another; ``/`` and ``\`` are alike.
+    A complete match wins over a partial one, the same case over another case. ``/`` and ``\`` are
+    alike.
 
     Args:
-        name: as a client wrote it.
+        name: the client's name.
         choices: the installed files, relative to their model folder, as ComfyUI lists them.
-        what: what the file is for; :data:`FOLDERS` may have its folder.
+        what: the kind of model file; :data:`FOLDERS` may have its folder.
 
     Returns:
         The entry of ``choices``.
@@ -67,7 +68,8 @@ def match(name: str, choices: Sequence[str], what: str) -> str:
                 details = [{"given": shown, "folder": folder, "file": file} for file in found]
                 listed = ", ".join(found)
                 raise Ambiguous(
-                    f"{what} {shown!r} fits several files: {listed}; write its folder and extension too",
+                    f"{what} {shown!r} fits several files: {listed}; "
+                    "write its folder and extension too",
                     details,
                 )
             if found:
@@ -75,7 +77,8 @@ def match(name: str, choices: Sequence[str], what: str) -> str:
     near = nearest_files(wanted, choices)
     ways = f"ask the operator to put it into {where}, which is empty"
     if choices:
-        ways = f"name a file that is there ({_hint(near, choices)}), or ask the operator to put it into {where}"
+        hint = _hint(near, choices)
+        ways = f"name a file that is there ({hint}), or ask the operator to put it into {where}"
     raise ModelNotFound(
         f"{what} {shown!r} is not installed: {ways}",
         [{"given": shown, "folder": folder, "nearest": near}],
@@ -97,13 +100,13 @@ def _is_part(wanted: str, choice: str) -> bool:
 
 
 def _stem(choice: str) -> str:
-    """A path without its extension."""
+    """Return a path without its extension."""
     folder, slash, file = choice.rpartition("/")
     return folder + slash + (file.rpartition(".")[0] or file)
 
 
 def nearest_files(name: str, choices: Sequence[str]) -> list[str]:
-    """Up to three files whose names look like a name, best first."""
+    """Return up to three files with names similar to this name, best first."""
     by_stem: dict[str, list[str]] = {}
     for choice in choices:
         by_stem.setdefault(_file_stem(choice), []).append(choice)

@@ -1,16 +1,17 @@
-"""What node classes this ComfyUI has: a typed view of ``/object_info``.
+"""The node classes of a ComfyUI: a typed view of ``/object_info``.
 
-Reads the declaration of a class: its inputs, its outputs, and the inputs that appear with the values of others. It
-depends on no ComfyUI version: a kind of declaration that is not known here counts as one that takes anything.
+Reads the declaration of a class: its inputs, its outputs, and the inputs that depend on the values
+of others. It works with any ComfyUI version: an input of unknown kind accepts anything.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 __all__ = [
@@ -27,12 +28,12 @@ log = logging.getLogger(__name__)
 
 ANY_TYPE = "*"
 WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
-# Widgets of the editor that hold a literal of another form: a colour, a box, a curve.
+# Types with a widget in the editor whose literal is an object: a colour, a box, a curve.
 OBJECT_WIDGETS = frozenset({"COLOR", "COLORS", "BOUNDING_BOX", "BOUNDING_BOXES", "CURVE", "RANGE"})
-# Hidden inputs that hold more of a job than the node's own inputs do.
-OF_THE_JOB = re.compile(r"PROMPT|PNGINFO|TOKEN|KEY|AUTH|USER")
+# Hidden inputs that pass more of a job to a node than its own inputs do.
+JOB_INPUTS = re.compile(r"PROMPT|PNGINFO|TOKEN|KEY|AUTH|USER")
 
-# Kinds of inputs that ComfyUI names like types.
+# ComfyUI writes these kinds of inputs where other inputs have their type.
 MATCH_TYPE = "COMFY_MATCHTYPE_V3"
 AUTOGROW = "COMFY_AUTOGROW_V3"
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
@@ -48,12 +49,12 @@ Declared = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Autogrow:
-    """The inputs that one declared input grows into: ``images`` into ``images.image0``, ``images.image1`` ...
+    """The inputs that a declared input stands for: ``images.image0``, ``images.image1`` ...
 
     Attributes:
-        names: what they are called below the declared input.
-        min: so many of them are required.
-        input: how each of them is declared.
+        names: the names below the declared input.
+        min: the number of inputs that are required, the first ones.
+        input: the declaration of each of them.
     """
 
     names: tuple[str, ...]
@@ -66,19 +67,22 @@ class InputSpec:
     """One declared input of a node class.
 
     Attributes:
-        name: as it stands under ``inputs`` in a workflow.
-        type: ComfyUI's type name, ``COMBO`` for a list of choices; a kind such as ``COMFY_AUTOGROW_V3`` stays.
-        required: whether ComfyUI refuses the node without it.
-        options: ``default``, ``min``, ``max``, ``step``, ``multiline``, ``tooltip`` ... as declared.
-        choices: what a ``COMBO`` takes; None where the class declares no list.
-        is_listed: whether the list stands in place of the type, the older form; ComfyUI 0.3.75 refuses a value
-            outside of that form only.
-        has_custom_validation: whether the class validates the input itself. Then ComfyUI checks neither the range
-            nor the list.
-        match_id: inputs and outputs of a node with the same one have the same type; empty where the type is fixed.
+        name: its key under ``inputs`` in a workflow.
+        type: ComfyUI's type name, ``COMBO`` for a list of choices, or a kind such as
+            ``COMFY_AUTOGROW_V3``.
+        required: whether ComfyUI rejects the node without it.
+        options: ``default``, ``min``, ``max``, ``step``, ``multiline`` ... as declared.
+        choices: the values that a ``COMBO`` accepts; None if the class declares no list.
+        is_listed: whether the list stands where the type should, the older form. ComfyUI 0.3.75
+            checks only lists of this form.
+        has_custom_validation: whether the class validates the input itself. Then ComfyUI checks
+            neither the range nor the list.
+        match_id: inputs and outputs of a node with the same ``match_id`` have the same type; empty
+            if the type is fixed.
         grown: the inputs that an input of type ``COMFY_AUTOGROW_V3`` stands for.
-        branches: by choice, the inputs that come with it, such as ``format.bit_depth``.
-        below: the inputs that come with any value of this one.
+        branches: by choice, the inputs that the node has with this choice, such as
+            ``format.bit_depth``.
+        below: the inputs that the node has with any value of this one.
     """
 
     name: str
@@ -95,7 +99,7 @@ class InputSpec:
 
     @property
     def value_type(self) -> str:
-        """The type of what stands in the input: ``COMBO`` for a dynamic choice, ``*`` for anything."""
+        """The type of the input's value: ``COMBO`` for a dynamic choice, ``*`` for anything."""
         if self.type == DYNAMIC_COMBO:
             return "COMBO"
         if self.type == MATCH_TYPE:
@@ -106,53 +110,54 @@ class InputSpec:
 
     @property
     def types(self) -> frozenset[str]:
-        """The types that the input takes, each alone: ``FLOAT,INT`` are two."""
+        """The types that the input accepts: ``FLOAT,INT`` is two types."""
         return frozenset(word.strip() for word in self.value_type.split(","))
 
     @property
     def widget_type(self) -> str | None:
-        """The type of the widget that the editor shows: of several types the first that has one."""
-        words = [word.strip() for word in self.value_type.split(",")]
-        return next(
-            (word for word in words if word in WIDGET_TYPES or word in OBJECT_WIDGETS), None
-        )
+        """The type of the widget that the editor shows: the first type that has a widget."""
+        for word in self.value_type.split(","):
+            if word.strip() in WIDGET_TYPES | OBJECT_WIDGETS:
+                return word.strip()
+        return None
 
-    @property
+    @cached_property
     def is_widget(self) -> bool:
-        """Whether the input holds a literal (a number, a text, a choice) rather than needing a link."""
+        """Whether the input can hold a literal (a number, a text, a choice) and needs no link."""
         is_literal = not WIDGET_TYPES.isdisjoint(self.types)
         return is_literal and not self.options.get("forceInput", False)
 
-    @property
+    @cached_property
     def is_upload(self) -> bool:
-        """Whether the input names a file of ComfyUI's input folder."""
+        """Whether the input names a file in ComfyUI's input folder."""
         return any(word.endswith("_upload") for word in self.options)
 
     @property
     def is_remote(self) -> bool:
-        """Whether the choices come from a server, so that the list here is not all of them."""
+        """Whether the choices come from a server, so that the list here may be incomplete."""
         return bool(self.options.get("remote") or self.options.get("remote_combo"))
 
-    @property
+    @cached_property
     def is_dynamic(self) -> bool:
-        """Whether other inputs come with this one."""
+        """Whether this input declares other inputs."""
         return self.type in KNOWN_KINDS and self.type != MATCH_TYPE
 
     @classmethod
     def read(
         cls, name: str, declared: Any, required: bool, validated: AbstractSet[str] | None = None
     ) -> InputSpec:
-        """Read one entry of ``input.required`` or ``input.optional``; choices come in two forms.
+        """Read one entry of ``input.required`` or ``input.optional``.
 
         Args:
-            name: the input's.
+            name: the input's name.
             declared: the entry.
-            required: under which of the two it stands.
-            validated: the inputs that the class validates itself, ``*`` for all; None where that is not known.
+            required: whether the entry stands under ``required``.
+            validated: the inputs that the class validates itself, ``*`` for all; None if that is
+                not known.
         """
-        entry = (
-            declared if isinstance(declared, (list, tuple)) and declared else [declared or ANY_TYPE]
-        )
+        entry = declared
+        if not isinstance(declared, (list, tuple)) or not declared:
+            entry = [declared or ANY_TYPE]
         options = entry[1] if len(entry) > 1 and isinstance(entry[1], dict) else {}
         is_listed = isinstance(entry[0], (list, tuple))
         type_name = "COMBO" if is_listed else str(entry[0])
@@ -172,7 +177,7 @@ class InputSpec:
         return spec
 
     def live(self, values: Mapping[str, Any]) -> Iterator[InputSpec]:
-        """The inputs that this one stands for in a node with these values, each under its full name."""
+        """Yield the inputs that this one stands for in a node with these values, by full name."""
         if self.grown is not None:
             yield from self._live_grown(values)
             return
@@ -186,16 +191,16 @@ class InputSpec:
                 yield from replace(spec, name=f"{self.name}.{spec.name}").live(values)
 
     def _live_grown(self, values: Mapping[str, Any]) -> Iterator[InputSpec]:
+        assert self.grown is not None
         grown = self.grown
-        for index, name in enumerate(grown.names if grown else ()):
-            assert grown is not None
+        for index, name in enumerate(grown.names):
             full_name = f"{self.name}.{name}"
             required = index < grown.min and grown.input.required
             if required or full_name in values:
                 yield replace(grown.input, name=full_name, required=required)
 
     def _live_group(self, values: Mapping[str, Any]) -> Iterator[InputSpec]:
-        """The inputs ``group.0.field`` that the node has; how many it may have is ComfyUI's matter."""
+        """Yield the inputs ``group.0.field`` that the node has. ComfyUI checks their number."""
         by_name = {spec.name: spec for spec in self.below}
         for key in values:
             group, _dot, rest = key.removeprefix(f"{self.name}.").partition(".")
@@ -204,7 +209,7 @@ class InputSpec:
 
 
 def _key(value: Any) -> Any:
-    """A value as a key of a dictionary; one that cannot be a key is none of the choices."""
+    """Return a value as a key of a dictionary; None for a value that cannot be a key."""
     return None if isinstance(value, (dict, list)) else value
 
 
@@ -225,7 +230,7 @@ def _template(options: Declared) -> Declared:
 
 
 def _allowed(options: Declared) -> str:
-    """The types that an input of any type takes; ``*`` for all."""
+    """Return the types that an input of variable type accepts; ``*`` for all."""
     return str(_template(options).get("allowed_types") or ANY_TYPE)
 
 
@@ -234,7 +239,7 @@ def _match_id(type_name: str, options: Declared) -> str:
 
 
 def _with_dynamic(spec: InputSpec, validated: AbstractSet[str] | None) -> InputSpec:
-    """The same input with the inputs that come with it."""
+    """Return the input with the inputs that it declares."""
     template = _template(spec.options)
     if spec.type == AUTOGROW:
         return replace(spec, grown=_grown(template, validated))
@@ -268,7 +273,7 @@ def _grown(template: Declared, validated: AbstractSet[str] | None) -> Autogrow |
 def _specs(
     groups: Any, validated: AbstractSet[str] | None = None, order: Mapping[str, Any] | None = None
 ) -> Iterator[InputSpec]:
-    """The inputs of ``{"required": {name: ...}, "optional": {name: ...}}`` in their declared order."""
+    """Yield the inputs of ``{"required": {name: ...}, "optional": {...}}`` in declared order."""
     if not isinstance(groups, dict):
         return
     for group in ("required", "optional"):
@@ -282,7 +287,7 @@ def _log_once(type_name: str) -> None:
     if type_name not in _logged_kinds:
         _logged_kinds.add(type_name)
         log.warning(
-            "inputs of the kind %s are not known to this worker; they count as taking anything",
+            "this worker does not know inputs of the kind %s; it lets them accept anything",
             type_name,
             extra={"action": "node_defs.unknown_kind"},
         )
@@ -294,18 +299,21 @@ class NodeClass:
 
     Attributes:
         name: the ``class_type``.
-        inputs: declared inputs by name, required ones first, hidden ones left out; see :meth:`live_inputs`.
-        outputs: the type of each output slot; ``*`` or the allowed types where it follows from an input.
+        inputs: declared inputs by name, required ones first, without hidden ones; see
+            :meth:`live_inputs`.
+        outputs: the type of each output slot; ``*`` or the allowed types if it follows from an
+            input.
         output_names: the name of each output slot.
-        output_matches: for each output slot, the ``match_id`` of the inputs whose type it has; empty for a fixed
-            type.
-        is_output: whether ComfyUI runs a graph for this node's sake.
+        output_matches: for each output slot, the ``match_id`` of the inputs whose type it has;
+            empty for a fixed type.
+        is_output: whether ComfyUI runs a workflow to get this node's result.
         is_api: whether it calls a paid service of comfy.org.
-        is_list_input: whether it is handed all items of a list at once.
-        display_name: what the editor shows as its title.
-        python_module: where it comes from: ``nodes``, ``comfy_extras...``, ``custom_nodes.<pack>``.
-        takes_any_link: whether the class itself says which types may be linked to it.
-        takes_hidden_prompt: whether it is handed more than its inputs: the graph of the job, or a key.
+        is_list_input: whether it receives all items of a list at once.
+        display_name: the title in the editor.
+        python_module: the origin: ``nodes``, ``comfy_extras...``, ``custom_nodes.<pack>``.
+        takes_any_link: whether the class itself checks which types may be linked to it.
+        takes_hidden_prompt: whether it receives more than its inputs: the job's workflow, or a
+            key.
     """
 
     name: str
@@ -347,16 +355,16 @@ class NodeClass:
             display_name=declared.get("display_name") or name,
             python_module=declared.get("python_module") or "",
             takes_any_link="input_types" in (validated or ()),
-            takes_hidden_prompt=any(map(_is_of_the_job, (groups.get("hidden") or {}).values())),
+            takes_hidden_prompt=any(map(_is_job_input, (groups.get("hidden") or {}).values())),
         )
 
-    @property
+    @cached_property
     def is_dynamic(self) -> bool:
-        """Whether some inputs come with the values of others."""
+        """Whether the node's inputs depend on the values of others."""
         return any(spec.is_dynamic for spec in self.inputs.values())
 
     def live_inputs(self, values: Mapping[str, Any]) -> Mapping[str, InputSpec]:
-        """The inputs that a node with these values has, by the key that stands in the workflow.
+        """Return the inputs that a node with these values has, by their key in the workflow.
 
         ``images`` gives ``images.image0``, ``format`` gives ``format`` and ``format.bit_depth``.
         """
@@ -369,26 +377,22 @@ class NodeClass:
         return found
 
     def spec(self, key: str, values: Mapping[str, Any]) -> InputSpec | None:
-        """How the input behind a key of the workflow is declared, in a node with these values."""
-        declared = (
-            self.inputs.get(key.partition(".")[0])
-            if "." in key and key not in self.inputs
-            else None
-        )
-        if declared is None:
+        """Return the declaration of the input with this key, in a node with these values."""
+        declared = self.inputs.get(key.partition(".")[0])
+        if key in self.inputs or declared is None:
             return self.inputs.get(key)
         return next((spec for spec in declared.live(values) if spec.name == key), None)
 
     def match_of(self, slot: int) -> str:
-        """The ``match_id`` of the inputs that an output has the type of; empty where its type is fixed."""
+        """Return the ``match_id`` of the inputs whose type an output has; empty if it is fixed."""
         return _at(self.output_matches, slot)
 
     def matching_inputs(self, slot: int) -> list[str]:
-        """The inputs that an output has the type of."""
+        """Return the names of the inputs whose type an output has."""
         match_id = self.match_of(slot)
-        return [
-            spec.name for spec in self.inputs.values() if match_id and spec.match_id == match_id
-        ]
+        if not match_id:
+            return []
+        return [spec.name for spec in self.inputs.values() if spec.match_id == match_id]
 
 
 def _at(words: tuple[str, ...], slot: int) -> str:
@@ -397,26 +401,24 @@ def _at(words: tuple[str, ...], slot: int) -> str:
 
 def _output_type(declared_type: str, match_id: str, inputs: Mapping[str, InputSpec]) -> str:
     if declared_type == MATCH_TYPE:
-        matching: Iterable[InputSpec] = (
-            spec for spec in inputs.values() if spec.match_id == match_id
-        )
-        return next((spec.value_type for spec in matching), ANY_TYPE)
+        types = (spec.value_type for spec in inputs.values() if spec.match_id == match_id)
+        return next(types, ANY_TYPE)
     return ANY_TYPE if KIND.fullmatch(declared_type) else declared_type
 
 
-def _is_of_the_job(hidden: Any) -> bool:
+def _is_job_input(hidden: Any) -> bool:
     word = hidden[0] if isinstance(hidden, (list, tuple)) and hidden else hidden
-    return isinstance(word, str) and OF_THE_JOB.search(word) is not None
+    return isinstance(word, str) and JOB_INPUTS.search(word) is not None
 
 
 @dataclass(frozen=True)
 class MissingNodeReason:
-    """Why a class is not there although something on this machine has it.
+    """Why ComfyUI lacks a class although a node pack on this machine, or ComfyUI itself, has it.
 
     Attributes:
-        why: what became of it.
-        would_do: what would bring it.
-        pack: the node pack that it belongs to; None for ComfyUI's own.
+        why: the reason.
+        would_do: the remedy.
+        pack: the node pack that it belongs to; None for ComfyUI's own classes.
     """
 
     why: str
@@ -429,8 +431,9 @@ class NodeDefs(Mapping[str, NodeClass]):
 
     Args:
         object_info: the answer of ``GET /object_info``.
-        validated: by class, the inputs that it validates itself; None where that is not known.
-        replacements: the answer of ``GET /node_replacements``: by a class that is gone, what stands in for it.
+        validated: by class, the inputs that it validates itself; None if that is not known.
+        replacements: the answer of ``GET /node_replacements``: by a removed class, its
+            replacements.
     """
 
     def __init__(
@@ -446,9 +449,9 @@ class NodeDefs(Mapping[str, NodeClass]):
 
     def __getitem__(self, class_type: str) -> NodeClass:
         if class_type not in self._read:
-            own = (
-                None if self._validated is None else frozenset(self._validated.get(class_type, ()))
-            )
+            own = None
+            if self._validated is not None:
+                own = frozenset(self._validated.get(class_type, ()))
             self._read[class_type] = NodeClass.read(class_type, self._object_info[class_type], own)
         return self._read[class_type]
 
@@ -462,7 +465,7 @@ class NodeDefs(Mapping[str, NodeClass]):
         return first is None or "has_intermediate_output" in first
 
     def replaced_widgets(self, class_type: str) -> list[str]:
-        """The widgets that a class had which is gone, in their order; empty where that is not declared."""
+        """Return the widgets that a removed class had, in order; empty if they are not known."""
         entries: list[Mapping[str, Any]] = self.replacements.get(class_type) or [{}]
         return [str(name) for name in entries[0].get("old_widget_ids") or ()]
 

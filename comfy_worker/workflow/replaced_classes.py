@@ -1,7 +1,7 @@
-"""Puts the classes that ComfyUI has today in place of those that it no longer has.
+"""Replaces classes that ComfyUI no longer has by the classes that it has today.
 
-ComfyUI does the same when a workflow is queued (``node_replace_manager``, since 0.33). It is done before that, so
-that parameters, LoRAs and checks see the graph that will run.
+ComfyUI does the same when it queues a workflow (``node_replace_manager``, since 0.33). The worker
+does it earlier, so that parameters, LoRAs and checks see the workflow that will run.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ __all__ = ["with_present_classes"]
 
 
 def with_present_classes(workflow: Workflow, defs: NodeDefs) -> Workflow:
-    """The workflow with the replacements that ComfyUI declares for classes that it lacks.
+    """Return the workflow with the replacements that ComfyUI declares for classes that it lacks.
 
     Args:
-        workflow: API format; stays as it is.
+        workflow: API format; is not changed.
         defs: the classes that this ComfyUI has, and the replacements.
     """
     replaced = dict(workflow)
@@ -37,7 +37,7 @@ def with_present_classes(workflow: Workflow, defs: NodeDefs) -> Workflow:
 
 
 def _replacement(class_type: str, defs: NodeDefs) -> Mapping[str, Any] | None:
-    """What stands in for a class; ComfyUI takes the first of several."""
+    """Return the replacement of a class; ComfyUI uses the first of several."""
     if class_type in defs or not defs.replacements.get(class_type):
         return None
     first: Mapping[str, Any] = defs.replacements[class_type][0]
@@ -55,13 +55,13 @@ def _inputs(values: Mapping[str, Any], mapping: list[Mapping[str, Any]] | None) 
 
 
 def _slots(mapping: list[Mapping[str, Any]] | None) -> dict[int, int]:
-    """By an output's slot, the slot of the present class."""
+    """Return, by an output's old slot, its slot in the new class."""
     pairs = {int(entry["old_idx"]): int(entry["new_idx"]) for entry in mapping or ()}
     return {old: new for old, new in pairs.items() if old != new}
 
 
 def _with_slots(workflow: Workflow, slots: Mapping[str, Mapping[int, int]]) -> Workflow:
-    """The workflow with the links to replaced nodes on their present slots."""
+    """Return the workflow with the links to replaced nodes moved to their new slots."""
     changed: Workflow = {}
     for node_id, node in workflow.items():
         inputs = dict(node["inputs"])

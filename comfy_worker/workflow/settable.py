@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-from comfy_worker.workflow.graph import Fold, Input
+from comfy_worker.workflow.graph import Input
 from comfy_worker.workflow.literals import Literals, category_of, may_hold, resolve_live_literal
 from comfy_worker.workflow.resizers import RESIZER_CLASSES, SIDES, sets_size, short_names
 from comfy_worker.workflow.typed_workflow import MEDIA_TYPES, TypedWorkflow
 from comfy_worker.workflow.values import COMPUTED
+from comfy_worker.workflow.walks import Fold
 
 __all__ = ["UPSCALE_FACTORS", "settable"]
 

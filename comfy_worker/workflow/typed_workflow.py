@@ -11,17 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
-from comfy_worker.workflow.graph import (
-    Check,
-    Fold,
-    Input,
-    Link,
-    Workflow,
-    as_link,
-    consumers,
-    never_ends,
-    walk,
-)
+from comfy_worker.workflow.graph import Input, Link, Workflow, as_link, consumers
 from comfy_worker.workflow.node_defs import (
     ANY_TYPE,
     WIDGET_TYPES,
@@ -30,6 +20,7 @@ from comfy_worker.workflow.node_defs import (
     NodeDefs,
 )
 from comfy_worker.workflow.values import Values, branch_names
+from comfy_worker.workflow.walks import Check, Fold, never_ends, walk
 
 __all__ = ["CARRIER_TYPES", "MEDIA_TYPES", "TypedWorkflow", "types_in"]
 

@@ -1,7 +1,8 @@
-"""What reaches an input where no model is needed to compute it: through switches, expressions, text tools.
+"""Computes the values that inputs receive through switches, expressions and text tools.
 
-A few classes of ComfyUI itself are computed as ComfyUI computes them. What any other class gives is not known, but
-for a node with a single input (a primitive, a reroute), which gives it on.
+A few classes of ComfyUI itself are computed as ComfyUI computes them. A node with a single input (a
+primitive, a reroute) passes it on. The outputs of all other classes are unknown: only a run can
+tell them.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from comfy_worker.workflow.graph import Check, Fold, Input, Workflow, as_link, never_ends
+from comfy_worker.workflow.graph import Input, Workflow, as_link
+from comfy_worker.workflow.walks import Check, Fold, never_ends
 
 __all__ = ["COMPUTED", "UNKNOWN", "Values", "branch_names", "evaluate"]
 
 UNKNOWN: Any = object()
 """Stands for a value that only a run of the workflow can tell."""
 
-# Longer expressions and texts are not computed: a chain of text tools can double a text at each node.
+# Longer expressions and texts are not computed: a chain of text tools can double a text at each
+# node.
 MAX_EXPRESSION = 1000
 MAX_TEXT = 200_000
 MAX_EXPONENT = 64
@@ -29,24 +32,24 @@ MAX_NUMBER = 1e18
 # A primitive or a reroute has one output, seldom a second.
 MAX_OUTPUTS = 4
 
-# How packs name the condition of a switch, and its two branches.
+# The names that node packs use for the condition of a switch, and for its two branches.
 CONDITIONS = ("switch", "condition", "boolean", "bool", "value")
 TRUE_BRANCHES = ("on_true", "if_true", "true", "true_value")
 FALSE_BRANCHES = ("on_false", "if_false", "false", "false_value")
-# How packs name the number that selects a branch, and the branches that have that number.
+# The names for the number that selects a branch, and for the branches with that number.
 SELECTORS = ("select", "index", "selected_index")
 NUMBERED = re.compile(r"(?:input|value|any|image|branch)_?(\d{1,3})")
 
 Received = Mapping[str, Any]
-"""By name, what the inputs of a node get."""
+"""By input name, the values that a node receives."""
 
 
 class Values:
     """The values that the inputs of one workflow receive; each is computed once.
 
     Args:
-        workflow: API format; must not change while it is read here.
-        check: asked again and again, so that long work can be ended.
+        workflow: API format; must not change while this object is used.
+        check: called repeatedly; it may raise an error to end long work.
     """
 
     def __init__(self, workflow: Workflow, check: Check = never_ends) -> None:
@@ -55,9 +58,9 @@ class Values:
         self._compute = Fold(self._nodes_above, self._keep_outputs, check)
 
     def __call__(self, node_input: Input) -> Any:
-        """Return what an input receives.
+        """Return the value that an input receives.
 
-        :data:`UNKNOWN` where only a run can tell, or where nothing stands in it.
+        :data:`UNKNOWN` if only a run can tell, or if the input does not exist or is empty.
         """
         if not self.has(node_input):
             return UNKNOWN
@@ -72,9 +75,9 @@ class Values:
         return node_input.node_id in self._workflow
 
     def branch(self, node_id: str) -> str | None:
-        """Return the input that a switch gives on.
+        """Return the name of the input that a switch passes on.
 
-        None for a node that is no switch, or whose choice is not known.
+        None for other nodes, or if the choice is not known.
         """
         inputs = self._workflow[node_id]["inputs"]
         branches = branch_names(inputs)
@@ -110,14 +113,14 @@ class Values:
         compute = COMPUTED.get(node["class_type"])
         if compute is not None:
             return compute(received)
-        # Whichever output is read, it has the only value that the node gets.
+        # Every output has the only value that the node receives.
         return tuple(received.values()) * MAX_OUTPUTS
 
     def _received(self, value: Any) -> Any:
         link = as_link(value)
         if link is None:
             return UNKNOWN if value is None else value
-        # In a circle a node is asked for before it is computed.
+        # In a circle, the outputs of a node may be needed before they are computed.
         outputs = self._outputs.get(link.node_id, ())
         return outputs[link.slot] if 0 <= link.slot < len(outputs) else UNKNOWN
 
@@ -127,14 +130,17 @@ def _condition_name(inputs: Mapping[str, Any]) -> str:
 
 
 def branch_names(inputs: Mapping[str, Any]) -> dict[Any, str]:
-    """By the value of its condition, the branch that a switch gives on; empty for a node that is no switch."""
+    """Return, by the value of its condition, the input that a switch passes on.
+
+    Empty for nodes that are not switches.
+    """
     true = [name for name in TRUE_BRANCHES if name in inputs]
     false = [name for name in FALSE_BRANCHES if name in inputs]
     if true or false:
         has_condition = any(name in inputs for name in CONDITIONS)
         if not has_condition or len(inputs) != 1 + len(true) + len(false):
             return {}
-        # A soft switch with a single branch gives that one, whatever its condition is.
+        # A switch with a single branch passes it on, whatever its condition is.
         return {True: (true or false)[0], False: (false or true)[0]}
     numbered = {int(found[1]): name for name in inputs if (found := NUMBERED.fullmatch(name))}
     has_selector = any(name in inputs for name in SELECTORS)
@@ -149,7 +155,7 @@ def _chosen(names: Mapping[Any, str], condition: Any) -> str | None:
     return names.get(bool(condition) if True in names and False in names else condition)
 
 
-# --- what ComfyUI's own classes compute
+# --- the computations of ComfyUI's own classes
 
 
 def _text(value: Any) -> str:
@@ -159,10 +165,10 @@ def _text(value: Any) -> str:
 
 
 class _NotComputedError(Exception):
-    """A value that is not known, or too large to compute."""
+    """A value is not known, or it is too large to compute."""
 
 
-# What a computation ends with that lacks a value, or that ComfyUI would end with too.
+# A computation raises these if a value is missing, or if ComfyUI's own computation would fail too.
 FAILURES = (
     _NotComputedError,
     ArithmeticError,
@@ -175,20 +181,12 @@ FAILURES = (
 
 
 def _known(compute: Callable[[Received], tuple[Any, ...]]) -> Callable[[Received], tuple[Any, ...]]:
-    """The same computation, giving nothing where it lacks a value or where ComfyUI would fail too."""
+    """Make a computation return no outputs if it fails."""
 
     def computed(received: Received) -> tuple[Any, ...]:
         try:
             return compute(received)
-        except (
-            _NotComputedError,
-            ArithmeticError,
-            LookupError,
-            TypeError,
-            ValueError,
-            RecursionError,
-            SyntaxError,
-        ):
+        except FAILURES:
             return ()
 
     return computed
@@ -236,7 +234,7 @@ def _replaced(received: Received) -> tuple[Any, ...]:
 
 
 def _formatted(received: Received) -> tuple[Any, ...]:
-    """Plain fields only: a width in a field could ask for a text of any length."""
+    """Compute patterns with plain fields only: a width in a field could make a huge text."""
 
     def field(found: re.Match[str]) -> str:
         value = received[f"values.{found[1]}"]
@@ -333,10 +331,10 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def evaluate(expression: Any, names: Mapping[str, Any]) -> Any:
-    """The number that an arithmetic expression has.
+    """Return the number that an arithmetic expression computes.
 
     Raises:
-        Exception: of those that :func:`_known` takes for "not known".
+        Exception: one of :data:`FAILURES`.
     """
     if not isinstance(expression, str) or len(expression) > MAX_EXPRESSION:
         raise _NotComputedError

@@ -1,6 +1,7 @@
 """Draws docs/architecture.svg: which package imports which, read from the imports themselves.
 
-Run it with ``.venv/bin/python -m docs.tools.draw_architecture``. CI runs it and fails if the file changes.
+Run it with ``.venv/bin/python -m docs.tools.draw_architecture``. CI runs it and fails if the file
+changes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("comfy_common",),
 )
 BOXES = [name for row in ROWS for name in row if name]
-# Nearly every box imports from these rows. Their arrows are left out, so that the others can be seen.
+# Nearly every box imports from these rows. Their arrows are left out, so that the others can be
+# seen.
 GROUND = {*ROWS[-2], *ROWS[-1]}
 NOTE = "Every box may import from the two bottom rows; those arrows are not drawn."
 CAPTIONS = {
@@ -70,7 +72,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def box_of(module: str) -> str | None:
-    """Return the box that a module belongs to: the longest name in ``ROWS`` that the module's name begins with."""
+    """Return a module's box: the longest name in ``ROWS`` that the module's name begins with."""
     fitting = [name for name in BOXES if module == name or module.startswith(name + ".")]
     return max(fitting, key=len, default=None)
 

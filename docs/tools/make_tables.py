@@ -2,8 +2,8 @@
 
 Run it with ``.venv/bin/python -m docs.tools.make_tables``. CI runs it and fails if a file changes.
 
-A page marks where a table belongs: the lines between ``<!-- table: NAME -->`` and ``<!-- end of table -->``
-are replaced. :data:`TABLES` has the names.
+A page marks where a table belongs: the lines between
+``<!-- table: NAME -->`` and ``<!-- end of table -->`` are replaced. :data:`TABLES` has the names.
 """
 
 from __future__ import annotations

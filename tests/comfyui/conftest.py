@@ -85,7 +85,8 @@ class RealComfyUI:
         folders = {"output": self.running.process.output_dir, "temp": self.running.process.temp_dir}
         found = []
         for output in result.outputs.values():
-            for item in output["images"]:
+            # A loader that is like another one in the graph has an output without anything in it.
+            for item in output.get("images", ()):
                 path = folders[item["type"]] / item["subfolder"] / item["filename"]
                 with Image.open(io.BytesIO(path.read_bytes())) as image:
                     image.load()

@@ -181,7 +181,8 @@ def by_hand(comfyui: RealComfyUI) -> dict[tuple[str, str], Pixels]:
     So none is still in ComfyUI's cache when the filled graph, which may be the same to it, is run.
     """
     PHOTO.save(comfyui.input_dir / "photo.png")
-    MASK.save(comfyui.input_dir / "mask.png")
+    # In the mode that the worker stores: of a grey picture ComfyUI 0.33 reads some values otherwise.
+    MASK.convert("RGBA").save(comfyui.input_dir / "mask.png")
     transparent = PHOTO.convert("RGBA")
     transparent.putalpha(ImageOps.invert(MASK))
     transparent.save(comfyui.input_dir / "transparent.png")

@@ -22,8 +22,8 @@ from comfy_worker.comfyui.node_packs import NodePacks
 from comfy_worker.errors import ModelNotFound, NodeNotInstalled
 from comfy_worker.workflow.check.preflight import Finding, check, refusal
 from comfy_worker.workflow.convert.to_api import read_workflow
-from comfy_worker.workflow.graph import ModelFile, Workflow
-from comfy_worker.workflow.model_files import CheckContext
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.model_files import CheckContext, ModelFile
 from comfy_worker.workflow.replaced_classes import with_present_classes
 from tests import pictures, shipped
 from tests.base_graphs import node

@@ -74,6 +74,20 @@ def worker(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield client
 
 
+@pytest.fixture(scope="session")
+def unkind_worker(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A worker whose endpoint answers every fifth of its requests with a fault."""
+    with serving(model_root, tmp_path_factory.mktemp("unkind"), UNKIND="0.2") as client:
+        yield client
+
+
+@pytest.fixture(params=["worker", "unkind_worker"])
+def any_worker(request: pytest.FixtureRequest) -> Client:
+    """Either of the two: for tests that must hold behind both endpoints."""
+    client: Client = request.getfixturevalue(request.param)
+    return client
+
+
 def comfyuis() -> dict[str, list[Path]]:
     """Every ComfyUI that runs below this process, by its URL, and the folders that jobs use."""
     found = {}

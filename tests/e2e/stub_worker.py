@@ -11,6 +11,8 @@ import threading
 import time
 from typing import Any, cast
 
+from runpod.serverless.modules.rp_logger import RunPodLogger
+
 from comfy_worker import logs
 from comfy_worker.runner import JobRunner
 from comfy_worker.runpod_worker import results, updates, worker
@@ -35,13 +37,20 @@ class StubRunner:
         if cancelled.wait(wanted.get("sleep_s", 0)):
             log.info("cancelled %s", job["id"])
             return {"error": "JOB_CANCELLED: cancelled"}
-        if "raise" in wanted:
-            raise ValueError(wanted["raise"])
-        if "bytes" in wanted:
-            return {"data": "x" * wanted["bytes"]}
-        if wanted.get("odd"):
-            return {"odd\ud800": ["\udc00", float("nan"), {1}]}
-        return {"pid": os.getpid(), "echo": wanted.get("echo"), **wanted.get("answer", {})}
+        return answer_to(wanted)
+
+
+def answer_to(wanted: dict[str, Any]) -> Any:
+    """What a job's input wants as its answer."""
+    if "raise" in wanted:
+        raise ValueError(wanted["raise"])
+    if "sdk_log" in wanted:
+        RunPodLogger().warn(wanted["sdk_log"])
+    if "bytes" in wanted:
+        return {"data": "x" * wanted["bytes"]}
+    if wanted.get("odd"):
+        return {"odd\ud800": ["\udc00", float("nan"), {1}]}
+    return {"pid": os.getpid(), "echo": wanted.get("echo"), **wanted.get("answer", {})}
 
 
 def change_the_sdk() -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from comfy_common import paths
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_setup import fetch_models as module
 from comfy_setup import models
-from comfy_setup.fetch_models import fetch_models, fetch_real
+from comfy_setup.fetch_models import confirm_all, fetch_models, fetch_real
 from tests.hub_server import HubServer, hub_server, weights
 
 pytestmark = pytest.mark.e2e
@@ -146,12 +150,98 @@ def test_the_checkpoint_is_fetched_or_replaced(
     )
 
 
-def test_a_terminal_shows_bars_and_a_total(command: Command) -> None:
+def test_a_terminal_shows_files_and_a_total(command: Command) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     stream = Terminal()
     assert fetch_models(Console(stream), command.environ, ["sd"]) == 0
-    for title in ("2 files", "checkpoints/a.safetensors", "loras/b.safetensors"):
-        assert f"{title}: " in stream.getvalue()
+    shown = stream.getvalue()
+    assert "Downloading 2 files" in shown
+    assert "2 of 2 files, 200 kB of" in shown
+    for name in ("checkpoints/a.safetensors", "loras/b.safetensors"):
+        assert f"\x1b[Kdownloaded  {command.root / name}\n" in shown
+
+
+def test_an_unreached_file_can_be_placed_by_hand(command: Command) -> None:
+    command.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+    assert command("gated") == 1
+    assert "No answer from 127.0.0.1: check the connection to 127.0.0.1" in command.said
+    assert "To place a file by hand" in command.said
+    url = f"{HUB}/owner/plain/resolve/main/a.safetensors"
+    assert f"  {url}\n    -> {command.root}/checkpoints/a.safetensors" in command.said
+
+
+def bare_clone(folder: Path) -> None:
+    """Copy the packages that the command uses, as a clone has them, without an installation."""
+    for name in ("comfy_common", "comfy_local", "comfy_setup"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(paths.REPO / name, folder / name, ignore=ignored)
+    (folder / "models.txt").write_text(TEXT)
+
+
+def test_a_bare_clone_downloads_without_installing(hub: HubServer, tmp_path: Path) -> None:
+    clone, volume = tmp_path / "clone", tmp_path / "volume"
+    clone.mkdir()
+    bare_clone(clone)
+    environ = {
+        "HF_ENDPOINT": hub.url,
+        "MODELS_DIR": str(volume / "models"),
+        "PATH": "/usr/bin:/bin",
+    }
+    python = Path(sys.base_prefix) / "bin" / "python3"
+
+    def models_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        # -S leaves out installed packages: only the standard library is there.
+        return subprocess.run(
+            [python, "-S", "-m", "comfy_setup", "models", *arguments],
+            cwd=clone, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    finished = models_command("--only", "sd")
+    assert finished.returncode == 0, finished.stderr
+    assert "2 of 2 files downloaded." in finished.stderr
+    assert (volume / "models/checkpoints/a.safetensors").read_bytes() == DATA
+    assert not (clone / ".venv").exists()
+    assert models_command("--only", "sd").stderr == "All files are present.\n"
+    assert models_command("--check", "--only", "sd").returncode == 0
+    everything = models_command()
+    assert everything.returncode == 1
+    assert "add --yes to download everything" in everything.stderr
+
+
+def test_downloading_everything_needs_a_yes(command: Command) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = io.StringIO()
+    with pytest.raises(
+        SetupError, match=r"All of models.txt: 4 files are missing, about 0 kB, and 4"
+    ):
+        confirm_all(Console(stream), command.environ, io.StringIO("y\n"))
+    for answer, expected in (("y\n", True), ("yes\n", True), ("\n", False), ("no\n", False)):
+        assert confirm_all(Console(stream), command.environ, Terminal(answer)) is expected
+    assert "Download everything?" in stream.getvalue()
+
+
+def test_the_total_counts_each_file_once(command: Command) -> None:
+    text = f"""
+[a] size:9GB
+checkpoints/a.safetensors  {HUB}/o/p/resolve/main/a.safetensors  size:2GB
+vae/c.safetensors          {HUB}/o/p/resolve/main/c.safetensors
+[b]
+checkpoints/a.safetensors  {HUB}/o/p/resolve/main/a.safetensors  size:2GB
+loras/d.safetensors        {HUB}/o/p/resolve/main/d.safetensors  size:500MB
+[c]
+loras/e.safetensors        {HUB}/o/p/resolve/main/e.safetensors
+"""
+    models.MODELS_TXT.write_text(text)
+    with pytest.raises(SetupError, match=r"4 files are missing, about 9\.5 GB, and 1 of them do"):
+        confirm_all(Console(io.StringIO()), command.environ, io.StringIO())
+    for name in ("checkpoints/a", "vae/c", "loras/d", "loras/e"):
+        path = command.root / f"{name}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(DATA)
+    assert confirm_all(Console(io.StringIO()), command.environ, io.StringIO())

@@ -115,7 +115,7 @@ def test_a_url_that_means_harm(limited: Client, server: FileServer, path: str, e
     began = time.monotonic()
     job = limited.runsync(img2img(f"http://localhost:{server.port}{path}"))
     assert job["error"].startswith(f"INVALID_MEDIA: image: {error}"), job
-    assert time.monotonic() - began < TIMEOUT_S + 2
+    assert time.monotonic() - began < 60, "the file would take 200 s"
     assert "secret" not in str(job)
     assert goes_on(limited)
 

@@ -35,7 +35,7 @@ NOT_COPIED = {
     "models",
     "output",
 }
-QUICK_S = 3.0  # 0.2 on an idle machine
+QUICK_S = 10.0  # 0.2 on an idle machine
 LIMIT_S = 240.0
 READY = "Ready: Python environment .venv, ComfyUI 0.3.75 (wheel)\n"
 STAND_IN = (

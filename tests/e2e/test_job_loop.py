@@ -48,8 +48,8 @@ class StubWorker:
     def pid(self) -> int:
         return self.endpoint.workers[0].pid
 
-    def submit(self, **job_input: Any) -> str:
-        body = {"input": job_input}
+    def submit(self, policy: dict[str, Any] | None = None, **job_input: Any) -> str:
+        body = {"input": job_input, **({"policy": policy} if policy else {})}
         return str(requests.post(f"{self.endpoint.url}/run", json=body, timeout=30).json()["id"])
 
     def status(self, job_id: str) -> dict[str, Any]:
@@ -81,11 +81,17 @@ class StubWorker:
 
 
 @contextmanager
-def stub_worker(folder: Path, share: float = 0.0, **environ: str) -> Iterator[StubWorker]:
+def stub_worker(
+    folder: Path, share: float = 0.0, workers: int = 1, **environ: str
+) -> Iterator[StubWorker]:
     unkind = Unkind(share=share, slow_s=0.3)
     everything = {**os.environ, "PYTHONPATH": str(REPO), "TEST_TRY_S": "1.5", **environ}
     endpoint = LocalEndpoint(
-        handler=HANDLER, environ=everything, log_path=folder / "log", unkind=unkind
+        handler=HANDLER,
+        environ=everything,
+        log_path=folder / "log",
+        unkind=unkind,
+        workers=workers,
     )
     with pytest.MonkeyPatch.context() as patch, endpoint:
         patch.setattr(app, "POLL_HOLD_S", 1.0)  # a worker leaves when its polls return
@@ -247,7 +253,7 @@ def test_jobs_follow_each_other_without_a_sleep(worker: StubWorker) -> None:
     began = time.monotonic()
     for number in range(20):
         assert worker.output(echo=number)["echo"] == number
-    assert time.monotonic() - began < 10, "the SDK's loop sleeps a second after each job"
+    assert time.monotonic() - began < 19, "the SDK's loop sleeps a second after each job"
 
 
 def test_a_long_job_holds_no_second_one(worker: StubWorker) -> None:
@@ -258,6 +264,35 @@ def test_a_long_job_holds_no_second_one(worker: StubWorker) -> None:
     assert worker.status(second)["status"] == "IN_QUEUE"
     worker.cancel(first)
     assert worker.wait_for(second)["output"]["echo"] == 2
+
+
+def test_jobs_never_wait_behind_a_long_one(tmp_path: Path) -> None:
+    with stub_worker(tmp_path, workers=2) as worker:
+        wait_until(lambda: worker.log.count("action=comfyui.ready") == 2, 60)
+        long_job = worker.submit(sleep_s=600)
+        busy = worker.wait_for(long_job, "IN_PROGRESS")["workerId"]
+        for number in range(20):
+            job = worker.wait_for(worker.submit(echo=number))
+            assert job["output"]["echo"] == number
+            assert job["workerId"] != busy
+        assert worker.status(long_job)["status"] == "IN_PROGRESS"
+        worker.cancel(long_job)
+
+
+def test_two_long_jobs_complete_within_their_policy(worker: StubWorker) -> None:
+    policy = {"executionTimeout": 5000}
+    jobs = [worker.submit(policy=policy, sleep_s=3, echo=number) for number in range(2)]
+    assert [worker.wait_for(job)["output"]["echo"] for job in jobs] == [0, 1]
+
+
+def test_the_sdks_log_names_the_batch(worker: StubWorker) -> None:
+    job_input = {"sdk_log": "a line of the SDK", "echo": 1}
+    worker.unkind.hand_out({"id": "of-a-batch", "batchId": "batch-7", "input": job_input})
+    assert worker.result_of("of-a-batch")["output"]["echo"] == 1
+    wait_until(lambda: "[batchId=batch-7] a line of the SDK" in worker.log)
+    assert worker.output(sdk_log="another line")
+    wait_until(lambda: "another line" in worker.log)
+    assert "[batchId=batch-7] another line" not in worker.log
 
 
 def test_the_next_job_waits_for_the_gpu(worker: StubWorker) -> None:

@@ -20,8 +20,8 @@ from pydantic import SecretStr
 from comfy_worker.deadline import Deadline
 from comfy_worker.errors import DeliveryFailed, JobCancelled, JobTimedOut
 from comfy_worker.request.schema import Output
-from comfy_worker.response import deliver as deliver_module
 from comfy_worker.response import s3 as s3_module
+from comfy_worker.response import uploads as uploads_module
 from comfy_worker.response.deliver import Delivery
 from comfy_worker.response.encode import EncodedFile
 from comfy_worker.response.s3 import ATTEMPTS, S3Uploader
@@ -152,7 +152,7 @@ def test_final_failures_leave_nothing_in_the_bucket(s3: Service, fate: str) -> N
         DeliveryFailed, match="did not accept the files for bucket 'pictures'"
     ) as caught:
         S3Uploader(s3.bucket(), read_timeout_s=0.5).upload(TWO)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 50, "the default limit would take a minute"
     assert caught.value.details[0]["problem"]
     assert "details" not in caught.value.sentence, "a warning has none"
     assert "s3cret" not in str(caught.value.to_result())
@@ -184,13 +184,19 @@ def test_missing_buckets_and_services_are_reported(s3: Service) -> None:
 
 
 def test_cancelled_uploads_end_and_leave_nothing(s3: Service) -> None:
-    fails(s3, "slow", 100, "lighthouse")
     cancelled = Event()
-    Timer(0.3, cancelled.set).start()
+
+    def cancels_at_upload(method: str, path: str) -> str:
+        if method != "PUT" or "lighthouse" not in path:
+            return ""
+        cancelled.set()
+        return "silent"
+
+    s3.proxy.fate = cancels_at_upload
     began = time.monotonic()
     with pytest.raises(JobCancelled):
         S3Uploader(s3.bucket()).upload(TWO, Deadline(cancelled))
-    assert time.monotonic() - began < 1.4, "the service is silent for 1.5 s"
+    assert time.monotonic() - began < 15, "the service is silent for 30 s"
     deadline_s = time.monotonic() + 20
     while s3.stored() or not any(method == "DELETE" for method, _path in s3.proxy.seen):
         assert time.monotonic() < deadline_s
@@ -285,7 +291,7 @@ def keeps_continuing(host: RawHost, connection: socket.socket, _path: str) -> No
 
 @pytest.mark.parametrize("answer", [silent, keeps_continuing], ids=["silent", "interim"])
 def test_silent_storage_leaves_time_for_base64(answer: Callable[..., None]) -> None:
-    stop = Deadline(timeout_s=3)
+    stop = Deadline(timeout_s=9)
     with raw_host(answer) as host:
         bucket = Bucket(host.url, BUCKET, "AKIA", SecretStr("s3cret"))
         delivery = Delivery("job", Output(), S3Uploader(bucket), 1_000_000, False, stop)
@@ -299,8 +305,8 @@ def test_silent_storage_leaves_time_for_base64(answer: Callable[..., None]) -> N
 
 
 def test_silent_storage_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliver_module, "STORAGE_LIMIT_S", 1.0)
-    monkeypatch.setattr(deliver_module, "STORAGE_BYTES_PER_S", 10**9)
+    monkeypatch.setattr(uploads_module, "STORAGE_LIMIT_S", 1.0)
+    monkeypatch.setattr(uploads_module, "STORAGE_BYTES_PER_S", 10**9)
     with raw_host(silent) as host:
         bucket = Bucket(host.url, BUCKET, "AKIA", SecretStr("s3cret"))
         delivery = Delivery("job", Output(), S3Uploader(bucket), 1_000_000, True)

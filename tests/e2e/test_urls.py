@@ -143,7 +143,7 @@ def test_who_drips_is_cut_off(server: FileServer, path: str) -> None:
     began = time.monotonic()
     with pytest.raises(InvalidMedia, match=r"image: 127\.0\.0\.1 took too long to send the file"):
         fetcher(timeout_s=0.7).fetch("image", local(server, path))
-    assert 0.6 < time.monotonic() - began < 1.5
+    assert 0.6 < time.monotonic() - began < 30, "the file would take 200 s"
 
 
 @pytest.mark.parametrize("path", ["/drip", "/silent"])
@@ -152,8 +152,8 @@ def test_a_cancelled_job_stops_fetching(server: FileServer, path: str) -> None:
     threading.Timer(0.3, cancelled.set).start()
     began = time.monotonic()
     with pytest.raises(JobCancelled):
-        fetcher(timeout_s=20, stop=Deadline(cancelled)).fetch("image", local(server, path))
-    assert time.monotonic() - began < 2
+        fetcher(timeout_s=60, stop=Deadline(cancelled)).fetch("image", local(server, path))
+    assert time.monotonic() - began < 30
 
 
 def test_a_port_where_nobody_listens_is_told() -> None:
@@ -168,9 +168,8 @@ def test_a_port_where_nobody_listens_is_told() -> None:
 
 def test_several_files_arrive_at_once(server: FileServer, tmp_path: Path) -> None:
     files = InputFiles(tmp_path / "job", Settings(allow_private_urls=True).input_limits)
-    began = time.monotonic()
-    files.add_pictures({f"image{index}": local(server, "/slow.png") for index in range(8)})
-    assert time.monotonic() - began < 1.6, "one after the other takes 3.2 s"
+    server.together = threading.Barrier(8, timeout=60)  # none is answered before all have come
+    files.add_pictures({f"image{index}": local(server, "/together.png") for index in range(8)})
     assert len(list((tmp_path / "job").iterdir())) == 8
 
 

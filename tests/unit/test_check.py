@@ -9,9 +9,10 @@ import pytest
 
 from comfy_worker.errors import InvalidMedia, InvalidWorkflow, ModelNotFound, NodeNotInstalled
 from comfy_worker.workflow.check.preflight import Checked, check, is_stale, refusal
-from comfy_worker.workflow.graph import MAX_NODES, ModelFile, Workflow
-from comfy_worker.workflow.model_files import CheckContext, model_files
+from comfy_worker.workflow.graph import Workflow
+from comfy_worker.workflow.model_files import CheckContext, ModelFile, model_files
 from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.parse import MAX_NODES
 from tests.base_graphs import node
 
 
@@ -198,10 +199,10 @@ def test_the_longest_chain_is_checked_soon(closed: bool) -> None:
         if closed
         else node("LoadImage", image="there.png")
     )
-    began = time.monotonic()
+    began = time.process_time()
     kinds = [
         finding["type"]
         for finding in found({**chain, "save": node("Save", images=[str(last), 0])}).findings
     ]
     assert kinds == (["cycle"] if closed else [])
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5

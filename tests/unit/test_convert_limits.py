@@ -39,21 +39,21 @@ def with_inputs(count: int) -> Node:
 def test_reroutes_in_a_row_are_linear() -> None:
     reroutes = [node(i, "Reroute", {"": ("*", (i - 1, 0))}, "*") for i in range(2, 4900)]
     file = editor_file(node(1, "X", {}, "*"), *reroutes, node(4900, "Y", {"a": ("*", (4899, 0))}))
-    began = time.monotonic()
+    began = time.process_time()
     assert read_workflow(file, DEFS).workflow["4900"]["inputs"] == {"a": ["1", 0]}
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_hosts_share_the_links_of_their_subgraph() -> None:
     file = hosts(2400, node(1, "X"), links=20_000)
     tracemalloc.start()
-    began = time.monotonic()
+    began = time.process_time()
     try:
         assert len(read_workflow(file, DEFS).workflow) == 2400
         assert tracemalloc.get_traced_memory()[1] < 100e6
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 30
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_hosts_share_the_links_of_their_subgraph() -> None:
     ids=["text", "values", "inputs", "types behind bypassed nodes"],
 )
 def test_what_would_grow_is_refused_soon(file: dict[str, Any]) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InvalidWorkflow, match="workflow becomes"):
         read_workflow(file, DEFS)
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 30
 
 
 def test_a_text_handed_to_many_hosts_is_refused() -> None:

@@ -11,6 +11,7 @@ from comfy_worker.errors import InputError, InvalidInput, InvalidValue, UnknownK
 from comfy_worker.request import dialect_names as words
 from comfy_worker.request.dialects import KNOWN_WORDS, TranslatedInput, translate
 from comfy_worker.request.schema import JobInput
+from tests import core_nodes
 
 
 def contract(request: TranslatedInput) -> dict[str, Any]:
@@ -553,3 +554,27 @@ def test_a_mistake_is_told_in_the_clients_words(
     with pytest.raises(error) as caught:
         contract(translate(given))
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sent", "sampling"),
+    [
+        ({"sampler": "DPM++ 2M Karras"}, {"sampler": "dpmpp_2m", "scheduler": "karras"}),
+        ({"sampler": "Euler a"}, {"sampler": "euler_ancestral", "scheduler": "normal"}),
+        (
+            {"sampler": "DPM++ 2M Karras", "scheduler": "exponential"},
+            {"sampler": "dpmpp_2m", "scheduler": "exponential"},
+        ),
+        ({"sampler": "dpmpp_2m"}, {"sampler": "dpmpp_2m"}),
+        ({"sampler": "of_a_node_pack"}, {"sampler": "of_a_node_pack"}),
+    ],
+)
+def test_our_sampler_takes_foreign_names(sent: dict[str, str], sampling: dict[str, str]) -> None:
+    translated = translate({"prompt": "x", **sent})
+    assert translated.input == {"prompt": "x", **sampling}
+    assert translated.warnings == []
+
+
+def test_comfyuis_samplers_keep_their_names() -> None:
+    for name in core_nodes.OBJECT_INFO["KSampler"]["input"]["required"]["sampler_name"][0]:
+        assert translate({"sampler": name}).input == {"sampler": name}

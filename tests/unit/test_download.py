@@ -218,14 +218,14 @@ def test_a_hash_hears_a_cancel(tmp_path: Path) -> None:
 def test_a_silent_host_hears_a_cancel(tmp_path: Path, sent: bytes) -> None:
     def answer(host: RawHost, connection: socket.socket, _path: str) -> None:
         host.send(connection, sent)
-        host.over.wait(20)
+        host.over.wait(60)
 
     cancelled = threading.Event()
     threading.Timer(0.3, cancelled.set).start()
     began = time.monotonic()
     with raw_host(answer) as host, pytest.raises(DownloadCancelled):
         fetch(host.url + "/a.safetensors", tmp_path, Watch(cancelled=cancelled))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 40
 
 
 def test_a_pause_hears_a_cancel(tmp_path: Path) -> None:
@@ -235,13 +235,13 @@ def test_a_pause_hears_a_cancel(tmp_path: Path) -> None:
     busy = http("503 Busy|Retry-After: 60|Content-Length: 0")
     with raw_host(busy) as host, pytest.raises(DownloadCancelled):
         fetch(host.url + "/a.safetensors", tmp_path, Watch(cancelled=cancelled))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40
 
 
 def test_a_host_that_stands_still_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(host: RawHost, connection: socket.socket, _path: str) -> None:
         host.send(connection, http(f"200 OK|Content-Length: {len(DATA)}", DATA[:10]))
-        host.over.wait(20)
+        host.over.wait(60)
 
     monkeypatch.setattr(module, "STALLED_S", 0.3)
     monkeypatch.setattr(module, "ATTEMPTS", 2)
@@ -332,7 +332,7 @@ def test_a_host_without_ranges_sends_the_full_file(tmp_path: Path, small_blocks:
 def test_blocks_hear_a_cancel_and_leave_no_thread(tmp_path: Path, small_blocks: None) -> None:
     def answer(host: RawHost, connection: socket.socket, _path: str) -> None:
         if "Range: " in host.heads[connection]:
-            host.over.wait(20)
+            host.over.wait(60)
         else:
             host.send(
                 connection,
@@ -344,5 +344,5 @@ def test_blocks_hear_a_cancel_and_leave_no_thread(tmp_path: Path, small_blocks: 
     began = time.monotonic()
     with raw_host(answer) as host, pytest.raises(DownloadCancelled):
         fetch(host.url + "/a.safetensors", tmp_path, Watch(cancelled=cancelled))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 40
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("blocks")]

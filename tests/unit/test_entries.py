@@ -70,6 +70,6 @@ def test_ids_of_one_job_are_found() -> None:
 
 @pytest.mark.parametrize("body", [b'"' * 300_001, b'{"id":"' + b'\\"A' * 300_000, b"[" * 300_000])
 def test_looking_for_ids_takes_linear_time(body: bytes) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert ids_in(body) == []
-    assert time.monotonic() - began < 10, "the square would take hours"
+    assert time.process_time() - began < 10, "the square would take hours"

@@ -15,8 +15,8 @@ from comfy_worker.workflow.edit.controlnet import (
 from comfy_worker.workflow.edit.controlnet_types import ControlNetFile, choose_model
 from comfy_worker.workflow.edit.fill import fill
 from comfy_worker.workflow.edit.lora import LoraSpec, splice_loras
-from comfy_worker.workflow.graph import MAX_INPUTS, parse
 from comfy_worker.workflow.node_defs import NodeDefs
+from comfy_worker.workflow.parse import MAX_INPUTS, parse
 from comfy_worker.workflow.roles.find import find_roles
 from tests.base_graphs import small_defs
 from tests.core_nodes import DEFS, OBJECT_INFO, found, ksampler, node, places, second_stage, txt2img

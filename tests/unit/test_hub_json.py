@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
+from comfy_common.models_txt import parse_models
 from comfy_common.paths import REPO
 from comfy_setup import packages
-from comfy_setup.models import parse_models
 from comfy_worker.settings import Settings
 from docs.tools import make_tables
 

@@ -173,10 +173,10 @@ def test_what_is_no_number_is_told_so(value: Any) -> None:
 
 
 def test_a_hundred_thousand_unknown_keys_are_told_soon() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UnknownKey) as caught:
         JobInput.read({"steps": "many", **{f"prompt{number}": 1 for number in range(100_000)}})
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     assert len(json.dumps(caught.value.to_result())) < 10_000
     assert str(caught.value).startswith(
         "prompt0 is not a key of the input; did you mean prompt? (100000 more"

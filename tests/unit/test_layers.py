@@ -74,6 +74,7 @@ ROOMS = {
     ),
     "comfy_worker.workflow": (
         "comfy_common.placeholder_names",
+        "comfy_common.sources",
         "comfy_worker.errors",
         "comfy_worker.nearest",
     ),

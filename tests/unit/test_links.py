@@ -165,9 +165,9 @@ def test_long_chains_are_walked_without_recursion() -> None:
 
 def test_many_findings_are_counted() -> None:
     workflow = {str(i): node(f"NoSuchNode{i}" + "x" * 900) for i in range(4990)}
-    began = time.monotonic()
+    began = time.process_time()
     findings = check(workflow, DEFS, CheckContext()).findings
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert len(findings) == MAX_FINDINGS + 1
     assert findings[-1]["type"] == "more"
     error = refusal(findings)
@@ -188,6 +188,6 @@ def test_many_wrong_choices_take_linear_time() -> None:
         str(i): node("CheckpointLoaderSimple", ckpt_name=f"{i}.safetensors") for i in range(2000)
     }
     outputs = {f"o{i}": node("PreviewAny", source=[str(i), 0]) for i in range(2000)}
-    began = time.monotonic()
+    began = time.process_time()
     check({**loader, **outputs}, DEFS, CheckContext())
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5

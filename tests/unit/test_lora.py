@@ -39,6 +39,8 @@ DEFS = small_defs(loras=["a.safetensors", "style/b.safetensors"])
             "a cat",
             [LoraSpec("x"), LoraSpec("y", 2, 3), LoraSpec("x")],
         ),
+        ("a cat <lyco:x:0.5>", "a cat", [LoraSpec("x", 0.5)]),
+        ("<lora:x:1> <LyCo:y:2>", "", [LoraSpec("x"), LoraSpec("y", 2)]),
         ("<lora:x:1> <lora:y:2>", "", [LoraSpec("x"), LoraSpec("y", 2)]),
         ("(a cat:1.2) <b> <lora:x>", "(a cat:1.2) <b>", [LoraSpec("x")]),
     ],
@@ -47,6 +49,12 @@ def test_tags_leave_the_prompt_and_become_loras(
     prompt: str, rest: str, loras: list[LoraSpec]
 ) -> None:
     assert parse_tags(prompt) == (rest, loras)
+
+
+def test_a_hypernetwork_tag_is_an_error() -> None:
+    with pytest.raises(InvalidValue, match="hypernetworks cannot be added") as caught:
+        parse_tags("a cat <hypernet:x:1>")
+    assert caught.value.details == [{"key": "prompt", "value": "<hypernet:x:1>"}]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from comfy_common.models_txt import parse_models, parse_sections
 from comfy_setup.fetch_models import REAL
 from tests import shipped
 
@@ -28,18 +29,18 @@ MODELS_TXT = (shipped.REPO / "models.txt").read_text(encoding="utf-8")
 
 
 def sections() -> dict[str, list[list[str]]]:
-    """Read models.txt: for each section the words of its lines."""
+    """Read models.txt: for each section the path and the URL of its lines."""
     found: dict[str, list[list[str]]] = {}
     for line in MODELS_TXT.splitlines():
         if line.startswith("["):
-            found[line.strip("[]")] = []
+            found[line[1:].partition("]")[0]] = []
         elif line and not line.startswith("#"):
-            found[list(found)[-1]].append(line.split())
+            found[list(found)[-1]].append(line.split()[:2])
     return found
 
 
 def test_templates_and_sections_match_exactly() -> None:
-    headings = [line for line in MODELS_TXT.splitlines() if line.startswith("[")]
+    headings = [line.split()[0] for line in MODELS_TXT.splitlines() if line.startswith("[")]
     assert sorted(headings) == sorted(f"[{name}]" for name in (*shipped.NAMES, REAL))
 
 
@@ -68,3 +69,21 @@ def test_each_file_has_one_url_with_its_name() -> None:
     for path, url in lines:
         assert url.startswith("https://")
         assert url.rsplit("/", 1)[1] == path.rsplit("/", 1)[1]
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_sections_state_the_size_of_params(name: str) -> None:
+    disk_gb = shipped.params(name).get("requirements", {}).get("disk_gb", 0)
+    assert parse_sections(MODELS_TXT)[name].size == round(disk_gb * 1e9)
+
+
+def test_stated_sizes_fit_into_their_sections() -> None:
+    """ComfyUI states the size of a template's files in steps of 0.1 GiB."""
+    for name, section in parse_sections(MODELS_TXT).items():
+        stated = sum(entry.size for entry in parse_models(MODELS_TXT) if entry.section == name)
+        assert not section.size or stated <= section.size * 1.02 + 1.1e8, name
+
+
+def test_sections_of_one_architecture_have_a_family() -> None:
+    lone = [name for name, found in parse_sections(MODELS_TXT).items() if not found.families]
+    assert lone == ["upscale"]

@@ -68,13 +68,13 @@ def test_the_best_comes_first() -> None:
     ],
 )
 def test_long_words_and_lists_are_cheap(word: str, names: list[str]) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     nearest(word, names)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_hundred_thousand_unknown_keys_are_cheap() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UnknownKey):
         JobInput.read({f"promt{number}": 1 for number in range(100_000)})
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 30

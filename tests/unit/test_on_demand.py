@@ -12,7 +12,7 @@ from comfy_worker.errors import ModelNotFetched
 from comfy_worker.models.cache import ModelCache
 from comfy_worker.models.downloads import JobModels
 from comfy_worker.settings import Settings
-from comfy_worker.workflow.graph import ModelFile
+from comfy_worker.workflow.model_files import ModelFile
 
 
 def models(folder: Path) -> JobModels:

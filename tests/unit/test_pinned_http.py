@@ -139,7 +139,7 @@ def test_a_silent_name_server_holds_nobody() -> None:
     over, go_on = threading.Event(), threading.Event()
 
     def silent(*_: object, **__: object) -> list[Any]:
-        go_on.wait(10)
+        go_on.wait(60)
         return []
 
     threading.Timer(0.2, over.set).start()
@@ -147,7 +147,7 @@ def test_a_silent_name_server_holds_nobody() -> None:
     with pytest.raises(TimeoutError):
         read(PinnedClient(resolve=silent, is_over=over.is_set), "http://slow.example/")
     go_on.set()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 40
 
 
 def test_an_operator_goes_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

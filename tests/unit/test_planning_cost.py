@@ -15,9 +15,10 @@ from comfy_worker.workflow.edit.fill import fill
 from comfy_worker.workflow.edit.lora_tags import parse_tags
 from comfy_worker.workflow.edit.overrides import apply_overrides
 from comfy_worker.workflow.edit.read import seeds_of_outputs
-from comfy_worker.workflow.graph import Fold, Workflow, ancestors, walk
+from comfy_worker.workflow.graph import Workflow, ancestors
 from comfy_worker.workflow.loaders import loader_files
 from comfy_worker.workflow.roles.find import find_roles
+from comfy_worker.workflow.walks import Fold, walk
 from tests.core_nodes import DEFS, ksampler, node, txt2img
 
 # Far above what linear work takes on a busy machine, far below what the square of these sizes takes.

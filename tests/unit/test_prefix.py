@@ -137,12 +137,13 @@ def test_nodes_that_encode_pictures_are_served_by_ours() -> None:
     served = replace_save_nodes(SERVED, DEFS)
     assert served["1"] == {
         "class_type": RAW_OUTPUT,
-        "inputs": {"images": ["2", 0], "filename_prefix": "a/b", "kind": "output"},
+        "inputs": {"images": ["2", 0], "filename_prefix": "a/b", "folder_type": "output"},
         "_meta": {"title": "T"},
     }
     assert served["2"] == SERVED["2"]
     assert [
-        (served[node_id]["class_type"], served[node_id]["inputs"]["kind"]) for node_id in "34"
+        (served[node_id]["class_type"], served[node_id]["inputs"]["folder_type"])
+        for node_id in "34"
     ] == [
         (RAW_OUTPUT, "temp"),
         (RAW_OUTPUT, "output"),
@@ -167,7 +168,7 @@ def test_advanced_pngs_of_eight_bits_are_served() -> None:
         "inputs": {
             "images": ["2", 0],
             "filename_prefix": "a/b",
-            "kind": "output",
+            "folder_type": "output",
             "ending": ".png",
         },
         "_meta": {"title": "SaveImageAdvanced"},
@@ -271,7 +272,7 @@ def test_a_dataset_filename_outside_its_folder_is_refused() -> None:
 @pytest.mark.parametrize(
     ("reserved", "reason"),
     [
-        (node(RAW_OUTPUT, kind="temp"), "ComfyWorkerOutput is the worker's own class"),
+        (node(RAW_OUTPUT, folder_type="temp"), "ComfyWorkerOutput is the worker's own class"),
         (node("SaveImage", comfy_worker_folder="x"), "comfy_worker_folder is the worker's own"),
     ],
 )

@@ -147,7 +147,7 @@ from pathlib import Path
 guard = path_guard.PathGuard(rule(Path({machine!r})))
 path_guard._filter_listings(guard)
 path_guard._guard_threads(guard)
-sys.addaudithook(guard.hear)
+sys.addaudithook(guard.on_audit_event)
 def tried(what):
     try:
         return repr(what())

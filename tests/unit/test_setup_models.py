@@ -12,7 +12,7 @@ import pytest
 from comfy_common import model_folders as places
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
-from comfy_common.models_txt import Entry, parse_models
+from comfy_common.models_txt import Entry, Section, parse_models, parse_sections, total_size
 from comfy_setup import models
 
 TEXT = f"""
@@ -202,6 +202,89 @@ def test_a_template_of_the_volume_can_be_named(listed: dict[str, str]) -> None:
         models.listed(["odd"], listed)
     with pytest.raises(SetupError, match="has no section"):
         models.listed(["../mine"], listed)
+
+
+SECTIONS = """
+[wan22-t2v]  size:38GB  family:wan22  family:wan  licence:Apache-2.0
+vae/w.safetensors  https://h.example/w  size:254MB
+[wan22-i2v]  family:wan22
+vae/w.safetensors   https://h.example/w  size:254MB
+loras/i.safetensors  https://h.example/i  sha256:{digest}  size:1.2GB
+[txt2img]
+checkpoints/sd.safetensors  https://h.example/sd
+""".format(digest="ab" * 32)
+
+
+def test_sections_state_sizes_families_and_licences() -> None:
+    sections = parse_sections(SECTIONS)
+    assert sections == {
+        "wan22-t2v": Section("wan22-t2v", 38 * 10**9, ("wan22", "wan"), "Apache-2.0"),
+        "wan22-i2v": Section("wan22-i2v", 0, ("wan22",)),
+        "txt2img": Section("txt2img"),
+    }
+    entries = parse_models(SECTIONS)
+    assert [entry.size for entry in entries] == [254_000_000, 254_000_000, 1_200_000_000, 0]
+    assert entries[2].sha256 == "ab" * 32
+    assert total_size(sections["wan22-i2v"], entries[1:3]) == 1_454_000_000
+    assert total_size(sections["txt2img"], entries[3:]) == 0
+    assert total_size(sections["wan22-t2v"], [entries[0], entries[3]]) == 38 * 10**9
+
+
+@pytest.mark.parametrize(
+    "line", ["[a] big", "[a] size:9", "loras/x https://h/x size:9TB", "x/y https://h/y size:1GB z"]
+)
+def test_unreadable_sizes_are_errors(line: str) -> None:
+    with pytest.raises(SetupError, match=r"models\.txt, line 1: write"):
+        parse_models(line)
+
+
+@pytest.mark.parametrize("name", ["wan22", "Wan 2.2", "WAN"])
+def test_a_family_can_be_named(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(models, "MODELS_TXT", tmp_path / "models.txt")
+    (tmp_path / "models.txt").write_text(SECTIONS)
+    found = [entry.path for entry in models.listed([name], environ)]
+    expected = ["vae/w.safetensors", "loras/i.safetensors"]
+    assert found == (expected[:1] if name == "WAN" else expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("wan22-t2", "wan22-t2v"), ("wan23", "wan22"), ("txt2image", "txt2img"), ("wan", "wan22")],
+)
+def test_an_unknown_name_gets_a_hint(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, near: str
+) -> None:
+    monkeypatch.setattr(models, "MODELS_TXT", tmp_path / "models.txt")
+    (tmp_path / "models.txt").write_text(SECTIONS.replace("family:wan ", ""))
+    with pytest.raises(SetupError, match=rf"has no section {name}: .*did you mean .*{near}"):
+        models.listed([name], environ)
+
+
+def test_the_list_shows_sections_and_sizes(
+    environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(models, "MODELS_TXT", tmp_path / "models.txt")
+    (tmp_path / "models.txt").write_text(SECTIONS)
+    assert models.list_models(environ, []) == 0
+    shown = capsys.readouterr().out
+    assert "[wan22-t2v]  about 254 MB; family wan22, wan; licence Apache-2.0" in shown
+    assert "[txt2img]  size not stated; licence: see the model's page" in shown
+    assert "missing  loras/i.safetensors  https://h.example/i  1.2 GB" in shown
+
+
+def test_folders_are_found_without_comfyui(environ: dict[str, str], tmp_path: Path) -> None:
+    for name in ("volume/models/unet", "volume/models/vae", "models/vae"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "ComfyUI" / "models").rmdir()
+    (tmp_path / "ComfyUI").rmdir()
+    found = models.folders(environ)
+    assert found["diffusion_models"] == [tmp_path / "volume/models/unet"]
+    assert found["vae"] == [tmp_path / "models/vae", tmp_path / "volume/models/vae"]
 
 
 def test_an_unknown_section_error_lists_the_known(listed: dict[str, str]) -> None:

@@ -97,7 +97,8 @@ def test_a_missing_or_empty_volume_is_reported(environ: dict[str, str], tmp_path
     assert f"node packs in {tmp_path}/volume/ComfyUI/custom_nodes" in volume().text
 
 
-def test_without_comfyui_only_our_root_is_searched(environ: dict[str, str], tmp_path: Path) -> None:
+def test_without_comfyui_all_roots_are_searched(environ: dict[str, str], tmp_path: Path) -> None:
     own = touch(tmp_path / "own" / "loras" / "a.safetensors")
-    touch(tmp_path / "volume" / "models" / "loras" / "b.safetensors")
-    assert found({**environ, "COMFYUI_DIR": str(tmp_path / "nowhere")}) == {"loras": [own]}
+    other = touch(tmp_path / "volume" / "models" / "loras" / "b.safetensors")
+    without = {**environ, "COMFYUI_DIR": str(tmp_path / "nowhere")}
+    assert found(without) == {"loras": [own, other]}

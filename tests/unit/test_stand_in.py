@@ -18,7 +18,7 @@ from comfy_worker.planning.planner import prepare
 from comfy_worker.planning.templates import Params, Template
 from comfy_worker.request.schema import JobInput
 from comfy_worker.settings import Settings
-from comfy_worker.workflow.graph import ModelFile
+from comfy_worker.workflow.model_files import ModelFile
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests.core_nodes import OBJECT_INFO, node, txt2img
 
@@ -44,6 +44,7 @@ def plan(
     info = copy.deepcopy(OBJECT_INFO)
     info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"] = [files]
     comfyui: Any = SimpleNamespace(
+        version="",
         defs=NodeDefs(info),
         model_path=lambda _folder, _name: None,
         explain=lambda _class_type: None,

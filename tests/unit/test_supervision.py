@@ -33,7 +33,9 @@ from comfy_worker.errors import (
     JobTimedOut,
     OutOfMemory,
     WorkerError,
+    WorkflowRefused,
 )
+from tests import core_nodes
 
 # Answers {} to everything; `--do ROUTE=ACTION` has a route break.
 MAIN = """
@@ -376,3 +378,40 @@ def test_a_crash_in_the_second_try_is_final(
     with pytest.raises(ComfyUIUnavailable) as caught:
         running.execute({}, Deadline())
     assert not caught.value.try_again
+
+
+class UninterruptibleExecution:
+    """A prompt whose node 1 did not stop when its job was cancelled."""
+
+    ran_away, running_node = True, "1"
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def run(self, *_: object) -> None:
+        raise JobCancelled("the job was cancelled")
+
+
+@pytest.mark.parametrize(
+    ("node", "is_refused", "remedy"),
+    [
+        (core_nodes.node("CheckpointLoaderSimple", ckpt_name="a.safetensors"), False, "raise INT"),
+        (core_nodes.node("RegexMatch", string="aaab", regex_pattern="(a+)+$"), True, "give the "),
+    ],
+)
+def test_slow_loaders_are_never_refused(
+    monkeypatch: pytest.MonkeyPatch, node: dict[str, Any], is_refused: bool, remedy: str
+) -> None:
+    monkeypatch.setattr(supervisor, "Execution", UninterruptibleExecution)
+    running = object.__new__(ComfyUIInstance)
+    running._runaways = Runaways()
+    running.defs = core_nodes.DEFS
+    running.client = running.events = running._timeouts = None  # type: ignore[assignment]
+    running.process = SimpleNamespace(  # type: ignore[assignment]
+        version=ComfyUIVersion(respects_container_memory=True)
+    )
+    for _ in range(2):
+        with pytest.raises(JobCancelled, match=remedy):
+            running.execute({"1": node}, Deadline())
+    with pytest.raises(WorkflowRefused if is_refused else JobCancelled):
+        running.execute({"1": node}, Deadline())

@@ -342,7 +342,7 @@ def test_a_lora_reaches_each_model(name: str) -> None:
         ("minimax-h3-r2v", {"LoadImage": 1}),
     ],
 )
-def test_an_image_that_is_not_sent_is_left_out(name: str, left: dict[str, int]) -> None:
+def test_images_not_sent_are_left_out(name: str, left: dict[str, int]) -> None:
     with plan_of(request(name)) as plan:
         classes = [node["class_type"] for node in plan.workflow.values()]
         assert {class_type: classes.count(class_type) for class_type in left} == left

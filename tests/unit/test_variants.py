@@ -54,16 +54,16 @@ def test_nested_choices_are_all_possible() -> None:
 )
 def test_the_longest_texts_are_resolved_soon(text: str) -> None:
     long = text * (MAX_VARIANT_TEXT // len(text))
-    began = time.monotonic()
+    began = time.process_time()
     chosen(long)
     chosen("{" + long + "}")
-    assert time.monotonic() - began < 15
+    assert time.process_time() - began < 15
 
 
 def test_a_long_choice_is_shared_by_the_blocks() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert chosen("{" * (MAX_VARIANT_TEXT // 2) + "x" * (MAX_VARIANT_TEXT // 2)).startswith("xxx")
-    assert time.monotonic() - began < 15
+    assert time.process_time() - began < 15
 
 
 def test_longer_texts_are_refused_by_their_length() -> None:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from comfy_worker.errors import InvalidValue
-from comfy_worker.workflow.graph import Check, Fold, Input, Workflow, never_ends, number
+from comfy_worker.workflow.graph import Input, Workflow, number
 from comfy_worker.workflow.literals import resolve_literal
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
+from comfy_worker.workflow.walks import Check, Fold, never_ends
 
 __all__ = ["check_batch_size"]
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from comfy_common.placeholder_names import real_files
+from comfy_common.sources import SourceError, read_source
 from comfy_worker.errors import brief
 from comfy_worker.nearest import MAX_HINTS, nearest
 from comfy_worker.workflow.check.problems import TEXT_LENGTH, Problem, shown
-from comfy_worker.workflow.graph import ModelFile
-from comfy_worker.workflow.model_files import CheckContext, find_model_file
+from comfy_worker.workflow.model_files import CheckContext, ModelFile, find_model_file
 from comfy_worker.workflow.model_names import FOLDERS, nearest_files
 from comfy_worker.workflow.node_defs import InputSpec, MissingNodeReason, NodeDefs
 
@@ -110,6 +110,8 @@ class Remedies:
             folder = f"models/{need.folder}" if need.folder else "its folder under models"
             source = f", from {need.url}" if need.url else ""
             way = f"put it into {folder}{source}"
+        if repository := _repository(need.url or ""):
+            way += f", or to let RunPod cache {repository} (the endpoint's setting Model)"
         if self._context.has_default and need.folder == FOLDERS["checkpoint"]:
             way += " or to set SD_MODEL to an installed one"
         return f"ask the operator to {way}"
@@ -127,6 +129,14 @@ class Remedies:
         if key not in self._near and len(self._near) < MAX_HINTS:
             self._near[key] = nearest(name, map(str, known))
         return self._near.get(key, [])
+
+
+def _repository(url: str) -> str:
+    """Return the repository of a file on the hub; empty for another URL."""
+    try:
+        return read_source(url).repo
+    except SourceError:
+        return ""
 
 
 def _texts(spec: InputSpec) -> list[str]:

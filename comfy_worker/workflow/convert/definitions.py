@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from comfy_worker.errors import brief
+from comfy_worker.errors import InvalidWorkflow, brief
 from comfy_worker.workflow.convert.frontend_classes import BROADCASTERS, PRIMITIVE, SETTERS
 from comfy_worker.workflow.convert.promoted import (
     HostValues,
@@ -29,6 +29,7 @@ from comfy_worker.workflow.convert.ui_format import (
     dicts,
     entry_at,
     id_of,
+    link_id_of,
     link_of,
     type_of,
     well_formed,
@@ -41,7 +42,7 @@ MUTED, BYPASSED = 2, 4
 
 
 class Definition:
-    """One graph as it stands in the file.
+    """One graph of the file.
 
     Attributes:
         name: a short form of the subgraph's name.
@@ -58,6 +59,8 @@ class Definition:
         self.name = brief(source.get("name"))
         self.nodes = {id_of(node): node for node in self.source["nodes"]}
         self.links: dict[str, LinkLine] = {}
+        # By id, the links that cannot be read.
+        self._unreadable: set[str] = set()
         self._broadcasts: dict[tuple[str, int], LinkLine] = {}
         self.ends: dict[int, LinkLine] = {}
         self._read_links()
@@ -78,18 +81,27 @@ class Definition:
             link = link_of(entry)
             if link is not None:
                 self.links[link.link_id] = link
+            else:
+                self._unreadable.add(link_id_of(entry))
         # A drawn link counts before one of Use Everywhere.
         for link in (*self._broadcasts.values(), *self.links.values()):
             if link.target == OUTPUT_NODE:
                 self.ends[link.target_slot] = link
 
     def link_to(self, node_id: str, slot: int) -> LinkLine | None:
-        """The link that leads to an input, else that of Use Everywhere.
+        """Return the link that leads to an input, else that of Use Everywhere.
 
         A drawn link from a muted or bypassed node counts only where Use Everywhere sends nothing.
         """
         entry = entry_at(self.nodes[node_id]["inputs"], slot)
-        drawn = self.links.get(as_text(entry.get("link")))
+        link_id = as_text(entry.get("link"))
+        drawn = self.links.get(link_id)
+        if drawn is None and link_id and link_id in self._unreadable:
+            raise InvalidWorkflow(
+                f"workflow has a link that cannot be read, {brief(link_id)}; a link is "
+                "[id, from node, from slot, to node, to slot, type] with numbers for the slots",
+                [{"node_id": node_id, "link_id": brief(link_id)}],
+            )
         broadcast = self._broadcasts.get((node_id, slot))
         if drawn is None or (broadcast is not None and not self._is_live(drawn.origin)):
             return broadcast
@@ -97,7 +109,7 @@ class Definition:
 
     @cached_property
     def links_from_inputs(self) -> list[list[LinkLine]]:
-        """By slot of the subgraph's input, the links that lead in, in the order of ``linkIds``."""
+        """The links from the subgraph's inputs, by slot, in the order of ``linkIds``."""
         by_slot: list[list[LinkLine]] = [[] for _ in self.source["inputs"]]
         for link in self.links.values():
             if link.origin == INPUT_NODE and 0 <= link.origin_slot < len(by_slot):
@@ -117,7 +129,7 @@ class Definition:
 
     @cached_property
     def lost_broadcasts(self) -> dict[str, Json]:
-        """By type, the nodes of Use Everywhere that send it, where the file lacks their links."""
+        """The nodes of Use Everywhere by the type that they send, if the file lacks their links."""
         found: dict[str, Json] = {}
         if self._broadcasts:
             return found
@@ -176,7 +188,7 @@ class Subgraphs:
         return self._promotions[class_type]
 
     def host_values(self, host: Json) -> HostValues:
-        """The values of a host, read once however often the host runs."""
+        """Return the values of a host, read once however often the host runs."""
         if id(host) not in self._host_values:
             promotions = self.promotions(host["type"])
             primitives = self[host["type"]].primitives
@@ -186,7 +198,7 @@ class Subgraphs:
     def _promotion(
         self, definition: Definition, name: str, link: LinkLine, depth: int
     ) -> Promotion | None:
-        """The promotion by a link from an input; None where the link leads to no widget."""
+        """Return the promotion by a link from an input; None if the link leads to no widget."""
         target = definition.nodes.get(link.target)
         if target is None or depth > MAX_DEPTH:
             return None
@@ -210,7 +222,7 @@ class Subgraphs:
 
 
 def value_name(node: Json) -> str | None:
-    """The name of the value that a Set or Get node sets or gets; None where it is empty."""
+    """Return the name of the value that a Set or Get node sets or gets; None if it is empty."""
     values = node.get("widgets_values")
     if isinstance(values, dict):
         values = list(values.values())

@@ -46,9 +46,9 @@ class Promotion:
     Attributes:
         name: the input's name.
         node_id: the inner node whose widget the host shows.
-        widget: the name of that widget, or of the input where the inner node is a host too.
-        source: the widget at the end of nested hosts; its value holds where no host has one.
-        inner_value: the value of the inner host that is nearest; None where no inner host has one.
+        widget: the name of that widget, or of the input if the inner node is a host too.
+        source: the widget at the end of nested hosts; its value counts if no host has one.
+        inner_value: the value of the nearest inner host; None if no inner host has one.
     """
 
     name: str
@@ -96,7 +96,7 @@ def read_host_values(host: Json, promotions: list[Promotion], primitives: set[st
 
 
 def _listed_values(host: Json) -> list[Any]:
-    """The values that a host lists; some files write a list as an object whose keys are numbers."""
+    """Return the values that a host lists. Some files write the list as a numbered object."""
     values = host.get("widgets_values")
     if isinstance(values, dict) and all(key == str(index) for index, key in enumerate(values)):
         return list(values.values())
@@ -104,7 +104,7 @@ def _listed_values(host: Json) -> list[Any]:
 
 
 def _named_values(host: Json) -> dict[str, Any]:
-    """The values that a host names."""
+    """Return the values that a host names."""
     return {**as_dict(host.get("widgets_values_named")), **as_dict(host.get("widgets_values"))}
 
 
@@ -129,7 +129,7 @@ def _keep(
 
 
 def _without_ids(widget: str) -> str:
-    """A widget's name without the ids in front of it."""
+    """Return a widget's name without the ids in front of it."""
     for _ in range(MAX_ID_PREFIXES):
         match = ID_PREFIX.fullmatch(widget)
         if match is None:
@@ -153,7 +153,7 @@ def _promoted_entries(value: Any) -> list[tuple[str, str]]:
 
 
 def _quarantined(value: Any) -> dict[str, Any]:
-    """By input, the values of entries that the frontend could not read; the first entry counts."""
+    """Return, by input, the values that the frontend could not read. The first entry counts."""
     found = {}
     for quarantined in reversed(dicts(value)):
         entry = as_list(quarantined.get("originalEntry"))

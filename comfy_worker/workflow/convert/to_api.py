@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_worker.errors import InvalidWorkflow, brief
-from comfy_worker.workflow.convert.flatten import FlatNode, Value, flatten
+from comfy_worker.workflow.convert.active_graph import Value
+from comfy_worker.workflow.convert.flatten import FlatNode, flatten
 from comfy_worker.workflow.convert.ui_format import Json, as_text, dicts, is_editor_file
 from comfy_worker.workflow.convert.variants import MAX_VARIANT_TEXT, choose_variants, is_too_long
 from comfy_worker.workflow.convert.widgets import (
@@ -25,8 +26,10 @@ from comfy_worker.workflow.convert.widgets import (
     with_names,
 )
 from comfy_worker.workflow.convert.work_limit import WorkLimit
-from comfy_worker.workflow.graph import Input, Link, ModelFile, Workflow, parse
+from comfy_worker.workflow.graph import Input, Link, Workflow
+from comfy_worker.workflow.model_files import ModelFile
 from comfy_worker.workflow.node_defs import NodeClass, NodeDefs
+from comfy_worker.workflow.parse import parse
 
 __all__ = ["Converted", "read_workflow", "resolve_variants"]
 
@@ -61,7 +64,7 @@ def read_workflow(value: Any, defs: NodeDefs, check: Callable[[], None] | None =
         value: JSON that has been read; it is not changed.
         defs: the classes that this ComfyUI has. Nodes of other classes are converted as far as the
             file describes them.
-        check: raises where the job must end; called now and then.
+        check: called repeatedly; raises if the job must end.
 
     Raises:
         InvalidWorkflow: the value has neither format, or cannot be converted.
@@ -101,7 +104,7 @@ def resolve_variants(
         workflow: changed in place.
         variants: the inputs that may hold such a text.
         seed: the same seed makes the same choices.
-        check: raises where the job must end; called for each text.
+        check: called for each text; raises if the job must end.
 
     Raises:
         InvalidWorkflow: such a text is too long.
@@ -116,8 +119,9 @@ def resolve_variants(
             continue
         if is_too_long(text):
             raise InvalidWorkflow(
-                f"the text in {variant.name} of node {variant.node_id} has {len(text):,} characters; "
-                f"a text with variants or comments may have at most {MAX_VARIANT_TEXT:,}",
+                f"the text in {variant.name} of node {variant.node_id} has {len(text):,} "
+                "characters; a text with variants or comments may have at most "
+                f"{MAX_VARIANT_TEXT:,}",
                 [
                     {
                         "node_id": variant.node_id,
@@ -159,7 +163,7 @@ def _measure(flat: list[FlatNode], work: WorkLimit) -> None:
 
 
 def _size(value: Any) -> tuple[int, int]:
-    """The number of values within a value, and the number of characters."""
+    """Return the number of values within a value, and the number of characters."""
     count, characters, rest = 0, 0, [value]
     while rest:
         part = rest.pop()
@@ -175,7 +179,7 @@ def _size(value: Any) -> tuple[int, int]:
 
 
 def _distinct(holders: Iterable[Json]) -> list[Json]:
-    """Each object once: nodes of one subgraph share theirs."""
+    """Return each object once: nodes of one subgraph share theirs."""
     return list({id(holder): holder for holder in holders}.values())
 
 
@@ -299,7 +303,7 @@ def _feed(inputs: dict[str, Any], node: FlatNode, declared: NodeClass | None) ->
 
 
 def _takes(declared: NodeClass | None, name: str) -> bool:
-    """Whether a class has an input; ``format.codec`` belongs to its input ``format``."""
+    """Return whether a class has an input; ``format.codec`` belongs to its input ``format``."""
     return declared is None or name in declared.inputs or name.partition(".")[0] in declared.inputs
 
 
@@ -311,7 +315,7 @@ class _Declarations:
         self._written: dict[tuple[str, bool], dict[str, Any]] = {}
 
     def of(self, nodes: Iterable[FlatNode]) -> dict[str, Any]:
-        """By node id, the declaration of the node's class, if this ComfyUI has it."""
+        """Return, by node id, the declaration of the node's class, if this ComfyUI has it."""
         found = {}
         for node in nodes:
             declared = self._defs.get(_class_of(node))
@@ -325,7 +329,7 @@ class _Declarations:
 
 
 def _alone(node: FlatNode, defs: NodeDefs) -> dict[str, Any]:
-    """A node for comfy-cli, without sockets; its id is the name of its class."""
+    """Return a node for comfy-cli, without sockets; its id is the name of its class."""
     declared = defs.get(_class_of(node))
     values = widget_values(node.node, declared)
     if declared is None and isinstance(values, list):
@@ -353,7 +357,7 @@ def _alone(node: FlatNode, defs: NodeDefs) -> dict[str, Any]:
 
 
 def _is_from_outside(fed: Link | Value | None) -> bool:
-    """Whether an input's value comes from the host of a subgraph."""
+    """Return whether an input's value comes from the host of a subgraph."""
     return isinstance(fed, Value) and fed.is_outside
 
 
@@ -367,7 +371,7 @@ def _title(node: FlatNode) -> str:
 
 
 def _models(holder: Any) -> list[dict[str, Any]]:
-    """The model files that a file or a node's properties name."""
+    """Return the model files that a file or a node's properties name."""
     entries = dicts(holder.get("models")) if isinstance(holder, dict) else []
     return [entry for entry in entries if entry.get("name") and entry.get("directory")]
 
@@ -378,6 +382,6 @@ def _url(model: Mapping[str, Any]) -> str | None:
 
 
 def _pack(node: dict[str, Any]) -> str:
-    """The node pack that a node names; empty for ComfyUI's own nodes."""
+    """Return the node pack that a node names; empty for ComfyUI's own nodes."""
     pack = as_text(node["properties"].get("cnr_id") or node["properties"].get("aux_id") or "")
     return "" if pack == "comfy-core" else pack

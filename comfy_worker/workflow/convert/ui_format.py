@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from comfy_worker.errors import InvalidWorkflow, brief
@@ -23,6 +24,7 @@ __all__ = [
     "entry_at",
     "id_of",
     "is_editor_file",
+    "link_id_of",
     "link_of",
     "nesting_of",
     "passed_on",
@@ -41,12 +43,13 @@ RENAMED = {
 MAX_DEPTH = 30
 MAX_ID = 200
 LARGEST_ID = 10**30
+SLOT = re.compile(r"[0-9]{1,9}")
 
 Json = dict[str, Any]
 
 
 def is_editor_file(value: Any) -> bool:
-    """Whether a value is a workflow in UI format, as the editor's Save writes it."""
+    """Return whether a value is a workflow in UI format, as the editor's Save writes it."""
     return isinstance(value, dict) and isinstance(value.get("nodes"), list) and "links" in value
 
 
@@ -69,9 +72,26 @@ def link_of(entry: Any) -> LinkLine | None:
     if not isinstance(entry, list) or len(entry) < 5:
         return None
     link_id, origin, origin_slot, target, target_slot = entry[:5]
-    if not isinstance(origin_slot, int) or not isinstance(target_slot, int):
+    from_slot, to_slot = _slot(origin_slot), _slot(target_slot)
+    if from_slot is None or to_slot is None:
         return None
-    return LinkLine(as_text(link_id), as_text(origin), origin_slot, as_text(target), target_slot)
+    return LinkLine(as_text(link_id), as_text(origin), from_slot, as_text(target), to_slot)
+
+
+def link_id_of(entry: Any) -> str:
+    """The id of a link, also where the rest of it cannot be read; "" for none."""
+    if isinstance(entry, dict):
+        return as_text(entry.get("id"))
+    return as_text(entry[0]) if isinstance(entry, list) and entry else ""
+
+
+def _slot(value: Any) -> int | None:
+    """The number of a slot; some programs write it as text or with a decimal point."""
+    if isinstance(value, str) and SLOT.fullmatch(value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def broadcast_of(entry: Any) -> LinkLine | None:
@@ -81,7 +101,7 @@ def broadcast_of(entry: Any) -> LinkLine | None:
 
 
 def passed_on(node: Json, slot: int, wanted_type: str) -> int | None:
-    """The input that a bypassed node passes on as an output, by the wanted type, linked or not."""
+    """Return the input that a bypassed node passes on as an output of the wanted type."""
     types = [type_of(entry) for entry in node["inputs"]]
     output_type = type_of(entry_at(node["outputs"], slot))
     if wanted_type in ANY_TYPE:
@@ -99,7 +119,7 @@ def passed_on(node: Json, slot: int, wanted_type: str) -> int | None:
 
 
 def _connects(first: str, second: str) -> bool:
-    """Whether the editor lets an output of one type into an input of another.
+    """Return whether the editor lets an output of one type into an input of another.
 
     As ``LiteGraph.isValidConnection`` does: a type may name several, with commas between.
     """
@@ -110,7 +130,7 @@ def _connects(first: str, second: str) -> bool:
 
 
 def id_of(node: Json) -> str:
-    """A node's id as text.
+    """Return a node's id as text.
 
     Raises:
         InvalidWorkflow: the id is too long. Every node of a subgraph repeats the host's id.
@@ -124,13 +144,13 @@ def id_of(node: Json) -> str:
 
 
 def type_of(entry: Json) -> str:
-    """The type of an input or output; old files have a list of choices in its place."""
+    """Return the type of an input or output; old files have a list of choices in its place."""
     value = entry.get("type")
     return "COMBO" if isinstance(value, list) else as_text(value)
 
 
 def as_text(value: Any) -> str:
-    """An id, a name or a type as text; files write them as numbers too."""
+    """Return an id, a name or a type as text; files write them as numbers too."""
     if isinstance(value, str):
         return value
     if isinstance(value, int) and abs(value) > LARGEST_ID:
@@ -139,7 +159,7 @@ def as_text(value: Any) -> str:
 
 
 def nesting_of(value: Any) -> int:
-    """How deep lists and objects are nested."""
+    """Return how deep lists and objects are nested."""
     depth, row = 0, [value]
     while row:
         containers = [entry for entry in row if isinstance(entry, (dict, list)) and entry]
@@ -151,7 +171,7 @@ def nesting_of(value: Any) -> int:
 
 
 def well_formed(graph: Json) -> Json:
-    """A copy of a graph in which every list is a list of objects, whatever the file holds."""
+    """Copy a graph; anything but an object in one of its lists becomes an empty object."""
     return {
         **graph,
         "nodes": [_well_formed_node(node) for node in dicts(graph.get("nodes"))],
@@ -173,20 +193,20 @@ def _well_formed_node(node: Json) -> Json:
 
 
 def as_dict(value: Any) -> Json:
-    """The object that a value is, else an empty one."""
+    """Return the object that a value is, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def as_list(value: Any) -> list[Any]:
-    """The list that a value is, else an empty one."""
+    """Return the list that a value is, else an empty one."""
     return value if isinstance(value, list) else []
 
 
 def dicts(value: Any) -> list[Json]:
-    """The entries of a list; anything but an object becomes an empty one, so positions stay."""
+    """Return the entries of a list; anything but an object becomes an empty object."""
     return [as_dict(entry) for entry in as_list(value)]
 
 
 def entry_at(entries: list[Json], slot: int) -> Json:
-    """The entry of a slot, an empty one where there is none."""
+    """Return the entry of a slot; an empty object if there is none."""
     return entries[slot] if 0 <= slot < len(entries) else {}

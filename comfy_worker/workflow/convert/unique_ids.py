@@ -16,13 +16,13 @@ LARGEST_NODE_ID = 100_000_000
 
 
 def with_unique_ids(file: Json) -> Json:
-    """Give nodes of subgraphs new ids where an id is taken.
+    """Give nodes of subgraphs new ids if an id is taken.
 
     Args:
-        file: a workflow in UI format; stays as it is.
+        file: a workflow in UI format; is not changed.
 
     Returns:
-        The same file where no id is taken twice, else a copy with new ids.
+        The same file if no id is taken twice, else a copy with new ids.
     """
     definitions = as_dict(file.get("definitions"))
     subgraphs = dicts(definitions.get("subgraphs"))
@@ -75,7 +75,7 @@ class _Ids:
 
 
 def _renumbered(subgraph: Json, renamed: dict[str, dict[str, int]]) -> Json:
-    """A definition with new ids in its nodes, its links and the ``proxyWidgets`` of its hosts."""
+    """Put new ids into a definition: its nodes, its links, the ``proxyWidgets`` of its hosts."""
     new_ids = renamed.get(as_text(subgraph.get("id")), {})
     nodes = []
     for node in dicts(subgraph.get("nodes")):
@@ -88,7 +88,7 @@ def _renumbered(subgraph: Json, renamed: dict[str, dict[str, int]]) -> Json:
 
 
 def _with_new_ends(link: Any, new_ids: dict[str, int]) -> Any:
-    """A link between nodes that may have new ids."""
+    """Return a link between nodes that may have new ids."""
     if isinstance(link, dict):
         ends = {key: link.get(key) for key in ("origin_id", "target_id")}
         changed = {
@@ -102,7 +102,7 @@ def _with_new_ends(link: Any, new_ids: dict[str, int]) -> Any:
 
 
 def _with_promotions(node: Json, renamed: dict[str, dict[str, int]]) -> Json:
-    """A node whose ``proxyWidgets`` name the new ids of the subgraph that it stands for."""
+    """Return a node whose ``proxyWidgets`` name the new ids of the subgraph that it stands for."""
     new_ids = renamed.get(as_text(node.get("type")))
     properties = as_dict(node.get("properties"))
     listed = properties.get("proxyWidgets")

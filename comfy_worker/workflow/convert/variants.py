@@ -23,7 +23,7 @@ ESCAPED = re.compile(r"\\([{}|])")
 
 
 def is_too_long(text: str) -> bool:
-    """Whether a text is too long to be resolved; a text with nothing to resolve never is."""
+    """Return whether a text is too long to be resolved; a text with nothing to resolve never is."""
     return len(text) > MAX_VARIANT_TEXT and SPECIAL.search(text) is not None
 
 
@@ -55,7 +55,7 @@ def _close(blocks: list[list[list[Any]]], generator: random.Random) -> None:
 
 
 def _strings(parts: list[Any]) -> Iterator[str]:
-    """The strings in nested lists, in their order."""
+    """Yield the strings in nested lists, in their order."""
     rest = [iter(parts)]
     while rest:
         part = next(rest[-1], None)

@@ -100,10 +100,10 @@ def with_names(inputs: dict[str, Any], node: Json, declared: NodeClass | None) -
 
 
 def _named_values(node: Json) -> dict[str, Any]:
-    """The values that a file names, without empty ones, which belong to buttons.
+    """Return the values that a file names, without empty ones, which belong to buttons.
 
-    The editor writes each value twice, in the same order. Where the two differ, the file was edited
-    by hand: then the value in the list counts, as it does for the editor.
+    The editor writes each value twice, in the same order. If the two differ, the file was edited by
+    hand: then the value in the list counts, as it does for the editor.
     """
     named = node.get("widgets_values_named")
     if not isinstance(named, dict):
@@ -118,7 +118,7 @@ def _named_values(node: Json) -> dict[str, Any]:
 
 
 def _in_order_of_class(values: list[Any], slots: list[_Slot]) -> list[Any]:
-    """The values for the inputs of a class whose widgets have one entry each.
+    """Return the values for the inputs of a class whose widgets have one entry each.
 
     Old files have an entry for a forced input too.
     """
@@ -138,7 +138,7 @@ def _in_order_of_class(values: list[Any], slots: list[_Slot]) -> list[Any]:
 
 
 def has_socket_for_widgets(node: Json, declared: NodeClass) -> bool:
-    """Whether a node's inputs of several types (``FLOAT,INT``) are sockets, without a value."""
+    """Return whether a node's inputs of several types (``FLOAT,INT``) are sockets."""
     several = [spec for spec in declared.inputs.values() if "," in spec.type and _widget_type(spec)]
     if not several:
         return False
@@ -189,7 +189,7 @@ def _as_declared(spec: InputSpec, has_sockets: bool) -> list[Any]:
 
 
 def _widget_type(spec: InputSpec) -> str | None:
-    """The type of the widget that an input has in the editor; None for a socket.
+    """Return the type of the widget that an input has in the editor; None for a socket.
 
     Of several types (``FLOAT,INT``) the first counts, unless one of them never has a widget. A
     class may name the widget itself (``widgetType``).
@@ -203,7 +203,7 @@ def _widget_type(spec: InputSpec) -> str | None:
 
 
 def _slots(node: Json, declared: NodeClass) -> list[_Slot]:
-    """The entries of a node's ``widgets_values``."""
+    """Return the entries of a node's ``widgets_values``."""
     has_sockets = has_socket_for_widgets(node, declared)
     slots = []
     for spec in declared.inputs.values():
@@ -213,7 +213,7 @@ def _slots(node: Json, declared: NodeClass) -> list[_Slot]:
 
 
 def _slots_of(spec: InputSpec) -> list[_Slot]:
-    """The entries of ``widgets_values`` for an input."""
+    """Return the entries of ``widgets_values`` for an input."""
     if spec.options.get("forceInput"):
         return [_Slot(spec, "forced")]
     if _widget_type(spec) is None:
@@ -225,7 +225,7 @@ def _slots_of(spec: InputSpec) -> list[_Slot]:
 
 
 def _is_plain(declared: NodeClass) -> bool:
-    """Whether each widget of a class has one entry, judging by its declaration."""
+    """Return whether each widget of a class has one entry, judging by its declaration."""
     return not any(
         _is_rich(spec) or VARYING_TYPE.search(spec.type) for spec in declared.inputs.values()
     )
@@ -236,7 +236,7 @@ def _is_rich(spec: InputSpec) -> bool:
 
 
 def _has_widgets(declared: NodeClass) -> bool:
-    """Whether a class has a widget; if not, the values belong to the web code of a node pack."""
+    """Return whether a class has a widget. If not, web code of a node pack uses the values."""
     for spec in declared.inputs.values():
         if _is_rich(spec) or _widget_type(spec) or VARYING_TYPE.search(spec.type):
             return True
@@ -281,7 +281,7 @@ def _first_that_fit(values: list[Any], slots: list[_Slot]) -> list[Any] | None:
 
 
 def _fits(value: Any, slot: _Slot) -> bool:
-    """Whether a widget can hold a value."""
+    """Return whether a widget can hold a value."""
     spec = slot.spec
     if slot.role == "control":
         return isinstance(value, str) and value in CONTROL_VALUES

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from comfy_worker.errors import NoPlace
 from comfy_worker.workflow.constraints import InputConstraint
-from comfy_worker.workflow.graph import (
-    Check,
-    Fold,
-    Input,
-    Link,
-    Workflow,
-    WorkflowEditor,
-    never_ends,
-)
+from comfy_worker.workflow.graph import Input, Link, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
+from comfy_worker.workflow.walks import Check, Fold, never_ends
+from comfy_worker.workflow.workflow_editor import WorkflowEditor
 
 __all__ = ["splice_clip_skip"]
 

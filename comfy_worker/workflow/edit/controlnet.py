@@ -20,22 +20,15 @@ from comfy_worker.workflow.edit.controlnet_types import (
 )
 from comfy_worker.workflow.edit.controlnet_vae import Vaes
 from comfy_worker.workflow.edit.file_fit import check_count, fits_any, fitting_targets
-from comfy_worker.workflow.graph import (
-    Check,
-    Input,
-    Link,
-    Workflow,
-    WorkflowEditor,
-    as_link,
-    copied,
-    never_ends,
-)
+from comfy_worker.workflow.graph import Input, Link, Workflow, as_link, copied
 from comfy_worker.workflow.loaders import Fits, Roots
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.roles import Roles
 from comfy_worker.workflow.roles.samplers import Sampler
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
+from comfy_worker.workflow.walks import Check, never_ends
+from comfy_worker.workflow.workflow_editor import WorkflowEditor
 
 __all__ = ["ControlNetRules", "ControlNetSpec", "splice_controlnets"]
 
@@ -75,7 +68,7 @@ class ControlNetSpec:
 
 @dataclass(frozen=True)
 class ControlNetRules:
-    """What is known about the ControlNet files and the workflow's model.
+    """Facts about the ControlNet files and the workflow's model.
 
     Attributes:
         fits: whether a sampler's model accepts a ControlNet file; None if nothing is known.

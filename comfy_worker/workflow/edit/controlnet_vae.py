@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from comfy_worker.errors import NoPlace
-from comfy_worker.workflow.graph import Fold, Link, ancestors
+from comfy_worker.workflow.graph import Link, ancestors
 from comfy_worker.workflow.roles.samplers import Sampler
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
+from comfy_worker.workflow.walks import Fold
 
 __all__ = ["Vaes"]
 

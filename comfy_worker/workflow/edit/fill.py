@@ -15,12 +15,13 @@ from comfy_worker.workflow.edit.parameters import (
     leading_steps,
     preset_size,
 )
-from comfy_worker.workflow.graph import Check, Input, Workflow, copied, never_ends, number
+from comfy_worker.workflow.graph import Input, Workflow, copied, number
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.placeholders import PLACEHOLDER, PLACEHOLDER_WORDS
 from comfy_worker.workflow.roles.roles import Roles, StepRange
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
 from comfy_worker.workflow.values import Values
+from comfy_worker.workflow.walks import Check, never_ends
 
 __all__ = ["fill"]
 

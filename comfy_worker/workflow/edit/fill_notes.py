@@ -116,7 +116,7 @@ class _Notes:
             if preset is not None:
                 old = brief(current_value(self._before, preset.choice))
                 sentences.append(
-                    f"{preset.choice} was set from {old!r} to {preset.free!r}, since it decided the "
-                    "size"
+                    f"{preset.choice} was set from {old!r} to {preset.free!r}, since it decided "
+                    "the size"
                 )
         return sentences

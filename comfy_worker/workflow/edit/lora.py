@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from comfy_worker.errors import NoPlace
 from comfy_worker.workflow.constraints import InputConstraint
 from comfy_worker.workflow.edit.file_fit import check_count, fitting_targets
-from comfy_worker.workflow.graph import (
-    Check,
-    Link,
-    Workflow,
-    WorkflowEditor,
-    ancestors,
-    copied,
-    never_ends,
-)
+from comfy_worker.workflow.edit.lora_targets import LoraFile, ModelTargets, assign_experts
+from comfy_worker.workflow.graph import Link, Workflow, ancestors, copied
 from comfy_worker.workflow.loaders import Fits, Roots
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.roles import Roles
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
+from comfy_worker.workflow.walks import Check, never_ends
+from comfy_worker.workflow.workflow_editor import WorkflowEditor
 
-__all__ = ["LoraSpec", "splice_loras"]
+__all__ = ["LoraSpec", "splice_loras", "with_experts"]
 
 # A limit that no useful request reaches. Each LoRA is a node to load.
 MAX_LORAS = 100
@@ -37,11 +32,13 @@ class LoraSpec:
         name: the file, with or without folder and extension.
         strength: how strongly it changes the diffusion model, -100..100.
         strength_clip: how strongly it changes the text encoder, -100..100; None: as ``strength``.
+        target: the models that it is meant for, see :class:`ModelTargets`; None: all that it fits.
     """
 
     name: str
     strength: float = 1.0
     strength_clip: float | None = None
+    target: str | None = field(default=None, kw_only=True)
 
     @property
     def for_clip(self) -> float:
@@ -60,9 +57,9 @@ def splice_loras(
 ) -> Workflow:
     """Add LoRAs, in their order, between the loaders of a workflow and the nodes that use them.
 
-    Every loader whose model a sampler uses gets them, so a merge of several models gets each LoRA
-    once in all. A text encoder gets each LoRA once, with a model that it belongs to. LoRA loaders
-    that the workflow already has come after the new ones.
+    Every loader whose model a sampler uses gets them, unless a LoRA has a target, so a merge of
+    several models gets each LoRA once in all. A text encoder gets each LoRA once, with a model that
+    it belongs to. LoRA loaders that the workflow already has come after the new ones.
 
     Args:
         workflow: is not changed.
@@ -76,26 +73,67 @@ def splice_loras(
         A new workflow.
 
     Raises:
-        InvalidValue: a strength is out of range, or there are too many LoRAs.
+        InvalidValue: a strength is out of range, a target is unknown, or there are too many LoRAs.
         ModelNotFound: a LoRA is not installed.
-        Ambiguous: several files have the name.
-        NoPlace: no sampler of the workflow uses a model.
+        Ambiguous: several files have the name, or several nodes the title that is the target.
+        NoPlace: no sampler of the workflow uses a model, or none is the target.
         ModelMismatch: a LoRA fits none of the models.
     """
     if not loras:
         return copied(workflow)
     check_count("loras", len(loras), MAX_LORAS, ", including those in the prompt")
-    chain = _Chain(TypedWorkflow(workflow, defs, check), roles)
+    graph = TypedWorkflow(workflow, defs, check)
+    chain = _Chain(graph, roles)
     if not chain.models:
         raise NoPlace(
             "this workflow cannot use loras: none of its samplers uses a model from a loader node"
         )
+    targets = ModelTargets(graph, roles)
     for lora in loras:
         check()
         file = _checked_file(lora, defs)
-        models = {model: [model] for model in chain.models}
+        wanted = chain.models if lora.target is None else targets.find(lora.target)
+        models = {model: [model] for model in wanted}
         chain.add(lora, file, fitting_targets("lora", file, models, fits))
     return chain.close()
+
+
+def with_experts(
+    workflow: Workflow,
+    roles: Roles,
+    defs: NodeDefs,
+    loras: Sequence[LoraSpec],
+    *,
+    fits: Fits | None = None,
+    check: Check = never_ends,
+) -> tuple[list[LoraSpec], list[str]]:
+    """Set the targets of LoRAs that are pairs for the two experts of a workflow.
+
+    Args:
+        workflow: is not changed.
+        roles: of that workflow.
+        defs: the node classes of this ComfyUI, with the LoRA files that it finds.
+        loras: what the client asks for; may be empty.
+        fits: whether a model accepts a LoRA file; None if nothing is known.
+        check: called repeatedly; may raise to stop the work on a large workflow.
+
+    Returns:
+        The LoRAs, in their order, and warnings for the client.
+
+    Raises:
+        ModelNotFound: a LoRA is not installed.
+        Ambiguous: several files have the name.
+    """
+    if not loras:
+        return [], []
+    choices = defs["LoraLoader"].inputs["lora_name"].choices or ()
+    files = [LoraFile(match(lora.name, choices, "lora"), lora.target) for lora in loras]
+    targets = ModelTargets(TypedWorkflow(workflow, defs, check), roles)
+    assigned, warnings = assign_experts(files, targets, fits)
+    specs = []
+    for lora, file in zip(loras, assigned, strict=True):
+        specs.append(replace(lora, target=file.target))
+    return specs, warnings
 
 
 def _checked_file(lora: LoraSpec, defs: NodeDefs) -> str:

@@ -1,4 +1,7 @@
-"""Reads the ``<lora:...>`` tags of a prompt and removes them from it."""
+"""Reads the ``<lora:...>`` tags of a prompt and removes them from it.
+
+A1111's ``<lyco:...>`` means the same: ComfyUI loads a LyCORIS file as a LoRA.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from comfy_worker.workflow.edit.lora import LoraSpec
 
 __all__ = ["parse_tags"]
 
-TAG = re.compile(r"<lora:[^<>]*>", re.IGNORECASE)
+TAG = re.compile(r"<(?:lora|lyco):[^<>]*>", re.IGNORECASE)
+HYPERNETWORK = re.compile(r"<hypernet:[^<>]*>", re.IGNORECASE)
 # What may separate the tags of one group.
 BETWEEN_TAGS = re.compile(r"[\s,]*")
 COMMA_AFTER = re.compile(r"[ \t]*,[ \t]*")
@@ -33,8 +37,17 @@ def parse_tags(prompt: str) -> tuple[str, list[LoraSpec]]:
         The prompt without its tags, and the LoRAs in their order.
 
     Raises:
-        InvalidValue: a tag has no name, too many parts, or a strength that is not a number.
+        InvalidValue: a tag has no name, too many parts, or a strength that is not a number; or it
+            asks for a hypernetwork.
     """
+    hypernetwork = HYPERNETWORK.search(prompt)
+    if hypernetwork is not None:
+        tag = brief(hypernetwork.group())
+        raise InvalidValue(
+            f"prompt has the tag {tag}, but hypernetworks cannot be added to a workflow; leave the "
+            "tag out, or send a workflow with a HypernetworkLoader node",
+            [{"key": "prompt", "value": tag}],
+        )
     spans = [found.span() for found in TAG.finditer(prompt)]
     if not spans:
         return prompt, []
@@ -43,7 +56,7 @@ def parse_tags(prompt: str) -> tuple[str, list[LoraSpec]]:
 
 
 def _read_tag(tag: str) -> LoraSpec:
-    name, *strengths = (part.strip() for part in tag[len("<lora:") : -1].split(":"))
+    name, *strengths = (part.strip() for part in tag[1:-1].split(":")[1:])
     try:
         if name and len(strengths) <= 2:
             return LoraSpec(name, *map(float, strengths))

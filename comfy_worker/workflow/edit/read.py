@@ -12,12 +12,13 @@ from comfy_worker.workflow.edit.parameters import (
     leading_steps,
     preset_size,
 )
-from comfy_worker.workflow.graph import Fold, Input, Workflow, links_of, number
+from comfy_worker.workflow.graph import Input, Workflow, links_of, number
 from comfy_worker.workflow.roles.latent_path import effective_number
 from comfy_worker.workflow.roles.parameter_inputs import PARAMETER_INPUTS
 from comfy_worker.workflow.roles.roles import Roles
 from comfy_worker.workflow.settable import UPSCALE_FACTORS
 from comfy_worker.workflow.values import Values
+from comfy_worker.workflow.walks import Fold
 
 __all__ = ["read", "sampler_value", "seeds_of_outputs"]
 
@@ -84,7 +85,7 @@ def _value_of(
 
 
 def sampler_value(name: str, values: Values, roles: Roles) -> int | float | None:
-    """Return the number that the sampler or latent receives where the graph computes it.
+    """Return the number that the sampler or latent receives, if the graph computes it.
 
     A size that is enlarged again afterwards is the size of the result.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from comfy_worker.workflow.graph import Check, Input, Workflow, never_ends
+from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.images import LoadedImages, first_image, loaded_images
 from comfy_worker.workflow.roles.latent_path import find_latent_paths
@@ -32,6 +32,7 @@ from comfy_worker.workflow.roles.texts import MAX_TEXTS
 from comfy_worker.workflow.roles.titles import titled_inputs
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
 from comfy_worker.workflow.values import UNKNOWN
+from comfy_worker.workflow.walks import Check, never_ends
 
 __all__ = ["find_roles"]
 

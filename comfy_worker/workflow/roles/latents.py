@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from comfy_worker.workflow.graph import Fold, Input, walk
+from comfy_worker.workflow.graph import Input
 from comfy_worker.workflow.roles.bit_sets import union
 from comfy_worker.workflow.roles.parameter_inputs import has_size, written_inputs
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
+from comfy_worker.workflow.walks import Fold, walk
 
 __all__ = ["DRIVERS", "Ancestor", "LatentReader", "LatentTrace", "Origins", "noise_nodes"]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from comfy_worker.workflow.graph import Fold, Input
+from comfy_worker.workflow.graph import Input
 from comfy_worker.workflow.roles.bit_sets import union
 from comfy_worker.workflow.roles.parameter_inputs import written_inputs_of
 from comfy_worker.workflow.roles.sampler_settings import conditioning_nodes
 from comfy_worker.workflow.roles.stages import Stage, Stages
 from comfy_worker.workflow.roles.texts import MAX_TEXTS
+from comfy_worker.workflow.walks import Fold
 
 __all__ = ["ModelReader", "find_vaes"]
 

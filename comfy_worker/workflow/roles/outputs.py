@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from comfy_worker.workflow.graph import Fold, walk
 from comfy_worker.workflow.node_defs import ANY_TYPE, WIDGET_TYPES
 from comfy_worker.workflow.typed_workflow import TypedWorkflow, types_in
+from comfy_worker.workflow.walks import Fold, walk
 
 __all__ = ["UsefulNodes", "find_live_nodes", "find_outputs"]
 

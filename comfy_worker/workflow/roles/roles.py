@@ -83,8 +83,8 @@ class Roles:
         presets: by an input for ``width`` or ``height``, the choice that overrides it now.
         received: by parameter, the input of the sampler or latent that receives it, if the graph
             may compute it from the first of ``inputs``.
-        latent_paths: by ``width``, ``height`` or ``batch_size``, the nodes that change it before the first
-            sampler.
+        latent_paths: by ``width``, ``height`` or ``batch_size``, the nodes that change it before
+            the first sampler.
     """
 
     samplers: tuple[Sampler, ...]

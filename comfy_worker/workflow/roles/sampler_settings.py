@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from comfy_worker.workflow.graph import Fold, Input
+from comfy_worker.workflow.graph import Input
 from comfy_worker.workflow.roles.parameter_inputs import written_inputs, written_inputs_of
 from comfy_worker.workflow.roles.roles import Candidate, StepRange, candidates
 from comfy_worker.workflow.roles.stages import Stage, Stages
 from comfy_worker.workflow.roles.texts import MAX_TEXTS
 from comfy_worker.workflow.settable import settable
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
+from comfy_worker.workflow.walks import Fold
 
 __all__ = [
     "conditioning_nodes",

@@ -6,10 +6,11 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from comfy_worker.workflow.graph import Fold, Input, Link
+from comfy_worker.workflow.graph import Input, Link
 from comfy_worker.workflow.roles.parameter_inputs import declared_inputs
 from comfy_worker.workflow.roles.text_inputs import polarity
 from comfy_worker.workflow.typed_workflow import CARRIER_TYPES, TypedWorkflow, types_in
+from comfy_worker.workflow.walks import Fold
 
 __all__ = ["Sampler", "SamplerReader", "is_api_node", "is_sampler", "slots_read"]
 

@@ -1,4 +1,4 @@
-"""Finds the inputs for width, height, length, batch size and frame rate, and what overrides them."""
+"""Finds the inputs for width, height, length, batch size and frame rate, and their overrides."""
 
 from __future__ import annotations
 

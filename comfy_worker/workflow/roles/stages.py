@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from comfy_worker.workflow.graph import Fold, Input, walk
+from comfy_worker.workflow.graph import Input
 from comfy_worker.workflow.roles.bit_sets import union
 from comfy_worker.workflow.roles.latents import (
     DRIVERS,
@@ -26,6 +26,7 @@ from comfy_worker.workflow.roles.samplers import (
 from comfy_worker.workflow.roles.text_inputs import PROMPT_NAME, polarity, text_inputs
 from comfy_worker.workflow.roles.texts import Text, TextReader
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
+from comfy_worker.workflow.walks import Fold, walk
 
 __all__ = ["Stage", "Stages"]
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from comfy_worker.workflow.graph import Fold, Input, Link, as_link, title_of, walk
+from comfy_worker.workflow.graph import Input, Link, as_link, title_of
 from comfy_worker.workflow.roles.bit_sets import union
 from comfy_worker.workflow.roles.text_inputs import is_writer, of_side, polarity, text_inputs
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
+from comfy_worker.workflow.walks import Fold, walk
 
 __all__ = ["MAX_TEXTS", "Text", "TextReader"]
 

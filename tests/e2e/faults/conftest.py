@@ -202,6 +202,23 @@ def faulty(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield worker
 
 
+@pytest.fixture(scope="package")
+def unkind_faulty(
+    model_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FaultyWorker]:
+    """Such a worker whose endpoint answers every fifth of its requests with a fault."""
+    folder = tmp_path_factory.mktemp("unkind-faulty")
+    with faulty_worker(model_root, folder, UNKIND="0.2", **LIMITS) as worker:
+        yield worker
+
+
+@pytest.fixture(params=["faulty", "unkind_faulty"])
+def any_faulty(request: pytest.FixtureRequest) -> FaultyWorker:
+    """Either of the two: for tests that must hold behind both endpoints."""
+    worker: FaultyWorker = request.getfixturevalue(request.param)
+    return worker
+
+
 def _comfyui_of(temp_dir: Path) -> psutil.Process | None:
     for child in psutil.Process().children(recursive=True):
         command = _command(child)

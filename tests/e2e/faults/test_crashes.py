@@ -32,25 +32,25 @@ def test_a_kill_between_prompts_delays_the_next(
 
 
 def test_a_kill_fails_only_the_running_job(
-    faulty: FaultyWorker,
+    any_faulty: FaultyWorker,
 ) -> None:
     graph = faulty_graph("FaultWait")
     graph["word"] = node("FaultPrint", image=["image", 0], text="its last words")
     graph["fault"]["inputs"]["image"] = ["word", 0]
-    first = faulty.submit({"workflow": graph})
-    faulty.running("FaultWait")
+    first = any_faulty.submit({"workflow": graph})
+    any_faulty.running("FaultWait")
     behind = [
-        faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=0.0, heed=True)}),
-        faulty.submit({"workflow": faulty_graph("FaultPrint", text="behind")}),
+        any_faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=0.0, heed=True)}),
+        any_faulty.submit({"workflow": faulty_graph("FaultPrint", text="behind")}),
     ]
-    wait_until(lambda: len(faulty.queue()["queue_pending"]) == 2)
-    faulty.comfyui().kill()
-    job = faulty.finished(first)
+    wait_until(lambda: len(any_faulty.queue()["queue_pending"]) == 2)
+    any_faulty.comfyui().kill()
+    job = any_faulty.finished(first)
     assert job["error"].startswith(
         "COMFYUI_UNAVAILABLE: ComfyUI was killed by SIGKILL while the workflow ran"
     )
     assert "its last words" in log_of(job)
-    assert all(map(faulty.is_red, behind))
+    assert all(map(any_faulty.is_red, behind))
 
 
 def test_a_dead_prompt_thread_is_not_retried(

@@ -222,11 +222,8 @@ def test_out_of_time_in_each_stage(faulty: FaultyWorker, files: FileServer) -> N
     assert faulty.goes_on()
 
 
-def test_waiting_for_another_job_costs_no_time(
-    faulty: FaultyWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # RunPod would count from the pick-up; here only the worker's own clock counts.
-    monkeypatch.setattr(Jobs, "tick", lambda _self: None)
+@pytest.mark.usefixtures("patient_endpoint")
+def test_waiting_for_another_job_costs_no_time(faulty: FaultyWorker) -> None:
     policy = {"executionTimeout": 8000}
     first = faulty.submit(sleep(4.5), policy=policy)
     faulty.running("FaultSleep")

@@ -1,12 +1,17 @@
-"""The worker's own nodes, loaded by ComfyUI at boot and never written into its folder.
+"""The worker's own nodes, which ComfyUI loads at boot from outside of its folder.
 
-Its routes answer what ``/object_info`` leaves out: which folders are searched for models, which inputs a class
-validates itself, and everything that ComfyUI's own validation finds wrong with a workflow.
+The routes return what ``/object_info`` leaves out: the folders that are searched for models, the
+inputs that a class validates itself, and all errors that ComfyUI's validation finds in a workflow.
 
-It also adds the worker's model folders, lets a prompt turn on previews and name the graph that its client sent,
-keeps prompts apart, keeps nodes from reading the files of other jobs, keeps the prompt thread alive and the
-cache's keys small, and ends ComfyUI if the prompt thread dies. A change that does not fit a version of ComfyUI is
-left out, with a line in the log.
+The other modules change ComfyUI:
+
+- add the worker's model folders;
+- let a prompt turn on previews, and store its client's graph in the files that it saves;
+- keep prompts apart, and keep nodes from reading the files of other jobs;
+- keep the prompt thread alive, or end ComfyUI if the thread dies;
+- keep the keys of the cache small.
+
+A change that does not fit a version of ComfyUI is skipped with a line in the log.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ NODE_CLASS_MAPPINGS = {"ComfyWorkerOutput": ComfyWorkerOutput}
 
 
 def apply(change: Callable[[], None]) -> None:
-    """Change something in ComfyUI; a change that does not fit this version is logged and left out."""
+    """Change ComfyUI. A change that does not fit this version is logged and skipped."""
     try:
         change()
     # The nodes and the other changes must load, whatever this one raises.
@@ -65,20 +70,23 @@ for change in CHANGES:
 
 @PromptServer.instance.routes.get("/comfy_worker/folders")
 async def folders(_request: web.Request) -> web.Response:
-    """Answer which folders ComfyUI searches for which kind of model: ``{"loras": ["/...", ...], ...}``."""
+    """Return the folders that ComfyUI searches: ``{"loras": ["/...", ...], ...}``."""
     known = folder_paths.folder_names_and_paths.items()
     return web.json_response({name: list(entry[0]) for name, entry in known})
 
 
 @PromptServer.instance.routes.get("/comfy_worker/validated")
 async def validated(_request: web.Request) -> web.Response:
-    """Answer the inputs that each class validates itself; classes that validate none are left out."""
-    classes = nodes.NODE_CLASS_MAPPINGS.items()
-    found = {name: validated_inputs(node_class) for name, node_class in classes}
-    return web.json_response({name: inputs for name, inputs in found.items() if inputs})
+    """Return, by class, the inputs that it validates itself. Other classes are left out."""
+    found = {}
+    for name, node_class in nodes.NODE_CLASS_MAPPINGS.items():
+        inputs = validated_inputs(node_class)
+        if inputs:
+            found[name] = inputs
+    return web.json_response(found)
 
 
 @PromptServer.instance.routes.post("/comfy_worker/validate")
 async def validate(request: web.Request) -> web.Response:
-    """Answer everything that ComfyUI finds wrong with a workflow, and what it would drop in silence."""
+    """Return all errors that ComfyUI finds in a workflow, and the outputs that it would drop."""
     return web.json_response(await validate_workflow(await request.json()))

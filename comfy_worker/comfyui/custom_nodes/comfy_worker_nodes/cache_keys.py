@@ -1,14 +1,16 @@
 """Makes the keys of ComfyUI's cache small, and computes them without recursion.
 
-ComfyUI's key of a node contains the inputs of every node above it. The keys of a chain of 800 nodes take hundreds
-of megabytes, and a chain of a thousand is too deep for Python's stack. Here a node's key is a digest of its own
-inputs and of the keys above it; two keys are equal in the same cases.
+ComfyUI's key of a node contains the inputs of every node above it. The keys of a chain of 800 nodes
+take hundreds of megabytes, and a chain of a thousand nodes is too deep for Python's stack. Here a
+node's key is a digest of its own inputs and of the keys above it. Two digests are equal if and only
+if ComfyUI's keys are.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,37 +20,37 @@ _unique = itertools.count()
 
 
 def shorten_cache_keys() -> None:
-    """Take effect for every prompt from now on."""
+    """Change ComfyUI, for every prompt from now on."""
     from comfy_execution.caching import CacheKeySetInputSignature
     from comfy_execution.graph_utils import is_link
 
-    _ = (
-        CacheKeySetInputSignature.get_immediate_node_signature
-    )  # an AttributeError where this ComfyUI has none
+    # Raises an AttributeError if this ComfyUI has no such method.
+    _ = CacheKeySetInputSignature.get_immediate_node_signature
 
     async def get_node_signature(self: Any, dynprompt: Any, node_id: str) -> str:
         digests: dict[str, str] = vars(self).setdefault("comfy_worker_digests", {})
-        way = {node_id: iter(_links(dynprompt, node_id, is_link))}
-        while way:
-            current = next(reversed(way))
-            above = next(way[current], None)
+        # The nodes between `node_id` and the current node, with the links still to follow.
+        path = {node_id: iter(_links(dynprompt, node_id, is_link))}
+        while path:
+            current = next(reversed(path))
+            above = next(path[current], None)
             if above is None:
-                del way[current]
+                del path[current]
                 if current not in digests:
                     signature = await self.get_immediate_node_signature(
                         dynprompt, current, _Known(digests)
                     )
                     digests[current] = _digest(signature)
             # A cycle or a missing node ends the walk; ComfyUI reports it.
-            elif above not in digests and above not in way and dynprompt.has_node(above):
-                way[above] = iter(_links(dynprompt, above, is_link))
+            elif above not in digests and above not in path and dynprompt.has_node(above):
+                path[above] = iter(_links(dynprompt, above, is_link))
         return digests[node_id]
 
     CacheKeySetInputSignature.get_node_signature = get_node_signature
 
 
 class _Known(dict[str, str]):
-    """The keys of the nodes above a node; a node without a key equals no other."""
+    """The keys of the nodes above a node. A node without a key gets one that equals no other."""
 
     def __missing__(self, _node_id: str) -> str:
         return f"missing {next(_unique)}"
@@ -69,23 +71,22 @@ def _digest(signature: Any) -> str:
 
 
 def _words(value: Any) -> Any:
-    """A value as a series of words; two values have the same words if ComfyUI takes them for equal."""
-    row = [value]
-    while row:
-        part = row.pop()
+    """Yield a value as words. Two values have the same words if ComfyUI treats them as equal."""
+    parts = [value]
+    while parts:
+        part = parts.pop()
         if isinstance(part, (str, bool, bytes, type(None), int)):
             yield f"{type(part).__name__} {part!r}".encode("utf-8", "surrogatepass")
-        elif isinstance(part, float):
-            # NaN equals nothing, so such a node never comes from the cache.
-            yield (
-                f"float {part!r}".encode() if part == part else f"unequal {next(_unique)}".encode()
-            )
+        elif isinstance(part, float) and not math.isnan(part):
+            yield f"float {part!r}".encode()
         elif isinstance(part, Mapping):
             items = sorted(part.items(), key=lambda item: str(item[0]))
             yield f"mapping {len(items)}".encode()
-            row += [word for item in reversed(items) for word in reversed(item)]
+            for key, item in reversed(items):
+                parts += [item, key]
         elif isinstance(part, Sequence):
             yield f"sequence {len(part)}".encode()
-            row += reversed(part)
+            parts += reversed(part)
         else:
+            # Such a value, like NaN, equals nothing, so the node never comes from the cache.
             yield f"unequal {next(_unique)}".encode()

@@ -1,7 +1,7 @@
 """Lets saving nodes write the client's own graph into their files.
 
-ComfyUI hands a node the queued graph, as ``PROMPT``. That graph has a class of ours where pictures are saved, and
-the names of the job's folders.
+ComfyUI passes the queued graph to a node, as ``PROMPT``. That graph contains the worker's own
+output nodes and the names of the job's folders, so it is not what the client sent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["give_clients_graph"]
 
 
 def give_clients_graph() -> None:
-    """Give nodes the graph that the worker sent beside the prompt, if it sent one."""
+    """Pass the graph that the worker sent with the prompt to nodes, if it sent one."""
     from comfy_execution.graph import DynamicPrompt
 
     queued = DynamicPrompt.get_original_prompt

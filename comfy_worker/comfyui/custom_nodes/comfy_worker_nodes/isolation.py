@@ -1,9 +1,9 @@
-"""Keeps prompts apart where ComfyUI, which is made for one user, lets them share something.
+"""Keeps prompts apart, although ComfyUI is made for one user.
 
-ComfyUI hands a prompt the same node object that worked for another prompt, with everything that it remembers; here
-a node of a custom pack is a new object for each prompt. A line in the log marks where the output of a prompt
-begins and ends, so that the worker knows whose last lines they are. What ComfyUI's validation says of a prompt is
-in its response as well; it stays out of the log, where it would stand among the lines of another prompt.
+ComfyUI reuses the node objects of an earlier prompt, with everything that they remember. Here a
+node of a custom pack is a new object for each prompt. A line in the log marks where the output of a
+prompt begins and ends, so the worker knows which lines belong to which prompt. ComfyUI's validation
+errors are also in its response. They are kept out of the log, since another prompt may be running.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import execution
 
 __all__ = ["keep_prompts_apart"]
 
-# The worker chooses another one for each ComfyUI, so that no client can write it.
+# The worker chooses a new mark for each ComfyUI process, so no client can write it.
 MARK = os.environ.get("COMFY_WORKER_LOG_MARK", "comfy_worker: prompt")
 OF_VALIDATION = {"validate_prompt", "post_prompt"}
 
 
 def keep_prompts_apart() -> None:
-    """Take effect for every prompt from now on."""
+    """Change ComfyUI, for every prompt from now on."""
     run = execution.PromptExecutor.execute_async
 
     @functools.wraps(run)
@@ -45,13 +45,13 @@ def keep_prompts_apart() -> None:
 
 
 def _mark(prompt_id: str = "") -> None:
-    # On its own line, even after a progress bar without an end; one write, so that no other thread comes between.
+    # It starts a new line, even after an unfinished progress bar. One write keeps it in one piece.
     print(f"\n{MARK} {prompt_id}\n", end="", flush=True)
 
 
 def forget_instances(cache: Any) -> None:
-    """Drop the objects of custom nodes; ComfyUI's own hold no more than a loaded LoRA."""
-    objects = getattr(cache, "cache", {})  # ComfyUI's own null cache has none
+    """Drop the objects of custom nodes. ComfyUI's own nodes remember only a loaded LoRA."""
+    objects = getattr(cache, "cache", {})  # ComfyUI's null cache has none
     for key in [key for key, node in objects.items() if _is_custom(type(node))]:
         del objects[key]
     getattr(cache, "subcaches", {}).clear()

@@ -1,13 +1,14 @@
-"""Keeps nodes from reading files that are not their job's, whatever path a graph gives them.
+"""Keeps nodes from reading other files than their job's, whatever path a graph contains.
 
-The worker refuses graphs that name such paths before it queues them; this is a second check, for a graph that
-passes the first. An audit hook of Python sees every ``open`` and every listing of a folder on the prompt thread
-and on threads that it starts, whichever node makes them. Where a library opens files outside of Python (FFmpeg,
-OpenCV), its function is wrapped instead; so are ComfyUI's own functions that resolve the name of an input file.
+The worker refuses graphs with such paths before it queues them. This is a second check, for a graph
+that passes the first. An audit hook of Python sees every ``open`` and every listing of a folder on
+the prompt thread and on threads that it starts. Libraries that open files outside of Python
+(FFmpeg, OpenCV) are wrapped instead, and so are ComfyUI's functions that resolve the name of an
+input file.
 
-The rule itself is in :mod:`.readable`. It allows folders rather than forbids them, since nobody can list every
-secret of a machine, and it names whole trees (packs, models, caches, the system), since nobody can list every file
-that a pack needs. Files that are only written are let through, except into other jobs' folders.
+The rule itself is in :mod:`.readable`. It lists what is allowed, since nobody can list every secret
+of a machine. It allows folders with all their contents (packs, models, caches, the system), since
+nobody can list every file that a pack needs. Writing is allowed, except into other jobs' folders.
 """
 
 # Paths come as ComfyUI's and its nodes' own texts, and are compared as such.
@@ -27,10 +28,10 @@ from .readable import Readable, system_roots
 
 __all__ = ["guard_paths"]
 
-# Folders of ComfyUI's own checkout that hold somebody's files where ComfyUI was used there before.
+# Folders of ComfyUI's checkout with somebody's files, if ComfyUI was used there before.
 PERSONAL = ("input", "output", "temp", "user")
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
-# Functions of libraries that open a file outside of Python; the first argument names it.
+# Functions of libraries that open a file outside of Python. The first argument names the file.
 OPENERS = (
     ("av", "open"),
     ("cv2", "imread"),
@@ -39,7 +40,7 @@ OPENERS = (
     ("torchaudio", "load"),
     ("torchaudio", "info"),
 )
-# What FFmpeg takes for an address rather than for a path.
+# What FFmpeg reads as an address and not as a path.
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)[,:]")
 REMOTE = {"http", "https", "rtmp", "rtmps", "rtsp", "rtp", "srt", "tcp", "tls", "udp", "data"}
 LISTINGS = frozenset({"os.listdir", "os.scandir"})
@@ -50,7 +51,7 @@ WATCHED = (
 
 
 class PathGuard:
-    """The rule, and the threads that it is for."""
+    """Applies the rule to threads."""
 
     def __init__(self, readable: Readable) -> None:
         self.readable = readable
@@ -58,12 +59,12 @@ class PathGuard:
 
     @property
     def is_on(self) -> bool:
-        """Whether the thread that calls works for a prompt."""
+        """Whether the calling thread works for a prompt."""
         return getattr(self._local, "is_on", False)
 
     @contextmanager
     def applied(self, own: frozenset[str]) -> Iterator[None]:
-        """Apply the rule to this thread, for a job with these folders, for as long as the block lasts."""
+        """Apply the rule to this thread within the block, for a job with these folders."""
         self.readable.own, self._local.is_on = own, True
         try:
             yield
@@ -71,20 +72,20 @@ class PathGuard:
             self.readable.own, self._local.is_on = frozenset(), False
 
     def keep_on(self) -> None:
-        """Apply the rule to this thread for as long as it lives."""
+        """Apply the rule to this thread until it ends."""
         self._local.is_on = True
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
-        """Lift the rule for what this module does itself."""
+        """Lift the rule within the block, for this module's own work."""
         before, self._local.is_on = self.is_on, False
         try:
             yield
         finally:
             self._local.is_on = before
 
-    def hear(self, event: str, args: tuple[Any, ...]) -> None:
-        """Refuse what an audit event announces, where it is not allowed."""
+    def on_audit_event(self, event: str, args: tuple[Any, ...]) -> None:
+        """Refuse the operation that an audit event announces, if it is not allowed."""
         if event not in WATCHED or not self.is_on:
             return
         with self.lifted():
@@ -93,7 +94,7 @@ class PathGuard:
             raise self.refusal(refused)
 
     def check(self, path: Any) -> None:
-        """Refuse to read a path or an address of FFmpeg's, where that is not allowed."""
+        """Refuse to read a path, or an address of FFmpeg's, if that is not allowed."""
         name = _text(path)
         if not self.is_on or name is None:
             return
@@ -101,24 +102,25 @@ class PathGuard:
         if address is not None and address[1].lower() in REMOTE:
             return
         if address is not None and not address[1].lower().startswith("file"):
-            raise self.refusal(name)  # such as `concat:` and `subfile:`, which name files within
-        name = name if address is None else name[address.end() :]
+            raise self.refusal(name)  # such as `concat:` and `subfile:`, which contain file names
+        if address is not None:
+            name = name[address.end() :]
         with self.lifted():
             is_allowed = self.readable.allows(name)
         if not is_allowed:
             raise self.refusal(name)
 
     def refusal(self, path: str) -> PermissionError:
-        """The error for a path."""
+        """Return the error for a path."""
         own = ", ".join(sorted(self.readable.own)) or "none was named"
         name = os.path.basename(path)
         return PermissionError(
-            f"'{name}' is not for this job: nodes read what lies in the job's own folders ({own}), models, "
-            "and what ComfyUI and its packs bring; send the file with the job"
+            f"'{name}' is not for this job: nodes may read the job's own folders ({own}), models, "
+            "and the files of ComfyUI and its packs; send the file with the job"
         )
 
     def _refused_by(self, event: str, args: tuple[Any, ...]) -> str | None:
-        """The path that an event must not have; None where all is well."""
+        """Return the path that an event must not use; None if the event is allowed."""
         if event == "subprocess.Popen":
             return next((word for word in _files_of(args) if not self.readable.allows(word)), None)
         name = _text(args[0]) if args else None
@@ -137,7 +139,7 @@ class PathGuard:
         if event == "os.remove":
             return self.readable.is_foreign(name)
         if event in LISTINGS and self.readable.is_job_root(name):
-            # A listing that was not filtered: somebody kept a reference to the original function.
+            # A node that kept a reference to the original function gets an unfiltered listing.
             return any(self.readable.is_of_other_job(entry) for entry in os.listdir(name))
         return not self.readable.allows(name)
 
@@ -145,7 +147,7 @@ class PathGuard:
         target = _text(args[1]) if len(args) > 1 else None
         if target is None:
             return name
-        if event == "os.symlink":  # a link's text counts from where the link is
+        if event == "os.symlink":  # a link's target is relative to the folder of the link
             name = os.path.join(os.path.dirname(os.path.abspath(target)), name)
         if not self.readable.allows(name):
             return name
@@ -161,14 +163,14 @@ class PathGuard:
             self.readable.note_created(name)
         if flags & os.O_ACCMODE == os.O_WRONLY or is_emptied:
             return name if self.readable.is_foreign(name) else None
-        # A file that is missing is told as missing.
+        # For a missing file, the node gets the usual error.
         if self.readable.allows(name) or not os.path.lexists(name):
             return None
         return name
 
 
 def _text(path: Any) -> str | None:
-    """A path as text; None for what names no file, such as a number."""
+    """Return a path as text; None if it does not name a file, such as a number."""
     if isinstance(path, (str, bytes, os.PathLike)):
         try:
             return os.fsdecode(path)
@@ -178,7 +180,7 @@ def _text(path: Any) -> str | None:
 
 
 def _files_of(args: tuple[Any, ...]) -> Iterator[str]:
-    """The files of this machine that a program is started with."""
+    """Yield the existing files that the arguments of a new program name."""
     words = args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else ()
     for word in words[1:]:
         text = _text(word)
@@ -188,8 +190,8 @@ def _files_of(args: tuple[Any, ...]) -> Iterator[str]:
 
 
 def guard_paths() -> None:
-    """Take effect for every prompt from now on."""
-    if sys.platform != "linux":  # the folders are Linux's; a worker runs nowhere else
+    """Change ComfyUI, for every prompt from now on."""
+    if sys.platform != "linux":  # the rule names Linux folders, and workers run on Linux only
         return
     import execution
     import folder_paths
@@ -212,11 +214,11 @@ def guard_paths() -> None:
             return run(executor, prompt, prompt_id, extra_data, *args, **more)
 
     execution.PromptExecutor.execute = execute
-    sys.addaudithook(guard.hear)
+    sys.addaudithook(guard.on_audit_event)
 
 
 def _readable(folder_paths: Any, before: Readable | None = None) -> Readable:
-    """The rule for the folders that ComfyUI has now; packs and models may have come."""
+    """Return the rule for ComfyUI's current folders; packs may have added some."""
     job_roots = [
         folder_paths.get_input_directory(),
         folder_paths.get_output_directory(),
@@ -225,13 +227,12 @@ def _readable(folder_paths: Any, before: Readable | None = None) -> Readable:
     raw_dir = os.environ.get("COMFY_WORKER_RAW_DIR")
     runtime_dir = os.environ.get("COMFY_WORKER_RUNTIME_DIR")
     roots = [folder_paths.base_path, folder_paths.models_dir, folder_paths.get_user_directory()]
-    roots += [
-        str(folder)
-        for folders, _ in folder_paths.folder_names_and_paths.values()
-        for folder in folders
-    ]
+    for folders, _extensions in folder_paths.folder_names_and_paths.values():
+        roots += map(str, folders)
     roots += system_roots(dict(os.environ))
-    roots += [root for root in os.environ.get("COMFY_READABLE_DIRS", "").split(os.pathsep) if root]
+    # Of a cache of Hugging Face the model folders hold only links, to files in folders beside them.
+    for name in ("COMFY_READABLE_DIRS", "COMFY_WORKER_HUB_CACHES"):
+        roots += [root for root in os.environ.get(name, "").split(os.pathsep) if root]
     roots += _linked_packs(folder_paths)
     # Other workers keep pictures in /dev/shm.
     hidden = [SHARED_MEMORY, *(os.path.join(folder_paths.base_path, name) for name in PERSONAL)]
@@ -244,8 +245,8 @@ def _readable(folder_paths: Any, before: Readable | None = None) -> Readable:
 
 
 def _linked_packs(folder_paths: Any) -> list[str]:
-    """Where node packs lie that are linked into a folder of packs."""
-    folders, _ = folder_paths.folder_names_and_paths.get("custom_nodes", ((), ()))
+    """Return the targets of node packs that are linked into a folder of packs."""
+    folders, _extensions = folder_paths.folder_names_and_paths.get("custom_nodes", ((), ()))
     links: list[str] = []
     for folder in filter(os.path.isdir, folders):
         links += [entry.path for entry in os.scandir(folder) if entry.is_symlink()]
@@ -253,7 +254,7 @@ def _linked_packs(folder_paths: Any) -> list[str]:
 
 
 def _filter_listings(guard: PathGuard) -> None:
-    """Leave other jobs' folders out where a node lists a folder that holds those of all jobs."""
+    """Leave other jobs' folders out of the listing of a folder with the folders of all jobs."""
     listdir, scandir = os.listdir, os.scandir
 
     @functools.wraps(listdir)
@@ -288,7 +289,7 @@ def _is_shared(guard: PathGuard, path: Any) -> bool:
 
 
 class _Entries:
-    """What ``os.scandir`` gives, from a list."""
+    """A list in the form that ``os.scandir`` returns."""
 
     def __init__(self, entries: list[Any]) -> None:
         self._entries = iter(entries)
@@ -306,12 +307,12 @@ class _Entries:
         self.close()
 
     def close(self) -> None:
-        """Give up the rest."""
+        """Drop the remaining entries."""
         self._entries = iter(())
 
 
 def _guard_threads(guard: PathGuard) -> None:
-    """Have a thread that a node starts keep to the rule that its starter keeps to."""
+    """Apply the rule to threads that a guarded thread starts."""
     start = threading.Thread.start
 
     @functools.wraps(start)
@@ -330,7 +331,7 @@ def _guard_threads(guard: PathGuard) -> None:
 
 
 def _guard_input_names(guard: PathGuard, folder_paths: Any) -> None:
-    """Have the names of input files lead into ComfyUI's input, output and temp folders only."""
+    """Let the names of input files lead only into ComfyUI's input, output and temp folders."""
     resolve, exists = folder_paths.get_annotated_filepath, folder_paths.exists_annotated_filepath
 
     @functools.wraps(resolve)
@@ -349,10 +350,10 @@ def _guard_input_names(guard: PathGuard, folder_paths: Any) -> None:
 
 
 def _is_input(guard: PathGuard, path: str, default_dir: str | None) -> bool:
-    """Whether a path is where input files may lie; validation runs on a thread that knows of no job."""
+    """Return whether an input file may have a path."""
     with guard.lifted():
         readable = guard.readable
-    if not guard.is_on:
+    if not guard.is_on:  # validation runs on a thread that does not know the job
         readable = Readable(readable.job_roots, (), own=_AnyName())
     if default_dir is not None and not readable.is_foreign(path):
         home = os.path.realpath(default_dir)
@@ -362,14 +363,14 @@ def _is_input(guard: PathGuard, path: str, default_dir: str | None) -> bool:
 
 
 class _AnyName(frozenset[str]):
-    """The folders of every job."""
+    """The names of all jobs' folders."""
 
     def __contains__(self, _name: object) -> bool:
         return True
 
 
 def _guard_openers(guard: PathGuard) -> None:
-    """Wrap the functions of libraries that have been imported meanwhile."""
+    """Wrap the functions of libraries that were imported since the last prompt."""
     for module_name, name in OPENERS:
         module = sys.modules.get(module_name)
         function = getattr(module, name, None)

@@ -1,6 +1,7 @@
-"""Previews for the prompts that ask for them, and no cost for the others.
+"""Makes previews for the prompts that ask for them, at no cost for the others.
 
-Later versions of ComfyUI take ``extra_data.preview_method`` with a prompt; this teaches it to those that do not.
+Later versions of ComfyUI accept ``extra_data.preview_method`` with a prompt. This module adds it to
+earlier versions.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ __all__ = ["take_preview_method"]
 
 
 def take_preview_method() -> None:
-    """Ask the prompt before ComfyUI chooses its previewer; does nothing where ComfyUI does so itself."""
+    """Read the prompt's choice before ComfyUI chooses its previewer, unless ComfyUI does so."""
     import latent_preview
 
     if hasattr(latent_preview, "set_preview_method"):
@@ -24,10 +25,8 @@ def take_preview_method() -> None:
 
     def get_previewer(device: Any, latent_format: Any) -> Any:
         at_start = args.preview_method
-        if (
-            at_start == LatentPreviewMethod.NoPreviews
-            and extra_data_of_running_prompt("preview_method") == "auto"
-        ):
+        is_off = at_start == LatentPreviewMethod.NoPreviews
+        if is_off and extra_data_of_running_prompt("preview_method") == "auto":
             args.preview_method = LatentPreviewMethod.Auto
         try:
             return by_arguments(device, latent_format)

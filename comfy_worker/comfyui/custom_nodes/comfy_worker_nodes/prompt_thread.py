@@ -1,9 +1,10 @@
 """Keeps ComfyUI's prompt thread alive, and ends ComfyUI if the thread dies nevertheless.
 
-An exception that a node raises fails its prompt. An exception that ComfyUI raises between nodes (for a link to a
-missing node, for a chain that is too deep) would end the thread; here it fails its prompt too. ``SystemExit`` in a
-node, like any ``BaseException``, still ends the thread, and Python does not report ``SystemExit``. Without that
-thread ComfyUI would accept prompts and never run one.
+An exception that a node raises fails its prompt. An exception that ComfyUI raises between nodes
+(for a link to a missing node, or for a chain that is too deep) would end the thread. Here it fails
+its prompt too. ``SystemExit`` in a node, like any ``BaseException``, still ends the thread, and
+Python does not report ``SystemExit``. Without the thread, ComfyUI would accept prompts and never
+run them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def end_with_prompt_thread() -> None:
 
 
 def fail_one_prompt() -> None:
-    """Let an exception of ComfyUI fail the prompt that runs, and go on with the next."""
+    """Let an exception of ComfyUI fail the running prompt, and continue with the next prompt."""
     import execution
 
     run = execution.PromptExecutor.execute
@@ -46,7 +47,7 @@ def fail_one_prompt() -> None:
     def execute(executor: Any, prompt: Any, prompt_id: str, *args: Any, **options: Any) -> Any:
         try:
             return run(executor, prompt, prompt_id, *args, **options)
-        except Exception as error:  # whatever it is, the thread must live
+        except Exception as error:  # the thread must survive any exception
             logging.exception("comfy_worker_nodes: the workflow cannot be run")
             executor.success, executor.history_result = False, {"outputs": {}, "meta": {}}
             executor.add_message(
@@ -58,7 +59,7 @@ def fail_one_prompt() -> None:
 
 
 def _message(executor: Any, prompt: Any, prompt_id: str, error: Exception) -> dict[str, Any]:
-    """The message for a node that raised: the last node that began, if one did."""
+    """Return the error message, about the last node that began, or else about the first node."""
     node_id = getattr(executor.server, "last_node_id", None)
     if node_id not in prompt:
         node_id = next(iter(prompt), "")

@@ -1,9 +1,11 @@
 """Adds the worker's model roots to the folders that ComfyUI searches for models.
 
-ComfyUI says which folders it has under its own ``models``: ``loras``, ``unet`` and ``diffusion_models``, a node
-pack's ``ultralytics/bbox`` ... Each of them is searched under every root too, in order, in upper or lower case,
-and under the name that AUTOMATIC1111's web UI uses. As a program in ComfyUI's folder this module prints all
-folders without starting ComfyUI; those of node packs are then missing.
+ComfyUI knows the folders under its own ``models``: ``loras``, ``unet`` and ``diffusion_models``, a
+node pack's ``ultralytics/bbox`` ... Each of them is also searched under every root, in order, in
+upper or lower case, and under the name that AUTOMATIC1111's web UI uses.
+
+Run as a program in ComfyUI's folder, this module prints all folders without starting ComfyUI. The
+folders of node packs are then missing.
 """
 
 from __future__ import annotations
@@ -34,18 +36,20 @@ def add_model_roots(roots: list[str]) -> None:
 
 
 def found_under(root: Path, name: str, kept: list[Path]) -> list[Path]:
-    """The folders under a root: as ComfyUI writes them, then those with another spelling that exist."""
+    """Return the folders under a root: ComfyUI's names, then other spellings that exist."""
     if not kept:
         return []
-    wanted = [root / folder for folder in kept]
-    written = {str(folder).lower() for folder in kept}
-    beside = [
-        entry for entry in _folders(root) if entry.name.lower() in written and entry not in wanted
-    ]
+    regular = [root / folder for folder in kept]
+    names = {str(folder).lower() for folder in kept}
+    respelled = [entry for entry in _folders(root) if entry.name.lower() in names]
+    others = [folder for folder in respelled if folder not in regular]
     if _is_a1111(root):
         candidates = [root / folder for folder in A1111.get(name, ())]
-        beside += [folder for folder in candidates if folder.is_dir()]
-    return [*wanted, *(Path(os.path.normpath(folder)) for folder in beside)]
+        others += [folder for folder in candidates if folder.is_dir()]
+    if "snapshots" in root.parts:
+        # A cache of Hugging Face gets no further files while ComfyUI runs.
+        regular = [folder for folder in regular if folder.is_dir()]
+    return [*regular, *(Path(os.path.normpath(folder)) for folder in others)]
 
 
 def _is_a1111(root: Path) -> bool:
@@ -59,7 +63,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def roots_of_worker() -> list[str]:
-    """The worker's model roots, from the environment."""
+    """Return the worker's model roots, from the environment."""
     roots = os.environ.get("COMFY_WORKER_MODEL_ROOTS", "").split(os.pathsep)
     return [root for root in roots if root]
 
@@ -69,13 +73,8 @@ if __name__ == "__main__":
     import folder_paths
 
     add_model_roots(roots_of_worker())
-    known = folder_paths.folder_names_and_paths.items()
-    print(
-        json.dumps(
-            {
-                name: list(folders)
-                for name, (folders, _extensions) in known
-                if name != "custom_nodes"
-            }
-        )
-    )
+    found = {}
+    for folder_name, (folders, _extensions) in folder_paths.folder_names_and_paths.items():
+        if folder_name != "custom_nodes":
+            found[folder_name] = list(folders)
+    print(json.dumps(found))

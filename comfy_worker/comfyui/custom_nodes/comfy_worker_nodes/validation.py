@@ -1,8 +1,8 @@
-"""What ComfyUI's own validation finds wrong with a workflow, all of it at once. Nothing is queued.
+"""Finds all errors that ComfyUI's own validation has about a workflow. Nothing is queued.
 
-``validate_prompt`` stops at the first unknown class, leaves the rest of a node out where it raises, and drops an
-output with an error where another output is right. So a workflow that it does not accept as it stands is validated
-again here, a node at a time, by ComfyUI's ``validate_inputs``.
+``validate_prompt`` stops at the first unknown class, skips the rest of a node when an exception is
+raised, and drops an output with an error if another output is right. Therefore a workflow that it
+does not accept is validated again here, node by node, with ComfyUI's ``validate_inputs``.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ __all__ = ["validate_workflow", "validated_inputs"]
 Workflow = dict[str, Any]
 Error = dict[str, Any]
 
-# A link to this node fits every input. It stands in for a link that leads nowhere, so that the others are checked.
+# A link to this node fits every input. It replaces a link that leads nowhere, so that the other
+# inputs are checked.
 STAND_IN = "comfy_worker stand-in"
 STAND_IN_LINK = [STAND_IN, 0]
-# A client reads the first findings only.
+# A client reads only the first findings.
 MAX_ERRORS = 500
-# How often an input may be tried by itself to find the one for which ComfyUI raises.
+# How often inputs may be validated separately, to find the one for which ComfyUI raises.
 MAX_TRIES = 2000
-# ComfyUI validates by recursion; a chain beyond this one ends in an error about its stack, after seconds.
+# ComfyUI validates by recursion. With a longer chain it overflows its stack, after seconds.
 MAX_DEPTH = 400
-# ComfyUI lists every error again for each output; beyond so many outputs that takes seconds.
+# ComfyUI repeats every error for each output. With more outputs that takes seconds.
 MAX_OUTPUTS = 50
-# So many nodes at a time, then ComfyUI may answer others.
+# After so many nodes, ComfyUI may answer other requests.
 NODES_AT_ONCE = 50
 
 _one_at_a_time = asyncio.Lock()
@@ -67,12 +68,12 @@ async def validate_workflow(workflow: Workflow) -> dict[str, Any]:
 
     Returns:
         ``error`` and ``node_errors``, as in ComfyUI's answer to a refused ``POST /prompt``. Both
-        are empty if ComfyUI accepts the whole workflow.
+        are empty if ComfyUI accepts all of the workflow.
     """
     replace_classes = getattr(PromptServer.instance, "node_replace_manager", None)
     if replace_classes is not None:
         for node in workflow.values():
-            node.setdefault("_meta", {})  # ComfyUI copies it without a look
+            node.setdefault("_meta", {})  # ComfyUI fails if it is missing
         replace_classes.apply_replacements(workflow)
     outputs = [node_id for node_id in workflow if _is_output(workflow, node_id)]
     needed, obstacle = _needed(workflow, outputs)
@@ -83,11 +84,13 @@ async def validate_workflow(workflow: Workflow) -> dict[str, Any]:
 async def _validated(
     workflow: Workflow, outputs: list[str], needed: list[str], obstacle: Error | None
 ) -> dict[str, Any]:
-    """Return what ComfyUI itself finds, of all nodes at once or of one after another."""
+    """Return ComfyUI's own errors, for all nodes at once or node by node."""
     is_simple = obstacle is None and len(outputs) <= MAX_OUTPUTS
-    answer = await _validate_prompt(workflow, outputs) if is_simple else {"error": obstacle or None}
-    if is_simple and not answer["error"]:
-        return answer
+    answer: dict[str, Any] = {"error": obstacle or None}
+    if is_simple:
+        answer = await _validate_prompt(workflow, outputs)
+        if not answer["error"]:
+            return answer
     try:
         async with _one_at_a_time:
             found = await _Validation(workflow).errors(needed)
@@ -120,20 +123,15 @@ def _with_undeclared(
 ) -> dict[str, Any]:
     """Add an error for each link that a node cannot take.
 
-    ComfyUI validates declared inputs only. It follows the link all the same and hands its value to
-    the node's function, which raises a ``TypeError``.
+    ComfyUI validates declared inputs only. It follows the other links too, and passes their values
+    to the node's function, which raises a ``TypeError``.
     """
     found = dict(node_errors)
     count = 0
     for node_id in node_ids:
         class_type = workflow[node_id].get("class_type")
         node_class = nodes.NODE_CLASS_MAPPINGS.get(class_type)
-        names = [
-            name
-            for name, value in workflow[node_id]["inputs"].items()
-            if _is_link(value) and isinstance(value[1], (int, float)) and value[0] in workflow
-        ]
-        undeclared = _undeclared(node_class, names)[: MAX_ERRORS - count]
+        undeclared = _undeclared(node_class, _linked(workflow, node_id))[: MAX_ERRORS - count]
         if undeclared:
             count += len(undeclared)
             entry = found.get(node_id) or {"class_type": class_type, "dependent_outputs": []}
@@ -142,8 +140,17 @@ def _with_undeclared(
     return found
 
 
+def _linked(workflow: Workflow, node_id: str) -> list[str]:
+    """Return the names of a node's inputs whose links ComfyUI follows."""
+    names = []
+    for name, value in workflow[node_id]["inputs"].items():
+        if _is_link(value) and isinstance(value[1], (int, float)) and value[0] in workflow:
+            names.append(name)
+    return names
+
+
 def _undeclared(node_class: Any, names: list[str]) -> list[str]:
-    """Return those names that are no input of a class; none where that is not certain."""
+    """Return the names that are not inputs of a class; none if that is not certain."""
     if not names or not inspect.isclass(node_class):
         return []
     is_v3 = issubclass(node_class, getattr(execution, "_ComfyNodeInternal", ()))
@@ -151,7 +158,8 @@ def _undeclared(node_class: Any, names: list[str]) -> list[str]:
     function = getattr(node_class, str(function_name), None)
     try:
         # A wrapper may take more than the function that it wraps.
-        parameters = inspect.signature(function, follow_wrapped=False).parameters  # type: ignore[arg-type]
+        signature = inspect.signature(function, follow_wrapped=False)  # type: ignore[arg-type]
+        parameters = signature.parameters
     except (TypeError, ValueError):
         return []
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -162,7 +170,7 @@ def _undeclared(node_class: Any, names: list[str]) -> list[str]:
 
 
 def _not_declared(node_class: Any, names: list[str]) -> list[str]:
-    """Return those names that a class does not declare; none if an input of it grows."""
+    """Return the names that a class does not declare; none if one of its inputs grows."""
     try:
         declared = node_class.INPUT_TYPES()
         groups = [declared.get(group) for group in ("required", "optional", "hidden")]
@@ -179,10 +187,10 @@ def _not_declared(node_class: Any, names: list[str]) -> list[str]:
 
 
 def _grows(spec: Any) -> bool:
-    """Whether an input's type is one of those whose parts depend on the values."""
+    """Return whether the parts of an input depend on its values."""
     value_type = spec[0] if isinstance(spec, (list, tuple)) and spec else None
-    is_comfys_own = isinstance(value_type, str) and value_type.startswith("COMFY_")
-    return is_comfys_own and value_type not in ("COMFY_MATCHTYPE_V3", "COMFY_MULTITYPED_V3")
+    is_dynamic = isinstance(value_type, str) and value_type.startswith("COMFY_")
+    return is_dynamic and value_type not in ("COMFY_MATCHTYPE_V3", "COMFY_MULTITYPED_V3")
 
 
 def _not_an_input(name: str) -> Error:
@@ -200,27 +208,28 @@ def _is_output(workflow: Workflow, node_id: str) -> bool:
 
 
 def _needed(workflow: Workflow, outputs: list[str]) -> tuple[list[str], Error | None]:
-    """Return the nodes that the outputs need, and why ComfyUI cannot validate them, if so.
+    """Return the nodes that the outputs need, and why ComfyUI cannot validate all of them at once.
 
-    The reason is empty if the workflow is not wrong: a chain of nodes is only too long for the
-    recursion.
+    The reason is None if ComfyUI can. It is empty if the workflow may be right, but a chain of
+    nodes is too long for the recursion.
     """
     obstacle = _unknown_class(workflow)
     done: dict[str, None] = {}
     for output in outputs:
-        way = {} if output in done else {output: _sources(workflow, output)}
-        while way:
-            node_id = next(reversed(way))
-            source = next(way[node_id], None)
+        # The nodes between the output and the current node, with the sources still to follow.
+        path = {} if output in done else {output: _sources(workflow, output)}
+        while path:
+            node_id = next(reversed(path))
+            source = next(path[node_id], None)
             if source is None:
                 done[node_id] = None
-                del way[node_id]
-            elif source in way:
+                del path[node_id]
+            elif source in path:
                 obstacle = obstacle or _obstacle("dependency_cycle", node_id)
             elif source not in done:
-                way[source] = _sources(workflow, source)
-                is_long = len(way) > MAX_DEPTH
-                obstacle = {} if is_long and obstacle is None else obstacle
+                path[source] = _sources(workflow, source)
+                if len(path) > MAX_DEPTH and obstacle is None:
+                    obstacle = {}
     return list(done), obstacle
 
 
@@ -291,11 +300,9 @@ class _Validation:
 
     async def _errors_of(self, node_id: str) -> list[Error]:
         values = self._workflow[node_id]["inputs"]
-        # The worker finds these by itself, and the missing class of another node is told there.
+        # The worker reports these links itself. Here they must not hide other errors.
         unresolved = {name for name, value in values.items() if self._is_unresolved(node_id, value)}
-        inputs = {
-            name: STAND_IN_LINK if name in unresolved else value for name, value in values.items()
-        }
+        inputs = {**values, **dict.fromkeys(unresolved, STAND_IN_LINK)}
         try:
             errors = await self._validate(node_id, inputs)
         except Exception as error:  # noqa: BLE001 (a class's own validation may raise anything)
@@ -308,10 +315,9 @@ class _Validation:
         if not _is_link(value):
             return False
         source = self._workflow.get(value[0])
-        is_itself = value[0] == node_id
-        return (
-            source is None or is_itself or source.get("class_type") not in nodes.NODE_CLASS_MAPPINGS
-        )
+        if source is None or value[0] == node_id:
+            return True
+        return source.get("class_type") not in nodes.NODE_CLASS_MAPPINGS
 
     async def _validate(self, node_id: str, inputs: Mapping[str, Any]) -> list[Error]:
         """Return ComfyUI's errors for a node with these inputs.
@@ -335,7 +341,7 @@ class _Validation:
         node_class = nodes.NODE_CLASS_MAPPINGS[self._workflow[node_id]["class_type"]]
         required, declared = _declared_inputs(node_class, inputs)
         missing = [name for name in required if name not in inputs]
-        # ComfyUI looks at no others, and a client may write any number of them.
+        # ComfyUI ignores other inputs, and a client may send any number of them.
         inputs = {name: inputs[name] for name in declared if name in inputs}
         own = [name for name in validated_inputs(node_class) if name in inputs]
         kept: dict[str, Any] = dict.fromkeys([*inputs, *missing], STAND_IN_LINK)
@@ -346,10 +352,10 @@ class _Validation:
             kept |= {name: inputs[name] for name in own}
         found = [_missing(name) for name in missing]
         if errors is None:
-            # The class itself raises whatever it is handed, and says best what is wrong when nothing is missing.
+            # The class raises whatever it receives. Its exception says most if nothing is missing.
             name = own[0] if len(own) == 1 else None
             return found or [_raised(name, inputs.get(name or ""), raised)]
-        # `format` before `format.bit_depth`, which is declared only with it.
+        # `format` before `format.bit_depth`, which is declared only if `format` has its value.
         for name in sorted(inputs, key=lambda name: name.count(".")):
             trial = {**kept, name: inputs[name]}
             tried = await self._try(node_id, trial)

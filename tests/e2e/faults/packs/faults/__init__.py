@@ -82,9 +82,9 @@ class FaultWait(Fault):
     """Waits until it is interrupted, and shows signs of life."""
 
     def run(self, image: Picture) -> tuple[Picture]:
-        progress = comfy.utils.ProgressBar(1_000_000)
         while True:
-            progress.update(1)  # raises once the prompt is interrupted
+            # Raises once the prompt is interrupted. Newer ComfyUIs pass on only what is new of a bar.
+            comfy.utils.ProgressBar(100).update(1)
             time.sleep(0.2)
 
 

@@ -1,0 +1,79 @@
+"""Checks the values of other workers' words before they are translated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from comfy_worker.errors import InvalidInput, brief
+from comfy_worker.json_values import find_problem
+
+__all__ = ["checked_api_key", "count_at", "number_at", "object_at", "of_type", "refuse_unusable"]
+
+T = TypeVar("T")
+API_KEY = re.compile(r"[!-~]{8,512}")
+# The largest number that the translation calculates with.
+LARGEST = 1e9
+
+
+def refuse_unusable(value: Mapping[str, Any], check: Callable[[], None] | None) -> None:
+    """Reject values that Python's JSON reader accepts and later steps cannot handle."""
+    problem = find_problem(list(value), check=check)
+    if problem is not None:
+        raise InvalidInput(
+            f"a key of the input holds {problem}", [{"key": None, "problem": problem}]
+        )
+    for key, entry in value.items():
+        if isinstance(entry, (int, float)):  # the reader of the key checks its range
+            continue
+        # A graph may hold NaN in values that nothing reads. The rest of it is checked with its
+        # nodes.
+        problem = find_problem(entry, finite=key != "workflow", check=check)
+        if problem is not None:
+            raise InvalidInput(
+                f"{brief(key)} holds {problem}", [{"key": brief(key), "problem": problem}]
+            )
+
+
+def object_at(request: Mapping[str, Any], word: str) -> dict[str, Any]:
+    """Return the object under a key; an empty object if the key is missing."""
+    value = request.get(word)
+    return of_type(word, {} if value is None else value, dict, "an object")
+
+
+def of_type(word: str, value: Any, python_type: type[T], name: str) -> T:
+    """Return a value; raise an error if it has another type."""
+    if not isinstance(value, python_type):
+        problem = f"{brief(word)} must be {name}, not {brief(repr(value))}"
+        raise InvalidInput(problem, [{"key": brief(word)}])
+    return value
+
+
+def number_at(word: str, value: Any) -> float:
+    """Return a value as a number; raise an error if it is not one."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not abs(value) < LARGEST:
+        raise InvalidInput(f"{word} must be a number, not {brief(repr(value))}", [{"key": word}])
+    number: float = value
+    return number
+
+
+def count_at(word: str, value: Any) -> int:
+    """Return a number of pictures; raise an error if it is not a whole number of 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidInput(
+            f"{word} must be a whole number of 1 or more, not {brief(repr(value))}", [{"key": word}]
+        )
+    return value
+
+
+def checked_api_key(value: Any) -> str | None:
+    """Check the form of a key for comfy.org; the error does not repeat it."""
+    if value is None or (isinstance(value, str) and API_KEY.fullmatch(value)):
+        return value
+    raise InvalidInput(
+        "comfy_org_api_key must have 8 to 512 printable characters and no spaces; send the key "
+        "as platform.comfy.org shows it",
+        [{"key": "comfy_org_api_key", "problem": "does not have the form of a key"}],
+    )
