@@ -18,11 +18,14 @@ MAGIC = b"GGUF"
 # Version 1 has other number widths. Nobody publishes models in it.
 KNOWN_VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
-# No model has more. Without limits, a forged header would take all memory.
+# No model has more. Without limits, a forged header would take all memory, or much time.
 MAX_TENSORS = 100_000
 MAX_METADATA = 10_000
 MAX_ARRAY = 5_000_000
+MAX_TEXTS = 2_000_000
 MAX_TEXT_BYTES = 10_000_000
+MAX_HEADER_BYTES = 100_000_000
+MAX_ARRAYS = 20_000
 MAX_AXES = 8
 MAX_NESTED_ARRAYS = 4
 
@@ -84,6 +87,9 @@ class _Reader:
     def __init__(self, file: IO[bytes], size: int) -> None:
         self._file = file
         self._size = size
+        self._read_bytes = 0
+        self._read_arrays = 0
+        self._read_texts = 0
 
     def tensors(self) -> dict[str, dict[str, Any]]:
         tensor_count = self._count(MAX_TENSORS)
@@ -124,15 +130,28 @@ class _Reader:
             return self._text()
         if value_type != ARRAY:
             return self._number(NUMBERS[value_type])
-        if not depth:
-            raise ValueError("arrays nested too deeply")
+        self._read_arrays += 1
+        if not depth or self._read_arrays > MAX_ARRAYS:
+            raise ValueError("more arrays than any model has")
         element_type = self._number("<I")
         count = self._count(MAX_ARRAY)
         if element_type in NUMBERS:
             number = struct.Struct(NUMBERS[element_type])
             data = self._bytes(count * number.size)
+            if count > MAX_AXES:
+                return []  # a vocabulary; only shapes are wanted
             return [entry for (entry,) in number.iter_unpack(data)]
+        if element_type == TEXT:
+            self._skip_texts(count)
+            return []  # a vocabulary
         return [self._value(element_type, depth - 1) for _ in range(count)]
+
+    def _skip_texts(self, count: int) -> None:
+        self._read_texts += count
+        if self._read_texts > MAX_TEXTS:
+            raise ValueError("more words than any model has")
+        for _ in range(count):
+            self._bytes(int.from_bytes(self._bytes(8), "little"))
 
     def _text(self) -> str:
         length = self._number("<Q")
@@ -151,6 +170,9 @@ class _Reader:
         return value
 
     def _bytes(self, count: int) -> bytes:
+        self._read_bytes += count
+        if self._read_bytes > MAX_HEADER_BYTES:
+            raise ValueError("a header that is longer than that of any model")
         data = self._file.read(count)
         if len(data) < count:
             raise EOFError

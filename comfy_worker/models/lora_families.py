@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from comfy_worker.models.architectures import (
@@ -44,6 +45,8 @@ from comfy_worker.models.families import (
 
 __all__ = ["lora_family", "lora_modules"]
 
+# No LoRA changes more modules than this; of a longer list the first ones decide.
+MAX_MODULES = 20_000
 Shapes = Mapping[str, tuple[int, ...]]
 # Families by a module's input width (an int), or by its input and output widths (two ints).
 Widths = Mapping[Any, Family]
@@ -142,8 +145,9 @@ def lora_family(modules: Mapping[str, tuple[int, int]]) -> Family | None:
     Args:
         modules: as :func:`lora_modules` returns them.
     """
+    first_modules = list(islice(modules.items(), MAX_MODULES))
     for pattern, rule in LORA_RULES:
-        for module, (width_in, width_out) in modules.items():
+        for module, (width_in, width_out) in first_modules:
             if not pattern.match(module):
                 continue
             family = _family(rule, width_in, width_out)

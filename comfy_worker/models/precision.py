@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def is_packed(name: str, header: Header) -> bool:
 
 
 def precision(header: Header, path: Path | None = None) -> str:
-    """Name how most numbers of a file are stored.
+    """Name how most bytes of a file are stored.
 
     Args:
         header: of a safetensors file.
@@ -61,7 +60,8 @@ def precision(header: Header, path: Path | None = None) -> str:
         return layer_format
     sizes: Counter[str] = Counter()
     for tensor in header.values():
-        sizes[str(tensor.get("dtype"))] += prod(tensor["shape"])
+        begin, end = tensor["data_offsets"]
+        sizes[str(tensor.get("dtype"))] += end - begin
     most = sizes.most_common(1)[0][0] if sizes else ""
     has_scales = any(name.endswith(SCALES) or name.endswith("scaled_fp8") for name in header)
     if most in FP8:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 __all__ = [
@@ -120,13 +121,13 @@ class InputSpec:
                 return word.strip()
         return None
 
-    @property
+    @cached_property
     def is_widget(self) -> bool:
         """Whether the input can hold a literal (a number, a text, a choice) and needs no link."""
         is_literal = not WIDGET_TYPES.isdisjoint(self.types)
         return is_literal and not self.options.get("forceInput", False)
 
-    @property
+    @cached_property
     def is_upload(self) -> bool:
         """Whether the input names a file in ComfyUI's input folder."""
         return any(word.endswith("_upload") for word in self.options)
@@ -136,7 +137,7 @@ class InputSpec:
         """Whether the choices come from a server, so that the list here may be incomplete."""
         return bool(self.options.get("remote") or self.options.get("remote_combo"))
 
-    @property
+    @cached_property
     def is_dynamic(self) -> bool:
         """Whether this input declares other inputs."""
         return self.type in KNOWN_KINDS and self.type != MATCH_TYPE
@@ -357,7 +358,7 @@ class NodeClass:
             takes_hidden_prompt=any(map(_is_job_input, (groups.get("hidden") or {}).values())),
         )
 
-    @property
+    @cached_property
     def is_dynamic(self) -> bool:
         """Whether the node's inputs depend on the values of others."""
         return any(spec.is_dynamic for spec in self.inputs.values())

@@ -287,3 +287,47 @@ def test_an_unknown_gguf_version_is_not_damage(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     path.write_bytes(b"GGUF" + struct.pack("<I", 9) + bytes(50))
     assert identify(path) == ModelInfo("unknown")
+
+
+def test_a_header_with_huge_numbers_is_read_soon(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    shape = [(1 << 62) + 1] * 150_000
+    write_safetensors(path, {"x.lora_A.weight": ("F16", shape, b"")})
+    assert identify(path) == ModelInfo("lora")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        struct.pack("<IQ", 9, 1_000_000) + struct.pack("<IQ", 8, 0) * 1_000_000,  # of empty arrays
+        struct.pack("<IQ", 8, 400_000) + struct.pack("<Q", 0) * 400_000,  # of empty texts
+        struct.pack("<IQ", 8, 5_000_001),
+        struct.pack("<IQ", 8, 1) + struct.pack("<Q", 1 << 60),
+        struct.pack("<IQ", 9, 1) * 6,
+    ],
+    ids=["arrays", "texts", "too many", "too long", "too deep"],
+)
+def test_a_gguf_header_may_not_be_endless(tmp_path: Path, array: bytes) -> None:
+    path = tmp_path / "a.gguf"
+    entry = struct.pack("<Q", 1) + b"x" + struct.pack("<I", 9) + array
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 6) + entry * 6)
+    with pytest.raises(InvalidValue, match="has a damaged GGUF header"):
+        identify(path)
+
+
+def test_a_vocabulary_in_gguf_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    texts = struct.pack("<IQ", 8, 2) + (struct.pack("<Q", 3) + b"abc") * 2
+    numbers = struct.pack("<IQ", 6, 100) + struct.pack("<f", 1.0) * 100
+    entries = [
+        struct.pack("<Q", 1) + name + struct.pack("<I", 9) + array
+        for name, array in ((b"a", texts), (b"b", numbers))
+    ]
+    tensor = struct.pack("<Q", 19) + b"blk.0.attn_k.weight" + struct.pack("<IQ", 1, 4)
+    header = b"GGUF" + struct.pack("<IQQ", 3, 1, 2) + b"".join(entries)
+    header += tensor + struct.pack("<IQ", 0, 0)
+    path.write_bytes(header + bytes(-len(header) % 32) + bytes(16))
+    assert identify(path) == ModelInfo("text_encoder")
+    path.write_bytes(header[: len(header) - 60])
+    with pytest.raises(InvalidValue, match="cut short"):
+        identify(path)
