@@ -13,12 +13,15 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+
+from comfy_local.page import catalog_routes, page_routes
 
 from .job import STREAM_LIMIT_BYTES, BadRequest, Job, TooLarge, limit_bytes
 from .jobs import Jobs, QueueFull, UnknownJob
@@ -75,7 +78,11 @@ class Changes:
 
 
 def create_app(
-    jobs: Jobs, changes: Changes, workers: WorkerPool, api_key: str | None = None
+    jobs: Jobs,
+    changes: Changes,
+    workers: WorkerPool,
+    api_key: str | None = None,
+    catalog_file: Path | None = None,
 ) -> FastAPI:
     """Returns the application; it and its arguments belong to one event loop.
 
@@ -84,6 +91,7 @@ def create_app(
         changes: Wakes the requests that wait.
         workers: The worker pool.
         api_key: The key that clients must send as ``Authorization: Bearer KEY``; None for none.
+        catalog_file: Where a worker lists the templates for the page; None: nowhere.
     """
     app = FastAPI(openapi_url=None)
     app.add_middleware(
@@ -97,10 +105,12 @@ def create_app(
         _submit_routes(jobs, changes),
         _job_routes(jobs, changes),
         _endpoint_routes(jobs, changes, workers),
+        catalog_routes(catalog_file),
     ):
         app.include_router(router, prefix="/v2/{endpoint_id}", dependencies=for_clients)
     for router in (_poll_routes(jobs, changes, workers), _post_routes(jobs, changes, workers)):
         app.include_router(router, prefix="/v2/{endpoint_id}")
+    app.include_router(page_routes())
     _add_error_answers(app)
     return app
 
