@@ -123,12 +123,14 @@ ROOMS = {
         "comfy_worker.s3_location",
         "comfy_worker.workflow",
     ),
+    # for other machines too, so it needs nothing of the worker
+    "comfy_worker.client": ("comfy_common",),
     # RunPod, and the walk of a job
     "comfy_worker.runpod_worker": ("comfy_common", "comfy_worker"),
     "comfy_worker": ("comfy_common", "comfy_worker"),
     # around the worker
-    "comfy_local": ("comfy_common",),
-    "comfy_setup": ("comfy_common", "comfy_local"),
+    "comfy_local": ("comfy_common", "comfy_worker.client"),
+    "comfy_setup": ("comfy_common", "comfy_local", "comfy_worker.client"),
 }
 # Packages that the pure core must not touch.
 SOCKETS_AND_FILES = {
