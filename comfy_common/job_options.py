@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from comfy_common import paths
 from comfy_common.errors import SetupError
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "INPUT_KEYS",
     "TEXT_KEYS",
     "add_job_options",
+    "add_submit_options",
     "apply_setting",
     "file_as_text",
     "input_from_json",
@@ -91,6 +93,55 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--input", default="", metavar="JSON", help="the job's input as JSON, or @FILE"
     )
+
+
+def add_submit_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `submit`.
+
+    Args:
+        parser: of the command.
+    """
+    target = parser.add_argument_group("the endpoint")
+    target.add_argument(
+        "--endpoint",
+        default="",
+        metavar="ID",
+        help="a RunPod endpoint's id; needs RUNPOD_API_KEY (default: the local endpoint, "
+        "http://127.0.0.1:8000/v2/local)",
+    )
+    target.add_argument("--url", default="", metavar="URL", help="another endpoint's URL")
+    add_job_options(parser)
+    many = parser.add_argument_group("many jobs")
+    many.add_argument(
+        "--list",
+        type=Path,
+        metavar="FILE",
+        help="run every job of a JSONL or CSV file; the options above are defaults for all of "
+        "them. A second call leaves out what is done",
+    )
+    many.add_argument(
+        "--at-once",
+        type=int,
+        default=4,
+        metavar="N",
+        help="how many jobs are sent at once (default: %(default)s)",
+    )
+    result = parser.add_argument_group("the result")
+    result.add_argument(
+        "--output",
+        default="",
+        metavar="FILE",
+        help="the first file's path; .jpg, .webp or .png sets the format",
+    )
+    result.add_argument(
+        "--folder",
+        type=Path,
+        default=paths.OUTPUT,
+        metavar="FOLDER",
+        help="where files are saved, under names that are free (default: output/)",
+    )
+    result.add_argument("--json", action="store_true", help="print one JSON object per job")
+    result.add_argument("--quiet", action="store_true", help="print only the names of the files")
 
 
 def job_input(options: argparse.Namespace) -> dict[str, Any]:

@@ -18,12 +18,11 @@ from comfy_common import paths
 from comfy_common.closed_pipe import quiet_on_closed_pipe
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
-from comfy_common.job_options import add_job_options, job_input, with_format
+from comfy_common.job_options import add_job_options, add_submit_options, job_input, with_format
 from comfy_setup import doctor, fetch_models, models, packages
 from comfy_setup.child import FULL_DISK
 from comfy_setup.comfyui import Choice
 from comfy_setup.install import install, install_lock
-from comfy_worker.client.command import add_submit_options, submit
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -247,6 +246,8 @@ def _dispatch(
     if options.command == "doctor":
         return doctor.doctor(environ)
     if options.command == "submit":
+        from comfy_worker.client.command import submit
+
         return submit(options, environ)
     _check_options(console, options, environ)
     if options.comfyui_dir:

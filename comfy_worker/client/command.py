@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comfy_common import paths
 from comfy_common.console import Console, Step
 from comfy_common.errors import SetupError
 from comfy_common.exit_codes import CANCELLED, FAILED, OK, UNREACHABLE
-from comfy_common.job_options import add_job_options, job_input, with_format
+from comfy_common.job_options import job_input, with_format
 from comfy_common.text import duration
 from comfy_worker.client.batch import Batch, RowState, StateFile, as_report, state_path
 from comfy_worker.client.endpoint import Endpoint, JobStatus
@@ -25,58 +24,9 @@ from comfy_worker.client.errors import ClientError
 from comfy_worker.client.files import Folder, result_texts, save_files
 from comfy_worker.client.job_list import Row, read_rows
 
-__all__ = ["add_submit_options", "check_submit", "show_status", "submit"]
+__all__ = ["check_submit", "show_status", "submit"]
 
 MOST_AT_ONCE = 100
-
-
-def add_submit_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `submit`.
-
-    Args:
-        parser: of the command.
-    """
-    target = parser.add_argument_group("the endpoint")
-    target.add_argument(
-        "--endpoint",
-        default="",
-        metavar="ID",
-        help="a RunPod endpoint's id; needs RUNPOD_API_KEY (default: the local endpoint, "
-        "http://127.0.0.1:8000/v2/local)",
-    )
-    target.add_argument("--url", default="", metavar="URL", help="another endpoint's URL")
-    add_job_options(parser)
-    many = parser.add_argument_group("many jobs")
-    many.add_argument(
-        "--list",
-        type=Path,
-        metavar="FILE",
-        help="run every job of a JSONL or CSV file; the options above are defaults for all of "
-        "them. A second call leaves out what is done",
-    )
-    many.add_argument(
-        "--at-once",
-        type=int,
-        default=4,
-        metavar="N",
-        help="how many jobs are sent at once (default: %(default)s)",
-    )
-    result = parser.add_argument_group("the result")
-    result.add_argument(
-        "--output",
-        default="",
-        metavar="FILE",
-        help="the first file's path; .jpg, .webp or .png sets the format",
-    )
-    result.add_argument(
-        "--folder",
-        type=Path,
-        default=paths.OUTPUT,
-        metavar="FOLDER",
-        help="where files are saved, under names that are free (default: output/)",
-    )
-    result.add_argument("--json", action="store_true", help="print one JSON object per job")
-    result.add_argument("--quiet", action="store_true", help="print only the names of the files")
 
 
 def check_submit(options: argparse.Namespace) -> None:
@@ -97,7 +47,7 @@ def submit(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Run the command.
 
     Args:
-        options: with the options of :func:`add_submit_options`.
+        options: with those of :func:`comfy_common.job_options.add_submit_options`.
         environ: see :meth:`Endpoint.from_env`.
 
     Returns:

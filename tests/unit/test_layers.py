@@ -216,6 +216,13 @@ def test_setup_starts_on_the_standard_library(path: Path) -> None:
     assert top - sys.stdlib_module_names == set()
 
 
+@pytest.mark.parametrize("path", SETUP_BEFORE_THE_VENV, ids=module_name)
+def test_setup_starts_without_the_worker(path: Path) -> None:
+    """The image's first layers hold only comfy_setup and comfy_common."""
+    tops = {found.split(".")[0] for found in imports(path, top_level_only=True)}
+    assert tops & {"comfy_local", "comfy_worker"} == set()
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_only_pinned_http_opens_urls(path: Path) -> None:
     is_owner = module_name(path) == "comfy_common.pinned_http"
