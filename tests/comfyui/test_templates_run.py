@@ -165,7 +165,8 @@ def test_wan_makes_a_clip(comfyui: RealComfyUI) -> None:
     models = {"high_noise_model": "placeholder-wan", "low_noise_model": "placeholder-wan"}
     encoder = {"3.clip_name": "clip_l", "3.type": "sd3"}
     result = run(
-        comfyui, {**asked, "workflow": "wan22-t2v", "parameters": models, "overrides": encoder}
+        comfyui,
+        {**asked, "workflow": "wan22-t2v-plain", "parameters": models, "overrides": encoder},
     )
     assert result["images"] == []
     (clip,) = result["videos"]

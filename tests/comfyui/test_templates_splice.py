@@ -218,7 +218,10 @@ def test_two_loras_are_spliced_and_accepted(comfyui: RealComfyUI, name: str, fam
     ]
     own = {need["file"] for need in shipped.params(name)["needs"]}
     assert set(loaded) - own == set(files)
-    assert plan.warnings == []
+    # Of two models that sample one after the other, a LoRA may be made for one.
+    has_two_models = "high_noise_model" in shipped.params(name).get("parameters", {})
+    expected = [f"lora {file} went to both models" for file in files] if has_two_models else []
+    assert [warning.partition(" of this workflow")[0] for warning in plan.warnings] == expected
 
 
 @pytest.mark.parametrize("lora", [False, True])
