@@ -65,7 +65,7 @@ def families(name: str) -> list[str]:
     return list(dict.fromkeys(known))
 
 
-NAMES = [name for name in shipped.NAMES if shipped.runs_with(name, shipped.comfyui_version())]
+NAMES = [name for name in shipped.NAMES if shipped.runs_here(name)]
 TOO_NEW = [name for name in shipped.NAMES if name not in NAMES]
 SPLICED = [(name, family) for name in NAMES for family in families(name)]
 CONTROLLED = [(name, family) for name, family in SPLICED if family in standins.CONTROLNET_FAMILIES]
