@@ -8,7 +8,8 @@ Standard library only. Every function reads the disk, which may be a network vol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,10 +73,10 @@ class Snapshot:
     @property
     def root(self) -> Path | None:
         """The folder that is laid out as ComfyUI's `models`; None if there is none."""
-        if (self.path / DIFFUSERS_FILE).is_file():
+        if _is_file(self.path / DIFFUSERS_FILE):
             return None
         for folder in (self.path / SPLIT_FILES, self.path):
-            if any((folder / name).is_dir() for name in MODEL_FOLDERS):
+            if any(_is_folder(folder / name) for name in MODEL_FOLDERS):
                 return folder
         return None
 
@@ -100,7 +101,8 @@ def snapshots(hubs: Iterable[Path]) -> list[Snapshot]:
             name = folder.name.removeprefix(REPOSITORY)
             owner, separator, repo = name.partition("--")
             if folder.name.startswith(REPOSITORY) and separator:
-                found += _snapshots_of(f"{owner}/{repo}", folder)
+                with suppress(OSError):  # a repository that cannot be read is not there
+                    found += _snapshots_of(f"{owner}/{repo}", folder)
     return found
 
 
@@ -146,7 +148,7 @@ def find_source(source: Source, cached: Iterable[Snapshot]) -> Path | None:
         if snapshot.repo.lower() != source.repo.lower() or not snapshot.means(source.revision):
             continue
         file = snapshot.path / source.file
-        if file.is_file():
+        if _is_file(file):
             return file
     return None
 
@@ -187,20 +189,25 @@ def links(
         if name in found or ".." in Path(name).parts:
             continue
         file = find_url(url, cached, endpoint)
-        if file is not None and not any((root / name).is_file() for root in roots):
+        if file is not None and not any(_is_file(root / name) for root in roots):
             found[name] = file
     return found
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(_folders_in(folder))
-
-
-def _folders_in(folder: Path) -> Iterator[Path]:
     try:
-        entries = list(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return
-    for entry in entries:
-        if entry.is_dir():
-            yield entry
+        return sorted(entry for entry in folder.iterdir() if _is_folder(entry))
+    except OSError:
+        return []
+
+
+def _is_folder(path: Path) -> bool:
+    with suppress(OSError):
+        return path.is_dir()
+    return False
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError):
+        return path.is_file()
+    return False

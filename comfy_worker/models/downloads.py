@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, wait
@@ -38,6 +39,7 @@ __all__ = ["JobModels", "ModelsOnDemand"]
 
 AT_ONCE = 4
 PROGRESS_INTERVAL_S = 0.5
+CACHE_ANSWER_S = 10.0
 
 # A model folder, and the reference that a client wrote for a file in it.
 Reference = tuple[str, str]
@@ -60,21 +62,33 @@ class ModelsOnDemand:
         self._settings = settings
 
     def _find_cached(self, source: Source) -> Path | None:
-        """Find a file in the caches of Hugging Face; a client's file only if it is not damaged."""
-        file = hub_cache.find_source(source, self._settings.hub_snapshots)
-        if file is None:
-            return None
-        try:
-            check_whole(file, PurePosixPath(source.name).suffix)
-        except (DamagedModel, OSError):
-            return None
-        return file
+        """Find a file in the caches of Hugging Face; None if a cache does not answer in time."""
+        found: list[Path] = []
+
+        def find() -> None:
+            file = hub_cache.find_source(source, self._settings.hub_snapshots)
+            if file is not None and _is_whole(file, PurePosixPath(source.name).suffix):
+                found.append(file)
+
+        # The caches may be on a network volume that hangs. A job must be able to do without it.
+        search = threading.Thread(target=find, name="hub-cache", daemon=True)
+        search.start()
+        search.join(CACHE_ANSWER_S)
+        return found[0] if found else None
 
     @contextmanager
     def job(self, say: Callable[[str], None], stop: Deadline) -> Iterator[JobModels]:
         """The models of one job; the cache keeps the files that it uses until the block ends."""
         with ExitStack() as holds:
             yield JobModels(self._settings, self.cache, holds, say, stop)
+
+
+def _is_whole(file: Path, suffix: str) -> bool:
+    try:
+        check_whole(file, suffix)
+    except (DamagedModel, OSError):
+        return False
+    return True
 
 
 class JobModels:

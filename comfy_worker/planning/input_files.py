@@ -98,7 +98,7 @@ def take_named_images(
 def take_inline_files(
     files: InputFiles, workflow: Workflow, defs: NodeDefs, roles: Roles
 ) -> Workflow:
-    """Take in what a workflow holds as a URL or data URI where a node reads a file."""
+    """Take in files that a workflow contains as a URL or data URI in place of a file name."""
     editor = WorkflowEditor(workflow)
     inputs: dict[str, Input] = {}
     sent: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What a plan is made from, and what comes of it."""
+"""The inputs of a plan, and the plan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Installed", "Plan", "PlanContext", "PlanningRules", "StandIn"]
 
 
 class Installed(Protocol):
-    """What the ComfyUI that will run the job has installed.
+    """The installation of the ComfyUI that will run the job.
 
     A protocol, so that planning imports nothing of the ComfyUI process.
     """
@@ -52,7 +52,7 @@ class Installed(Protocol):
 
 @dataclass(frozen=True)
 class PlanningRules:
-    """What the operator of the endpoint decides about all plans.
+    """The operator's rules for all plans.
 
     Attributes:
         sd_model: the checkpoint that stands in for one that is not installed: a file, a hub id, or
@@ -70,7 +70,7 @@ class PlanningRules:
 
 @dataclass(frozen=True)
 class PlanContext:
-    """What one job's plan is made from. Nothing of it changes between two tries.
+    """The inputs of one job's plan. They do not change between two tries.
 
     Attributes:
         job: the job.

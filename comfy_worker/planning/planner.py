@@ -76,7 +76,7 @@ PROMPTS = ("prompt", "negative_prompt")
 
 
 def prepare(context: PlanContext) -> Plan:
-    """Build the plan of a job, and look again where a model file is missing.
+    """Build the plan of a job, and look again if a model file is missing.
 
     Raises:
         InputError: the request cannot be done; the code says why.
@@ -389,7 +389,7 @@ class _PlanBuilder:
     def _warn_of_changes(
         self, unfilled: Workflow, filled: Workflow, roles: Roles, values: Mapping[str, Any]
     ) -> None:
-        """Warn where a value reached only some nodes of a workflow, or changed other inputs too."""
+        """Warn if a value reached only some nodes of a workflow, or changed other inputs too."""
         chosen = dict(values)
         if self._request.seed in (None, -1):  # nobody chose it
             chosen.pop("seed", None)
@@ -397,7 +397,7 @@ class _PlanBuilder:
         self._warnings += fill_notes(unfilled, filled, roles, chosen)
 
     def _warn_of_unfilled(self, roles: Roles, names: Set[str]) -> None:
-        """Warn where a value went to some of several inputs and the others stay as they are."""
+        """Warn if a value went to some of several inputs and the others stay as they are."""
         for name in sorted(names & roles.unassigned.keys() & roles.inputs.keys()):
             others = [
                 f"{other.node_input} ({brief(other.title)})" for other in roles.unassigned[name]

@@ -32,7 +32,7 @@ class Splicer:
         defs: its node definitions.
         request: its input.
         roles: of the workflow, before anything is spliced in.
-        check: raises where the job must end.
+        check: called repeatedly; raises if the job must end.
 
     Attributes:
         warnings: sentences for the client.
@@ -59,9 +59,9 @@ class Splicer:
         """Splice all of it in.
 
         Args:
-            workflow: filled; stays as it is.
+            workflow: filled; is not changed.
             tagged: the LoRAs that the prompt names.
-            control_images: the stored files, by where they were in the input.
+            control_images: the stored files, by their key in the input.
 
         Raises:
             ModelMismatch: a file fits none of the workflow's models; the error names the families.

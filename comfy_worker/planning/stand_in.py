@@ -1,4 +1,4 @@
-"""Chooses the checkpoint of a template's job, also where the template's own is not installed."""
+"""Chooses the checkpoint of a template's job, also if the template's own is not installed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class CheckpointChoice:
             client_values: the parameters of the request.
 
         Returns:
-            Values by parameter; empty where the template's own checkpoint stays.
+            Values by parameter; empty if the template's own checkpoint stays.
 
         Raises:
             Ambiguous: the client's name, or the setting SD_MODEL, fits several files.

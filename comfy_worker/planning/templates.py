@@ -50,7 +50,7 @@ class Parameter(BaseModel):
     """A further parameter of a template: a name for one input of a node.
 
     Attributes:
-        optional: the node is removed, with all that needs it, where a job gives no value.
+        optional: without a value, the node and all that needs it are removed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,12 +71,12 @@ class Parameter(BaseModel):
 
 
 class Requirements(BaseModel):
-    """What a template needs of the machine.
+    """A template's requirements for the machine.
 
     Attributes:
         comfyui: the oldest ComfyUI that runs it; empty: any that the worker runs with.
         disk_gb: the size of its model files together.
-        vram_gib: the GPU memory that it needs, where a source states it.
+        vram_gib: the GPU memory that it needs, if a source states it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

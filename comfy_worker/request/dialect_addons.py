@@ -75,7 +75,7 @@ def from_unit(unit: Mapping[str, Any], start_image: Any) -> tuple[dict[str, Any]
     """Translate a unit of A1111's ControlNet extension.
 
     Args:
-        unit: as it stands in ``alwayson_scripts.controlnet.args``.
+        unit: an entry of ``alwayson_scripts.controlnet.args``.
         start_image: the image of an img2img request, which a unit without an image uses.
 
     Returns:

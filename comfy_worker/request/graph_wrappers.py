@@ -74,7 +74,7 @@ def unwrap_graph(value: Any) -> Any:
 
 
 def _first_object(value: Mapping[str, Any]) -> Any:
-    """Return the first object under a word that may hold a graph; None where there is none."""
+    """Return the first object under a word that may hold a graph; None if there is none."""
     for word in WRAPPERS:
         entry = _parsed(value.get(word))
         if isinstance(entry, dict):
@@ -83,7 +83,7 @@ def _first_object(value: Mapping[str, Any]) -> Any:
 
 
 def parse_graph_text(text: str) -> Any:
-    """Read a text as JSON; where the JSON is a text again, read that too.
+    """Read a text as JSON. If the JSON is a text again, read that too.
 
     Raises:
         ValueError: the text is not JSON.

@@ -11,7 +11,7 @@ from comfy_worker.response.schema import Media, Result
 
 __all__ = ["a1111_answer", "stem"]
 
-# Left out where the answer repeats the request: pictures, and what must not be repeated.
+# Left out when the answer repeats the request: pictures, and what must not be repeated.
 NOT_REPEATED = {
     *("api_name", "comfy_org_api_key", "response"),
     *("init_images", "image", "image_url", "init_image", "images"),

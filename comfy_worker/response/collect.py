@@ -90,7 +90,7 @@ def find_files(
 
 
 def _written_file(folder: Path, subfolder: str, filename: str) -> Path | None:
-    """Find the file that a node reported; None where the folder does not have it.
+    """Find the file that a node reported; None if the folder does not have it.
 
     Some nodes report another subfolder than they wrote to. Then the file counts if it is the only
     one of that name in the job's own folder.

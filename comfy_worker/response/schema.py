@@ -35,7 +35,7 @@ class Text(BaseModel):
 
 
 class Timings(BaseModel):
-    """How long the stages and nodes of a job took, in milliseconds."""
+    """The durations of a job's stages and nodes, in milliseconds."""
 
     stages: dict[str, int] = Field(
         description="milliseconds per stage: `wait` (for ComfyUI to start), `prepare`, `execute` "
@@ -69,7 +69,7 @@ class Result(BaseModel):
 
 
 class Validation(BaseModel):
-    """What ``validate_only`` answers."""
+    """The answer to ``validate_only``."""
 
     workflow: dict[str, Any] = Field(description="the workflow that would be queued, in API format")
     name: str = Field(description="the template's name, or `custom`")

@@ -75,7 +75,7 @@ def _media(
 
 
 def _distinct(filenames: Sequence[str]) -> list[str]:
-    """Return the names, with a number added where a name comes again.
+    """Return the names, with a number added if a name repeats.
 
     Nodes may save files of one name in different folders. A client that saves the files of a result
     in one folder must not overwrite any.

@@ -83,7 +83,7 @@ class JobUploads:
             raise
 
     def _take_storage_time(self, began: float) -> None:
-        """Let later uploads of this job wait less: each output of a stream may fail anew."""
+        """Let later uploads of this job wait less: each output of a stream may fail again."""
         elapsed_s = time.monotonic() - began
         self._storage_left_s = max(self._storage_left_s - elapsed_s, 0.0)
 

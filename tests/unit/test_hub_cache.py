@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +17,12 @@ from comfy_common.sources import read_source
 from comfy_setup import doctor, fetch_models, models
 from comfy_worker.comfyui_boot import _launch_options
 from comfy_worker.deadline import Deadline
+from comfy_worker.models import downloads
 from comfy_worker.models.cached import cached_models
 from comfy_worker.models.downloads import ModelsOnDemand
 from comfy_worker.settings import Settings
 from tests.hub_caches import REVISION, add_repository
-from tests.hub_server import weights
+from tests.hub_server import hub_server, weights
 
 DATA = weights()
 HUB = "https://huggingface.co"
@@ -202,3 +206,41 @@ def test_a_job_uses_a_cached_file_without_download(environ: dict[str, str]) -> N
     # A cache that is gone is no file: the next job must download.
     (snapshot_of(environ, FLAT) / "sub/their-name.safetensors").unlink()
     assert not file.is_file()
+
+
+def test_a_hanging_cache_does_not_hold_a_job(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(downloads, "CACHE_ANSWER_S", 0.05)
+
+    def hang(_hubs: object) -> list[hub_cache.Snapshot]:
+        go_on.wait()
+        return []
+
+    monkeypatch.setattr(hub_cache, "snapshots", hang)
+    with hub_server() as hub:
+        hub.files[f"{FLAT}/sub/their-name.safetensors"] = DATA
+        on_demand = ModelsOnDemand(Settings.from_env({**environ, "HF_ENDPOINT": hub.url}))
+        reference = ("vae", f"hf:{FLAT}/sub/their-name.safetensors")
+        with on_demand.job(lambda _said: None, Deadline()) as job:
+            name = job.fetch([reference])[reference]
+    go_on.set()
+    file = Path(environ["MODELS_CACHE_DIR"]) / "vae" / name
+    assert file.is_file()
+    assert not file.is_symlink()
+
+
+def test_an_unreadable_repository_is_skipped(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_text = Path.read_text
+
+    def stale(path: Path, *args: Any, **options: Any) -> str:
+        if "Krea-2" in str(path):
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return read_text(path, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", stale)
+    found = {snapshot.repo for snapshot in hub_cache.snapshots([hub_of(environ)])}
+    assert found == {SPLIT, FLAT}

@@ -23,6 +23,7 @@ ROOMS = {
     # the worker's own ground
     "comfy_worker.errors": (),
     "comfy_worker.logs": (),
+    "comfy_worker.job_record": (),
     "comfy_worker.nearest": (),
     "comfy_worker.deadline": ("comfy_worker.errors",),
     "comfy_worker.outgoing": (),
@@ -114,6 +115,7 @@ ROOMS = {
         "comfy_worker.errors",
         "comfy_worker.imaging",
         "comfy_worker.job",
+        "comfy_worker.job_record",
         "comfy_worker.logs",
         "comfy_worker.models.hub_aliases",
         "comfy_worker.outgoing",

@@ -28,7 +28,7 @@ WHERE = ("node_id", "title", "class_type", "input", "given")
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one input.
+    """A fault of one input.
 
     Attributes:
         type: ComfyUI's name for the error, if it has one.

@@ -259,7 +259,7 @@ class ActiveGraph:
 
     @cached_property
     def _promotions(self) -> dict[str, Promotion]:
-        """What this subgraph promotes, by the input's name."""
+        """The promotions of this subgraph, by the input's name."""
         if self._host is None:
             return {}
         return {

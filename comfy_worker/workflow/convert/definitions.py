@@ -42,7 +42,7 @@ MUTED, BYPASSED = 2, 4
 
 
 class Definition:
-    """One graph as it stands in the file.
+    """One graph of the file.
 
     Attributes:
         name: a short form of the subgraph's name.
@@ -109,7 +109,7 @@ class Definition:
 
     @cached_property
     def links_from_inputs(self) -> list[list[LinkLine]]:
-        """By slot of the subgraph's input, the links that lead in, in the order of ``linkIds``."""
+        """The links from the subgraph's inputs, by slot, in the order of ``linkIds``."""
         by_slot: list[list[LinkLine]] = [[] for _ in self.source["inputs"]]
         for link in self.links.values():
             if link.origin == INPUT_NODE and 0 <= link.origin_slot < len(by_slot):
@@ -129,7 +129,7 @@ class Definition:
 
     @cached_property
     def lost_broadcasts(self) -> dict[str, Json]:
-        """By type, the nodes of Use Everywhere that send it, where the file lacks their links."""
+        """The nodes of Use Everywhere by the type that they send, if the file lacks their links."""
         found: dict[str, Json] = {}
         if self._broadcasts:
             return found
@@ -198,7 +198,7 @@ class Subgraphs:
     def _promotion(
         self, definition: Definition, name: str, link: LinkLine, depth: int
     ) -> Promotion | None:
-        """Return the promotion by a link from an input; None where the link leads to no widget."""
+        """Return the promotion by a link from an input; None if the link leads to no widget."""
         target = definition.nodes.get(link.target)
         if target is None or depth > MAX_DEPTH:
             return None
@@ -222,7 +222,7 @@ class Subgraphs:
 
 
 def value_name(node: Json) -> str | None:
-    """Return the name of the value that a Set or Get node sets or gets; None where it is empty."""
+    """Return the name of the value that a Set or Get node sets or gets; None if it is empty."""
     values = node.get("widgets_values")
     if isinstance(values, dict):
         values = list(values.values())

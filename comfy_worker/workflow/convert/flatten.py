@@ -45,7 +45,7 @@ def flatten(file: Json, work: WorkLimit, *, unique_ids: bool = True) -> list[Fla
 
     Args:
         file: a workflow in UI format.
-        work: limits the work, and notices where the job must end.
+        work: limits the work, and ends it if the job must end.
         unique_ids: whether nodes of subgraphs get new ids if an id is taken. Frontends that do so
             ignore a primitive that feeds a subgraph from outside.
 

@@ -46,9 +46,9 @@ class Promotion:
     Attributes:
         name: the input's name.
         node_id: the inner node whose widget the host shows.
-        widget: the name of that widget, or of the input where the inner node is a host too.
-        source: the widget at the end of nested hosts; its value holds where no host has one.
-        inner_value: the value of the inner host that is nearest; None where no inner host has one.
+        widget: the name of that widget, or of the input if the inner node is a host too.
+        source: the widget at the end of nested hosts; its value counts if no host has one.
+        inner_value: the value of the nearest inner host; None if no inner host has one.
     """
 
     name: str

@@ -64,7 +64,7 @@ def read_workflow(value: Any, defs: NodeDefs, check: Callable[[], None] | None =
         value: JSON that has been read; it is not changed.
         defs: the classes that this ComfyUI has. Nodes of other classes are converted as far as the
             file describes them.
-        check: raises where the job must end; called now and then.
+        check: called repeatedly; raises if the job must end.
 
     Raises:
         InvalidWorkflow: the value has neither format, or cannot be converted.
@@ -104,7 +104,7 @@ def resolve_variants(
         workflow: changed in place.
         variants: the inputs that may hold such a text.
         seed: the same seed makes the same choices.
-        check: raises where the job must end; called for each text.
+        check: called for each text; raises if the job must end.
 
     Raises:
         InvalidWorkflow: such a text is too long.

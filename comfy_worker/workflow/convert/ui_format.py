@@ -208,5 +208,5 @@ def dicts(value: Any) -> list[Json]:
 
 
 def entry_at(entries: list[Json], slot: int) -> Json:
-    """Return the entry of a slot, an empty one where there is none."""
+    """Return the entry of a slot; an empty object if there is none."""
     return entries[slot] if 0 <= slot < len(entries) else {}

@@ -16,13 +16,13 @@ LARGEST_NODE_ID = 100_000_000
 
 
 def with_unique_ids(file: Json) -> Json:
-    """Give nodes of subgraphs new ids where an id is taken.
+    """Give nodes of subgraphs new ids if an id is taken.
 
     Args:
-        file: a workflow in UI format; stays as it is.
+        file: a workflow in UI format; is not changed.
 
     Returns:
-        The same file where no id is taken twice, else a copy with new ids.
+        The same file if no id is taken twice, else a copy with new ids.
     """
     definitions = as_dict(file.get("definitions"))
     subgraphs = dicts(definitions.get("subgraphs"))

@@ -1,7 +1,7 @@
 """Limits the work that one UI-format workflow may cause.
 
 Subgraphs multiply: a file of half a megabyte can expand to gigabytes. Code that walks a file counts
-its steps here. That is also where a cancelled job is noticed.
+its steps here. It also notices here that a job was cancelled.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class WorkLimit:
     """Counts the steps and the characters of one conversion.
 
     Args:
-        check: raises where the job must end; called now and then.
+        check: called repeatedly; raises if the job must end.
     """
 
     def __init__(self, check: Callable[[], None] | None = None) -> None:

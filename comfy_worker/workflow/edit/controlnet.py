@@ -68,7 +68,7 @@ class ControlNetSpec:
 
 @dataclass(frozen=True)
 class ControlNetRules:
-    """What is known about the ControlNet files and the workflow's model.
+    """Facts about the ControlNet files and the workflow's model.
 
     Attributes:
         fits: whether a sampler's model accepts a ControlNet file; None if nothing is known.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from comfy_worker.errors import Ambiguous, InvalidValue, NoPlace, brief
 from comfy_worker.nearest import did_you_mean
@@ -39,6 +40,8 @@ CLEAR_MARK = re.compile(r"(?P<expert>high|low)[\W_]*noise", re.IGNORECASE)
 WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 FILLERS = {"noise", "model", "expert"}
 MAX_LISTED = 20
+# No workflow has more stages; of a longer chain the first ones decide.
+MAX_STAGES = 20
 
 
 class ModelTargets:
@@ -90,7 +93,7 @@ class ModelTargets:
         for expert, words in TARGET_WORDS.items():
             if word in words:
                 return self._expert(expert, target)
-        known = [*TARGET_WORDS[HIGH], *TARGET_WORDS[LOW], *self._graph.workflow, *self._titles()]
+        known = [*TARGET_WORDS[HIGH], *TARGET_WORDS[LOW], *self._graph.workflow, *self._titles]
         hint = did_you_mean(target, known, "write high, low, or the id or title of a node")
         raise InvalidValue(
             f"lora target '{brief(target)}' is not a model of this workflow; {hint}",
@@ -106,6 +109,7 @@ class ModelTargets:
             )
         return self.experts[expert]
 
+    @cached_property
     def _titles(self) -> dict[str, list[str]]:
         titles: dict[str, list[str]] = {}
         workflow = self._graph.workflow
@@ -116,7 +120,7 @@ class ModelTargets:
     def _node_id(self, target: str) -> str | None:
         if target in self._graph.workflow:
             return target
-        titled = self._titles().get(target, [])
+        titled = self._titles.get(target, [])
         if len(titled) > 1:
             raise Ambiguous(
                 f"lora target '{brief(target)}': nodes {', '.join(titled[:MAX_LISTED])} all have "
@@ -190,7 +194,7 @@ class ModelTargets:
         samplers = list(self._used)
         first = self._used[samplers[0]]
         later: dict[Link, None] = {}
-        for sampler in samplers[1:]:
+        for sampler in samplers[1:MAX_STAGES]:
             above = set(ancestors(self._graph.workflow, sampler, check=self._graph.check))
             if samplers[0] in above:
                 later |= dict.fromkeys(self._used[sampler])

@@ -85,7 +85,7 @@ def _value_of(
 
 
 def sampler_value(name: str, values: Values, roles: Roles) -> int | float | None:
-    """Return the number that the sampler or latent receives where the graph computes it.
+    """Return the number that the sampler or latent receives, if the graph computes it.
 
     A size that is enlarged again afterwards is the size of the result.
     """

@@ -14,7 +14,7 @@ def without_nodes(workflow: Workflow, defs: NodeDefs, node_ids: Iterable[str]) -
     """Remove nodes, the optional inputs that read them, and the nodes that require them.
 
     Args:
-        workflow: stays as it is.
+        workflow: is not changed.
         defs: the classes that this ComfyUI has; an input of an unknown class counts as optional.
         node_ids: the nodes to remove; those that the workflow lacks do not matter.
 
