@@ -1,6 +1,6 @@
 """Declares the keys of a job's input.
 
-Each key is declared once. Reading, errors, ``python -m comfy_worker schema`` and ``docs/input.md``
+Each key is declared once. Reading, errors, the command `schema` and ``docs/input.md``
 follow from that declaration.
 """
 
