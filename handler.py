@@ -30,7 +30,7 @@ def main() -> int:
         settings = Settings.from_env(os.environ)
     except InvalidSettings as error:
         sys.exit(f"{error.code}: {error}")
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     start_times.mark("settings read")
     # At its default level the SDK logs every result, pictures included.
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")

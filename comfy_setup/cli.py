@@ -1,4 +1,4 @@
-"""The command line: run | test | serve | install | models | doctor.
+"""The command line: run | submit | serve | install | models | doctor | test.
 
 It parses the arguments, installs what a command needs, and continues with the virtual environment's
 Python. Failures end here, with one line on standard error and exit code 1.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -19,6 +18,7 @@ from comfy_common import paths
 from comfy_common.closed_pipe import quiet_on_closed_pipe
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
+from comfy_common.job_options import add_job_options, add_submit_options, job_input, with_format
 from comfy_setup import doctor, fetch_models, models, packages
 from comfy_setup.child import FULL_DISK
 from comfy_setup.comfyui import Choice
@@ -68,39 +68,6 @@ def _main(arguments: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def job_input(text: str) -> dict[str, Any]:
-    """Read the input of a job from the command line.
-
-    Args:
-        text: JSON, or @ and the name of a file with JSON; empty for no input.
-
-    Returns:
-        The input.
-
-    Raises:
-        SetupError: the text is not a JSON object, or the file cannot be read.
-    """
-    if text.startswith("@"):
-        try:
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        except OSError as error:
-            raise SetupError(f"--input: {text[1:]} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise SetupError(f"--input: {text[1:]} is not UTF-8 text: {error}") from error
-    try:
-        value = json.loads(text or "{}")
-        json.dumps(value, allow_nan=False)  # Python reads NaN and 1e400, which JSON does not allow
-    except ValueError as error:
-        raise SetupError(f"--input is not JSON: {error}") from error
-    except RecursionError as error:
-        raise SetupError("--input is nested too deeply") from error
-    if not isinstance(value, dict):
-        raise SetupError(
-            '--input must be a JSON object, such as {"prompt": "a lighthouse", "steps": 20}'
-        )
-    return value
-
-
 def check_output(path: Path, console: Console | None = None) -> None:
     """Make sure that a file can be written before a job runs for it.
 
@@ -146,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     installing = _install_options()
     _add_run(commands, installing)
+    add_submit_options(
+        commands.add_parser("submit", help="send jobs to an endpoint and save their files")
+    )
     test = commands.add_parser(
         "test",
         parents=[installing],
@@ -224,16 +194,10 @@ def _add_run(
     run = commands.add_parser(
         "run", parents=[installing], help="install everything and make a picture"
     )
-    run.add_argument(
-        "--template",
-        default="txt2img",
-        metavar="NAME",
-        help="the name of a file in workflows/, without .json (default: txt2img)",
-    )
+    add_job_options(run)
     run.add_argument(
         "--real", action="store_true", help="download and use a small real checkpoint (5 GB)"
     )
-    run.add_argument("--input", default="", metavar="JSON", help="the job's input, or @FILE")
     run.add_argument(
         "--output",
         default="",
@@ -281,6 +245,10 @@ def _dispatch(
 ) -> int:
     if options.command == "doctor":
         return doctor.doctor(environ)
+    if options.command == "submit":
+        from comfy_worker.client.command import submit
+
+        return submit(options, environ)
     _check_options(console, options, environ)
     if options.comfyui_dir:
         environ["COMFYUI_DIR"] = str(options.comfyui_dir.absolute())
@@ -303,12 +271,13 @@ def _check_options(
     if options.command == "models":
         models.listed(options.only, environ)
     if options.command == "run":
-        if options.real and options.template != "txt2img":
+        request = job_input(options)
+        if options.real and request.get("workflow", "txt2img") != "txt2img":
             raise SetupError("--real makes its picture with txt2img: leave --template out")
-        job_input(options.input)
         if options.output.endswith(os.sep):
             raise SetupError(f"--output: {options.output} is a folder: name a file in it")
         if options.output:
+            with_format(request, Path(options.output))
             check_output(Path(options.output), console)
     if options.comfyui_dir and (options.comfyui_source or options.comfyui_version):
         raise SetupError(
@@ -354,7 +323,7 @@ def _inside(
         return endpoint.serve(address, options.workers)
     from comfy_local.first_picture import make_picture
 
-    request = {"workflow": options.template, **real_input, **job_input(options.input)}
+    request = {**real_input, **job_input(options)}
     output = Path(options.output) if options.output else None
     return make_picture(console, environ, request, output, placeholder_only=placeholder_only)
 

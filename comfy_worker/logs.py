@@ -11,6 +11,7 @@ text of its keys: redacted everywhere, it could hide words in the errors of othe
 from __future__ import annotations
 
 import contextvars
+import json
 import logging
 import re
 import threading
@@ -19,7 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import ParamSpec, TypeVar
+from datetime import datetime, timezone
+from typing import Any, ParamSpec, TypeVar
 
 __all__ = [
     "ContextThreadPool",
@@ -165,24 +167,51 @@ def _counted(counter: Counter[str], secrets: list[str]) -> Iterator[None]:
                     del counter[secret]
 
 
-class _Formatter(logging.Formatter):
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """The values beside the sentence: action, fields of the event, and what is bound by context."""
+    fields: dict[str, Any] = {}
+    action = getattr(record, "action", None)
+    if action:
+        fields["action"] = action
+    return {**fields, **getattr(record, "fields", {}), **_bound.get()}
+
+
+class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = dict(_bound.get())
-        action = getattr(record, "action", None)
-        if action:
-            fields = {"action": action, **fields}
-        pairs = [f"{key}={value}" for key, value in fields.items()]
+        pairs = [f"{key}={value}" for key, value in _fields(record).items()]
         return one_line(redact(" ".join([super().format(record), *pairs])))
 
 
-def configure(level: str) -> None:
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        shown = {}
+        for key, value in line.items():
+            shown[key] = redact(value) if isinstance(value, str) else value
+        # ASCII only: a lone surrogate in a client's text cannot be written otherwise.
+        return json.dumps(shown, default=str)
+
+
+def configure(level: str, style: str = "text") -> None:
     """Send the worker's log to stderr.
 
     Args:
         level: DEBUG, INFO, WARNING or ERROR.
+        style: ``text``, or ``json`` for one JSON object a line.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    if style == "json":
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("comfy_worker")
     logger.handlers = [handler]
     logger.propagate = False

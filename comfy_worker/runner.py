@@ -14,6 +14,7 @@ from comfy_worker.comfyui.workdirs import make_folders
 from comfy_worker.error_response import error_response
 from comfy_worker.errors import ComfyUIUnavailable
 from comfy_worker.job import Job, secrets_in
+from comfy_worker.job_record import JobRecord
 from comfy_worker.logs import bound, job_secrets, temporary_secrets
 from comfy_worker.planning.planner import prepare
 from comfy_worker.planning.prompt import make_prompt
@@ -65,27 +66,33 @@ class JobRunner:
         """
         services = self._services
         with bound(job_id=str(envelope.get("id"))), job_secrets(*secrets_in(envelope)):
-            began = time.monotonic()
+            began, record = time.monotonic(), JobRecord()
             try:
-                answer = self._answer(envelope, cancelled, send, release)
-                duration_ms = (time.monotonic() - began) * 1000
-                log.info("done in %d ms", duration_ms, extra={"action": "job.done"})
+                answer = self._answer(envelope, cancelled, record, send, release)
             except Exception as error:  # noqa: BLE001 (outermost: the client gets an answer)
                 answer = error_response(error, services.paths)
+                record.code = answer["code"]
+            record.write((time.monotonic() - began) * 1000)
             if services.comfyui.needs_fresh_worker and isinstance(answer, dict):
                 log.warning("asking for a fresh worker", extra={"action": "worker.refresh"})
                 answer["refresh_worker"] = True
         return answer
 
     def _answer(
-        self, envelope: Mapping[str, Any], cancelled: threading.Event, send: Send, release: Release
+        self,
+        envelope: Mapping[str, Any],
+        cancelled: threading.Event,
+        record: JobRecord,
+        send: Send,
+        release: Release,
     ) -> Any:
         services = self._services
         job = Job.parse(envelope, services.settings, cancelled)
+        record.stages = job.timer.stages
         if job.options_call is not None:
             defs = services.comfyui.ready(job.deadline).defs
             return answer_options_call(job, defs, services.settings.sd_model)
-        run = _JobRun(services, job, send, release)
+        run = _JobRun(services, job, record, send, release)
         try:
             return run.walk()
         except ComfyUIUnavailable as error:
@@ -104,13 +111,22 @@ class _JobRun:
     Args:
         services: the worker's.
         job: the job.
+        record: gets what the log says about it.
         send: gets its updates.
         release: called when the next job is wanted.
     """
 
-    def __init__(self, services: SharedServices, job: Job, send: Send, release: Release) -> None:
+    def __init__(
+        self,
+        services: SharedServices,
+        job: Job,
+        record: JobRecord,
+        send: Send,
+        release: Release,
+    ) -> None:
         self._services = services
         self._job = job
+        self._record = record
         self._delivery = services.delivery(job)
         self._template = choose_template(job.input, services.templates)
         self._updates = ClientUpdates(job, self._delivery, send)
@@ -133,7 +149,9 @@ class _JobRun:
                 prompt = make_prompt(job, plan, comfyui.defs, folder, services.comfy_org_key)
                 make_folders(comfyui.process.output_dir, prompt.folders)
             metadata = {"prompt": prompt.client_workflow} if services.keeps_metadata else {}
-            results = ResultBuilder(job, plan, comfyui.process, self._delivery, metadata)
+            results = ResultBuilder(
+                job, plan, comfyui.process, self._delivery, metadata, self._record
+            )
             with (
                 job.timer.stage("execute"),
                 services.turns.taken(prompt.workflow, job.deadline, self._release) as turn,

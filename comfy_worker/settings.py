@@ -196,6 +196,9 @@ class Settings(BaseModel):
         "before. Not set: none",
     )
     log_level: LogLevel = Field("INFO", alias="LOG_LEVEL", description="Log level of the worker")
+    log_format: Literal["text", "json"] = Field(
+        "text", alias="LOG_FORMAT", description="`json`: each log line is a JSON object"
+    )
     sd_model: str = Field(
         "",
         alias="SD_MODEL",

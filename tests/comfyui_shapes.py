@@ -162,6 +162,24 @@ DIFFUSION_MODELS: dict[str, dict[str, Any]] = {
     },
 }
 # Small ones of the same families, that a CPU runs.
+TINY_WAN = WAN | {"dim": 1536, "ffn_dim": 1536, "num_heads": 12, "num_layers": 1}
+FLUX2 = {
+    "image_model": "flux2",
+    "in_channels": 128,
+    "out_channels": 128,
+    "patch_size": 1,
+    "vec_in_dim": None,
+    "mlp_ratio": 3.0,
+    "depth": 1,
+    "depth_single_blocks": 1,
+    "axes_dim": [32, 32, 32, 32],
+    "theta": 2000,
+    "qkv_bias": False,
+    "ops_bias": False,
+    "guidance_embed": False,
+    "global_modulation": True,
+    "mlp_silu_act": True,
+}
 TINY_CHECKPOINTS: dict[str, dict[str, Any]] = {
     "tiny-sdxl": SDXL
     | {
@@ -173,7 +191,9 @@ TINY_CHECKPOINTS: dict[str, dict[str, Any]] = {
 TINY_DIFFUSION_MODELS: dict[str, dict[str, Any]] = {
     "tiny-sd3": sd35(1),
     "tiny-flux": FLUX | {"depth": 1, "depth_single_blocks": 0, "context_in_dim": 768},
-    "tiny-wan": WAN | {"dim": 1536, "ffn_dim": 1536, "num_heads": 12, "num_layers": 1},
+    "tiny-wan": TINY_WAN,
+    "tiny-wan-i2v": TINY_WAN | {"in_dim": 36},
+    "tiny-flux2": FLUX2 | {"hidden_size": 256, "context_in_dim": 768, "num_heads": 2},
 }
 
 
@@ -185,7 +205,8 @@ def all_shapes(comfyui_dir: Path) -> dict[str, Shapes]:
         comfyui_dir: the ComfyUI whose classes are used.
 
     Returns:
-        For each model, by the names above, its tensors as its file names them; and ``taehv``, a VAE for Wan.
+        For each model, by the names above, its tensors as its file names them; ``taehv``, a VAE for
+        Wan; and ``flux2-vae``.
     """
     script = [sys.executable, __file__, str(comfyui_dir)]
     printed = subprocess.run(script, check=True, capture_output=True, text=True).stdout
@@ -211,6 +232,7 @@ def _print_shapes(comfyui_dir: str) -> None:
         found[name] = _shapes(_model(config).diffusion_model.state_dict())
     with torch.device("meta"):
         found["taehv"] = _shapes(comfy.taesd.taehv.TAEHV(16).state_dict())
+    found["flux2-vae"] = _flux2_vae_shapes()
     print(json.dumps(found))  # noqa: T201 - this is what the script gives back
 
 
@@ -220,13 +242,27 @@ def _model(unet_config: dict[str, Any]) -> Any:
     from comfy.ldm.flux.model import FluxParams
 
     unet_config = dict(unet_config)
-    if unet_config.get("image_model") == "flux":
+    if unet_config.get("image_model") in ("flux", "flux2"):
         # Versions from 0.33 on require it, and 0.3.75 refuses it.
-        required = {"txt_ids_dims": []} if "txt_ids_dims" in FluxParams.__annotations__ else {}
+        dims = [3] if unet_config["image_model"] == "flux2" else []
+        required = {"txt_ids_dims": dims} if "txt_ids_dims" in FluxParams.__annotations__ else {}
         unet_config |= required
     config = comfy.model_detection.model_config_from_unet_config(unet_config)
     config.set_inference_dtype(torch.float16, None)
     return config.get_model({}, device=torch.device("meta"))
+
+
+def _flux2_vae_shapes() -> Shapes:
+    """The VAE of Flux.2, whose latent has 32 channels in patches of four, normalised."""
+    import torch
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+
+    config = {"double_z": True, "z_channels": 32, "resolution": 256, "in_channels": 3, "out_ch": 3}
+    config |= {"ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": []}
+    config |= {"dropout": 0.0, "batch_norm_latent": True}
+    with torch.device("meta"):
+        shapes = _shapes(AutoencoderKL(ddconfig=config, embed_dim=32).state_dict())
+    return {name: shape for name, shape in shapes.items() if "num_batches" not in name}
 
 
 def _checkpoint_shapes(unet_config: dict[str, Any]) -> Shapes:

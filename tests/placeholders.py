@@ -38,6 +38,10 @@ EMBEDDING = "embedding.safetensors"
 UPSCALER = "upscaler-2x.safetensors"
 FLUX = "placeholder-flux.safetensors"
 WAN = "placeholder-wan.safetensors"
+WAN_I2V = "placeholder-wan-i2v.safetensors"
+FLUX2 = "placeholder-flux2.safetensors"
+LORA_WAN = "lora-wan.safetensors"
+VAE_FLUX2 = "placeholder-flux2-vae.safetensors"
 CLIP_L = "clip_l.safetensors"
 VAE_4 = "taesd-4.safetensors"
 VAE_16 = "taesd-16.safetensors"
@@ -97,6 +101,12 @@ def write_flux(path: Path) -> None:
 def write_wan(path: Path) -> None:
     """Wan 2.1 of one layer, as wide as the real 1.3B."""
     _write_thin(path, _shapes("tiny-wan"))
+
+
+def write_wan_lora(path: Path) -> None:
+    """A LoRA for the Wan placeholders."""
+    names = ("diffusion_model.blocks.0.self_attn.q", "diffusion_model.blocks.0.self_attn.v")
+    _save(path, _lora_weights(dict.fromkeys(names, (1536, 1536)), seed=8))
 
 
 def write_clip_l(path: Path) -> None:
@@ -199,6 +209,10 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     f"upscale_models/{UPSCALER}": write_upscaler,
     f"diffusion_models/{FLUX}": write_flux,
     f"diffusion_models/{WAN}": write_wan,
+    f"diffusion_models/{WAN_I2V}": lambda path: _write_thin(path, _shapes("tiny-wan-i2v")),
+    f"diffusion_models/{FLUX2}": lambda path: _write_thin(path, _shapes("tiny-flux2")),
+    f"loras/{LORA_WAN}": write_wan_lora,
+    f"vae/{VAE_FLUX2}": lambda path: _write_thin(path, _shapes("flux2-vae")),
     f"text_encoders/{CLIP_L}": write_clip_l,
     f"vae/{VAE_4}": lambda path: write_taesd(path, latent_channels=4),
     f"vae/{VAE_16}": lambda path: write_taesd(path, latent_channels=16),

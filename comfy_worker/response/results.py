@@ -13,6 +13,7 @@ from comfy_worker.comfyui.execution import ExecutionResult
 from comfy_worker.comfyui.process import ComfyUIProcess
 from comfy_worker.errors import NoOutput
 from comfy_worker.job import Job
+from comfy_worker.job_record import JobRecord
 from comfy_worker.outgoing import to_json_bytes
 from comfy_worker.planning.plan import Plan
 from comfy_worker.response.collect import OutputFile, find_files, find_texts, find_unreported
@@ -35,6 +36,7 @@ class ResultBuilder:
         process: the ComfyUI that runs it.
         delivery: how its files reach the client.
         png_metadata: the texts that a picture keeps, as :func:`encode` takes them.
+        record: gets what the log says about the result.
     """
 
     def __init__(
@@ -44,12 +46,16 @@ class ResultBuilder:
         process: ComfyUIProcess,
         delivery: Delivery,
         png_metadata: dict[str, str],
+        record: JobRecord,
     ) -> None:
         self._job = job
         self._plan = plan
         self._folders = {"output": process.output_dir, "temp": process.temp_dir}
         self._delivery = delivery
         self._png_metadata = png_metadata
+        self._record = record
+        record.workflow = plan.name
+        record.steps = plan.parameters.get("steps")
         # By node, what is already encoded because it was streamed.
         self._streamed: dict[str, list[EncodedFile]] = {}
 
@@ -98,6 +104,9 @@ class ResultBuilder:
             encoded += self._all_encoded(wanted)
             draft = _Draft(self._job, self._plan, self._delivery, executed, texts, encoded)
             media = self._delivery.deliver(encoded, self._plan.seed, draft.to_json)
+            self._record.files = len(encoded)
+            self._record.bytes = sum(file.size for file in encoded)
+            self._record.warnings = len(draft.warnings())
             for warning in draft.warnings():
                 log.debug("%s", warning, extra={"action": "job.warning"})
             return draft.with_media(media)

@@ -24,6 +24,9 @@ SIZE = {"width": 64, "height": 64}
 PHOTO = pictures.encoded(pictures.photo())
 MASK = pictures.encoded(pictures.mask())
 SD15 = {"checkpoint": "placeholder", "prompt": "a cat", "seed": 5, "steps": 2}
+FLUX2 = {**SD15, "checkpoint": placeholders.FLUX2, "vae": placeholders.VAE_FLUX2}
+# The text encoders of the large families cannot be had small; CLIP-L takes their place.
+CLIP_L = {"2.clip_name": placeholders.CLIP_L, "2.type": "stable_diffusion"}
 SDXL = {**SD15, **SIZE, "checkpoint": "placeholder-sdxl"}
 
 
@@ -64,7 +67,19 @@ CASES = {
     "sdxl-refiner": Case(SDXL, parameters={"refiner_checkpoint": placeholders.CHECKPOINT_SDXL}),
     "sdxl-turbo": Case(SDXL),
     "sd35": Case({**SDXL, "checkpoint": "placeholder-sd3"}),
+    "sdxl": Case(SDXL),
 }
+# Versions before this one know FLUX.2 dev only, which is 6144 wide.
+if shipped.comfyui_version() >= (0, 9, 2):
+    CASES |= {
+        "flux2-dev": Case({**FLUX2, **SIZE}, overrides=CLIP_L),
+        "flux2-klein-edit": Case(
+            {**FLUX2, "image": PHOTO},
+            (96, 96),
+            {"image2": PHOTO},
+            {**CLIP_L, "5.megapixels": 0.01, "9.megapixels": 0.01},
+        ),
+    }
 
 
 def run(comfyui: RealComfyUI, asked: dict[str, Any], sd_model: str = "") -> dict[str, Any]:
@@ -101,7 +116,8 @@ def test_a_template_makes_a_picture(comfyui: RealComfyUI, name: str) -> None:
         for key, value in case.asked.items()
         if key not in {"image", "mask", "checkpoint"}
     }
-    assert result["parameters"].items() >= {**told, **case.parameters}.items()
+    own = {key: value for key, value in case.parameters.items() if value is not PHOTO}
+    assert result["parameters"].items() >= {**told, **own}.items()
 
 
 def test_sd_model_replaces_a_declared_checkpoint(
@@ -152,25 +168,55 @@ def test_flux_makes_a_picture_with_another_text_encoder(comfyui: RealComfyUI, na
     assert result["workflow"] == "custom"
 
 
-def test_wan_makes_a_clip(comfyui: RealComfyUI) -> None:
-    asked = {
-        **SIZE,
-        "vae": "taehv-wan",
-        "length": 5,
-        "fps": 8,
-        "steps": 2,
-        "seed": 5,
-        "prompt": "a cat",
-    }
-    models = {"high_noise_model": "placeholder-wan", "low_noise_model": "placeholder-wan"}
-    encoder = {"3.clip_name": "clip_l", "3.type": "sd3"}
-    result = run(
-        comfyui, {**asked, "workflow": "wan22-t2v", "parameters": models, "overrides": encoder}
-    )
+WAN = {
+    **SIZE,
+    "vae": placeholders.VAE_WAN,
+    "length": 5,
+    "fps": 8,
+    "steps": 2,
+    "seed": 5,
+    "prompt": "a cat",
+}
+WAN_T2V = ("wan22-t2v-plain", "wan22-t2v")
+WAN_TEMPLATES = (*WAN_T2V, "wan22-i2v-plain", "wan22-i2v", "wan22-flf2v")
+
+
+def wan_input(name: str, **changes: Any) -> dict[str, Any]:
+    """A request for a template of Wan with the placeholders."""
+    model = placeholders.WAN if name in WAN_T2V else placeholders.WAN_I2V
+    parameters = {"high_noise_model": model, "low_noise_model": model}
+    overrides = {"3.clip_name": placeholders.CLIP_L, "3.type": "sd3"}
+    images = {} if name in WAN_T2V else {"image": PHOTO}
+    if name == "wan22-flf2v":
+        parameters["last_image"] = PHOTO
+    if name in ("wan22-t2v", "wan22-i2v") and shipped.runs_here(name):
+        for word in ("high", "low"):
+            overrides[f"Load LoRA (turbo, {word} noise).lora_name"] = placeholders.LORA_WAN
+    asked = {"workflow": name, **WAN, **images, "overrides": overrides, **changes}
+    return {**asked, "parameters": {**parameters, **changes.get("parameters", {})}}
+
+
+def frames_of(result: dict[str, Any]) -> list[Any]:
+    """The frames of a result's only clip."""
     assert result["images"] == []
     (clip,) = result["videos"]
     assert clip["mime_type"] == "video/mp4"
     with av.open(io.BytesIO(base64.b64decode(clip["data"]))) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert container.streams.video[0].average_rate == 8
+    return frames
+
+
+@pytest.mark.parametrize("name", WAN_TEMPLATES)
+def test_wan_makes_a_clip(comfyui: RealComfyUI, name: str) -> None:
+    frames = frames_of(run(comfyui, wan_input(name)))
     assert [frame.shape for frame in frames] == [(64, 64, 3)] * 5
+
+
+@pytest.mark.parametrize("name", ["wan22-t2v", "wan22-i2v"])
+def test_turbo_changes_the_clip(comfyui: RealComfyUI, name: str) -> None:
+    if not shipped.runs_here(name):
+        pytest.skip("this ComfyUI runs the template without turbo")
+    full = frames_of(run(comfyui, wan_input(name, cfg=1)))
+    turbo = frames_of(run(comfyui, wan_input(name, cfg=1, parameters={"turbo": True})))
+    assert any((a != b).any() for a, b in zip(full, turbo, strict=True))

@@ -109,12 +109,12 @@ def test_a_cancelled_job_ends_within_two_seconds(worker: Client) -> None:
     assert worker.get(f"status/{job_id}")["status"] == "CANCELLED"
 
 
-def test_a_second_job_is_prepared_while_one_runs(any_worker: Client) -> None:
+def test_a_second_job_is_prepared_while_one_runs(worker: Client) -> None:
     ids = [
-        any_worker.post("run", {"input": {**SMALL, "seed": seed, "steps": 20}})["id"]
+        worker.post("run", {"input": {**SMALL, "seed": seed, "steps": 20}})["id"]
         for seed in range(4)
     ]
-    results = [wait_for(any_worker, job_id, "COMPLETED")["output"] for job_id in ids]
+    results = [wait_for(worker, job_id, "COMPLETED")["output"] for job_id in ids]
     assert [result["seed"] for result in results] == [0, 1, 2, 3]
     assert len({result["images"][0]["data"] for result in results}) == 4
 

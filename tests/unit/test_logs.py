@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import tracemalloc
 from collections import Counter
@@ -19,6 +20,7 @@ from comfy_worker.errors import (
     WorkerError,
 )
 from comfy_worker.job import secrets_of
+from comfy_worker.job_record import JobRecord
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +32,7 @@ def written(message: str, *args: object, action: str = "") -> str:
     record = logging.LogRecord("comfy_worker", logging.INFO, "", 0, message, args, None)
     if action:
         record.action = action
-    return logs._Formatter("%(levelname)s %(message)s").format(record)
+    return logs._TextFormatter("%(levelname)s %(message)s").format(record)
 
 
 def test_a_key_is_redacted_whoever_wrote_it() -> None:
@@ -147,3 +149,43 @@ def test_the_workers_own_words_are_logged(caplog: pytest.LogCaptureFixture) -> N
     with caplog.at_level("INFO", "comfy_worker"):
         error_response(OutOfMemory("node 1 (KSampler) ran out of GPU memory"))
     assert caplog.messages == ["OUT_OF_MEMORY: node 1 (KSampler) ran out of GPU memory"]
+
+
+def test_a_json_line_holds_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs.add_secret("hf_0123456789")
+    record = logging.LogRecord(
+        "comfy_worker", logging.INFO, "", 0, "a\nb %s \ud800", ("hf_0123456789",), None
+    )
+    record.action = "job.done"
+    record.fields = {"bytes": 5, "code": "X"}
+    with logs.bound(job_id="j"):
+        line = logs._JsonFormatter().format(record)
+    assert "\n" not in line
+    shown = json.loads(line)
+    assert shown.pop("time").endswith("+00:00")
+    assert shown == {
+        "level": "INFO", "logger": "comfy_worker", "message": "a\nb [hidden] \ud800",
+        "action": "job.done", "bytes": 5, "code": "X", "job_id": "j",
+    }  # fmt: skip
+
+
+def test_a_json_line_holds_the_traceback() -> None:
+    try:
+        raise ValueError("no")
+    except ValueError as error:
+        info = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("comfy_worker", logging.ERROR, "", 0, "fault", None, info)
+    assert "ValueError: no" in json.loads(logs._JsonFormatter().format(record))["traceback"]
+
+
+def test_a_job_has_one_line_of_facts(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "comfy_worker"):
+        JobRecord("txt2img", {"prepare": 3}, 20, 1, 500, 2).write(12.6)
+        JobRecord(code="INVALID_INPUT").write(1)
+    done, failed = caplog.records
+    assert done.fields == {
+        "duration_ms": 13, "workflow": "txt2img", "prepare_ms": 3, "steps": 20, "files": 1,
+        "bytes": 500, "warnings": 2,
+    }  # fmt: skip
+    assert failed.fields["code"] == "INVALID_INPUT"
+    assert [record.getMessage() for record in caplog.records] == ["job done", "job failed"]

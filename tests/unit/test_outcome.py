@@ -16,6 +16,7 @@ from PIL import Image
 from comfy_worker.comfyui.events import Executed
 from comfy_worker.comfyui.execution import ExecutionResult
 from comfy_worker.job import Job
+from comfy_worker.job_record import JobRecord
 from comfy_worker.planning.plan import Plan
 from comfy_worker.request.schema import Output
 from comfy_worker.response.client_updates import ClientUpdates
@@ -35,7 +36,7 @@ def builder(folder: Path, delivery: Delivery, job: Job) -> ResultBuilder:
         txt2img(), "custom", 7, {}, ["strength is ignored"], find_roles(txt2img(), DEFS), (), ()
     )
     process: Any = SimpleNamespace(output_dir=folder, temp_dir=folder)
-    return ResultBuilder(job, plan, process, delivery, {})
+    return ResultBuilder(job, plan, process, delivery, {}, JobRecord())
 
 
 @pytest.mark.parametrize("streamed", [0, MB], ids=["small", "too-large-to-be-sent-twice"])

@@ -17,6 +17,7 @@ import pytest
 from comfy_common import paths
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
+from comfy_common.job_options import input_from_json
 from comfy_setup import __main__, cli, fetch_models, models
 
 
@@ -231,8 +232,9 @@ def test_a_checkpoint_is_made_under_the_lock(
 
 def test_an_input_is_text_a_file_or_nothing(tmp_path: Path) -> None:
     (tmp_path / "input.json").write_text('{"steps": 3}')
-    assert cli.job_input('{"steps": 3}') == cli.job_input(f"@{tmp_path}/input.json") == {"steps": 3}
-    assert cli.job_input("") == {}
+    read = input_from_json
+    assert read('{"steps": 3}') == read(f"@{tmp_path}/input.json") == {"steps": 3}
+    assert read("") == {}
 
 
 OUT_OF_RANGE = [
