@@ -340,7 +340,11 @@ class JobInput(Parameters):
         "(object or JSON text); or a PNG or WebP that ComfyUI saved (base64 or data URI). "
         "Default: `inpaint` with an image and a mask, `img2img` with an image, else `txt2img`",
     )
-    image: str | None = Field(None, description="the start image: base64, data URI or URL")
+    image: str | None = Field(
+        None,
+        description="the start image: base64, data URI or URL. Or the start video, for a template "
+        "that takes one",
+    )
     mask: str | None = Field(
         None,
         description="the mask: base64, data URI or URL. White areas are repainted (opaque areas, "
