@@ -66,7 +66,7 @@ def update_home(site: Path, home: Path) -> None:
     marker.write_text(stamp.hexdigest())
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Run `comfy-worker`; in a checkout the same as `python3 -m comfy_setup`."""
     environ = {**os.environ, PROGRAM: "comfy-worker"}
     root = paths.REPO
@@ -79,7 +79,7 @@ def main() -> int:
                 f"Error: {home} cannot be written: {error.strerror}; COMFY_WORKER_HOME names "
                 "another folder"
             )
-            return FAILED
+            raise SystemExit(FAILED) from error
         root = home
     # The first entry wins, so the copy is imported and not the installed package.
     others = environ.get("PYTHONPATH", "")
