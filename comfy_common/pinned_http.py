@@ -223,14 +223,16 @@ class PinnedClient:
         *,
         method: str = "GET",
         follow: bool = True,
+        body: bytes | None = None,
     ) -> Iterator[Answer]:
         """Send a request. Leaving the block closes the connection.
 
         Args:
             url: the URL.
             headers: returns the headers for each URL, so that no redirect's host receives a token.
-            method: GET or HEAD.
+            method: GET, HEAD or POST.
             follow: whether to follow redirects; if not, a redirect is the answer.
+            body: the body of a POST; such a request must not follow redirects.
 
         Yields:
             The answer of the last URL, whatever its status is.
@@ -243,7 +245,8 @@ class PinnedClient:
         for _ in range(MAX_REDIRECTS + 1):
             target = parse_target(url)
             self.admit(target)
-            with self._answered(target, method, {**HEADERS, **headers(target)}) as answer:
+            sent_headers = {**HEADERS, **headers(target)}
+            with self._answered(target, method, sent_headers, body) as answer:
                 location = answer.location if follow else None
                 if location is None:
                     yield answer
@@ -256,7 +259,7 @@ class PinnedClient:
 
     @contextlib.contextmanager
     def _answered(
-        self, target: Target, method: str, headers: Mapping[str, str]
+        self, target: Target, method: str, headers: Mapping[str, str], body: bytes | None
     ) -> Iterator[Answer]:
         proxy = self._proxy(target)
         with contextlib.ExitStack() as stack:
@@ -271,7 +274,7 @@ class PinnedClient:
             if proxy and target.scheme == "http":
                 path = target.url
                 headers = {**headers, **_proxy_headers(proxy)}
-            connection.request(method, path, headers=dict(headers))
+            connection.request(method, path, body=body, headers=dict(headers))
             response = stack.enter_context(connection.getresponse())
             if self.is_over():
                 # http.client accepts headers that end early, so we must not.

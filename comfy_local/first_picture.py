@@ -6,41 +6,52 @@ and its result.
 
 from __future__ import annotations
 
-import base64
 import re
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
-
-import requests
 
 from comfy_common import paths
 from comfy_common.console import Console, Step
 from comfy_common.errors import SetupError
+from comfy_common.exit_codes import FAILED, OK
+from comfy_common.job_options import with_format
 from comfy_common.placeholder_names import PREFIX
 from comfy_common.text import size
 from comfy_local.endpoint import LocalEndpoint
+from comfy_worker.client.command import as_json, show_status
+from comfy_worker.client.endpoint import Endpoint, JobStatus
+from comfy_worker.client.errors import ClientError
+from comfy_worker.client.files import result_files, save_files
 
 # A placeholder's pictures are noise, so small and quick ones will do.
 SMALL = {"width": 64, "height": 64, "steps": 2}
-# The format of pictures by the ending of a file.
-FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-MEDIA_LISTS = ("images", "videos", "audio", "files")
 POLL_S = 0.2
-TIMEOUT_S = 30.0
 LOG_LINES = 12
 TEMPLATE_NAME = re.compile(r"[\w.-]+")  # other text is a workflow, or a picture that contains one
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What shall come of a job.
+
+    Attributes:
+        output: the file for the (first) picture, None for a file under `output/`.
+        placeholder_only: no real checkpoint is installed. Then the picture is 64x64 with 2 steps,
+            unless the input names other values.
+        as_json: print one JSON object in place of the files' names.
+    """
+
+    output: Path | None = None
+    placeholder_only: bool = False
+    as_json: bool = False
+
+
 def make_picture(
-    console: Console,
-    environ: Mapping[str, str],
-    job_input: Mapping[str, Any],
-    output: Path | None,
-    *,
-    placeholder_only: bool,
+    console: Console, environ: Mapping[str, str], job_input: Mapping[str, Any], wanted: Wanted
 ) -> int:
     """Run one job and write its files.
 
@@ -48,9 +59,7 @@ def make_picture(
         console: shows the steps; the names of the files go to standard output.
         environ: the worker's environment.
         job_input: the job's input, with its `workflow`.
-        output: the file for the (first) picture, None for a file under `output/`.
-        placeholder_only: no real checkpoint is installed. Then the picture is 64x64 with 2 steps,
-            unless the input names other values.
+        wanted: what shall come of it.
 
     Returns:
         The exit code: 0, or 1 if the job failed.
@@ -58,6 +67,7 @@ def make_picture(
     Raises:
         SetupError: the worker does not start.
     """
+    output, placeholder_only = wanted.output, wanted.placeholder_only
     chosen = with_format(job_input, output)
     complete = {**(SMALL if placeholder_only else {}), **chosen}
     if complete != chosen:
@@ -65,7 +75,7 @@ def make_picture(
             "The picture is therefore 64x64 with 2 steps; --input '{\"width\": 512, ...}' makes a "
             "larger one."
         )
-    workflow = chosen["workflow"]
+    workflow = chosen.get("workflow", _default_template(chosen))
     is_template = isinstance(workflow, str) and TEMPLATE_NAME.fullmatch(workflow)
     name = workflow if is_template else "custom"
     log = paths.CACHE / "worker.log"
@@ -74,64 +84,48 @@ def make_picture(
         LocalEndpoint(environ=environ, log_path=log) as endpoint,
         console.step(f"Starting ComfyUI and the worker, running {name}") as step,
     ):
-        answer = _finished(endpoint, complete, step, log)
-    if answer["status"] != "COMPLETED":
-        console.say(f"The job ended as {answer['status']}.")
-        tell_failure(console, answer)
-        return 1
-    written = write_files(answer["output"], output, name)
-    for path in written:
-        Console(sys.stdout).say(str(path))
+        status = _finished(endpoint, complete, step, log)
+    if not status.is_completed:
+        console.say(f"The job ended as {status.state}.")
+        tell_failure(Console(sys.stderr), status)
+        if wanted.as_json:
+            Console(sys.stdout).say(as_json(status, []))
+        return FAILED
+    written = write_files(status.output, output)
+    if wanted.as_json:
+        Console(sys.stdout).say(as_json(status, written))
+    else:
+        for path in written:
+            Console(sys.stdout).say(str(path))
     if output is not None and written[0].suffix != output.suffix:
         console.say(
             f"The job made another format than {output.name} says: the file is named "
             f"{written[0].name}."
         )
-    tell_result(console, answer["output"], placeholder_only=placeholder_only)
-    return 0
+    tell_result(console, status.output, placeholder_only=placeholder_only)
+    return OK
 
 
-def with_format(job_input: Mapping[str, Any], output: Path | None) -> dict[str, Any]:
-    """Choose the format of the pictures by the ending of the output file.
-
-    Args:
-        job_input: the job's input.
-        output: the file for the first picture, None if the user named no file.
-
-    Returns:
-        The input, with `output.format` if the file's ending says one.
-
-    Raises:
-        SetupError: the input asks for another format than the file's ending.
-    """
-    options = job_input.get("output") or {}
-    if output is None or not isinstance(options, dict):
-        return dict(job_input)
-    wanted = FORMATS.get(output.suffix.lower())
-    if wanted is None:
-        return dict(job_input)
-    chosen = options.get("format") or wanted
-    if chosen != wanted:
-        raise SetupError(
-            f"--output {output.name} and the input's output.format {chosen} differ: leave one out"
-        )
-    return {**job_input, "output": {**options, "format": wanted}}
-
-
-def tell_failure(console: Console, answer: Mapping[str, Any]) -> None:
+def tell_failure(console: Console, status: JobStatus) -> None:
     """Say why a job failed.
 
     Args:
         console: shows the lines.
-        answer: the job's status. `error` is "CODE: sentence", `output.details` has more if known.
+        status: of the job that failed.
     """
-    console.say(f"Error: {answer.get('error', 'the job gave no reason')}")
-    output = answer.get("output")
-    for detail in output.get("details", []) if isinstance(output, dict) else []:
+    console.say(f"Error: {status.error or 'the job gave no reason'}")
+    for detail in status.details:
         entries = detail if isinstance(detail, dict) else {"detail": detail}
         for key, value in entries.items():
             for line in value if isinstance(value, list) else [value]:
                 console.say(f"  {key}: {line}")
+
+
+def _default_template(job_input: Mapping[str, Any]) -> str:
+    """The template that the worker chooses for an input without a workflow."""
+    if not job_input.get("image"):
+        return "txt2img"
+    return "inpaint" if job_input.get("mask") else "img2img"
 
 
 def tell_result(
@@ -158,74 +152,44 @@ def tell_result(
             console.say(f"Warning: {warning}")
 
 
-def write_files(result: Mapping[str, Any], output: Path | None, name: str) -> list[Path]:
+def write_files(result: Mapping[str, Any], output: Path | None) -> list[Path]:
     """Write the files of a result.
 
     Args:
         result: the job's output, files as base64 or as links.
         output: the path of the first file. If the file has another format than this path says, its
-            own ending is added. None for `output/<name>-<seed>` with the file's own ending.
-        name: the workflow's name.
+            own ending is added. None for `output/<workflow>-<seed>` with the file's own ending.
 
     Returns:
         The absolute paths. The second file is named like the first, with -2 added, and so on.
 
     Raises:
-        SetupError: the job made no file.
+        SetupError: the job made no file, or a file cannot be written.
     """
-    made: list[Mapping[str, Any]] = []
-    for media_list in MEDIA_LISTS:
-        made += result.get(media_list) or []
-    if not made:
+    files = result_files(result)
+    if not files:
         raise SetupError(
             "the job made no file: its workflow needs a node that saves something, such as "
             "SaveImage"
         )
-    written = []
-    for number, media in enumerate(made, 1):
-        ending = PurePath(media["filename"]).suffix
-        first = output or paths.OUTPUT / f"{name}-{result['seed']}{ending}"
-        path = _numbered(first, number, ending)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_content(media))
-        written.append(path.absolute())
-    return written
-
-
-def _numbered(first: Path, number: int, ending: str) -> Path:
-    """The path of a job's file, by the path of the first one."""
-    if number > 1:
-        return first.with_name(f"{first.stem}-{number}{ending}")
-    if _is_same_format(first.suffix, ending):
-        return first
-    return first.with_name(first.name + ending)
-
-
-def _is_same_format(suffix: str, ending: str) -> bool:
-    """Whether two endings mean the same format, such as .jpg and .jpeg."""
-    suffix, ending = suffix.lower(), ending.lower()
-    return suffix == ending or (suffix in FORMATS and FORMATS[suffix] == FORMATS.get(ending))
-
-
-def _content(media: Mapping[str, Any]) -> bytes:
-    if media["type"] == "base64":
-        return base64.b64decode(media["data"])
-    answer = requests.get(media["data"], timeout=TIMEOUT_S)
-    answer.raise_for_status()
-    return answer.content
+    if output is None:
+        ending = PurePath(files[0]["filename"]).suffix
+        output = paths.OUTPUT / f"{result['workflow']}-{result['seed']}{ending}"
+    try:
+        return [path.absolute() for path in save_files(result, output.parent, output)]
+    except ClientError as error:
+        raise SetupError(str(error)) from error
 
 
 def _finished(
     endpoint: LocalEndpoint, job_input: Mapping[str, Any], step: Step, log: Path
-) -> dict[str, Any]:
+) -> JobStatus:
     """Run a job to its end and return its status."""
     workers = endpoint.workers
-    with requests.Session() as session:
-        session.trust_env = False  # requests to this machine must not use a proxy
-        request = {"input": job_input}
-        answer = _json(session.post(f"{endpoint.url}/run", json=request, timeout=TIMEOUT_S))
-        status_url = f"{endpoint.url}/status/{answer['id']}"
-        while answer["status"] in ("IN_QUEUE", "IN_PROGRESS"):
+    try:
+        job = Endpoint.at(endpoint.url).run(job_input)
+        status = job.status()
+        while not status.has_ended:
             if any(worker.process.poll() is not None for worker in workers):
                 lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
                 last_lines = "\n".join(lines[-LOG_LINES:])
@@ -233,13 +197,8 @@ def _finished(
                     f"the worker ended before the job did. Its last lines ({log}):\n{last_lines}"
                 )
             time.sleep(POLL_S)
-            step.progress(answer["status"])
-            answer = _json(session.get(status_url, timeout=TIMEOUT_S))
-    return answer
-
-
-def _json(response: requests.Response) -> dict[str, Any]:
-    response.raise_for_status()
-    answer = response.json()
-    assert isinstance(answer, dict)
-    return answer
+            show_status(step, status)
+            status = job.status()
+    except ClientError as error:
+        raise SetupError(str(error)) from error
+    return status

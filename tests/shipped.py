@@ -48,6 +48,11 @@ def runs_with(name: str, version: tuple[int, ...]) -> bool:
     return _numbers(params(name).get("requirements", {}).get("comfyui", "0")) <= version
 
 
+def runs_here(name: str) -> bool:
+    """Whether the ComfyUI of the tests runs a template itself."""
+    return runs_with(name, comfyui_version())
+
+
 def file_parameters(name: str) -> dict[str, str]:
     """List a template's own parameters that take a file, with the class of their node."""
     loaded = {}

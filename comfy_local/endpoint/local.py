@@ -26,7 +26,9 @@ import uvicorn
 from comfy_common.console import Console
 from comfy_common.page_catalog import CATALOG_VARIABLE
 
-from .app import Changes, create_app
+from .api_v2 import ApiV2
+from .app import create_app
+from .changes import Changes
 from .jobs import MAX_QUEUE_SIZE, Jobs
 from .outputs import OutputStore
 from .unkind import Unkind, unkind_from
@@ -193,6 +195,7 @@ class LocalEndpoint:
         webhooks = Webhooks(jobs.webhooks)
         catalog_file = outputs.folder / CATALOG_NAME
         environ = {**self._environ, CATALOG_VARIABLE: str(catalog_file)}
+        api_v2 = ApiV2(jobs, changes, outputs, time.monotonic)
         self._pool = WorkerPool(
             WorkerCommand([sys.executable, str(self._handler)], environ, self.url),
             count=self._count,
@@ -201,7 +204,7 @@ class LocalEndpoint:
             log=log,
         )
         app: Any = create_app(
-            jobs, changes, self._pool, self._address.api_key, catalog_file
+            jobs, changes, self._pool, api_v2, self._address.api_key, catalog_file
         )
         http: Any = "auto"
         if self._unkind is not None:
@@ -225,6 +228,7 @@ class LocalEndpoint:
             self._started.set_result(None)
             while not self._closing.is_set():
                 jobs.tick()
+                api_v2.submissions.forget_old()
                 webhooks.start_due()
                 changes.notify()
                 await asyncio.sleep(TICK_S)
@@ -233,6 +237,7 @@ class LocalEndpoint:
             await webhooks.close()
             server.should_exit = True
             await serving
+            api_v2.close()
             outputs.close()
 
 

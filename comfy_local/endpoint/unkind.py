@@ -1,4 +1,4 @@
-"""Injects faults into the endpoint's answers to workers, for tests.
+"""Injects faults into the endpoint's answers to workers and to clients, for tests.
 
 A worker must lose no job and no result because of a dropped connection, an outage, a proxy's HTML
 page, or an entry that is not a job.
@@ -24,6 +24,8 @@ Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ROUTES = ("take", "done", "progress", "stream", "stop", "ping")
+# Those of clients, by the part of the path that names them.
+CLIENT_ROUTES = {"run": "/run", "status": "/status/", "cancel": "/cancel/"}
 # Besides these a habit may be an HTTP status.
 HABITS = ("drop", "hang", "html", "slow", "lost")
 AT_RANDOM = ("drop", "html", "slow", "lost", 429, 500, 502, 503)
@@ -67,14 +69,16 @@ class Unkind:
     request and drops the answer.
 
     Args:
-        habits: by route (``take``, ``done``, ``progress``, ``stream``, ``stop``, ``ping``), the
-            habits for its next requests, in order.
-        share: the share of all other requests that get a random habit, 0..1.
+        habits: by route (``take``, ``done``, ``progress``, ``stream``, ``stop``, ``ping``; those
+            of clients: ``run``, ``status``, ``cancel``), the habits for its next requests, in
+            order.
+        share: the share of workers' other requests that get a random habit, 0..1.
         seed: the seed of the random habits.
         slow_s: the delay of ``slow``, in seconds.
 
     Attributes:
         share: as above.
+        client_share: the same for the requests of clients; 0 at the start.
         posted: the newest bodies from workers, each with its path.
     """
 
@@ -86,10 +90,13 @@ class Unkind:
         seed: int = 0,
         slow_s: float = 1.0,
     ) -> None:
-        self._habits: dict[str, deque[str | int]] = {route: deque() for route in ROUTES}
+        self._habits: dict[str, deque[str | int]] = {
+            route: deque() for route in (*ROUTES, *CLIENT_ROUTES)
+        }
         self._entries: deque[bytes] = deque()
         self._random = random.Random(seed)  # noqa: S311 - nothing secret
         self.share = share
+        self.client_share = 0.0
         self._cut_until_s = 0.0
         self._slow_s = slow_s
         self.connections = Connections()
@@ -133,7 +140,9 @@ class Unkind:
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             route = next((name for name in ROUTES if _is_route(name, scope["path"])), None)
             if route is None:
-                await app(scope, receive, send)
+                client_route = _client_route(scope["path"])
+                habit = self._next(client_route) if client_route else None
+                await self._meet(habit, app, scope, receive, send)
                 return
             if time.monotonic() < self._cut_until_s:
                 self.connections.cut(scope["client"])
@@ -154,7 +163,8 @@ class Unkind:
     def _next(self, route: str) -> str | int | None:
         if self._habits[route]:
             return self._habits[route].popleft()
-        is_drawn = route != "ping" and self._random.random() < self.share
+        share = self.client_share if route in CLIENT_ROUTES else self.share
+        is_drawn = route != "ping" and self._random.random() < share
         return self._random.choice(AT_RANDOM) if is_drawn else None
 
     async def _meet(
@@ -207,6 +217,13 @@ def unkind_from(text: str) -> Unkind | None:
 def _is_route(name: str, path: str) -> bool:
     marks = ("/ping/",) if name == "ping" else (f"/job-{name}/", f"/job-{name}-batch/")
     return any(mark in path for mark in marks)
+
+
+def _client_route(path: str) -> str | None:
+    for name, mark in CLIENT_ROUTES.items():
+        if mark in path and (mark.endswith("/") or path.endswith(mark)):
+            return name
+    return None
 
 
 def _is_progress(body: bytes) -> bool:

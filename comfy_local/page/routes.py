@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ HEADERS = {
 }
 NOT_YET = "ComfyUI is starting; the templates are listed when it is up"
 RETRY_AFTER_S = 2
-BULKY = ("schema", "nodes", "inputs", "media")
+OF_FORMS = ("schema", "nodes", "inputs", "media")
+
+Catalog = dict[str, Any]
 
 
 def page_routes() -> APIRouter:
@@ -63,48 +66,58 @@ def catalog_routes(catalog_file: Path | None) -> APIRouter:
     """
     router = APIRouter()
 
-    def read() -> dict[str, Any] | None:
-        try:
-            text = "" if catalog_file is None else catalog_file.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        return json.loads(text) if text else None
+    def answer(make: Callable[[Catalog], Response]) -> Response:
+        catalog = _read(catalog_file)
+        if catalog is None:
+            return JSONResponse(
+                {"error": NOT_YET}, 503, headers={"Retry-After": str(RETRY_AFTER_S)}
+            )
+        return make(catalog)
 
     @router.get("/templates")
     def templates() -> Response:
-        catalog = read()
-        if catalog is None:
-            return _not_yet()
-        rows = [
-            {key: value for key, value in row.items() if key not in BULKY}
-            for row in catalog["templates"]
-        ]
-        return JSONResponse({**catalog, "templates": rows})
+        return answer(_without_forms)
 
     @router.get("/templates/{name}")
     def template(name: str) -> Response:
-        catalog = read()
-        if catalog is None:
-            return _not_yet()
-        for row in catalog["templates"]:
-            if row["name"] == name:
-                return JSONResponse(row)
-        return JSONResponse({"error": f"there is no template {name[:60]!r}"}, 404)
+        return answer(lambda catalog: _template(catalog, name))
 
     @router.get("/page.html")
     def page() -> Response:
-        catalog = read()
-        if catalog is None:
-            return _not_yet()
-        headers = {**HEADERS, "Content-Disposition": 'attachment; filename="comfy-worker.html"'}
-        return Response(single_file(catalog), media_type=TYPES[".html"], headers=headers)
+        return answer(_single_file)
 
     return router
 
 
+def _read(catalog_file: Path | None) -> Catalog | None:
+    if catalog_file is None:
+        return None
+    try:
+        return dict(json.loads(catalog_file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def _without_forms(catalog: Catalog) -> Response:
+    """The list for the gallery. The forms are read one by one, since they have 10 kB each."""
+    rows = [
+        {key: value for key, value in row.items() if key not in OF_FORMS}
+        for row in catalog["templates"]
+    ]
+    return JSONResponse({**catalog, "templates": rows})
+
+
+def _template(catalog: Catalog, name: str) -> Response:
+    for row in catalog["templates"]:
+        if row["name"] == name:
+            return JSONResponse(row)
+    return JSONResponse({"error": f"there is no template {name[:60]!r}"}, 404)
+
+
+def _single_file(catalog: Catalog) -> Response:
+    headers = {**HEADERS, "Content-Disposition": 'attachment; filename="comfy-worker.html"'}
+    return Response(single_file(catalog), media_type=TYPES[".html"], headers=headers)
+
+
 def _file(path: Path) -> Response:
     return Response(path.read_bytes(), media_type=TYPES[path.suffix], headers=HEADERS)
-
-
-def _not_yet() -> Response:
-    return JSONResponse({"error": NOT_YET}, 503, headers={"Retry-After": str(RETRY_AFTER_S)})

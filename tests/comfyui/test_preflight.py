@@ -88,7 +88,7 @@ def preflight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preflight]:
         (root / folder).mkdir()  # ComfyUI looks for new files in folders that it knows
     with real_comfyui(launch_options(root, NODE_PACKS, api_nodes=True)) as started:
         found = Preflight(started, root)
-        for name in shipped.NAMES:
+        for name in filter(shipped.runs_here, shipped.NAMES):
             needs = tuple(ModelFile(**need) for need in shipped.params(name).get("needs", ()))
             found.add(name, shipped.graph(name), needs)
         for name, file in COMFYUI_0375.editor_files():

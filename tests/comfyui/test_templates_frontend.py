@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.comfyui, pytest.mark.browser]
 
 # The templates are exports of this version. An older one leaves out inputs that it does not have.
 EXPORTED_BY = (0, 33, 0)
-NAMES = [name for name in shipped.NAMES if shipped.runs_with(name, shipped.comfyui_version())]
+NAMES = [name for name in shipped.NAMES if shipped.runs_here(name)]
 
 
 @pytest.fixture(scope="module")

@@ -139,7 +139,7 @@ def test_with_storage_a_result_holds_links_that_download(
         assert f'filename="{image["filename"]}"' in answer.headers["Content-Disposition"]
         assert f"made/{job['id']}/{image['filename']}" in s3.stored()
     assert job["output"]["warnings"] == []
-    first, second = write_files(job["output"], tmp_path / "a.png", "txt2img")
+    first, second = write_files(job["output"], tmp_path / "a.png")
     assert (first.stat().st_size, second.stat().st_size) == (images[0]["bytes"], images[1]["bytes"])
 
 

@@ -125,12 +125,14 @@ ROOMS = {
         "comfy_worker.s3_location",
         "comfy_worker.workflow",
     ),
+    # for other machines too, so it needs nothing of the worker
+    "comfy_worker.client": ("comfy_common",),
     # RunPod, and the walk of a job
     "comfy_worker.runpod_worker": ("comfy_common", "comfy_worker"),
     "comfy_worker": ("comfy_common", "comfy_worker"),
     # around the worker
-    "comfy_local": ("comfy_common",),
-    "comfy_setup": ("comfy_common", "comfy_local"),
+    "comfy_local": ("comfy_common", "comfy_worker.client"),
+    "comfy_setup": ("comfy_common", "comfy_local", "comfy_worker.client"),
 }
 # Packages that the pure core must not touch.
 SOCKETS_AND_FILES = {
@@ -214,6 +216,13 @@ SETUP_BEFORE_THE_VENV = [
 def test_setup_starts_on_the_standard_library(path: Path) -> None:
     top = {found.split(".")[0] for found in imports(path, top_level_only=True)} - set(PACKAGE_NAMES)
     assert top - sys.stdlib_module_names == set()
+
+
+@pytest.mark.parametrize("path", SETUP_BEFORE_THE_VENV, ids=module_name)
+def test_setup_starts_without_the_worker(path: Path) -> None:
+    """The image's first layers hold only comfy_setup and comfy_common."""
+    tops = {found.split(".")[0] for found in imports(path, top_level_only=True)}
+    assert tops & {"comfy_local", "comfy_worker"} == set()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)

@@ -12,7 +12,9 @@ import pytest
 from comfy_common import paths
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
-from comfy_local.first_picture import tell_failure, tell_result, with_format, write_files
+from comfy_common.job_options import with_format
+from comfy_local.first_picture import tell_failure, tell_result, write_files
+from comfy_worker.client import JobStatus
 
 
 def media(name: str, content: bytes = b"bytes") -> dict[str, Any]:
@@ -32,14 +34,14 @@ def test_pictures_are_named_after_workflow_and_seed(
 ) -> None:
     monkeypatch.setattr(paths, "OUTPUT", tmp_path / "output")
     result = {"images": [media("a_1.png", b"one"), media("a_2.png", b"two")], "seed": 7}
-    written = write_files(result, None, "txt2img")
+    written = write_files({**result, "workflow": "txt2img"}, None)
     assert [path.name for path in written] == ["txt2img-7.png", "txt2img-7-2.png"]
     assert [path.read_bytes() for path in written] == [b"one", b"two"]
 
 
 def test_output_gets_the_first_picture_and_folders(tmp_path: Path) -> None:
     result = {"images": [], "videos": [media("v.mp4"), media("w.webm")], "seed": None}
-    written = write_files(result, tmp_path / "new" / "a.mp4", "wan")
+    written = write_files(result, tmp_path / "new" / "a.mp4")
     assert written == [tmp_path / "new" / "a.mp4", tmp_path / "new" / "a-2.webm"]
 
 
@@ -51,7 +53,7 @@ def test_a_name_does_not_lie_about_its_file(tmp_path: Path) -> None:
         ("a.jpg", "x.mp4", "a.jpg.mp4"),
         ("a", "x.png", "a.png"),
     ):
-        (path,) = write_files({"images": [media(made)], "seed": 1}, tmp_path / output, "x")
+        (path,) = write_files({"images": [media(made)], "seed": 1}, tmp_path / output)
         assert path.name == written
 
 
@@ -81,7 +83,7 @@ def test_an_ending_that_contradicts_the_input_is_told() -> None:
 
 def test_a_job_without_files_is_told(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="made no file"):
-        write_files({"images": [], "videos": None, "seed": 1}, tmp_path / "a.png", "x")
+        write_files({"images": [], "videos": None, "seed": 1}, tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,5 +138,5 @@ def test_size_seed_times_and_warnings_are_told() -> None:
 )
 def test_a_failure_is_told_with_its_details(answer: dict[str, Any], lines: list[str]) -> None:
     stream = io.StringIO()
-    tell_failure(Console(stream), answer)
+    tell_failure(Console(stream), JobStatus.read({"status": "FAILED", **answer}))
     assert stream.getvalue().splitlines() == lines

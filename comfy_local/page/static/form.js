@@ -1,6 +1,6 @@
 // Makes a form from a JSON Schema, reads it into a request, and puts errors onto its fields.
 
-import { h } from "./dom.js";
+import { h, words } from "./dom.js";
 import { JsonField, NumberField, OutputField, SeedField, SelectField, SizeField, SwitchField, TextField } from "./fields.js";
 import { MediaField } from "./media_field.js";
 import { ControlNetField, LoraField } from "./row_fields.js";
@@ -85,7 +85,9 @@ export class Form {
     if (media !== null) {
       const pictureField = path === "mask" ? this.fieldOf("image") : null;
       const help = path.startsWith("parameters.") ? schema.description : "";
-      return new MediaField(path, media, { required, help, pictureField });
+      // The start of a template may be a video: its key is `image` all the same.
+      const label = path === "image" && media !== "image" ? words(media) : undefined;
+      return new MediaField(path, media, { label, required, help, pictureField });
     }
     if (name === "seed") return new SeedField(path, schema, required);
     const choices = choicesOf(path, schema, this.catalog);

@@ -1,6 +1,7 @@
 // Paints a mask on a picture: white is repainted, black stays.
 
 import { announce, h, icon, iconButton, newId, openDialog } from "./dom.js";
+import { grayPng } from "./gray_png.js";
 
 const INK = "rgb(255 64 129 / 0.62)";
 const LARGEST_SIDE = 4096;
@@ -12,8 +13,9 @@ export async function openMaskPainter(pictureUrl, done) {
   await picture.decode();
   const painter = new MaskPainter(picture);
   const dialog = openDialog("Paint what is to change", painter.element, "painter");
-  painter.finish = () => {
-    done(painter.mask());
+  painter.finish = async () => {
+    painter.use.disabled = true;
+    done(await painter.mask());
     announce("The mask is set");
     dialog.close();
   };
@@ -174,15 +176,13 @@ class MaskPainter {
 
   mask() {
     const strokes = document.createElement("canvas");
-    const flat = document.createElement("canvas");
-    for (const canvas of [strokes, flat]) Object.assign(canvas, { width: this.width, height: this.height });
-    this.draw(strokes.getContext("2d"), "white");
-    // Without an alpha channel: in a file that has one, it would be the mask.
-    const context = flat.getContext("2d", { alpha: false });
-    context.fillStyle = "black";
-    context.fillRect(0, 0, this.width, this.height);
-    context.drawImage(strokes, 0, 0);
-    return flat.toDataURL("image/png");
+    Object.assign(strokes, { width: this.width, height: this.height });
+    const context = strokes.getContext("2d");
+    this.draw(context, "white");
+    const { data } = context.getImageData(0, 0, this.width, this.height);
+    const pixels = new Uint8Array(this.width * this.height);
+    for (let index = 0; index < pixels.length; index += 1) pixels[index] = data[index * 4 + 3];
+    return grayPng(pixels, this.width, this.height);
   }
 }
 

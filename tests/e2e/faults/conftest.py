@@ -22,9 +22,9 @@ PACKS = Path(__file__).parent / "packs"
 
 # The limits of the shared worker are short; nothing that these tests run without a fault is silent for as long.
 LIMITS = {
-    "COMFY_SILENCE_LIMIT_S": "3",
-    "COMFY_STALL_LIMIT_S": "6",
-    "INTERRUPT_LIMIT_S": "2",
+    "COMFY_SILENCE_LIMIT_S": "6",
+    "COMFY_STALL_LIMIT_S": "15",
+    "INTERRUPT_LIMIT_S": "4",
     "WORKER_CONCURRENCY": "8",
     "ALLOW_PRIVATE_URLS": "true",
 }

@@ -277,9 +277,21 @@ class Soak:
                 work.result()
 
     def _settled(self) -> Usage:
-        """What the handler holds once it has nothing to do."""
+        """What the handler holds once it has nothing to do.
+
+        On a busy machine the last threads and files of the jobs go late.
+        """
         wait_until(self.faulty.goes_on)
         time.sleep(2)
+        usage = self._used()
+        deadline = time.monotonic() + 60
+        while self.usage and usage.has_grown(self.usage[0]) and time.monotonic() < deadline:
+            time.sleep(0.5)
+            usage = self._used()
+        return usage
+
+    def _used(self) -> Usage:
+        """What the handler holds now."""
         handler = self.faulty.handler()
         with handler.oneshot():
             raw = self.faulty.comfyui().environ()["COMFY_WORKER_RAW_DIR"]
