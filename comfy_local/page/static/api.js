@@ -102,18 +102,26 @@ export async function loadTemplate(name) {
 
 // RunPod has no route for templates, so a served page reads its own list also for RunPod.
 async function localCatalog(route) {
-  const { target, key } = connection();
-  const headers = target === "local" && key ? { Authorization: `Bearer ${key}` } : {};
-  let answer;
-  try {
-    answer = await fetch(new URL(`v2/local/${route}`, document.baseURI), { headers, cache: "no-store" });
-  } catch {
-    throw new CallError("The endpoint does not answer. Check that it still runs.", 0);
-  }
+  const answer = await fetchLocal(route);
   const value = await answer.json().catch(() => ({}));
   if (answer.ok) return value;
   const retryAfterMs = Number(answer.headers.get("Retry-After") ?? 0) * 1000;
   throw new CallError(messageOf(answer.status, value.error), answer.status, retryAfterMs);
+}
+
+// The text of this page as one file.
+export async function servedPage() {
+  return (await fetchLocal("page.html")).text();
+}
+
+async function fetchLocal(route) {
+  const { target, key } = connection();
+  const headers = target === "local" && key ? { Authorization: `Bearer ${key}` } : {};
+  try {
+    return await fetch(new URL(`v2/local/${route}`, document.baseURI), { headers, cache: "no-store" });
+  } catch {
+    throw new CallError("The endpoint does not answer. Check that it still runs.", 0);
+  }
 }
 
 export function pause(milliseconds) {

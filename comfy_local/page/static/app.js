@@ -101,7 +101,7 @@ async function showTemplate(name, count) {
 }
 
 function openWorkbench(entry) {
-  const workbench = new Workbench(entry, catalog, { onHistory: openHistory, onUnauthorized: () => connect("The key was refused.") });
+  const workbench = new Workbench(entry, catalog, { onHistory: openHistory, onUnauthorized: () => connect("The key was refused."), onEnd: showHealth });
   show(workbench.element, entry.title || entry.name);
   current = workbench;
   if (toWrite !== null) workbench.write(toWrite);

@@ -1,6 +1,6 @@
 // Asks which endpoint the page calls: this machine's, or one on RunPod.
 
-import { bakedCatalog, connection, setConnection } from "./api.js";
+import { bakedCatalog, connection, servedPage, setConnection } from "./api.js";
 import { h, newId, openDialog } from "./dom.js";
 
 export function openConnectionDialog(onChange, problem = "") {
@@ -47,5 +47,11 @@ export function openConnectionDialog(onChange, problem = "") {
 // The page with its list of templates as one file, to use with RunPod.
 function saveLink() {
   if (bakedCatalog() !== null) return h("span");
-  return h("a", { class: "quiet", href: "v2/local/page.html", download: "comfy-worker.html", text: "Save this page as one file" });
+  const save = async () => {
+    const text = await servedPage();
+    const url = URL.createObjectURL(new Blob([text], { type: "text/html" }));
+    h("a", { href: url, download: "comfy-worker.html" }).click();
+    URL.revokeObjectURL(url);
+  };
+  return h("button", { type: "button", class: "quiet", text: "Save this page as one file", on: { click: save } });
 }

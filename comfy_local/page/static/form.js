@@ -159,6 +159,7 @@ export class Form {
     if (!isPlaced || found.some(({ field }) => field.isNode)) this.showBanner(code, message, details);
     if (found.length > 0) found[0].field.focus(found[0].path);
     else this.banner.focus();
+    document.activeElement?.scrollIntoView({ block: "center" });
   }
 
   locate(detail) {

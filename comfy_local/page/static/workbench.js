@@ -12,7 +12,7 @@ import { Progress } from "./progress.js";
 import { showResult, urlOf } from "./result.js";
 
 export class Workbench {
-  // `tools`: onHistory(entry), onUnauthorized().
+  // `tools`: onHistory(entry), onUnauthorized(), onEnd().
   constructor(entry, catalog, tools) {
     this.entry = entry;
     this.tools = tools;
@@ -92,6 +92,7 @@ export class Workbench {
       progress.end();
       this.running = null;
       this.run.disabled = false;
+      this.tools.onEnd();
     }
   }
 
