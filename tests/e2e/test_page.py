@@ -20,11 +20,12 @@ from PIL import Image, ImageChops, ImageDraw, ImageOps
 from playwright.sync_api import Browser, Page, expect
 
 from comfy_local.page import single_file
-from tests import pictures, placeholders
+from tests import clips, pictures, placeholders
 from tests.browser import chromium, drop_file, new_page
 from tests.e2e.conftest import Client
 from tests.editor_files import editor_file, node
 from tests.file_server import ClosingServer, serving
+from tests.page_endpoint import KEY, let_it_start, page_endpoint
 
 pytestmark = pytest.mark.e2e
 
@@ -91,7 +92,7 @@ def run(page: Page) -> dict[str, Any]:
     """Press Run, wait for the result, and return the input that was sent."""
     with page.expect_request("**/run") as sent:
         page.get_by_role("button", name="Run", exact=True).click()
-    page.locator(f"{RESULT_IMAGE}, .banner:visible, .field.invalid").first.wait_for()
+    page.locator(".result figure, .banner:visible, .field.invalid").first.wait_for()
     assert page.locator(".error:visible, .banner:visible").all_inner_texts() == []
     job_input: dict[str, Any] = json.loads(sent.value.post_data or "")["input"]
     return job_input
@@ -180,8 +181,10 @@ def test_a_template_runs_from_its_form(page: Page, worker: Client) -> None:
     expect(page.locator(".facts")).to_contain_text("Seed 7")
     assert "KSampler" in page.locator(".timings").inner_text()
     expect(page.locator(".past .recent")).to_have_count(1)
-    page.locator(".past .recent").click()
+    page.get_by_role("link", name="All templates", exact=True).click()
+    page.locator(".history .recent").click()
     expect(page.get_by_label("Seed", exact=True)).to_have_value("7")
+    assert is_same(shown_picture(page), picture_of(worker, sent))
 
 
 def test_loras_and_controlnets_from_the_form(page: Page, worker: Client) -> None:
@@ -212,7 +215,27 @@ def test_a_dropped_editor_file_runs(page: Page, worker: Client) -> None:
     page.get_by_label("Model", exact=True).select_option(placeholders.CHECKPOINT)
     sent = run(page)
     assert sent["workflow"] == workflow
-    assert is_same(shown_picture(page), picture_of(worker, sent))
+    (image,) = worker.output(sent)["images"]
+    assert is_same(shown_picture(page), Image.open(io.BytesIO(base64.b64decode(image["data"]))))
+    page.get_by_role("link", name="All templates", exact=True).click()
+    drop_file(page, ".drop-zone", Path("made.png"), image["data"], "image/png")
+    expect(page.locator("h1")).to_have_text("made")
+    expect(page.get_by_label("Steps", exact=True)).to_have_value(SMALL["Steps"])
+
+
+def test_a_sound_is_sent_by_its_name(page: Page) -> None:
+    workflow = {
+        "1": {"class_type": "LoadAudio", "inputs": {"audio": "song.flac"}},
+        "2": {"class_type": "SaveAudio", "inputs": {"audio": ["1", 0], "filename_prefix": "a"}},
+    }
+    data = base64.b64encode(json.dumps(workflow).encode()).decode()
+    drop_file(page, ".drop-zone", Path("sound.json"), data, "application/json")
+    file = {"name": "tone.flac", "mimeType": "audio/flac", "buffer": clips.sound()}
+    page.locator('[data-key="images.song.flac"] input[type=file]').set_input_files([file])
+    page.locator(".preview audio").wait_for()
+    sent = run(page)
+    assert list(sent["overrides"]) == ["1.audio"]
+    page.locator(".result audio").wait_for()
 
 
 def test_an_error_lands_on_its_field(page: Page) -> None:
@@ -301,6 +324,19 @@ def test_a_mask_is_painted_on_the_picture(page: Page) -> None:
     assert mask.mode == "L"
     assert (mask.getpixel((32, 32)), mask.getpixel((2, 2))) == (255, 0)
     assert shown_picture(page).getpixel((2, 2)) == pictures.photo().getpixel((2, 2))
+
+
+def test_the_key_is_asked_for(browser: Browser, tmp_path: Path) -> None:
+    with page_endpoint(tmp_path) as endpoint, new_page(browser) as page:
+        page.goto(endpoint.page_url)
+        page.get_by_role("button", name="Enter the key").click()
+        page.get_by_label("API key").fill(KEY)
+        page.get_by_role("button", name="Use it").click()
+        page.locator("main").get_by_text("ComfyUI is starting").wait_for()
+        let_it_start(tmp_path)
+        open_template(page, "txt2img")
+        assert page.locator("h1").inner_text() == "Text to image"
+        assert page.locator(".family").inner_text() == "</script><b>"
 
 
 def test_one_file_runs_from_elsewhere(browser: Browser, worker: Client, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ function entryOf(name, workflow, found, catalog) {
   const hasSampler = (found.roles?.samplers ?? []).length > 0;
   const always = ["output", "overrides", ...(hasSampler ? ["loras", "controlnets"] : [])];
   for (const key of always) if (known[key]) properties[key] = known[key];
-  if (catalog.files?.checkpoints?.length && properties.checkpoint) properties.checkpoint.enum = catalog.files.checkpoints;
+  if (catalog.files?.checkpoints?.length && properties.checkpoint) Object.assign(properties.checkpoint, { enum: catalog.files.checkpoints, isOwn: true });
   return {
     name,
     title: name,
@@ -52,7 +52,7 @@ function entryOf(name, workflow, found, catalog) {
     schema: { properties: { ...properties, parameters: { properties: parameters } }, required: [] },
     inputs: places,
     nodes: titlesOf(found.workflow),
-    files: missingPictures(found.findings, places),
+    files: missingFiles(found.findings, places),
     findings: found.findings,
     result: "image",
     isCustom: true,
@@ -78,16 +78,20 @@ function titlesOf(workflow = {}) {
   return titles;
 }
 
-// Pictures that LoadImage nodes name and that came with no job; the first one is `image`.
-function missingPictures(findings, places) {
-  const names = [];
+// Files that nodes such as LoadImage name and that came with no job. The key `image` sends one.
+function missingFiles(findings, places) {
+  const found = new Map();
   for (const finding of findings ?? []) {
     const place = `${finding.node_id}.${finding.input}`;
     const isKey = [...(places.image ?? []), ...(places.mask ?? [])].includes(place);
-    const name = finding.value ?? finding.given;
-    if (finding.type === "missing_input_file" && !isKey && typeof name === "string" && !names.includes(name)) names.push(name);
+    const name = finding.given;
+    if (finding.type === "missing_input_file" && !isKey && typeof name === "string") found.set(name, { name, place, media: mediaOf(finding) });
   }
-  return names.map((name) => ({ name }));
+  return [...found.values()];
+}
+
+function mediaOf({ class_type: classType = "" }) {
+  return ["video", "audio"].find((media) => classType.toLowerCase().includes(media)) ?? "image";
 }
 
 // The nodes of a workflow as a list, on which errors can land.

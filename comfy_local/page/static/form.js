@@ -51,7 +51,7 @@ export class Form {
     for (const [name, schema] of Object.entries(properties.parameters?.properties ?? {})) {
       this.add(this.makeOne(`parameters.${name}`, withoutNull(schema)), this.main);
     }
-    for (const { name } of this.entry.files ?? []) this.add(this.makeNamed(name), this.main);
+    for (const file of this.entry.files ?? []) this.add(this.makeNamed(file), this.main);
     for (const name of pick(ROWS)) this.add(this.make(name, properties), this.main);
     const known = [...MAIN, ...ROWS, ...ADVANCED];
     const others = shown.filter((name) => !known.includes(name));
@@ -98,9 +98,17 @@ export class Form {
     return new TextField(path, schema, required);
   }
 
-  // A picture that a workflow names by its file name.
-  makeNamed(name) {
-    const field = new MediaField(`images.${name}`, "image", { label: name, required: true });
+  // A file that a workflow names by its file name. Only pictures can be sent by their name.
+  makeNamed({ name, media, place }) {
+    const field = new MediaField(`images.${name}`, media, { label: name, required: true });
+    field.paths.push(place);
+    if (media !== "image") {
+      field.read = (input) => {
+        if (field.value) (input.overrides ??= {})[place] = field.value;
+      };
+      field.write = (input) => field.set(input.overrides?.[place] ?? "");
+      return field;
+    }
     field.read = (input) => {
       if (field.value) (input.images ??= []).push({ name, image: field.value });
     };
@@ -172,7 +180,7 @@ export class Form {
   keyOfInput({ node_id: nodeId, input }) {
     const place = `${nodeId}.${input}`;
     const inputs = Object.entries(this.entry.inputs ?? {});
-    return inputs.find(([, places]) => places.includes(place))?.[0];
+    return inputs.find(([, places]) => places.includes(place))?.[0] ?? (this.fieldOf(place) && place);
   }
 
   locateNode(detail) {
