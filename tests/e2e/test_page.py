@@ -130,10 +130,7 @@ def files_of(folder: Path) -> Iterator[str]:
 
 def paint(page: Page, height: float) -> None:
     """Draw a line from left to right at a share of the picture's height."""
-    page.get_by_role("button", name="Paint a mask").click()
-    canvas = page.locator(".painter canvas")
-    canvas.wait_for()
-    box = canvas.bounding_box()
+    box = page.locator(".painter canvas").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * height)
     page.mouse.down()
@@ -223,19 +220,27 @@ def test_a_dropped_editor_file_runs(page: Page, worker: Client) -> None:
     expect(page.get_by_label("Steps", exact=True)).to_have_value(SMALL["Steps"])
 
 
-def test_a_sound_is_sent_by_its_name(page: Page) -> None:
-    workflow = {
+def test_files_are_sent_by_their_names(page: Page) -> None:
+    workflow: dict[str, Any] = {
         "1": {"class_type": "LoadAudio", "inputs": {"audio": "song.flac"}},
         "2": {"class_type": "SaveAudio", "inputs": {"audio": ["1", 0], "filename_prefix": "a"}},
+        "3": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
+        "4": {"class_type": "LoadImage", "inputs": {"image": "b.png"}},
+        "5": {"class_type": "ImageBatch", "inputs": {"image1": ["3", 0], "image2": ["4", 0]}},
+        "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": "b"}},
     }
     data = base64.b64encode(json.dumps(workflow).encode()).decode()
     drop_file(page, ".drop-zone", Path("sound.json"), data, "application/json")
     file = {"name": "tone.flac", "mimeType": "audio/flac", "buffer": clips.sound()}
     page.locator('[data-key="images.song.flac"] input[type=file]').set_input_files([file])
     page.locator(".preview audio").wait_for()
+    for name in ("a.png", "b.png"):
+        choose_picture(page, f"images.{name}")
     sent = run(page)
     assert list(sent["overrides"]) == ["1.audio"]
+    assert [entry["name"] for entry in sent["images"]] == ["a.png", "b.png"]
     page.locator(".result audio").wait_for()
+    assert page.locator(".result figure img").count() == 2
 
 
 def test_an_error_lands_on_its_field(page: Page) -> None:
@@ -314,6 +319,7 @@ def test_the_copied_curl_makes_the_same_picture(page: Page, tmp_path: Path) -> N
 def test_a_mask_is_painted_on_the_picture(page: Page) -> None:
     open_template(page, "inpaint")
     choose_picture(page, "image")
+    page.get_by_role("button", name="Paint a mask").click()
     paint(page, 0.5)
     page.get_by_role("button", name="Use this mask").click()
     page.get_by_label("Steps", exact=True).fill("1")
@@ -366,8 +372,12 @@ def test_it_is_accessible_and_looks_right(
         check(page, shots / f"gallery-{theme}.png")
         open_template(page, "inpaint")
         choose_picture(page, "image", landscape())
-        paint(page, 0.1)
+        page.get_by_role("button", name="Paint a mask").click()
+        paint(page, 0.7)
         check(page, shots / f"painter-{theme}.png")
+        page.get_by_role("button", name="Undo").click()
+        page.get_by_label("Brush").fill("2")
+        paint(page, 0.01)
         page.get_by_role("button", name="Use this mask").click()
         fill(page, {"Prompt": "a lighthouse in the evening", "Steps": "1"})
         run(page)

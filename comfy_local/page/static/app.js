@@ -156,22 +156,22 @@ function openHistory(entry) {
 
 async function showHealth() {
   const text = document.getElementById("connection-text");
-  const state = (name, words) => {
-    pill.dataset.state = name;
-    text.textContent = words;
-  };
   const where = connection().target === "local" ? "This worker" : "RunPod";
-  if (connection().target === "runpod" && !connection().endpoint) return state("off", "Not connected");
+  const state = (name, words, isReached = true) => {
+    pill.dataset.state = name;
+    text.replaceChildren(...(isReached ? [h("span", { class: "where", text: `${where} · ` })] : []), words);
+  };
+  if (connection().target === "runpod" && !connection().endpoint) return state("off", "Not connected", false);
   try {
     const { workers, jobs } = await call("GET", "health");
     const usable = workers.idle + workers.ready + workers.running;
-    if (jobs.inQueue > 0) return state("busy", `${where} · ${jobs.inQueue} waiting`);
-    if (workers.running > 0) return state("busy", `${where} · busy`);
-    if (usable > 0) return state("ready", `${where} · ready`);
+    if (jobs.inQueue > 0) return state("busy", `${jobs.inQueue} waiting`);
+    if (workers.running > 0) return state("busy", "busy");
+    if (usable > 0) return state("ready", "ready");
     const sleeps = connection().target === "runpod" && workers.initializing === 0;
-    return state("busy", `${where} · ${sleeps ? "asleep" : "starting"}`);
+    return state("busy", sleeps ? "asleep" : "starting");
   } catch (error) {
-    return state("off", error.status === 401 ? "Key needed" : "No answer");
+    return state("off", error.status === 401 ? "Key needed" : "No answer", false);
   }
 }
 

@@ -1,7 +1,7 @@
 // Makes a form from a JSON Schema, reads it into a request, and puts errors onto its fields.
 
 import { h, words } from "./dom.js";
-import { JsonField, NumberField, OutputField, SeedField, SelectField, SizeField, SwitchField, TextField } from "./fields.js";
+import { JsonField, NumberField, OutputField, SeedField, SelectField, SizeField, SwitchField, TextField, labelOf } from "./fields.js";
 import { MediaField } from "./media_field.js";
 import { ControlNetField, LoraField } from "./row_fields.js";
 
@@ -18,6 +18,11 @@ function withoutNull(schema) {
   const options = (anyOf ?? []).filter((option) => option.type !== "null");
   if (options.length === 0) return schema;
   return { ...rest, ...(options.find((option) => option.type) ?? options[0]) };
+}
+
+// Says `controlnets.0.image` as the label beside the field says it.
+function inWords(text, path) {
+  return path.includes(".") ? text.replaceAll(path, labelOf(path.split(".").pop())) : text;
 }
 
 function choicesOf(name, schema, catalog) {
@@ -161,7 +166,7 @@ export class Form {
     if (details.length === 0 || found.length === 0) found.push(...this.fromSentence(message));
     for (const { field, path, text, detail } of found) {
       if (this.further.contains(field.element)) this.advanced.open = true;
-      field.showError(path, text ?? message, detail);
+      field.showError(path, inWords(text ?? message, path), detail);
     }
     const isPlaced = found.length > 0 && found.length >= details.length;
     if (!isPlaced || found.some(({ field }) => field.isNode)) this.showBanner(code, message, details);
