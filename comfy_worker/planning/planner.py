@@ -12,6 +12,7 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
+from comfy_common.node_map import packs_of
 from comfy_worker.errors import Ambiguous, InputError, ModelNotFound, NoPlace, brief
 from comfy_worker.models.references import resolve_model_urls
 from comfy_worker.planning.input_files import (
@@ -226,6 +227,7 @@ class _PlanBuilder:
             needs=(*own, *converted.needs, *listed),
             listed={f"{need.folder}/{need.file}" for need in listed},
             packs=converted.packs,
+            find_packs=packs_of,
             has_input=lambda name: came_with_job(self._files, self._request, name),
             explain=comfyui.explain,
             searched=comfyui.searched,
