@@ -121,7 +121,9 @@ def made_from_manager(classes_by_url: Any, pack_list: Any) -> NodeMap:
     by_ending: dict[str, set[str]] = {}
     urls: dict[str, str] = {}
     for url, entry in classes_by_url.items():
-        pack = COMFYUI if COMFYUI_REPOSITORY.search(_plain(url)) else names.get(_plain(url), url)
+        pack = names.get(_plain(url)) or str(url)
+        if COMFYUI_REPOSITORY.search(_plain(url)):
+            pack = COMFYUI
         urls[pack] = url
         declared, facts = _entry(entry)
         for class_type in declared:
