@@ -73,12 +73,13 @@ class NodeMap:
         return cls(value["classes"], value["endings"], value["urls"])
 
 
-def installed_map(file: Path = NODE_MAP) -> NodeMap:
+def installed_map(file: Path | None = None) -> NodeMap:
     """Read the map of this machine; empty if there is none, or if it cannot be read.
 
     Args:
-        file: where it is.
+        file: where it is; None for the place where `nodes map` puts it.
     """
+    file = file or NODE_MAP
     try:
         changed = file.stat().st_mtime_ns
     except OSError:

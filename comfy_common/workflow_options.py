@@ -44,6 +44,13 @@ def add_workflow_options(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument(
             "--json", action="store_true", help="print JSON with one entry per file"
         )
+    if command == "check":
+        parser.add_argument(
+            "--lock",
+            action="store_true",
+            help="write the node packs and models that it needs into custom_nodes.txt and "
+            "models.txt",
+        )
     if command == "convert":
         parser.add_argument(
             "--output", type=Path, metavar="FILE", help="where to write (default: stdout)"

@@ -6,10 +6,11 @@ packs and URLs for them. What it does not find becomes a comment that says what 
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,13 @@ Report = Mapping[str, Any]
 
 
 def lock_workflows(
-    console: Console, arguments: Sequence[str | Path], environ: Mapping[str, str]
+    console: Console, options: argparse.Namespace, environ: Mapping[str, str]
 ) -> int:
     """Let the worker check workflows, and write what they need.
 
     Args:
         console: says what was written, and what is missing.
-        arguments: of the worker's `check`: a file, and where the node definitions come from.
+        options: of `check`: a file or folder, and where the node definitions come from.
         environ: as for :func:`lock_reports`.
 
     Returns:
@@ -50,10 +51,12 @@ def lock_workflows(
     Raises:
         SetupError: a workflow cannot be read, or a server cannot be reached. Nothing was written.
     """
-    command = [paths.VENV_PYTHON, "-m", "comfy_worker", "check", *arguments, "--json"]
-    finished = subprocess.run(
-        command, cwd=paths.REPO, env=dict(environ), stdout=subprocess.PIPE, text=True
-    )
+    command = [paths.VENV_PYTHON, "-m", "comfy_worker", "check", options.file, "--json"]
+    if options.object_info:
+        command += ["--object-info", options.object_info]
+    if options.fresh:
+        command.append("--fresh")
+    finished = subprocess.run(command, env=dict(environ), stdout=subprocess.PIPE, text=True)
     try:
         reports = json.loads(finished.stdout)
     except ValueError:
@@ -125,7 +128,8 @@ class _Plan:
 
 def _plan(file: str, report: Report, search: _PackSearch, urls: Mapping[str, Entry]) -> _Plan:
     plan = _Plan(file, _section_name(file))
-    for node in report["nodes"]:
+    # A pack that the workflow names has a version, which counts for its other classes too.
+    for node in sorted(report["nodes"], key=lambda node: not node["pack"]):
         try:
             pack = search.pack(node)
         except NoSuchPack as error:
@@ -194,10 +198,15 @@ class _PackSearch:
             short = name.rstrip("/").rpartition("/")[2].removesuffix(".git").lower()
             if short in self._listed:
                 return None
+            if short in self._found:
+                return self._found[short]
             try:
-                return self._pinned(name, version)
+                pack = self._pinned(name, version)
             except NoSuchPack as error:
                 problem = error
+                continue
+            self._found[pack.name.lower()] = pack
+            return pack
         raise problem
 
     def _candidates(self, node: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -207,7 +216,7 @@ class _PackSearch:
         # A folder of this machine often has the name of the pack in the registry.
         if node["installed_as"]:
             yield node["installed_as"].lower(), ""
-        known = node["known_packs"]
+        known = installed_map().packs(node["class_type"])
         if COMFYUI in known:
             raise NoSuchPack("ComfyUI itself has it in another version: see `--comfyui-version`")
         for name in known:
@@ -216,15 +225,12 @@ class _PackSearch:
             yield name, ""
 
     def _pinned(self, name: str, version: str) -> Pack:
-        key = f"{name}@{version}"
-        if key not in self._found:
-            pack, dependencies = self._find(name, version)
-            try:
-                refuse_conflict(pack, dependencies)
-            except SetupError as error:
-                raise NoSuchPack(str(error)) from None
-            self._found[key] = pack
-        return self._found[key]
+        pack, dependencies = self._find(name, version)
+        try:
+            refuse_conflict(pack, dependencies)
+        except SetupError as error:
+            raise NoSuchPack(str(error)) from None
+        return pack
 
     def _find(self, name: str, version: str) -> tuple[Pack, tuple[str, ...]]:
         if "/" in name:
@@ -295,6 +301,8 @@ def _write_missing_nodes(plan: _Plan) -> None:
 
 
 def _replace(file: Path, lines: Iterable[str]) -> None:
+    # Names in a workflow may hold line breaks, which would end a comment.
+    text = "".join(f"{' '.join(line.splitlines())}\n" for line in lines)
     part = file.with_suffix(".part")
-    part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.replace(file)

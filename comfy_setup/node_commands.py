@@ -45,7 +45,9 @@ def add_nodes_options(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: of the command `nodes`.
     """
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions = parser.add_subparsers(
+        dest="action", required=True, metavar="ACTION", prog=parser.prog
+    )
     add = actions.add_parser("add", help="pin the newest or a given version of packs")
     add.add_argument(
         "packs",

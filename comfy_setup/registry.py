@@ -128,6 +128,9 @@ class Registry:
             SetupError: the registry cannot be reached, or answers with an error.
         """
         found = self._get(f"/nodes/{quote(name, safe='')}")
+        # Names in the registry are lower-case, those of folders and repositories often not.
+        if found is None and name != name.lower():
+            return self.pack(name.lower())
         if not isinstance(found, dict) or not isinstance(found.get("id"), str):
             if found is not None:
                 raise Malformed(f"the answer of {self.url} about {name} has another form")

@@ -80,6 +80,8 @@ def _run(options: argparse.Namespace) -> int:
             schema = json.dumps(template_schema(template, source.defs), indent=2)
         Console(sys.stdout).say(schema)
         return 0
+    if getattr(options, "lock", False):
+        raise InvalidInput("--lock is an option of `python3 -m comfy_setup check`")
     if options.command in FILE_COMMANDS:
         output = getattr(options, "output", None)
         with _node_source(settings, options) as source:

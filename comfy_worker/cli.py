@@ -203,7 +203,6 @@ def _nodes_of_packs(converted: Converted, defs: NodeDefs) -> list[dict[str, Any]
             "pack": pack,
             "version": converted.pack_versions.get(pack, ""),
             "installed_as": folder,
-            "known_packs": packs_of(class_type),
         }
         nodes.append(node)
     return nodes
