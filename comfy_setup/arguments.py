@@ -78,6 +78,7 @@ EXAMPLES = {
         "$ check workflows --json",
         "$ check mine.json --lock",
     ),
+    "catalog": ("$ catalog > catalog.json",),
     "inspect": ("$ inspect picture.png",),
     "convert": ("$ convert editor.json --output api.json",),
     "install": ("$ install", "$ install --cuda 12"),
