@@ -66,11 +66,13 @@ class KeptConnections:
         self._port = address.port or 80
         # Each with the time when it was last used; the last one is taken first.
         self._idle: deque[tuple[HTTPConnection, float]] = deque()
+        self._is_closed = False
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close the idle connections. A later request opens a new one."""
+        """Close the connections, those in use after their request; later ones are not kept."""
         with self._lock:
+            self._is_closed = True
             idle = list(self._idle)
             self._idle.clear()
         for connection, _used_at in idle:
@@ -144,7 +146,7 @@ class KeptConnections:
         if connection.sock is None:
             return
         with self._lock:
-            if len(self._idle) < MAX_KEPT:
+            if len(self._idle) < MAX_KEPT and not self._is_closed:
                 self._idle.append((connection, time.monotonic()))
                 return
         connection.close()

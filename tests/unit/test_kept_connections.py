@@ -141,6 +141,16 @@ def test_a_closed_connection_is_seen_before_use(serve: Callable[..., Server]) ->
     assert server.connections == 2
 
 
+def test_a_closed_client_keeps_nothing(serve: Callable[..., Server]) -> None:
+    server = serve()
+    connections = KeptConnections(server.url)
+    connections.close()
+    for _ in range(2):
+        assert connections.request("GET", "/x", timeout_s=30, is_repeatable=True).ok
+    assert server.connections == 2
+    assert not connections._idle
+
+
 def test_an_idle_connection_grows_too_old(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
