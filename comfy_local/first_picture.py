@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,7 +22,7 @@ from comfy_common.job_options import with_format
 from comfy_common.placeholder_names import PREFIX
 from comfy_common.text import size
 from comfy_local.endpoint import LocalEndpoint
-from comfy_worker.client.command import show_status
+from comfy_worker.client.command import as_json, show_status
 from comfy_worker.client.endpoint import Endpoint, JobStatus
 from comfy_worker.client.errors import ClientError
 from comfy_worker.client.files import result_files, save_files
@@ -33,13 +34,24 @@ LOG_LINES = 12
 TEMPLATE_NAME = re.compile(r"[\w.-]+")  # other text is a workflow, or a picture that contains one
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What shall come of a job.
+
+    Attributes:
+        output: the file for the (first) picture, None for a file under `output/`.
+        placeholder_only: no real checkpoint is installed. Then the picture is 64x64 with 2 steps,
+            unless the input names other values.
+        as_json: print one JSON object in place of the files' names.
+    """
+
+    output: Path | None = None
+    placeholder_only: bool = False
+    as_json: bool = False
+
+
 def make_picture(
-    console: Console,
-    environ: Mapping[str, str],
-    job_input: Mapping[str, Any],
-    output: Path | None,
-    *,
-    placeholder_only: bool,
+    console: Console, environ: Mapping[str, str], job_input: Mapping[str, Any], wanted: Wanted
 ) -> int:
     """Run one job and write its files.
 
@@ -47,9 +59,7 @@ def make_picture(
         console: shows the steps; the names of the files go to standard output.
         environ: the worker's environment.
         job_input: the job's input, with its `workflow`.
-        output: the file for the (first) picture, None for a file under `output/`.
-        placeholder_only: no real checkpoint is installed. Then the picture is 64x64 with 2 steps,
-            unless the input names other values.
+        wanted: what shall come of it.
 
     Returns:
         The exit code: 0, or 1 if the job failed.
@@ -57,6 +67,7 @@ def make_picture(
     Raises:
         SetupError: the worker does not start.
     """
+    output, placeholder_only = wanted.output, wanted.placeholder_only
     chosen = with_format(job_input, output)
     complete = {**(SMALL if placeholder_only else {}), **chosen}
     if complete != chosen:
@@ -76,11 +87,16 @@ def make_picture(
         status = _finished(endpoint, complete, step, log)
     if not status.is_completed:
         console.say(f"The job ended as {status.state}.")
-        tell_failure(console, status)
+        tell_failure(Console(sys.stderr), status)
+        if wanted.as_json:
+            Console(sys.stdout).say(as_json(status, []))
         return FAILED
     written = write_files(status.output, output)
-    for path in written:
-        Console(sys.stdout).say(str(path))
+    if wanted.as_json:
+        Console(sys.stdout).say(as_json(status, written))
+    else:
+        for path in written:
+            Console(sys.stdout).say(str(path))
     if output is not None and written[0].suffix != output.suffix:
         console.say(
             f"The job made another format than {output.name} says: the file is named "

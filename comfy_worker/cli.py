@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -213,7 +213,8 @@ def _print_report(command: str, name: str, report: Report) -> None:
         console.say(f"{name}: nothing is wrong")
     if command == "inspect":
         console.say(f"{name}:")
-        _print_table(console, list(_rows(report)))
+        header, *rows = _rows(report)
+        console.table(header, rows)
 
 
 def _rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
@@ -247,11 +248,3 @@ def _takes(entry: Mapping[str, Any]) -> str:
 def _short(value: Any) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _print_table(console: Console, rows: Sequence[tuple[str, str, str, str]]) -> None:
-    columns = list(zip(*rows, strict=True))
-    widths = [max(map(len, column)) for column in columns[:3]]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        console.say(f"  {'  '.join(cells)}  {row[3]}".rstrip())

@@ -6,25 +6,25 @@ accepted. Clients need an API key only if the endpoint was started with one.
 
 from __future__ import annotations
 
-import asyncio
-import hmac
-import json
 import logging
-import time
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from .api_key import UNAUTHORIZED, Unauthorized, key_check
+from .api_v2 import PATH as API_V2_PATH
+from .api_v2 import ApiV2
+from .bodies import read_json
+from .changes import Changes
 from .job import STREAM_LIMIT_BYTES, BadRequest, Job, TooLarge, limit_bytes
 from .jobs import Jobs, QueueFull, UnknownJob
 from .workers import WorkerPool
 
-__all__ = ["Changes", "create_app"]
+__all__ = ["create_app"]
 
 # How long a worker's poll is held. The SDK notices a SIGTERM from elsewhere only when its polls
 # return, so this limits how late it ends.
@@ -50,32 +50,8 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class Unauthorized(Exception):
-    """The request has no API key, or another one (HTTP 401)."""
-
-
-class Changes:
-    """Lets requests wait for a change of the jobs; belongs to one event loop."""
-
-    def __init__(self) -> None:
-        self._changed = asyncio.Event()
-
-    def notify(self) -> None:
-        """Makes all waiting requests look again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def wait_for(self, look: Callable[[], _T | None], timeout_s: float) -> _T | None:
-        """Looks now and after each change. Returns the result, or None when the time is over."""
-        deadline_s = time.monotonic() + timeout_s
-        while (found := look()) is None and (left_s := deadline_s - time.monotonic()) > 0:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), left_s)
-        return found
-
-
 def create_app(
-    jobs: Jobs, changes: Changes, workers: WorkerPool, api_key: str | None = None
+    jobs: Jobs, changes: Changes, workers: WorkerPool, api_v2: ApiV2, api_key: str | None = None
 ) -> FastAPI:
     """Returns the application; it and its arguments belong to one event loop.
 
@@ -83,16 +59,17 @@ def create_app(
         jobs: The jobs of the endpoint.
         changes: Wakes the requests that wait.
         workers: The worker pool.
+        api_v2: Comfy's API for the same jobs.
         api_key: The key that clients must send as ``Authorization: Bearer KEY``; None for none.
     """
     app = FastAPI(openapi_url=None)
     app.add_middleware(
         CORSMiddleware,
         allow_origin_regex=LOCAL_ORIGINS,
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "HEAD", "POST", "DELETE"],
         allow_headers=["*"],
     )
-    for_clients = [Depends(_key_check(api_key))] if api_key else []
+    for_clients = [Depends(key_check(api_key))] if api_key else []
     for router in (
         _submit_routes(jobs, changes),
         _job_routes(jobs, changes),
@@ -101,19 +78,9 @@ def create_app(
         app.include_router(router, prefix="/v2/{endpoint_id}", dependencies=for_clients)
     for router in (_poll_routes(jobs, changes, workers), _post_routes(jobs, changes, workers)):
         app.include_router(router, prefix="/v2/{endpoint_id}")
+    app.mount(API_V2_PATH, api_v2.app(api_key))
     _add_error_answers(app)
     return app
-
-
-def _key_check(api_key: str) -> Callable[[Request], None]:
-    expected = f"Bearer {api_key}".encode()
-
-    def check(request: Request) -> None:
-        sent = request.headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(sent, expected):
-            raise Unauthorized
-
-    return check
 
 
 def _add_error_answers(app: FastAPI) -> None:
@@ -126,8 +93,7 @@ def _add_error_answers(app: FastAPI) -> None:
         )
 
     async def unauthorized(_request: Request, _error: Exception) -> JSONResponse:
-        text = "the API key is missing or wrong; send it as `Authorization: Bearer KEY`"
-        return JSONResponse({"error": text}, status_code=401)
+        return JSONResponse({"error": UNAUTHORIZED}, status_code=401)
 
     async def not_found(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -145,7 +111,7 @@ def _submit_routes(jobs: Jobs, changes: Changes) -> APIRouter:
     router = APIRouter()
 
     async def submit(request: Request, *, sync: bool) -> Job:
-        job = jobs.submit(await _json(request, limit_bytes(sync=sync)), sync=sync)
+        job = jobs.submit(await read_json(request, limit_bytes(sync=sync)), sync=sync)
         changes.notify()
         return job
 
@@ -293,41 +259,9 @@ def _post_routes(jobs: Jobs, changes: Changes, workers: WorkerPool) -> APIRouter
     return router
 
 
-async def _json(request: Request, limit: int) -> object:
-    """Returns the body, which is JSON under any content type.
-
-    Args:
-        request: Its body is always read to the end, so that its sender can read the answer.
-        limit: The largest number of bytes.
-
-    Raises:
-        TooLarge: The body has more bytes.
-        BadRequest: The body is not JSON, or cannot be written as JSON again. NaN and Infinity,
-            which Python reads and writes, are not JSON.
-    """
-    received, size = bytearray(), 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= limit:
-            received += chunk
-    if size > limit:
-        raise TooLarge(f"the body has {size:,} bytes, but RunPod accepts at most {limit:,}")
-    try:
-        body: object = json.loads(received, parse_constant=_no_constant)
-        # A value that cannot be written (1e400, half a surrogate pair) could not reach a worker.
-        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError) as error:  # UnicodeError is a ValueError too
-        raise BadRequest(f"the request body is not JSON: {error}") from error
-    return body
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON value")
-
-
 async def _result(request: Request, job_id: str, limit: int) -> dict[str, Any]:
     try:
-        body = await _json(request, limit)
+        body = await read_json(request, limit)
         if not isinstance(body, dict):
             raise BadRequest("a result must be a JSON object")
     except BadRequest as error:

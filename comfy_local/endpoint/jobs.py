@@ -128,6 +128,14 @@ class Jobs:
         self._queue.append(job)
         return job
 
+    def knows(self, job_id: str) -> bool:
+        """Whether a client can still ask for a job."""
+        return job_id in self._jobs
+
+    def queue_position(self, job: Job) -> int | None:
+        """Returns the number of a waiting job, from 1; None if it does not wait."""
+        return self._queue.index(job) + 1 if job.status == "IN_QUEUE" else None
+
     def all(self) -> list[Job]:
         """Returns every job that a client can still ask for, the newest last."""
         return list(self._jobs.values())

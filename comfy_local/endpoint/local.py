@@ -25,7 +25,9 @@ import uvicorn
 
 from comfy_common.console import Console
 
-from .app import Changes, create_app
+from .api_v2 import ApiV2
+from .app import create_app
+from .changes import Changes
 from .jobs import MAX_QUEUE_SIZE, Jobs
 from .outputs import OutputStore
 from .unkind import Unkind, unkind_from
@@ -184,6 +186,7 @@ class LocalEndpoint:
         outputs, changes = OutputStore(), Changes()
         jobs = Jobs(time.monotonic, self._max_queue_size, outputs)
         webhooks = Webhooks(jobs.webhooks)
+        api_v2 = ApiV2(jobs, changes, outputs, time.monotonic)
         self._pool = WorkerPool(
             WorkerCommand([sys.executable, str(self._handler)], self._environ, self.url),
             count=self._count,
@@ -191,7 +194,7 @@ class LocalEndpoint:
             notify=changes.notify,
             log=log,
         )
-        app: Any = create_app(jobs, changes, self._pool, self._address.api_key)
+        app: Any = create_app(jobs, changes, self._pool, api_v2, self._address.api_key)
         http: Any = "auto"
         if self._unkind is not None:
             app = self._unkind.around(app)
@@ -214,6 +217,7 @@ class LocalEndpoint:
             self._started.set_result(None)
             while not self._closing.is_set():
                 jobs.tick()
+                api_v2.submissions.forget_old()
                 webhooks.start_due()
                 changes.notify()
                 await asyncio.sleep(TICK_S)
@@ -222,6 +226,7 @@ class LocalEndpoint:
             await webhooks.close()
             server.should_exit = True
             await serving
+            api_v2.close()
             outputs.close()
 
 

@@ -13,6 +13,7 @@ from comfy_worker.errors import InvalidInput, UnknownKey
 from comfy_worker.json_values import parse_json
 
 __all__ = [
+    "asset_reference",
     "is_graph",
     "looks_like_json",
     "parse_graph_text",
@@ -44,6 +45,8 @@ GRAPH_WORDS = (
 # What clients write as a template's name when they send a graph.
 NO_NAMES = (None, "", "custom")
 MAX_WRAPPINGS = 4
+# The type of references to files in Comfy's API v2.
+ASSET_TYPE = "core/ASSET"
 # Keys for comfy.org: our word, and those of a body for /prompt.
 SECRETS = ("comfy_org_api_key", "api_key_comfy_org", "auth_token_comfy_org")
 LARGEST_KEY = 10**300
@@ -61,6 +64,25 @@ def is_graph(value: Any) -> bool:
 def _is_node(value: Any) -> bool:
     """Return whether a value looks like a node in API format."""
     return isinstance(value, dict) and isinstance(value.get("class_type"), str)
+
+
+def asset_reference(graph: Mapping[str, Any]) -> str | None:
+    """Return the first input that refers to a file of Comfy's API v2; None if there is none.
+
+    Such a reference is an object in the place of a file's name. Only the server that the file was
+    uploaded to can resolve it.
+    """
+    for node_id, node in graph.items():
+        inputs = node.get("inputs") if isinstance(node, dict) else None
+        for name, value in inputs.items() if isinstance(inputs, dict) else ():
+            entries = value if isinstance(value, list) else [value]
+            if any(_is_asset(entry) for entry in entries):
+                return f"{name} of node {node_id}"
+    return None
+
+
+def _is_asset(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("__type") == ASSET_TYPE
 
 
 def unwrap_graph(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Declares the keys of a job's input.
 
-Each key is declared once. Reading, errors, ``python -m comfy_worker schema`` and ``docs/input.md``
+Each key is declared once. Reading, errors, the command `schema` and ``docs/input.md``
 follow from that declaration.
 """
 
@@ -25,7 +25,12 @@ from pydantic_core import PydanticCustomError
 
 from comfy_worker.errors import InvalidInput, brief
 from comfy_worker.json_values import find_problem
-from comfy_worker.request.graph_wrappers import looks_like_json, parse_graph_text, unwrap_graph
+from comfy_worker.request.graph_wrappers import (
+    asset_reference,
+    looks_like_json,
+    parse_graph_text,
+    unwrap_graph,
+)
 from comfy_worker.request.schema_errors import MAX_ENTRIES, InputKeys, input_error, json_type
 from comfy_worker.response_formats import ResponseFormat
 
@@ -69,7 +74,21 @@ def _graph_or_name(value: object, info: ValidationInfo) -> object:
         value = _graph_in_text(value, (info.context or {}).get("check"))
     if not isinstance(value, (str, dict)):
         raise PydanticCustomError("workflow", "Input should be a template's name or a graph")
-    return unwrap_graph(value)
+    graph = unwrap_graph(value)
+    if isinstance(graph, dict):
+        _refuse_asset_references(graph)
+    return graph
+
+
+def _refuse_asset_references(graph: Mapping[str, Any]) -> None:
+    found = asset_reference(graph)
+    if found is not None:
+        raise InvalidInput(
+            f"{brief(found)} refers to an asset of Comfy's API v2, which this worker does not "
+            "have; send the file in its place as a URL or data URI, or send the job to the "
+            "/api/v2 of the local endpoint",
+            [{"key": "workflow", "input": brief(found), "problem": "an asset is not here"}],
+        )
 
 
 def _graph_in_text(text: str, check: Callable[[], None] | None) -> object:
@@ -321,7 +340,11 @@ class JobInput(Parameters):
         "(object or JSON text); or a PNG or WebP that ComfyUI saved (base64 or data URI). "
         "Default: `inpaint` with an image and a mask, `img2img` with an image, else `txt2img`",
     )
-    image: str | None = Field(None, description="the start image: base64, data URI or URL")
+    image: str | None = Field(
+        None,
+        description="the start image: base64, data URI or URL. Or the start video, for a template "
+        "that takes one",
+    )
     mask: str | None = Field(
         None,
         description="the mask: base64, data URI or URL. White areas are repainted (opaque areas, "

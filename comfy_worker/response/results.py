@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,9 @@ class ResultBuilder:
             DeliveryFailed: the result could not be delivered.
             ResultTooLarge: the result could not be delivered.
         """
-        files = find_files(executed.outputs, self._folders)
-        texts = find_texts(executed.outputs)
+        outputs = self._in_graph_order(executed.outputs)
+        files = find_files(outputs, self._folders)
+        texts = find_texts(outputs)
         encoded: list[EncodedFile] = []
         try:
             wanted = self._wanted(files)
@@ -112,6 +113,13 @@ class ResultBuilder:
             return draft.with_media(media)
         finally:
             _remove(files, encoded)
+
+    def _in_graph_order(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Sort outputs as the client's workflow lists their nodes: ComfyUI's order is random."""
+        workflow = list(self._plan.workflow)
+        positions = dict(zip(workflow, range(len(workflow)), strict=True))
+        ordered = sorted(outputs, key=lambda node_id: positions.get(node_id, len(workflow)))
+        return {node_id: outputs[node_id] for node_id in ordered}
 
     def _wanted(self, files: list[OutputFile]) -> list[OutputFile]:
         """Leave previews out, unless there is nothing else or the client wants them."""

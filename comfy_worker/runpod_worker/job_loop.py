@@ -110,7 +110,8 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
             # A job may be handed out until this returns, also after the signal to end; it would be
             # lost unread.
             self._is_taking = True
-            batch = await taker.take(count, set(self.jobs_tasks))
+            # Not a copy: a job that ends during the request may be handed out again.
+            batch = await taker.take(count, self.jobs_tasks)
             self._is_taking = False
             for job_id, error in batch.refused.items():
                 self._start(job_id, self._refuse(job_id, error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine
 from typing import Any
 
 from runpod.http_client import TooManyRequests
@@ -91,12 +91,12 @@ class JobTaker:
         self._ending = ending
         self._failures = 0
 
-    async def take(self, count: int, in_progress: set[str]) -> Batch:
+    async def take(self, count: int, in_progress: Container[str]) -> Batch:
         """Ask once for jobs, and wait until RunPod answers.
 
         Args:
             count: how many jobs are wanted, 1 or more.
-            in_progress: ids of the jobs that this worker has already.
+            in_progress: ids of the jobs that this worker has already, when RunPod has answered.
 
         Returns:
             What RunPod handed out; an empty batch where it had nothing or could not be reached.

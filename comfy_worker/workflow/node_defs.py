@@ -447,6 +447,14 @@ class NodeDefs(Mapping[str, NodeClass]):
         self.replacements = replacements or {}
         self._read: dict[str, NodeClass] = {}
 
+    def as_saved(self) -> dict[str, Any]:
+        """Return what the definitions were made from, for JSON."""
+        return {
+            "object_info": self._object_info,
+            "validated": self._validated,
+            "replacements": self.replacements,
+        }
+
     def __getitem__(self, class_type: str) -> NodeClass:
         if class_type not in self._read:
             own = None

@@ -425,3 +425,13 @@ def test_an_unknown_sdk_runs_its_own_loop(tmp_path: Path) -> None:
         assert worker.output(echo=1)["echo"] == 1
         assert "action=worker.sdk_loop" in worker.log
         assert "JobScaler.stop_job" in worker.log
+
+
+def test_a_retried_job_runs_again_at_once(worker: StubWorker) -> None:
+    job_id = worker.submit(answer={"error": "EXECUTION_FAILED: no"})
+    for _ in range(5):
+        assert worker.wait_for(job_id)["status"] == "FAILED"
+        # The worker has asked for its next job while it still had this one.
+        retried = requests.post(f"{worker.endpoint.url}/retry/{job_id}", timeout=30).json()
+        assert retried["status"] == "IN_QUEUE"
+    assert worker.wait_for(job_id)["status"] == "FAILED"

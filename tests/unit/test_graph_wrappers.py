@@ -218,3 +218,13 @@ def test_ignored_keys_make_at_most_100_warnings() -> None:
     request = translate({"override_settings": {f"word {number}": 1 for number in range(100_000)}})
     assert len(request.warnings) == 101
     assert request.warnings[-1] == "99,900 more words are ignored"
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_references_to_assets_are_refused(as_list: bool) -> None:
+    reference: Any = {"__type": "core/ASSET", "info": {"id": "9f8a", "file_path": "a.png"}}
+    value = [reference] if as_list else reference
+    graph = {"4": {"class_type": "LoadImage", "inputs": {"image": value}}}
+    with pytest.raises(InvalidInput, match="image of node 4 refers to an asset") as caught:
+        JobInput.read(translate({"workflow": json.dumps(graph)}).input)
+    assert caught.value.code == "INVALID_INPUT"

@@ -63,3 +63,15 @@ def test_shapes_without_warnings_log_them(tmp_path: Path, caplog: pytest.LogCapt
     with caplog.at_level(logging.DEBUG, "comfy_worker.response.results"):
         results.build(ExecutionResult({"save": REPORTED}), "job")
     assert caplog.messages == ["strength is ignored"]
+
+
+def test_files_follow_the_order_of_the_graph(tmp_path: Path) -> None:
+    nodes = list(txt2img())
+    outputs = {}
+    for node_id in ["unknown", nodes[3], nodes[1]]:
+        PIXELS.tofile(tmp_path / f"{node_id}.png")
+        file = {**REPORTED["images"][0], "filename": f"{node_id}.png"}
+        outputs[node_id] = {"images": [file]}
+    delivery = Delivery("job", Output(), None, 2 * MB, streaming=False)
+    result = builder(tmp_path, delivery, Job("job")).build(ExecutionResult(outputs), "job")
+    assert [image["node_id"] for image in result["images"]] == [nodes[1], nodes[3], "unknown"]

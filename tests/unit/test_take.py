@@ -41,3 +41,14 @@ def test_shutdown_ends_that_pause() -> None:
         return time.monotonic() - began
 
     assert asyncio.run(ask()) < take.TOO_MANY_PAUSE_S - 0.5
+
+
+def test_a_job_that_ended_meanwhile_is_taken() -> None:
+    in_progress = {"ended", "running"}
+
+    async def get_job(_session: Any, _count: int) -> list[dict[str, Any]]:
+        in_progress.discard("ended")
+        return [{"id": "ended", "input": {}}, {"id": "running", "input": {}}]
+
+    batch = asyncio.run(JobTaker(None, get_job, asyncio.Event()).take(2, in_progress))
+    assert [job["id"] for job in batch.jobs] == ["ended"]
