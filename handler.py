@@ -57,11 +57,13 @@ def work(settings: Settings) -> None:
 
         import_sdk()
         from comfy_worker.runpod_worker.worker import run_worker
+        from comfy_worker.template_catalog import keep_catalog
         from comfy_worker.warm_up import WarmUp
 
         start_times.mark("SDK imported")
         collect_garbage_rarely()
         templates = worker_templates(settings)
+        keep_catalog(settings, comfyui, templates, os.environ)
         runner = JobRunner(settings, comfyui, templates)
         warm_up = None
         if settings.warmup:
