@@ -70,6 +70,7 @@ EXAMPLES = {
     "serve": ("$ serve", "$ serve --host 0.0.0.0 --api-key SECRET --workers 2"),
     "templates": ("$ templates", "$ templates --json"),
     "schema": ("$ schema txt2img",),
+    "catalog": ("$ catalog > catalog.json",),
     "check": ("$ check workflows/poster.json", "$ check workflows --json"),
     "inspect": ("$ inspect picture.png",),
     "convert": ("$ convert editor.json --output api.json",),
