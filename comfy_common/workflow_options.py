@@ -18,6 +18,7 @@ WORKFLOW_COMMANDS = {
     "edit": "open ComfyUI's own page; what is saved there becomes a template",
     "templates": "list the templates, and what each one is missing here",
     "schema": "print the JSON Schema of a template's input",
+    "catalog": "print all templates with their schemas, for the page as one file",
     "check": "list what prevents a workflow from running here",
     "inspect": "show a workflow's parameters and the roles of its nodes",
     "convert": "convert a workflow from ComfyUI's editor to API format",
@@ -42,7 +43,7 @@ def add_workflow_options(parser: argparse.ArgumentParser, command: str) -> None:
         return
     if command == "schema":
         parser.add_argument("name", metavar="NAME", help="a template")
-    else:
+    elif command in FILE_COMMANDS:
         parser.add_argument(
             "file",
             metavar="FILE",

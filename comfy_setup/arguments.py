@@ -72,6 +72,7 @@ EXAMPLES = {
     "edit": ("$ edit", "$ edit txt2img"),
     "templates": ("$ templates", "$ templates --json"),
     "schema": ("$ schema txt2img",),
+    "catalog": ("$ catalog > catalog.json",),
     "check": ("$ check workflows/poster.json", "$ check workflows --json"),
     "inspect": ("$ inspect picture.png",),
     "convert": ("$ convert editor.json --output api.json",),

@@ -185,7 +185,7 @@ def _inside(
     with install_lock(console):
         if options.command == "run" and options.real:
             real_input = _real_input(console, environ)
-        placeholder_only = not real_input and models.ensure_checkpoint(console, environ)
+        toy_only = not real_input and models.ensure_checkpoint(console, environ)
     if options.command == "test":
         marks = [] if options.all else ["-m", "not container and not soak"]
         coverage = ["--cov", "--cov-report=term"]
@@ -203,7 +203,7 @@ def _inside(
     request = {**real_input, **job_input(options)}
     wanted = Wanted(
         Path(options.output) if options.output else None,
-        placeholder_only=placeholder_only,
+        toy_only=toy_only,
         as_json=options.json,
     )
     return make_picture(console, environ, request, wanted)

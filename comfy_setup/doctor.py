@@ -21,7 +21,7 @@ from comfy_common import cuda_driver, hub_cache, model_folders, paths, requireme
 from comfy_common.comfyui_version import DEFAULT
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
-from comfy_common.placeholder_names import is_placeholder
+from comfy_common.placeholder_names import is_real
 from comfy_common.sources import Access
 from comfy_common.text import size
 from comfy_setup import comfyui, models, packages
@@ -226,7 +226,7 @@ def _models(environ: Mapping[str, str]) -> list[Finding]:
     found = model_folders.model_files(models.folders(environ))
     findings = []
     if "checkpoints" not in found:
-        text = f"none: put one into {root / 'checkpoints'}; `run` and `serve` make a placeholder"
+        text = f"none: put one into {root / 'checkpoints'}; `run` and `serve` install a toy model"
         findings.append(Finding("checkpoints", "note", text))
     for name, by_folder in found.items():
         findings.append(_model_folder(name, by_folder))
@@ -243,8 +243,8 @@ def _model_folder(name: str, by_folder: Mapping[Path, Sequence[Path]]) -> Findin
         text += f"; {damaged[0]} {models.damage(damaged[0])}: download it again or remove it"
         has_no_checkpoint = name == "checkpoints" and damaged == files
         return Finding(name, "bad" if has_no_checkpoint else "note", text)
-    if name == "checkpoints" and all(is_placeholder(path.name) for path in files):
-        return Finding(name, "note", f"{text}; only the placeholder, whose pictures are noise")
+    if name == "checkpoints" and not any(is_real(path.name) for path in files):
+        return Finding(name, "note", f"{text}; none is real: the toy model draws shapes")
     return Finding(name, "ok", text)
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from comfy_common import hub_cache, paths
+from comfy_common import paths
 from comfy_common.closed_pipe import quiet_on_closed_pipe
 from comfy_common.console import DRAW_EVERY_S, Console, Step
 from comfy_common.exit_codes import FAILED, INTERRUPTED
@@ -21,16 +21,15 @@ from comfy_common.workflow_options import FILE_COMMANDS, WORKFLOW_COMMANDS, add_
 from comfy_worker import cli, logs
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.supervisor import ComfyUIInstance, ComfyUISupervisor
-from comfy_worker.comfyui.version import ComfyUIVersion
 from comfy_worker.deadline import Deadline
 from comfy_worker.editor import edit
 from comfy_worker.errors import InvalidInput, WorkerError
 from comfy_worker.models.cached import cached_models
 from comfy_worker.planning.json_schema import template_schema
-from comfy_worker.planning.templates import Templates, is_too_old
+from comfy_worker.planning.templates import Templates
 from comfy_worker.saved_object_info import SavedObjectInfo
 from comfy_worker.settings import Settings
-from comfy_worker.workflow.model_files import ModelFile
+from comfy_worker.template_catalog import template_catalog, template_row
 from comfy_worker.workflow.node_defs import NodeDefs
 
 ONLY_DEFINITIONS = (
@@ -84,49 +83,19 @@ def _run(options: argparse.Namespace) -> int:
             schema = json.dumps(template_schema(template, source.defs), indent=2)
         Console(sys.stdout).say(schema)
         return 0
+    if options.command == "catalog":
+        with _node_source(settings, options) as source:
+            catalog = json.dumps(template_catalog(settings, templates, source.defs), indent=2)
+        Console(sys.stdout).say(catalog)
+        return 0
     if options.command in FILE_COMMANDS:
         output = getattr(options, "output", None)
         with _node_source(settings, options) as source:
             return cli.run(
                 options.command, options.file, source, output=output, as_json=options.json
             )
-    rows = [_row(settings, templates, name) for name in templates.names()]
+    rows = [template_row(settings, templates, name) for name in templates.names()]
     return _list(rows, as_json=options.json)
-
-
-def _row(settings: Settings, templates: Templates, name: str) -> dict[str, Any]:
-    """Return the list entry of a template. For a broken template, the description is its error."""
-    try:
-        params = templates.load(name).params
-    except WorkerError as error:
-        return {
-            "name": name,
-            "description": str(error),
-            "missing": [],
-            "broken": True,
-            "too_old": False,
-        }
-    too_old = is_too_old(params.requirements, ComfyUIVersion.in_folder(settings.comfyui_dir).name)
-    missing = [
-        f"{need.folder}/{need.file}" for need in params.needs if not _is_installed(need, settings)
-    ]
-    return {
-        "name": name,
-        "title": params.title,
-        "description": params.description,
-        "requirements": params.requirements.model_dump(),
-        "too_old": too_old,
-        "missing": missing,
-        "broken": False,
-    }
-
-
-def _is_installed(need: ModelFile, settings: Settings) -> bool:
-    roots = (settings.comfyui_dir / "models", *settings.model_roots)
-    if any((root / need.folder / need.file).is_file() for root in roots):
-        return True
-    cached = hub_cache.find_url(need.url or "", settings.hub_snapshots, settings.hf_endpoint)
-    return cached is not None
 
 
 def _list(rows: list[dict[str, Any]], *, as_json: bool) -> int:

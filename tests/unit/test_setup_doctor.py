@@ -10,6 +10,7 @@ import pytest
 
 from comfy_common import paths
 from comfy_common.comfyui_version import PARTS
+from comfy_common.placeholder_names import TOY_CHECKPOINT
 from comfy_setup import doctor, packages
 from comfy_setup.doctor import Finding, gpu_findings
 from comfy_setup.marker import write_marker
@@ -99,11 +100,11 @@ def test_a_job_can_run_without_models_and_gpu(whole: dict[str, str]) -> None:
     assert doctor.doctor(whole) == 0
 
 
-def test_checkpoints_are_counted_and_a_placeholder_reported(whole: dict[str, str]) -> None:
+def test_checkpoints_are_counted_and_the_toy_reported(whole: dict[str, str]) -> None:
     folder = Path(whole["MODELS_DIR"]) / "checkpoints"
     folder.mkdir(parents=True)
-    (folder / "placeholder-sd15.safetensors").write_bytes(EMPTY_SAFETENSORS)
-    assert "only the placeholder" in rows(whole)["checkpoints"].text
+    (folder / TOY_CHECKPOINT).write_bytes(EMPTY_SAFETENSORS)
+    assert "none is real: the toy model" in rows(whole)["checkpoints"].text
     (folder / "real.ckpt").write_bytes(bytes(2_000_000))
     assert rows(whole)["checkpoints"] == Finding(
         "checkpoints", "ok", f"2 files, 2 MB: {folder} (2)"
