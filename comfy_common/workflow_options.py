@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from comfy_common import paths
+
 __all__ = ["FILE_COMMANDS", "WORKFLOW_COMMANDS", "add_workflow_options"]
 
 # By command, what it does.
 WORKFLOW_COMMANDS = {
+    "edit": "open ComfyUI's own page; what is saved there becomes a template",
     "templates": "list the templates, and what each one is missing here",
     "schema": "print the JSON Schema of a template's input",
     "catalog": "print all templates with their schemas, for the page as one file",
@@ -20,6 +23,7 @@ WORKFLOW_COMMANDS = {
     "inspect": "show a workflow's parameters and the roles of its nodes",
     "convert": "convert a workflow from ComfyUI's editor to API format",
 }
+EDIT_PORT = 8188
 # Those that read workflow files.
 FILE_COMMANDS = ("check", "inspect", "convert")
 
@@ -31,6 +35,9 @@ def add_workflow_options(parser: argparse.ArgumentParser, command: str) -> None:
         parser: of the command.
         command: one of `WORKFLOW_COMMANDS`.
     """
+    if command == "edit":
+        _add_edit(parser)
+        return
     if command == "templates":
         parser.add_argument("--json", action="store_true", help="print JSON")
         return
@@ -65,3 +72,20 @@ def add_workflow_options(parser: argparse.ArgumentParser, command: str) -> None:
         "and node packs have not changed since)",
     )
     source.add_argument("--fresh", action="store_true", help="start ComfyUI and ask it")
+
+
+def _add_edit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="a template to open")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=EDIT_PORT,
+        help="the port of this machine's loopback address (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=paths.REPO / "workflows",
+        metavar="FOLDER",
+        help="where saved workflows go (default: workflows/)",
+    )

@@ -48,6 +48,7 @@ MEANINGS = {name: text for group in COMMAND_GROUPS.values() for name, text in gr
 
 # By command: what follows its options.
 POSITIONALS = {
+    "edit": " [NAME]",
     "schema": " NAME",
     "check": " FILE",
     "inspect": " FILE",
@@ -71,6 +72,7 @@ EXAMPLES = {
         "$ submit --endpoint ENDPOINT_ID --list jobs.csv --folder results --at-once 8",
     ),
     "serve": ("$ serve", "$ serve --host 0.0.0.0 --api-key SECRET --workers 2"),
+    "edit": ("$ edit", "$ edit txt2img"),
     "templates": ("$ templates", "$ templates --json"),
     "schema": ("$ schema txt2img",),
     "check": (

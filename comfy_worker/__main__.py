@@ -22,6 +22,7 @@ from comfy_worker import cli, logs
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.supervisor import ComfyUIInstance, ComfyUISupervisor
 from comfy_worker.deadline import Deadline
+from comfy_worker.editor import edit
 from comfy_worker.errors import InvalidInput, WorkerError
 from comfy_worker.models.cached import cached_models
 from comfy_worker.planning.json_schema import template_schema
@@ -73,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     settings = Settings.from_env(os.environ)
     templates = Templates(paths.workflow_folders(settings.volume))
+    if options.command == "edit":
+        launch = _launch_options(settings)
+        return edit(launch, options.name, options.port, options.folder.absolute(), templates)
     if options.command == "schema":
         template = templates.load(options.name)
         with _node_source(settings, options) as source:
@@ -134,16 +138,7 @@ def _node_source(settings: Settings, options: argparse.Namespace) -> Iterator[cl
             console.say(f"Using the definitions {age}; --fresh asks it again")
         yield cli.NodeSource(defs)
         return
-    comfyui = ComfyUISupervisor(
-        LaunchOptions(
-            settings.comfyui_dir,
-            settings.model_roots,
-            tuple(paths.custom_node_folders(settings.volume)),
-            settings.comfy_args,
-            cached_models=cached_models(settings),
-            hub_caches=settings.hub_caches,
-        )
-    )
+    comfyui = ComfyUISupervisor(_launch_options(settings))
     try:
         with console.step("Starting ComfyUI") as step:
             running = _ready(comfyui, step)
@@ -151,6 +146,17 @@ def _node_source(settings: Settings, options: argparse.Namespace) -> Iterator[cl
         yield cli.NodeSource(running.defs, running.validate)
     finally:
         comfyui.close()
+
+
+def _launch_options(settings: Settings) -> LaunchOptions:
+    return LaunchOptions(
+        settings.comfyui_dir,
+        settings.model_roots,
+        tuple(paths.custom_node_folders(settings.volume)),
+        settings.comfy_args,
+        cached_models=cached_models(settings),
+        hub_caches=settings.hub_caches,
+    )
 
 
 def _ready(comfyui: ComfyUISupervisor, step: Step) -> ComfyUIInstance:
