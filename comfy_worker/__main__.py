@@ -21,8 +21,9 @@ from comfy_worker.comfyui.version import ComfyUIVersion
 from comfy_worker.deadline import Deadline
 from comfy_worker.errors import InvalidInput, WorkerError
 from comfy_worker.models.cached import cached_models
-from comfy_worker.planning.json_schema import template_schema
+from comfy_worker.planning.json_schema import SchemaRules, template_schema
 from comfy_worker.planning.templates import Templates, is_too_old
+from comfy_worker.request.schema import input_schema
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.model_files import ModelFile
 from comfy_worker.workflow.node_defs import NodeDefs
@@ -68,8 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         "templates", help="list the templates, and their models that are missing on this machine"
     )
     listing.add_argument("--json", action="store_true", help="print JSON")
-    schema = commands.add_parser("schema", help="print a template's JSON Schema")
-    schema.add_argument("name", metavar="NAME", help="a template")
+    schema = commands.add_parser("schema", help="print the JSON Schema of a request's input")
+    schema.add_argument(
+        "name", metavar="NAME", nargs="?", help="a template (default: the schema for any workflow)"
+    )
     _add_object_info(schema)
     for name, meaning in COMMANDS.items():
         command = commands.add_parser(name, help=meaning)
@@ -100,10 +103,8 @@ def _run(options: argparse.Namespace) -> int:
     settings = Settings.from_env(os.environ)
     templates = Templates(paths.workflow_folders(settings.volume))
     if options.command == "schema":
-        template = templates.load(options.name)
-        with _node_source(settings, options.object_info) as source:
-            schema = json.dumps(template_schema(template, source.defs), indent=2)
-        Console(sys.stdout).say(schema)
+        schema = _schema(options, settings, templates)
+        Console(sys.stdout).say(json.dumps(schema, indent=2))
         return 0
     if options.command in COMMANDS:
         output = getattr(options, "output", None)
@@ -168,6 +169,17 @@ def _list(rows: list[dict[str, Any]], *, as_json: bool) -> int:
                 console.say(f"{'':{width}}  - lacks models/{need}")
     has_problem = any(row["missing"] or row["broken"] for row in rows)
     return 1 if has_problem else 0
+
+
+def _schema(
+    options: argparse.Namespace, settings: Settings, templates: Templates
+) -> dict[str, Any]:
+    if options.name is None:
+        return input_schema(settings.max_batch_size)
+    template = templates.load(options.name)
+    rules = SchemaRules(settings.max_batch_size, bool(settings.models_allowed_hosts))
+    with _node_source(settings, options.object_info) as source:
+        return template_schema(template, source.defs, rules)
 
 
 @contextmanager
