@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -18,28 +19,39 @@ from comfy_common.console import Console, Step
 from comfy_common.errors import SetupError
 from comfy_common.exit_codes import FAILED, OK
 from comfy_common.job_options import with_format
-from comfy_common.placeholder_names import PREFIX
+from comfy_common.placeholder_names import TOY_CHECKPOINT
 from comfy_common.text import size
 from comfy_local.endpoint import LocalEndpoint
-from comfy_worker.client.command import show_status
+from comfy_worker.client.command import as_json, show_status
 from comfy_worker.client.endpoint import Endpoint, JobStatus
 from comfy_worker.client.errors import ClientError
 from comfy_worker.client.files import result_files, save_files
 
-# A placeholder's pictures are noise, so small and quick ones will do.
-SMALL = {"width": 64, "height": 64, "steps": 2}
+# The toy model draws coloured shapes only, so it cannot show the prompt of a template.
+TOY_PROMPT = "two yellow stars on a purple background"
 POLL_S = 0.2
 LOG_LINES = 12
 TEMPLATE_NAME = re.compile(r"[\w.-]+")  # other text is a workflow, or a picture that contains one
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What shall come of a job.
+
+    Attributes:
+        output: the file for the (first) picture, None for a file under `output/`.
+        toy_only: no real checkpoint is installed. Then an input that names neither a prompt nor a
+            workflow gets a prompt that the toy model can draw.
+        as_json: print one JSON object in place of the files' names.
+    """
+
+    output: Path | None = None
+    toy_only: bool = False
+    as_json: bool = False
+
+
 def make_picture(
-    console: Console,
-    environ: Mapping[str, str],
-    job_input: Mapping[str, Any],
-    output: Path | None,
-    *,
-    placeholder_only: bool,
+    console: Console, environ: Mapping[str, str], job_input: Mapping[str, Any], wanted: Wanted
 ) -> int:
     """Run one job and write its files.
 
@@ -47,9 +59,7 @@ def make_picture(
         console: shows the steps; the names of the files go to standard output.
         environ: the worker's environment.
         job_input: the job's input, with its `workflow`.
-        output: the file for the (first) picture, None for a file under `output/`.
-        placeholder_only: no real checkpoint is installed. Then the picture is 64x64 with 2 steps,
-            unless the input names other values.
+        wanted: what shall come of it.
 
     Returns:
         The exit code: 0, or 1 if the job failed.
@@ -57,13 +67,12 @@ def make_picture(
     Raises:
         SetupError: the worker does not start.
     """
+    output, toy_only = wanted.output, wanted.toy_only
     chosen = with_format(job_input, output)
-    complete = {**(SMALL if placeholder_only else {}), **chosen}
-    if complete != chosen:
-        console.say(
-            "The picture is therefore 64x64 with 2 steps; --input '{\"width\": 512, ...}' makes a "
-            "larger one."
-        )
+    complete = dict(chosen)
+    if toy_only and not chosen.keys() & {"prompt", "workflow"}:
+        complete["prompt"] = TOY_PROMPT
+        console.say(f'The prompt is "{TOY_PROMPT}"; --prompt TEXT names another.')
     workflow = chosen.get("workflow", _default_template(chosen))
     is_template = isinstance(workflow, str) and TEMPLATE_NAME.fullmatch(workflow)
     name = workflow if is_template else "custom"
@@ -76,17 +85,22 @@ def make_picture(
         status = _finished(endpoint, complete, step, log)
     if not status.is_completed:
         console.say(f"The job ended as {status.state}.")
-        tell_failure(console, status)
+        tell_failure(Console(sys.stderr), status)
+        if wanted.as_json:
+            Console(sys.stdout).say(as_json(status, []))
         return FAILED
     written = write_files(status.output, output)
-    for path in written:
-        Console(sys.stdout).say(str(path))
+    if wanted.as_json:
+        Console(sys.stdout).say(as_json(status, written))
+    else:
+        for path in written:
+            Console(sys.stdout).say(str(path))
     if output is not None and written[0].suffix != output.suffix:
         console.say(
             f"The job made another format than {output.name} says: the file is named "
             f"{written[0].name}."
         )
-    tell_result(console, status.output, placeholder_only=placeholder_only)
+    tell_result(console, status.output, toy_only=toy_only)
     return OK
 
 
@@ -112,16 +126,14 @@ def _default_template(job_input: Mapping[str, Any]) -> str:
     return "inpaint" if job_input.get("mask") else "img2img"
 
 
-def tell_result(
-    console: Console, result: Mapping[str, Any], *, placeholder_only: bool = False
-) -> None:
+def tell_result(console: Console, result: Mapping[str, Any], *, toy_only: bool = False) -> None:
     """Say what a job made, with which seed, and how long its stages took.
 
     Args:
         console: shows the lines.
         result: the job's output.
-        placeholder_only: the console has already explained that a placeholder is used, so warnings
-            about the placeholder are left out.
+        toy_only: the console has already explained that the toy model is used, so the warning
+            about it is left out.
     """
     for image in result["images"]:
         picture_format = image["mime_type"].rpartition("/")[2].upper()
@@ -132,7 +144,7 @@ def tell_result(
     stages = [f"{stage} {ms} ms" for stage, ms in result["timings"]["stages"].items()]
     console.say(f"Time by stage: {', '.join(stages)}")
     for warning in result["warnings"]:
-        if not (placeholder_only and PREFIX in warning):
+        if not (toy_only and TOY_CHECKPOINT in warning):
             console.say(f"Warning: {warning}")
 
 

@@ -1,6 +1,6 @@
-"""The command line: run | submit | serve | install | models | doctor | test.
+"""The command line, which is the only one that a person types.
 
-It parses the arguments, installs what a command needs, and continues with the virtual environment's
+It takes the arguments, installs what a command needs, and continues with the virtual environment's
 Python. Failures end here, with one line on standard error and exit code 1.
 """
 
@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from comfy_common import paths
 from comfy_common.closed_pipe import quiet_on_closed_pipe
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
-from comfy_common.job_options import add_job_options, add_submit_options, job_input, with_format
-from comfy_setup import doctor, fetch_models, models, packages
+from comfy_common.exit_codes import FAILED, INTERRUPTED
+from comfy_common.job_options import job_input, with_format
+from comfy_common.workflow_options import WORKFLOW_COMMANDS
+from comfy_setup import doctor, fetch_models, models
+from comfy_setup.arguments import read_arguments, without_comfyui_dir
 from comfy_setup.child import FULL_DISK
 from comfy_setup.comfyui import Choice
 from comfy_setup.install import install, install_lock
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+from comfy_setup.lock_workflow import lock_workflows
+from comfy_setup.node_commands import nodes
 
 # Tells the Python of the virtual environment, which replaces this process, that all is installed.
 READY = "COMFY_SETUP_READY"
-INTERRUPTED = 130
-MOST_WORKERS = 64
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,31 +41,35 @@ def main(arguments: Sequence[str]) -> int:
         arguments: without the program's name.
 
     Returns:
-        The exit code: 0 for success, 1 for a failure, 2 for wrong arguments, 130 for Ctrl-C, 141 if
-        the reader of the output has ended.
+        The exit code; comfy_common.exit_codes has all of them.
     """
     return quiet_on_closed_pipe(lambda: _main(arguments))
 
 
 def _main(arguments: Sequence[str]) -> int:
     console = Console(sys.stderr)
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    if rest and options.command != "test":
-        parser.error(f"unknown argument: {rest[0]}")
+    options, rest = read_arguments(arguments, os.environ)
+    if getattr(options, "quiet", False):
+        console = Console(io.StringIO())
+    errors = Console(sys.stderr)
     try:
         return _dispatch(console, options, rest, list(arguments), os.environ)
     except SetupError as error:
-        console.say(f"Error: {error}")
-        return 1
+        errors.say(f"Error: {error}")
+        return FAILED
     except BrokenPipeError:
         raise
     except OSError as error:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        console.say(f"Error: {FULL_DISK if is_full else error}")
-        return 1
+        errors.say(f"Error: {FULL_DISK if is_full else error}")
+        return FAILED
     except KeyboardInterrupt:
-        console.say("Stopped. The next call continues where this one ended.")
+        is_cancelled = options.command == "submit"
+        errors.say(
+            "Stopped. The jobs were cancelled."
+            if is_cancelled
+            else "Stopped. The next call continues where this one ended."
+        )
         return INTERRUPTED
 
 
@@ -92,150 +97,6 @@ def check_output(path: Path, console: Console | None = None) -> None:
         raise SetupError(f"--output: {path} cannot be written: {error.strerror}") from error
 
 
-def _number(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = low - 1
-        if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {high}")
-        return number
-
-    return read
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python3 -m comfy_setup",
-        description="Installs the worker on this machine and runs it.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    installing = _install_options()
-    _add_run(commands, installing)
-    add_submit_options(
-        commands.add_parser("submit", help="send jobs to an endpoint and save their files")
-    )
-    test = commands.add_parser(
-        "test",
-        parents=[installing],
-        allow_abbrev=False,
-        help="install everything and run the tests",
-        epilog="Further arguments go to pytest.",
-    )
-    test.add_argument(
-        "--all", action="store_true", help="also run the container build and the long soak test"
-    )
-    serve = commands.add_parser(
-        "serve", parents=[installing], help="run a local endpoint with RunPod's API"
-    )
-    serve.add_argument(
-        "--port",
-        type=_number(1, 65535),
-        default=doctor.PORT,
-        help="the port (default: %(default)s)",
-    )
-    serve.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="the IPv4 address to listen on (default: %(default)s, this machine only); 0.0.0.0 is "
-        "every address, which a container needs",
-    )
-    serve.add_argument(
-        "--api-key",
-        metavar="KEY",
-        default=os.environ.get("SERVE_API_KEY"),
-        help="the key that clients must send as `Authorization: Bearer KEY` (default: "
-        "SERVE_API_KEY)",
-    )
-    serve.add_argument(
-        "--workers",
-        type=_number(1, MOST_WORKERS),
-        default=1,
-        help="number of handler processes (default: %(default)s)",
-    )
-    commands.add_parser("install", parents=[installing], help="install everything")
-    _add_models(commands, installing)
-    commands.add_parser("doctor", help="check this machine and print what is missing")
-    return parser
-
-
-def _install_options() -> argparse.ArgumentParser:
-    """The options of all commands that install something."""
-    options = argparse.ArgumentParser(add_help=False)
-    options.add_argument(
-        "--comfyui-source",
-        default="",
-        metavar="SOURCE",
-        help="git, wheel, or the URL or folder of another Git repository",
-    )
-    options.add_argument(
-        "--comfyui-version",
-        default="",
-        metavar="VERSION",
-        help="a tag, a branch, a commit or latest",
-    )
-    options.add_argument(
-        "--cuda",
-        choices=list(packages.WORKER_LOCKS),
-        default="",
-        help="the CUDA version that torch is built for (default: the installed one, else 13)",
-    )
-    options.add_argument(
-        "--comfyui-dir", type=Path, metavar="PATH", help="use an existing ComfyUI unchanged"
-    )
-    return options
-
-
-def _add_run(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    installing: argparse.ArgumentParser,
-) -> None:
-    run = commands.add_parser(
-        "run", parents=[installing], help="install everything and make a picture"
-    )
-    add_job_options(run)
-    run.add_argument(
-        "--real", action="store_true", help="download and use a small real checkpoint (5 GB)"
-    )
-    run.add_argument(
-        "--output",
-        default="",
-        metavar="FILE",
-        help="where to save the picture (default: a new file in output/); "
-        "the ending .jpg, .webp or .png sets the format",
-    )
-
-
-def _add_models(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    installing: argparse.ArgumentParser,
-) -> None:
-    command = commands.add_parser(
-        "models",
-        parents=[installing],
-        help="download the files of models.txt that are missing or damaged",
-    )
-    command.add_argument(
-        "--only",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="only these templates, families, sections or files of models.txt",
-    )
-    command.add_argument(
-        "--yes", action="store_true", help="download everything without asking, if --only is absent"
-    )
-    alternatives = command.add_mutually_exclusive_group()
-    alternatives.add_argument(
-        "--list", action="store_true", help="list present and missing files; download nothing"
-    )
-    alternatives.add_argument(
-        "--check", action="store_true", help="check all present files; download nothing"
-    )
-
-
 def _dispatch(
     console: Console,
     options: argparse.Namespace,
@@ -243,12 +104,10 @@ def _dispatch(
     arguments: list[str],
     environ: MutableMapping[str, str],
 ) -> int:
-    if options.command == "doctor":
-        return doctor.doctor(environ)
-    if options.command == "submit":
-        from comfy_worker.client.command import submit
-
-        return submit(options, environ)
+    if options.command in ("doctor", "nodes", "submit"):
+        return _without_environment(console, options, environ)
+    if options.command in WORKFLOW_COMMANDS:
+        return _workflow_command(console, options, arguments, environ)
     _check_options(console, options, environ)
     if options.comfyui_dir:
         environ["COMFYUI_DIR"] = str(options.comfyui_dir.absolute())
@@ -262,6 +121,37 @@ def _dispatch(
         environ = {**environ, READY: str(os.getpid())}
         _become([paths.VENV_PYTHON, "-m", "comfy_setup", *arguments], environ)
     return _inside(console, options, rest, environ)
+
+
+def _without_environment(
+    console: Console, options: argparse.Namespace, environ: Mapping[str, str]
+) -> int:
+    """Run a command that needs no package, so that it installs nothing."""
+    if options.command == "doctor":
+        return doctor.doctor(environ)
+    if options.command == "nodes":
+        return nodes(console, options, environ)
+    from comfy_worker.client.command import submit
+
+    return submit(options, environ)
+
+
+def _workflow_command(
+    console: Console,
+    options: argparse.Namespace,
+    arguments: list[str],
+    environ: MutableMapping[str, str],
+) -> int:
+    """Continue as comfy_worker in the virtual environment, which is made if it is missing."""
+    if options.comfyui_dir:
+        environ["COMFYUI_DIR"] = str(options.comfyui_dir.absolute())
+    is_installed = paths.VENV_PYTHON.exists() and (paths.comfyui_dir(environ) / "main.py").exists()
+    if not is_installed:
+        install(console, environ, Choice("", ""))
+    if not getattr(options, "lock", False):
+        command = without_comfyui_dir(arguments)
+        _become([paths.VENV_PYTHON, "-m", "comfy_worker", *command], environ)
+    return lock_workflows(console, options, environ)
 
 
 def _check_options(
@@ -308,7 +198,7 @@ def _inside(
     with install_lock(console):
         if options.command == "run" and options.real:
             real_input = _real_input(console, environ)
-        placeholder_only = not real_input and models.ensure_checkpoint(console, environ)
+        toy_only = not real_input and models.ensure_checkpoint(console, environ)
     if options.command == "test":
         marks = [] if options.all else ["-m", "not container and not soak"]
         coverage = ["--cov", "--cov-report=term"]
@@ -321,11 +211,15 @@ def _inside(
 
         address = endpoint.Address(options.host, options.port, options.api_key or None)
         return endpoint.serve(address, options.workers)
-    from comfy_local.first_picture import make_picture
+    from comfy_local.first_picture import Wanted, make_picture
 
     request = {**real_input, **job_input(options)}
-    output = Path(options.output) if options.output else None
-    return make_picture(console, environ, request, output, placeholder_only=placeholder_only)
+    wanted = Wanted(
+        Path(options.output) if options.output else None,
+        toy_only=toy_only,
+        as_json=options.json,
+    )
+    return make_picture(console, environ, request, wanted)
 
 
 def _real_input(console: Console, environ: Mapping[str, str]) -> dict[str, Any]:

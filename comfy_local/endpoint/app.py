@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+
+from comfy_local.page import catalog_routes, page_routes
 
 from .api_key import UNAUTHORIZED, Unauthorized, key_check
 from .api_v2 import PATH as API_V2_PATH
@@ -51,7 +54,12 @@ _T = TypeVar("_T")
 
 
 def create_app(
-    jobs: Jobs, changes: Changes, workers: WorkerPool, api_v2: ApiV2, api_key: str | None = None
+    jobs: Jobs,
+    changes: Changes,
+    workers: WorkerPool,
+    api_v2: ApiV2,
+    api_key: str | None = None,
+    catalog_file: Path | None = None,
 ) -> FastAPI:
     """Returns the application; it and its arguments belong to one event loop.
 
@@ -61,6 +69,7 @@ def create_app(
         workers: The worker pool.
         api_v2: Comfy's API for the same jobs.
         api_key: The key that clients must send as ``Authorization: Bearer KEY``; None for none.
+        catalog_file: Where a worker lists the templates for the page; None: nowhere.
     """
     app = FastAPI(openapi_url=None)
     app.add_middleware(
@@ -74,10 +83,12 @@ def create_app(
         _submit_routes(jobs, changes),
         _job_routes(jobs, changes),
         _endpoint_routes(jobs, changes, workers),
+        catalog_routes(catalog_file),
     ):
         app.include_router(router, prefix="/v2/{endpoint_id}", dependencies=for_clients)
     for router in (_poll_routes(jobs, changes, workers), _post_routes(jobs, changes, workers)):
         app.include_router(router, prefix="/v2/{endpoint_id}")
+    app.include_router(page_routes())
     app.mount(API_V2_PATH, api_v2.app(api_key))
     _add_error_answers(app)
     return app

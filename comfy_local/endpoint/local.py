@@ -24,6 +24,7 @@ from typing import IO, Any
 import uvicorn
 
 from comfy_common.console import Console
+from comfy_common.page_catalog import CATALOG_VARIABLE
 
 from .api_v2 import ApiV2
 from .app import create_app
@@ -39,6 +40,7 @@ __all__ = ["LOOPBACK", "Address", "LocalEndpoint", "serve"]
 LOOPBACK = "127.0.0.1"
 HANDLER = Path(__file__).resolve().parents[2] / "handler.py"
 ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 (compared only)
+CATALOG_NAME = "templates.json"
 TICK_S = 0.1
 SIGNAL_POLL_S = 0.2
 STDERR_FD = 2
@@ -120,6 +122,11 @@ class LocalEndpoint:
         return f"http://{host}:{self._port}/v2/local"
 
     @property
+    def page_url(self) -> str:
+        """The page of the endpoint, such as ``http://127.0.0.1:8000/``."""
+        return self.url.removesuffix("v2/local")
+
+    @property
     def workers(self) -> list[Worker]:
         """The workers whose processes run now."""
         return [] if self._pool is None else self._pool.workers
@@ -186,15 +193,19 @@ class LocalEndpoint:
         outputs, changes = OutputStore(), Changes()
         jobs = Jobs(time.monotonic, self._max_queue_size, outputs)
         webhooks = Webhooks(jobs.webhooks)
+        catalog_file = outputs.folder / CATALOG_NAME
+        environ = {**self._environ, CATALOG_VARIABLE: str(catalog_file)}
         api_v2 = ApiV2(jobs, changes, outputs, time.monotonic)
         self._pool = WorkerPool(
-            WorkerCommand([sys.executable, str(self._handler)], self._environ, self.url),
+            WorkerCommand([sys.executable, str(self._handler)], environ, self.url),
             count=self._count,
             jobs=jobs,
             notify=changes.notify,
             log=log,
         )
-        app: Any = create_app(jobs, changes, self._pool, api_v2, self._address.api_key)
+        app: Any = create_app(
+            jobs, changes, self._pool, api_v2, self._address.api_key, catalog_file
+        )
         http: Any = "auto"
         if self._unkind is not None:
             app = self._unkind.around(app)
@@ -301,6 +312,7 @@ def serve(
             console.say("anyone who reaches this address can run jobs; --api-key asks for a key")
         if not signals:
             console.say(f"ready: {endpoint.url} (Ctrl-C ends it)")
+            console.say(f"a page to try it in a browser: {endpoint.page_url}")
         while not signals:
             time.sleep(SIGNAL_POLL_S)
         console.say("ending the workers")

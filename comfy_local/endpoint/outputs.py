@@ -32,6 +32,11 @@ class OutputStore:
         self._folder = tempfile.TemporaryDirectory(prefix="comfy_local-")
         self._count = 0
 
+    @property
+    def folder(self) -> Path:
+        """The folder, which may hold other files of the same life."""
+        return Path(self._folder.name)
+
     def keep(self, output: Any) -> Any:
         """Store an output. Returns a small one unchanged, and the file of a large one."""
         body = json.dumps(output).encode()

@@ -7,7 +7,7 @@ import io
 import json
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from comfy_worker.client.errors import ClientError
 from comfy_worker.client.files import Folder, result_texts, save_files
 from comfy_worker.client.job_list import Row, read_rows
 
-__all__ = ["check_submit", "show_status", "submit"]
+__all__ = ["as_json", "check_submit", "show_status", "submit"]
 
 MOST_AT_ONCE = 100
 
@@ -95,20 +95,30 @@ def _submit_one(
     if status.is_completed:
         files = save_files(status.output, options.folder, output)
     if options.json:
-        report = {
-            "status": status.state,
-            "id": status.job_id,
-            "files": [str(path) for path in files],
-            "error": status.error,
-            "output": _without_data(status.output),
-        }
-        Console(sys.stdout).say(json.dumps(report, ensure_ascii=False))
+        Console(sys.stdout).say(as_json(status, files))
     else:
         for path in files:
             Console(sys.stdout).say(str(path))
         for text in result_texts(status.output):
             console.say(text)
     return _outcome(status)
+
+
+def as_json(status: JobStatus, files: Sequence[Path]) -> str:
+    """Describe the end of a job for a program, as one line of JSON.
+
+    Args:
+        status: of a job that has ended.
+        files: where its files were saved. Their base64 is left out.
+    """
+    report = {
+        "status": status.state,
+        "id": status.job_id,
+        "files": [str(path) for path in files],
+        "error": status.error,
+        "output": _without_data(status.output),
+    }
+    return json.dumps(report, ensure_ascii=False)
 
 
 def _outcome(status: JobStatus) -> int:

@@ -30,10 +30,18 @@ __all__ = [
 ]
 
 
-def take_pictures(files: InputFiles, request: JobInput, roles: Roles) -> dict[str, str]:
+def take_pictures(
+    files: InputFiles, request: JobInput, roles: Roles, *, image_is_clip: bool = False
+) -> dict[str, str]:
     """Take in the image, the mask and the control images.
 
     If the workflow reads its mask from the image's alpha channel, image and mask become one file.
+
+    Args:
+        files: where they are stored.
+        request: what the client sent.
+        roles: of the workflow.
+        image_is_clip: whether ``image`` is a video or sound, for a template that starts with one.
 
     Returns:
         The names of the files to fill in, by parameter.
@@ -44,6 +52,8 @@ def take_pictures(files: InputFiles, request: JobInput, roles: Roles) -> dict[st
     has_both = bool(request.image and request.mask)
     is_merged = has_both and bool(roles.alpha_masks) and "mask" not in roles.inputs
     pictures = {key: value for key, value in sent.items() if value is not None}
+    if image_is_clip and request.image is not None:
+        files.add_any({"image": pictures.pop("image")})
     files.add_pictures(pictures, merged=is_merged)
     parameters = ["image"] if is_merged else ["image", "mask"]
     return {key: files.names[key] for key in parameters if key in files.names}

@@ -26,7 +26,7 @@ from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import find_roles
 from comfy_worker.workflow.walks import never_ends
 
-__all__ = ["SchemaRules", "template_schema"]
+__all__ = ["SchemaRules", "form_schema", "template_schema"]
 
 PICTURE, ANY_FILE = "image/*", "application/octet-stream"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -72,6 +72,31 @@ def template_schema(
         A schema of an object. ``default`` is the value that is used if a key is absent.
     """
     return _SchemaBuilder(template, defs, rules).build()
+
+
+def form_schema(schema: Schema) -> Schema:
+    """Simplify a template's schema for a form: one type a key, and one name for each choice."""
+    properties = {name: _field(entry) for name, entry in schema["properties"].items()}
+    own = {name: _field(entry) for name, entry in properties["parameters"]["properties"].items()}
+    properties["parameters"] = {**properties["parameters"], "properties": own}
+    properties["workflow"] = {"const": schema["title"]}
+    return {**schema, "properties": properties}
+
+
+def _field(entry: Schema) -> Schema:
+    field = dict(entry)
+    options = [part for part in field.pop("anyOf", ()) if part.get("type") != "null"]
+    if options:
+        field |= options[0]
+    if isinstance(field.get("type"), list):
+        field["type"] = field["type"][0]
+    choices = field.pop("examples", field.get("enum"))
+    if choices is not None:
+        field["enum"] = [choice for choice in choices if choice is not None]
+        # Steps from an odd start; a list of all would be long.
+        if field.get("type") == "integer":
+            del field["enum"]
+    return field
 
 
 class _SchemaBuilder:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
+from comfy_common.node_map import packs_of
 from comfy_worker.errors import Ambiguous, InputError, ModelNotFound, NoPlace, brief
 from comfy_worker.models.references import resolve_model_urls
 from comfy_worker.planning.input_files import (
@@ -41,6 +42,7 @@ from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resol
 from comfy_worker.workflow.edit.describe import describe
 from comfy_worker.workflow.edit.fill import fill
 from comfy_worker.workflow.edit.fill_notes import fill_notes
+from comfy_worker.workflow.edit.input_files import takes_picture
 from comfy_worker.workflow.edit.lora import LoraSpec
 from comfy_worker.workflow.edit.lora_tags import parse_tags
 from comfy_worker.workflow.edit.overrides import apply_overrides
@@ -200,7 +202,9 @@ class _PlanBuilder:
         self._check()
         workflow, roles = self._with_switches(workflow)
         values, tagged = self._client_values()
-        values |= take_pictures(self._files, self._request, roles)
+        values |= take_pictures(
+            self._files, self._request, roles, image_is_clip=self._image_is_clip(workflow)
+        )
         self._stored = take_declared_pictures(
             self._files, self._request, workflow, self._defs, self._declared
         )
@@ -226,6 +230,7 @@ class _PlanBuilder:
             needs=(*own, *converted.needs, *listed),
             listed={f"{need.folder}/{need.file}" for need in listed},
             packs=converted.packs,
+            find_packs=packs_of,
             has_input=lambda name: came_with_job(self._files, self._request, name),
             explain=comfyui.explain,
             searched=comfyui.searched,
@@ -300,6 +305,13 @@ class _PlanBuilder:
             if (finding["node_id"], finding["input"]) not in broken:
                 self._link_findings.append(finding)
         raise refusal(self._link_findings)
+
+    def _image_is_clip(self, workflow: Workflow) -> bool:
+        """Return whether the template's ``image`` goes to a node that loads a video or sound."""
+        entry = self._declared.get("image")
+        if entry is None or entry.node not in workflow:
+            return False
+        return not takes_picture(workflow, self._defs, entry.node, entry.input)
 
     def _with_switches(self, workflow: Workflow) -> tuple[Workflow, Roles]:
         """Set the request's switches first: they decide which nodes take the other values."""

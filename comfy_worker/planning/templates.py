@@ -133,7 +133,7 @@ class Templates:
 
     def names(self) -> list[str]:
         """Return the names of all templates, sorted."""
-        return sorted(self._files())
+        return sorted(self.files())
 
     def load(self, name: str) -> Template:
         """Read one template.
@@ -142,7 +142,7 @@ class Templates:
             UnknownWorkflow: no template has this name; the error suggests similar names.
             InvalidWorkflow: a file of the template is not valid JSON or has a wrong structure.
         """
-        files = self._files()
+        files = self.files()
         if name not in files:
             known = sorted(files)
             hint = did_you_mean(name, files, f"there are {', '.join(known) or 'none'}")
@@ -176,7 +176,8 @@ class Templates:
             params.older, workflow if is_editor_file(workflow) else parse(workflow), own
         )
 
-    def _files(self) -> dict[str, Path]:
+    def files(self) -> dict[str, Path]:
+        """Return the file of each template, by the template's name."""
         found: dict[str, Path] = {}
         for folder in self._folders() if callable(self._folders) else self._folders:
             for path in sorted(folder.glob("*.json")):

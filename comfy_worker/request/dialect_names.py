@@ -124,6 +124,8 @@ RENAMED = {
     "num_images_per_prompt": "num_images",
     "num_outputs": "num_images",
     "image_url": "image",
+    "video": "image",
+    "video_url": "image",
     "init_image": "image",
     "mask_url": "mask",
     "mask_image": "mask",

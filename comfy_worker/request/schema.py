@@ -1,6 +1,6 @@
 """Declares the keys of a job's input.
 
-Each key is declared once. Reading, errors, ``python -m comfy_worker schema`` and ``docs/input.md``
+Each key is declared once. Reading, errors, the command `schema` and ``docs/input.md``
 follow from that declaration.
 """
 
@@ -342,7 +342,11 @@ class JobInput(Parameters):
         "(object or JSON text); or a PNG or WebP that ComfyUI saved (base64 or data URI). "
         "Default: `inpaint` with an image and a mask, `img2img` with an image, else `txt2img`",
     )
-    image: str | None = Field(None, description="the start image: base64, data URI or URL")
+    image: str | None = Field(
+        None,
+        description="the start image: base64, data URI or URL. Or the start video, for a template "
+        "that takes one",
+    )
     mask: str | None = Field(
         None,
         description="the mask: base64, data URI or URL. White areas are repainted (opaque areas, "

@@ -32,6 +32,7 @@ def wait_until(look: Callable[[], object]) -> None:
 
 def nothing_left(comfyui: RealComfyUI) -> bool:
     client = comfyui.running.client
+    comfyui.running.history.settle(Deadline(timeout_s=60))
     return (
         client.get_queue() == {"queue_running": [], "queue_pending": []}
         and client.get_history_ids() == []
@@ -186,7 +187,7 @@ def test_a_deaf_socket_loses_no_error(comfyui: RealComfyUI) -> None:
         "image": {"class_type": "LoadImage", "inputs": {"image": "broken.png"}},
         "save": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
     }
-    deaf = Execution(running.client, running.events, running.process, Timeouts())
+    deaf = Execution(running.client, running.events, running.process, Timeouts(), running.history)
     running.events.break_connection()
     with pytest.raises(ExecutionFailed, match="LoadImage"):
         deaf.run(graph, Deadline())

@@ -90,6 +90,7 @@ ROOMS = {
     ),
     "comfy_worker.planning": (
         "comfy_common.comfyui_version",
+        "comfy_common.node_map",
         "comfy_common.placeholder_names",
         "comfy_worker.errors",
         "comfy_worker.inputs",

@@ -141,3 +141,9 @@ def test_an_object_for_one_input_stays_an_object() -> None:
 def test_unknown_words_are_still_errors() -> None:
     with pytest.raises(UnknownKey, match="sizes"):
         read(prompt="a", sizes="512*512")
+
+
+@pytest.mark.parametrize("word", ["video", "video_url"])
+def test_a_video_is_what_a_template_starts_with(word: str) -> None:
+    job_input, warnings, _response = read(workflow="w", **{word: "https://host/clip.mp4"})
+    assert (job_input.image, warnings) == ("https://host/clip.mp4", [])

@@ -19,7 +19,7 @@ import pytest
 from comfy_worker.errors import InputError
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.job import Job
-from comfy_worker.planning.json_schema import SchemaRules, template_schema
+from comfy_worker.planning.json_schema import SchemaRules, form_schema, template_schema
 from comfy_worker.planning.plan import PlanContext, PlanningRules
 from comfy_worker.planning.planner import build_plan
 from comfy_worker.planning.templates import choose_template
@@ -209,3 +209,15 @@ def test_models_may_be_named_by_url() -> None:
     assert validator.is_valid({"checkpoint": "https://example.com/a.safetensors"})
     assert validator.is_valid({"loras": [{"name": LORA.removesuffix(".safetensors")}]})
     assert not validator.is_valid({"checkpoint": "no-such-file"})
+
+
+@pytest.mark.parametrize("name", ["txt2img", "wan22-i2v", "controlnet"])
+def test_forms_get_one_type_a_key(name: str) -> None:
+    schema = form_schema(schema_of(name))
+    properties = schema["properties"]
+    assert properties["workflow"] == {"const": name}
+    for key, entry in {**properties, **properties["parameters"]["properties"]}.items():
+        assert "anyOf" not in entry
+        assert not isinstance(entry.get("type"), list)
+        assert None not in entry.get("enum", [])
+        assert key != "sampler" or "Euler a" not in entry["enum"]

@@ -7,18 +7,23 @@ import errno
 import fcntl
 import io
 import os
+import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from comfy_common import paths
+from comfy_common import exit_codes, paths
+from comfy_common.closed_pipe import CLOSED_PIPE
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_common.job_options import input_from_json
+from comfy_common.version import VERSION
 from comfy_setup import __main__, cli, fetch_models, models
+from comfy_setup.arguments import EXAMPLES, MEANINGS
 
 
 @pytest.mark.parametrize("name", ["__init__.py", "__main__.py"])
@@ -145,6 +150,8 @@ sys.stdout.write(f"{process.wait()} {said}")
         ["comfy_setup", "models", "--list"],
         ["comfy_setup", "models", "--check"],
         ["comfy_setup", "doctor"],
+        ["comfy_setup", "--version"],
+        ["comfy_setup", "templates"],
         ["comfy_worker", "templates"],
         ["comfy_worker", "schema", "txt2img", "--object-info", "tests/core_nodes.json"],
         [
@@ -164,6 +171,64 @@ def test_a_closed_pipe_is_no_traceback(command: list[str]) -> None:
     )
     # argparse itself swallows the error where the help is written at once, with PYTHONUNBUFFERED.
     assert asked.stdout == "141 " or (asked.stdout == "0 " and "--help" in command)
+
+
+@pytest.mark.parametrize("command", ["", *MEANINGS])
+def test_each_command_has_help_with_examples(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for program in ("python3 -m comfy_setup", "comfy-worker"):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([command, "--help"] if command else ["--help"])
+        assert caught.value.code == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith(f"usage: {program} {command or 'COMMAND'} [options]")
+        examples = [line for line in lines if line.startswith(f"  {program} ")]
+        assert len(examples) == len(EXAMPLES[command]) > 0
+        assert max(map(len, lines)) <= 100
+        monkeypatch.setenv("COMFY_SETUP_PROGRAM", "comfy-worker")
+
+
+def test_the_version_needs_no_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMFYUI_DIR", str(tmp_path / "nothing"))
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"comfy-worker {VERSION}, no ComfyUI yet, Python 3.")
+    assert f'\nversion = "{VERSION}"\n' in (paths.REPO / "pyproject.toml").read_text()
+
+
+def test_workflow_commands_continue_in_the_venv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+
+    def become(command: list[object], environ: dict[str, str]) -> NoReturn:
+        started.append([*map(str, command[1:]), environ["COMFYUI_DIR"]])
+        raise SystemExit(0)
+
+    monkeypatch.setattr(cli, "_become", become)
+    monkeypatch.setattr(cli, "install", lambda *_: started.append("installed"))
+    (tmp_path / "main.py").touch()
+    monkeypatch.setenv("COMFYUI_DIR", "")
+    arguments = ["check", "a.json", "--comfyui-dir", str(tmp_path), "--json"]
+    for python, expected in ((Path(sys.executable), []), (tmp_path / "none", ["installed"])):
+        started.clear()
+        monkeypatch.setattr(paths, "VENV_PYTHON", python)
+        with pytest.raises(SystemExit):
+            cli.main(arguments)
+        command = ["-m", "comfy_worker", "check", "a.json", "--json", str(tmp_path)]
+        assert started == [*expected, command]
+
+
+def test_docs_list_every_command_and_code() -> None:
+    text = (paths.REPO / "docs" / "commands.md").read_text()
+    assert [name for name in MEANINGS if f"| `{name}" not in text] == []
+    codes = {value for name, value in vars(exit_codes).items() if name.isupper()} | {CLOSED_PIPE}
+    assert sorted(codes) == [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
 
 
 def test_closed_errors_are_no_traceback() -> None:

@@ -66,7 +66,11 @@ def requests_of(
 
     @contextmanager
     def answered(
-        _client: PinnedClient, target: Target, _method: str, headers: Mapping[str, str]
+        _client: PinnedClient,
+        target: Target,
+        _method: str,
+        headers: Mapping[str, str],
+        _body: bytes | None,
     ) -> Iterator[SimpleNamespace]:
         requested.append((target.url, headers.get("Authorization", "")))
         response = SimpleNamespace(status=404, headers=Message())

@@ -205,7 +205,7 @@ PLACES: dict[str, dict[str, str]] = {
         "image3": "13.image",
     },
     "seedvr2-upscale": {"seed": "8.seed", "image": "3.image"},
-    "seedvr2-upscale-video": {"seed": "12.seed", "video": "3.file"},
+    "seedvr2-upscale-video": {"seed": "12.seed", "image": "3.file"},
     "ace-step": {"prompt": "2.tags", "seed": "8.seed", "steps": "8.steps", "cfg": "8.cfg"},
     "ace-step-1.5": {"prompt": "6.tags", "seed": "4.value", "steps": "10.steps"},
 }
@@ -346,6 +346,14 @@ def test_images_not_sent_are_left_out(name: str, left: dict[str, int]) -> None:
     with plan_of(request(name)) as plan:
         classes = [node["class_type"] for node in plan.workflow.values()]
         assert {class_type: classes.count(class_type) for class_type in left} == left
+        assert plan.findings == ()
+
+
+def test_a_last_frame_is_optional() -> None:
+    asked = request("wan22-flf2v")
+    del asked["parameters"]["last_image"]
+    with plan_of(asked) as plan:
+        assert "end_image" not in plan.workflow["10"]["inputs"]
         assert plan.findings == ()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from comfy_worker.workflow.constraints import constraints_by_input
+from comfy_worker.workflow.constraints import Constraints
 from comfy_worker.workflow.edit.parameters import Declared, constraint_of, inputs_of
 from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.graph import Workflow
@@ -37,7 +37,7 @@ def describe(
         ``node_id.input``.
     """
     declared = declared or {}
-    limits = constraints_by_input(TypedWorkflow(workflow, defs))
+    limits = Constraints(TypedWorkflow(workflow, defs))
     # A client may send the default to keep the workflow as it is, so it must be the input's own
     # value and not the number that the graph makes of it.
     defaults = read(workflow, replace(roles, latent_paths={}), declared)

@@ -1,0 +1,5 @@
+"""The version of this project; pyproject.toml has the same."""
+
+from __future__ import annotations
+
+VERSION = "0.1.0"
