@@ -97,6 +97,7 @@ ROOMS = {
         "comfy_worker.job",
         "comfy_worker.models",
         "comfy_worker.nearest",
+        "comfy_worker.request.dialect_names",
         "comfy_worker.request.schema",
         "comfy_worker.workflow",
     ),
