@@ -17,7 +17,7 @@ __all__ = ["FILE_COMMANDS", "WORKFLOW_COMMANDS", "add_workflow_options"]
 WORKFLOW_COMMANDS = {
     "edit": "open ComfyUI's own page; what is saved there becomes a template",
     "templates": "list the templates, and what each one is missing here",
-    "schema": "print the JSON Schema of a template's input",
+    "schema": "print the JSON Schema of a request's input",
     "catalog": "print all templates with their schemas, for the page as one file",
     "check": "list what prevents a workflow from running here",
     "inspect": "show a workflow's parameters and the roles of its nodes",
@@ -42,7 +42,12 @@ def add_workflow_options(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument("--json", action="store_true", help="print JSON")
         return
     if command == "schema":
-        parser.add_argument("name", metavar="NAME", help="a template")
+        parser.add_argument(
+            "name",
+            metavar="NAME",
+            nargs="?",
+            help="a template (default: the schema of a request for any workflow)",
+        )
     elif command in FILE_COMMANDS:
         parser.add_argument(
             "file",
@@ -51,6 +56,13 @@ def add_workflow_options(parser: argparse.ArgumentParser, command: str) -> None:
         )
         parser.add_argument(
             "--json", action="store_true", help="print JSON with one entry per file"
+        )
+    if command == "check":
+        parser.add_argument(
+            "--lock",
+            action="store_true",
+            help="write the node packs and models that it needs into custom_nodes.txt and "
+            "models.txt",
         )
     if command == "convert":
         parser.add_argument(

@@ -25,8 +25,9 @@ from comfy_worker.deadline import Deadline
 from comfy_worker.editor import edit
 from comfy_worker.errors import InvalidInput, WorkerError
 from comfy_worker.models.cached import cached_models
-from comfy_worker.planning.json_schema import template_schema
+from comfy_worker.planning.json_schema import SchemaRules, template_schema
 from comfy_worker.planning.templates import Templates
+from comfy_worker.request.schema import input_schema
 from comfy_worker.saved_object_info import SavedObjectInfo
 from comfy_worker.settings import Settings
 from comfy_worker.template_catalog import template_catalog, template_row
@@ -78,11 +79,11 @@ def _run(options: argparse.Namespace) -> int:
         launch = _launch_options(settings)
         return edit(launch, options.name, options.port, options.folder.absolute(), templates)
     if options.command == "schema":
-        template = templates.load(options.name)
-        with _node_source(settings, options) as source:
-            schema = json.dumps(template_schema(template, source.defs), indent=2)
-        Console(sys.stdout).say(schema)
+        schema = _schema(options, settings, templates)
+        Console(sys.stdout).say(json.dumps(schema, indent=2))
         return 0
+    if getattr(options, "lock", False):
+        raise InvalidInput("--lock is an option of `python3 -m comfy_setup check`")
     if options.command == "catalog":
         with _node_source(settings, options) as source:
             catalog = json.dumps(template_catalog(settings, templates, source.defs), indent=2)
@@ -115,6 +116,17 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         lines.append(f"- needs ComfyUI {row['requirements']['comfyui']} or newer")
     lines += [f"- lacks models/{need}" for need in row["missing"]]
     return [row["name"], "\n".join(lines)]
+
+
+def _schema(
+    options: argparse.Namespace, settings: Settings, templates: Templates
+) -> dict[str, Any]:
+    if options.name is None:
+        return input_schema(settings.max_batch_size)
+    template = templates.load(options.name)
+    rules = SchemaRules(settings.max_batch_size, bool(settings.models_allowed_hosts))
+    with _node_source(settings, options) as source:
+        return template_schema(template, source.defs, rules)
 
 
 @contextmanager
