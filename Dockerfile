@@ -59,8 +59,8 @@ RUN --mount=type=cache,target=/root/.cache \
 COPY . .
 # 1: errors name the node pack of a missing node, by a map that is downloaded here.
 ARG NODE_MAP=""
-RUN if [ -n "${NODE_MAP}" ]; then python3 -m comfy_setup nodes map; fi
-RUN .venv/bin/python -m compileall -q handler.py comfy_common comfy_local comfy_setup comfy_worker \
+RUN if [ -n "${NODE_MAP}" ]; then python3 -m comfy_setup nodes map; fi \
+    && .venv/bin/python -m compileall -q handler.py comfy_common comfy_local comfy_setup comfy_worker \
     && install -d -o worker -g worker .cache output
 
 ENV PATH=/worker/.venv/bin:${PATH} \
