@@ -80,7 +80,7 @@ def template_catalog(settings: Settings, templates: Templates, defs: NodeDefs) -
         defs: the node classes of the ComfyUI that will run them, with the files that it has.
 
     Returns:
-        ``templates``: rows as ``python -m comfy_worker templates --json`` prints them, with
+        ``templates``: rows as `templates --json` prints them, with
         ``schema``, ``media``, ``nodes``, ``inputs`` and ``result``; ``files``: the installed files
         by folder; ``samplers``, ``schedulers``; ``input``: the schema of any request, for forms;
         ``request``: the same with all that the worker takes, for programs.
