@@ -41,7 +41,7 @@ def main() -> int:
 def work(settings: Settings) -> None:
     """Start ComfyUI, and import the rest of the worker while it boots."""
     from comfy_worker.comfyui_boot import reading_models, started_comfyui
-    from comfy_worker.startup import start_times
+    from comfy_worker.startup import collect_garbage_rarely, start_times
 
     if settings.port_health is not None:
         from comfy_worker.health import serve_health
@@ -61,6 +61,7 @@ def work(settings: Settings) -> None:
         from comfy_worker.warm_up import WarmUp
 
         start_times.mark("SDK imported")
+        collect_garbage_rarely()
         templates = worker_templates(settings)
         keep_catalog(settings, comfyui, templates, os.environ)
         runner = JobRunner(settings, comfyui, templates)

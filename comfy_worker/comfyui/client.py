@@ -1,14 +1,13 @@
-"""Calls ComfyUI's HTTP routes, one method for each, over one session."""
+"""Calls ComfyUI's HTTP routes, one method for each, over kept connections."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from http.client import HTTPException
 from typing import Any
 
-import requests
-from requests.adapters import HTTPAdapter
-
+from comfy_worker.comfyui.kept_connections import Answer, KeptConnections
 from comfy_worker.comfyui.refusals import refusal
 from comfy_worker.errors import ComfyUIUnavailable
 
@@ -20,7 +19,8 @@ log = logging.getLogger(__name__)
 CLIENT_GRAPH = "comfy_worker_graph"
 TIMEOUT_S = 30.0
 QUEUE_TIMEOUT_S = 5.0
-CONNECTIONS = 16
+# A second POST would queue the graph a second time.
+ONCE = frozenset(["/prompt"])
 
 
 class ComfyUIClient:
@@ -42,17 +42,13 @@ class ComfyUIClient:
         has_cancel_route: bool = False,
     ) -> None:
         self._has_cancel_route = has_cancel_route
-        self._base_url = base_url
         self._timeout_s = timeout_s
         self._queue_timeout_s = queue_timeout_s
-        self._session = requests.Session()
-        # A proxy in the environment is for the internet: it cannot reach this loopback address.
-        self._session.trust_env = False
-        self._session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS))
+        self._connections = KeptConnections(base_url)
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._connections.close()
 
     def answers(self) -> bool:
         """``GET /prompt``, the cheapest route: whether ComfyUI answers, even with an error."""
@@ -148,9 +144,9 @@ class ComfyUIClient:
         """``GET /node_replacements``: substitutes of removed classes; empty before ComfyUI 0.33."""
         return self._own("GET", "/node_replacements", timeout_s=timeout_s) or {}
 
-    def delete_history(self, prompt_id: str) -> None:
-        """``POST /history``: forget a prompt."""
-        self._order("/history", {"delete": [prompt_id]})
+    def delete_history(self, prompt_ids: Iterable[str]) -> None:
+        """``POST /history``: forget prompts."""
+        self._order("/history", {"delete": list(prompt_ids)})
 
     def get_queue(self) -> dict[str, list[Any]]:
         """``GET /queue``: ``queue_running`` and ``queue_pending``; item[1] is the prompt id."""
@@ -167,7 +163,7 @@ class ComfyUIClient:
         if self._has_cancel_route:
             route = f"/api/jobs/{prompt_id}/cancel"
             response = self._request("POST", route, timeout_s=self._queue_timeout_s)
-            if response.status_code not in (404, 405):
+            if response.status not in (404, 405):
                 _check(response)
                 return
             self._has_cancel_route = False
@@ -206,7 +202,7 @@ class ComfyUIClient:
     ) -> dict[str, Any] | None:
         """Call a route of our own nodes; None if they are not loaded."""
         response = self._request(method, route, body, timeout_s)
-        return None if response.status_code in (404, 405) else _read(response)
+        return None if response.status in (404, 405) else _read(response)
 
     def _request(
         self,
@@ -214,33 +210,38 @@ class ComfyUIClient:
         route: str,
         body: dict[str, Any] | None = None,
         timeout_s: float | None = None,
-    ) -> requests.Response:
+    ) -> Answer:
         try:
-            return self._session.request(
-                method, self._base_url + route, json=body, timeout=timeout_s or self._timeout_s
+            return self._connections.request(
+                method,
+                route,
+                body,
+                timeout_s=timeout_s or self._timeout_s,
+                is_repeatable=method == "GET" or route not in ONCE,
             )
-        except requests.RequestException as error:
+        except (OSError, HTTPException, ValueError) as error:
             raise ComfyUIUnavailable(
                 f"ComfyUI does not answer {method} {route} ({type(error).__name__}); send the job "
                 "again"
             ) from error
 
 
-def _read(response: requests.Response) -> dict[str, Any]:
+def _read(answer: Answer) -> dict[str, Any]:
     try:
-        answer = response.json() if response.ok else None
+        content = answer.json() if answer.ok else None
     except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise _unexpected(response)
-    return answer
+        content = None
+    if not isinstance(content, dict):
+        raise _unexpected(answer)
+    return content
 
 
-def _check(response: requests.Response) -> None:
-    if not response.ok:
-        raise _unexpected(response)
+def _check(answer: Answer) -> None:
+    if not answer.ok:
+        raise _unexpected(answer)
 
 
-def _unexpected(response: requests.Response) -> ComfyUIUnavailable:
-    method, route = response.request.method, response.request.path_url
-    return ComfyUIUnavailable(f"ComfyUI answered HTTP {response.status_code} to {method} {route}")
+def _unexpected(answer: Answer) -> ComfyUIUnavailable:
+    return ComfyUIUnavailable(
+        f"ComfyUI answered HTTP {answer.status} to {answer.method} {answer.route}"
+    )

@@ -27,6 +27,7 @@ from comfy_worker.comfyui.events import (
     Interrupted,
     failed,
 )
+from comfy_worker.comfyui.history import HistoryCleaner
 from comfy_worker.comfyui.process import ComfyUIProcess
 from comfy_worker.comfyui.prompt_state import NodeTimer, PromptState, SignsOfLife, Stage
 from comfy_worker.deadline import TICK_S, Deadline
@@ -38,7 +39,6 @@ __all__ = ["Execution", "ExecutionResult", "Timeouts"]
 log = logging.getLogger(__name__)
 
 LOST_AFTER_S = 5.0
-FORGET_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Execution:
         events: its websocket.
         process: that ComfyUI itself.
         timeouts: how long to wait for it.
+        history: deletes the prompt from ComfyUI's history when it has ended.
 
     Attributes:
         prompt_id: a lower-case UUID; from 0.33 on ComfyUI takes no other form.
@@ -89,8 +90,10 @@ class Execution:
         events: EventStream,
         process: ComfyUIProcess,
         timeouts: Timeouts,
+        history: HistoryCleaner,
     ) -> None:
         self._client = client
+        self._history = history
         self._events = events
         self._process = process
         self._timeouts = timeouts
@@ -110,7 +113,7 @@ class Execution:
         on_event: Callable[[Event | None], None] = lambda _event: None,
         extra_data: Mapping[str, Any] | None = None,
     ) -> ExecutionResult:
-        """Queue a workflow, wait for its end, and forget it.
+        """Queue a workflow, wait for its end, and have ComfyUI forget it.
 
         Args:
             workflow: a graph in API format, filled and checked.
@@ -130,6 +133,7 @@ class Execution:
             ComfyUIUnavailable: ComfyUI died, lost the prompt, or shows no sign of life.
         """
         self._client_graph = (extra_data or {}).get(CLIENT_GRAPH) or {}
+        self._history.settle(deadline)  # nothing of a job that ended may be left for this one
         self._process.redact_prompt(self.prompt_id, secrets_in_context())
         with bound(prompt_id=self.prompt_id), self._events.subscribed(self.prompt_id) as inbox:
             client_id = self._events.client_id()
@@ -141,7 +145,7 @@ class Execution:
             finally:
                 if not self._state.is_over:
                     self._abandon()
-                self._forget()
+                self._history.delete(self.prompt_id)
         return ExecutionResult(self._outputs, self._nodes.node_ms)
 
     @property
@@ -333,21 +337,6 @@ class Execution:
                 return False
             time.sleep(TICK_S)
         return True
-
-    def _forget(self) -> None:
-        for _ in range(FORGET_TRIES):
-            if self._process.failure() is not None:
-                return
-            try:
-                self._client.delete_history(self.prompt_id)
-                return
-            except ComfyUIUnavailable as error:
-                log.warning(
-                    "could not delete the history: %s",
-                    error,
-                    extra={"action": "prompt.forget_failed"},
-                )
-            time.sleep(TICK_S)
 
 
 def _next_event(inbox: queue.SimpleQueue[Event]) -> Event | None:

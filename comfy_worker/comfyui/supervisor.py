@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-
-import requests
 
 from comfy_common.environment import hide_own_secrets
 from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.events import EventStream
 from comfy_worker.comfyui.execution import Execution, ExecutionResult, Timeouts
+from comfy_worker.comfyui.history import HistoryCleaner
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.model_memory import ModelMemory
 from comfy_worker.comfyui.process import MIN_TIMEOUT_S, ComfyUIProcess
@@ -63,6 +63,7 @@ class ComfyUIInstance:
         process: its process and folders.
         client: its routes.
         events: its websocket.
+        history: deletes the prompts that ended.
         defs: its node classes, with the model files found when they were last read.
         has_completed_prompt: whether a workflow has ended well.
     """
@@ -89,6 +90,7 @@ class ComfyUIInstance:
         # limit for silence, each boot would be given up and the next one begun.
         self._read_defs(timeout_s=process.boot_time_left_s())
         self.events = EventStream(process.base_url)
+        self.history = HistoryCleaner(self.client, process)
 
     def execute(
         self, workflow: dict[str, Any], deadline: Deadline, **options: Any
@@ -156,7 +158,7 @@ class ComfyUIInstance:
     def _execute(
         self, workflow: dict[str, Any], deadline: Deadline, options: Mapping[str, Any]
     ) -> ExecutionResult:
-        execution = Execution(self.client, self.events, self.process, self._timeouts)
+        execution = Execution(self.client, self.events, self.process, self._timeouts, self.history)
         try:
             return execution.run(workflow, deadline, **options)
         except GpuFault:
@@ -288,6 +290,7 @@ class ComfyUIInstance:
     def close(self) -> None:
         """Close the connections and end the process."""
         self.events.close()
+        self.history.close()
         self.client.close()
         self.process.stop()
 
@@ -489,7 +492,7 @@ class ComfyUISupervisor:
         except ComfyUIUnavailable as error:
             # A ComfyUI that dies ends a moment after its connection breaks; then it has said why.
             gives_up_at = time.monotonic()
-            if isinstance(error.__cause__, requests.ConnectionError):
+            if isinstance(error.__cause__, (ConnectionError, HTTPException)):
                 gives_up_at += LAST_WORDS_S
             while process.failure() is None and time.monotonic() < gives_up_at:
                 time.sleep(TICK_S)

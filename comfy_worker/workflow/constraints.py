@@ -19,7 +19,7 @@ from comfy_worker.workflow.model_names import is_model, match
 from comfy_worker.workflow.node_defs import InputSpec
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
-__all__ = ["InputConstraint", "constraints_by_input"]
+__all__ = ["Constraints", "InputConstraint"]
 
 JSON_TYPES = {"INT": "integer", "FLOAT": "number", "STRING": "string", "BOOLEAN": "boolean"}
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {
@@ -150,6 +150,8 @@ class InputConstraint:
         }
         if self.steps and all(start % step == 0 for start, step in self.steps):
             schema["multipleOf"] = self._span()
+        elif self.steps:  # JSON Schema has no word for this
+            schema["steps"] = [list(pair) for pair in self.steps]
         if self.choices is not None:
             are_texts = all(isinstance(choice, str) for choice in self.choices)
             schema["type"] = "string" if are_texts else None
@@ -229,21 +231,46 @@ def _number(value: Any) -> float | None:
     return value if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def constraints_by_input(graph: TypedWorkflow) -> dict[Input, InputConstraint]:
-    """Return the constraint of every literal: of its own input, and of those that it reaches."""
-    own: dict[Input, list[InputSpec]] = {}
-    passed: dict[Input, list[InputSpec]] = {}
-    for node_id in graph.workflow:
-        for node_input in graph.widgets(node_id):
-            spec = graph.spec(node_input)
-            if spec is None:
-                continue
-            # A computed input has no literal, but it may get one that replaces its link.
-            literal = resolve_live_literal(graph, node_input) or node_input
-            group = own if literal == node_input else passed
-            group.setdefault(literal, []).append(spec)
-    constraints = {}
-    for literal in {**own, **passed}:
-        specs = [*own.get(literal, ()), *passed.get(literal, ())]
-        constraints[literal] = InputConstraint.of(specs)
-    return constraints
+class Constraints:
+    """The constraints of a workflow's literals: of their own inputs, and of those they reach.
+
+    A job asks for a few inputs of many, so each is made when it is asked for.
+
+    Args:
+        graph: the workflow.
+    """
+
+    def __init__(self, graph: TypedWorkflow) -> None:
+        self._graph = graph
+        # By literal, the declarations of the other inputs that it reaches.
+        self._passed: dict[Input, list[InputSpec]] = {}
+        # The inputs whose literal is written elsewhere.
+        self._reached: set[Input] = set()
+        for node_id in graph.workflow:
+            links = graph.links(node_id)
+            for node_input in graph.widgets(node_id) if links else ():
+                if node_input in links:
+                    self._add_linked(node_input)
+
+    def _add_linked(self, node_input: Input) -> None:
+        spec = self._graph.spec(node_input)
+        literal = resolve_live_literal(self._graph, node_input)
+        # A computed input has no literal, but it may get one that replaces its link.
+        if spec is not None and literal is not None and literal != node_input:
+            self._passed.setdefault(literal, []).append(spec)
+            self._reached.add(node_input)
+
+    def get(self, node_input: Input) -> InputConstraint | None:
+        """Return what an input accepts; None if no declaration says it."""
+        specs = list(self._passed.get(node_input, ()))
+        own = self._own(node_input)
+        if own is not None:
+            specs.insert(0, own)
+        return InputConstraint.of(specs) if specs else None
+
+    def _own(self, node_input: Input) -> InputSpec | None:
+        graph = self._graph
+        if node_input in self._reached or node_input.node_id not in graph.workflow:
+            return None
+        is_widget = node_input in graph.widgets(node_input.node_id)
+        return graph.spec(node_input) if is_widget else None

@@ -66,8 +66,12 @@ def as_link(value: Any) -> Link | None:
 
 def links_of(node: Mapping[str, Any]) -> dict[str, Link]:
     """Return the links of a node by input name, in the order of its inputs."""
-    found = {name: as_link(value) for name, value in node["inputs"].items()}
-    return {name: link for name, link in found.items() if link is not None}
+    found = {}
+    for name, value in node["inputs"].items():
+        # Most inputs are literals, and the call costs more than this look.
+        if isinstance(value, (list, tuple)) and (link := as_link(value)) is not None:
+            found[name] = link
+    return found
 
 
 def number(value: Any) -> int | float | None:
@@ -122,9 +126,8 @@ def ancestors(workflow: Workflow, *node_ids: str, check: Check = never_ends) -> 
     """
     own = set(node_ids)
 
-    def above(node_id: str) -> Iterator[str]:
-        for link in links_of(workflow[node_id]).values():
-            if link.node_id in workflow:
-                yield link.node_id
+    def above(node_id: str) -> list[str]:
+        links = links_of(workflow[node_id]).values()
+        return [link.node_id for link in links if link.node_id in workflow]
 
     return (node_id for node_id in walk(node_ids, above, check) if node_id not in own)

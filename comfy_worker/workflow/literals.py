@@ -163,6 +163,9 @@ def resolve_live_literal(graph: TypedWorkflow, node_input: Input) -> Input | Non
 def _of_one_category(
     graph: TypedWorkflow, node_input: Input, literals: Fold[Input, Literal]
 ) -> Input | None:
+    if graph.link(node_input) is None:
+        is_linked = as_link(graph.value(node_input)) is not None  # to a node that is not there
+        return None if is_linked else node_input
     category = category_of(graph.type_of(node_input))
     literal, categories = literals(node_input)
     return literal if category == ANY_TYPE or categories <= {category} else None

@@ -97,7 +97,7 @@ class InputSpec:
     branches: Mapping[Any, tuple[InputSpec, ...]] = field(default_factory=dict)
     below: tuple[InputSpec, ...] = ()
 
-    @property
+    @cached_property
     def value_type(self) -> str:
         """The type of the input's value: ``COMBO`` for a dynamic choice, ``*`` for anything."""
         if self.type == DYNAMIC_COMBO:
@@ -108,7 +108,7 @@ class InputSpec:
             return str(self.options.get("slotType") or ANY_TYPE)
         return ANY_TYPE if KIND.fullmatch(self.type) else self.type
 
-    @property
+    @cached_property
     def types(self) -> frozenset[str]:
         """The types that the input accepts: ``FLOAT,INT`` is two types."""
         return frozenset(word.strip() for word in self.value_type.split(","))

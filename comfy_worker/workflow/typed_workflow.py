@@ -22,7 +22,7 @@ from comfy_worker.workflow.node_defs import (
 from comfy_worker.workflow.values import Values, branch_names
 from comfy_worker.workflow.walks import Check, Fold, never_ends, walk
 
-__all__ = ["CARRIER_TYPES", "MEDIA_TYPES", "TypedWorkflow", "types_in"]
+__all__ = ["CARRIER_TYPES", "MEDIA_TYPES", "TypedWorkflow", "is_carrier", "types_in"]
 
 V = TypeVar("V")
 
@@ -117,11 +117,12 @@ class TypedWorkflow:
 
     def specs(self, node_id: str) -> Mapping[str, InputSpec]:
         """Return a node's declared inputs for its present values, by their key in the workflow."""
-        if node_id not in self._specs:
+        known = self._specs.get(node_id)
+        if known is None:
             declared = self.declared(node_id)
             values = self.workflow[node_id]["inputs"]
-            self._specs[node_id] = declared.live_inputs(values) if declared else {}
-        return self._specs[node_id]
+            known = self._specs[node_id] = declared.live_inputs(values) if declared else {}
+        return known
 
     def inputs(self, node_id: str) -> list[Input]:
         """Return a node's inputs in the workflow: declared ones in their order, then others."""
@@ -157,17 +158,19 @@ class TypedWorkflow:
         Links to nodes that do not exist are left out, and so are the branches of a switch that are
         off.
         """
-        if node_id not in self._links:
+        known = self._links.get(node_id)
+        if known is None:
             values = self.workflow[node_id]["inputs"]
             branch = self.branch(node_id)
             off = set(branch_names(values).values()) - {branch.name} if branch else set()
-            links = {}
+            known = self._links[node_id] = {}
             for node_input in self.inputs(node_id):
-                link = as_link(values[node_input.name])
+                value = values[node_input.name]
+                # Most inputs are literals, and the call costs more than this look.
+                link = as_link(value) if isinstance(value, (list, tuple)) else None
                 if link and link.node_id in self.workflow and node_input.name not in off:
-                    links[node_input] = link
-            self._links[node_id] = links
-        return self._links[node_id]
+                    known[node_input] = link
+        return known
 
     def branch(self, node_id: str) -> Input | None:
         """Return the input that a switch passes on.
@@ -244,9 +247,10 @@ class TypedWorkflow:
 
     def type_of(self, node_input: Input) -> str:
         """Return an input's type: as declared, else of its link or literal, else by its name."""
-        if node_input not in self._types:
-            self._types[node_input] = self._type_of(node_input)
-        return self._types[node_input]
+        known = self._types.get(node_input)
+        if known is None:
+            known = self._types[node_input] = self._type_of(node_input)
+        return known
 
     def _type_of(self, node_input: Input) -> str:
         spec = self.spec(node_input)
@@ -276,7 +280,7 @@ class TypedWorkflow:
             self._linked[key] = self.typed(node_id, *types) or [
                 node_input
                 for node_input in self.links(node_id)
-                if CARRIER_TYPES.search(self.type_of(node_input))
+                if is_carrier(self.type_of(node_input))
             ]
         return self._linked[key]
 
@@ -337,6 +341,12 @@ class TypedWorkflow:
                 readers = [node_input.node_id for node_input in node_inputs]
                 self._fed.setdefault(link.node_id, []).extend(readers)
         return self._fed.get(node_id, [])
+
+
+@cache
+def is_carrier(declared: str) -> bool:
+    """Whether a type can contain any other type."""
+    return CARRIER_TYPES.search(declared) is not None
 
 
 @cache

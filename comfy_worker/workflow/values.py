@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from comfy_worker.workflow.graph import Input, Workflow, as_link
+from comfy_worker.workflow.graph import Input, Workflow, as_link, links_of
 from comfy_worker.workflow.walks import Check, Fold, never_ends
 
 __all__ = ["COMPUTED", "UNKNOWN", "Values", "branch_names", "evaluate"]
@@ -38,6 +38,8 @@ TRUE_BRANCHES = ("on_true", "if_true", "true", "true_value")
 FALSE_BRANCHES = ("on_false", "if_false", "false", "false_value")
 # The names for the number that selects a branch, and for the branches with that number.
 SELECTORS = ("select", "index", "selected_index")
+# A node without any of these is no switch.
+DECIDING = frozenset((*CONDITIONS, *SELECTORS))
 NUMBERED = re.compile(r"(?:input|value|any|image|branch)_?(\d{1,3})")
 
 Received = Mapping[str, Any]
@@ -88,10 +90,8 @@ class Values:
     def _nodes_above(self, node_id: str) -> list[str]:
         if not self._is_computed(node_id):
             return []
-        links = map(as_link, self._workflow[node_id]["inputs"].values())
-        return [
-            link.node_id for link in links if link is not None and link.node_id in self._workflow
-        ]
+        links = links_of(self._workflow[node_id]).values()
+        return [link.node_id for link in links if link.node_id in self._workflow]
 
     def _is_computed(self, node_id: str) -> bool:
         node = self._workflow[node_id]
@@ -134,6 +134,8 @@ def branch_names(inputs: Mapping[str, Any]) -> dict[Any, str]:
 
     Empty for nodes that are not switches.
     """
+    if DECIDING.isdisjoint(inputs):
+        return {}
     true = [name for name in TRUE_BRANCHES if name in inputs]
     false = [name for name in FALSE_BRANCHES if name in inputs]
     if true or false:

@@ -79,24 +79,42 @@ class Fold(Generic[S, V]):
         self._combine = combine
         self._check = check
         self._values: dict[S, V] = {}
+        self._steps = 0
 
     def __call__(self, start: S) -> V:
         """Return the value of a state."""
         values = self._values
-        opened: dict[S, tuple[S, ...]] = {}
-        stack = [start]
+        if start in values:
+            return values[start]
+        # Mostly, what is above a start is known already.
+        self._count_step()
+        above = tuple(self._above(start))
+        if all(other in values for other in above):
+            values[start] = self._combine(start, [values[other] for other in above])
+            return values[start]
+        opened = {start: above}
+        stack = [start, *(other for other in reversed(above) if other not in values)]
         while stack:
             state = stack[-1]
             if state in values:
                 stack.pop()
-            elif state not in opened:
-                if len(opened) % STEPS_PER_CHECK == 0:
-                    self._check()
-                opened[state] = tuple(self._above(state))
-                unknown = [other for other in opened[state] if other not in values]
-                stack += [other for other in reversed(unknown) if other not in opened]
+                continue
+            if state in opened:
+                above = opened[state]
             else:
-                stack.pop()
-                values_above = [values[other] for other in opened[state] if other in values]
-                values[state] = self._combine(state, values_above)
+                self._count_step()
+                above = opened[state] = tuple(self._above(state))
+                unknown = [other for other in above if other not in values and other not in opened]
+                if unknown:
+                    unknown.reverse()
+                    stack += unknown
+                    continue
+            stack.pop()
+            values_above = [values[other] for other in above if other in values]
+            values[state] = self._combine(state, values_above)
         return values[start]
+
+    def _count_step(self) -> None:
+        if self._steps % STEPS_PER_CHECK == 0:
+            self._check()
+        self._steps += 1

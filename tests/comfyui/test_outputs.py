@@ -64,6 +64,7 @@ def worker(comfyui: RealComfyUI) -> Iterator[Worker]:
     started = Worker(comfyui)
     yield started
     client = comfyui.running.client
+    comfyui.running.history.settle(Deadline(timeout_s=60))
     assert client.get_history_ids() == []
     assert client.get_queue() == {"queue_running": [], "queue_pending": []}
     assert started.left() == []

@@ -111,7 +111,7 @@ def test_a_cancelled_job_ends_within_two_seconds(worker: Client) -> None:
 
 def test_a_second_job_is_prepared_while_one_runs(worker: Client) -> None:
     ids = [
-        worker.post("run", {"input": {**SMALL, "seed": seed, "steps": 20}})["id"]
+        worker.post("run", {"input": {**SMALL, "seed": seed, "steps": 6}})["id"]
         for seed in range(4)
     ]
     results = [wait_for(worker, job_id, "COMPLETED")["output"] for job_id in ids]

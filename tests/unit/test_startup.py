@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import time
 
 import pytest
@@ -40,3 +42,12 @@ def test_first_mark_counts(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_process_began_before_this_test() -> None:
     assert start_times._began < time.monotonic()
+
+
+def test_garbage_is_collected_rarely() -> None:
+    code = (
+        "import gc; from comfy_worker.startup import collect_garbage_rarely as rarely; rarely();"
+        "print(gc.isenabled(), gc.get_freeze_count() > 0, gc.get_threshold()[0])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.split() == ["True", "True", "20000"]

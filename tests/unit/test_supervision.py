@@ -406,7 +406,8 @@ def test_slow_loaders_are_never_refused(
     running = object.__new__(ComfyUIInstance)
     running._runaways = Runaways()
     running.defs = core_nodes.DEFS
-    running.client = running.events = running._timeouts = None  # type: ignore[assignment]
+    running.client = running.events = None  # type: ignore[assignment]
+    running._timeouts = running.history = None  # type: ignore[assignment]
     running.process = SimpleNamespace(  # type: ignore[assignment]
         version=ComfyUIVersion(respects_container_memory=True)
     )

@@ -8,7 +8,7 @@ input tells whether it names a file. Output paths are checked in
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from typing import Any
 
 from comfy_worker.errors import InvalidValue
@@ -24,6 +24,7 @@ __all__ = ["check_paths", "climbs", "file_inputs"]
 RECORDED = {"LOAD_3D", "WEBCAM", "AUDIO_RECORD"}
 # An input of such a type that holds where the camera stands; its names of files are not read.
 VIEW = ("LOAD_3D", "viewport_state")
+_Matches = Callable[[str, InputSpec], bool]
 # Keys of what the editor records of a 3D model that hold no names of files.
 VIEW_KEYS = {"camera_info", "model_3d_info"}
 # An input that names a file, although it is declared like any other choice.
@@ -52,10 +53,13 @@ def file_inputs(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> l
     Raises:
         InvalidValue: a name is computed, so it cannot be checked.
     """
-    graph = TypedWorkflow(workflow, defs)
+    return _file_inputs(_LiveInputs(TypedWorkflow(workflow, defs), outputs))
+
+
+def _file_inputs(live: _LiveInputs) -> list[Input]:
     found: list[Input] = []
-    for node_input in _inputs(graph, outputs, _names_a_file):
-        literal = resolve_literal(graph, node_input)
+    for node_input in live.matching(_names_a_file):
+        literal = resolve_literal(live.graph, node_input)
         if literal is None:
             raise _computed(node_input)
         found.append(literal)
@@ -74,17 +78,18 @@ def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours
     Raises:
         InvalidValue: a file was not sent, or a path is absolute or contains ``..``.
     """
-    graph, outputs = TypedWorkflow(workflow, defs), list(outputs)
-    for node_input in file_inputs(workflow, defs, outputs):
+    graph = TypedWorkflow(workflow, defs)
+    live = _LiveInputs(graph, outputs)
+    for node_input in _file_inputs(live):
         for name in _file_names(graph.value(node_input)):
             if name not in ours and not _is_blank_drawing(graph, node_input, name):
                 why = "a file that was not sent; send it as `image` or in `images`"
                 raise _refused(graph, node_input, name, why)
-    for node_input in _inputs(graph, outputs, _is_a_choice):
+    for node_input in live.matching(_is_a_choice):
         _check_choice(graph, node_input, ours)
-    for node_input in _inputs(graph, outputs, _names_a_path):
+    for node_input in live.matching(_names_a_path):
         _check_path(graph, node_input)
-    for node_input in _inputs(graph, outputs, _is_a_view):
+    for node_input in live.matching(_is_a_view):
         _check_view(graph, node_input)
 
 
@@ -143,16 +148,40 @@ def _is_foreign(name: str, choices: Collection[Any], *, is_path: bool) -> bool:
     return climbs(name) or (is_path and not is_model(name))
 
 
-def _inputs(
-    graph: TypedWorkflow, outputs: Iterable[str], matches: Callable[[str, InputSpec], bool]
-) -> Iterator[Input]:
-    """Yield the inputs of the output nodes, and of all nodes that feed them, that match."""
-    ends = list(outputs)
-    for node_id in dict.fromkeys([*ends, *ancestors(graph.workflow, *ends)]):
-        for node_input in graph.inputs(node_id):
-            spec = graph.spec(node_input)
-            if spec is not None and matches(graph.workflow[node_id]["class_type"], spec):
-                yield node_input
+class _LiveInputs:
+    """The declared inputs of the output nodes and of all nodes that feed them.
+
+    Args:
+        graph: the workflow.
+        outputs: the output nodes.
+    """
+
+    def __init__(self, graph: TypedWorkflow, outputs: Iterable[str]) -> None:
+        self.graph = graph
+        ends = list(outputs)
+        self._nodes = list(dict.fromkeys([*ends, *ancestors(graph.workflow, *ends)]))
+
+    def matching(self, matches: _Matches) -> Iterator[Input]:
+        """Yield the inputs whose declaration matches."""
+        graph = self.graph
+        by_class: dict[str, set[str]] = {}
+        for node_id in self._nodes:
+            declared = graph.declared(node_id)
+            if declared is None:
+                continue
+            names = by_class.get(declared.name)
+            if names is None:
+                names = _matching_names(declared.name, graph.specs(node_id), matches)
+                # The values of a node with dynamic inputs decide which inputs it has.
+                if not declared.is_dynamic:
+                    by_class[declared.name] = names
+            for node_input in graph.inputs(node_id) if names else ():
+                if node_input.name in names:
+                    yield node_input
+
+
+def _matching_names(class_type: str, specs: Mapping[str, InputSpec], matches: _Matches) -> set[str]:
+    return {name for name, spec in specs.items() if matches(class_type, spec)}
 
 
 def _names_a_file(class_type: str, spec: InputSpec) -> bool:

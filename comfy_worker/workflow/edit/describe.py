@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from comfy_worker.workflow.constraints import constraints_by_input
+from comfy_worker.workflow.constraints import Constraints
 from comfy_worker.workflow.edit.parameters import Declared, constraint_of, inputs_of
 from comfy_worker.workflow.edit.read import read
 from comfy_worker.workflow.graph import Workflow
@@ -32,10 +32,12 @@ def describe(
 
     Returns:
         By name: ``type``, ``minimum``, ``maximum``, ``multipleOf``, ``enum`` as in JSON Schema, if
-        known; ``default``, the current value; ``places``, its inputs as ``node_id.input``.
+        known; ``steps``, pairs of a start and a step, if the values begin at another number than a
+        multiple of the step; ``default``, the current value; ``places``, its inputs as
+        ``node_id.input``.
     """
     declared = declared or {}
-    limits = constraints_by_input(TypedWorkflow(workflow, defs))
+    limits = Constraints(TypedWorkflow(workflow, defs))
     # A client may send the default to keep the workflow as it is, so it must be the input's own
     # value and not the number that the graph makes of it.
     defaults = read(workflow, replace(roles, latent_paths={}), declared)
@@ -62,6 +64,8 @@ def _combined(schema: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     for keyword, stricter in STRICTER.items():
         if keyword in schema and keyword in other:
             both[keyword] = stricter(schema[keyword], other[keyword])
+    if "steps" in schema and "steps" in other:
+        both["steps"] = [*schema["steps"], *other["steps"]]
     if "enum" in schema and "enum" in other:
         both["enum"] = [choice for choice in schema["enum"] if choice in other["enum"]]
     return both

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from comfy_worker.workflow.constraints import InputConstraint, constraints_by_input
+from comfy_worker.workflow.constraints import Constraints, InputConstraint
 from comfy_worker.workflow.edit.parameters import (
     SIDES,
     Declared,
@@ -94,7 +94,7 @@ class _Filler:
         self._workflow = workflow
         self._roles = roles
         self._declared = declared
-        self._limits = constraints_by_input(graph)
+        self._limits = Constraints(graph)
         self._before = Values(workflow, graph.check)
 
     def write(self, name: str, value: Any) -> None:
@@ -201,7 +201,7 @@ class _Filler:
             size = self._number_before(node_input)
             if isinstance(size, int) and max(size, old) < MOST_SEED:
                 scaled = round(size * new / old / PIXELS_PER_CELL) * PIXELS_PER_CELL
-                constraint = self._limits.get(node_input, InputConstraint())
+                constraint = self._limits.get(node_input) or InputConstraint()
                 _set(self.filled, node_input, constraint.nearest(scaled))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from comfy_worker.errors import Ambiguous, NoPlace, brief
-from comfy_worker.workflow.constraints import InputConstraint
+from comfy_worker.workflow.constraints import Constraints, InputConstraint
 from comfy_worker.workflow.graph import Input, Workflow, number
 from comfy_worker.workflow.node_defs import InputSpec
 from comfy_worker.workflow.roles.parameter_inputs import PARAMETER_INPUTS, TEXT_SIDES
@@ -149,7 +149,7 @@ def listed(words: Sequence[str]) -> str:
 def constraint_of(
     name: str,
     node_input: Input,
-    limits: Mapping[Input, InputConstraint],
+    limits: Constraints,
     declared: Mapping[str, Declared],
 ) -> InputConstraint:
     """Return what an input accepts as the value of a parameter.

@@ -65,18 +65,37 @@ TEXT_SIDES = {"prompt": "positive", "negative_prompt": "negative"}
 def declared_inputs(graph: TypedWorkflow, node_id: str, parameter: str) -> list[Input]:
     """Return the inputs of a node whose name and type belong to this parameter."""
     names, types = PARAMETER_INPUTS[parameter]
-    widgets = {
-        node_input.name.lower(): node_input
-        for node_input in graph.widgets(node_id)
-        if graph.type_of(node_input) in types
-    }
+    widgets = graph.view(NamedWidgets).of(node_id)
     for name in names:
-        if name in widgets:
-            return [widgets[name]]
+        for node_input in reversed(widgets.get(name, ())):
+            if graph.type_of(node_input) in types:
+                return [node_input]
     if parameter not in ("seed", "cfg"):
         return []
     # `video_cfg` and `audio_cfg`, `noise_seed` and `variation_seed`.
-    return [node_input for name, node_input in widgets.items() if name.endswith(parameter)]
+    found: list[Input] = []
+    for name, node_inputs in widgets.items():
+        if name.endswith(parameter):
+            fitting = [item for item in node_inputs if graph.type_of(item) in types]
+            found += fitting[-1:]
+    return found
+
+
+class NamedWidgets:
+    """The widgets of one workflow's nodes by name; get it with ``graph.view(NamedWidgets)``."""
+
+    def __init__(self, graph: TypedWorkflow) -> None:
+        self._graph = graph
+        self._by_node: dict[str, dict[str, list[Input]]] = {}
+
+    def of(self, node_id: str) -> dict[str, list[Input]]:
+        """Return the widgets of a node by their name in lower case."""
+        known = self._by_node.get(node_id)
+        if known is None:
+            known = self._by_node[node_id] = {}
+            for node_input in self._graph.widgets(node_id):
+                known.setdefault(node_input.name.lower(), []).append(node_input)
+        return known
 
 
 def written_inputs(graph: TypedWorkflow, node_id: str, parameter: str) -> list[Input]:
