@@ -167,6 +167,14 @@ def choose_picture(page: Page, key: str, picture: Image.Image | None = None) -> 
 
 def test_a_template_runs_from_its_form(page: Page, worker: Client) -> None:
     open_template(page, "txt2img")
+    keys = page.locator("form [data-key]").evaluate_all(
+        "(fields) => fields.map((field) => field.dataset.key)"
+    )
+    assert keys == [
+        "prompt", "negative_prompt", "size", "seed", "steps", "cfg", "checkpoint", "loras",
+        "controlnets", "sampler", "scheduler", "denoise", "batch_size", "clip_skip", "output",
+        "overrides",
+    ]  # fmt: skip
     fill(page, {**SMALL, "Prompt": "a lighthouse", "Seed": "7"})
     sent = run(page)
     sent.pop("output")

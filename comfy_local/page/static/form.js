@@ -10,6 +10,7 @@ const ROWS = ["loras", "controlnets"];
 const ADVANCED = ["sampler", "scheduler", "denoise", "batch_size", "fps", "vae", "clip_skip", "output", "overrides"];
 // Keys of a request that the form sets by other means.
 const NOT_SHOWN = ["workflow", "images", "parameters", "response", "validate_only", "width", "height"];
+const SAME_INPUT = ["cfg", "guidance"];
 const NEWER_AREA = 1024 * 1024;
 
 // A schema that also takes null, without the null: an empty field is not sent.
@@ -49,12 +50,13 @@ export class Form {
   }
 
   build(properties) {
-    const shown = Object.keys(properties).filter((name) => !NOT_SHOWN.includes(name));
+    const shown = Object.keys(properties).filter((name) => !NOT_SHOWN.includes(name) && !this.isSecondWord(name));
     if (properties.width && properties.height) shown.push("size");
     const pick = (names) => names.filter((name) => shown.includes(name));
     for (const name of pick(MAIN)) this.add(this.make(name, properties), this.main);
     for (const [name, schema] of Object.entries(properties.parameters?.properties ?? {})) {
-      this.add(this.makeOne(`parameters.${name}`, withoutNull(schema)), this.main);
+      // The schema takes the keys of a request there too.
+      if (!(name in properties)) this.add(this.makeOne(`parameters.${name}`, withoutNull(schema)), this.main);
     }
     for (const file of this.entry.files ?? []) this.add(this.makeNamed(file), this.main);
     for (const name of pick(ROWS)) this.add(this.make(name, properties), this.main);
@@ -62,6 +64,11 @@ export class Form {
     const others = shown.filter((name) => !known.includes(name));
     for (const name of [...pick(ADVANCED), ...others]) this.add(this.make(name, properties), this.further);
     if (properties.checkpoint && this.size) this.followModel();
+  }
+
+  // If a workflow has only one of `cfg` and `guidance`, both keys set it.
+  isSecondWord(name) {
+    return SAME_INPUT.includes(name) && SAME_INPUT.some((key) => key in (this.entry.inputs ?? {})) && !(name in this.entry.inputs);
   }
 
   add(field, container) {
