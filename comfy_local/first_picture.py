@@ -80,7 +80,7 @@ def make_picture(
     log.unlink(missing_ok=True)
     with (
         LocalEndpoint(environ=environ, log_path=log) as endpoint,
-        console.step(f"Starting ComfyUI and the worker, running {name}") as step,
+        console.step(f"Running {name}") as step,
     ):
         status = _finished(endpoint, complete, step, log)
     if not status.is_completed:

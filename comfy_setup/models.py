@@ -10,7 +10,8 @@ from pathlib import Path
 from comfy_common import hub_cache, model_folders, paths
 from comfy_common.console import Console
 from comfy_common.download import digest_of
-from comfy_common.models_txt import MODELS_TXT, Entry, Section, parse_sections, total_size
+from comfy_common.models_txt import MODELS_TXT as MODELS_TXT
+from comfy_common.models_txt import Entry, Section, parse_sections, total_size
 from comfy_common.placeholder_names import TOY_CHECKPOINT, is_real
 from comfy_common.safetensors_header import DamagedModel, check_whole
 from comfy_common.sources import Access

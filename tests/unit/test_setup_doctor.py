@@ -202,3 +202,29 @@ def test_a_taken_port_is_noted(whole: dict[str, str], monkeypatch: pytest.Monkey
         monkeypatch.setattr(doctor, "PORT", port)
         assert rows(whole)[f"port {port}"].level == "note"
     assert rows(whole)[f"port {port}"].level == "ok"
+
+
+def test_packs_on_the_volume_are_checked(
+    whole: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "INSTALLED", tmp_path / "installed.txt")
+    packages.INSTALLED.write_text("pytest==9.0.0\n")
+    volume = tmp_path / "volume"
+    for name, text in {
+        "whole": "pytest>2\n",
+        "lacking": "no-such-package>=1\n",
+        "old": "pytest<2\nno-such-package\n",
+    }.items():
+        (volume / "custom_nodes" / name).mkdir(parents=True)
+        (volume / "custom_nodes" / name / "requirements.txt").write_text(text)
+    (volume / "custom_nodes" / "plain").mkdir()
+    environ = {**whole, "VOLUME_DIR": str(volume)}
+    found = [row for row in doctor.examine(environ) if row.subject == "custom nodes"]
+    [listed, lacking, old] = found
+    assert listed.level == "ok"
+    for name in ("lacking", "old", "plain", "whole"):
+        assert name in listed.text
+    assert lacking.level == old.level == "note"
+    assert "lacking needs no-such-package>=1 (not installed): its nodes may fail" in lacking.text
+    assert "old requires pytest<2, and the worker needs pytest " in old.text
+    assert old.text.endswith(": use another version of the pack")
