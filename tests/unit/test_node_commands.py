@@ -215,11 +215,11 @@ def test_the_map_is_downloaded_once_complete(
     registry.answer("/manager/custom-node-list.json", {})
     assert cli.main(["nodes", "map"]) == 1
     assert "has another form" in capsys.readouterr().err
-    assert node_map.installed_map().packs("Mine") == []
+    assert node_map.installed_map().packs_of("Mine") == []
     packs = {"custom_nodes": [{"id": "mine", "reference": "https://x/o/p"}]}
     registry.answer("/manager/custom-node-list.json", packs)
     assert cli.main(["nodes", "map"]) == 0
-    assert node_map.installed_map().packs("Mine") == ["mine"]
+    assert node_map.installed_map().packs_of("Mine") == ["https://x/o/p"]
 
 
 def test_versions_sort_by_their_numbers() -> None:
