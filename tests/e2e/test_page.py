@@ -285,7 +285,7 @@ def test_an_error_lands_on_its_node(page: Page) -> None:
 
 def test_progress_moves_and_a_job_is_cancelled(page: Page, worker: Client) -> None:
     open_template(page, "txt2img")
-    fill(page, {**SMALL, "Width": "128", "Height": "128", "Steps": "2000"})
+    fill(page, {**SMALL, "Steps": "600"})
     page.evaluate(
         """() => {
             window.seen = [];
