@@ -57,7 +57,10 @@ RUN --mount=type=cache,target=/root/.cache \
         && rm -rf .cache /var/lib/apt/lists/* /var/cache/apt/* /var/log/*; \
     fi
 COPY . .
-RUN .venv/bin/python -m compileall -q handler.py comfy_common comfy_local comfy_setup comfy_worker \
+# 1: errors name the node pack of a missing node, by a map that is downloaded here.
+ARG NODE_MAP=""
+RUN if [ -n "${NODE_MAP}" ]; then python3 -m comfy_setup nodes map; fi \
+    && .venv/bin/python -m compileall -q handler.py comfy_common comfy_local comfy_setup comfy_worker \
     && install -d -o worker -g worker .cache output
 
 ENV PATH=/worker/.venv/bin:${PATH} \

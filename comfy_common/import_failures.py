@@ -22,6 +22,8 @@ EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(: |$)")
 # nothing.
 IN_TABLE = re.compile(r"\(IMPORT FAILED\): (?P<path>.+)$")
 SKIPPED = re.compile(r"Skip (?P<path>.+?) module for custom nodes due to (?P<why>.*)")
+# A pack of the newer form whose entry point is not what ComfyUI expects; ComfyUI goes on.
+NO_EXTENSION = re.compile(r"comfy_entrypoint in (?P<path>.+?) (?P<rest>is not .*|did not .*)")
 
 
 class ImportFailures:
@@ -57,6 +59,9 @@ class ImportFailures:
                 self.reasons[pack] = why
         if skipped := SKIPPED.search(line):
             self.skipped[Path(skipped["path"])] = f"it was skipped because of {skipped['why']}"
+        if odd := NO_EXTENSION.search(line):
+            rest = odd["rest"].removesuffix(", skipping.")
+            self.skipped[Path(odd["path"])] = f"its comfy_entrypoint {rest}"
         if listed := IN_TABLE.search(line):
             self.listed.append(Path(listed["path"]))
         self._last_line = line

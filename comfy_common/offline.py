@@ -17,6 +17,7 @@ MIRRORS = {
     "hf.co": "set HF_ENDPOINT to a mirror of the hub",
     "github.com": "name a mirror with --comfyui-source git+URL",
     "api.comfy.org": "set COMFY_REGISTRY_URL to a mirror of the registry",
+    "raw.githubusercontent.com": "set COMFY_NODE_MAP_URL to a mirror of ComfyUI-Manager's lists",
     "civitai.com": "name another source in models.txt",
 }
 PACKAGE_MIRROR = "set PIP_INDEX_URL to a mirror of the package index"

@@ -1,7 +1,7 @@
 """Compares a requirements.txt with the installed packages of the running Python.
 
-`python -m comfy_common.requirements FILE` does so for another Python. This needs `packaging`, which
-the virtual environment has, and the system's Python may lack.
+`python -m comfy_common.requirements FILE...` does so for another Python. This needs `packaging`,
+which the virtual environment has, and the system's Python may lack.
 """
 
 from __future__ import annotations
@@ -109,5 +109,6 @@ def install_command(comfyui_dir: Path | None = None) -> str:
 
 
 if __name__ == "__main__":
-    for entry in unmet_requirements(Path(sys.argv[1])):
-        sys.stdout.write(f"{entry.requirement}\t{entry.installed}\n")
+    for index, file in enumerate(sys.argv[1:]):
+        for entry in unmet_requirements(Path(file)):
+            sys.stdout.write(f"{index}\t{entry.requirement}\t{entry.installed}\n")

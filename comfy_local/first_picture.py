@@ -19,7 +19,7 @@ from comfy_common.console import Console, Step
 from comfy_common.errors import SetupError
 from comfy_common.exit_codes import FAILED, OK
 from comfy_common.job_options import with_format
-from comfy_common.placeholder_names import PREFIX
+from comfy_common.placeholder_names import TOY_CHECKPOINT
 from comfy_common.text import size
 from comfy_local.endpoint import LocalEndpoint
 from comfy_worker.client.command import as_json, show_status
@@ -27,8 +27,8 @@ from comfy_worker.client.endpoint import Endpoint, JobStatus
 from comfy_worker.client.errors import ClientError
 from comfy_worker.client.files import result_files, save_files
 
-# A placeholder's pictures are noise, so small and quick ones will do.
-SMALL = {"width": 64, "height": 64, "steps": 2}
+# The toy model draws coloured shapes only, so it cannot show the prompt of a template.
+TOY_PROMPT = "two yellow stars on a purple background"
 POLL_S = 0.2
 LOG_LINES = 12
 TEMPLATE_NAME = re.compile(r"[\w.-]+")  # other text is a workflow, or a picture that contains one
@@ -40,13 +40,13 @@ class Wanted:
 
     Attributes:
         output: the file for the (first) picture, None for a file under `output/`.
-        placeholder_only: no real checkpoint is installed. Then the picture is 64x64 with 2 steps,
-            unless the input names other values.
+        toy_only: no real checkpoint is installed. Then an input that names neither a prompt nor a
+            workflow gets a prompt that the toy model can draw.
         as_json: print one JSON object in place of the files' names.
     """
 
     output: Path | None = None
-    placeholder_only: bool = False
+    toy_only: bool = False
     as_json: bool = False
 
 
@@ -67,14 +67,12 @@ def make_picture(
     Raises:
         SetupError: the worker does not start.
     """
-    output, placeholder_only = wanted.output, wanted.placeholder_only
+    output, toy_only = wanted.output, wanted.toy_only
     chosen = with_format(job_input, output)
-    complete = {**(SMALL if placeholder_only else {}), **chosen}
-    if complete != chosen:
-        console.say(
-            "The picture is therefore 64x64 with 2 steps; --input '{\"width\": 512, ...}' makes a "
-            "larger one."
-        )
+    complete = dict(chosen)
+    if toy_only and not chosen.keys() & {"prompt", "workflow"}:
+        complete["prompt"] = TOY_PROMPT
+        console.say(f'The prompt is "{TOY_PROMPT}"; --prompt TEXT names another.')
     workflow = chosen.get("workflow", _default_template(chosen))
     is_template = isinstance(workflow, str) and TEMPLATE_NAME.fullmatch(workflow)
     name = workflow if is_template else "custom"
@@ -82,7 +80,7 @@ def make_picture(
     log.unlink(missing_ok=True)
     with (
         LocalEndpoint(environ=environ, log_path=log) as endpoint,
-        console.step(f"Starting ComfyUI and the worker, running {name}") as step,
+        console.step(f"Running {name}") as step,
     ):
         status = _finished(endpoint, complete, step, log)
     if not status.is_completed:
@@ -102,7 +100,7 @@ def make_picture(
             f"The job made another format than {output.name} says: the file is named "
             f"{written[0].name}."
         )
-    tell_result(console, status.output, placeholder_only=placeholder_only)
+    tell_result(console, status.output, toy_only=toy_only)
     return OK
 
 
@@ -128,16 +126,14 @@ def _default_template(job_input: Mapping[str, Any]) -> str:
     return "inpaint" if job_input.get("mask") else "img2img"
 
 
-def tell_result(
-    console: Console, result: Mapping[str, Any], *, placeholder_only: bool = False
-) -> None:
+def tell_result(console: Console, result: Mapping[str, Any], *, toy_only: bool = False) -> None:
     """Say what a job made, with which seed, and how long its stages took.
 
     Args:
         console: shows the lines.
         result: the job's output.
-        placeholder_only: the console has already explained that a placeholder is used, so warnings
-            about the placeholder are left out.
+        toy_only: the console has already explained that the toy model is used, so the warning
+            about it is left out.
     """
     for image in result["images"]:
         picture_format = image["mime_type"].rpartition("/")[2].upper()
@@ -148,7 +144,7 @@ def tell_result(
     stages = [f"{stage} {ms} ms" for stage, ms in result["timings"]["stages"].items()]
     console.say(f"Time by stage: {', '.join(stages)}")
     for warning in result["warnings"]:
-        if not (placeholder_only and PREFIX in warning):
+        if not (toy_only and TOY_CHECKPOINT in warning):
             console.say(f"Warning: {warning}")
 
 

@@ -19,6 +19,7 @@ from comfy_common.version import VERSION
 from comfy_common.workflow_options import WORKFLOW_COMMANDS, add_workflow_options
 from comfy_setup import doctor, packages
 from comfy_setup.comfyui import described
+from comfy_setup.node_commands import NODES_MEANING, add_nodes_options
 
 __all__ = ["COMMAND_GROUPS", "PROGRAM", "program", "read_arguments", "without_comfyui_dir"]
 
@@ -38,6 +39,7 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
     "This machine": {
         "install": "install the Python environment and ComfyUI",
         "models": "download the files of models.txt that are missing or damaged",
+        "nodes": NODES_MEANING,
         "doctor": "check this machine and print what is missing",
         "test": "install everything and run the tests",
     },
@@ -46,10 +48,12 @@ MEANINGS = {name: text for group in COMMAND_GROUPS.values() for name, text in gr
 
 # By command: what follows its options.
 POSITIONALS = {
+    "edit": " [NAME]",
     "schema": " NAME",
     "check": " FILE",
     "inspect": " FILE",
     "convert": " FILE",
+    "nodes": " ACTION",
     "test": " [arguments of pytest]",
 }
 # By command: its examples. `$` stands for the program.
@@ -68,14 +72,24 @@ EXAMPLES = {
         "$ submit --endpoint ENDPOINT_ID --list jobs.csv --folder results --at-once 8",
     ),
     "serve": ("$ serve", "$ serve --host 0.0.0.0 --api-key SECRET --workers 2"),
+    "edit": ("$ edit", "$ edit txt2img"),
     "templates": ("$ templates", "$ templates --json"),
     "schema": ("$ schema txt2img",),
+    "check": (
+        "$ check workflows/poster.json",
+        "$ check workflows --json",
+        "$ check mine.json --lock",
+    ),
     "catalog": ("$ catalog > catalog.json",),
-    "check": ("$ check workflows/poster.json", "$ check workflows --json"),
     "inspect": ("$ inspect picture.png",),
     "convert": ("$ convert editor.json --output api.json",),
     "install": ("$ install", "$ install --cuda 12"),
     "models": ("$ models --list", "$ models --only txt2img"),
+    "nodes": (
+        "$ nodes add comfyui-kjnodes",
+        "$ nodes add https://github.com/owner/repository@v1.2",
+        "$ nodes remove comfyui-kjnodes",
+    ),
     "doctor": ("$ doctor",),
     "test": ("$ test", "$ test tests/unit -k client"),
 }
@@ -304,6 +318,7 @@ OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "serve": _add_serve,
     "install": _add_nothing,
     "models": _add_models,
+    "nodes": add_nodes_options,
     "doctor": _add_nothing,
     "test": _add_test,
 }

@@ -27,6 +27,8 @@ from comfy_setup.arguments import read_arguments, without_comfyui_dir
 from comfy_setup.child import FULL_DISK
 from comfy_setup.comfyui import Choice
 from comfy_setup.install import install, install_lock
+from comfy_setup.lock_workflow import lock_workflows
+from comfy_setup.node_commands import nodes
 
 # Tells the Python of the virtual environment, which replaces this process, that all is installed.
 READY = "COMFY_SETUP_READY"
@@ -102,14 +104,10 @@ def _dispatch(
     arguments: list[str],
     environ: MutableMapping[str, str],
 ) -> int:
-    if options.command == "doctor":
-        return doctor.doctor(environ)
+    if options.command in ("doctor", "nodes", "submit"):
+        return _without_environment(console, options, environ)
     if options.command in WORKFLOW_COMMANDS:
         return _workflow_command(console, options, arguments, environ)
-    if options.command == "submit":
-        from comfy_worker.client.command import submit
-
-        return submit(options, environ)
     _check_options(console, options, environ)
     if options.comfyui_dir:
         environ["COMFYUI_DIR"] = str(options.comfyui_dir.absolute())
@@ -125,6 +123,19 @@ def _dispatch(
     return _inside(console, options, rest, environ)
 
 
+def _without_environment(
+    console: Console, options: argparse.Namespace, environ: Mapping[str, str]
+) -> int:
+    """Run a command that needs no package, so that it installs nothing."""
+    if options.command == "doctor":
+        return doctor.doctor(environ)
+    if options.command == "nodes":
+        return nodes(console, options, environ)
+    from comfy_worker.client.command import submit
+
+    return submit(options, environ)
+
+
 def _workflow_command(
     console: Console,
     options: argparse.Namespace,
@@ -137,8 +148,10 @@ def _workflow_command(
     is_installed = paths.VENV_PYTHON.exists() and (paths.comfyui_dir(environ) / "main.py").exists()
     if not is_installed:
         install(console, environ, Choice("", ""))
-    command = without_comfyui_dir(arguments)
-    _become([paths.VENV_PYTHON, "-m", "comfy_worker", *command], environ)
+    if not getattr(options, "lock", False):
+        command = without_comfyui_dir(arguments)
+        _become([paths.VENV_PYTHON, "-m", "comfy_worker", *command], environ)
+    return lock_workflows(console, options, environ)
 
 
 def _check_options(
@@ -185,7 +198,7 @@ def _inside(
     with install_lock(console):
         if options.command == "run" and options.real:
             real_input = _real_input(console, environ)
-        placeholder_only = not real_input and models.ensure_checkpoint(console, environ)
+        toy_only = not real_input and models.ensure_checkpoint(console, environ)
     if options.command == "test":
         marks = [] if options.all else ["-m", "not container and not soak"]
         coverage = ["--cov", "--cov-report=term"]
@@ -203,7 +216,7 @@ def _inside(
     request = {**real_input, **job_input(options)}
     wanted = Wanted(
         Path(options.output) if options.output else None,
-        placeholder_only=placeholder_only,
+        toy_only=toy_only,
         as_json=options.json,
     )
     return make_picture(console, environ, request, wanted)

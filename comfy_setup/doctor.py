@@ -21,10 +21,10 @@ from comfy_common import cuda_driver, hub_cache, model_folders, paths, requireme
 from comfy_common.comfyui_version import DEFAULT
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
-from comfy_common.placeholder_names import is_placeholder
+from comfy_common.placeholder_names import is_real
 from comfy_common.sources import Access
 from comfy_common.text import size
-from comfy_setup import comfyui, models, packages
+from comfy_setup import comfyui, models, node_packs, packages
 from comfy_setup.model_selection import template_names
 
 INSTALL = "run `python3 -m comfy_setup install`"
@@ -68,7 +68,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
         torch,
         *_gpus(cuda),
         _comfyui(environ),
-        *_node_packs(),
+        *_node_packs(environ),
         *_settings(environ),
         _volume(environ),
         *_cached_models(environ),
@@ -180,9 +180,31 @@ def _comfyui(environ: Mapping[str, str]) -> Finding:
     return Finding("ComfyUI", "ok", text)
 
 
-def _node_packs() -> list[Finding]:
-    found = sorted(folder.name for folder in paths.NODE_PACKS.glob("[!.]*/"))
-    return [Finding("custom nodes", "ok", ", ".join(found))] if found else []
+def _node_packs(environ: Mapping[str, str]) -> list[Finding]:
+    """Check that the environment has the packages of all node packs, also of the volume's."""
+    folders = node_packs.pack_folders(environ)
+    if not folders:
+        return []
+    files = {folder / "requirements.txt": folder for folder in folders}
+    present = [file for file in files if file.is_file()]
+    findings = []
+    for file, unmet in packages.unmet_by_file(present).items():
+        findings.append(_incomplete_pack(files[file], unmet))
+    names = sorted(folder.name for folder in folders)
+    return [Finding("custom nodes", "ok", ", ".join(names)), *findings]
+
+
+def _incomplete_pack(folder: Path, unmet: list[requirements.Unmet]) -> Finding:
+    """The row of a pack whose requirements are not met."""
+    forbidden = node_packs.forbidden(unmet) if packages.INSTALLED.is_file() else []
+    if forbidden:
+        text = f"{folder} {'; '.join(forbidden)}: use another version of the pack"
+    else:
+        text = (
+            f"{folder} needs {requirements.summary(unmet)}: its nodes may fail; name the pack in "
+            "custom_nodes.txt (`nodes add`), and its packages are installed with it"
+        )
+    return Finding("custom nodes", "note", text)
 
 
 def _settings(environ: Mapping[str, str]) -> list[Finding]:
@@ -226,7 +248,7 @@ def _models(environ: Mapping[str, str]) -> list[Finding]:
     found = model_folders.model_files(models.folders(environ))
     findings = []
     if "checkpoints" not in found:
-        text = f"none: put one into {root / 'checkpoints'}; `run` and `serve` make a placeholder"
+        text = f"none: put one into {root / 'checkpoints'}; `run` and `serve` install a toy model"
         findings.append(Finding("checkpoints", "note", text))
     for name, by_folder in found.items():
         findings.append(_model_folder(name, by_folder))
@@ -243,8 +265,8 @@ def _model_folder(name: str, by_folder: Mapping[Path, Sequence[Path]]) -> Findin
         text += f"; {damaged[0]} {models.damage(damaged[0])}: download it again or remove it"
         has_no_checkpoint = name == "checkpoints" and damaged == files
         return Finding(name, "bad" if has_no_checkpoint else "note", text)
-    if name == "checkpoints" and all(is_placeholder(path.name) for path in files):
-        return Finding(name, "note", f"{text}; only the placeholder, whose pictures are noise")
+    if name == "checkpoints" and not any(is_real(path.name) for path in files):
+        return Finding(name, "note", f"{text}; none is real: the toy model draws shapes")
     return Finding(name, "ok", text)
 
 

@@ -90,6 +90,17 @@ class Repository:
             return Revision(commit, commit)
         raise self._has_no(version, refs)
 
+    def newest_commit(self) -> str:
+        """Return the newest commit of the default branch, all 40 digits.
+
+        Raises:
+            SetupError: the repository cannot be read, or has no commits.
+        """
+        for line in self._git(["ls-remote", "--", self.url, "HEAD"]):
+            if match := re.fullmatch(r"([0-9a-f]{40})\tHEAD", line):
+                return match[1]
+        raise SetupError(f"{self.url} has no commits")
+
     def _latest(self, refs: Mapping[str, str]) -> Revision:
         releases = [ref for ref in refs if RELEASE.fullmatch(ref)]
         if not releases:

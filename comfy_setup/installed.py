@@ -26,6 +26,8 @@ PACKAGES = ("comfy_common", "comfy_local", "comfy_setup", "comfy_worker")
 # The package with the files that are beside the code in a checkout.
 CHECKOUT = "comfy_worker_checkout"
 STAMP = ".installed"
+# The files that `nodes add` and `check --lock` write.
+LISTS = ("custom_nodes.txt", "models.txt")
 
 
 def home_dir(environ: Mapping[str, str]) -> Path:
@@ -40,7 +42,8 @@ def home_dir(environ: Mapping[str, str]) -> Path:
 def update_home(site: Path, home: Path) -> None:
     """Copy the installed files into the worker's folder, unless they are there.
 
-    Other files in the folder stay: models, pictures, and templates that the user has added.
+    Other files in the folder stay: models, pictures, and templates that the user has added. So do
+    the lists of models and node packs, once the user has changed them.
 
     Args:
         site: where pip has installed the packages.
@@ -62,8 +65,20 @@ def update_home(site: Path, home: Path) -> None:
     for source, target in sources.items():
         path = home / target
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source, path)
+        _copy(source, path)
     marker.write_text(stamp.hexdigest())
+
+
+def _copy(source: Path, path: Path) -> None:
+    """Copy a file, unless it is a list that the user has changed."""
+    if path.name in LISTS:
+        installed = path.with_name(f".{path.name}{STAMP}")
+        is_known = installed.is_file() and path.is_file()
+        is_changed = is_known and installed.read_bytes() != path.read_bytes()
+        shutil.copy2(source, installed)
+        if is_changed:
+            return
+    shutil.copy2(source, path)
 
 
 def main() -> NoReturn:

@@ -12,7 +12,7 @@ from comfy_common import paths
 from comfy_common.errors import SetupError
 from comfy_common.models_txt import Entry, ModelsTxtError, parse_models, parse_sections
 
-__all__ = ["by_section", "read_text", "selected", "template_names"]
+__all__ = ["by_section", "needs_of_template", "read_text", "selected", "template_names"]
 
 
 def read_text(file: Path) -> str:
@@ -90,7 +90,7 @@ def _named(
     if not found:
         found = [entry for entry in entries if entry.path == name][:1]
     if not found:
-        found = _needs_of_template(name, environ)
+        found = needs_of_template(name, environ)
     if not found:
         raise SetupError(_unknown(name, text, entries, environ))
     return found
@@ -149,8 +149,16 @@ def template_names(environ: Mapping[str, str]) -> list[str]:
     return names
 
 
-def _needs_of_template(name: str, environ: Mapping[str, str]) -> list[Entry]:
-    """The model files of a template's params that have a URL."""
+def needs_of_template(name: str, environ: Mapping[str, str]) -> list[Entry]:
+    """List the model files of a template's params that have a URL.
+
+    Args:
+        name: of the template.
+        environ: may hold VOLUME_DIR, which may contain templates too.
+
+    Raises:
+        SetupError: the params cannot be read.
+    """
     if not re.fullmatch(r"[\w.-]+", name):
         return []
     for folder in paths.workflow_folders(paths.volume_dir(environ)):

@@ -1,4 +1,4 @@
-"""Lists and checks the installed model files and those of models.txt; makes the placeholder."""
+"""Lists and checks the installed model files and those of models.txt; installs the toy model."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from pathlib import Path
 from comfy_common import hub_cache, model_folders, paths
 from comfy_common.console import Console
 from comfy_common.download import digest_of
-from comfy_common.models_txt import MODELS_TXT, Entry, Section, parse_sections, total_size
-from comfy_common.placeholder_names import is_placeholder
+from comfy_common.models_txt import MODELS_TXT as MODELS_TXT
+from comfy_common.models_txt import Entry, Section, parse_sections, total_size
+from comfy_common.placeholder_names import is_real, is_toy
 from comfy_common.safetensors_header import DamagedModel, check_whole
 from comfy_common.sources import Access
 from comfy_common.text import size
 from comfy_setup.model_selection import by_section, read_text, selected
-
-PLACEHOLDER = Path("checkpoints") / "placeholder-sd15.safetensors"
 
 
 def folders(environ: Mapping[str, str]) -> dict[str, list[Path]]:
@@ -48,26 +47,27 @@ def damage(path: Path, sha256: str = "") -> str:
 
 
 def ensure_checkpoint(console: Console, environ: Mapping[str, str]) -> bool:
-    """Make the placeholder checkpoint if there is no checkpoint. Needs the virtual environment.
+    """Install the toy model if there is no real checkpoint.
 
     Args:
-        console: explains the placeholder, and how to install real weights.
+        console: explains the toy, and how to install real weights.
         environ: may hold MODELS_DIR and COMFYUI_DIR.
 
     Returns:
-        Whether all checkpoints are placeholders.
+        Whether there is no real checkpoint, so that the toy draws.
     """
     installed = model_folders.model_files(folders(environ))
     checkpoints = list(chain(*installed.get("checkpoints", {}).values()))
-    if any(not is_placeholder(path.name) for path in checkpoints):
+    if any(is_real(path.name) for path in checkpoints):
         return False
     root = paths.model_roots(environ)[0]
-    if not checkpoints:
-        from comfy_local.placeholder import write_checkpoint
+    from comfy_local.toy_model.files import CHECKPOINT, install_toy, is_current
 
-        with console.step(f"Making a placeholder checkpoint, {root / PLACEHOLDER}"):
-            write_checkpoint(root / PLACEHOLDER)
-    console.say("The only checkpoint is a placeholder with random weights, so pictures are noise.")
+    toys = [path for path in checkpoints if is_toy(path.name)]
+    if not any(is_current(path) and not damage(path) for path in toys):
+        with console.step(f"Unpacking the toy model, {root / CHECKPOINT}"):
+            install_toy(root)
+    console.say("No real checkpoint is installed: a toy model of 5 MB draws coloured shapes.")
     console.say(
         "`run --real` downloads a small real checkpoint, `models --only txt2img` the usual one. "
         f"You can also put a .safetensors file into {root / 'checkpoints'}."

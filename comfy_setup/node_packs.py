@@ -14,9 +14,8 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,24 +23,21 @@ from comfy_common import paths
 from comfy_common.console import Console, Step
 from comfy_common.errors import SetupError
 from comfy_common.import_failures import ImportFailures
-from comfy_common.pinned_http import PinnedClient, RequestRefused, UnknownHost
+from comfy_common.requirements import Unmet
 from comfy_setup import comfyui, packages
-from comfy_setup.child import ProgramFailed, Runner, explain
+from comfy_setup.child import ProgramFailed, Runner
 from comfy_setup.git_source import GIT_IS_MISSING, has_git
 from comfy_setup.marker import read_marker, write_marker
+from comfy_setup.registry import GOOD_STATUS, HTTPProblem, Malformed, Registry, read_url
 
 LIST = paths.REPO / "custom_nodes.txt"
 MARKER = paths.VENV / "node_packs.json"
 MARKER_NAME = ".comfy_setup.json"
-REGISTRY = "https://api.comfy.org"
-TIMEOUT_S = 60.0
-# The statuses of a version that the registry has not withdrawn.
-GOOD_STATUS = ("NodeVersionStatusActive", "NodeVersionStatusPending")
 # uv writes a requirement without a blank, as in numpy>=2.
 PACKAGE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 # The errors of an answer that is not a node pack.
 MALFORMED = (
-    RequestRefused,
+    Malformed,
     ValueError,
     KeyError,
     TypeError,
@@ -129,21 +125,50 @@ def install_packs(console: Console, runner: Runner) -> None:
     Raises:
         SetupError: it failed; one line for the user.
     """
-    packs = parse_packs(LIST.read_text(encoding="utf-8")) if LIST.is_file() else []
+    packs = listed_packs()
     lines = [pack.line for pack in packs]
     for marker in paths.NODE_PACKS.glob(f"*/{MARKER_NAME}"):
         if read_marker(marker).get("line") not in lines:
             shutil.rmtree(marker.parent)
     missing = [pack for pack in packs if not (pack.folder / MARKER_NAME).is_file()]
     want = {"packs": " ".join(lines), "comfyui": comfyui.described(runner.environ)}
-    if not packs or (not missing and read_marker(MARKER) == want):
+    prepared = read_marker(MARKER)
+    if not missing and (prepared == want or not (packs or prepared)):
         return
-    MARKER.unlink(missing_ok=True)
+    # An unfinished call leaves its packs in the marker, since it may have installed packages.
+    touched = list(dict.fromkeys([*prepared.get("packs", "").split(), *lines]))
+    write_marker(MARKER, {"packs": " ".join(touched), "unfinished": "yes"})
+    if set(touched) != set(lines) and not paths.VENV.is_symlink():
+        _remove_packages(console, runner)
     for pack in missing:
         _fetch(console, runner, pack)
-    _install_requirements(console, runner, packs)
-    _check_imports(console, runner, packs)
+    if packs:
+        _install_requirements(console, runner, packs)
+        _check_imports(console, runner, packs)
     write_marker(MARKER, want)
+
+
+def listed_packs() -> list[Pack]:
+    """Read custom_nodes.txt; a missing file names no packs.
+
+    Raises:
+        SetupError: a line has another form.
+    """
+    return parse_packs(LIST.read_text(encoding="utf-8")) if LIST.is_file() else []
+
+
+def _remove_packages(console: Console, runner: Runner) -> None:
+    """Remove the packages that node packs have added; those that remain are installed again.
+
+    Nobody knows which package an installer of a pack has added for itself, so all of them go. uv
+    keeps them in its cache.
+    """
+    before = {_normal(line.split("==")[0]) for line in packages.installed_before_packs()}
+    names = [line.split("==")[0] for line in packages.installed()]
+    added = [name for name in names if _normal(name) not in before]
+    if added:
+        with console.step("Removing the packages of custom nodes that are gone") as step:
+            packages.uv_uninstall(runner, step, *added)
 
 
 def _fetch(console: Console, runner: Runner, pack: Pack) -> None:
@@ -180,48 +205,24 @@ def _from_git(runner: Runner, step: Step, pack: Pack, made: Path) -> None:
 
 
 def _from_registry(pack: Pack, environ: Mapping[str, str], made: Path) -> None:
-    registry = environ.get("COMFY_REGISTRY_URL") or REGISTRY
+    registry = Registry(environ).url
     url = f"{registry}/nodes/{quote(pack.source)}/install?version={quote(pack.version)}"
+    subject = f"{pack.line} cannot be downloaded"
     try:
-        version = json.loads(_read(url))
+        version = json.loads(read_url(url, subject, environ))
         link, status = version["downloadUrl"], version.get("status", GOOD_STATUS[0])
         if status not in GOOD_STATUS:
             raise SetupError(
                 f"the registry has withdrawn {pack.line} ({status}): choose another version, or "
                 "name its Git repository and commit if you have reviewed it"
             )
-        with zipfile.ZipFile(io.BytesIO(_read(link))) as archive:
+        with zipfile.ZipFile(io.BytesIO(read_url(link, subject, environ))) as archive:
             archive.extractall(made)
-    except _HTTPError as error:
+    except HTTPProblem as error:
         problem = f"has no {pack.line}" if error.status == 404 else f"answers {error.status}"
         raise SetupError(f"the registry {problem} ({error.url})") from None
-    except UnknownHost as error:
-        why = explain(f"Could not resolve host: {error.host}", environ)
-        raise SetupError(f"{pack.line} cannot be downloaded: {why} ({url})") from None
-    except (OSError, HTTPException) as error:
-        why = explain(f"{type(error).__name__}: {error} ({url})", environ)
-        raise SetupError(f"{pack.line} cannot be downloaded: {why}") from error
     except MALFORMED as error:
-        raise SetupError(
-            f"{pack.line} cannot be downloaded: the answer of {url} is not a node pack"
-        ) from error
-
-
-class _HTTPError(Exception):
-    """The registry answered with an error."""
-
-    def __init__(self, status: int, url: str) -> None:
-        super().__init__(status)
-        self.status = status
-        self.url = url
-
-
-def _read(url: str) -> bytes:
-    client = PinnedClient(allow_private=True, use_proxies=True, silence_s=lambda: TIMEOUT_S)
-    with client.open(url) as answer:
-        if answer.response.status != 200:
-            raise _HTTPError(answer.response.status, answer.target.url)
-        return answer.response.read()
+        raise SetupError(f"{subject}: the answer of {url} is not a node pack") from error
 
 
 def _install_requirements(console: Console, runner: Runner, packs: list[Pack]) -> None:
@@ -256,7 +257,7 @@ def _install_requirements(console: Console, runner: Runner, packs: list[Pack]) -
 
 def _check_installed(pack: Pack) -> None:
     """Make sure that the installer of a pack left the worker's packages as they were."""
-    before = set(packages.INSTALLED.read_text(encoding="utf-8").split())
+    before = set(packages.installed_before_packs())
     if changed := sorted(before - set(packages.installed())):
         packages.MARKER.unlink()  # so that the next call creates the environment again
         raise SetupError(
@@ -270,7 +271,7 @@ def _conflict(packs: list[Pack], error: ProgramFailed) -> SetupError:
     """The same error, with the packs and requirements that uv's output mentions."""
     mentioned = {_normal(word) for word in PACKAGE_NAME.findall(error.output)}
     of_worker: dict[str, str] = {}
-    for line in packages.INSTALLED.read_text(encoding="utf-8").split():
+    for line in packages.installed_before_packs():
         package, version = line.split("==", 1)
         of_worker[_normal(package)] = version
     conflicts = []
@@ -294,6 +295,45 @@ def _conflict(packs: list[Pack], error: ProgramFailed) -> SetupError:
 def _normal(name: str) -> str:
     """A package's name in the form in which indexes compare it."""
     return re.sub(r"[-_.]+", "-", name).lower().strip("-")
+
+
+def forbidden(unmet: Iterable[Unmet]) -> list[str]:
+    """Say which requirements the worker's own packages contradict.
+
+    Args:
+        unmet: the requirements that the environment does not meet.
+
+    Returns:
+        Clauses such as "requires torch<2.10, and the worker needs torch 2.11.0".
+    """
+    of_worker = {_normal(line.split("==")[0]) for line in packages.installed_before_packs()}
+    clauses = []
+    for entry in unmet:
+        name = PACKAGE_NAME.match(entry.requirement)
+        if entry.installed and name is not None and _normal(name[0]) in of_worker:
+            needed = f"the worker needs {name[0]} {entry.installed}"
+            clauses.append(f"requires {entry.requirement}, and {needed}")
+    return clauses
+
+
+def pack_folders(environ: Mapping[str, str]) -> list[Path]:
+    """List the node packs of this machine: of custom_nodes.txt, of ComfyUI and of the volume.
+
+    Args:
+        environ: may hold COMFYUI_DIR and VOLUME_DIR.
+    """
+    folders = [paths.comfyui_dir(environ) / "custom_nodes"]
+    folders += paths.custom_node_folders(paths.volume_dir(environ))
+    packs: dict[Path, None] = {}
+    for folder in folders:
+        if folder != paths.CUSTOM_NODES and folder.is_dir():
+            packs |= dict.fromkeys(path for path in sorted(folder.iterdir()) if _is_pack(path))
+    return list(packs)
+
+
+def _is_pack(path: Path) -> bool:
+    is_hidden = path.name.startswith((".", "__")) or path.name.endswith(".disabled")
+    return path.is_dir() and not is_hidden
 
 
 def _requirements(pack: Pack) -> list[str]:

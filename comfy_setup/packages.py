@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from comfy_common import paths
@@ -144,18 +145,30 @@ def unmet_requirements(requirements: Path) -> list[Unmet]:
     Returns:
         An empty list if there is no environment, since then everything is missing.
     """
-    command: list[str | Path] = [
-        paths.VENV_PYTHON,
-        "-B",
-        "-m",
-        "comfy_common.requirements",
-        requirements,
-    ]
+    return unmet_by_file([requirements]).get(requirements, [])
+
+
+def unmet_by_file(files: Sequence[Path]) -> dict[Path, list[Unmet]]:
+    """List the requirements of several files that the environment does not meet.
+
+    Args:
+        files: each a requirements.txt.
+
+    Returns:
+        The unmet requirements by file, only for files that have some. Empty if there is no
+        environment, since then everything is missing.
+    """
+    command: list[str | Path] = [paths.VENV_PYTHON, "-B", "-m", "comfy_common.requirements"]
+    command += files
     try:
         found = subprocess.run(command, cwd=paths.REPO, capture_output=True, text=True)
     except OSError:
-        return []
-    return [Unmet(*line.split("\t")) for line in found.stdout.splitlines()]
+        return {}
+    unmet: dict[Path, list[Unmet]] = {}
+    for line in found.stdout.splitlines():
+        index, requirement, version = line.split("\t")
+        unmet.setdefault(files[int(index)], []).append(Unmet(requirement, version))
+    return unmet
 
 
 def uv_install(runner: Runner, step: Step, *arguments: str | Path) -> None:
@@ -181,6 +194,26 @@ def uv_install(runner: Runner, step: Step, *arguments: str | Path) -> None:
         paths.VENV_PYTHON,
     ]
     runner.run(step, [*install, *arguments], uv.Progress(step).read, settings)
+
+
+def uv_uninstall(runner: Runner, step: Step, *names: str) -> None:
+    """Remove packages from the virtual environment.
+
+    Args:
+        runner: runs uv.
+        step: shows the progress.
+        names: of the packages.
+
+    Raises:
+        SetupError: it failed.
+    """
+    command: list[str | Path] = [paths.VENV / "bin" / "uv", "pip", "uninstall", "--color", "never"]
+    runner.run(step, [*command, "--python", paths.VENV_PYTHON, *names])
+
+
+def installed_before_packs() -> list[str]:
+    """The packages of the environment without those of node packs, as "name==version"."""
+    return INSTALLED.read_text(encoding="utf-8").split()
 
 
 def installed() -> list[str]:

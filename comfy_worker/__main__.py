@@ -22,10 +22,12 @@ from comfy_worker import cli, logs
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.supervisor import ComfyUIInstance, ComfyUISupervisor
 from comfy_worker.deadline import Deadline
+from comfy_worker.editor import edit
 from comfy_worker.errors import InvalidInput, WorkerError
 from comfy_worker.models.cached import cached_models
-from comfy_worker.planning.json_schema import template_schema
+from comfy_worker.planning.json_schema import SchemaRules, template_schema
 from comfy_worker.planning.templates import Templates
+from comfy_worker.request.schema import input_schema
 from comfy_worker.saved_object_info import SavedObjectInfo
 from comfy_worker.settings import Settings
 from comfy_worker.template_catalog import template_catalog, template_row
@@ -73,12 +75,15 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     settings = Settings.from_env(os.environ)
     templates = Templates(paths.workflow_folders(settings.volume))
+    if options.command == "edit":
+        launch = _launch_options(settings)
+        return edit(launch, options.name, options.port, options.folder.absolute(), templates)
     if options.command == "schema":
-        template = templates.load(options.name)
-        with _node_source(settings, options) as source:
-            schema = json.dumps(template_schema(template, source.defs), indent=2)
-        Console(sys.stdout).say(schema)
+        schema = _schema(options, settings, templates)
+        Console(sys.stdout).say(json.dumps(schema, indent=2))
         return 0
+    if getattr(options, "lock", False):
+        raise InvalidInput("--lock is an option of `python3 -m comfy_setup check`")
     if options.command == "catalog":
         with _node_source(settings, options) as source:
             catalog = json.dumps(template_catalog(settings, templates, source.defs), indent=2)
@@ -113,6 +118,17 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [row["name"], "\n".join(lines)]
 
 
+def _schema(
+    options: argparse.Namespace, settings: Settings, templates: Templates
+) -> dict[str, Any]:
+    if options.name is None:
+        return input_schema(settings.max_batch_size)
+    template = templates.load(options.name)
+    rules = SchemaRules(settings.max_batch_size, bool(settings.models_allowed_hosts))
+    with _node_source(settings, options) as source:
+        return template_schema(template, source.defs, rules)
+
+
 @contextmanager
 def _node_source(settings: Settings, options: argparse.Namespace) -> Iterator[cli.NodeSource]:
     """Yield the node definitions: saved ones, or those of a ComfyUI that runs until the end."""
@@ -132,16 +148,7 @@ def _node_source(settings: Settings, options: argparse.Namespace) -> Iterator[cl
             console.say(f"Using the definitions {age}; --fresh asks it again")
         yield cli.NodeSource(defs)
         return
-    comfyui = ComfyUISupervisor(
-        LaunchOptions(
-            settings.comfyui_dir,
-            settings.model_roots,
-            tuple(paths.custom_node_folders(settings.volume)),
-            settings.comfy_args,
-            cached_models=cached_models(settings),
-            hub_caches=settings.hub_caches,
-        )
-    )
+    comfyui = ComfyUISupervisor(_launch_options(settings))
     try:
         with console.step("Starting ComfyUI") as step:
             running = _ready(comfyui, step)
@@ -149,6 +156,17 @@ def _node_source(settings: Settings, options: argparse.Namespace) -> Iterator[cl
         yield cli.NodeSource(running.defs, running.validate)
     finally:
         comfyui.close()
+
+
+def _launch_options(settings: Settings) -> LaunchOptions:
+    return LaunchOptions(
+        settings.comfyui_dir,
+        settings.model_roots,
+        tuple(paths.custom_node_folders(settings.volume)),
+        settings.comfy_args,
+        cached_models=cached_models(settings),
+        hub_caches=settings.hub_caches,
+    )
 
 
 def _ready(comfyui: ComfyUISupervisor, step: Step) -> ComfyUIInstance:

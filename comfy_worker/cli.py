@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_common.console import Console
+from comfy_common.node_map import packs_of
 from comfy_worker.errors import InvalidWorkflow, WorkerError
 from comfy_worker.inputs.embedded_workflow import workflow_of_picture
 from comfy_worker.models.catalog import listed_models
@@ -23,6 +24,7 @@ from comfy_worker.workflow.check.preflight import Validate, check
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
 from comfy_worker.workflow.edit.describe import describe
 from comfy_worker.workflow.model_files import CheckContext, model_files
+from comfy_worker.workflow.model_names import is_model
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.replaced_classes import with_present_classes
 from comfy_worker.workflow.roles.find import find_roles
@@ -32,6 +34,8 @@ __all__ = ["COMMANDS", "NodeSource", "run"]
 PICTURES = (".png", ".webp")
 
 Report = dict[str, Any]
+# The worker's own nodes need no pack.
+OUR_NODES = "custom_nodes.comfy_worker_nodes"
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,7 @@ def _sources(converted: Converted) -> CheckContext:
         (*converted.needs, *listed),
         names,
         converted.packs,
+        find_packs=packs_of,
         has_input=lambda _name: True,
         commands={name: name for name in names},
     )
@@ -175,7 +180,46 @@ def _check(converted: Converted, source: NodeSource) -> Report:
     checked = check(converted.workflow, source.defs, _sources(converted), source.validate)
     # ComfyUI finds that they are missing; they come with a job.
     findings = [finding for finding in checked.findings if finding["type"] != "missing_input_file"]
-    return {"findings": findings, "warnings": list(checked.warnings)}
+    return {
+        "findings": findings,
+        "warnings": list(checked.warnings),
+        "nodes": _nodes_of_packs(converted, source.defs),
+        "needs": _model_needs(converted, source.defs),
+    }
+
+
+def _nodes_of_packs(converted: Converted, defs: NodeDefs) -> list[dict[str, Any]]:
+    """The classes of a workflow that ComfyUI itself does not have, each with its pack."""
+    nodes = []
+    for class_type in dict.fromkeys(node["class_type"] for node in converted.workflow.values()):
+        declared = defs.get(class_type)
+        module = "" if declared is None else declared.python_module
+        folder = module.removeprefix("custom_nodes.") if module != OUR_NODES else module
+        if declared is not None and folder == module:
+            continue
+        pack = converted.packs.get(class_type, "")
+        node = {
+            "class_type": class_type,
+            "pack": pack,
+            "version": converted.pack_versions.get(pack, ""),
+            "installed_as": folder,
+        }
+        nodes.append(node)
+    return nodes
+
+
+def _model_needs(converted: Converted, defs: NodeDefs) -> list[dict[str, Any]]:
+    """The model files of a workflow, also those that nodes of unknown classes name."""
+    needs = [asdict(need) for need in model_files(converted.workflow, defs, _sources(converted))]
+    known = {need["file"].rpartition("/")[2] for need in needs}
+    for node in converted.workflow.values():
+        values = [] if node["class_type"] in defs else node["inputs"].values()
+        for value in filter(is_model, values):
+            file = value.replace("\\", "/")
+            if file.rpartition("/")[2] not in known:
+                known.add(file.rpartition("/")[2])
+                needs.append({"folder": "", "file": file, "url": None})
+    return needs
 
 
 def _inspect(converted: Converted, source: NodeSource) -> Report:

@@ -47,12 +47,14 @@ class PromptRun:
             WorkerError: see :meth:`comfy_worker.comfyui.execution.Execution.run`.
         """
         self.progress.begin(self.prompt.workflow, self.comfyui.defs)
-        return self.comfyui.execute(
+        executed = self.comfyui.execute(
             self.prompt.workflow,
             deadline,
             on_event=self._follow,
             extra_data=self.prompt.extra_data,
         )
+        self.progress.finish()
+        return executed
 
     def _follow(self, event: Event | None) -> None:
         self.progress.follow(event)

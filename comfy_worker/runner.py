@@ -135,7 +135,7 @@ class _JobRun:
     def walk(self) -> Any:
         """Take all steps, on the ComfyUI that is up now."""
         job, services = self._job, self._services
-        progress = ProgressReport(self._updates.send_progress)
+        progress = ProgressReport(self._updates.send_progress, services.node_times)
         comfyui = self._wait_for_comfyui(progress)
         opened = services.folders.opened(comfyui.process.job_parents)
         downloads = services.models.job(progress.say, job.deadline)

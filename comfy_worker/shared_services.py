@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from comfy_common import paths
 from comfy_worker.comfyui.gpu_turns import GpuTurns
+from comfy_worker.comfyui.node_times import NodeTimes
 from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
 from comfy_worker.comfyui.supervisor import ComfyUIInstance, ComfyUISupervisor
 from comfy_worker.comfyui.workdirs import JobFolders
@@ -44,6 +45,7 @@ class SharedServices:
         turns: the turns of the jobs on the GPU.
         rules: what the operator decides about all plans.
         paths: this machine's folders, by the names that clients read.
+        node_times: how long nodes run on this worker.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class SharedServices:
             settings.sd_model, settings.models_on_demand, settings.max_batch_size, listed_models()
         )
         self.paths = _server_paths(settings)
+        self.node_times = NodeTimes(paths.CACHE / "node_times.json")
         self._storage = S3Uploader(settings.bucket) if settings.bucket else None
         add_secret(*settings.secrets)
 

@@ -22,9 +22,9 @@ from comfy_worker.comfyui.supervisor import ComfyUISupervisor
 from comfy_worker.comfyui.version import ComfyUIVersion
 from comfy_worker.deadline import Deadline
 from comfy_worker.errors import WorkerError
-from comfy_worker.planning.json_schema import template_schema
+from comfy_worker.planning.json_schema import SchemaRules, form_schema, template_schema
 from comfy_worker.planning.templates import Template, Templates, is_too_old
-from comfy_worker.request.schema import JobInput
+from comfy_worker.request.schema import JobInput, input_schema
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.convert.to_api import read_workflow
 from comfy_worker.workflow.graph import Workflow, title_of
@@ -80,9 +80,10 @@ def template_catalog(settings: Settings, templates: Templates, defs: NodeDefs) -
         defs: the node classes of the ComfyUI that will run them, with the files that it has.
 
     Returns:
-        ``templates``: rows as ``python -m comfy_worker templates --json`` prints them, with
+        ``templates``: rows as `templates --json` prints them, with
         ``schema``, ``media``, ``nodes``, ``inputs`` and ``result``; ``files``: the installed files
-        by folder; ``samplers``, ``schedulers``; ``input``: the schema of any request.
+        by folder; ``samplers``, ``schedulers``; ``input``: the schema of any request, for forms;
+        ``request``: the same with all that the worker takes, for programs.
     """
     return {
         "comfyui": ComfyUIVersion.in_folder(settings.comfyui_dir).name,
@@ -94,6 +95,7 @@ def template_catalog(settings: Settings, templates: Templates, defs: NodeDefs) -
         "samplers": _choices(defs, SAMPLER_CLASS, "sampler_name"),
         "schedulers": _choices(defs, SAMPLER_CLASS, "scheduler"),
         "input": JobInput.model_json_schema(),
+        "request": input_schema(settings.max_batch_size),
     }
 
 
@@ -182,13 +184,14 @@ def _entry(settings: Settings, templates: Templates, name: str, defs: NodeDefs) 
     if row["broken"]:
         return row
     try:
-        return {**row, **_form(templates.load(name), defs)}
+        rules = SchemaRules(settings.max_batch_size)
+        return {**row, **_form(templates.load(name), defs, rules)}
     except WorkerError as error:
         # A template for a newer ComfyUI has classes that this one lacks.
         return {**row, "broken": not row["too_old"], "problem": str(error)}
 
 
-def _form(template: Template, defs: NodeDefs) -> dict[str, Any]:
+def _form(template: Template, defs: NodeDefs, rules: SchemaRules) -> dict[str, Any]:
     """What a form needs beside the list entry."""
     workflow = read_workflow(template.workflow, defs).workflow
     roles = find_roles(workflow, defs)
@@ -199,7 +202,7 @@ def _form(template: Template, defs: NodeDefs) -> dict[str, Any]:
     for name, parameter in template.params.parameters.items():
         inputs[name] = [f"{parameter.node}.{parameter.input}"]
     return {
-        "schema": template_schema(template, defs),
+        "schema": form_schema(template_schema(template, defs, rules)),
         "media": _media(workflow, inputs, defs),
         "inputs": inputs,
         "nodes": {node_id: title_of(workflow, node_id) for node_id in workflow},

@@ -17,7 +17,7 @@ from typing import Any
 from comfy_common.paths import REPO, comfyui_dir
 from tests.editor_files import BYPASSED, FILES, MUTED, Node, Source, editor_file, node, subgraph
 
-__all__ = ["FILES_033", "RECORDED_033"]
+__all__ = ["FILES_033", "PRIMITIVE_OUTSIDE", "RECORDED_033"]
 
 RECORDED_033 = REPO / "tests" / "unit" / "editor_files_033.json"
 

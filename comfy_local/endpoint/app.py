@@ -25,6 +25,7 @@ from .bodies import read_json
 from .changes import Changes
 from .job import STREAM_LIMIT_BYTES, BadRequest, Job, TooLarge, limit_bytes
 from .jobs import Jobs, QueueFull, UnknownJob
+from .openapi import description_routes
 from .workers import WorkerPool
 
 __all__ = ["create_app"]
@@ -71,7 +72,7 @@ def create_app(
         api_key: The key that clients must send as ``Authorization: Bearer KEY``; None for none.
         catalog_file: Where a worker lists the templates for the page; None: nowhere.
     """
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(
         CORSMiddleware,
         allow_origin_regex=LOCAL_ORIGINS,
@@ -89,6 +90,7 @@ def create_app(
     for router in (_poll_routes(jobs, changes, workers), _post_routes(jobs, changes, workers)):
         app.include_router(router, prefix="/v2/{endpoint_id}")
     app.include_router(page_routes())
+    app.include_router(description_routes(catalog_file, has_key=bool(api_key)))
     app.mount(API_V2_PATH, api_v2.app(api_key))
     _add_error_answers(app)
     return app

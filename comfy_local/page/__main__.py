@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "catalog",
         type=Path,
-        help="the output of `python -m comfy_worker catalog`, on the image that the endpoint runs",
+        help="the output of the command `catalog`, on the image that the endpoint runs",
     )
     parser.add_argument("page", type=Path, help="the HTML file to write")
     options = parser.parse_args(arguments)

@@ -36,7 +36,7 @@ def single_file(catalog: Mapping[str, Any], *, static: Path = STATIC) -> str:
     """Return the page as the text of one HTML file.
 
     Args:
-        catalog: the templates and files to offer, as ``python -m comfy_worker catalog`` prints
+        catalog: the templates and files to offer, as the command `catalog` prints
             them.
         static: the folder of the page's files.
     """

@@ -40,6 +40,7 @@ class LaunchOptions:
         xformers: whether ComfyUI may use xformers; None: it does if xformers is installed.
         cached_models: files of other folders that ComfyUI shall find as ``folder/file``.
         hub_caches: the caches of Hugging Face that these files, and some roots, belong to.
+        port: of the loopback address; 0: any that is free.
         defer_imports: whether parts of torch are imported only when something uses them.
     """
 
@@ -55,6 +56,7 @@ class LaunchOptions:
     xformers: bool | None = None
     cached_models: Mapping[str, Path] = field(default_factory=dict)
     hub_caches: tuple[Path, ...] = ()
+    port: int = 0
     defer_imports: bool = True
 
 

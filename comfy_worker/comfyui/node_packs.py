@@ -43,7 +43,7 @@ class NodePacks:
     @property
     def failed(self) -> dict[Path, str]:
         """By the path of each pack that failed to load, the reason."""
-        return self._failures.reasons
+        return self._failures.failed() | self._failures.skipped | self._failures.reasons
 
     def read_line(self, line: str) -> None:
         """Read a line of ComfyUI's log."""
@@ -58,7 +58,15 @@ class NodePacks:
             )
 
     def report_missing(self) -> None:
-        """Log the packages that packs require and that are not installed."""
+        """Log the packs without nodes, and the packages that packs require and that are missing."""
+        for path, reason in self.failed.items():
+            if path not in self._failures.reasons:
+                log.warning(
+                    "node pack %s brought no nodes: %s",
+                    path.stem,
+                    reason,
+                    extra={"action": "pack.without_nodes"},
+                )
         for path in self._paths():
             if missing := _missing_packages(path):
                 log.warning(

@@ -93,7 +93,7 @@ class ComfyUIProcess:
         folders = (self.input_dir, self.output_dir, self.temp_dir, self.user_dir, self.tmp_dir)
         for folder in folders:
             folder.mkdir()
-        self._port = _free_port()
+        self._port = options.port or _free_port()
         self.base_url = f"http://127.0.0.1:{self._port}"
         self.last_output_at = time.monotonic()
         self._marked_fault = ""

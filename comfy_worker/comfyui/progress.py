@@ -1,4 +1,4 @@
-"""Reports how far a job is, as one percentage over all nodes of its graph."""
+"""Reports how far a job is, as a share of its time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from comfy_worker.comfyui.events import Cached, Event, Executing, Preview, Progress
+from comfy_worker.comfyui.node_times import NodeTimes
+from comfy_worker.comfyui.run_estimate import RunEstimate
 from comfy_worker.workflow.graph import Workflow, ancestors, title_of
 from comfy_worker.workflow.node_defs import NodeDefs
 
@@ -15,6 +17,8 @@ __all__ = ["INTERVAL_S", "ProgressReport"]
 
 INTERVAL_S = 0.5
 PREVIEW_LIMIT = 100_000
+# All of it is over only when the result is there.
+LAST_PERCENT = 99
 
 
 class ProgressReport:
@@ -22,21 +26,26 @@ class ProgressReport:
 
     Args:
         tell: gets ``{percent, message}``. While a node runs, it also gets ``node_id``, ``node``
-            (the node's title), ``step`` and ``steps`` if the node counts them, and ``preview``, a
-            data URI, if there is a new one.
+            (the node's title), ``step`` and ``steps`` if the node counts them, ``eta_s`` (about how
+            many seconds are left) if that is known, and ``preview``, a data URI, if there is a new
+            one.
+        times: how long nodes ran before on this worker.
         clock: a clock that never goes back, in seconds.
     """
 
     def __init__(
-        self, tell: Callable[[dict[str, Any]], None], clock: Callable[[], float] = time.monotonic
+        self,
+        tell: Callable[[dict[str, Any]], None],
+        times: NodeTimes | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tell = tell
         self._clock = clock
         self._next_s = 0.0
         self._is_new = False
         self._workflow: Workflow = {}
-        self._waiting: set[str] = set()
-        self._needed = 0
+        self._times = times or NodeTimes()
+        self._estimate = RunEstimate({}, set(), self._times)
         self._percent = 0
         self._running = ""
         self._step: tuple[int, int] | None = None
@@ -48,7 +57,7 @@ class ProgressReport:
         self._next_s = self._clock() + INTERVAL_S
 
     def begin(self, workflow: Workflow, defs: NodeDefs) -> None:
-        """Set the graph that is going to run; each node that an output needs counts the same.
+        """Set the graph that is going to run. Only nodes that an output needs count.
 
         Args:
             workflow: filled and checked.
@@ -60,8 +69,13 @@ class ProgressReport:
             if node_def is not None and node_def.is_output:
                 outputs.append(node_id)
         self._workflow = workflow
-        self._waiting = {*outputs, *ancestors(workflow, *outputs)}
-        self._needed = len(self._waiting)
+        needed = {*outputs, *ancestors(workflow, *outputs)}
+        self._estimate = RunEstimate(workflow, needed, self._times)
+        self._running, self._step = "", None
+
+    def finish(self) -> None:
+        """Note that the graph has run to its end, so that the next estimate is better."""
+        self._estimate.finish(self._clock())
 
     def follow(self, event: Event | None) -> None:
         """Note an event of the prompt, and report it if enough time has passed.
@@ -69,24 +83,32 @@ class ProgressReport:
         Args:
             event: None if there was none, and only time has passed.
         """
-        self._is_new = self._note(event) or self._is_new
+        self._is_new = self._note(event) or self._is_new or self._has_moved()
         if self._is_new and self._running and self._clock() >= self._next_s:
             self._is_new = False
             self._next_s = self._clock() + INTERVAL_S
             self._tell(self._state())
 
+    def _has_moved(self) -> bool:
+        """Whether time alone has changed the percentage."""
+        return self._share() > self._percent
+
+    def _share(self) -> int:
+        return min(LAST_PERCENT, int(100 * self._estimate.fraction(self._clock())))
+
     def _note(self, event: Event | None) -> bool:
         """Note an event; returns whether it changes the report."""
         match event:
             case Cached(nodes=nodes):
-                self._waiting -= set(nodes)
+                self._estimate.skip(set(nodes))
             case Executing(node_id=node_id) if node_id in self._workflow:
-                self._waiting.discard(self._running)
+                self._estimate.start_node(node_id, self._clock())
                 self._running, self._step = node_id, None
             case Progress(node_id=node_id, value=value, maximum=maximum) if (
                 node_id == self._running
             ):
                 self._step = (min(value, maximum), maximum)
+                self._estimate.note_step(min(value, maximum), maximum, self._clock())
             case Preview(image=image) if len(image) <= PREVIEW_LIMIT:
                 self._preview = event
             case _:
@@ -96,12 +118,12 @@ class ProgressReport:
     def _state(self) -> dict[str, Any]:
         title = title_of(self._workflow, self._running)
         state: dict[str, Any] = {"message": title, "node_id": self._running, "node": title}
-        done = float(self._needed - len(self._waiting))
         if self._step is not None:
             step, steps = self._step
             state |= {"message": f"{title}: step {step} of {steps}", "step": step, "steps": steps}
-            done += step / steps if steps else 0.0
-        self._percent = max(self._percent, min(100, int(100 * done / max(1, self._needed))))
+        self._percent = max(self._percent, self._share())
+        if self._estimate.is_grounded():
+            state["eta_s"] = round(self._estimate.left_s(self._clock()), 1)
         if self._preview is not None:
             data = base64.b64encode(self._preview.image).decode("ascii")
             state["preview"] = f"data:{self._preview.mime_type};base64,{data}"

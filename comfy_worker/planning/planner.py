@@ -12,6 +12,7 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
+from comfy_common.node_map import packs_of
 from comfy_worker.errors import Ambiguous, InputError, ModelNotFound, NoPlace, brief
 from comfy_worker.models.references import resolve_model_urls
 from comfy_worker.planning.input_files import (
@@ -229,6 +230,7 @@ class _PlanBuilder:
             needs=(*own, *converted.needs, *listed),
             listed={f"{need.folder}/{need.file}" for need in listed},
             packs=converted.packs,
+            find_packs=packs_of,
             has_input=lambda name: came_with_job(self._files, self._request, name),
             explain=comfyui.explain,
             searched=comfyui.searched,
@@ -369,7 +371,9 @@ class _PlanBuilder:
         defaults = {
             name: entry.default for name, entry in declared.items() if entry.default is not None
         }
-        values = {**defaults, **self._with_inputs(values, roles), **self._request.parameters}
+        values = self._with_inputs(values, roles)
+        self._check_replaced(workflow, roles, values)
+        values = {**defaults, **values, **self._request.parameters}
         values |= self._stored
         filled = fill(workflow, roles, self._defs, values, declared, self._check)
         if self._template is None:
@@ -379,6 +383,13 @@ class _PlanBuilder:
         filled = apply_overrides(filled, self._defs, self._request.overrides)
         self._check()
         return with_plain_links(filled)
+
+    def _check_replaced(self, workflow: Workflow, roles: Roles, values: Mapping[str, Any]) -> None:
+        """Refuse a wrong value also if `parameters` has another one that is used in its place."""
+        names = values.keys() & self._request.parameters.keys()
+        if names:
+            replaced = {name: values[name] for name in names}
+            fill(workflow, roles, self._defs, replaced, self._declared, self._check)
 
     def _with_inputs(self, values: Mapping[str, Any], roles: Roles) -> dict[str, Any]:
         """Leave out, with a warning, values of another dialect that have no input here."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfy_common.placeholder_names import real_files
+from comfy_common.placeholder_names import is_toy, real_files
 from comfy_worker.errors import ModelNotFound
 from comfy_worker.models.hub_aliases import find_checkpoint
 from comfy_worker.planning.model_families import identify_installed
@@ -23,7 +23,16 @@ _announced: set[StandIn] = set()
 
 
 def announcement(stand_in: StandIn) -> list[str]:
-    """Warn of a stand-in, but only once: it is the same for every job of this worker."""
+    """Warn of a stand-in.
+
+    A real checkpoint is announced once, since it is the same for every job of this worker. The toy
+    is announced with each picture: nobody shall take its pictures for those of a real model.
+    """
+    if is_toy(stand_in.chosen):
+        return [
+            f"checkpoint {stand_in.missing} is not installed; {stand_in.chosen} stood in, a toy "
+            "model that draws coloured shapes: install a real checkpoint for other pictures"
+        ]
     if stand_in in _announced:
         return []
     _announced.add(stand_in)
@@ -56,7 +65,7 @@ class CheckpointChoice:
         self._roles = roles
 
     def values(self, template: Template, client_values: Mapping[str, Any]) -> dict[str, Any]:
-        """Choose the checkpoint, and its native size unless the client chose a size.
+        """Choose the checkpoint, and a size and guidance that suit it unless the client chose them.
 
         Args:
             template: the one that the job runs.
@@ -80,12 +89,14 @@ class CheckpointChoice:
         # Identified in any case: a broken file is an error now, not when ComfyUI loads it.
         family = identify_installed(self._context.comfyui, "checkpoints", chosen).family
         has_size = "width" in client_values or "height" in client_values
-        if family is not None and chosen != own and not has_size:
-            native_size = {"width": family.width, "height": family.height}
+        if family is not None and chosen != own:
+            suited: dict[str, float] = {"cfg": 0 if "cfg" in client_values else family.cfg}
+            if not has_size:
+                suited |= {"width": family.width, "height": family.height}
             values |= {
-                side: value
-                for side, value in native_size.items()
-                if value and side in self._roles.inputs
+                name: value
+                for name, value in suited.items()
+                if value and name in self._roles.inputs
             }
         return values
 

@@ -28,6 +28,8 @@ __all__ = [
     "find_sampling",
     "find_scheduler",
     "is_not_here",
+    "sampler_names",
+    "scheduler_names",
 ]
 
 
@@ -335,6 +337,22 @@ def find_scheduler(name: str) -> str | None:
 def is_not_here(name: str) -> bool:
     """Return whether a name is known and ComfyUI has no match for it."""
     return _plain(name) in map(_plain, NOT_HERE)
+
+
+def sampler_names() -> list[str]:
+    """Return other programs' names of samplers, in their usual spelling."""
+    names: list[str] = []
+    for row in SAMPLERS:
+        names += (*row.names, *row.nearest)
+    for row in SAMPLERS:
+        names += [f"{row.names[0]} {scheduler}" for scheduler in SCHEDULERS]
+    return [name for name in dict.fromkeys(names) if find_sampling(name) is not None]
+
+
+def scheduler_names() -> list[str]:
+    """Return what other programs send as a schedule: diffusers means a sampler by it."""
+    own = [row.sampler for row in SAMPLERS]
+    return list(dict.fromkeys([*SCHEDULERS, *own, *sampler_names(), *NOT_HERE]))
 
 
 def a1111_sampler(sampler: str) -> str:

@@ -42,6 +42,8 @@ __all__ = [
     "NamedImage",
     "Output",
     "Parameters",
+    "input_schema",
+    "nullable",
 ]
 
 SEED_LIMIT = 2**53
@@ -441,12 +443,80 @@ class JobInput(Parameters):
             raise input_error(error, keys, client_words or {}) from None
 
 
+def input_schema(max_batch_size: int | None = None) -> dict[str, Any]:
+    """Return the JSON Schema of the input of any request, in the keys of :class:`JobInput`.
+
+    It says what the validation above does beside pydantic: a null is the same as no key or no
+    entry, and a name has a greatest length.
+
+    Args:
+        max_batch_size: how many pictures at once the endpoint allows; None: any number.
+    """
+    schema = JobInput.model_json_schema()
+    if max_batch_size is not None:
+        schema["properties"]["batch_size"]["anyOf"][0]["maximum"] = max_batch_size
+    objects: list[tuple[type[BaseModel], dict[str, Any]]] = [(JobInput, schema)]
+    objects += [(model, schema["$defs"][model.__name__]) for model in NESTED.values()]
+    for model, part in objects:
+        required = part.get("required", ())
+        for key, entry in part["properties"].items():
+            if key not in LONG_TEXTS and _words_of(model.model_fields[key].annotation) == "text":
+                _limit_texts(entry)
+            if entry.get("type") == "boolean" or BOOLEAN in entry.get("anyOf", ()):
+                _let_words_be_booleans(entry)
+            entry.pop("title", None)
+            if "items" in entry:
+                entry["items"] = nullable(entry["items"])
+            if key not in required:
+                part["properties"][key] = nullable(entry)
+    schema["$defs"]["ControlNet"]["anyOf"] = [
+        {"required": [key], "properties": {key: {"type": "string"}}} for key in ("type", "model")
+    ]
+    return schema
+
+
+def _limit_texts(entry: dict[str, Any]) -> None:
+    for part in (entry, *entry.get("anyOf", ())):
+        if part.get("type") == "string" and "enum" not in part:
+            part["maxLength"] = MAX_NAME
+
+
+def _let_words_be_booleans(entry: dict[str, Any]) -> None:
+    """Write down the numbers and texts that pydantic reads as true or false."""
+    entry.pop("type", None)
+    entry["anyOf"] = [BOOLEAN, {"enum": [0, 1]}, {"type": "string", "pattern": BOOLEAN_WORDS}]
+
+
+def nullable(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema that accepts null too."""
+    schema = {key: value for key, value in entry.items() if (key, value) != ("default", None)}
+    if "$ref" in schema:
+        schema["anyOf"] = [{"$ref": schema.pop("$ref")}]
+    if "anyOf" in schema:
+        others = [part for part in schema["anyOf"] if part != NULL]
+        return {**schema, "anyOf": [*others, NULL]}
+    if "enum" in schema:
+        schema["enum"] = list(dict.fromkeys([*schema["enum"], None]))
+    if isinstance(schema.get("type"), str):
+        schema["type"] = [schema["type"], "null"]
+    return schema
+
+
 def _nested_keys() -> dict[str, list[str]]:
     """Return the keys of the objects that some keys of the input hold."""
-    nested: dict[str, type[BaseModel]] = {
-        "loras": Lora,
-        "controlnets": ControlNet,
-        "images": NamedImage,
-        "output": Output,
-    }
-    return {key: list(model.model_fields) for key, model in nested.items()}
+    return {key: list(model.model_fields) for key, model in NESTED.items()}
+
+
+NESTED: dict[str, type[BaseModel]] = {
+    "loras": Lora,
+    "controlnets": ControlNet,
+    "images": NamedImage,
+    "output": Output,
+}
+NULL = {"type": "null"}
+BOOLEAN = {"type": "boolean"}
+# In any case; patterns of JSON Schema have no flag for that.
+BOOLEAN_WORDS = (
+    "^([01fFnNtTyY]|[oO][nN]|[oO][fF][fF]|[nN][oO]|[yY][eE][sS]|[tT][rR][uU][eE]"
+    "|[fF][aA][lL][sS][eE])$"
+)

@@ -150,6 +150,8 @@ class InputConstraint:
         }
         if self.steps and all(start % step == 0 for start, step in self.steps):
             schema["multipleOf"] = self._span()
+        elif self.steps:  # JSON Schema has no word for this
+            schema["steps"] = [list(pair) for pair in self.steps]
         if self.choices is not None:
             are_texts = all(isinstance(choice, str) for choice in self.choices)
             schema["type"] = "string" if are_texts else None

@@ -12,7 +12,7 @@ from comfy_worker.workflow.graph import Workflow
 from comfy_worker.workflow.model_names import FOLDERS, is_model
 from comfy_worker.workflow.node_defs import MissingNodeReason, NodeDefs
 
-__all__ = ["CheckContext", "ModelFile", "find_model_file", "model_files"]
+__all__ = ["CORE_PACK", "CheckContext", "ModelFile", "find_model_file", "model_files"]
 
 # The model folder of each loader whose input has a name that constraints.MODEL_FILES lacks.
 MODEL_FOLDERS = {
@@ -26,6 +26,8 @@ MODEL_FOLDERS = {
     "HypernetworkLoader": "hypernetworks",
     "PhotoMakerLoader": "photomaker",
 }
+# The pack that files of the editor, and maps of packs, name for ComfyUI's own classes.
+CORE_PACK = "comfy-core"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class CheckContext:
     Attributes:
         needs: known model files, and where to download them.
         listed: the model files in models.txt, written ``folder/file``.
-        packs: by class, the node pack that brings it.
+        packs: by class, the node pack that brings it, as the workflow says.
+        find_packs: names the packs that are known to have a class, for a workflow that does not
+            say; empty if none is known.
         has_input: whether ComfyUI finds an input file of this name.
         explain: why ComfyUI lacks a class that an installed node pack has; None if no pack has it.
         searched: by model folder, the paths that ComfyUI searches.
@@ -64,6 +68,7 @@ class CheckContext:
     needs: tuple[ModelFile, ...] = ()
     listed: AbstractSet[str] = frozenset()
     packs: Mapping[str, str] = field(default_factory=dict)
+    find_packs: Callable[[str], Sequence[str]] = lambda _class_type: ()
     has_input: Callable[[str], bool] = lambda _name: False
     explain: Callable[[str], MissingNodeReason | None] = lambda _class_type: None
     searched: Callable[[str], Sequence[str]] = lambda _folder: ()

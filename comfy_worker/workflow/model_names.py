@@ -9,7 +9,7 @@ from comfy_common.placeholder_names import real_files
 from comfy_worker.errors import Ambiguous, ModelNotFound, brief
 from comfy_worker.nearest import nearest
 
-__all__ = ["FOLDERS", "is_model", "match", "nearest_files"]
+__all__ = ["FOLDERS", "is_model", "match", "nearest_files", "spellings"]
 
 # The model folder of each kind of model file.
 FOLDERS = {
@@ -83,6 +83,19 @@ def match(name: str, choices: Sequence[str], what: str) -> str:
         f"{what} {shown!r} is not installed: {ways}",
         [{"given": shown, "folder": folder, "nearest": near}],
     )
+
+
+def spellings(choices: Sequence[str]) -> list[str]:
+    """Return the names that :func:`match` takes, in the case of the files; the files come first."""
+    meant: dict[str, set[str]] = {}
+    for choice in choices:
+        path = _plain(choice)
+        for part in (path, _stem(path)):
+            steps = part.split("/")
+            for index in range(len(steps)):
+                meant.setdefault("/".join(steps[index:]), set()).add(choice)
+    short = [name for name, files in meant.items() if name and len(files) == 1]
+    return list(dict.fromkeys([*choices, *sorted(short)]))
 
 
 def _plain(name: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import requests
 
 from comfy_worker.comfyui.events import Event, Progress
 from comfy_worker.comfyui.execution import Execution, Timeouts
@@ -18,6 +21,13 @@ from tests.comfyui.conftest import RealComfyUI
 from tests.graphs import txt2img
 
 pytestmark = pytest.mark.comfyui
+
+
+def wait_until(look: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + 120
+    while not look():
+        assert time.monotonic() < deadline_s, "it did not happen in time"
+        time.sleep(0.05)
 
 
 def nothing_left(comfyui: RealComfyUI) -> bool:
@@ -181,3 +191,30 @@ def test_a_deaf_socket_loses_no_error(comfyui: RealComfyUI) -> None:
     running.events.break_connection()
     with pytest.raises(ExecutionFailed, match="LoadImage"):
         deaf.run(graph, Deadline())
+
+
+@pytest.mark.parametrize("state", ["running", "pending", "unknown"])
+def test_clients_of_comfyui_cancel_by_id(comfyui: RealComfyUI, state: str) -> None:
+    client = comfyui.running.client
+    url = comfyui.running.process.base_url
+    long = txt2img(seed=5)
+    long["sampler"]["inputs"]["steps"] = 10_000
+    count = {"running": 1, "pending": 2, "unknown": 0}[state]
+    ids = [str(uuid.uuid4()) for _ in range(count)]
+    for prompt_id in ids:
+        body = {"prompt": long, "prompt_id": prompt_id}
+        assert requests.post(f"{url}/prompt", json=body, timeout=30).status_code == 200
+    if ids:
+        wait_until(lambda: any(row[1] == ids[0] for row in client.get_queue()["queue_running"]))
+    try:
+        target = ids[-1] if ids else str(uuid.uuid4())
+        answer = requests.post(f"{url}/api/jobs/{target}/cancel", timeout=30).json()
+        assert answer == {"cancelled": bool(ids)}
+        if state == "pending":
+            assert [row[1] for row in client.get_queue()["queue_running"]] == ids[:1]
+    finally:
+        for prompt_id in ids:
+            requests.post(f"{url}/api/jobs/{prompt_id}/cancel", timeout=30)
+        wait_until(lambda: not client.get_queue()["queue_running"])
+        for prompt_id in ids:
+            client.delete_history(prompt_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,13 @@ PLACEHOLDERS = {
     f"upscale_models/{placeholders.UPSCALER}": ModelInfo("unknown"),
     f"diffusion_models/{placeholders.FLUX}": ModelInfo("diffusion_model", FAMILIES["flux"]),
     f"diffusion_models/{placeholders.WAN}": ModelInfo("diffusion_model", FAMILIES["wan21-1.3b"]),
+    f"diffusion_models/{placeholders.WAN_I2V}": ModelInfo(
+        "diffusion_model", FAMILIES["wan21-1.3b"]
+    ),
+    # Its width belongs to no Flux.2 that there is.
+    f"diffusion_models/{placeholders.FLUX2}": ModelInfo("diffusion_model"),
+    f"loras/{placeholders.LORA_WAN}": ModelInfo("lora", FAMILIES["wan21-1.3b"]),
+    f"vae/{placeholders.VAE_FLUX2}": ModelInfo("vae"),
     f"text_encoders/{placeholders.CLIP_L}": ModelInfo("text_encoder"),
     f"vae/{placeholders.VAE_4}": ModelInfo("vae"),
     f"vae/{placeholders.VAE_16}": ModelInfo("vae"),
@@ -74,4 +82,10 @@ PLACEHOLDERS = {
 
 
 def test_every_placeholder_is_identified(model_root: Path) -> None:
-    assert {file: identify(model_root / file) for file in placeholders.WRITERS} == PLACEHOLDERS
+    found = {}
+    for file in placeholders.WRITERS:
+        info = identify(model_root / file)
+        precision = "fp8" if file == f"checkpoints/{placeholders.CHECKPOINT}" else "fp16"
+        assert (file, info.precision) == (file, precision)
+        found[file] = replace(info, precision="")
+    assert found == PLACEHOLDERS

@@ -17,6 +17,7 @@ import requests
 from PIL import Image
 
 from comfy_local.endpoint import LocalEndpoint
+from comfy_local.toy_model.files import install_toy
 from tests import placeholders
 
 
@@ -71,6 +72,15 @@ def serving(model_root: Path, folder: Path, **settings: str) -> Iterator[Client]
 def worker(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """The worker that most tests share, with the settings as they are by themselves."""
     with serving(model_root, tmp_path_factory.mktemp("worker")) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def toy_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A worker without a real checkpoint, as `serve` starts it in a fresh clone."""
+    folder = tmp_path_factory.mktemp("toy")
+    install_toy(folder / "models")
+    with serving(folder / "models", folder, SD_MODEL="") as client:
         yield client
 
 

@@ -10,10 +10,6 @@ import os
 import subprocess
 import sys
 import sysconfig
-import threading
-import zipfile
-from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,8 +17,14 @@ import pytest
 from comfy_common import paths
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
-from comfy_setup import node_packs, packages
+from comfy_setup import cli, node_packs, packages
 from comfy_setup.child import Runner
+from comfy_worker.__main__ import main as worker
+from tests.core_nodes import OBJECT_INFO
+from tests.pack_registry import Registry, registry
+from tests.pack_workflows import WORKFLOWS
+
+__all__ = ["registry"]
 
 pytestmark = pytest.mark.e2e
 
@@ -33,60 +35,6 @@ from pathlib import Path
 
 Path("notes.txt").write_text("\\n".join(os.environ[name] for name in ("PIP_CONSTRAINT", "UV_CONSTRAINT")))
 """
-
-
-class Registry(HTTPServer):
-    """Answers `/nodes/NAME/install?version=V` and the links that it gives.
-
-    Attributes:
-        answers: status and body by path.
-        seen: the paths asked for.
-        missing: how many bytes less are sent than announced.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.answers: dict[str, tuple[int, bytes]] = {}
-        self.seen: list[str] = []
-        self.missing = 0
-
-    def publish(self, name: str, version: str, files: Mapping[str, str], **entries: str) -> str:
-        """Put a pack of these files there; gives its line."""
-        archive = io.BytesIO()
-        with zipfile.ZipFile(archive, "w") as made:
-            for path, text in files.items():
-                made.writestr(path, text)
-        self.answers[f"/storage/{name}.zip"] = (200, archive.getvalue())
-        said = {"version": version, "status": "NodeVersionStatusActive", "dependencies": []}
-        said |= {"downloadUrl": f"{self.url}/storage/{name}.zip", **entries}
-        self.answers[f"/nodes/{name}/install?version={version}"] = (200, json.dumps(said).encode())
-        return f"{name}@{version}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Registry
-
-    def do_GET(self) -> None:
-        self.server.seen.append(self.path)
-        status, body = self.server.answers.get(self.path, (404, b'{"message": "Node not found"}'))
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body) + self.server.missing))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def registry() -> Iterator[Registry]:
-    with Registry() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 class Machine:
@@ -140,16 +88,21 @@ def machine(tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch)
     return Machine(tmp_path, registry)
 
 
-def repository(folder: Path) -> str:
-    """Make a Git repository with a pack in it; gives its line."""
+def repository(folder: Path, source: str = "") -> str:
+    """Make a Git repository with a pack in it; gives its line.
+
+    A broken commit follows the pack, unless its source is given.
+    """
     folder.mkdir()
-    (folder / "__init__.py").write_text(GOOD)
+    (folder / "__init__.py").write_text(source or GOOD)
     git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "1"]):
         subprocess.run([*git, *arguments], check=True)
     commit = subprocess.run(
         [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
     ).stdout.strip()
+    if source:
+        return f"file://{folder}@{commit}"
     (folder / "__init__.py").write_text("raise ValueError('not the commit that was asked for')\n")
     subprocess.run([*git, "commit", "-qam", "2"], check=True)
     return f"file://{folder}@{commit}"
@@ -186,8 +139,61 @@ def test_packs_are_installed_imported_and_kept(
     ] * 2
 
     assert machine.install(*lines) == ""
+    assert "Removing the packages" in machine.install(lines[0])
+    assert machine.packs() == ["good", "own"]
+    assert machine.holds("tomli_w")
     machine.install()
     assert machine.packs() == ["own"]
+    assert not machine.holds("tomli_w")
+    assert machine.holds("torch")
+    assert machine.install() == ""
+
+
+PASSING = """\
+class Passing:
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"image": ("IMAGE",)}})
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "run"
+
+    def run(self, image):
+        return (image,)
+
+
+"""
+
+
+def test_locked_packs_are_installed_and_check_passes(
+    machine: Machine,
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    classes = ("ImageResizeKJv2", "BlendPlus")
+    sources = [f'{PASSING}NODE_CLASS_MAPPINGS = {{"{name}": Passing}}\n' for name in classes]
+    registry.publish("comfyui-kjnodes", "1.1.9", {"__init__.py": sources[0]})
+    (tmp_path / "github" / "someone").mkdir(parents=True)
+    repository(tmp_path / "github" / "someone" / "blend-nodes", sources[1])
+    redirect = {
+        "COMFY_REGISTRY_URL": registry.url,
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.file://{tmp_path}/github/.insteadOf",
+        "GIT_CONFIG_VALUE_0": "https://github.com/",
+    }
+    for name, value in redirect.items():
+        monkeypatch.setenv(name, value)
+    machine.environ |= redirect
+    files = tmp_path / "workflows"
+    files.mkdir()
+    for name in ("resize", "blend"):
+        (files / f"{name}.json").write_text(json.dumps(WORKFLOWS[name]), encoding="utf-8")
+    info = tmp_path / "object_info.json"
+    info.write_text(json.dumps(OBJECT_INFO), encoding="utf-8")
+    lock = ["check", str(files), "--object-info", str(info), "--lock"]
+    assert cli.main(lock) == 0, capsys.readouterr().err
+    machine.install(*node_packs.LIST.read_text().split())
+    assert machine.packs() == ["blend-nodes", "comfyui-kjnodes"]
+    assert worker(["check", str(files), "--fresh"]) == 0, capsys.readouterr().out
 
 
 OLD_ASKS = (

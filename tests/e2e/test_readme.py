@@ -32,18 +32,18 @@ def size(path: Path) -> tuple[int, int]:
         return picture.size
 
 
-def test_curl_command_makes_an_image(worker: Client, tmp_path: Path) -> None:
+def test_curl_command_makes_an_image(toy_worker: Client, tmp_path: Path) -> None:
     require("curl", "jq")
     (line,) = re.findall(r"^    (curl .*?png)$", README, re.MULTILINE | re.DOTALL)
-    run(["bash", "-euo", "pipefail", "-c", line.replace(HOST, worker.url)], tmp_path)
-    assert size(tmp_path / "lighthouse.png") == (64, 64)
+    run(["bash", "-euo", "pipefail", "-c", line.replace(HOST, toy_worker.url)], tmp_path)
+    assert size(tmp_path / "heart.png") == (256, 256)
 
 
-def test_python_client_makes_an_image(worker: Client, tmp_path: Path) -> None:
+def test_python_client_makes_an_image(toy_worker: Client, tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    run([sys.executable, "-c", code.replace(HOST, worker.url)], tmp_path)
+    run([sys.executable, "-c", code.replace(HOST, toy_worker.url)], tmp_path)
     (picture,) = tmp_path.iterdir()
-    assert size(picture) == (64, 64)
+    assert size(picture) == (256, 256)
 
 
 def test_worker_commands_run() -> None:

@@ -65,7 +65,7 @@ def test_check_tells_what_is_wrong(cli: Any, folder: Path) -> None:
     code, out, _ = cli("check", folder, "--json")
     reports = {Path(name).name: report for name, report in json.loads(out).items()}
     assert code == 1
-    assert reports["a.json"] == {"findings": [], "warnings": []}
+    assert reports["a.json"] == {"findings": [], "warnings": [], "nodes": [], "needs": []}
     assert [finding["type"] for finding in reports["b.json"]["findings"]] == ["unknown_class"]
     assert reports["c.json"]["error"].startswith("INVALID_WORKFLOW")
     code, out, _ = cli("check", folder / "a.json")

@@ -89,6 +89,44 @@ def test_packages_that_a_pack_lacks_are_logged(
     ]
 
 
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (
+            ["Skip {} module for custom nodes due to the lack of NODE_CLASS_MAPPINGS (need one)."],
+            "it was skipped because of the lack of NODE_CLASS_MAPPINGS (need one).",
+        ),
+        (
+            ["comfy_entrypoint in {} did not return a list of nodes, skipping."],
+            "its comfy_entrypoint did not return a list of nodes",
+        ),
+        (
+            ["comfy_entrypoint in {} is not callable, skipping."],
+            "its comfy_entrypoint is not callable",
+        ),
+        (["   0.1 seconds (IMPORT FAILED): {}"], "ComfyUI does not say why"),
+    ],
+)
+def test_a_pack_without_nodes_is_a_warning(
+    packs: NodePacks,
+    comfyui_dir: Path,
+    caplog: pytest.LogCaptureFixture,
+    lines: list[str],
+    why: str,
+) -> None:
+    pack = comfyui_dir / "custom_nodes" / "single.py"
+    for line in lines:
+        packs.read_line(line.format(pack))
+    with caplog.at_level(logging.WARNING, logger="comfy_worker"):
+        packs.report_missing()
+    first = caplog.records[0]
+    assert (first.levelname, first.getMessage()) == (
+        "WARNING",
+        f"node pack single brought no nodes: {why}",
+    )
+    assert f"node pack single failed to load: {why}" in str(packs.explain("Single"))
+
+
 def test_paid_nodes_that_are_off_are_explained(packs: NodePacks, comfyui_dir: Path) -> None:
     absence = packs.explain("KlingVideo")
     assert absence is not None

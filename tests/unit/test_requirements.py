@@ -57,11 +57,13 @@ def test_a_newer_editor_than_asked_for_will_do(file: Path) -> None:
 
 
 def test_another_python_tells_it_line_by_line(file: Path) -> None:
-    command = [sys.executable, "-m", "comfy_common.requirements", str(file)]
+    command = [sys.executable, "-m", "comfy_common.requirements", "/nowhere", str(file)]
     said = subprocess.run(
         command, cwd=paths.REPO, check=True, capture_output=True, text=True
     ).stdout
-    assert [Unmet(*line.split("\t")) for line in said.splitlines()] == UNMET
+    lines = [line.split("\t") for line in said.splitlines()]
+    assert [Unmet(*line[1:]) for line in lines] == UNMET
+    assert {line[0] for line in lines} == {"1"}
 
 
 def test_the_command_names_a_folder_of_ones_own() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from comfy_common import paths
 from comfy_common.comfyui_version import PARTS
+from comfy_common.placeholder_names import TOY_CHECKPOINT
 from comfy_setup import doctor, packages
 from comfy_setup.doctor import Finding, gpu_findings
 from comfy_setup.marker import write_marker
@@ -99,11 +100,11 @@ def test_a_job_can_run_without_models_and_gpu(whole: dict[str, str]) -> None:
     assert doctor.doctor(whole) == 0
 
 
-def test_checkpoints_are_counted_and_a_placeholder_reported(whole: dict[str, str]) -> None:
+def test_checkpoints_are_counted_and_the_toy_reported(whole: dict[str, str]) -> None:
     folder = Path(whole["MODELS_DIR"]) / "checkpoints"
     folder.mkdir(parents=True)
-    (folder / "placeholder-sd15.safetensors").write_bytes(EMPTY_SAFETENSORS)
-    assert "only the placeholder" in rows(whole)["checkpoints"].text
+    (folder / TOY_CHECKPOINT).write_bytes(EMPTY_SAFETENSORS)
+    assert "none is real: the toy model" in rows(whole)["checkpoints"].text
     (folder / "real.ckpt").write_bytes(bytes(2_000_000))
     assert rows(whole)["checkpoints"] == Finding(
         "checkpoints", "ok", f"2 files, 2 MB: {folder} (2)"
@@ -201,3 +202,29 @@ def test_a_taken_port_is_noted(whole: dict[str, str], monkeypatch: pytest.Monkey
         monkeypatch.setattr(doctor, "PORT", port)
         assert rows(whole)[f"port {port}"].level == "note"
     assert rows(whole)[f"port {port}"].level == "ok"
+
+
+def test_packs_on_the_volume_are_checked(
+    whole: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "INSTALLED", tmp_path / "installed.txt")
+    packages.INSTALLED.write_text("pytest==9.0.0\n")
+    volume = tmp_path / "volume"
+    for name, text in {
+        "whole": "pytest>2\n",
+        "lacking": "no-such-package>=1\n",
+        "old": "pytest<2\nno-such-package\n",
+    }.items():
+        (volume / "custom_nodes" / name).mkdir(parents=True)
+        (volume / "custom_nodes" / name / "requirements.txt").write_text(text)
+    (volume / "custom_nodes" / "plain").mkdir()
+    environ = {**whole, "VOLUME_DIR": str(volume)}
+    found = [row for row in doctor.examine(environ) if row.subject == "custom nodes"]
+    [listed, lacking, old] = found
+    assert listed.level == "ok"
+    for name in ("lacking", "old", "plain", "whole"):
+        assert name in listed.text
+    assert lacking.level == old.level == "note"
+    assert "lacking needs no-such-package>=1 (not installed): its nodes may fail" in lacking.text
+    assert "old requires pytest<2, and the worker needs pytest " in old.text
+    assert old.text.endswith(": use another version of the pack")

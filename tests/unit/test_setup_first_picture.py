@@ -87,11 +87,11 @@ def test_a_job_without_files_is_told(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_placeholder_is_announced_once() -> None:
+def test_the_toy_is_announced_once() -> None:
     stream = io.StringIO()
-    stand_in = "checkpoint a.safetensors is not installed; placeholder-sd15.safetensors stood in"
+    stand_in = "checkpoint a.safetensors is not installed; comfy-worker-toy.safetensors stood in"
     result = {"images": [], "timings": {"stages": {}}, "warnings": [stand_in, "another warning"]}
-    tell_result(Console(stream), result, placeholder_only=True)
+    tell_result(Console(stream), result, toy_only=True)
     assert stream.getvalue() == "Time by stage: \nWarning: another warning\n"
     tell_result(Console(stream), result)
     assert f"Warning: {stand_in}" in stream.getvalue()

@@ -65,7 +65,11 @@ def test_an_update_keeps_the_users_files(site: Path, tmp_path: Path) -> None:
     update_home(site, home)
     assert (home / "comfy_setup" / "old.py").exists()  # nothing has changed
     (home / ".installed").write_text("another version")
+    (home / "custom_nodes.txt").write_text("mine@1.0.0\n")
+    (home / "models.txt").unlink()
     update_home(site, home)
+    assert (home / "custom_nodes.txt").read_text() == "mine@1.0.0\n"
+    assert (home / "models.txt").read_bytes() == (REPO / "models.txt").read_bytes()
     assert not (home / "comfy_setup" / "old.py").exists()
     assert (home / "workflows" / "mine.json").read_text() == "{}"
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from comfy_common import model_folders as places
 from comfy_common.console import Console
+from comfy_common.download import digest_of
 from comfy_common.errors import SetupError
 from comfy_common.models_txt import Entry, Section, parse_models, parse_sections, total_size
+from comfy_common.placeholder_names import TOY_CHECKPOINT, TOY_LORA
+from comfy_local.toy_model import files
 from comfy_setup import models
+from comfy_worker.models.detect import FAMILIES, ModelInfo, identify
 
 TEXT = f"""
 # weights
@@ -88,8 +94,8 @@ def test_model_files_are_found_in_every_root(environ: dict[str, str]) -> None:
     assert places.where(found["loras"]) == f"{own} (1), {environ['MODELS_DIR']}/loras (1)"
 
 
-def test_a_real_checkpoint_needs_no_placeholder(environ: dict[str, str]) -> None:
-    add(environ, "checkpoints/mine.safetensors", "checkpoints/placeholder-sd15.safetensors")
+def test_a_real_checkpoint_needs_no_toy(environ: dict[str, str]) -> None:
+    add(environ, "checkpoints/mine.safetensors", f"checkpoints/{TOY_CHECKPOINT}")
     stream = io.StringIO()
     assert models.ensure_checkpoint(Console(stream), environ) is False
     assert stream.getvalue() == ""
@@ -120,13 +126,63 @@ def test_a_truncated_or_damaged_file_is_reported(
     )
 
 
-def test_a_lone_placeholder_is_kept_and_told_of(environ: dict[str, str]) -> None:
-    add(environ, "checkpoints/placeholder-sd15.safetensors")
+def ensure_checkpoint(environ: dict[str, str]) -> str:
+    """Ensure a checkpoint where there is no real one; give what the console says."""
     stream = io.StringIO()
     assert models.ensure_checkpoint(Console(stream), environ) is True
-    assert "noise" in stream.getvalue()
-    assert f"put a .safetensors file into {environ['MODELS_DIR']}/checkpoints" in stream.getvalue()
-    assert "Making" not in stream.getvalue()
+    return stream.getvalue()
+
+
+def test_without_checkpoint_the_toy_is_installed(environ: dict[str, str]) -> None:
+    add(environ, "checkpoints/placeholder-sd15.safetensors")  # from an earlier version
+    said = ensure_checkpoint(environ)
+    assert "Unpacking the toy model" in said
+    assert "a toy model of 5 MB draws coloured shapes" in said
+    assert f"put a .safetensors file into {environ['MODELS_DIR']}/checkpoints" in said
+    toy = Path(environ["MODELS_DIR"]) / "checkpoints" / TOY_CHECKPOINT
+    assert identify(toy) == ModelInfo("checkpoint", FAMILIES["toy"])
+    assert toy.stat().st_blocks * 512 < toy.stat().st_size / 4
+    assert [path.name for path in toy.parent.iterdir() if path.suffix == ".part"] == []
+    lora = Path(environ["MODELS_DIR"]) / "loras" / TOY_LORA
+    assert identify(lora) == ModelInfo("lora", FAMILIES["toy"])
+
+
+def test_an_installed_toy_is_kept(environ: dict[str, str]) -> None:
+    ensure_checkpoint(environ)
+    toy = Path(environ["MODELS_DIR"]) / "checkpoints" / TOY_CHECKPOINT
+    before = toy.stat().st_mtime_ns
+    assert "Unpacking" not in ensure_checkpoint(environ)
+    assert toy.stat().st_mtime_ns == before
+
+
+def test_a_toy_of_an_earlier_version_is_replaced(environ: dict[str, str]) -> None:
+    ensure_checkpoint(environ)
+    toy = Path(environ["MODELS_DIR"]) / "checkpoints" / TOY_CHECKPOINT
+    os.utime(toy, (1, 1))
+    assert "Unpacking" in ensure_checkpoint(environ)
+    assert "Unpacking" not in ensure_checkpoint(environ)
+
+
+def test_a_damaged_toy_is_installed_again(environ: dict[str, str]) -> None:
+    add(environ, f"checkpoints/{TOY_CHECKPOINT}")
+    assert "Unpacking" in ensure_checkpoint(environ)
+    toy = Path(environ["MODELS_DIR"]) / "checkpoints" / TOY_CHECKPOINT
+    assert digest_of(toy) == files.SHA256
+
+
+def test_a_damaged_packed_toy_is_named(tmp_path: Path) -> None:
+    packed = tmp_path / "toy.safetensors.gz"
+    contents = (
+        gzip.compress(b"other weights"),
+        files.PACKED.read_bytes()[:100_000],
+        b"not gzip",
+        files.PACKED.read_bytes()[:1000] + bytes(1000),
+    )
+    for content in contents:
+        packed.write_bytes(content)
+        with pytest.raises(SetupError, match="is damaged: restore it with `git checkout"):
+            files.unpack(packed, tmp_path / "checkpoints" / "toy.safetensors")
+        assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from comfy_common.placeholder_names import TOY_CHECKPOINT
+from comfy_local.toy_model.files import PACKED, unpack
+from comfy_worker.errors import ModelNotFound
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.job import Job
 from comfy_worker.planning import stand_in
@@ -38,6 +41,7 @@ def plan(
     files: list[str],
     sd_model: str = "",
     nodes: dict[str, Any] | None = None,
+    model: Path | None = None,
     **changes: Any,
 ) -> Plan:
     """A template's job on a worker that has these checkpoints."""
@@ -46,7 +50,7 @@ def plan(
     comfyui: Any = SimpleNamespace(
         version="",
         defs=NodeDefs(info),
-        model_path=lambda _folder, _name: None,
+        model_path=lambda _folder, _name: model,
         explain=lambda _class_type: None,
         validate=lambda _workflow: None,
         searched=lambda folder: [f"/models/{folder}"],
@@ -64,6 +68,7 @@ def test_a_real_file_wins_over_a_placeholder(tmp_path: Path) -> None:
     for files in (
         ["placeholder.safetensors", "real.safetensors"],
         ["sub/placeholder-b.safetensors", "real.safetensors"],
+        [TOY_CHECKPOINT, "placeholder.safetensors", "real.safetensors"],
     ):
         assert plan(tmp_path, files).parameters["checkpoint"] == "real.safetensors"
 
@@ -73,6 +78,45 @@ def test_a_placeholder_alone_stands_in(tmp_path: Path) -> None:
         plan(tmp_path, ["placeholder.safetensors"]).parameters["checkpoint"]
         == "placeholder.safetensors"
     )
+
+
+def test_the_toy_wins_over_a_placeholder(tmp_path: Path) -> None:
+    planned = plan(tmp_path, ["placeholder.safetensors", TOY_CHECKPOINT])
+    assert planned.parameters["checkpoint"] == TOY_CHECKPOINT
+
+
+def test_the_toy_is_announced_each_time(tmp_path: Path) -> None:
+    for _ in range(2):
+        (warning,) = plan(tmp_path, [TOY_CHECKPOINT]).warnings
+        assert f"{OWN} is not installed; {TOY_CHECKPOINT} stood in, a toy model" in warning
+
+
+@pytest.mark.parametrize("name", [OWN, "sd15", "toy", "stabilityai/sdxl-turbo"])
+def test_the_toy_replaces_no_named_model(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelNotFound, match="is not installed"):
+        plan(tmp_path, [TOY_CHECKPOINT], checkpoint=name)
+
+
+def test_a_named_toy_is_used(tmp_path: Path) -> None:
+    planned = plan(tmp_path, [TOY_CHECKPOINT, "real.safetensors"], checkpoint="comfy-worker-toy")
+    assert planned.parameters["checkpoint"] == TOY_CHECKPOINT
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({}, {"width": 256, "height": 256, "cfg": 1}),
+        ({"width": 512}, {"width": 512, "cfg": 1}),
+        ({"cfg": 3}, {"width": 256, "height": 256, "cfg": 3}),
+    ],
+)
+def test_the_toy_gets_its_size_and_guidance(
+    tmp_path: Path, wanted: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    toy = tmp_path / TOY_CHECKPOINT
+    unpack(PACKED, toy)
+    parameters = plan(tmp_path, [TOY_CHECKPOINT], model=toy, **wanted).parameters
+    assert {name: parameters[name] for name in expected} == expected
 
 
 def test_the_stand_in_is_told_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from comfy_common.sources import SourceError, read_source
 from comfy_worker.errors import brief
 from comfy_worker.nearest import MAX_HINTS, nearest
 from comfy_worker.workflow.check.problems import TEXT_LENGTH, Problem, shown
-from comfy_worker.workflow.model_files import CheckContext, ModelFile, find_model_file
+from comfy_worker.workflow.model_files import CORE_PACK, CheckContext, ModelFile, find_model_file
 from comfy_worker.workflow.model_names import FOLDERS, nearest_files
 from comfy_worker.workflow.node_defs import InputSpec, MissingNodeReason, NodeDefs
 
@@ -42,7 +42,8 @@ class Remedies:
     def unknown_class(self, class_type: str) -> Problem:
         """Return the problem of a class that this ComfyUI lacks."""
         near = self._nearest(class_type, "", self._defs)
-        pack = self._context.packs.get(class_type)
+        packs = self._packs(class_type)
+        pack = next(iter(packs), None)
         if class_type not in self._explained and len(self._explained) < MAX_EXPLAINED:
             self._explained[class_type] = self._context.explain(class_type)
         problem = f"this ComfyUI has no {brief(class_type, TEXT_LENGTH)}"
@@ -50,10 +51,18 @@ class Remedies:
         if absence is not None:
             facts = {"nearest": near, "pack": absence.pack or pack}
             return Problem("unknown_class", f"{problem}: {absence.why}", absence.would_do, facts)
-        would_do = f"install the node pack {pack or 'that brings it'}"
+        would_do = f"install the node pack {' or '.join(packs) or 'that brings it'}"
+        if pack == CORE_PACK:
+            would_do = "use a version of ComfyUI that has it"
         if near:
             would_do += f", or use {' or '.join(near)}"
         return Problem("unknown_class", problem, would_do, {"nearest": near, "pack": pack})
+
+    def _packs(self, class_type: str) -> list[str]:
+        """Name the pack of a class: the one that the workflow names, else those of the map."""
+        named = self._context.packs.get(class_type)
+        known = [named] if named else self._context.find_packs(class_type)
+        return [brief(pack, TEXT_LENGTH) for pack in known]
 
     def missing_model(self, class_type: str, spec: InputSpec, value: str) -> Problem:
         """Return the problem of a model file that is not installed."""

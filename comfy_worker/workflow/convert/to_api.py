@@ -27,7 +27,7 @@ from comfy_worker.workflow.convert.widgets import (
 )
 from comfy_worker.workflow.convert.work_limit import WorkLimit
 from comfy_worker.workflow.graph import Input, Link, Workflow
-from comfy_worker.workflow.model_files import ModelFile
+from comfy_worker.workflow.model_files import CORE_PACK, ModelFile
 from comfy_worker.workflow.node_defs import NodeClass, NodeDefs
 from comfy_worker.workflow.parse import parse
 
@@ -49,12 +49,14 @@ class Converted:
         needs: the model files that its nodes name, with their URLs.
         packs: by class, the node pack that it comes from.
         variants: the inputs whose text may hold ``{a|b}``.
+        pack_versions: by node pack, the version that made the file: of the registry, or a commit.
     """
 
     workflow: Workflow
     needs: tuple[ModelFile, ...] = ()
     packs: Mapping[str, str] = field(default_factory=dict)
     variants: tuple[Input, ...] = ()
+    pack_versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_workflow(value: Any, defs: NodeDefs, check: Callable[[], None] | None = None) -> Converted:
@@ -83,13 +85,16 @@ def read_workflow(value: Any, defs: NodeDefs, check: Callable[[], None] | None =
             needs[ModelFile(as_text(model["directory"]), as_text(model["name"]), _url(model))] = (
                 None
             )
-    packs = {}
+    packs: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for node in flat:
         pack = _pack(node.node)
         if pack:
             packs[_class_of(node)] = pack
+            if version := as_text(node.node["properties"].get("ver") or ""):
+                versions.setdefault(pack, version)
     variants = tuple(_variants(flat, defs))
-    return Converted(workflow, needs=tuple(needs), packs=packs, variants=variants)
+    return Converted(workflow, tuple(needs), packs, variants, versions)
 
 
 def resolve_variants(
@@ -384,4 +389,4 @@ def _url(model: Mapping[str, Any]) -> str | None:
 def _pack(node: dict[str, Any]) -> str:
     """Return the node pack that a node names; empty for ComfyUI's own nodes."""
     pack = as_text(node["properties"].get("cnr_id") or node["properties"].get("aux_id") or "")
-    return "" if pack == "comfy-core" else pack
+    return "" if pack == CORE_PACK else pack

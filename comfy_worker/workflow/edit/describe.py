@@ -32,7 +32,9 @@ def describe(
 
     Returns:
         By name: ``type``, ``minimum``, ``maximum``, ``multipleOf``, ``enum`` as in JSON Schema, if
-        known; ``default``, the current value; ``places``, its inputs as ``node_id.input``.
+        known; ``steps``, pairs of a start and a step, if the values begin at another number than a
+        multiple of the step; ``default``, the current value; ``places``, its inputs as
+        ``node_id.input``.
     """
     declared = declared or {}
     limits = Constraints(TypedWorkflow(workflow, defs))
@@ -62,6 +64,8 @@ def _combined(schema: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     for keyword, stricter in STRICTER.items():
         if keyword in schema and keyword in other:
             both[keyword] = stricter(schema[keyword], other[keyword])
+    if "steps" in schema and "steps" in other:
+        both["steps"] = [*schema["steps"], *other["steps"]]
     if "enum" in schema and "enum" in other:
         both["enum"] = [choice for choice in schema["enum"] if choice in other["enum"]]
     return both

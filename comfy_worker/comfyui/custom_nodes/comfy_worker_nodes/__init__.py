@@ -9,7 +9,8 @@ The other modules change ComfyUI:
 - let a prompt turn on previews, and store its client's graph in the files that it saves;
 - keep prompts apart, and keep nodes from reading the files of other jobs;
 - keep the prompt thread alive, or end ComfyUI if the thread dies;
-- keep the keys of the cache small.
+- keep the keys of the cache small;
+- add the route that cancels one prompt, if it is missing.
 
 A change that does not fit a version of ComfyUI is skipped with a line in the log.
 """
@@ -17,6 +18,7 @@ A change that does not fit a version of ComfyUI is skipped with a line in the lo
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 
 import folder_paths
@@ -25,6 +27,7 @@ from aiohttp import web
 from server import PromptServer
 
 from .cache_keys import shorten_cache_keys
+from .cancel_route import add_cancel_route
 from .client_graph import give_clients_graph
 from .isolation import keep_prompts_apart
 from .output import ComfyWorkerOutput
@@ -54,7 +57,7 @@ def model_roots() -> None:
     add_model_roots(roots_of_worker())
 
 
-CHANGES = (
+CHANGES: tuple[Callable[[], None], ...] = (
     model_roots,
     take_preview_method,
     give_clients_graph,
@@ -62,8 +65,12 @@ CHANGES = (
     keep_prompts_apart,
     guard_paths,
     shorten_cache_keys,
+    add_cancel_route,
     fail_one_prompt,  # last, so that it catches what the others raise
 )
+if os.environ.get("COMFY_WORKER_EDITOR"):
+    # One person edits here, with files and prompts of their own.
+    CHANGES = (model_roots,)
 for change in CHANGES:
     apply(change)
 
