@@ -19,7 +19,7 @@ from comfy_common import paths
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_common.models_txt import Entry, parse_models, parse_sections
-from comfy_common.node_map import COMFYUI, installed_map
+from comfy_common.node_map import COMFYUI, installed_map, plain_url
 from comfy_setup import models, node_packs
 from comfy_setup.model_selection import needs_of_template, template_names
 from comfy_setup.node_commands import NoSuchPack, PackFinder, refuse_conflict, write_pack
@@ -216,11 +216,11 @@ class _PackSearch:
         # A folder of this machine often has the name of the pack in the registry.
         if node["installed_as"]:
             yield node["installed_as"].lower(), ""
-        known = installed_map().packs(node["class_type"])
+        known = installed_map().packs_of(node["class_type"])
         if COMFYUI in known:
             raise NoSuchPack("ComfyUI itself has it in another version: see `--comfyui-version`")
-        for name in known:
-            yield name, ""
+        for url in known:
+            yield self._registered(url), ""
         if not node["pack"] and (name := self._finder.registry.pack_of_class(node["class_type"])):
             yield name, ""
 
@@ -245,14 +245,13 @@ class _PackSearch:
                 return self._finder.find(f"{name}@{version}")
             except NoSuchPack:
                 pass  # the newest version takes its place
-        try:
-            return self._finder.find(name)
-        except NoSuchPack:
-            # Manager's list may call a pack otherwise than the registry.
-            url = installed_map().urls.get(name, "")
-            if "://" not in url:
-                raise
-            return self._finder.find(url)
+        return self._finder.find(name)
+
+    def _registered(self, url: str) -> str:
+        """The name of a repository's pack in the registry; the URL if it is not there."""
+        found = self._finder.registry.pack(plain_url(url).rpartition("/")[2])
+        is_same = found is not None and plain_url(found.repository) == plain_url(url)
+        return found.name if found is not None and is_same else url
 
 
 def _known_urls(environ: Mapping[str, str]) -> dict[str, Entry]:

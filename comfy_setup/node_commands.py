@@ -163,7 +163,8 @@ class PackFinder:
         return good[0]
 
     def _unknown(self, name: str) -> str:
-        near = _nearest(name, node_map.installed_map().urls)
+        known = [url.rpartition("/")[2] for url in node_map.installed_map().packs]
+        near = _nearest(name, known)
         near = list(dict.fromkeys([*near, *self.registry.nearest(name)]))[:3]
         hint = (
             f"did you mean {' or '.join(near)}?"
@@ -326,7 +327,7 @@ def _fetch_map(console: Console, environ: Mapping[str, str]) -> int:
         part = node_map.NODE_MAP.with_suffix(".part")
         part.write_text(json.dumps({"fetched": today, **made.as_json()}), encoding="utf-8")
         part.replace(node_map.NODE_MAP)
-    console.say(f"{len(made.classes)} classes of {len(made.urls)} packs: {node_map.NODE_MAP}")
+    console.say(f"{len(made.classes)} classes of {len(made.packs)} packs: {node_map.NODE_MAP}")
     return 0
 
 

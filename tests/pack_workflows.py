@@ -88,7 +88,7 @@ def publish_packs(registry: Registry) -> None:
     rgthree = "https://github.com/rgthree/rgthree-comfy"
     registry.publish("comfyui-kjnodes", "1.1.9", {})
     registry.publish("comfyui-kjnodes", "1.2.0", {})
-    registry.publish("rgthree-comfy", "1.0.5", {})
+    registry.publish("rgthree-comfy", "1.0.5", {}, repository=f"{rgthree}.git")
     registry.publish("comfyui_controlnet_aux", "1.1.3", {}, classes=["CannyEdgePreprocessor"])
     registry.publish(
         "comfyui-gguf",
@@ -99,5 +99,5 @@ def publish_packs(registry: Registry) -> None:
     )
     patterns: dict[str, Any] = {rgthree: [[], {"nodename_pattern": r" \(rgthree\)$"}]}
     registry.answer("/manager/extension-node-map.json", patterns)
-    packs = {"custom_nodes": [{"id": "rgthree-comfy", "reference": rgthree}]}
+    packs = {"custom_nodes": [{"id": "rgthree", "reference": rgthree}]}
     registry.answer("/manager/custom-node-list.json", packs)

@@ -16,41 +16,48 @@ from tests.core_nodes import DEFS
 from tests.graphs import node
 
 KJ = "https://github.com/kijai/ComfyUI-KJNodes"
+FORK = "https://github.com/fork/KJ"
 RGTHREE = "https://github.com/rgthree/rgthree-comfy"
 CLASSES: dict[str, Any] = {
+    FORK: [["ImageResizeKJv2", "Own", "Own"], {}],
     KJ: [["ImageResizeKJv2"], {"title_aux": "KJNodes"}],
-    "https://github.com/fork/KJ": [["ImageResizeKJv2", "Own"], {}],
     RGTHREE: [[], {"nodename_pattern": r" \(rgthree\)$"}],
+    "https://github.com/o/ttn": [[], {"nodename_pattern": "^ttN "}],
     "https://github.com/o/general": [["x"], {"nodename_pattern": "Hunyuan"}],
     "https://github.com/o/slow": [[], {"nodename_pattern": "(a+)+$"}],
-    "https://github.com/o/one": [[], {"nodename_pattern": " - Same$"}],
-    "https://github.com/o/two": [[], {"nodename_pattern": " - Same$"}],
+    "https://github.com/o/short": [[], {"nodename_pattern": "^JW"}],
+    "https://github.com/o/one": [[], {"nodename_pattern": "Inspire$"}],
+    "https://github.com/o/two": [[], {"nodename_pattern": "Inspire$"}],
     "https://github.com/comfyanonymous/ComfyUI": [["NewCoreNode"], {}],
+    "https://github.com/o/ComfyUI-copy": [["NewCoreNode"], {}],
     "https://github.com/o/odd": "nonsense",
 }
 PACKS = {
     "custom_nodes": [
-        {"id": "comfyui-kjnodes", "reference": f"{KJ}.git/"},
-        {"id": "rgthree-comfy", "reference": RGTHREE},
+        {"id": "kjnodes", "reference": f"{KJ}.git/"},
+        {"id": "rgthree", "reference": RGTHREE},
         "nonsense",
         {"id": 3},
+        {"id": "two", "reference": "https://github.com/o/two"},
+        {"id": "fork", "reference": FORK},
     ]
 }
 
 
-def test_packs_of_the_registry_come_first() -> None:
+def test_a_pack_comes_before_its_copies() -> None:
     made = made_from_manager(CLASSES, PACKS)
-    assert made.packs("ImageResizeKJv2") == ["comfyui-kjnodes", "https://github.com/fork/KJ"]
-    assert made.packs("Own") == ["https://github.com/fork/KJ"]
-    assert made.packs("NewCoreNode") == ["comfy-core"]
-    assert made.urls["comfyui-kjnodes"] == KJ
+    assert made.packs_of("ImageResizeKJv2") == [KJ, FORK]
+    assert made.packs_of("Own") == [FORK]
+    assert made.packs_of("NewCoreNode") == ["comfy-core"]
 
 
-def test_only_literal_endings_of_one_pack_count() -> None:
+def test_only_literal_patterns_count() -> None:
     made = made_from_manager(CLASSES, PACKS)
-    assert made.packs("Any Switch (rgthree)") == ["rgthree-comfy"]
-    for class_type in ("HunyuanVideo", "aaaa", "X - Same", "unknown", ""):
-        assert made.packs(class_type) == []
+    assert made.packs_of("Any Switch (rgthree)") == [RGTHREE]
+    assert made.packs_of("ttN concat") == ["https://github.com/o/ttn"]
+    assert made.packs_of("Lora Inspire") == ["https://github.com/o/two", "https://github.com/o/one"]
+    for class_type in ("HunyuanVideo", "aaaa", "JWImage", "unknown", ""):
+        assert made.packs_of(class_type) == []
 
 
 @pytest.mark.parametrize(("classes", "packs"), [([], {}), ({}, PACKS), (CLASSES, []), (1, PACKS)])
@@ -68,7 +75,16 @@ def test_the_map_survives_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"classes": {"a": 1}, "endings": {}, "urls": {}}']
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"packs": [], "classes": {"a": 1}, "beginnings": {}, "endings": {}}',
+        '{"packs": [], "classes": {"a": [0]}, "beginnings": {}, "endings": {}}',
+        '{"packs": [], "classes": {"a": [{}]}, "beginnings": {}, "endings": {}}',
+        '{"packs": [], "classes": {}, "beginnings": [], "endings": {}}',
+    ],
 )
 def test_a_broken_map_is_an_empty_one(tmp_path: Path, text: str) -> None:
     file = tmp_path / "map.json"
@@ -79,7 +95,7 @@ def test_a_broken_map_is_an_empty_one(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("class_type", "packs", "would_do"),
     [
-        ("ImageResizeKJv2", {}, "install the node pack comfyui-kjnodes or https://github.com/fork"),
+        ("ImageResizeKJv2", {}, f"install the node pack {KJ} or {FORK}"),
         ("ImageResizeKJv2", {"ImageResizeKJv2": "own"}, "install the node pack own"),
         ("NewCoreNode", {}, "use a version of ComfyUI that has it"),
         ("NobodyHasIt", {}, "install the node pack that brings it"),
@@ -89,7 +105,7 @@ def test_a_missing_class_names_its_pack(
     class_type: str, packs: dict[str, str], would_do: str
 ) -> None:
     made = made_from_manager(CLASSES, PACKS)
-    context = CheckContext(packs=packs, find_packs=made.packs)
+    context = CheckContext(packs=packs, find_packs=made.packs_of)
     checked = check({"1": node(class_type)}, DEFS, context)
     error = refusal(checked.findings)
     assert error.code == "NODE_NOT_INSTALLED"
@@ -100,4 +116,4 @@ def test_a_job_reads_this_machines_map(tmp_path: Path, monkeypatch: pytest.Monke
     file = tmp_path / "map.json"
     file.write_text(json.dumps(made_from_manager(CLASSES, PACKS).as_json()), encoding="utf-8")
     monkeypatch.setattr(node_map, "NODE_MAP", file)
-    assert node_map.packs_of("Any Switch (rgthree)") == ["rgthree-comfy"]
+    assert node_map.packs_of("Any Switch (rgthree)") == [RGTHREE]

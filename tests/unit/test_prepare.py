@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from comfy_worker.errors import ModelNotFound
+from comfy_common import node_map
+from comfy_common.node_map import NodeMap
+from comfy_worker.errors import ModelNotFound, NodeNotInstalled
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.job import Job
 from comfy_worker.planning.plan import PlanContext
@@ -83,3 +86,22 @@ def test_a_file_that_stays_away_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match="looked in /models/loras"):
         prepare(context(tmp_path, comfyui))
     assert comfyui.refreshes == 1
+
+
+def test_a_missing_class_names_the_pack_of_the_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "map.json"
+    url = "https://github.com/o/p"
+    made = NodeMap([url], {"Gone": [0]})
+    file.write_text(json.dumps(made.as_json()), encoding="utf-8")
+    monkeypatch.setattr(node_map, "NODE_MAP", file)
+    workflow = {**txt2img(), "99": {"class_type": "Gone", "inputs": {}}}
+    job = Job("job", JobInput.read({"workflow": workflow}))
+    files = InputFiles(tmp_path, Settings().input_limits)
+    planned = PlanContext(job, None, LateComfyUI(None), files)
+    with pytest.raises(
+        NodeNotInstalled, match=f"has no Gone; install the node pack {url}"
+    ) as caught:
+        prepare(planned)
+    assert caught.value.details[0]["pack"] == url
