@@ -12,7 +12,7 @@ from comfy_common.console import Console
 from comfy_common.download import digest_of
 from comfy_common.models_txt import MODELS_TXT as MODELS_TXT
 from comfy_common.models_txt import Entry, Section, parse_sections, total_size
-from comfy_common.placeholder_names import TOY_CHECKPOINT, is_real
+from comfy_common.placeholder_names import is_real, is_toy
 from comfy_common.safetensors_header import DamagedModel, check_whole
 from comfy_common.sources import Access
 from comfy_common.text import size
@@ -61,9 +61,10 @@ def ensure_checkpoint(console: Console, environ: Mapping[str, str]) -> bool:
     if any(is_real(path.name) for path in checkpoints):
         return False
     root = paths.model_roots(environ)[0]
-    if all(path.name != TOY_CHECKPOINT or damage(path) for path in checkpoints):
-        from comfy_local.toy_model.files import CHECKPOINT, install_toy
+    from comfy_local.toy_model.files import CHECKPOINT, install_toy, is_current
 
+    toys = [path for path in checkpoints if is_toy(path.name)]
+    if not any(is_current(path) and not damage(path) for path in toys):
         with console.step(f"Unpacking the toy model, {root / CHECKPOINT}"):
             install_toy(root)
     console.say("No real checkpoint is installed: a toy model of 5 MB draws coloured shapes.")

@@ -15,7 +15,7 @@ from pathlib import Path
 from comfy_common.errors import SetupError
 from comfy_common.placeholder_names import TOY_CHECKPOINT, TOY_LORA
 
-__all__ = ["CHECKPOINT", "LORA", "PACKED", "SHA256", "install_toy", "unpack"]
+__all__ = ["CHECKPOINT", "LORA", "PACKED", "SHA256", "install_toy", "is_current", "unpack"]
 
 FOLDER = Path(__file__).parent
 PACKED = FOLDER / "toy.safetensors.gz"
@@ -44,6 +44,15 @@ def install_toy(root: Path) -> None:
     unfinished = lora.with_name(lora.name + ".part")
     shutil.copyfile(OUTLINE, unfinished)
     unfinished.replace(lora)
+
+
+def is_current(path: Path) -> bool:
+    """Whether an unpacked checkpoint is not older than the packed file of this checkout.
+
+    Args:
+        path: the unpacked checkpoint.
+    """
+    return path.stat().st_mtime >= PACKED.stat().st_mtime
 
 
 def unpack(packed: Path, path: Path) -> None:

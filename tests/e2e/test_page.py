@@ -20,11 +20,12 @@ from PIL import Image, ImageChops, ImageDraw, ImageOps
 from playwright.sync_api import Browser, Page, expect
 
 from comfy_local.page import single_file
-from tests import pictures, placeholders
+from tests import clips, pictures, placeholders
 from tests.browser import chromium, drop_file, new_page
 from tests.e2e.conftest import Client
 from tests.editor_files import editor_file, node
 from tests.file_server import ClosingServer, serving
+from tests.page_endpoint import KEY, let_it_start, page_endpoint
 
 pytestmark = pytest.mark.e2e
 
@@ -91,7 +92,7 @@ def run(page: Page) -> dict[str, Any]:
     """Press Run, wait for the result, and return the input that was sent."""
     with page.expect_request("**/run") as sent:
         page.get_by_role("button", name="Run", exact=True).click()
-    page.locator(f"{RESULT_IMAGE}, .banner:visible, .field.invalid").first.wait_for()
+    page.locator(".result figure, .banner:visible, .field.invalid").first.wait_for()
     assert page.locator(".error:visible, .banner:visible").all_inner_texts() == []
     job_input: dict[str, Any] = json.loads(sent.value.post_data or "")["input"]
     return job_input
@@ -129,10 +130,7 @@ def files_of(folder: Path) -> Iterator[str]:
 
 def paint(page: Page, height: float) -> None:
     """Draw a line from left to right at a share of the picture's height."""
-    page.get_by_role("button", name="Paint a mask").click()
-    canvas = page.locator(".painter canvas")
-    canvas.wait_for()
-    box = canvas.bounding_box()
+    box = page.locator(".painter canvas").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * height)
     page.mouse.down()
@@ -169,6 +167,14 @@ def choose_picture(page: Page, key: str, picture: Image.Image | None = None) -> 
 
 def test_a_template_runs_from_its_form(page: Page, worker: Client) -> None:
     open_template(page, "txt2img")
+    keys = page.locator("form [data-key]").evaluate_all(
+        "(fields) => fields.map((field) => field.dataset.key)"
+    )
+    assert keys == [
+        "prompt", "negative_prompt", "size", "seed", "steps", "cfg", "checkpoint", "loras",
+        "controlnets", "sampler", "scheduler", "denoise", "batch_size", "clip_skip", "output",
+        "overrides",
+    ]  # fmt: skip
     fill(page, {**SMALL, "Prompt": "a lighthouse", "Seed": "7"})
     sent = run(page)
     sent.pop("output")
@@ -180,8 +186,10 @@ def test_a_template_runs_from_its_form(page: Page, worker: Client) -> None:
     expect(page.locator(".facts")).to_contain_text("Seed 7")
     assert "KSampler" in page.locator(".timings").inner_text()
     expect(page.locator(".past .recent")).to_have_count(1)
-    page.locator(".past .recent").click()
+    page.get_by_role("link", name="All templates", exact=True).click()
+    page.locator(".history .recent").click()
     expect(page.get_by_label("Seed", exact=True)).to_have_value("7")
+    assert is_same(shown_picture(page), picture_of(worker, sent))
 
 
 def test_loras_and_controlnets_from_the_form(page: Page, worker: Client) -> None:
@@ -212,7 +220,35 @@ def test_a_dropped_editor_file_runs(page: Page, worker: Client) -> None:
     page.get_by_label("Model", exact=True).select_option(placeholders.CHECKPOINT)
     sent = run(page)
     assert sent["workflow"] == workflow
-    assert is_same(shown_picture(page), picture_of(worker, sent))
+    (image,) = worker.output(sent)["images"]
+    assert is_same(shown_picture(page), Image.open(io.BytesIO(base64.b64decode(image["data"]))))
+    page.get_by_role("link", name="All templates", exact=True).click()
+    drop_file(page, ".drop-zone", Path("made.png"), image["data"], "image/png")
+    expect(page.locator("h1")).to_have_text("made")
+    expect(page.get_by_label("Steps", exact=True)).to_have_value(SMALL["Steps"])
+
+
+def test_files_are_sent_by_their_names(page: Page) -> None:
+    workflow: dict[str, Any] = {
+        "1": {"class_type": "LoadAudio", "inputs": {"audio": "song.flac"}},
+        "2": {"class_type": "SaveAudio", "inputs": {"audio": ["1", 0], "filename_prefix": "a"}},
+        "3": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
+        "4": {"class_type": "LoadImage", "inputs": {"image": "b.png"}},
+        "5": {"class_type": "ImageBatch", "inputs": {"image1": ["3", 0], "image2": ["4", 0]}},
+        "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": "b"}},
+    }
+    data = base64.b64encode(json.dumps(workflow).encode()).decode()
+    drop_file(page, ".drop-zone", Path("sound.json"), data, "application/json")
+    file = {"name": "tone.flac", "mimeType": "audio/flac", "buffer": clips.sound()}
+    page.locator('[data-key="images.song.flac"] input[type=file]').set_input_files([file])
+    page.locator(".preview audio").wait_for()
+    for name in ("a.png", "b.png"):
+        choose_picture(page, f"images.{name}")
+    sent = run(page)
+    assert list(sent["overrides"]) == ["1.audio"]
+    assert [entry["name"] for entry in sent["images"]] == ["a.png", "b.png"]
+    page.locator(".result audio").wait_for()
+    assert page.locator(".result figure img").count() == 2
 
 
 def test_an_error_lands_on_its_field(page: Page) -> None:
@@ -291,6 +327,7 @@ def test_the_copied_curl_makes_the_same_picture(page: Page, tmp_path: Path) -> N
 def test_a_mask_is_painted_on_the_picture(page: Page) -> None:
     open_template(page, "inpaint")
     choose_picture(page, "image")
+    page.get_by_role("button", name="Paint a mask").click()
     paint(page, 0.5)
     page.get_by_role("button", name="Use this mask").click()
     page.get_by_label("Steps", exact=True).fill("1")
@@ -301,6 +338,19 @@ def test_a_mask_is_painted_on_the_picture(page: Page) -> None:
     assert mask.mode == "L"
     assert (mask.getpixel((32, 32)), mask.getpixel((2, 2))) == (255, 0)
     assert shown_picture(page).getpixel((2, 2)) == pictures.photo().getpixel((2, 2))
+
+
+def test_the_key_is_asked_for(browser: Browser, tmp_path: Path) -> None:
+    with page_endpoint(tmp_path) as endpoint, new_page(browser) as page:
+        page.goto(endpoint.page_url)
+        page.get_by_role("button", name="Enter the key").click()
+        page.get_by_label("API key").fill(KEY)
+        page.get_by_role("button", name="Use it").click()
+        page.locator("main").get_by_text("ComfyUI is starting").wait_for()
+        let_it_start(tmp_path)
+        open_template(page, "txt2img")
+        assert page.locator("h1").inner_text() == "Text to image"
+        assert page.locator(".family").inner_text() == "</script><b>"
 
 
 def test_one_file_runs_from_elsewhere(browser: Browser, worker: Client, tmp_path: Path) -> None:
@@ -330,8 +380,12 @@ def test_it_is_accessible_and_looks_right(
         check(page, shots / f"gallery-{theme}.png")
         open_template(page, "inpaint")
         choose_picture(page, "image", landscape())
-        paint(page, 0.1)
+        page.get_by_role("button", name="Paint a mask").click()
+        paint(page, 0.7)
         check(page, shots / f"painter-{theme}.png")
+        page.get_by_role("button", name="Undo").click()
+        page.get_by_label("Brush").fill("2")
+        paint(page, 0.01)
         page.get_by_role("button", name="Use this mask").click()
         fill(page, {"Prompt": "a lighthouse in the evening", "Steps": "1"})
         run(page)

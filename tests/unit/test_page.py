@@ -13,31 +13,12 @@ from pathlib import Path
 import pytest
 import requests
 
-from comfy_common.page_catalog import CATALOG_VARIABLE
-from comfy_local.endpoint import Address, LocalEndpoint
+from comfy_local.endpoint import LocalEndpoint
 from comfy_local.page import single_file
 from comfy_local.page.__main__ import main
 from comfy_local.page.single_file import STATIC, module_order
+from tests.page_endpoint import CATALOG, KEY, let_it_start, page_endpoint
 
-KEY = "a key"
-CATALOG = {
-    "templates": [
-        {"name": "txt2img", "title": "</script><b>", "missing": [], "schema": {"type": "object"}}
-    ],
-    "files": {"loras": ["a.safetensors"]},
-}
-# A worker that only writes the list of templates, when a test lets it.
-HANDLER = f"""
-import json, os, pathlib, time
-go = pathlib.Path(__file__).with_name("go")
-while not go.exists():
-    time.sleep(0.02)
-file = pathlib.Path(os.environ[{CATALOG_VARIABLE!r}])
-part = file.with_suffix(".part")
-part.write_text(json.dumps({CATALOG!r}))
-part.replace(file)
-time.sleep(600)
-"""
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
 DECLARED = re.compile(
     r"^(?:export )?(?:async )?(?:function|class|const|let) (\w+|\[[^\]]*\])", re.M
@@ -46,11 +27,7 @@ DECLARED = re.compile(
 
 @pytest.fixture
 def endpoint(tmp_path: Path) -> Iterator[LocalEndpoint]:
-    handler = tmp_path / "handler.py"
-    handler.write_text(HANDLER)
-    with LocalEndpoint(
-        address=Address(api_key=KEY), handler=handler, log_path=tmp_path / "log"
-    ) as started:
+    with page_endpoint(tmp_path) as started:
         yield started
 
 
@@ -75,14 +52,14 @@ def test_other_files_are_not_served(endpoint: LocalEndpoint, name: str) -> None:
 def test_the_templates_come_when_comfyui_is_up(endpoint: LocalEndpoint, tmp_path: Path) -> None:
     early = requests.get(f"{endpoint.url}/templates", headers=AUTHORIZED, timeout=10)
     assert (early.status_code, early.headers["Retry-After"]) == (503, "2")
-    (tmp_path / "go").touch()
+    let_it_start(tmp_path)
     while (answer := requests.get(f"{endpoint.url}/templates", headers=AUTHORIZED, timeout=10)).status_code == 503:  # fmt: skip
         pass
     (row,) = answer.json()["templates"]
     assert "schema" not in row
     assert answer.json()["files"] == CATALOG["files"]
     one = requests.get(f"{endpoint.url}/templates/txt2img", headers=AUTHORIZED, timeout=10)
-    assert one.json()["schema"] == {"type": "object"}
+    assert one.json() == CATALOG["templates"][0]
     none = requests.get(f"{endpoint.url}/templates/absent", headers=AUTHORIZED, timeout=10)
     assert (none.status_code, none.json()) == (404, {"error": "there is no template 'absent'"})
     page = requests.get(f"{endpoint.url}/page.html", headers=AUTHORIZED, timeout=10)

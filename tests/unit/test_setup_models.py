@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,14 @@ def test_an_installed_toy_is_kept(environ: dict[str, str]) -> None:
     before = toy.stat().st_mtime_ns
     assert "Unpacking" not in ensure_checkpoint(environ)
     assert toy.stat().st_mtime_ns == before
+
+
+def test_a_toy_of_an_earlier_version_is_replaced(environ: dict[str, str]) -> None:
+    ensure_checkpoint(environ)
+    toy = Path(environ["MODELS_DIR"]) / "checkpoints" / TOY_CHECKPOINT
+    os.utime(toy, (1, 1))
+    assert "Unpacking" in ensure_checkpoint(environ)
+    assert "Unpacking" not in ensure_checkpoint(environ)
 
 
 def test_a_damaged_toy_is_installed_again(environ: dict[str, str]) -> None:

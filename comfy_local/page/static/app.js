@@ -13,14 +13,11 @@ const RETRY_MS = 2000;
 const main = document.getElementById("main");
 const pill = document.getElementById("connection");
 let catalog = null;
-let current = null;
-// What the next view writes into its form: the request of an entry of the history.
-let toWrite = null;
+// What the next view shows: the request and the result of an entry of the history.
+let toShow = null;
 let shownCount = 0;
 
 function show(element, title) {
-  current?.leave();
-  current = null;
   main.replaceChildren(element);
   document.title = title ? `${title} · comfy-worker` : "comfy-worker";
   scrollTo(0, 0);
@@ -61,6 +58,8 @@ async function readCatalog(count) {
     return false;
   }
   if (catalog === null) showLoading("Loading the templates");
+  // Models may have been installed since.
+  else catalog = await listTemplates().catch(() => catalog);
   while (catalog === null && count === shownCount) {
     try {
       catalog = await listTemplates();
@@ -103,9 +102,8 @@ async function showTemplate(name, count) {
 function openWorkbench(entry) {
   const workbench = new Workbench(entry, catalog, { onHistory: openHistory, onUnauthorized: () => connect("The key was refused."), onEnd: showHealth });
   show(workbench.element, entry.title || entry.name);
-  current = workbench;
-  if (toWrite !== null) workbench.write(toWrite);
-  toWrite = null;
+  if (toShow !== null) workbench.write(toShow);
+  toShow = null;
   workbench.element.querySelector("h1").focus({ preventScroll: true });
 }
 
@@ -113,10 +111,10 @@ async function openFile(file) {
   try {
     const { workflow, input } = await workflowInFile(file);
     if (typeof workflow === "string" && catalog.templates.some((row) => row.name === workflow)) {
-      openRequest(workflow, input);
+      openRequest(workflow, { input });
       return;
     }
-    await openWorkflow(file.name.replace(/\.\w+$/, ""), workflow, input);
+    await openWorkflow(file.name.replace(/\.\w+$/, ""), workflow, { input });
   } catch (error) {
     refuseFile(error);
   }
@@ -130,19 +128,19 @@ function refuseFile(error) {
   showMessage("This workflow cannot be opened", `${code}${error.message}`, ...list, back);
 }
 
-async function openWorkflow(name, workflow, input = {}) {
+async function openWorkflow(name, workflow, { input, result = null }) {
   shownCount += 1;
   const count = shownCount;
   showLoading("Reading the workflow");
   const { entry } = await inspectWorkflow(name, workflow, catalog);
   if (count !== shownCount) return;
   history.replaceState(null, "", "#/workflow");
-  toWrite = { ...input };
+  toShow = { input, result };
   openWorkbench(entry);
 }
 
-function openRequest(name, input) {
-  toWrite = input;
+function openRequest(name, shown) {
+  toShow = shown;
   const hash = `#/template/${encodeURIComponent(name)}`;
   if (location.hash === hash) route();
   else location.hash = hash;
@@ -150,30 +148,30 @@ function openRequest(name, input) {
 
 function openHistory(entry) {
   if (entry.template !== null) {
-    openRequest(entry.template, entry.input);
+    openRequest(entry.template, entry);
     return;
   }
-  openWorkflow(entry.title, entry.input.workflow, entry.input).catch(refuseFile);
+  openWorkflow(entry.title, entry.input.workflow, entry).catch(refuseFile);
 }
 
 async function showHealth() {
   const text = document.getElementById("connection-text");
-  const state = (name, words) => {
-    pill.dataset.state = name;
-    text.textContent = words;
-  };
   const where = connection().target === "local" ? "This worker" : "RunPod";
-  if (connection().target === "runpod" && !connection().endpoint) return state("off", "Not connected");
+  const state = (name, words, isReached = true) => {
+    pill.dataset.state = name;
+    text.replaceChildren(...(isReached ? [h("span", { class: "where", text: `${where} · ` })] : []), words);
+  };
+  if (connection().target === "runpod" && !connection().endpoint) return state("off", "Not connected", false);
   try {
     const { workers, jobs } = await call("GET", "health");
     const usable = workers.idle + workers.ready + workers.running;
-    if (jobs.inQueue > 0) return state("busy", `${where} · ${jobs.inQueue} waiting`);
-    if (workers.running > 0) return state("busy", `${where} · busy`);
-    if (usable > 0) return state("ready", `${where} · ready`);
+    if (jobs.inQueue > 0) return state("busy", `${jobs.inQueue} waiting`);
+    if (workers.running > 0) return state("busy", "busy");
+    if (usable > 0) return state("ready", "ready");
     const sleeps = connection().target === "runpod" && workers.initializing === 0;
-    return state("busy", `${where} · ${sleeps ? "asleep" : "starting"}`);
+    return state("busy", sleeps ? "asleep" : "starting");
   } catch (error) {
-    return state("off", error.status === 401 ? "Key needed" : "No answer");
+    return state("off", error.status === 401 ? "Key needed" : "No answer", false);
   }
 }
 

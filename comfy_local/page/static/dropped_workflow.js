@@ -1,10 +1,18 @@
 // A workflow that the user drops: its parameters are what the worker finds in it.
 
 import { h, icon } from "./dom.js";
-import { runToEnd } from "./job.js";
+import { JobFailure, runToEnd } from "./job.js";
 import { readAsDataUrl } from "./media_field.js";
 
 const LARGEST_FILE_BYTES = 7_300_000;
+const MOST_FILES = 20;
+const FILE_NAME = /\.\w{2,5}$/;
+// Small files of each type, so that the worker reads a workflow before its files are chosen.
+const STAND_INS = {
+  image: "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAKUlEQVR42u3MQREAAAwCIKMb3RD77SAA6VEEAoFAIBAIBAKBQCAQfA8G320AeXC6efoAAAAASUVORK5CYII=",
+  audio: "data:audio/wav;base64,UklGRigAAABXQVZFZm10IBAAAAABAAEAQB8AAIA+AAACABAAZGF0YQQAAAAAAAAA",
+  video: "data:video/mp4;base64,AAAAGGZ0eXBpc29tAAACAGlzb21tcDQx",
+};
 const SENT_ELSEWHERE = ["width", "height"];
 
 // What `workflow` should be for a file. Throws an Error with a sentence for the user.
@@ -24,12 +32,37 @@ export async function workflowInFile(file) {
 }
 
 // Asks the worker what a workflow has. Throws a JobFailure if it is no workflow.
-export async function inspectWorkflow(name, workflow, catalog, signal) {
-  const found = await runToEnd({ workflow, validate_only: true }, { signal });
-  return { found, entry: entryOf(name, workflow, found, catalog) };
+export async function inspectWorkflow(name, workflow, catalog) {
+  const missing = [];
+  for (;;) {
+    const overrides = Object.fromEntries(missing.map(({ place, media }) => [place, STAND_INS[media]]));
+    const input = { workflow, validate_only: true };
+    if (missing.length > 0) input.overrides = overrides;
+    try {
+      const found = await runToEnd(input);
+      return { found, entry: entryOf(name, workflow, found, catalog, missing) };
+    } catch (error) {
+      const file = missingFile(error);
+      const isNew = file !== null && !missing.some(({ place }) => place === file.place);
+      if (!isNew || missing.length >= MOST_FILES) throw error;
+      missing.push(file);
+    }
+  }
 }
 
-function entryOf(name, workflow, found, catalog) {
+// The file that a node such as LoadImage names and that came with no job; null if it is another error.
+function missingFile(error) {
+  const [{ node_id: nodeId, input, given } = {}] = error instanceof JobFailure ? error.details : [];
+  if (error.code !== "INVALID_VALUE" || typeof given !== "string" || !FILE_NAME.test(given)) return null;
+  return { name: given, place: `${nodeId}.${input}`, media: mediaOf(given) };
+}
+
+function mediaOf(name) {
+  if (/\.(mp4|webm|mov|mkv|avi|m4v)$/i.test(name)) return "video";
+  return /\.(flac|mp3|wav|ogg|opus|m4a|aac)$/i.test(name) ? "audio" : "image";
+}
+
+function entryOf(name, workflow, found, catalog, missing) {
   const places = found.roles?.places ?? {};
   const known = catalog.input?.properties ?? {};
   const properties = {};
@@ -39,11 +72,13 @@ function entryOf(name, workflow, found, catalog) {
     else parameters[key] = guessed(value);
   }
   if (SENT_ELSEWHERE.some((key) => !(key in properties))) for (const key of SENT_ELSEWHERE) delete properties[key];
-  for (const key of ["image", "mask"]) if (key in places) properties[key] = known[key];
+  // Several pictures are clearer by their names than as `image` and others.
+  const hasOnePicture = missing.filter(({ media }) => media === "image").length < 2;
+  if (hasOnePicture) for (const key of ["image", "mask"]) if (key in places) properties[key] = known[key];
   const hasSampler = (found.roles?.samplers ?? []).length > 0;
   const always = ["output", "overrides", ...(hasSampler ? ["loras", "controlnets"] : [])];
   for (const key of always) if (known[key]) properties[key] = known[key];
-  if (catalog.files?.checkpoints?.length && properties.checkpoint) properties.checkpoint.enum = catalog.files.checkpoints;
+  if (catalog.files?.checkpoints?.length && properties.checkpoint) Object.assign(properties.checkpoint, { enum: catalog.files.checkpoints, isOwn: true });
   return {
     name,
     title: name,
@@ -52,7 +87,7 @@ function entryOf(name, workflow, found, catalog) {
     schema: { properties: { ...properties, parameters: { properties: parameters } }, required: [] },
     inputs: places,
     nodes: titlesOf(found.workflow),
-    files: missingPictures(found.findings, places),
+    files: hasOnePicture ? otherFiles(missing, places) : missing,
     findings: found.findings,
     result: "image",
     isCustom: true,
@@ -78,16 +113,10 @@ function titlesOf(workflow = {}) {
   return titles;
 }
 
-// Pictures that LoadImage nodes name and that came with no job; the first one is `image`.
-function missingPictures(findings, places) {
-  const names = [];
-  for (const finding of findings ?? []) {
-    const place = `${finding.node_id}.${finding.input}`;
-    const isKey = [...(places.image ?? []), ...(places.mask ?? [])].includes(place);
-    const name = finding.value ?? finding.given;
-    if (finding.type === "missing_input_file" && !isKey && typeof name === "string" && !names.includes(name)) names.push(name);
-  }
-  return names.map((name) => ({ name }));
+// The key `image` sends one of the files; the others need fields of their own.
+function otherFiles(missing, places) {
+  const ofKeys = [...(places.image ?? []), ...(places.mask ?? [])];
+  return missing.filter(({ place }) => !ofKeys.includes(place));
 }
 
 // The nodes of a workflow as a list, on which errors can land.

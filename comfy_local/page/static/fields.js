@@ -270,8 +270,8 @@ export class SelectField extends Field {
     const options = [];
     if (this.default === null) options.push(h("option", { value: "", text: "as the workflow has it" }));
     else if (!known.includes(String(this.default))) {
-      // The worker takes another checkpoint for one that is not installed, and warns.
-      const text = this.path === "checkpoint" ? "the worker's choice" : `${this.default} (not installed)`;
+      // In a template, the worker takes another checkpoint for one that is not installed, and warns.
+      const text = this.path === "checkpoint" && !this.schema.isOwn ? "the worker's choice" : `${this.default} (not installed)`;
       options.push(h("option", { value: this.default, text }));
     }
     options.push(...this.choices.map((choice) => h("option", { value: choice, text: choice })));
@@ -327,15 +327,19 @@ export class JsonField extends Field {
     const text = this.input.value.trim();
     if (!text) return;
     try {
-      setPath(input, this.path, JSON.parse(text));
+      const value = JSON.parse(text);
+      const isObject = value !== null && typeof value === "object" && !Array.isArray(value);
+      // Fields of files may have written overrides already.
+      setPath(input, this.path, isObject ? { ...getPath(input, this.path), ...value } : value);
     } catch {
       setPath(input, this.path, text);
     }
   }
 
   set(value) {
-    const isEmpty = value === null || Object.keys(value).length === 0;
-    this.input.value = isEmpty ? "" : JSON.stringify(value, null, 2);
+    const isFile = (entry) => typeof entry === "string" && entry.startsWith("data:");
+    const entries = Object.entries(value ?? {}).filter(([, entry]) => !isFile(entry));
+    this.input.value = entries.length === 0 ? "" : JSON.stringify(Object.fromEntries(entries), null, 2);
   }
 }
 

@@ -1,7 +1,7 @@
 // Makes a form from a JSON Schema, reads it into a request, and puts errors onto its fields.
 
 import { h, words } from "./dom.js";
-import { JsonField, NumberField, OutputField, SeedField, SelectField, SizeField, SwitchField, TextField } from "./fields.js";
+import { JsonField, NumberField, OutputField, SeedField, SelectField, SizeField, SwitchField, TextField, labelOf } from "./fields.js";
 import { MediaField } from "./media_field.js";
 import { ControlNetField, LoraField } from "./row_fields.js";
 
@@ -10,6 +10,7 @@ const ROWS = ["loras", "controlnets"];
 const ADVANCED = ["sampler", "scheduler", "denoise", "batch_size", "fps", "vae", "clip_skip", "output", "overrides"];
 // Keys of a request that the form sets by other means.
 const NOT_SHOWN = ["workflow", "images", "parameters", "response", "validate_only", "width", "height"];
+const SAME_INPUT = ["cfg", "guidance"];
 const NEWER_AREA = 1024 * 1024;
 
 // A schema that also takes null, without the null: an empty field is not sent.
@@ -18,6 +19,11 @@ function withoutNull(schema) {
   const options = (anyOf ?? []).filter((option) => option.type !== "null");
   if (options.length === 0) return schema;
   return { ...rest, ...(options.find((option) => option.type) ?? options[0]) };
+}
+
+// Says `controlnets.0.image` as the label beside the field says it.
+function inWords(text, path) {
+  return path.includes(".") ? text.replaceAll(path, labelOf(path.split(".").pop())) : text;
 }
 
 function choicesOf(name, schema, catalog) {
@@ -44,19 +50,25 @@ export class Form {
   }
 
   build(properties) {
-    const shown = Object.keys(properties).filter((name) => !NOT_SHOWN.includes(name));
+    const shown = Object.keys(properties).filter((name) => !NOT_SHOWN.includes(name) && !this.isSecondWord(name));
     if (properties.width && properties.height) shown.push("size");
     const pick = (names) => names.filter((name) => shown.includes(name));
     for (const name of pick(MAIN)) this.add(this.make(name, properties), this.main);
     for (const [name, schema] of Object.entries(properties.parameters?.properties ?? {})) {
-      this.add(this.makeOne(`parameters.${name}`, withoutNull(schema)), this.main);
+      // The schema takes the keys of a request there too.
+      if (!(name in properties)) this.add(this.makeOne(`parameters.${name}`, withoutNull(schema)), this.main);
     }
-    for (const { name } of this.entry.files ?? []) this.add(this.makeNamed(name), this.main);
+    for (const file of this.entry.files ?? []) this.add(this.makeNamed(file), this.main);
     for (const name of pick(ROWS)) this.add(this.make(name, properties), this.main);
     const known = [...MAIN, ...ROWS, ...ADVANCED];
     const others = shown.filter((name) => !known.includes(name));
     for (const name of [...pick(ADVANCED), ...others]) this.add(this.make(name, properties), this.further);
     if (properties.checkpoint && this.size) this.followModel();
+  }
+
+  // If a workflow has only one of `cfg` and `guidance`, both keys set it.
+  isSecondWord(name) {
+    return SAME_INPUT.includes(name) && SAME_INPUT.some((key) => key in (this.entry.inputs ?? {})) && !(name in this.entry.inputs);
   }
 
   add(field, container) {
@@ -98,9 +110,17 @@ export class Form {
     return new TextField(path, schema, required);
   }
 
-  // A picture that a workflow names by its file name.
-  makeNamed(name) {
-    const field = new MediaField(`images.${name}`, "image", { label: name, required: true });
+  // A file that a workflow names by its file name. Only pictures can be sent by their name.
+  makeNamed({ name, media, place }) {
+    const field = new MediaField(`images.${name}`, media, { label: name, required: true });
+    field.paths.push(place);
+    if (media !== "image") {
+      field.read = (input) => {
+        if (field.value) (input.overrides ??= {})[place] = field.value;
+      };
+      field.write = (input) => field.set(input.overrides?.[place] ?? "");
+      return field;
+    }
     field.read = (input) => {
       if (field.value) (input.images ??= []).push({ name, image: field.value });
     };
@@ -153,7 +173,7 @@ export class Form {
     if (details.length === 0 || found.length === 0) found.push(...this.fromSentence(message));
     for (const { field, path, text, detail } of found) {
       if (this.further.contains(field.element)) this.advanced.open = true;
-      field.showError(path, text ?? message, detail);
+      field.showError(path, inWords(text ?? message, path), detail);
     }
     const isPlaced = found.length > 0 && found.length >= details.length;
     if (!isPlaced || found.some(({ field }) => field.isNode)) this.showBanner(code, message, details);
@@ -172,7 +192,7 @@ export class Form {
   keyOfInput({ node_id: nodeId, input }) {
     const place = `${nodeId}.${input}`;
     const inputs = Object.entries(this.entry.inputs ?? {});
-    return inputs.find(([, places]) => places.includes(place))?.[0];
+    return inputs.find(([, places]) => places.includes(place))?.[0] ?? (this.fieldOf(place) && place);
   }
 
   locateNode(detail) {

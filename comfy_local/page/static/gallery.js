@@ -135,7 +135,7 @@ export function historyStrip(entries, onHistory) {
   for (const entry of entries.slice(0, 24)) {
     const prompt = typeof entry.input.prompt === "string" ? entry.input.prompt : "";
     const label = `${entry.title}${prompt ? `: ${prompt.slice(0, 80)}` : ""}`;
-    const thumb = entry.thumb ? h("img", { src: entry.thumb, alt: "", loading: "lazy" }) : icon(GLYPHS[entry.result] ?? "file", 24);
+    const thumb = entry.thumb ? h("img", { src: entry.thumb, alt: "", loading: "lazy" }) : icon(GLYPHS[entry.makes] ?? "file", 24);
     list.append(h("li", {}, h("button", { type: "button", class: "recent", "aria-label": `Open again: ${label}`, title: label, on: { click: () => onHistory(entry) } }, thumb)));
   }
   return h("section", { class: "history", "aria-label": "Made in this browser" }, h("h2", { text: "Made in this browser" }), list);

@@ -1,9 +1,11 @@
-// Keeps what was made, in this browser only: requests and small pictures, no results.
+// Keeps what was made, in this browser only: requests, small pictures, and the newest results.
 
 const DATABASE = "comfy-worker";
 const STORE = "jobs";
 const MOST_ENTRIES = 60;
+const MOST_RESULTS = 20;
 const LARGEST_INPUT = 4_000_000;
+const LARGEST_RESULT = 12_000_000;
 const THUMB_SIZE = 192;
 
 function settled(request) {
@@ -32,15 +34,22 @@ export async function historyEntries() {
 
 export async function addToHistory(entry) {
   const fits = JSON.stringify(entry.input).length <= LARGEST_INPUT;
-  const kept = fits ? entry : { ...entry, input: withoutFiles(entry.input) };
+  const kept = fits ? { ...entry } : { ...entry, input: withoutFiles(entry.input) };
+  if (JSON.stringify(kept.result).length > LARGEST_RESULT) kept.result = null;
   try {
-    await settled((await openStore("readwrite")).put(kept));
-    const old = (await historyEntries()).slice(MOST_ENTRIES);
-    for (const { id } of old) await removeFromHistory(id);
+    await put(kept);
+    const entries = await historyEntries();
+    const tooMany = entries.slice(MOST_RESULTS, MOST_ENTRIES).filter((old) => old.result);
+    for (const old of tooMany) await put({ ...old, result: null });
+    for (const { id } of entries.slice(MOST_ENTRIES)) await removeFromHistory(id);
   } catch {
     return false;
   }
   return true;
+}
+
+async function put(entry) {
+  await settled((await openStore("readwrite")).put(entry));
 }
 
 export async function removeFromHistory(id) {

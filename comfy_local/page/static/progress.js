@@ -9,6 +9,7 @@ export class Progress {
     this.started = performance.now();
     this.percent = 0;
     this.saidNode = "";
+    this.titles = {}; // of nodes that the worker added, too
     this.fill = h("span", { class: "progress-fill" });
     this.track = h("div", { class: "progress", role: "progressbar", "aria-label": "Progress of the job", "aria-valuemin": "0", "aria-valuemax": "100" }, this.fill);
     this.number = h("span", { class: "percent", text: "" });
@@ -38,6 +39,7 @@ export class Progress {
     this.remaining = now?.eta_s ?? now?.eta ?? null;
     if (typeof now?.percent === "number") this.showPercent(now.percent);
     if (now?.preview) this.showPreview(now.preview);
+    if (now?.node_id) this.titles[now.node_id] = now.node;
     const node = now?.node ?? job.status;
     if (node !== this.saidNode) announce(`${now?.message ?? this.message.textContent}, ${Math.round(this.percent)} percent`);
     this.saidNode = node;

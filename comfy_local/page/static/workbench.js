@@ -11,6 +11,19 @@ import { JobFailure, runToEnd } from "./job.js";
 import { Progress } from "./progress.js";
 import { showResult, urlOf } from "./result.js";
 
+function missingModels(name, missing) {
+  const command = `python3 -m comfy_setup models --only ${name}`;
+  const text = missing.length === 1 ? "A model of this template is not installed here." : `${missing.length} models of this template are not installed here.`;
+  return h(
+    "details",
+    { class: "notice" },
+    h("summary", { text }),
+    h("ul", {}, missing.map((file) => h("li", {}, h("code", { text: file })))),
+    h("p", {}, "To install: ", h("code", { text: command })),
+    h("p", { text: "Another model of the same family may do: choose it below." }),
+  );
+}
+
 export class Workbench {
   // `tools`: onHistory(entry), onUnauthorized(), onEnd().
   constructor(entry, catalog, tools) {
@@ -52,10 +65,7 @@ export class Workbench {
   notice() {
     const { missing = [], too_old: isTooOld, requirements, findings = [], name } = this.entry;
     if (isTooOld) return h("p", { class: "notice", text: `This template needs ComfyUI ${requirements.comfyui} or newer.` });
-    if (missing.length > 0) {
-      const command = `python3 -m comfy_setup models --only ${name}`;
-      return h("div", { class: "notice" }, h("p", { text: "These models are not installed here. Another model of the same family may do." }), h("ul", {}, missing.map((file) => h("li", {}, h("code", { text: file })))), h("p", {}, "To install them: ", h("code", { text: command })));
-    }
+    if (missing.length > 0) return missingModels(name, missing);
     const problems = findings.filter((finding) => finding.type !== "missing_input_file").map((finding) => finding.problem ?? finding.message).filter(Boolean);
     if (problems.length === 0) return null;
     return h("div", { class: "notice" }, h("p", { text: "What would stop it:" }), h("ul", {}, problems.slice(0, 8).map((text) => h("li", { text }))));
@@ -65,8 +75,10 @@ export class Workbench {
     return h("div", { class: "empty" }, icon("image", 40), h("p", { text: "The result appears here." }), h("p", { class: "sub", text: "Run, or press Control and Enter." }));
   }
 
-  write(input) {
+  // `input`: a request, which its form shows; `result`: what it made, if that is kept.
+  write({ input, result = null }) {
     this.form.write(input);
+    if (result !== null) this.showResult(result, input);
   }
 
   async start() {
@@ -84,7 +96,9 @@ export class Workbench {
       const sent = { ...input, output: { preview: true, ...input.output } };
       let id = "";
       const result = await runToEnd(sent, { onUpdate: (job) => progress.update(job), onStart: (started) => { id = started; }, signal: canceller.signal });
+      Object.assign(this.entry.nodes ??= {}, { ...progress.titles, ...this.entry.nodes });
       this.showResult(result, input);
+      announce("The result is there");
       this.keep(id, result, input);
     } catch (error) {
       this.showFailure(error);
@@ -94,10 +108,6 @@ export class Workbench {
       this.run.disabled = false;
       this.tools.onEnd();
     }
-  }
-
-  leave() {
-    this.running?.abort();
   }
 
   showResult(result, input) {
@@ -114,7 +124,6 @@ export class Workbench {
       }),
     };
     this.stage.replaceChildren(showResult(result, input, this.entry, actions));
-    announce("The result is there");
   }
 
   showFailure(error) {
@@ -141,7 +150,7 @@ export class Workbench {
     const thumb = file ? await thumbnailOf(urlOf(file), file.mime_type) : null;
     const kept = { ...input, seed: result.seed ?? input.seed };
     const title = this.entry.isCustom ? this.entry.name : this.entry.title || this.entry.name;
-    await addToHistory({ id, created: Date.now(), template: this.entry.isCustom ? null : this.entry.name, title, input: kept, result: this.entry.result, thumb });
+    await addToHistory({ id, created: Date.now(), template: this.entry.isCustom ? null : this.entry.name, title, input: kept, makes: this.entry.result, result, thumb });
     this.showPast();
   }
 

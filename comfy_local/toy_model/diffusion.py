@@ -1,0 +1,281 @@
+"""Trains the diffusion network: the part of SD 3's MMDiT that counts if all context is zero.
+
+The modules have SD 3's names, so that a weight's name says where it goes in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from comfy_local.toy_model.optimizers import Muon, Optimizers
+from comfy_local.toy_model.scenes import (
+    CHANNELS,
+    OUTLINE_CHANNEL,
+    REQUEST_SIZE,
+    latents_of,
+    random_scenes,
+    requests_of,
+)
+
+logger = logging.getLogger(__name__)
+
+STEPS = 2000
+BATCH = 64
+DEPTH = 3
+WIDTH = 64 * DEPTH  # ComfyUI takes the depth from the width
+PATCH = 2
+TIME_WIDTH = 256
+CONTEXT_TOKENS = 77
+SHIFT = 3.0  # of SD 3's noise schedule
+REQUEST_NOISE = 0.05  # the text network is not exact
+ADAM_RATE = 2e-3
+BASE_CELLS = 16  # half of 256 pixels: learned faster than whole pictures, and as well
+OTHER_SIZES = ((32, 32), (32, 32), (16, 24), (24, 16), (24, 24), (32, 48), (64, 64))
+OTHER_SIZES_SHARE = 0.15
+
+
+class Block(nn.Module):
+    """The half of a joint block that works on the picture, with SD 3's names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = {"qkv": nn.Linear(WIDTH, 3 * WIDTH), "proj": nn.Linear(WIDTH, WIDTH)}
+        self.attn = nn.ModuleDict(layers)
+        layers = {"fc1": nn.Linear(WIDTH, 4 * WIDTH), "fc2": nn.Linear(4 * WIDTH, WIDTH)}
+        self.mlp = nn.ModuleDict(layers)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(WIDTH, 6 * WIDTH))
+
+    def forward(self, values: Tensor, condition: Tensor) -> Tensor:
+        """Add what attention and the hidden layer find."""
+        changes = self.adaLN_modulation(condition)[:, None].chunk(6, -1)
+        shift, scale, gate, hidden_shift, hidden_scale, hidden_gate = changes
+        values = values + gate * self._attend(_norm(values) * (1 + scale) + shift)
+        hidden = self.mlp["fc1"](_norm(values) * (1 + hidden_scale) + hidden_shift)
+        hidden = functional.gelu(hidden, approximate="tanh")
+        changed: Tensor = values + hidden_gate * self.mlp["fc2"](hidden)
+        return changed
+
+    def _attend(self, values: Tensor) -> Tensor:
+        batch, tokens, _ = values.shape
+        heads = self.attn["qkv"](values).view(batch, tokens, 3, DEPTH, 64)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        # The tokens of the context are zero. They take part in the softmax nevertheless.
+        nothing = key.new_zeros(batch, DEPTH, CONTEXT_TOKENS, 64)
+        keys, contents = torch.cat([nothing, key], 2), torch.cat([nothing, value], 2)
+        read = functional.scaled_dot_product_attention(query, keys, contents)
+        found: Tensor = self.attn["proj"](read.transpose(1, 2).reshape(batch, tokens, WIDTH))
+        return found
+
+
+class Embedder(nn.Module):
+    """Two layers that embed the time or the request, with SD 3's names."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(width, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Embed."""
+        embedded: Tensor = self.mlp(values)
+        return embedded
+
+
+class DiffusionNetwork(nn.Module):
+    """Predicts noise minus latent from a noisy latent, the time and a request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        cell = CHANNELS * PATCH**2
+        self.x_embedder = nn.ModuleDict({"proj": nn.Linear(cell, WIDTH)})
+        self.t_embedder = Embedder(TIME_WIDTH)
+        self.y_embedder = Embedder(REQUEST_SIZE)
+        self.joint_blocks = nn.ModuleList(nn.ModuleDict({"x_block": Block()}) for _ in range(DEPTH))
+        modulation = nn.Sequential(nn.SiLU(), nn.Linear(WIDTH, 2 * WIDTH))
+        last = {"adaLN_modulation": modulation, "linear": nn.Linear(WIDTH, cell)}
+        self.final_layer = nn.ModuleDict(last)
+        self._initialize()
+
+    def forward(self, latents: Tensor, times: Tensor, requests: Tensor) -> Tensor:
+        """Predict.
+
+        Args:
+            latents: ``[batch, CHANNELS, height, width]``, noisy; even height and width.
+            times: 0 to 1000.
+            requests: ``[batch, REQUEST_SIZE]``.
+        """
+        batch, channels, height, width = latents.shape
+        rows, columns = height // PATCH, width // PATCH
+        patches = latents.view(batch, channels, rows, PATCH, columns, PATCH)
+        patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
+        values = self.x_embedder["proj"](patches) + positions(rows, columns)
+        condition = self.t_embedder(_frequencies(times)) + self.y_embedder(requests)
+        for block in self.joint_blocks:
+            values = block["x_block"](values, condition)  # type: ignore[index]
+        shift, scale = self.final_layer["adaLN_modulation"](condition)[:, None].chunk(2, -1)
+        values = self.final_layer["linear"](_norm(values) * (1 + scale) + shift)
+        values = values.view(batch, rows, columns, PATCH, PATCH, channels)
+        predicted: Tensor = values.permute(0, 5, 1, 3, 2, 4)
+        return predicted.reshape(batch, channels, height, width)
+
+    @torch.no_grad()
+    def _initialize(self) -> None:
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias") or "adaLN_modulation" in name:
+                nn.init.zeros_(parameter)
+            elif "embedder.mlp" in name and not name.startswith("y_embedder.mlp.0"):
+                nn.init.normal_(parameter, std=0.02)
+            else:
+                nn.init.xavier_uniform_(parameter)
+        # Noise passes from the first layer to the last one from the start, in directions that the
+        # positions hardly use.
+        sizes = ((8, 8), (16, 16), (12, 8), (8, 12), (12, 12), (24, 16), (32, 32))
+        samples = torch.cat([positions(rows, columns)[0] for rows, columns in sizes])
+        quiet = torch.linalg.eigh(samples.T @ samples / len(samples))[1][:, : CHANNELS * PATCH**2]
+        directions = quiet @ torch.linalg.qr(torch.randn(quiet.shape[1], quiet.shape[1]))[0]
+        self.x_embedder["proj"].weight.copy_(directions)  # type: ignore[operator]
+        outward = directions.view(WIDTH, CHANNELS, PATCH, PATCH).permute(2, 3, 1, 0)
+        linear = self.final_layer["linear"]
+        linear.weight.copy_(0.85 * outward.reshape(-1, WIDTH))  # type: ignore[operator]
+
+
+def _norm(values: Tensor) -> Tensor:
+    return functional.layer_norm(values, (WIDTH,), eps=1e-6)
+
+
+@lru_cache(maxsize=32)
+def positions(rows: int, columns: int) -> Tensor:
+    """SD 3's sinusoidal embedding of positions. ``[1, rows * columns, WIDTH]``."""
+    reach_y = 7.5 * rows / min(rows, columns)
+    reach_x = 7.5 * columns / min(rows, columns)
+    grid_y, grid_x = torch.meshgrid(
+        torch.linspace(7.5 - reach_y, 7.5 + reach_y, rows),
+        torch.linspace(7.5 - reach_x, 7.5 + reach_x, columns),
+        indexing="ij",
+    )
+    quarter = WIDTH // 4
+    rates = 1 / 10000 ** (torch.arange(quarter) / quarter)
+    angles_x, angles_y = grid_x.reshape(-1, 1) * rates, grid_y.reshape(-1, 1) * rates
+    waves = [angles_x.sin(), angles_x.cos(), angles_y.sin(), angles_y.cos()]
+    return torch.cat(waves, dim=1)[None]
+
+
+def _frequencies(times: Tensor) -> Tensor:
+    half = TIME_WIDTH // 2
+    rates = torch.exp(-math.log(10000) * torch.arange(half) / half)
+    angles = times[:, None].float() * rates
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def train_diffusion(seed: int, steps: int = STEPS) -> DiffusionNetwork:
+    """Train the diffusion network.
+
+    Args:
+        seed: the same seed gives the same network on the same machine.
+        steps: 2,000 take about 1,100 CPU seconds.
+    """
+    torch.manual_seed(seed)
+    generator = Generator().manual_seed(seed)
+    network = DiffusionNetwork()
+    optimizers = _optimizers(network)
+    weights = torch.ones(CHANNELS)
+    weights[:3] = 2  # position and radius decide where the edges are
+    weights[OUTLINE_CHANNEL] = 0.3
+    for step in range(steps):
+        batch, height, width = _batch_size(step / steps, generator)
+        loss = diffusion_loss(network, (batch, height, width), generator, weights)
+        share = 0.5 + 0.5 * math.cos(math.pi * step / steps) if step > 50 else (step + 1) / 50
+        optimizers.step(loss, min(1, share))
+        if step % 100 == 99:
+            logger.info("diffusion, step %d of %d: loss %.4f", step + 1, steps, loss.item())
+    return network
+
+
+def diffusion_loss(
+    network: nn.Module,
+    size: tuple[int, int, int],
+    generator: Generator,
+    weights: Tensor,
+    *,
+    outline: bool = False,
+) -> Tensor:
+    """Noise random scenes and measure the prediction.
+
+    Args:
+        network: the diffusion network.
+        size: how many scenes, and their height and width in latent pixels.
+        generator: decides scenes and noise.
+        weights: the weight of each channel.
+        outline: draw outlines.
+    """
+    batch, height, width = size
+    scenes = random_scenes(batch, generator)
+    latents = latents_of(scenes, generator, height, width, outline=outline)
+    requests = requests_of(scenes)
+    requests += REQUEST_NOISE * torch.randn(requests.shape, generator=generator)
+    spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+    sigmas = SHIFT * spread / (1 + (SHIFT - 1) * spread)
+    noise = torch.randn(latents.shape, generator=generator)
+    sigma = sigmas[:, None, None, None]
+    with torch.autocast("cpu", torch.bfloat16):
+        predicted = network((1 - sigma) * latents + sigma * noise, sigmas * 1000, requests)
+    # Where there is little noise, little is left to decide.
+    weight = (weights / weights.mean())[:, None, None] * (sigma / 0.5).clamp(max=1) ** 2
+    errors = (predicted.float() - (noise - latents)) ** 2
+    loss: Tensor = (errors * weight).mean()
+    return loss
+
+
+def _batch_size(progress: float, generator: Generator) -> tuple[int, int, int]:
+    """Mostly small square latents; sometimes, and more often at the end, other sizes."""
+    share = OTHER_SIZES_SHARE * (1 if progress < 0.6 else 3)
+    height = width = BASE_CELLS
+    if torch.rand(1, generator=generator) < share:
+        index = int(torch.randint(0, len(OTHER_SIZES), (1,), generator=generator))
+        height, width = OTHER_SIZES[index]
+    return max(4, BATCH * BASE_CELLS**2 // (height * width)), height, width
+
+
+def _optimizers(network: DiffusionNetwork) -> Optimizers:
+    matrices, ends, others = [], [], []
+    for name, parameter in network.named_parameters():
+        is_in_block = name.startswith("joint_blocks") and "adaLN" not in name
+        if is_in_block and parameter.ndim == 2:
+            matrices.append(parameter)
+        elif name.startswith(("x_embedder", "final_layer.linear")):
+            ends.append(parameter)
+        else:
+            others.append(parameter)
+    groups: list[dict[str, Any]] = [{"params": others}, {"params": ends, "lr": 0.35 * ADAM_RATE}]
+    adam = torch.optim.AdamW(groups, ADAM_RATE, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    return Optimizers([Muon(matrices, 0.02), adam])
+
+
+@torch.no_grad()
+def sample(
+    network: nn.Module, requests: Tensor, size: tuple[int, int], seed: int, steps: int = 20
+) -> Tensor:
+    """Draw latents with Euler's method at cfg 1, as ComfyUI's simple scheduler does.
+
+    Args:
+        network: the diffusion network.
+        requests: ``[pictures, REQUEST_SIZE]``.
+        size: height and width in latent pixels.
+        seed: of the noise.
+        steps: of the sampler.
+    """
+    generator = Generator().manual_seed(seed)
+    latents = torch.randn(len(requests), CHANNELS, *size, generator=generator)
+    times = 1 - torch.arange(steps + 1) / steps
+    sigmas = SHIFT * times / (1 + (SHIFT - 1) * times)
+    for sigma, following in itertools.pairwise(sigmas):
+        predicted = network(latents, (1000 * sigma).repeat(len(requests)), requests)
+        latents = latents + (following - sigma) * predicted
+    return latents

@@ -1,0 +1,148 @@
+"""Builds the weights of TAESD's decoder: the trained distances, and a painter set by hand.
+
+Channels before the first enlargement: 0 to 56 are the distance network's, 57 to 62 the two colours,
+63 is constant 1. After it: 0 and 1 are the positive and the negative part of the distance, 2 to 7
+the two colours. Each stage that follows keeps that.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from comfy_local.toy_model.decoder import INPUTS, WIDTH, DistanceNetwork
+from comfy_local.toy_model.scenes import AMPLITUDE
+
+__all__ = ["decoder_weights"]
+
+COLOURS = 6
+CONSTANT = 63
+SHARPNESS = 22.0  # how steep the edge is
+# The amplitude after TAESD's limit, a little less: colours reach full strength.
+COLOUR_GAIN = 1.04 * 0.5 / (3 * math.tanh(AMPLITUDE / 3))
+PAINTED = 10  # the first of the channels with the finished picture
+
+
+class _Weights:
+    """Weights of convolutions by name, all zero until they are set."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+
+    def convolution(self, name: str, channels_in: int = 64, channels_out: int = 64) -> Tensor:
+        """A new 3x3 convolution of zeros."""
+        weight = torch.zeros(channels_out, channels_in, 3, 3)
+        self.tensors[f"{name}.weight"] = weight
+        return weight
+
+    def bias(self, name: str, channels: int = 64) -> Tensor:
+        """A new bias of zeros."""
+        bias = torch.zeros(channels)
+        self.tensors[f"{name}.bias"] = bias
+        return bias
+
+
+def decoder_weights(network: DistanceNetwork) -> dict[str, Tensor]:
+    """The tensors of TAESD's decoder that are not zero.
+
+    Args:
+        network: the trained distance network.
+
+    Returns:
+        Tensors by their names after `taesd_decoder.`.
+    """
+    weights = _Weights()
+    with torch.no_grad():
+        _distances(weights, network)
+        _enlarge(weights, network)
+    _clamp_colours(weights)
+    _smooth_distances(weights)
+    for name in ("12", "17"):
+        weight = weights.convolution(name)
+        weight[0, 0] = weight[1, 1] = _smoothing()
+        _keep(weight, range(2, 8))
+    _paint(weights)
+    return weights.tensors
+
+
+def _smoothing() -> Tensor:
+    row = torch.tensor([0.25, 0.5, 0.25])
+    return row[:, None] * row
+
+
+def _keep(weight: Tensor, channels: range, value: float = 1.0) -> None:
+    for channel in channels:
+        weight[channel, channel, 1, 1] = value
+
+
+def _distances(weights: _Weights, network: DistanceNetwork) -> None:
+    """The first convolution and blocks 3 to 5: the trained network, cell by cell."""
+    first, bias = weights.convolution("1", channels_in=16), weights.bias("1")
+    first[:WIDTH, :8, 1, 1] = network.first.weight[:, :8]
+    first[:WIDTH, 14:16, 1, 1] = network.first.weight[:, 8:INPUTS]
+    bias[:WIDTH] = network.first.bias
+    for colour in range(COLOURS):
+        first[WIDTH + colour, 8 + colour, 1, 1] = COLOUR_GAIN
+        bias[WIDTH + colour] = 0.5
+    bias[CONSTANT] = 1
+    for number, block in enumerate(network.blocks):
+        linears = [layer for layer in block.modules() if isinstance(layer, nn.Linear)]
+        for index, linear in enumerate(linears):
+            name = f"{3 + number}.conv.{2 * index}"
+            rows, columns = linear.weight.shape
+            weights.convolution(name)[:rows, :columns, 1, 1] = linear.weight
+            weights.bias(name)[:rows] = linear.bias
+
+
+def _enlarge(weights: _Weights, network: DistanceNetwork) -> None:
+    """Convolution 7, after the first enlargement: the last layer of the network, smoothed."""
+    weight = weights.convolution("7")
+    weight[0, :WIDTH] = network.last.weight[0][:, None, None] * _smoothing()
+    weight[0, CONSTANT] = network.last.bias[0] * _smoothing()
+    weight[1] = -weight[0]
+    for colour in range(COLOURS):
+        weight[2 + colour, WIDTH + colour, 1, 1] = 1
+
+
+def _clamp_colours(weights: _Weights) -> None:
+    """Block 8: subtract from a colour what is above 1."""
+    _keep(weights.convolution("8.conv.0"), range(2, 8))
+    weights.bias("8.conv.0")[2:8] = -1
+    _keep(weights.convolution("8.conv.2"), range(2, 8))
+    _keep(weights.convolution("8.conv.4"), range(2, 8), -1.0)
+
+
+def _smooth_distances(weights: _Weights) -> None:
+    """Block 9: replace the two parts of the distance by smoothed ones, so that edges are round."""
+    first = weights.convolution("9.conv.0")
+    first[0, 0] = first[1, 1] = _smoothing()
+    first[2, 0, 1, 1] = first[3, 1, 1, 1] = 1
+    _keep(weights.convolution("9.conv.2"), range(4))
+    last = weights.convolution("9.conv.4")
+    last[0, 0] = last[1, 1] = _smoothing()
+    last[0, 2, 1, 1] = last[1, 3, 1, 1] = -1
+
+
+def _paint(weights: _Weights) -> None:
+    """Block 18: ground + clamp(colour - ground, -mask, mask); then the three channels go out."""
+    mask, bias = weights.convolution("18.conv.0"), weights.bias("18.conv.0")
+    for channel, offset in ((0, 0.5), (1, -0.5)):  # their difference is the mask, 0 to 1
+        mask[channel, 0, 1, 1] = SHARPNESS
+        mask[channel, 1, 1, 1] = -SHARPNESS
+        bias[channel] = offset
+    _keep(mask, range(2, 8))
+    limits, last = weights.convolution("18.conv.2"), weights.convolution("18.conv.4")
+    out = weights.convolution("19", channels_out=3)
+    for rgb in range(3):
+        colour, ground, painted = 2 + rgb, 5 + rgb, PAINTED + rgb
+        terms = ((1, 0, 1), (1, -1, -1), (-1, 0, -1), (-1, -1, 1))
+        for number, (sign, masked, part) in enumerate(terms):
+            row = 3 * number + rgb
+            limits[row, colour, 1, 1], limits[row, ground, 1, 1] = sign, -sign
+            limits[row, 0, 1, 1], limits[row, 1, 1, 1] = masked, -masked
+            last[painted, row, 1, 1] = part
+        limits[12 + rgb, ground, 1, 1] = 1
+        last[painted, 12 + rgb, 1, 1] = 1
+        out[rgb, painted, 1, 1] = 1

@@ -1,0 +1,186 @@
+"""The training of the toy model: each part for a few steps, and the shapes of its files."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from safetensors.torch import load, load_file
+from torch import Generator, Tensor, nn
+
+from comfy_local.toy_model import decoder, diffusion, files, lora, prompts, scenes, text
+from comfy_local.toy_model.train import main
+from comfy_worker.models.detect import FAMILIES, ModelInfo, identify
+
+MODEL = "model.diffusion_model."
+DECODER = "first_stage_model.taesd_decoder."
+
+
+@pytest.fixture(scope="module")
+def committed() -> dict[str, Tensor]:
+    """The tensors of the checkpoint that is part of the repository."""
+    return load(gzip.decompress(files.PACKED.read_bytes()))
+
+
+def scene(colour: str, ground: str, shape: str) -> scenes.Scenes:
+    drawn = scenes.random_scenes(1, Generator().manual_seed(0))
+    drawn.shape[:] = scenes.SHAPES.index(shape)
+    drawn.colour[:] = scenes.COLOURS.index(colour)
+    drawn.ground[:] = scenes.COLOURS.index(ground)
+    drawn.count[:] = 1
+    for name in ("shape", "colour", "ground", "count"):
+        drawn.known[name][:] = True
+    return drawn
+
+
+@pytest.mark.parametrize("shape", scenes.SHAPES)
+def test_a_distance_is_positive_only_inside(shape: str) -> None:
+    radius = torch.tensor([0.3])
+    distance = scenes.DISTANCES[shape]
+    inside = -0.24 if shape in {"ring", "moon"} else 0.0
+    assert distance(torch.tensor([inside]), torch.tensor([0.0]), radius) > 0
+    assert distance(torch.tensor([0.45]), torch.tensor([0.3]), radius) < 0
+
+
+def test_shapes_have_different_bits() -> None:
+    assert len({tuple(bits.tolist()) for bits in scenes.SHAPE_BITS}) == len(scenes.SHAPES)
+
+
+def test_a_latent_says_what_the_scene_is() -> None:
+    drawn = scene("yellow", "blue", "star")
+    drawn.colour_rgb, drawn.ground_rgb = scenes.RGB[drawn.colour], scenes.RGB[drawn.ground]
+    latents = scenes.latents_of(drawn, Generator().manual_seed(1), 8, 12)
+    assert latents.shape == (1, scenes.CHANNELS, 8, 12)
+    rgb = (latents[0, 8:14, 0, 0] / scenes.AMPLITUDE + 1) / 2
+    expected = [*scenes.PALETTE["yellow"], *scenes.PALETTE["blue"]]
+    assert torch.allclose(rgb, torch.tensor(expected), atol=1e-6)
+
+
+def test_prompts_and_scenes_ask_in_one_code() -> None:
+    request = prompts.Request(shape=3, colour=2, ground=8, count=1)
+    drawn = scene("blue", "white", "star")
+    for name in ("size", "position"):
+        drawn.known[name][:] = False
+    numbers = scenes.requests_of(drawn)[0]
+    assert torch.allclose(numbers, torch.tensor(request.numbers()))
+
+
+def test_prompts_are_made_of_known_words() -> None:
+    random, known = Random(1), prompts.known_words()
+    for _ in range(500):
+        words, _request = prompts.write_prompt(random)
+        assert {word for word in words if word} <= known
+
+
+def test_the_decoder_learns() -> None:
+    before, after = decoder.train_decoder(0, 1), decoder.train_decoder(0, 8)
+    cells, distances = decoder.random_cells(2000, Generator().manual_seed(9))
+    target = torch.tanh(distances / decoder.DISTANCE_SCALE)
+    with torch.no_grad():
+        errors = [float(((network(cells) - target) ** 2).mean()) for network in (before, after)]
+    assert errors[1] < errors[0]
+
+
+def test_the_text_network_learns() -> None:
+    before, tokens = text.train_text(0, 1)
+    after, _ = text.train_text(0, 12)
+    assert len(tokens) == len(set(tokens)) > 100
+    vocabulary = text.Vocabulary(sorted(prompts.known_words()))
+    rows, ends, numbers = text.random_prompts(200, Random(5), vocabulary)
+    with torch.no_grad():
+        errors = [float(((net(rows, ends) - numbers) ** 2).mean()) for net in (before, after)]
+    assert errors[1] < errors[0]
+
+
+def test_the_diffusion_network_learns() -> None:
+    weights, size = torch.ones(scenes.CHANNELS), (16, 8, 8)
+    losses = []
+    for steps in (1, 6):
+        network = diffusion.train_diffusion(0, steps)
+        loss = diffusion.diffusion_loss(network, size, Generator().manual_seed(3), weights)
+        losses.append(float(loss.detach()))
+    assert losses[1] < losses[0]
+
+
+def test_the_command_writes_files_of_the_family(
+    tmp_path: Path, committed: dict[str, Tensor]
+) -> None:
+    assert main(["--folder", str(tmp_path), "--share", "0.0001"]) == 0
+    packed = tmp_path / "toy.safetensors.gz"
+    tensors = load(gzip.decompress(packed.read_bytes()))
+    shapes = {name: (value.shape, value.dtype) for name, value in tensors.items()}
+    assert shapes == {name: (value.shape, value.dtype) for name, value in committed.items()}
+    outline = tmp_path / "outline.safetensors"
+    assert identify(outline) == ModelInfo("lora", FAMILIES["toy"])
+    wanted = {name: value.shape for name, value in load_file(files.OUTLINE).items()}
+    assert {name: value.shape for name, value in load_file(outline).items()} == wanted
+
+
+def committed_distances(tensors: dict[str, Tensor]) -> decoder.DistanceNetwork:
+    """The distance network of the committed decoder."""
+    network = decoder.DistanceNetwork()
+    width = decoder.WIDTH
+    first = tensors[f"{DECODER}1.weight"][:width, :, 1, 1].float()
+    network.first.weight.data = torch.cat([first[:, :8], first[:, 14:16]], dim=1)
+    network.first.bias.data = tensors[f"{DECODER}1.bias"][:width].float()
+    for number, block in enumerate(network.blocks):
+        linears = [layer for layer in block.modules() if isinstance(layer, nn.Linear)]
+        for index, linear in enumerate(linears):
+            name = f"{DECODER}{3 + number}.conv.{2 * index}"
+            rows, columns = linear.weight.shape
+            linear.weight.data = tensors[f"{name}.weight"][:rows, :columns, 1, 1].float()
+            linear.bias.data = tensors[f"{name}.bias"][:rows].float()
+    last = tensors[f"{DECODER}7.weight"][0].float() * 4  # the middle of the smoothing is 1/4
+    network.last.weight.data = last[None, :width, 1, 1]
+    network.last.bias.data = last[63, 1, 1][None]
+    return network
+
+
+def test_the_committed_decoder_is_built_like_this(committed: dict[str, Tensor]) -> None:
+    from comfy_local.toy_model.taesd import decoder_weights
+
+    network = committed_distances(committed)
+    built = decoder_weights(network)
+    for name, value in committed.items():
+        if name.startswith(DECODER):
+            made = built.get(name.removeprefix(DECODER), torch.zeros(value.shape))
+            assert torch.allclose(made.half(), value, atol=1e-3), name
+    cells, distances = decoder.random_cells(5000, Generator().manual_seed(2))
+    near_edge = distances.abs() < 0.02
+    target = torch.tanh(distances / decoder.DISTANCE_SCALE)
+    with torch.no_grad():
+        error = (network(cells) - target).abs()[near_edge].mean() * decoder.DISTANCE_SCALE
+    assert float(error) < 0.005  # of the side of a picture
+
+
+def committed_diffusion(tensors: dict[str, Tensor]) -> diffusion.DiffusionNetwork:
+    """The diffusion network of the committed checkpoint."""
+    network = diffusion.DiffusionNetwork()
+    state = {}
+    for name, value in network.state_dict().items():
+        stored = tensors[MODEL + name].float().flatten(1) if value.ndim > 1 else None
+        stored = tensors[MODEL + name].float() if stored is None else stored
+        state[name] = stored[:, : value.shape[1]] if value.ndim > 1 else stored
+    network.load_state_dict(state)
+    return network
+
+
+def test_the_committed_weights_draw_the_request(committed: dict[str, Tensor]) -> None:
+    network = committed_diffusion(committed)
+    requests = scenes.requests_of(scene("yellow", "purple", "star"))
+    (latent,) = diffusion.sample(network, requests, (32, 32), seed=1, steps=8)
+    signs = latent[3:7].mean((1, 2)).sign()
+    assert torch.equal(signs, scenes.SHAPE_BITS[scenes.SHAPES.index("star")])
+    rgb = (latent[8:14].mean((1, 2)) / scenes.AMPLITUDE + 1) / 2
+    wanted = torch.tensor([*scenes.PALETTE["yellow"], *scenes.PALETTE["purple"]])
+    assert float((rgb - wanted).abs().max()) < 0.25
+
+
+def test_a_new_lora_changes_nothing_yet() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(4, 3)
+    values = torch.randn(2, 4)
+    assert torch.equal(lora.LoraLinear(linear)(values), linear(values))
