@@ -18,11 +18,13 @@ __all__ = [
     "flat",
     "flat_batch",
     "from_checkpoint",
+    "of_size",
     "photo",
     "with_batch",
     "with_format",
     "with_steps",
     "without_saving",
+    "z_image",
 ]
 
 CHECKPOINT = "placeholder.safetensors"
@@ -110,6 +112,37 @@ def with_steps(job: Job, steps: int) -> Job:
     """A job of :func:`from_checkpoint` with more steps."""
     job["workflow"]["4"]["inputs"]["steps"] = steps
     return job
+
+
+def of_size(job: Job, size: int) -> Job:
+    """A job of :func:`from_checkpoint` whose model works at the size of the picture."""
+    job["workflow"]["2"]["inputs"] |= {"width": size, "height": size}
+    return job
+
+
+def z_image(size: int, unet: str, clip: str, vae: str) -> Job:
+    """A picture of Z-Image; node 4 samples, as in :func:`from_checkpoint`."""
+    sampler = {"steps": 1, "cfg": 1.0, "sampler_name": "res_multistep", "scheduler": "simple"}
+    links = {
+        "model": ["8", 0],
+        "positive": ["3", 0],
+        "negative": ["9", 0],
+        "latent_image": ["2", 0],
+    }
+    return {
+        "workflow": {
+            "1": _node("UNETLoader", unet_name=unet, weight_dtype="default"),
+            "2": _node("EmptySD3LatentImage", width=size, height=size, batch_size=1),
+            "3": _node("CLIPTextEncode", text="x", clip=["6", 0]),
+            "4": _node("KSampler", seed=next(_numbers), denoise=1.0, **sampler, **links),
+            "5": _node("VAEDecode", samples=["4", 0], vae=["7", 0]),
+            "6": _node("CLIPLoader", clip_name=clip, type="lumina2", device="default"),
+            "7": _node("VAELoader", vae_name=vae),
+            "8": _node("ModelSamplingAuraFlow", shift=3.0, model=["1", 0]),
+            "9": _node("ConditioningZeroOut", conditioning=["3", 0]),
+            "10": _save("5"),
+        }
+    }
 
 
 def without_saving(job: Job) -> Job:

@@ -206,7 +206,7 @@ def all_shapes(comfyui_dir: Path) -> dict[str, Shapes]:
 
     Returns:
         For each model, by the names above, its tensors as its file names them; ``taehv``, a VAE for
-        Wan; and ``flux2-vae``.
+        Wan; ``flux2-vae``; ``vae-16`` and ``qwen3-4b``, which Z-Image needs.
     """
     script = [sys.executable, __file__, str(comfyui_dir)]
     printed = subprocess.run(script, check=True, capture_output=True, text=True).stdout
@@ -233,6 +233,8 @@ def _print_shapes(comfyui_dir: str) -> None:
     with torch.device("meta"):
         found["taehv"] = _shapes(comfy.taesd.taehv.TAEHV(16).state_dict())
     found["flux2-vae"] = _flux2_vae_shapes()
+    found["vae-16"] = _vae_16_shapes()
+    found["qwen3-4b"] = _qwen3_4b_shapes()
     print(json.dumps(found))  # noqa: T201 - this is what the script gives back
 
 
@@ -263,6 +265,28 @@ def _flux2_vae_shapes() -> Shapes:
     with torch.device("meta"):
         shapes = _shapes(AutoencoderKL(ddconfig=config, embed_dim=32).state_dict())
     return {name: shape for name, shape in shapes.items() if "num_batches" not in name}
+
+
+def _vae_16_shapes() -> Shapes:
+    """The VAE of Flux and Z-Image, ``ae.safetensors``."""
+    import torch
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+
+    config = {"double_z": True, "z_channels": 16, "resolution": 256, "in_channels": 3, "out_ch": 3}
+    config |= {"ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": []}
+    with torch.device("meta"):
+        weights = AutoencoderKL(ddconfig=config | {"dropout": 0.0}, embed_dim=16).state_dict()
+    return {name: shape for name, shape in _shapes(weights).items() if "quant_conv" not in name}
+
+
+def _qwen3_4b_shapes() -> Shapes:
+    """The text encoder of Z-Image, ``qwen_3_4b.safetensors``."""
+    import comfy.ops
+    import torch
+    from comfy.text_encoders.llama import Qwen3_4B
+
+    model = Qwen3_4B({}, torch.float16, torch.device("meta"), comfy.ops.manual_cast)
+    return _shapes(model.state_dict())
 
 
 def _checkpoint_shapes(unet_config: dict[str, Any]) -> Shapes:

@@ -73,7 +73,7 @@ def write_all(models_root: Path) -> None:
 
 def write_inpaint_checkpoint(path: Path) -> None:
     """SD 1.5 whose UNet takes a mask and a masked image beside the latent."""
-    _write_thin(path, placeholder.checkpoint_shapes(in_channels=9))
+    write_thin(path, placeholder.checkpoint_shapes(in_channels=9))
 
 
 def write_sdxl_checkpoint(path: Path) -> None:
@@ -83,24 +83,24 @@ def write_sdxl_checkpoint(path: Path) -> None:
         for name, shape in _shapes("tiny-sdxl").items()
         if "first_stage_model" not in name
     }
-    _write_thin(path, shapes | _under("first_stage_model.", placeholder.taesd_shapes(4)))
+    write_thin(path, shapes | _under("first_stage_model.", placeholder.taesd_shapes(4)))
 
 
 def write_sd3_checkpoint(path: Path) -> None:
     """SD 3 of one block, with CLIP-L only."""
     shapes = _under("model.diffusion_model.", _shapes("tiny-sd3"))
     shapes |= _under("text_encoders.clip_l.transformer.", placeholder.clip_l_shapes())
-    _write_thin(path, shapes | _under("first_stage_model.", placeholder.taesd_shapes(16)))
+    write_thin(path, shapes | _under("first_stage_model.", placeholder.taesd_shapes(16)))
 
 
 def write_flux(path: Path) -> None:
     """Flux of one double block, as wide as the real one; it takes CLIP-L in place of T5."""
-    _write_thin(path, _shapes("tiny-flux"))
+    write_thin(path, _shapes("tiny-flux"))
 
 
 def write_wan(path: Path) -> None:
     """Wan 2.1 of one layer, as wide as the real 1.3B."""
-    _write_thin(path, _shapes("tiny-wan"))
+    write_thin(path, _shapes("tiny-wan"))
 
 
 def write_wan_lora(path: Path) -> None:
@@ -111,7 +111,7 @@ def write_wan_lora(path: Path) -> None:
 
 def write_clip_l(path: Path) -> None:
     """CLIP-L as a text encoder of its own."""
-    _write_thin(path, placeholder.clip_l_shapes())
+    write_thin(path, placeholder.clip_l_shapes())
 
 
 def write_taesd(path: Path, latent_channels: int) -> None:
@@ -209,10 +209,10 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     f"upscale_models/{UPSCALER}": write_upscaler,
     f"diffusion_models/{FLUX}": write_flux,
     f"diffusion_models/{WAN}": write_wan,
-    f"diffusion_models/{WAN_I2V}": lambda path: _write_thin(path, _shapes("tiny-wan-i2v")),
-    f"diffusion_models/{FLUX2}": lambda path: _write_thin(path, _shapes("tiny-flux2")),
+    f"diffusion_models/{WAN_I2V}": lambda path: write_thin(path, _shapes("tiny-wan-i2v")),
+    f"diffusion_models/{FLUX2}": lambda path: write_thin(path, _shapes("tiny-flux2")),
     f"loras/{LORA_WAN}": write_wan_lora,
-    f"vae/{VAE_FLUX2}": lambda path: _write_thin(path, _shapes("flux2-vae")),
+    f"vae/{VAE_FLUX2}": lambda path: write_thin(path, _shapes("flux2-vae")),
     f"text_encoders/{CLIP_L}": write_clip_l,
     f"vae/{VAE_4}": lambda path: write_taesd(path, latent_channels=4),
     f"vae/{VAE_16}": lambda path: write_taesd(path, latent_channels=16),
@@ -247,7 +247,7 @@ def _save(path: Path, weights: dict[str, Tensor]) -> None:
     save_file(weights, path)
 
 
-def _write_thin(path: Path, shapes: Shapes) -> None:
+def write_thin(path: Path, shapes: Shapes) -> None:
     """Write weights drawn as ``placeholder.random_weights`` does, for large tensors one block in 16."""
     import numpy as np
 

@@ -20,7 +20,7 @@ from comfy_common.job_options import job_input, with_format
 from comfy_common.text import duration
 from comfy_worker.client.batch import Batch, RowState, StateFile, as_report, state_path
 from comfy_worker.client.endpoint import Endpoint, JobStatus
-from comfy_worker.client.errors import ClientError
+from comfy_worker.client.errors import ClientError, EndpointUnreachable
 from comfy_worker.client.files import Folder, result_texts, save_files
 from comfy_worker.client.job_list import Row, read_rows
 
@@ -66,7 +66,10 @@ def submit(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             return _submit_list(console, endpoint, options, values)
         return _submit_one(console, endpoint, options, values)
     except ClientError as error:
-        Console(sys.stderr).say(f"Error: {error}")
+        hint = ""
+        if isinstance(error, EndpointUnreachable) and not (options.endpoint or options.url):
+            hint = "; `serve` starts the local endpoint, and --endpoint names one of RunPod"
+        Console(sys.stderr).say(f"Error: {error}{hint}")
         return UNREACHABLE
 
 

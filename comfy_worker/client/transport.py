@@ -124,7 +124,7 @@ class Transport:
                     failing_since = failing_since or time.monotonic()
                     self._check_patience(failing_since, patience_s, error)
                 pause_s = _pause_s(attempt, error.retry_after_s)
-                self.notify(f"{error}; trying again in {pause_s:.0f} s")
+                self.notify(f"{error}; trying again in {pause_s:.1f} s")
                 attempt += 1
                 stop.wait(pause_s)
                 continue

@@ -107,7 +107,9 @@ class ProgressReport:
             case Progress(node_id=node_id, value=value, maximum=maximum) if (
                 node_id == self._running
             ):
-                self._step = (min(value, maximum), maximum)
+                before, self._step = self._step, (min(value, maximum), maximum)
+                if self._step == before:
+                    return False
                 self._estimate.note_step(min(value, maximum), maximum, self._clock())
             case Preview(image=image) if len(image) <= PREVIEW_LIMIT:
                 self._preview = event

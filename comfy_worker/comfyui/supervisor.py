@@ -88,7 +88,11 @@ class ComfyUIInstance:
         self._lock = threading.Lock()
         # ComfyUI searches a slow volume for models now. Only the boot's own limit counts: with the
         # limit for silence, each boot would be given up and the next one begun.
-        self._read_defs(timeout_s=process.boot_time_left_s())
+        try:
+            self._read_defs(timeout_s=process.boot_time_left_s())
+        except ComfyUIUnavailable:
+            self.client.close()
+            raise
         self.events = EventStream(process.base_url)
         self.history = HistoryCleaner(self.client, process)
 

@@ -310,7 +310,8 @@ def test_progress_rises_and_never_arrives_late(worker: Client, posted: list[Post
     sampling = [update for update in updates if "step" in update]
     assert {update["node"] for update in sampling} == {"KSampler"}
     assert {update["steps"] for update in sampling} == {steps}
-    assert len({update["step"] for update in sampling}) == len(sampling)
+    # While a step takes long, time alone moves the percentage.
+    assert len({(update["step"], update["percent"]) for update in sampling}) == len(sampling)
     assert not any("preview" in update for update in updates)
 
 

@@ -599,11 +599,12 @@ def test_serve_reports_ready_and_ends_on_ctrl_c(handler: Path, tmp_path: Path) -
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with program(SERVE, str(port), str(handler), folder=tmp_path) as (served, out, err):
-        wait_until(lambda: "ready" in out.read_text())
+        wait_until(lambda: "page" in out.read_text())  # the last line
         processes = psutil.Process(served.pid).children(recursive=True)
         printed = out.read_text().splitlines()
         assert "for development and tests" in printed[0]
-        assert printed[-1].startswith(f"ready: http://127.0.0.1:{port}/v2/local")
+        (ready,) = [line for line in printed if line.startswith("ready: ")]
+        assert ready.startswith(f"ready: http://127.0.0.1:{port}/v2/local")
         assert "action=comfyui.ready" in err.read_text()
         served.send_signal(signal.SIGINT)
         assert served.wait(20) == 0

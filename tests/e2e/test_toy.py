@@ -43,7 +43,7 @@ def test_run_draws_the_prompt(tmp_path: Path) -> None:
     stream, output = io.StringIO(), tmp_path / "first.png"
     console = Console(stream)
     assert models.ensure_checkpoint(console, environ)
-    assert make_picture(console, environ, {}, Wanted(output, toy_only=True)) == 0
+    assert make_picture(console, environ, {"seed": 1}, Wanted(output, toy_only=True)) == 0
     with Image.open(output) as image:
         assert image.size == (256, 256)
         assert is_right(pixels(image))

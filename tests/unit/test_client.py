@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from comfy_common.errors import SetupError
+from comfy_setup import cli
 from comfy_worker.client import (
     BadTarget,
     Endpoint,
@@ -387,3 +388,13 @@ def test_an_endpoint_is_not_polled_wildly(serve: Serve, monkeypatch: pytest.Monk
     assert pauses == sorted(pauses)
     assert pauses[0] == endpoint.FIRST_POLL_S
     assert pauses[-1] == endpoint.LONGEST_POLL_S
+
+
+def test_a_missing_local_endpoint_has_a_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(transport, "FIRST_PATIENCE_S", 0.0)
+    monkeypatch.setattr(endpoint, "LOCAL_URL", "http://127.0.0.1:9/v2/local")
+    monkeypatch.delenv("RUNPOD_ENDPOINT_BASE_URL", raising=False)
+    assert cli.main(["submit"]) == 3
+    assert "nothing listens there; `serve` starts the local endpoint" in capsys.readouterr().err

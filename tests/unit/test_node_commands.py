@@ -9,6 +9,7 @@ import pytest
 
 from comfy_common import node_map, paths
 from comfy_setup import cli, node_packs, packages
+from comfy_setup.marker import read_marker, write_marker
 from comfy_setup.registry import version_key
 from tests.pack_registry import Registry, registry
 
@@ -187,6 +188,24 @@ def test_removing_a_pack_keeps_the_other_lines(
     assert "it has one, Two" in fails(capsys, "remove", "elsewhere")
     assert cli.main(["nodes", "remove", "two"]) == 0
     assert listed.read_text() == "# packs\none@1.0.0\n# two\n"
+
+
+def test_an_installed_pack_is_removed_at_once(
+    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COMFYUI_DIR")
+    monkeypatch.setattr(paths, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(packages, "ready", lambda: True)
+    monkeypatch.setattr(node_packs, "MARKER", tmp_path / "marker.json")
+    packages.INSTALLED.write_text("")
+    write_marker(node_packs.MARKER, {"packs": "one@1.0.0"})
+    listed.write_text("one@1.0.0\n")
+    folder = paths.NODE_PACKS / "one"
+    folder.mkdir(parents=True)
+    write_marker(folder / node_packs.MARKER_NAME, {"line": "one@1.0.0"})
+    assert cli.main(["nodes", "remove", "one"]) == 0
+    assert not folder.exists()
+    assert read_marker(node_packs.MARKER)["packs"] == ""
 
 
 def test_the_list_shows_pinned_and_other_packs(
