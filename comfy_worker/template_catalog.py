@@ -195,10 +195,9 @@ def _form(template: Template, defs: NodeDefs, rules: SchemaRules) -> dict[str, A
     """What a form needs beside the list entry."""
     workflow = read_workflow(template.workflow, defs).workflow
     roles = find_roles(workflow, defs)
-    inputs = {
-        name: [f"{found.node_id}.{found.name}" for found in node_inputs]
-        for name, node_inputs in roles.inputs.items()
-    }
+    inputs = {}
+    for name, node_inputs in roles.inputs.items():
+        inputs[name] = [f"{found.node_id}.{found.name}" for found in node_inputs]
     for name, parameter in template.params.parameters.items():
         inputs[name] = [f"{parameter.node}.{parameter.input}"]
     return {
@@ -216,9 +215,9 @@ def _media(
 ) -> dict[str, str]:
     """Which parameters are files, by the upload button of their widget: image, video or audio."""
     found = {}
-    for name, places in inputs.items():
-        for place in places:
-            node_id, input_name = place.split(".", 1)
+    for name, node_inputs in inputs.items():
+        for node_input in node_inputs:
+            node_id, input_name = node_input.split(".", 1)
             node = workflow.get(node_id, {})
             node_class = defs.get(node.get("class_type", ""))
             spec = node_class and node_class.spec(input_name, node.get("inputs", {}))

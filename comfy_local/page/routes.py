@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +100,12 @@ def _read(catalog_file: Path | None) -> Catalog | None:
 
 def _without_forms(catalog: Catalog) -> Response:
     """The list for the gallery. The forms are read one by one, since they have 10 kB each."""
-    rows = [
-        {key: value for key, value in row.items() if key not in OF_FORMS}
-        for row in catalog["templates"]
-    ]
+    rows = [_without_form(row) for row in catalog["templates"]]
     return JSONResponse({**catalog, "templates": rows})
+
+
+def _without_form(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in OF_FORMS}
 
 
 def _template(catalog: Catalog, name: str) -> Response:

@@ -88,9 +88,7 @@ def test_a_file_that_stays_away_is_named(tmp_path: Path) -> None:
     assert comfyui.refreshes == 1
 
 
-def test_a_missing_class_names_the_pack_of_the_map(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_class_names_its_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "map.json"
     url = "https://github.com/o/p"
     made = NodeMap([url], {"Gone": [0]})
