@@ -56,7 +56,7 @@ class Vocabulary:
         self._cache: dict[str, list[int]] = {UNKNOWN: [0]}
 
     def rows(self, words: Sequence[str]) -> list[int]:
-        """The rows of a prompt's tokens, between the tokens of its begin and end."""
+        """Return the rows of a prompt's tokens, between the rows of the begin and end tokens."""
         rows = []
         for word in words:
             if word not in self._cache:

@@ -123,7 +123,9 @@ class ComfyUIClient:
         return self._own("GET", "/comfy_worker/folders") or {}
 
     def validated_inputs(self, timeout_s: float | None = None) -> dict[str, list[str]] | None:
-        """``GET /comfy_worker/validated``, of our own nodes: the inputs that classes validate.
+        """``GET /comfy_worker/validated``, a route of our own nodes.
+
+        It lists, by node class, the inputs that the class validates itself.
 
         None if our nodes are not loaded.
         """

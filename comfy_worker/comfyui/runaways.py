@@ -123,8 +123,8 @@ class Runaways:
             if node_id in workflow:
                 where = f"node {brief(node_id)} ({brief(title_of(workflow, node_id))})"
             raise WorkflowRefused(
-                f"{where} could not be interrupted {MAX_ENDED} times, and each time ComfyUI had "
-                "to be ended with all of its loaded models; give it other inputs, or send it "
+                f"{where} could not be interrupted {MAX_ENDED} times, and each time the worker "
+                "had to end ComfyUI, which unloaded all models; give it other inputs, or send it "
                 f"again in {wait_s / 60:.0f} minutes",
                 [{"node_id": node_id or None, "type": "runaway", "retry_after_s": round(wait_s)}],
             )

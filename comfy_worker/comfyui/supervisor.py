@@ -482,7 +482,7 @@ class ComfyUISupervisor:
         except Exception as error:  # the outermost place of this thread: it boots ComfyUI again
             log.exception("ComfyUI could not be started", extra={"action": "comfyui.boot_failed"})
             self._boot_error = ComfyUIUnavailable(
-                f"ComfyUI could not be started: {error}; run comfy_setup doctor"
+                f"ComfyUI could not be started: {error}; run `python3 -m comfy_setup doctor`"
             )
         finally:
             self._booting = None

@@ -125,7 +125,9 @@ class ModelCache:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)  # it may lead to a file that is gone
         link.symlink_to(file)
-        log.info("%s is the cached file %s", name, file, extra={"action": "models.cached"})
+        log.info(
+            "model %s: using the cached file %s", name, file, extra={"action": "models.cached"}
+        )
 
     def _reserve(self, source: Source, name: str, total: int, lock: IO[str]) -> None:
         """Make space for a file, beside the present files and other downloads."""

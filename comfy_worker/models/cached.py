@@ -44,7 +44,9 @@ def log_cached_models(settings: Settings) -> None:
                 "cached model %s: %s", snapshot.repo, layout, extra={"action": "models.cached"}
             )
     for name, file in cached_models(settings).items():
-        log.info("%s is the cached file %s", name, file, extra={"action": "models.cached"})
+        log.info(
+            "model %s: using the cached file %s", name, file, extra={"action": "models.cached"}
+        )
 
 
 def _wanted(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -61,7 +63,7 @@ def _wanted(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _needs(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield the needs of a template; none if its file is broken, which its first job reports."""
+    """Yield the needs of a template; none if its file is broken: its first job reports that."""
     try:
         needs = json.loads(file.read_text(encoding="utf-8-sig"))["needs"]
         named = [(f"{need['folder']}/{need['file']}", need.get("url")) for need in needs]

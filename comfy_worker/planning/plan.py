@@ -28,20 +28,20 @@ class Installed(Protocol):
 
     @property
     def version(self) -> str:
-        """Its version; empty if it is not known."""
+        """ComfyUI's version; empty if it is not known."""
 
     @property
     def defs(self) -> NodeDefs:
-        """Its node classes, with the model files it finds."""
+        """ComfyUI's node classes, with the model files that it finds."""
 
     def model_path(self, folder: str, name: str) -> Path | None:
         """Find the file of a model."""
 
     def explain(self, class_type: str) -> MissingNodeReason | None:
-        """Say why it lacks a class that something here has."""
+        """Say why ComfyUI lacks a node class that an installed pack has."""
 
     def searched(self, folder: str) -> Sequence[str]:
-        """List the folders that it searches for models of one type."""
+        """List the folders in which ComfyUI searches for one type of model."""
 
     def validate(self, workflow: Workflow) -> Mapping[str, Any] | None:
         """Have ComfyUI validate a workflow; None if that is not possible."""

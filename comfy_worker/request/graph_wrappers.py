@@ -124,7 +124,7 @@ def looks_like_json(text: str) -> bool:
 
 
 def unwrap_input(value: Any) -> Any:
-    """Move a graph that stands under another word of ``job["input"]`` to ``workflow``.
+    """Move a graph that has another key than ``workflow`` in ``job["input"]`` to ``workflow``.
 
     Args:
         value: the input as the client sent it; a text is read as JSON.

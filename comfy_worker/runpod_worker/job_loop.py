@@ -143,7 +143,9 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
                 pause_s = TOO_MANY_PAUSE_S
             except Exception as error:  # noqa: BLE001 (outermost: it must ask again)
                 log.warning(
-                    "cannot ask for stop signals: %s", error, extra={"action": "stop.failed"}
+                    "cannot ask RunPod which jobs to stop: %s",
+                    error,
+                    extra={"action": "stop.failed"},
                 )
                 pause_s = STOP_ERROR_PAUSE_S
             for job_id in job_ids:
@@ -256,7 +258,7 @@ class JobLoop(rp_scale.JobScaler):  # type: ignore[misc]
 
 @contextmanager
 def _batch(job: Envelope) -> Iterator[None]:
-    """Have the SDK's log name the job's batch, as the SDK does."""
+    """Write the id of the job's batch into the SDK's log lines, as the SDK's own loop does."""
     batch_id = job.get("batchId")
     is_usable = isinstance(batch_id, str) and USABLE_ID.fullmatch(batch_id)
     token = rp_logger._set_batch_id(batch_id if is_usable else None)

@@ -155,7 +155,9 @@ class ResultPoster:
                 doubtful_since = (doubtful_since or now) if outcome in DOUBTFUL_STATUSES else None
             is_hopeless = doubtful_since is not None and now - doubtful_since > DOUBT_S
             if is_hopeless or now - began > PATIENCE_S:
-                log.error("gave the result up: %s", outcome, extra={"action": "result.lost"})
+                log.error(
+                    "gave up posting the result: %s", outcome, extra={"action": "result.lost"}
+                )
                 return None
             log.warning(
                 "RunPod did not take the result (%s); trying again in %.1f s",

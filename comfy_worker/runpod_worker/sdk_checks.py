@@ -30,7 +30,7 @@ def leave_out_gpu_checks(environ: MutableMapping[str, str] = os.environ) -> None
         return
     if not callable(getattr(rp_system_fitness, "gpu_available", None)):
         log.warning(
-            "the SDK's checks of the GPU cannot be left out; the start takes longer",
+            "cannot skip the SDK's checks of the GPU; the start takes longer",
             extra={"action": "worker.sdk_gpu_checks"},
         )
         return

@@ -60,7 +60,7 @@ def run_worker(settings: Settings, runner: JobRunner, warm_up: WarmUp | None = N
     )
     if different := sdk_shape.differences():
         log.warning(
-            "runpod %s is not built as this worker knows it (%s); the SDK's own job loop runs, "
+            "runpod %s differs from what this worker expects (%s); the SDK's own job loop runs, "
             "which is slower",
             runpod.__version__,
             ", ".join(different),

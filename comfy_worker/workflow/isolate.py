@@ -161,8 +161,8 @@ def _check_prefixes(graph: TypedWorkflow, node_id: str, node: Mapping[str, Any])
         is_bad = not _stays(text) if isinstance(text, str) else is_data
         if is_bad:
             raise InvalidValue(
-                f"{name} of node {node_id} must be a text that stays in the output folder, with at "
-                f"most {NAME_BYTES} bytes a name, not '{brief(text)}'",
+                f"{name} of node {node_id} must be a text that stays in the output folder, "
+                f"with names of at most {NAME_BYTES} bytes, not '{brief(text)}'",
                 [{"node_id": node_id, "input": name, "given": brief(text)}],
             )
 

@@ -119,7 +119,7 @@ def test_prompts_run_with_a_different_node_registry(
         "half a line",
         "comfy_worker: prompt",
     ]
-    assert "keeps its nodes elsewhere" in caplog.text
+    assert "cannot find ComfyUI's node objects" in caplog.text
 
 
 class Nothing(dict[str, Any]):

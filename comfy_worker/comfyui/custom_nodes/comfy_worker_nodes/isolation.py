@@ -33,7 +33,7 @@ def keep_prompts_apart() -> None:
         try:
             forget_instances(executor.caches.objects)
         except AttributeError as error:
-            logging.warning("comfy_worker_nodes: this ComfyUI keeps its nodes elsewhere: %s", error)
+            logging.warning("comfy_worker_nodes: cannot find ComfyUI's node objects: %s", error)
         _mark(prompt_id)
         try:
             return await run(executor, prompt, prompt_id, *args, **options)

@@ -95,7 +95,7 @@ async def _validated(
         async with _one_at_a_time:
             found = await _Validation(workflow).errors(needed)
     except (AttributeError, LookupError, TypeError) as unfit:
-        logging.warning("comfy_worker_nodes: this ComfyUI validates in another way: %s", unfit)
+        logging.warning("comfy_worker_nodes: cannot use this ComfyUI's validation: %s", unfit)
         found = {}
     if not found and obstacle is None and not is_simple:
         return await _validate_prompt(workflow, outputs)
