@@ -38,7 +38,7 @@ class Installed(Protocol):
         """Find the file of a model."""
 
     def explain(self, class_type: str) -> MissingNodeReason | None:
-        """Say why ComfyUI lacks a node class that an installed pack has."""
+        """Say why ComfyUI lacks a node class that is installed; None if it is not installed."""
 
     def searched(self, folder: str) -> Sequence[str]:
         """List the folders in which ComfyUI searches for one type of model."""
