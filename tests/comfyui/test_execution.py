@@ -216,5 +216,4 @@ def test_clients_of_comfyui_cancel_by_id(comfyui: RealComfyUI, state: str) -> No
         for prompt_id in ids:
             requests.post(f"{url}/api/jobs/{prompt_id}/cancel", timeout=30)
         wait_until(lambda: not client.get_queue()["queue_running"])
-        for prompt_id in ids:
-            client.delete_history(prompt_id)
+        client.delete_history(ids)
