@@ -41,7 +41,7 @@ __all__ = ["ComfyUIInstance", "ComfyUISupervisor"]
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-FREE_S = 0.2
+FREE_S = 0.5
 FAILURES_UNTIL_FRESH_WORKER = 3
 LONGEST_PAUSE_S = 30.0
 CLOSE_S = 30.0

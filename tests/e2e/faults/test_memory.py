@@ -43,7 +43,8 @@ def test_a_failed_memory_release_still_retries(faulty: FaultyWorker, action: str
     text = uuid.uuid4().hex
     with faulty.proxy.fault("POST", "/free", action) as rule:
         assert text_of(faulty, shown("MeddleMemory", text)) == text
-    assert rule.seen == 1
+    # A kept connection that breaks is opened again once.
+    assert rule.seen in ({1, 2} if action == "cut" else {1})
 
 
 def test_repeated_out_of_memory_suggests_remedies(faulty: FaultyWorker) -> None:
