@@ -154,21 +154,26 @@ class Batch:
             ClientError: the endpoint cannot be used. Rows that have begun stay as they are.
         """
         left = iter(rows)
-        threads = [
-            threading.Thread(target=self._take_rows, args=(left,), name="submit", daemon=True)
-            for _ in range(min(self.concurrency, len(rows)))
-        ]
-        for thread in threads:
-            thread.start()
+        ends = [threading.Event() for _ in range(min(self.concurrency, len(rows)))]
+        for end in ends:
+            threading.Thread(
+                target=self._run_thread, args=(left, end), name="submit", daemon=True
+            ).start()
         try:
-            _join(threads)
+            _wait_for(ends)
         except KeyboardInterrupt:
             self.endpoint.transport.stop.set()
-            _join(threads)
+            _wait_for(ends)
             raise
         if self._fatal is not None:
             raise self._fatal
         return self._counts
+
+    def _run_thread(self, left: Iterator[Row], end: threading.Event) -> None:
+        try:
+            self._take_rows(left)
+        finally:
+            end.set()
 
     def _take_rows(self, left: Iterator[Row]) -> None:
         stop = self.endpoint.transport.stop
@@ -268,11 +273,15 @@ def _is_open(state: RowState) -> bool:
     return state.state in ("SENT", "SAVING")
 
 
-def _join(threads: Sequence[threading.Thread]) -> None:
-    """Wait for threads; Ctrl-C may interrupt it."""
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(JOIN_S)
+def _wait_for(ends: Sequence[threading.Event]) -> None:
+    """Wait for the ends of threads; Ctrl-C may interrupt it.
+
+    `Thread.join` will not do: before Python 3.13, a thread whose join Ctrl-C interrupts counts as
+    ended, though it still runs.
+    """
+    for end in ends:
+        while not end.wait(JOIN_S):
+            pass
 
 
 def state_path(folder: Path, file: Path) -> Path:
