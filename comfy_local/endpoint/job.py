@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import uuid4
 
-from .outputs import StoredOutput
+from .outputs import read_kept
 
 __all__ = [
     "STREAM_LIMIT_BYTES",
@@ -46,7 +46,7 @@ class Job:
     """A job. Times are seconds of the clock of ``Jobs``."""
 
     job_id: str
-    request: Any  # a dict, or a StoredOutput once the job has ended
+    request: Any  # a dict; once the job has ended, what OutputStore.keep made of it
     created_s: float
     execution_timeout_s: float
     ttl_s: float
@@ -77,8 +77,7 @@ class Job:
         if self.retries:
             shown["retries"] = self.retries
         if self.output is not None and with_output:
-            is_stored = isinstance(self.output, StoredOutput)
-            shown["output"] = self.output.read() if is_stored else self.output
+            shown["output"] = read_kept(self.output)
         if self.error is not None:
             shown["error"] = self.error
         return shown

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .job import BadRequest, Job, Status, new_job
-from .outputs import OutputStore, StoredOutput
+from .outputs import OutputStore, read_kept
 
 __all__ = ["MAX_QUEUE_SIZE", "Jobs", "QueueFull", "UnknownJob"]
 
@@ -121,7 +121,7 @@ class Jobs:
         self._check_space()
         del self._drop_at_s[job_id]
         self._drop_outputs(job)
-        job.request = self._read(job.request)
+        job.request = read_kept(job.request)
         job.status, job.worker_id, job.output, job.error = "IN_QUEUE", None, None, None
         job.created_s, job.started_s, job.finished_s, job.retries = self._clock(), None, None, 0
         job.stream.clear()
@@ -317,9 +317,6 @@ class Jobs:
 
     def _keep(self, value: Any) -> Any:
         return value if self._outputs is None else self._outputs.keep(value)
-
-    def _read(self, value: Any) -> Any:
-        return value.read() if isinstance(value, StoredOutput) else value
 
     def _drop_outputs(self, job: Job) -> None:
         if self._outputs is not None:

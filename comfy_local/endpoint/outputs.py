@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["OutputStore", "StoredOutput"]
+__all__ = ["OutputStore", "StoredOutput", "read_kept"]
 
 LARGE_BYTES = 50_000
 
@@ -23,6 +23,11 @@ class StoredOutput:
     def read(self) -> Any:
         """Read the output."""
         return json.loads(self.path.read_bytes())
+
+
+def read_kept(value: Any) -> Any:
+    """Return what was given to `OutputStore.keep`, from the file if it is in one."""
+    return value.read() if isinstance(value, StoredOutput) else value
 
 
 class OutputStore:

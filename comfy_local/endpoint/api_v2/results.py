@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_local.endpoint.job import Job
-from comfy_local.endpoint.outputs import StoredOutput
+from comfy_local.endpoint.outputs import read_kept
 
 from .assets import Asset, AssetInfo, AssetStore
 from .errors import ApiError
@@ -60,7 +60,7 @@ def latest_update(job: Job) -> dict[str, Any] | None:
 
 def result_of(job: Job) -> dict[str, Any]:
     """Returns the result of a job that has ended; empty if there is none."""
-    output = job.output.read() if isinstance(job.output, StoredOutput) else job.output
+    output = read_kept(job.output)
     if isinstance(output, list):
         output = output[-1] if output else None  # the last value of a stream is the result
     return output if isinstance(output, dict) else {}

@@ -11,7 +11,7 @@ from typing import Any
 
 from comfy_local.endpoint.job import KEEP_RUN_S, Job
 from comfy_local.endpoint.jobs import Jobs
-from comfy_local.endpoint.outputs import OutputStore, StoredOutput
+from comfy_local.endpoint.outputs import OutputStore, read_kept
 
 from .assets import AssetStore
 from .errors import ApiError, invalid_request, not_found
@@ -193,8 +193,7 @@ class Submissions:
 
     def workflow(self, submission: Submission) -> Any:
         """Returns the workflow that a job runs."""
-        kept = submission.workflow
-        return kept.read() if isinstance(kept, StoredOutput) else kept
+        return read_kept(submission.workflow)
 
     def forget_old(self) -> None:
         """Removes the jobs that the queue does not know any more, with their outputs."""
