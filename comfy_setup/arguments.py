@@ -58,7 +58,7 @@ MEANINGS = {name: text for group in COMMAND_GROUPS.values() for name, text in gr
 # By command: what follows its options.
 POSITIONALS = {
     "edit": " [NAME]",
-    "schema": " NAME",
+    "schema": " [NAME]",
     "check": " FILE",
     "inspect": " FILE",
     "convert": " FILE",

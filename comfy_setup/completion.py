@@ -58,7 +58,9 @@ def add_completion_options(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: of the command.
     """
-    parser.add_argument("shell", choices=list(SHELLS), help="the shell that reads the script")
+    parser.add_argument(
+        "shell", choices=list(SHELLS), metavar="SHELL", help=f"one of {', '.join(SHELLS)}"
+    )
 
 
 def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
