@@ -1,1 +1,3 @@
-"""Paths, sources, downloads and more for all packages. Uses only the standard library."""
+"""Paths, sources, downloads and more for all packages. Standard library only, except
+for `container_memory`.
+"""
