@@ -1,3 +1,4 @@
-"""Paths, sources, downloads and more for all packages. Standard library only, except
-for `container_memory`.
+"""Paths, sources, downloads and more for all packages.
+
+Uses only the standard library, except for `container_memory`.
 """

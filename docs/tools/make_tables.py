@@ -142,9 +142,10 @@ def settings_table() -> str:
 
 def metrics_table() -> str:
     """Return what `/metrics` shows."""
-    rows = []
-    for metric in (*WORKER_METRICS, *ENDPOINT_METRICS, *MACHINE_METRICS):
-        rows.append((f"`{metric.name}`", metric.type, code_list(metric.labels), metric.meaning))
+    rows = [
+        (f"`{metric.name}`", metric.type, code_list(metric.labels), metric.meaning)
+        for metric in (*WORKER_METRICS, *ENDPOINT_METRICS, *MACHINE_METRICS)
+    ]
     return table(("metric", "type", "labels", "meaning"), rows)
 
 
