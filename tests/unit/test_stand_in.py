@@ -160,7 +160,7 @@ def test_of_several_the_chosen_one_is_used(tmp_path: Path, wanted: dict[str, Any
     )
 
 
-def test_an_sd_model_of_the_template_is_downloaded_with_it(tmp_path: Path) -> None:
+def test_the_templates_own_sd_model_is_downloaded(tmp_path: Path) -> None:
     planned = plan(tmp_path, [], rules=PlanningRules(OWN, downloads_models=True))
     assert [finding["given"] for finding in planned.findings] == [OWN]
 
@@ -176,6 +176,6 @@ LISTED = (ModelFile("checkpoints", "sd_xl_turbo_1.0_fp16.safetensors", URL),)
         PlanningRules("stabilityai/sdxl-turbo", downloads_models=True, listed=LISTED),
     ],
 )
-def test_an_sd_model_without_a_download_is_an_error(tmp_path: Path, rules: PlanningRules) -> None:
+def test_an_sd_model_without_download_fails(tmp_path: Path, rules: PlanningRules) -> None:
     with pytest.raises(ModelNotFound):
         plan(tmp_path, [], rules=rules, validate_only=True)
