@@ -62,13 +62,13 @@ class FileFault:
         node_input: the input.
         class_type: the class of its node.
         problem: what is wrong, with ComfyUI's type if it has one, and what to do.
-        given: the name of the file; None if it is computed.
+        file_name: the name of the file, shortened; None if it is computed.
     """
 
     node_input: Input
     class_type: str
     problem: Problem
-    given: str | None = None
+    file_name: str | None = None
 
     def sentence(self) -> str:
         """Describe the fault for an error."""
@@ -79,7 +79,7 @@ class FileFault:
     def detail(self) -> dict[str, Any]:
         """Return the entry of an error's details."""
         detail = {"node_id": self.node_input.node_id, "input": self.node_input.name}
-        return detail if self.given is None else {**detail, "given": self.given}
+        return detail if self.file_name is None else {**detail, "given": self.file_name}
 
 
 def file_inputs(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> list[Input]:
@@ -298,6 +298,6 @@ def _computed(graph: TypedWorkflow, node_input: Input) -> FileFault:
 
 
 def _refused(graph: TypedWorkflow, node_input: Input, name: str, why: Problem) -> FileFault:
-    given = name if len(name) <= 60 else name[:57] + "..."
-    problem = replace(why, problem=f"names '{given}', {why.problem}")
-    return FileFault(node_input, graph.class_type(node_input.node_id), problem, given)
+    shown = name if len(name) <= 60 else name[:57] + "..."
+    problem = replace(why, problem=f"names '{shown}', {why.problem}")
+    return FileFault(node_input, graph.class_type(node_input.node_id), problem, shown)
