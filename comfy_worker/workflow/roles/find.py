@@ -25,7 +25,13 @@ from comfy_worker.workflow.roles.sampler_settings import (
     find_unassigned_settings,
 )
 from comfy_worker.workflow.roles.shared_literals import separate
-from comfy_worker.workflow.roles.sizes import find_fps, find_presets, find_scaled_sizes, find_sizes
+from comfy_worker.workflow.roles.sizes import (
+    find_fps,
+    find_presets,
+    find_scaled_sizes,
+    find_sizes,
+    find_unassigned_sizes,
+)
 from comfy_worker.workflow.roles.stages import Stages
 from comfy_worker.workflow.roles.text_conflicts import conflicting
 from comfy_worker.workflow.roles.texts import MAX_TEXTS
@@ -83,6 +89,7 @@ class _Search:
         self._loaded = loaded_images(self._graph, stages.live, stages.slots_read)
         self.found = self._find_numbers_and_files(self._loaded)
         self.unassigned = find_unassigned_settings(stages, self.found)
+        self.unassigned |= find_unassigned_sizes(stages, self.found)
         self.unclear = set(filter(self._has_several_values, ONE_MEANING))
 
     def roles(self) -> Roles:
