@@ -51,6 +51,7 @@ DEFS = NodeDefs(
             ("Seeded", SEEDED),
             ("Several", SEVERAL),
             ("Saver", SAVER),
+            ("View", {"viewport_state": ("LOAD_3D", {})}),
         )
     }
 )
@@ -154,3 +155,13 @@ MP4 = {"format": "mp4", "format.codec": "x264", "format.codec.crf": 23.0}
 )
 def test_old_files_get_the_first_choices(values: list[Any], expected: dict[str, Any]) -> None:
     assert inputs_of("Saver", values) == {"prefix": "a", **expected}
+
+
+def test_a_view_keeps_its_camera() -> None:
+    camera = {"position": {"x": 1.5}, "cameraType": "perspective"}
+    texts = {"image": "", "mask": "", "normal": "", "recording": ""}
+    view = {**texts, "camera_info": camera, "model_3d_info": []}
+    properties = {"Camera Config": {"fov": 35, "state": camera}}
+    assert inputs_of("View", [""], properties=properties) == {"viewport_state": view}
+    for other in ({}, {"Camera Config": {}}, {"Camera Config": "x"}):
+        assert inputs_of("View", [""], properties=other) == {"viewport_state": ""}

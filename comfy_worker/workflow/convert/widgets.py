@@ -102,7 +102,18 @@ def with_names(inputs: dict[str, Any], node: Json, declared: NodeClass | None) -
             found[spec.name] = {"__type__": "CURVE", **value}
     if declared is not None:
         _add_dynamic_defaults(found, declared)
+        _add_camera(found, node, declared)
     return found
+
+
+def _add_camera(values: dict[str, Any], node: Json, declared: NodeClass) -> None:
+    """Add where the camera of a 3D view stands, which the editor keeps beside the values."""
+    config = node["properties"].get("Camera Config")
+    camera = config.get("state") if isinstance(config, dict) else None
+    spec = declared.inputs.get("viewport_state")
+    if camera and spec is not None and spec.type == "LOAD_3D" and not values.get(spec.name):
+        texts = dict.fromkeys(("image", "mask", "normal", "recording"), "")
+        values[spec.name] = {**texts, "camera_info": camera, "model_3d_info": []}
 
 
 def _add_dynamic_defaults(values: dict[str, Any], declared: NodeClass) -> None:
