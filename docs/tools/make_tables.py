@@ -18,6 +18,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from comfy_common.comfyui_version import OLDEST
+from comfy_common.metrics import ENDPOINT_METRICS, MACHINE_METRICS, WORKER_METRICS
 from comfy_common.models_txt import parse_models
 from comfy_common.paths import REPO
 from comfy_worker.comfyui.launch import PRECISIONS
@@ -137,6 +138,15 @@ def settings_table() -> str:
             default = default.lower()
         rows.append((f"`{field.alias}`", default, field.description))
     return table(("variable", "default", "meaning"), rows)
+
+
+def metrics_table() -> str:
+    """Return what `/metrics` shows."""
+    rows = [
+        (f"`{metric.name}`", metric.type, code_list(metric.labels), metric.meaning)
+        for metric in (*WORKER_METRICS, *ENDPOINT_METRICS, *MACHINE_METRICS)
+    ]
+    return table(("metric", "type", "labels", "meaning"), rows)
 
 
 def precisions_table() -> str:
@@ -268,6 +278,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "Timings": lambda: keys_table(response.Timings),
     "Validation": lambda: keys_table(response.Validation),
     "settings": settings_table,
+    "metrics": metrics_table,
     "templates": templates_table,
     "gallery": gallery,
     "precisions": precisions_table,
