@@ -100,7 +100,7 @@ EXAMPLES = {
         "$ nodes add https://github.com/owner/repository@v1.2",
         "$ nodes remove comfyui-kjnodes",
     ),
-    "doctor": ("$ doctor",),
+    "doctor": ("$ doctor", "$ doctor --json"),
     "test": ("$ test", "$ test tests/unit -k client"),
     "completion": ("$ completion bash > comfy-worker.bash", "$ completion fish | source"),
 }
@@ -333,6 +333,12 @@ def _add_models(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object with an entry per check"
+    )
+
+
 OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "run": _add_run,
     "submit": add_submit_options,
@@ -340,7 +346,7 @@ OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "install": _add_nothing,
     "models": _add_models,
     "nodes": add_nodes_options,
-    "doctor": _add_nothing,
+    "doctor": _add_doctor,
     "test": _add_test,
     "completion": add_completion_options,
 }

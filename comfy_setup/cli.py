@@ -131,7 +131,7 @@ def _without_environment(
 ) -> int:
     """Run a command that needs no package, so that it installs nothing."""
     if options.command == "doctor":
-        return doctor.doctor(environ)
+        return doctor.doctor(environ, as_json=options.json)
     if options.command == "nodes":
         return nodes(console, options, environ)
     from comfy_worker.client.command import submit
