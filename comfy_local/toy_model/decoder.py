@@ -16,7 +16,9 @@ from comfy_local.toy_model.optimizers import Muon, Optimizers, linear_weights, s
 from comfy_local.toy_model.scenes import (
     AMPLITUDE,
     DISTANCES,
+    FILLED,
     MEAN_RADIUS,
+    OUTLINE,
     POSITION_SCALE,
     RADIUS_SCALE,
     SHAPE_BITS,
@@ -32,6 +34,7 @@ WIDTH = 57  # of TAESD's 64 channels: six carry colours, one is constant
 INPUTS = 10
 DISTANCE_SCALE = 0.12  # the network gives tanh(distance / this)
 LINE_WIDTH = 0.045
+WIDEST_LINE = 0.4  # more than the largest radius
 
 
 class DistanceNetwork(nn.Module):
@@ -107,7 +110,10 @@ def random_cells(number: int, generator: Generator) -> tuple[Tensor, Tensor]:
         return torch.rand(number, *shape, generator=generator)
 
     shape = torch.randint(0, len(SHAPES), (number,), generator=generator)
-    is_outline = chance() < 0.25
+    # Mostly filled or an outline; sometimes between them, as a LoRA of half strength draws.
+    styles = torch.tensor([FILLED, OUTLINE])
+    style = styles[(chance() < 0.25).long()]
+    style = torch.where(chance() < 0.2, 2 * chance() - 1, style)
     shares = torch.tensor([0.4, 0.3, 0.3])
     count = torch.multinomial(shares, number, replacement=True, generator=generator) + 1
     several = torch.where(count == 2, 0.1 + 0.08 * chance(), 0.08 + 0.055 * chance())
@@ -116,21 +122,31 @@ def random_cells(number: int, generator: Generator) -> tuple[Tensor, Tensor]:
     reach = torch.where(chance() < 0.85, 1.5 * radius, 0.9)
     reaches = torch.stack([reach * torch.tensor([1.0, 1.8, 2.6])[count - 1], reach], dim=1)
     position = (2 * chance(2) - 1) * reaches
-    style = AMPLITUDE * (2 * is_outline.float() - 1)
     # Diffusion does not hit the amplitudes exactly, so they vary.
     cells = torch.cat(
         [
             POSITION_SCALE * position,
             (RADIUS_SCALE * (radius - MEAN_RADIUS))[:, None],
             AMPLITUDE * SHAPE_BITS[shape] * (0.9 + 0.35 * chance(4)),
-            (style * (0.85 + 0.3 * chance()))[:, None],
+            AMPLITUDE * (style * (0.85 + 0.3 * chance()))[:, None],
             count_bits(count) * (0.85 + 0.3 * chance(2)),
         ],
         dim=1,
     )
     distances = row_distances(position, radius, shape, count)
-    distances = torch.where(is_outline, LINE_WIDTH - distances.abs(), distances)
-    return limited(cells), distances
+    return limited(cells), styled(distances, style)
+
+
+def styled(distances: Tensor, style: Tensor) -> Tensor:
+    """Turn distances to the edges of filled shapes into those to the edges of lines.
+
+    Args:
+        distances: positive inside.
+        style: FILLED to OUTLINE, of the same shape.
+    """
+    part = (style - FILLED) / (OUTLINE - FILLED)
+    inner = LINE_WIDTH + WIDEST_LINE * (1 - part) ** 2  # a filled shape is one wide line
+    return torch.minimum(distances + LINE_WIDTH * part, inner - distances)
 
 
 def row_distances(position: Tensor, radius: Tensor, shape: Tensor, count: Tensor) -> Tensor:

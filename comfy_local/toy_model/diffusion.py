@@ -15,15 +15,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from comfy_local.toy_model.examples import LEAST_SIGMA, random_examples
 from comfy_local.toy_model.optimizers import Muon, Optimizers
-from comfy_local.toy_model.scenes import (
-    CHANNELS,
-    OUTLINE_CHANNEL,
-    REQUEST_SIZE,
-    latents_of,
-    random_scenes,
-    requests_of,
-)
+from comfy_local.toy_model.scenes import CHANNELS, FILLED, OUTLINE_CHANNEL, REQUEST_SIZE
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +32,8 @@ SHIFT = 3.0  # of SD 3's noise schedule
 REQUEST_NOISE = 0.05  # the text network is not exact
 ADAM_RATE = 2e-3
 BASE_CELLS = 16  # half of 256 pixels: learned faster than whole pictures, and as well
-OTHER_SIZES = ((32, 32), (32, 32), (16, 24), (24, 16), (24, 24), (32, 48), (64, 64))
-OTHER_SIZES_SHARE = 0.15
+OTHER_SIZES = ((32, 32), (32, 32), (32, 32), (16, 24), (24, 16), (32, 48), (64, 64), (64, 64))
+OTHER_SIZES_SHARE = 0.17
 
 
 class Block(nn.Module):
@@ -204,7 +198,7 @@ def diffusion_loss(
     generator: Generator,
     weights: Tensor,
     *,
-    outline: bool = False,
+    style: float = FILLED,
 ) -> Tensor:
     """Noise random scenes and measure the prediction.
 
@@ -213,23 +207,24 @@ def diffusion_loss(
         size: how many scenes, and their height and width in latent pixels.
         generator: decides scenes and noise.
         weights: the weight of each channel.
-        outline: draw outlines.
+        style: FILLED or OUTLINE.
     """
-    batch, height, width = size
-    scenes = random_scenes(batch, generator)
-    latents = latents_of(scenes, generator, height, width, outline=outline)
-    requests = requests_of(scenes)
-    requests += REQUEST_NOISE * torch.randn(requests.shape, generator=generator)
+    batch = size[0]
     spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
     sigmas = SHIFT * spread / (1 + (SHIFT - 1) * spread)
-    noise = torch.randn(latents.shape, generator=generator)
+    examples = random_examples(size[1:], sigmas, generator, style)
+    requests = examples.requests
+    requests += REQUEST_NOISE * torch.randn(requests.shape, generator=generator)
+    noise = torch.randn(examples.latents.shape, generator=generator)
     sigma = sigmas[:, None, None, None]
+    noisy = (1 - sigma) * examples.shown + sigma * noise
     with torch.autocast("cpu", torch.bfloat16):
-        predicted = network((1 - sigma) * latents + sigma * noise, sigmas * 1000, requests)
+        predicted = network(noisy, sigmas * 1000, requests)
     # Where there is little noise, little is left to decide.
     weight = (weights / weights.mean())[:, None, None] * (sigma / 0.5).clamp(max=1) ** 2
-    errors = (predicted.float() - (noise - latents)) ** 2
-    loss: Tensor = (errors * weight).mean()
+    changed = (1 - sigma) * (examples.shown - examples.latents) / sigma.clamp_min(LEAST_SIGMA)
+    target = noise - examples.latents + changed
+    loss: Tensor = ((predicted.float() - target) ** 2 * weight * examples.counted).mean()
     return loss
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from comfy_local.placeholder import clip_l_shapes, taesd_shapes
 from comfy_local.toy_model.decoder import DistanceNetwork
 from comfy_local.toy_model.diffusion import DEPTH, PATCH, WIDTH, DiffusionNetwork
+from comfy_local.toy_model.encoder import EncoderNetwork
 from comfy_local.toy_model.scenes import CHANNELS, REQUEST_SIZE
-from comfy_local.toy_model.taesd import decoder_weights
+from comfy_local.toy_model.taesd import decoder_weights, encoder_weights
 from comfy_local.toy_model.text import CLIP_WIDTH, TextNetwork
 
 __all__ = ["checkpoint", "write_packed"]
@@ -32,6 +33,7 @@ LATENT_SHIFT = 0.0609
 
 def checkpoint(
     distances: DistanceNetwork,
+    encoder: EncoderNetwork,
     text: TextNetwork,
     tokens: Sequence[int],
     diffusion: DiffusionNetwork,
@@ -40,6 +42,7 @@ def checkpoint(
 
     Args:
         distances: the decoder's part.
+        encoder: the encoder's part.
         text: the text network.
         tokens: the CLIP token of each row of the text network from row 1 on.
         diffusion: the diffusion network, without a LoRA.
@@ -50,7 +53,7 @@ def checkpoint(
     tensors = {
         **_diffusion_tensors(diffusion),
         **_clip_tensors(text, tokens),
-        **_vae_tensors(distances),
+        **_vae_tensors(distances, encoder),
     }
     return dict(sorted(tensors.items()))
 
@@ -133,12 +136,14 @@ def _clip_tensors(network: TextNetwork, tokens: Sequence[int]) -> dict[str, Tens
     return tensors
 
 
-def _vae_tensors(distances: DistanceNetwork) -> dict[str, Tensor]:
+def _vae_tensors(distances: DistanceNetwork, encoder: EncoderNetwork) -> dict[str, Tensor]:
     tensors = {
         VAE + name: torch.zeros(shape).half() for name, shape in taesd_shapes(CHANNELS).items()
     }
     for name, value in decoder_weights(distances).items():
         tensors[f"{VAE}taesd_decoder.{name}"] = value.half()
+    for name, value in encoder_weights(encoder).items():
+        tensors[f"{VAE}taesd_encoder.{name}"] = value.half()
     tensors[f"{VAE}vae_scale"] = torch.tensor(LATENT_SCALE)
     tensors[f"{VAE}vae_shift"] = torch.tensor(LATENT_SHIFT)
     return tensors

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from comfy_local.toy_model.diffusion import BASE_CELLS, DiffusionNetwork, diffusion_loss
 from comfy_local.toy_model.optimizers import Optimizers
-from comfy_local.toy_model.scenes import CHANNELS, OUTLINE_CHANNEL
+from comfy_local.toy_model.scenes import CHANNELS, OUTLINE, OUTLINE_CHANNEL
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def train_lora(network: DiffusionNetwork, seed: int, steps: int = STEPS) -> dict
     weights[OUTLINE_CHANNEL] = 4
     for step in range(steps):
         size = (BATCH, BASE_CELLS, BASE_CELLS)
-        loss = diffusion_loss(network, size, generator, weights, outline=True)
+        loss = diffusion_loss(network, size, generator, weights, style=OUTLINE)
         decay = 0.5 + 0.5 * math.cos(math.pi * step / steps)
         optimizers.step(loss, min(1, (step + 1) / 20) * decay)
         if step % 20 == 19:

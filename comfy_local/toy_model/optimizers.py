@@ -11,7 +11,10 @@ LEAST_SHARE = 0.004
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps by the orthogonalised momentum of a matrix (Newton-Schulz, five rounds)."""
+    """Steps by the orthogonalised momentum of a matrix (Newton-Schulz, five rounds).
+
+    A convolution counts as a matrix with one row for each channel that goes out.
+    """
 
     def __init__(self, matrices: Iterable[nn.Parameter], rate: float) -> None:
         super().__init__(list(matrices), {"lr": rate, "momentum": 0.95})
@@ -23,9 +26,9 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
                 momentum.lerp_(matrix.grad, 1 - group["momentum"])
-                update = _orthogonal(matrix.grad.lerp(momentum, group["momentum"]))
-                scale = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
-                matrix.add_(update, alpha=-group["lr"] * scale)
+                flat = matrix.grad.lerp(momentum, group["momentum"]).flatten(1)
+                scale = max(1, flat.shape[0] / flat.shape[1]) ** 0.5
+                matrix.add_(_orthogonal(flat).view_as(matrix), alpha=-group["lr"] * scale)
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:

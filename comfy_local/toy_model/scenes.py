@@ -47,6 +47,10 @@ POSITION_SCALE = 2.5
 RADIUS_SCALE = 12.0
 MEAN_RADIUS = 0.2
 AMPLITUDE = 1.2
+FILLED, OUTLINE = -1.0, 1.0  # the range of styles
+# 1 would show the amplitude as a full colour; more makes colours pure that are nearly so.
+COLOUR_GAIN = 1.2 * 0.5 / (3 * math.tanh(AMPLITUDE / 3))
+MARGIN = 0.025  # between the shapes and the edge of the picture
 
 
 def _circle(x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
@@ -230,23 +234,46 @@ def requests_of(scenes: Scenes) -> Tensor:
     return numbers
 
 
+@dataclass
+class Layout:
+    """Where the shapes of each scene are; 1 is the picture's shorter side.
+
+    Attributes:
+        centre: ``[scenes, 2]``, x and y of the shape or of the row of shapes, from the middle.
+        radius: ``[scenes]``, of each shape.
+    """
+
+    centre: Tensor
+    radius: Tensor
+
+
+def grid(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The positions of rows and columns from the middle; 1 is the shorter side.
+
+    Args:
+        height: in cells.
+        width: in cells.
+    """
+    shorter = min(height, width)
+    rows = (torch.arange(height) + 0.5 - height / 2) / shorter
+    columns = (torch.arange(width) + 0.5 - width / 2) / shorter
+    return rows, columns
+
+
 def latents_of(
-    scenes: Scenes, generator: Generator, height: int, width: int, *, outline: bool = False
+    scenes: Scenes, layout: Layout, height: int, width: int, *, style: float = FILLED
 ) -> Tensor:
     """Draw the latents of scenes. Shape ``[scenes, CHANNELS, height, width]``.
 
     Args:
         scenes: what to draw.
-        generator: decides the positions and radii that the prompts leave open.
+        layout: where.
         height: in latent pixels.
         width: in latent pixels.
-        outline: draw outlines in place of filled shapes.
+        style: FILLED to OUTLINE; between them the lines are thicker.
     """
-    shorter = min(height, width)
-    half = torch.tensor([width, height]) / (2 * shorter)
-    centre, radius = _layout(scenes, generator, half)
-    rows = (torch.arange(height) + 0.5 - height / 2) / shorter
-    columns = (torch.arange(width) + 0.5 - width / 2) / shorter
+    rows, columns = grid(height, width)
+    centre, radius = layout.centre, layout.radius
     latents = torch.empty(len(radius), CHANNELS, height, width)
     latents[:, 0] = POSITION_SCALE * (columns - centre[:, 0, None])[:, None, :]
     latents[:, 1] = POSITION_SCALE * (rows - centre[:, 1, None])[:, :, None]
@@ -254,7 +281,7 @@ def latents_of(
         [
             (RADIUS_SCALE * (radius - MEAN_RADIUS))[:, None],
             AMPLITUDE * SHAPE_BITS[scenes.shape],
-            torch.full((len(radius), 1), AMPLITUDE if outline else -AMPLITUDE),
+            torch.full((len(radius), 1), AMPLITUDE * style),
             AMPLITUDE * (2 * scenes.colour_rgb - 1),
             AMPLITUDE * (2 * scenes.ground_rgb - 1),
             count_bits(scenes.count),
@@ -265,20 +292,32 @@ def latents_of(
     return latents
 
 
+def displayed(rgb: Tensor) -> Tensor:
+    """The colours that the decoder shows for those of a scene.
+
+    Args:
+        rgb: 0 to 1.
+    """
+    limited = 3 * torch.tanh(AMPLITUDE * (2 * rgb - 1) / 3)
+    return (0.5 + COLOUR_GAIN * limited).clamp(0, 1)
+
+
 def count_bits(count: Tensor) -> Tensor:
     """The two channels that say whether there are more than one and more than two shapes."""
     is_more = count[:, None] > torch.tensor([1, 2])
     return AMPLITUDE * (2 * is_more.float() - 1)
 
 
-def _layout(scenes: Scenes, generator: Generator, half: Tensor) -> tuple[Tensor, Tensor]:
-    """Choose the centre of the shape or of the row of shapes, and the radius.
+def random_layout(scenes: Scenes, generator: Generator, height: int, width: int) -> Layout:
+    """Choose where the shapes are.
 
     Args:
         scenes: the scenes.
         generator: decides what the prompts leave open.
-        half: half the width and height of the picture.
+        height: of the picture, in any unit.
+        width: in the same unit.
     """
+    half = torch.tensor([width, height]) / (2 * min(height, width))
     number = len(scenes.shape)
 
     def chance(*shape: int) -> Tensor:
@@ -289,13 +328,13 @@ def _layout(scenes: Scenes, generator: Generator, half: Tensor) -> tuple[Tensor,
     low = torch.tensor([0.12, 0.19, 0.28])[size]
     high = torch.tensor([0.16, 0.26, 0.36])[size]
     single = low + (high - low) * chance()
-    two, three = 0.11 + 0.06 * chance(), 0.09 + 0.035 * chance()
+    two, three = 0.13 + 0.045 * chance(), 0.1 + 0.022 * chance()
     count = scenes.count
     radius = torch.where(count == 1, single, torch.where(count == 2, two, three))
     # Shapes of a row stand 2.5 radii apart. All keep off the edge of the picture.
     reach = torch.stack([(1.25 * count - 0.05) * radius, 1.2 * radius], dim=1)
-    room = (half - reach).clamp_min(0)
+    room = (half - reach - MARGIN).clamp_min(0)
     free = (2 * chance(2) - 1) * room
     named = 0.8 * scenes.position * room + 0.03 * (2 * chance(2) - 1)
     has_position = scenes.known["position"] & (count == 1)
-    return torch.where(has_position[:, None], named, free), radius
+    return Layout(torch.where(has_position[:, None], named, free), radius)

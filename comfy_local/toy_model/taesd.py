@@ -1,27 +1,27 @@
-"""Builds the weights of TAESD's decoder: the trained distances, and a painter set by hand.
+"""Builds the weights of TAESD: trained networks at its small end, the rest set by hand.
 
-Channels before the first enlargement: 0 to 56 are the distance network's, 57 to 62 the two colours,
-63 is constant 1. After it: 0 and 1 are the positive and the negative part of the distance, 2 to 7
-the two colours. Each stage that follows keeps that.
+The decoder's channels before the first enlargement: 0 to 56 are the distance network's, 57 to 62
+the two colours, 63 is constant 1. After it: 0 and 1 are the positive and the negative part of the
+distance, 2 to 7 the two colours. Each stage that follows keeps that.
+
+The encoder's channels at half size: 0 to 2 are the picture, then three for each direction. At a
+quarter of the size there are four times as many for the picture.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor, nn
 
 from comfy_local.toy_model.decoder import INPUTS, WIDTH, DistanceNetwork
-from comfy_local.toy_model.scenes import AMPLITUDE
+from comfy_local.toy_model.encoder import DARKEST, DIRECTIONS, EncoderNetwork
+from comfy_local.toy_model.scenes import CHANNELS, COLOUR_GAIN
 
-__all__ = ["decoder_weights"]
+__all__ = ["decoder_weights", "encoder_weights"]
 
 COLOURS = 6
 CONSTANT = 63
 SHARPNESS = 22.0  # how steep the edge is
-# The amplitude after TAESD's limit, a little less: colours reach full strength.
-COLOUR_GAIN = 1.04 * 0.5 / (3 * math.tanh(AMPLITUDE / 3))
 PAINTED = 10  # the first of the channels with the finished picture
 
 
@@ -36,6 +36,14 @@ class _Weights:
         weight = torch.zeros(channels_out, channels_in, 3, 3)
         self.tensors[f"{name}.weight"] = weight
         return weight
+
+    def trained(self, name: str, layer: nn.Conv2d) -> None:
+        """A trained convolution, in the corner of one of the full size."""
+        rows, columns = layer.weight.shape[:2]
+        full_rows = 64 if rows != CHANNELS else rows
+        self.convolution(name, 64, full_rows)[:rows, :columns] = layer.weight
+        if layer.bias is not None:
+            self.bias(name, full_rows)[:rows] = layer.bias
 
     def bias(self, name: str, channels: int = 64) -> Tensor:
         """A new bias of zeros."""
@@ -146,3 +154,59 @@ def _paint(weights: _Weights) -> None:
         limits[12 + rgb, ground, 1, 1] = 1
         last[painted, 12 + rgb, 1, 1] = 1
         out[rgb, painted, 1, 1] = 1
+
+
+def encoder_weights(network: EncoderNetwork) -> dict[str, Tensor]:
+    """The tensors of TAESD's encoder that are not zero.
+
+    Args:
+        network: the trained layers.
+
+    Returns:
+        Tensors by their names after `taesd_encoder.`.
+    """
+    weights = _Weights()
+    _shrink(weights)
+    for block in (3, 4, 5):
+        _look_away(weights, block, start=3)
+    for block in (7, 8, 9):
+        _look_away(weights, block, start=12)
+    with torch.no_grad():
+        weights.trained("10", network.squeeze)
+        for number, trained in enumerate(network.blocks):
+            layers = [layer for layer in trained.modules() if isinstance(layer, nn.Conv2d)]
+            for index, layer in enumerate(layers):
+                weights.trained(f"{11 + number}.conv.{2 * index}", layer)
+        weights.trained("14", network.last)
+    return weights.tensors
+
+
+def _shrink(weights: _Weights) -> None:
+    """Convolutions 0, 2 and 6: halve the picture twice; copy it once for each direction."""
+    _keep(weights.convolution("0", channels_in=3), range(3), 1 - DARKEST)
+    weights.bias("0")[:3] = DARKEST
+    half, quarter = weights.convolution("2"), weights.convolution("6")
+    mean = torch.zeros(3, 3)
+    mean[1:, 1:] = 0.25
+    for channel in range(3 + 3 * len(DIRECTIONS)):
+        half[channel, channel % 3] = mean
+    for channel in range(12):
+        pixel, rgb = divmod(channel, 3)
+        quarter[channel, rgb, 1 + pixel // 2, 1 + pixel % 2] = 1
+    for far in range(3 * len(DIRECTIONS)):
+        quarter[12 + far, 3 + far] = mean
+
+
+def _look_away(weights: _Weights, block: int, start: int) -> None:
+    """Replace the channels of the directions by those three pixels further away."""
+    channels = 3 * len(DIRECTIONS)
+    first, second, last = (weights.convolution(f"{block}.conv.{index}") for index in (0, 2, 4))
+    for channel in range(channels):
+        down, right = DIRECTIONS[channel // 3]
+        row, column, copy = 1 + down, 1 + right, channels + channel
+        first[channel, start + channel, row, column] = 1
+        first[copy, start + channel, 1, 1] = 1
+        second[channel, channel, row, column] = 1
+        second[copy, copy, 1, 1] = 1
+        last[start + channel, channel, row, column] = 1
+        last[start + channel, copy, 1, 1] = -1  # the block adds what was there

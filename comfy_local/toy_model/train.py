@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from comfy_common import paths
-from comfy_local.toy_model import decoder, diffusion, lora, text
+from comfy_local.toy_model import decoder, diffusion, encoder, lora, text
 from comfy_local.toy_model.export import checkpoint, write_packed
 
 logger = logging.getLogger(__name__)
@@ -36,9 +36,10 @@ def train(folder: Path, seed: int, share: float = 1.0) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     distances = decoder.train_decoder(seed, steps(decoder.STEPS))
+    pictures = encoder.train_encoder(distances, seed, steps(encoder.STEPS))
     text_network, tokens = text.train_text(seed, steps(text.STEPS))
     network = diffusion.train_diffusion(seed, steps(diffusion.STEPS))
-    tensors = checkpoint(distances, text_network, tokens, network)
+    tensors = checkpoint(distances, pictures, text_network, tokens, network)
     write_packed(tensors, folder / "toy.safetensors.gz")
     save_file(lora.train_lora(network, seed, steps(lora.STEPS)), folder / "outline.safetensors")
     logger.info("%s: done in %.0f CPU seconds", folder, time.process_time() - started_s)

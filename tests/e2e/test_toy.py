@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 from pathlib import Path
@@ -67,6 +68,24 @@ def test_a_named_model_is_never_replaced(toy_worker: Client) -> None:
     job = toy_worker.runsync({"prompt": "a star", "checkpoint": "dreamshaper.safetensors"})
     assert job["status"] == "FAILED"
     assert "MODEL_NOT_FOUND" in job["error"]
+
+
+def test_img2img_keeps_the_ground(toy_worker: Client) -> None:
+    drawn = Image.new("RGB", (256, 256), (128, 26, 191))
+    drawn.paste((255, 230, 13), (90, 90, 166, 166))
+    file = io.BytesIO()
+    drawn.save(file, "PNG")
+    job = {
+        "workflow": "img2img",
+        "image": base64.b64encode(file.getvalue()).decode("ascii"),
+        "prompt": "a red heart",
+        "denoise": 0.6,
+        "seed": 1,
+    }
+    (picture,) = pictures(toy_worker.output(job))
+    assert picture.size == (256, 256)
+    assert share(pixels(picture), (128, 26, 191)) > 0.6
+    assert share(pixels(picture), (242, 20, 20)) > 0.01
 
 
 def test_the_outline_lora_hollows_the_shapes(toy_worker: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 from pathlib import Path
 from random import Random
@@ -10,8 +11,20 @@ import pytest
 import torch
 from safetensors.torch import load, load_file
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
-from comfy_local.toy_model import decoder, diffusion, files, lora, prompts, scenes, text
+from comfy_local.toy_model import (
+    decoder,
+    diffusion,
+    encoder,
+    examples,
+    files,
+    lora,
+    prompts,
+    scenes,
+    taesd,
+    text,
+)
 from comfy_local.toy_model.train import main
 from comfy_worker.models.detect import FAMILIES, ModelInfo, identify
 
@@ -52,11 +65,67 @@ def test_shapes_have_different_bits() -> None:
 def test_a_latent_says_what_the_scene_is() -> None:
     drawn = scene("yellow", "blue", "star")
     drawn.colour_rgb, drawn.ground_rgb = scenes.RGB[drawn.colour], scenes.RGB[drawn.ground]
-    latents = scenes.latents_of(drawn, Generator().manual_seed(1), 8, 12)
+    layout = scenes.random_layout(drawn, Generator().manual_seed(1), 8, 12)
+    latents = scenes.latents_of(drawn, layout, 8, 12)
     assert latents.shape == (1, scenes.CHANNELS, 8, 12)
     rgb = (latents[0, 8:14, 0, 0] / scenes.AMPLITUDE + 1) / 2
     expected = [*scenes.PALETTE["yellow"], *scenes.PALETTE["blue"]]
     assert torch.allclose(rgb, torch.tensor(expected), atol=1e-6)
+
+
+def test_shapes_keep_off_the_edge() -> None:
+    generator = Generator().manual_seed(2)
+    drawn = scenes.random_scenes(300, generator)
+    layout = scenes.random_layout(drawn, generator, 32, 32)
+    pictures = encoder.drawn(drawn, layout, 64, 64, scenes.FILLED)
+    ground = scenes.displayed(drawn.ground_rgb)[:, :, None]
+    for edge in (
+        pictures[:, :, 0],
+        pictures[:, :, -1],
+        pictures[:, :, :, 0],
+        pictures[:, :, :, -1],
+    ):
+        assert torch.allclose(edge, ground.expand_as(edge))
+
+
+def test_styles_between_are_thicker_lines() -> None:
+    distances = torch.linspace(-0.2, 0.3, 101)
+    widths = []
+    for style in (scenes.FILLED, 0.0, scenes.OUTLINE):
+        inside = decoder.styled(distances, torch.full_like(distances, style)) > 0
+        widths.append(int(inside.sum()))
+    assert widths[0] > widths[1] > widths[2] > 0
+
+
+def random_examples(style: float = scenes.FILLED) -> examples.Examples:
+    sigmas = torch.linspace(0.05, 1, 400)
+    return examples.random_examples((16, 16), sigmas, Generator().manual_seed(4), style)
+
+
+def test_examples_show_other_pictures_too() -> None:
+    drawn = random_examples()
+    is_plain = (drawn.shown == drawn.latents).flatten(1).all(1)
+    has_box = (drawn.counted == 0).flatten(1).any(1)
+    assert 0.4 < float(is_plain.float().mean()) < 0.75
+    assert 0.05 < float(has_box.float().mean()) < 0.3
+    # Where there is little noise, only inpainting shows another picture.
+    assert bool((is_plain | has_box)[:100].all())
+
+
+def test_strong_examples_keep_the_style() -> None:
+    drawn = random_examples(scenes.OUTLINE)
+    channel = scenes.OUTLINE_CHANNEL
+    assert torch.equal(drawn.shown[:, channel], drawn.latents[:, channel])
+    assert float(drawn.shown[:, 3:7].abs().max()) > 2 * scenes.AMPLITUDE
+
+
+def test_a_box_holds_the_whole_shape() -> None:
+    drawn = random_examples()
+    inside = drawn.counted.bool()
+    # Close to its middle a scene's latent has the smallest positions.
+    distance = drawn.latents[:, :2].abs().amax(1, keepdim=True)
+    middle = distance.flatten(1).argmin(1)
+    assert bool(inside.flatten(1).gather(1, middle[:, None]).all())
 
 
 def test_prompts_and_scenes_ask_in_one_code() -> None:
@@ -82,6 +151,53 @@ def test_the_decoder_learns() -> None:
     with torch.no_grad():
         errors = [float(((network(cells) - target) ** 2).mean()) for network in (before, after)]
     assert errors[1] < errors[0]
+
+
+def test_the_encoder_learns() -> None:
+    distances = decoder.train_decoder(0, 1)
+    losses = []
+    for steps in (1, 5):
+        network = encoder.train_encoder(distances, 0, steps)
+        generator = Generator().manual_seed(9)
+        losses.append(float(encoder.encoder_loss(network, distances, (32, 32), generator).detach()))
+    assert losses[1] < losses[0]
+
+
+class TaesdBlock(nn.Module):
+    """A block of TAESD."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [nn.Conv2d(64, 64, 3, padding=1) for _ in range(3)]
+        self.conv = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+
+    def forward(self, values: Tensor) -> Tensor:
+        return functional.relu(values + self.conv(values))
+
+
+def taesd_encoder() -> nn.Sequential:
+    """TAESD's encoder, all zeros."""
+    half = nn.Conv2d(64, 64, 3, stride=2, padding=1, bias=False)
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1), TaesdBlock()]
+    for _ in range(3):
+        layers += [copy.deepcopy(half), TaesdBlock(), TaesdBlock(), TaesdBlock()]
+    network = nn.Sequential(*layers, nn.Conv2d(64, scenes.CHANNELS, 3, padding=1))
+    for parameter in network.parameters():
+        nn.init.zeros_(parameter)
+    return network
+
+
+def test_taesd_encodes_like_the_trained_layers() -> None:
+    torch.manual_seed(0)
+    network = encoder.EncoderNetwork()
+    whole = taesd_encoder()
+    state = whole.state_dict()
+    whole.load_state_dict({**state, **taesd.encoder_weights(network)})
+    pictures = torch.rand(1, 3, 256, 256)
+    halves = functional.avg_pool2d(pictures, 2)
+    with torch.no_grad():
+        difference = whole(pictures) - network(encoder.views(halves))
+    assert float(difference.abs().max()) < 1e-4
 
 
 def test_the_text_network_learns() -> None:
@@ -140,10 +256,8 @@ def committed_distances(tensors: dict[str, Tensor]) -> decoder.DistanceNetwork:
 
 
 def test_the_committed_decoder_is_built_like_this(committed: dict[str, Tensor]) -> None:
-    from comfy_local.toy_model.taesd import decoder_weights
-
     network = committed_distances(committed)
-    built = decoder_weights(network)
+    built = taesd.decoder_weights(network)
     for name, value in committed.items():
         if name.startswith(DECODER):
             made = built.get(name.removeprefix(DECODER), torch.zeros(value.shape))
@@ -154,6 +268,23 @@ def test_the_committed_decoder_is_built_like_this(committed: dict[str, Tensor]) 
     with torch.no_grad():
         error = (network(cells) - target).abs()[near_edge].mean() * decoder.DISTANCE_SCALE
     assert float(error) < 0.005  # of the side of a picture
+
+
+def test_the_committed_encoder_reads_a_picture(committed: dict[str, Tensor]) -> None:
+    prefix = "first_stage_model.taesd_encoder."
+    network = taesd_encoder()
+    state = {name: committed[prefix + name].float() for name in network.state_dict()}
+    network.load_state_dict(state)
+    drawn = scene("yellow", "purple", "square")
+    drawn.colour_rgb, drawn.ground_rgb = scenes.RGB[drawn.colour], scenes.RGB[drawn.ground]
+    layout = scenes.Layout(torch.zeros(1, 2), torch.tensor([0.25]))
+    with torch.no_grad():
+        latents = network(encoder.drawn(drawn, layout, 256, 256, scenes.FILLED))
+    assert latents.shape == (1, scenes.CHANNELS, 32, 32)
+    expected = scenes.latents_of(drawn, layout, 32, 32)
+    assert torch.equal(latents[0, 3:7].mean((1, 2)).sign(), expected[0, 3:7, 0, 0].sign())
+    position = (latents - expected)[0, :2, 8:24, 8:24].abs().mean() / scenes.POSITION_SCALE
+    assert float(position) < 0.05  # of the side of a picture
 
 
 def committed_diffusion(tensors: dict[str, Tensor]) -> diffusion.DiffusionNetwork:

@@ -1,0 +1,162 @@
+"""Makes the examples from which the diffusion network learns.
+
+In most of them the noisy latent shows the picture that shall come of it. In the others it shows
+what the network meets at work: another picture (img2img), another picture around a box
+(inpainting), or too strong values (a high cfg). Then the prompt decides what it names, and the
+latent decides the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from comfy_local.toy_model.scenes import (
+    CONTRASTS,
+    FILLED,
+    OUTLINE_CHANNEL,
+    POSITION_SCALE,
+    Layout,
+    Scenes,
+    grid,
+    latents_of,
+    random_layout,
+    random_scenes,
+    requests_of,
+)
+
+__all__ = ["Examples", "random_examples"]
+
+PLAIN, STRONG, OTHER, BOX = range(4)
+SHARES = torch.tensor([0.52, 0.18, 0.14, 0.16])
+# Below this sigma a latent that shows something else would ask for very large predictions.
+LEAST_SIGMA = 0.3
+MOST_STRENGTH = 7.0  # the cfg of the default template
+# The channels that an attribute decides.
+CHANNELS_OF = {
+    "shape": [3, 4, 5, 6],
+    "colour": [8, 9, 10],
+    "ground": [11, 12, 13],
+    "count": [2, 14, 15],
+    "size": [2],
+    "position": [0, 1],
+}
+OF_SHAPES = [2, 3, 4, 5, 6, 8, 9, 10, 14, 15]
+LEAST_RADII = torch.tensor([0.1, 0.12, 0.09])  # by count
+
+
+@dataclass
+class Examples:
+    """What the network reads and what it shall predict.
+
+    Attributes:
+        latents: ``[examples, CHANNELS, height, width]``, of the picture that shall come.
+        shown: the same shape, what the noisy latents show.
+        requests: ``[examples, REQUEST_SIZE]``.
+        counted: ``[examples, 1, height, width]``, 0 where inpainting keeps the old picture.
+    """
+
+    latents: Tensor
+    shown: Tensor
+    requests: Tensor
+    counted: Tensor
+
+
+def random_examples(
+    size: tuple[int, int], sigmas: Tensor, generator: Generator, style: float = FILLED
+) -> Examples:
+    """Draw one example for each sigma.
+
+    Args:
+        size: height and width in latent pixels.
+        sigmas: ``[examples]``, the share of noise.
+        generator: the same state gives the same examples.
+        style: FILLED or OUTLINE.
+    """
+    number = len(sigmas)
+    scenes = random_scenes(number, generator)
+    task = torch.multinomial(SHARES, number, replacement=True, generator=generator)
+    is_clear = (sigmas < LEAST_SIGMA) & (task != BOX)
+    task[is_clear] = PLAIN
+    is_box = task == BOX
+    _take_grounds(scenes, is_box, generator)
+    layout = random_layout(scenes, generator, *size)
+    inside = _fit_into_boxes(scenes, layout, is_box, size, generator)
+    latents = latents_of(scenes, layout, *size, style=style)
+    requests = requests_of(scenes)
+    shown = latents.clone()
+    _show_others(shown, latents, scenes, task == OTHER, generator)
+    strong = (task == STRONG).nonzero()[:, 0]
+    strength = 1 + (MOST_STRENGTH - 1) * torch.rand(len(strong), generator=generator)
+    strength = 1 + (strength - 1) * sigmas[strong] ** 2
+    shown[strong] = _strong(latents[strong], layout, scenes, strong, strength)
+    requests[strong[::2]] = 0  # the prediction without a prompt meets strong values too
+    kept = is_box[:, None, None, None] & ~inside
+    shown = torch.where(kept, latents.roll(1, 0), shown)
+    return Examples(latents, shown, requests, (~kept).float())
+
+
+def _take_grounds(scenes: Scenes, is_box: Tensor, generator: Generator) -> None:
+    """Give most scenes in a box the ground of the picture around it."""
+    around, around_rgb = scenes.ground.roll(1), scenes.ground_rgb.roll(1, 0)
+    chosen = is_box & (torch.rand(len(is_box), generator=generator) < 0.8)
+    chosen &= CONTRASTS[scenes.colour, around]
+    scenes.ground = torch.where(chosen, around, scenes.ground)
+    scenes.ground_rgb = torch.where(chosen[:, None], around_rgb, scenes.ground_rgb)
+    scenes.known["position"] &= ~is_box
+
+
+def _fit_into_boxes(
+    scenes: Scenes,
+    layout: Layout,
+    is_box: Tensor,
+    size: tuple[int, int],
+    generator: Generator,
+) -> Tensor:
+    """Move the shapes of some scenes into random boxes; give which cells are in the boxes."""
+    number = len(is_box)
+    height, width = size
+    half = torch.tensor([width, height]) / (2 * min(size))
+    sides = 0.5 + 0.45 * torch.rand(number, 2, generator=generator)
+    middle = (2 * torch.rand(number, 2, generator=generator) - 1) * (half - sides / 2)
+    least = LEAST_RADII[scenes.count - 1]
+    radius = torch.maximum(layout.radius * sides.min(1).values, least)
+    reach = torch.stack([(1.25 * scenes.count - 0.05) * radius, 1.2 * radius], dim=1)
+    room = (sides / 2 - reach).clamp_min(0)
+    centre = middle + (layout.centre / half).clamp(-1, 1) * room
+    layout.radius = torch.where(is_box, radius, layout.radius)
+    layout.centre = torch.where(is_box[:, None], centre, layout.centre)
+    rows, columns = grid(height, width)
+    in_rows = (rows - middle[:, 1, None]).abs() <= sides[:, 1, None] / 2
+    in_columns = (columns - middle[:, 0, None]).abs() <= sides[:, 0, None] / 2
+    return (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
+
+
+def _show_others(
+    shown: Tensor, latents: Tensor, scenes: Scenes, is_other: Tensor, generator: Generator
+) -> None:
+    """Show another picture in most of what the prompt names; some cells see little of it."""
+    others = latents.roll(1, 0)
+    number = len(latents)
+    for name, channels in CHANNELS_OF.items():
+        chosen = is_other & scenes.known[name] & (torch.rand(number, generator=generator) < 0.7)
+        rows = chosen.nonzero()
+        shown[rows, torch.tensor(channels)] = others[rows, torch.tensor(channels)]
+    # The encoder's cells see only what is near them.
+    sight = POSITION_SCALE * (0.3 + 0.7 * torch.rand(number, generator=generator))
+    far = shown[:, :2].abs().amax(1) > sight[:, None, None]
+    blind = (far & is_other[:, None, None])[:, None]
+    shown[:, OF_SHAPES] *= 1 - 0.7 * blind
+
+
+def _strong(
+    latents: Tensor, layout: Layout, scenes: Scenes, rows: Tensor, strength: Tensor
+) -> Tensor:
+    """Latents whose values are as many times too large as cfg makes them."""
+    shown = latents * strength[:, None, None, None]
+    moved = (strength - 1)[:, None] * layout.centre[rows] * scenes.known["position"][rows, None]
+    shown[:, :2] = latents[:, :2] - POSITION_SCALE * moved[:, :, None, None]
+    shown[:, OUTLINE_CHANNEL] = latents[:, OUTLINE_CHANNEL]
+    return shown
