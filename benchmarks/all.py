@@ -27,7 +27,7 @@ RUNS = (
     ("switch", 2),
     ("urls", 2),
     ("outputs", 2),
-    ("memory", 1),
+    ("memory", 3),
     ("coldstart", 2),
 )
 LIMIT_S = 240
