@@ -34,7 +34,6 @@ def main() -> int:
 
 async def _measure(peer: Path | None, rounds: int, models: Path) -> list[Row]:
     result_mb: dict[str, list[float]] = {}
-    refused_mb: list[float] = []
     limit = {"RESULT_LIMIT_MB": "60", "MAX_BATCH_SIZE": "1000"}
     async with both_sides(models, peer, limit) as sides:
         for side in sides.values():
@@ -42,9 +41,9 @@ async def _measure(peer: Path | None, rounds: int, models: Path) -> list[Row]:
         for _ in range(rounds):
             for name, side in sides.items():
                 result_mb.setdefault(name, []).append(await _peak_mb(side, _large_result()))
-            refused_mb.append(await _refused_mb(sides[OURS]))
+        refused_mb = await _refused_mb(sides[OURS])
     rows = [row_of("a result of 20 MB", result_mb)]
-    rows.append(row_of("a result of 2 GB, refused", {OURS: refused_mb}))
+    rows.append(row_of("a result of 2 GB, refused", {OURS: [refused_mb]}))
     return rows
 
 
