@@ -193,8 +193,8 @@ class Settings(BaseModel):
         alias="PORT_HEALTH",
         ge=1,
         le=65_535,
-        description="Port on which the worker answers `GET /ping`: 200 once it is ready, 204 "
-        "before. Not set: none",
+        description="Port on which the worker answers `GET /ping` (200 once it is ready, 204 "
+        "before) and `GET /metrics` for Prometheus. It asks for no key. Not set: none",
     )
     log_level: LogLevel = Field("INFO", alias="LOG_LEVEL", description="Log level of the worker")
     log_format: Literal["text", "json"] = Field(
