@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -91,11 +92,12 @@ def main() -> int:
 
 
 def _succeeds(command: list[str], environ: dict[str, str]) -> bool:
-    try:
-        done = subprocess.run(command, cwd=paths.REPO, env=environ, timeout=LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+    with subprocess.Popen(command, cwd=paths.REPO, env=environ) as process:
+        try:
+            return process.wait(LIMIT_S) == 0
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # it ends the workers that it started
+            return False
 
 
 def _goal(name: str) -> float | None:
