@@ -78,6 +78,7 @@ def main() -> int:
             failed.append(name)
     print(f"\nall: {time.monotonic() - began:.0f} s, load now {os.getloadavg()[0]:.1f}")
     rows = [row for document in documents for row in document["rows"]]
+    (options.out / "table.md").write_text(_table(documents), encoding="utf-8")
     for row in rows:
         print(_line(row))
     for name in failed:
@@ -114,6 +115,18 @@ def _line(row: dict[str, Any]) -> str:
         verdict = "met" if ratio <= goal else "NOT MET"
         cells.append(f"goal {goal:g}: {verdict}")
     return f"{row['name']:48} " + "  ".join(cells)
+
+
+def _table(documents: list[dict[str, Any]]) -> str:
+    """The rows as a table of Markdown."""
+    lines = ["| what | unit | this worker | the other | ratio |", "| --- | --- | --- | --- | --- |"]
+    for document in documents:
+        for row in document["rows"]:
+            cells = [row["name"], document["unit"], f"{row['ours']:,.0f}"]
+            cells.append("" if row["peer"] is None else f"{row['peer']:,.0f}")
+            cells.append("" if row["ratio"] is None else f"{row['ratio']:.3f}")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":
