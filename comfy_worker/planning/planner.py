@@ -347,6 +347,7 @@ class _PlanBuilder:
             return {}
         choice = CheckpointChoice(self._context, self._defs, workflow, roles)
         chosen = choice.values(self._template, values)
+        self._defs = self._context.comfyui.defs  # SD_MODEL may have been downloaded
         self._stand_in = choice.stand_in
         return chosen
 

@@ -133,7 +133,9 @@ def test_a_mistyped_name_gets_the_nearest(
     )
     registry.answer("/nodes/search", {})
     assert "search https://registry.comfy.org" in fails(capsys, "add", "kjnode")
-    assert "neither the name of a node pack nor a URL" in fails(capsys, "add", "owner/name")
+    error = fails(capsys, "add", "owner/name")
+    assert "neither the name of a node pack nor a URL" in error
+    assert error.endswith("a Git repository on this disk is written file:///path")
 
 
 @pytest.mark.parametrize(
@@ -220,6 +222,13 @@ def test_the_list_shows_pinned_and_other_packs(
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     three = str(tmp_path / "volume" / "custom_nodes" / "three")
     assert shown == [["installed", "one@1.0.0"], ["missing", "two@2.0.0"], ["unpinned", three]]
+
+
+def test_an_empty_list_is_explained(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed.write_text("")
+    assert cli.main(["nodes", "list"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, err.startswith("There are no node packs.")) == ("", True)
 
 
 def test_the_map_is_downloaded_once_complete(
