@@ -43,11 +43,8 @@ class Prompts:
         for _, text in self.texts:
             parts.setdefault(text.encoder, set()).add(text.node_input)
             encoders.setdefault(text.node_input, set()).add(text.encoder)
-        return {
-            text_input: own
-            for text_input, own in encoders.items()
-            if all(len(parts[encoder]) == 1 for encoder in own)
-        }
+        joined = {encoder for encoder, texts in parts.items() if len(texts) > 1}
+        return {text_input: own for text_input, own in encoders.items() if own.isdisjoint(joined)}
 
     def move_to_encoders(self, text_inputs: Collection[Input]) -> None:
         """Let texts be written to their encoders in place of these inputs."""
