@@ -185,7 +185,8 @@ class Settings(BaseModel):
     defer_imports: bool = Field(
         True,
         alias="DEFER_IMPORTS",
-        description="Start ComfyUI without `torch._dynamo`, which is imported when it is used",
+        description="Start ComfyUI without modules that few workflows need, such as "
+        "`torch._dynamo` and `scipy.stats`; they are imported when a node uses them",
     )
     port_health: int | None = Field(
         None,
