@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from comfy_common.comfyui_version import OLDEST
+from comfy_common.comfyui_version import DEFAULT, OLDEST, parse_version
 from comfy_common.models_txt import parse_models
 from comfy_common.paths import REPO
 from comfy_worker.comfyui.launch import PRECISIONS
@@ -31,7 +31,8 @@ from comfy_worker.settings import Settings
 from comfy_worker.workflow.edit.describe import describe
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import find_roles
-from tests.official_templates import COMFYUI_033
+from docs.tools.template_usage import OFFICIAL, covered_percent, family_uses
+from tests.newer_classes import object_info
 
 PAGES = sorted([REPO / "README.md", *(REPO / "docs").glob("*.md")])
 HUB_ENTRY = REPO / ".runpod" / "hub.json"
@@ -49,6 +50,8 @@ JSON_TYPES = {
 WORKFLOWS = REPO / "workflows"
 # A default with more characters is not shown.
 MAX_DEFAULT = 60
+# A family that is used less is not shown.
+LEAST_PERCENT = 0.5
 # Spellings for the labels of RunPod's Hub, by the words of a setting's name.
 LABEL_WORDS = {
     "api": "API",
@@ -209,6 +212,25 @@ def templates_table() -> str:
     return table(header, rows)
 
 
+def usage_table() -> str:
+    """Return how much each family of ComfyUI's own templates is used, and its templates here."""
+    templates = Templates([WORKFLOWS])
+    wanted = {name: templates.load(name).params.requirements.comfyui for name in OFFICIAL}
+    default = parse_version(DEFAULT)
+    current = [name for name, version in wanted.items() if parse_version(version) <= default]
+    summary = (
+        f"All families with a template here: {covered_percent():.1f} %. Those whose templates "
+        f"ComfyUI {DEFAULT} runs: {covered_percent(current):.1f} %."
+    )
+    rows = [
+        (found.family, f"{found.percent:.1f} %", code_list(found.templates))
+        for found in family_uses()
+        if found.percent >= LEAST_PERCENT
+    ]
+    header = ("family", "share of use", "templates here")
+    return f"{textwrap.fill(summary, 100)}\n\n{table(header, rows)}"
+
+
 def anchor(name: str) -> str:
     """Return the anchor that Markdown gives to the heading of a template."""
     return name.replace(".", "")
@@ -216,7 +238,7 @@ def anchor(name: str) -> str:
 
 def gallery() -> str:
     """Return a section for each template: its keys, its model files and a request."""
-    defs = NodeDefs(COMFYUI_033.object_info)
+    defs = NodeDefs(object_info())
     templates = Templates([WORKFLOWS])
     return "\n".join(_gallery_entry(templates.load(name), defs) for name in template_names())
 
@@ -269,6 +291,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "Validation": lambda: keys_table(response.Validation),
     "settings": settings_table,
     "templates": templates_table,
+    "usage": usage_table,
     "gallery": gallery,
     "precisions": precisions_table,
     "repositories": repositories_table,
