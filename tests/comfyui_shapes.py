@@ -302,9 +302,9 @@ CURRENT_DIFFUSION_MODELS: dict[str, dict[str, Any]] = {
         "byt5": True,
         "guidance_embed": False,
         "use_cond_type_embedding": True,
-        "vision_in_dim": None,
+        "vision_in_dim": 1152,
         "meanflow": False,
-        "meanflow_sum": False,
+        "meanflow_sum": True,
     },
     "tiny-krea2": {
         "image_model": "krea2",
