@@ -49,9 +49,11 @@ def work(settings: Settings) -> None:
         serve_health(settings.port_health, is_warmed_up=bool(settings.warmup))
     reading = reading_models(settings)
     with started_comfyui(settings) as comfyui:
+        from comfy_worker.metrics import worker_metrics
         from comfy_worker.runner import JobRunner
         from comfy_worker.shared_services import worker_templates
 
+        worker_metrics.keep_for_endpoint(os.environ)
         start_times.mark("worker imported")
         from comfy_worker.runpod_worker.sdk_import import import_sdk
 

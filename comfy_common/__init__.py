@@ -1,1 +1,4 @@
-"""Paths, sources, downloads and more for all packages. Uses only the standard library."""
+"""Paths, sources, downloads and more for all packages.
+
+Uses only the standard library, except for `container_memory`.
+"""

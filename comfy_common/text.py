@@ -35,3 +35,16 @@ def size(count: float) -> str:
     if count >= 1e9:
         return f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+def megabytes(count: float) -> str:
+    """Format a number of bytes that is compared with another one.
+
+    Args:
+        count: bytes, 0 or more.
+
+    Returns:
+        "0.25 MB", "20.1 MB" or "2,662 MB" (millions of bytes, with three digits or more).
+    """
+    value = count / 1e6
+    return f"{value:.3g} MB" if value < 999.5 else f"{value:,.0f} MB"

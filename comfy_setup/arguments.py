@@ -19,9 +19,17 @@ from comfy_common.version import VERSION
 from comfy_common.workflow_options import WORKFLOW_COMMANDS, add_workflow_options
 from comfy_setup import doctor, packages
 from comfy_setup.comfyui import described
+from comfy_setup.completion import add_completion_options, completion_script
 from comfy_setup.node_commands import NODES_MEANING, add_nodes_options
 
-__all__ = ["COMMAND_GROUPS", "PROGRAM", "program", "read_arguments", "without_comfyui_dir"]
+__all__ = [
+    "COMMAND_GROUPS",
+    "PROGRAM",
+    "completion",
+    "program",
+    "read_arguments",
+    "without_comfyui_dir",
+]
 
 # The name of the program, if it is not this module: `pip install .` makes another one.
 PROGRAM = "COMFY_SETUP_PROGRAM"
@@ -42,6 +50,7 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
         "nodes": NODES_MEANING,
         "doctor": "check this machine and print what is missing",
         "test": "install everything and run the tests",
+        "completion": "print a script with which a shell completes the commands and options",
     },
 }
 MEANINGS = {name: text for group in COMMAND_GROUPS.values() for name, text in group.items()}
@@ -49,11 +58,12 @@ MEANINGS = {name: text for group in COMMAND_GROUPS.values() for name, text in gr
 # By command: what follows its options.
 POSITIONALS = {
     "edit": " [NAME]",
-    "schema": " NAME",
+    "schema": " [NAME]",
     "check": " FILE",
     "inspect": " FILE",
     "convert": " FILE",
     "nodes": " ACTION",
+    "completion": " SHELL",
     "test": " [arguments of pytest]",
 }
 # By command: its examples. `$` stands for the program.
@@ -90,8 +100,9 @@ EXAMPLES = {
         "$ nodes add https://github.com/owner/repository@v1.2",
         "$ nodes remove comfyui-kjnodes",
     ),
-    "doctor": ("$ doctor",),
+    "doctor": ("$ doctor", "$ doctor --json"),
     "test": ("$ test", "$ test tests/unit -k client"),
+    "completion": ("$ completion bash > comfy-worker.bash", "$ completion fish | source"),
 }
 
 
@@ -123,6 +134,16 @@ def read_arguments(
     if rest and options.command != "test":
         parser.error(f"unknown argument: {rest[0]}")
     return options, rest
+
+
+def completion(shell: str, environ: Mapping[str, str]) -> str:
+    """Write the script with which a shell completes the arguments.
+
+    Args:
+        shell: bash, zsh or fish.
+        environ: may hold the program's name.
+    """
+    return completion_script(_parser(environ), shell)
 
 
 def _versions(environ: Mapping[str, str]) -> str:
@@ -312,6 +333,12 @@ def _add_models(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object with an entry per check"
+    )
+
+
 OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "run": _add_run,
     "submit": add_submit_options,
@@ -319,6 +346,7 @@ OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "install": _add_nothing,
     "models": _add_models,
     "nodes": add_nodes_options,
-    "doctor": _add_nothing,
+    "doctor": _add_doctor,
     "test": _add_test,
+    "completion": add_completion_options,
 }

@@ -19,11 +19,11 @@ from comfy_common import paths
 from comfy_common.closed_pipe import quiet_on_closed_pipe
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
-from comfy_common.exit_codes import FAILED, INTERRUPTED
+from comfy_common.exit_codes import FAILED, INTERRUPTED, OK
 from comfy_common.job_options import job_input, with_format
 from comfy_common.workflow_options import WORKFLOW_COMMANDS
 from comfy_setup import doctor, fetch_models, models
-from comfy_setup.arguments import read_arguments, without_comfyui_dir
+from comfy_setup.arguments import completion, read_arguments, without_comfyui_dir
 from comfy_setup.child import FULL_DISK
 from comfy_setup.comfyui import Choice
 from comfy_setup.install import install, install_lock
@@ -104,6 +104,9 @@ def _dispatch(
     arguments: list[str],
     environ: MutableMapping[str, str],
 ) -> int:
+    if options.command == "completion":
+        Console(sys.stdout).say(completion(options.shell, environ).rstrip())
+        return OK
     if options.command in ("doctor", "nodes", "submit"):
         return _without_environment(console, options, environ)
     if options.command in WORKFLOW_COMMANDS:
@@ -128,7 +131,7 @@ def _without_environment(
 ) -> int:
     """Run a command that needs no package, so that it installs nothing."""
     if options.command == "doctor":
-        return doctor.doctor(environ)
+        return doctor.doctor(environ, as_json=options.json)
     if options.command == "nodes":
         return nodes(console, options, environ)
     from comfy_worker.client.command import submit

@@ -5,6 +5,7 @@ It changes nothing. To be quick, it reads files in place of importing torch.
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import shutil
@@ -13,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from comfy_common import cuda_driver, hub_cache, model_folders, paths, requireme
 from comfy_common.comfyui_version import DEFAULT
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
+from comfy_common.nvidia_smi import query_gpus
 from comfy_common.placeholder_names import is_real
 from comfy_common.sources import Access
 from comfy_common.text import size
@@ -39,7 +41,7 @@ IMPORTED_FILE = re.compile(r"^([^/,]+(?:/__init__)?\.py),", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Finding:
-    """A row of the table.
+    """A row of the table, and an entry of the JSON.
 
     Args:
         subject: what was checked.
@@ -78,25 +80,27 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     ]
 
 
-def doctor(environ: Mapping[str, str]) -> int:
+def doctor(environ: Mapping[str, str], *, as_json: bool = False) -> int:
     """Print the table.
 
     Args:
         environ: the worker's environment.
+        as_json: print ``{"can_run": bool, "checks": [{"subject", "level", "text"}]}`` instead.
 
     Returns:
         The exit code: 1 if jobs cannot run, else 0.
     """
     findings = examine(environ)
+    bad = [finding.subject for finding in findings if finding.level == "bad"]
     console = Console(sys.stdout)
+    if as_json:
+        checks = [asdict(finding) for finding in findings]
+        console.say(json.dumps({"can_run": not bad, "checks": checks}, indent=2))
+        return 1 if bad else 0
     for finding in findings:
         console.say(f"{finding.level:<5} {finding.subject:<12} {finding.text}")
-    bad = [finding.subject for finding in findings if finding.level == "bad"]
-    if bad:
-        console.say(f"Jobs cannot run: see {', '.join(bad)}.")
-        return 1
-    console.say("Jobs can run.")
-    return 0
+    console.say(f"Jobs cannot run: see {', '.join(bad)}." if bad else "Jobs can run.")
+    return 1 if bad else 0
 
 
 def _packages() -> Finding:
@@ -123,16 +127,14 @@ def _torch() -> tuple[Finding, str]:
 
 
 def _gpus(cuda: str) -> list[Finding]:
-    query = "--query-gpu=name,memory.total,memory.free,driver_version"
-    command = ["nvidia-smi", query, "--format=csv,noheader"]
     try:
-        finished = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        output = query_gpus("name", "memory.total", "memory.free", "driver_version")
     except FileNotFoundError:
         return [Finding("GPU", "note", "no NVIDIA driver: ComfyUI runs on the CPU, which is slow")]
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+    except subprocess.SubprocessError:
         text = "nvidia-smi is installed but fails: the NVIDIA driver is not working"
         return [Finding("GPU", "bad", text)]
-    return gpu_findings(finished.stdout, cuda)
+    return gpu_findings(output, cuda)
 
 
 def gpu_findings(output: str, cuda: str) -> list[Finding]:

@@ -78,7 +78,7 @@ def nodes(console: Console, options: argparse.Namespace, environ: Mapping[str, s
         SetupError: it failed; one line for the user.
     """
     if options.action == "list":
-        return _list(environ)
+        return _list(console, environ)
     if options.action == "map":
         return _fetch_map(console, environ)
     if options.action == "remove":
@@ -289,16 +289,19 @@ def _listed(name: str, known: Iterable[Pack]) -> Pack:
     raise SetupError(f"custom_nodes.txt has no node pack {name}: {hint}")
 
 
-def _list(environ: Mapping[str, str]) -> int:
-    console = Console(sys.stdout)
+def _list(console: Console, environ: Mapping[str, str]) -> int:
+    lines = []
     listed = node_packs.listed_packs()
     for pack in listed:
         is_installed = (pack.folder / node_packs.MARKER_NAME).is_file()
-        console.say(f"{'installed' if is_installed else 'missing':<9}  {pack.line}")
+        lines.append(f"{'installed' if is_installed else 'missing':<9}  {pack.line}")
     ours = {pack.folder for pack in listed}
-    for folder in node_packs.pack_folders(environ):
-        if folder not in ours:
-            console.say(f"{'unpinned':<9}  {folder}")
+    others = [folder for folder in node_packs.pack_folders(environ) if folder not in ours]
+    lines += [f"{'unpinned':<9}  {folder}" for folder in others]
+    for line in lines:
+        Console(sys.stdout).say(line)
+    if not lines:
+        console.say("There are no node packs. `nodes add NAME` pins one in custom_nodes.txt.")
     return 0
 
 

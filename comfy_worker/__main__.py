@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,10 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if options.command in FILE_COMMANDS:
         output = getattr(options, "output", None)
-        with _node_source(settings, options) as source:
+        is_missing = options.file != "-" and not Path(options.file).exists()
+        # ComfyUI takes a while to start, only to say that there is no file.
+        known = nullcontext(cli.NodeSource(NodeDefs({})))
+        with known if is_missing else _node_source(settings, options) as source:
             return cli.run(
                 options.command, options.file, source, output=output, as_json=options.json
             )

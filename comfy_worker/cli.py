@@ -150,7 +150,7 @@ def _report(command: str, read: Callable[[], bytes], source: NodeSource) -> Repo
         failed = _failed(f"{error.code}: {error}")
         return {**failed, "findings": error.details or failed["findings"]}
     except OSError as error:
-        return _failed(str(error))
+        return _failed(error.strerror or str(error))
 
 
 def _sources(converted: Converted) -> CheckContext:
@@ -279,7 +279,8 @@ def _rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
 def _takes(entry: Mapping[str, Any]) -> str:
     """Which values a parameter takes."""
     if "enum" in entry:
-        return f"one of {len(entry['enum'])}"
+        choices = len(entry["enum"])
+        return f"one of {choices}" if choices else "none is installed"
     value_type = entry.get("type", "")
     low, high = entry.get("minimum"), entry.get("maximum")
     if low is None and high is None:

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from comfy_common import paths
+from comfy_common.container_memory import memory_limit_bytes
 from comfy_worker.comfyui.execution import Timeouts
 from comfy_worker.comfyui.launch import LaunchOptions
-from comfy_worker.comfyui.resources import memory_limit_bytes
 from comfy_worker.comfyui.supervisor import ComfyUISupervisor
 from comfy_worker.imaging.processes import image_processes
 from comfy_worker.read_ahead import ReadAhead

@@ -1,6 +1,7 @@
 """Answers ``GET /ping``: whether the worker is ready, and how far its start is.
 
-RunPod's load balancers ask for it on the port ``PORT_HEALTH``; elsewhere an operator may.
+RunPod's load balancers ask for it on the port ``PORT_HEALTH``; elsewhere an operator may. On the
+same port ``GET /metrics`` answers Prometheus.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from comfy_common.prometheus import CONTENT_TYPE
+from comfy_worker.metrics import worker_metrics
 from comfy_worker.startup import start_times
 
 __all__ = ["HealthServer", "serve_health"]
@@ -19,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def serve_health(port: int, *, is_warmed_up: bool) -> None:
-    """Answer ``GET /ping`` from now on; a port that is in use is only logged.
+    """Answer ``GET /ping`` and ``/metrics`` from now on; a port that is in use is only logged.
 
     Args:
         port: where to listen.
@@ -74,8 +77,12 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def do_GET(self) -> None:
-        """Answer 200 with JSON once ready; before, 204, as RunPod wants it, with a header."""
-        if self.path.partition("?")[0] != "/ping":
+        """Answer ``/ping`` with 200 once ready; before, with 204 and a header, as RunPod wants."""
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            self._send(CONTENT_TYPE, worker_metrics.text())
+            return
+        if path != "/ping":
             self.send_error(404)
             return
         state = start_times.state()
@@ -84,9 +91,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("X-Worker-State", _printable(state["state"]))
             self.end_headers()
             return
-        body = json.dumps({**state, "state": "ready"}).encode()
+        self._send("application/json", json.dumps({**state, "state": "ready"}))
+
+    def _send(self, content_type: str, text: str) -> None:
+        body = text.encode()
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

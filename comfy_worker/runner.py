@@ -16,6 +16,7 @@ from comfy_worker.errors import ComfyUIUnavailable
 from comfy_worker.job import Job, secrets_in
 from comfy_worker.job_record import JobRecord
 from comfy_worker.logs import bound, job_secrets, temporary_secrets
+from comfy_worker.metrics import worker_metrics
 from comfy_worker.planning.planner import prepare
 from comfy_worker.planning.prompt import make_prompt
 from comfy_worker.planning.templates import Templates, choose_template
@@ -72,7 +73,9 @@ class JobRunner:
             except Exception as error:  # noqa: BLE001 (outermost: the client gets an answer)
                 answer = error_response(error, services.paths)
                 record.code = answer["code"]
-            record.write((time.monotonic() - began) * 1000)
+            duration_ms = (time.monotonic() - began) * 1000
+            record.write(duration_ms)
+            worker_metrics.count(record, duration_ms)
             if services.comfyui.needs_fresh_worker and isinstance(answer, dict):
                 log.warning("asking for a fresh worker", extra={"action": "worker.refresh"})
                 answer["refresh_worker"] = True

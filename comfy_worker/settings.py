@@ -185,15 +185,16 @@ class Settings(BaseModel):
     defer_imports: bool = Field(
         True,
         alias="DEFER_IMPORTS",
-        description="Start ComfyUI without `torch._dynamo`, which is imported when it is used",
+        description="Start ComfyUI without modules that few workflows need, such as "
+        "`torch._dynamo` and `scipy.stats`; they are imported when a node uses them",
     )
     port_health: int | None = Field(
         None,
         alias="PORT_HEALTH",
         ge=1,
         le=65_535,
-        description="Port on which the worker answers `GET /ping`: 200 once it is ready, 204 "
-        "before. Not set: none",
+        description="Port on which the worker answers `GET /ping` (200 once it is ready, 204 "
+        "before) and `GET /metrics` for Prometheus. It asks for no key. Not set: none",
     )
     log_level: LogLevel = Field("INFO", alias="LOG_LEVEL", description="Log level of the worker")
     log_format: Literal["text", "json"] = Field(

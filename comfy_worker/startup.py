@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class StartTimes:
         self._lock = threading.Lock()
         self._seconds: dict[str, float] = {}
         self._is_logged = False
+        self._listeners: list[Callable[[], None]] = []
         self._text = "starting"
 
     def mark(self, moment: str) -> None:
@@ -48,6 +50,12 @@ class StartTimes:
         """
         with self._lock:
             self._seconds.setdefault(moment, time.monotonic() - self._began)
+        for listener in self._listeners:
+            listener()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call a function after each moment from now on."""
+        self._listeners.append(listener)
 
     def say(self, text: str) -> None:
         """Note in words what the worker does now."""

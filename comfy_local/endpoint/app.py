@@ -25,10 +25,14 @@ from .bodies import read_json
 from .changes import Changes
 from .job import STREAM_LIMIT_BYTES, BadRequest, Job, TooLarge, limit_bytes
 from .jobs import Jobs, QueueFull, UnknownJob
+from .metrics import EndpointMetrics, metrics_routes
 from .openapi import description_routes
 from .workers import WorkerPool
 
-__all__ = ["create_app"]
+__all__ = ["CATALOG_NAME", "METRICS_FOLDER", "create_app"]
+
+CATALOG_NAME = "templates.json"
+METRICS_FOLDER = "metrics"
 
 # How long a worker's poll is held. The SDK notices a SIGTERM from elsewhere only when its polls
 # return, so this limits how late it ends.
@@ -59,8 +63,8 @@ def create_app(
     changes: Changes,
     workers: WorkerPool,
     api_v2: ApiV2,
+    folder: Path,
     api_key: str | None = None,
-    catalog_file: Path | None = None,
 ) -> FastAPI:
     """Returns the application; it and its arguments belong to one event loop.
 
@@ -69,8 +73,9 @@ def create_app(
         changes: Wakes the requests that wait.
         workers: The worker pool.
         api_v2: Comfy's API for the same jobs.
+        folder: Where a worker lists the templates for the page (`CATALOG_NAME`), and each worker
+            saves its metrics (`METRICS_FOLDER`).
         api_key: The key that clients must send as ``Authorization: Bearer KEY``; None for none.
-        catalog_file: Where a worker lists the templates for the page; None: nowhere.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(
@@ -80,6 +85,7 @@ def create_app(
         allow_headers=["*"],
     )
     for_clients = [Depends(key_check(api_key))] if api_key else []
+    catalog_file = folder / CATALOG_NAME
     for router in (
         _submit_routes(jobs, changes),
         _job_routes(jobs, changes),
@@ -89,6 +95,8 @@ def create_app(
         app.include_router(router, prefix="/v2/{endpoint_id}", dependencies=for_clients)
     for router in (_poll_routes(jobs, changes, workers), _post_routes(jobs, changes, workers)):
         app.include_router(router, prefix="/v2/{endpoint_id}")
+    metrics = EndpointMetrics(jobs, workers, folder / METRICS_FOLDER)
+    app.include_router(metrics_routes(metrics), dependencies=for_clients)
     app.include_router(page_routes())
     app.include_router(description_routes(catalog_file, has_key=bool(api_key)))
     app.mount(API_V2_PATH, api_v2.app(api_key))

@@ -309,6 +309,10 @@ class Jobs:
             "retried": self._retried,
         }
 
+    def ended(self) -> dict[Status, int]:
+        """Returns how many jobs have ended, by status."""
+        return dict(self._ended)
+
     def _check_space(self) -> None:
         if len(self._queue) >= self._max_queue_size:
             raise QueueFull(

@@ -24,10 +24,11 @@ from typing import IO, Any
 import uvicorn
 
 from comfy_common.console import Console
+from comfy_common.metrics import FOLDER_VARIABLE
 from comfy_common.page_catalog import CATALOG_VARIABLE
 
 from .api_v2 import ApiV2
-from .app import create_app
+from .app import CATALOG_NAME, METRICS_FOLDER, create_app
 from .changes import Changes
 from .jobs import MAX_QUEUE_SIZE, Jobs
 from .outputs import OutputStore
@@ -40,7 +41,6 @@ __all__ = ["LOOPBACK", "Address", "LocalEndpoint", "serve"]
 LOOPBACK = "127.0.0.1"
 HANDLER = Path(__file__).resolve().parents[2] / "handler.py"
 ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 (compared only)
-CATALOG_NAME = "templates.json"
 TICK_S = 0.1
 SIGNAL_POLL_S = 0.2
 STDERR_FD = 2
@@ -193,8 +193,12 @@ class LocalEndpoint:
         outputs, changes = OutputStore(), Changes()
         jobs = Jobs(time.monotonic, self._max_queue_size, outputs)
         webhooks = Webhooks(jobs.webhooks)
-        catalog_file = outputs.folder / CATALOG_NAME
-        environ = {**self._environ, CATALOG_VARIABLE: str(catalog_file)}
+        (outputs.folder / METRICS_FOLDER).mkdir()
+        environ = {
+            **self._environ,
+            CATALOG_VARIABLE: str(outputs.folder / CATALOG_NAME),
+            FOLDER_VARIABLE: str(outputs.folder / METRICS_FOLDER),
+        }
         api_v2 = ApiV2(jobs, changes, outputs, time.monotonic)
         self._pool = WorkerPool(
             WorkerCommand([sys.executable, str(self._handler)], environ, self.url),
@@ -204,7 +208,7 @@ class LocalEndpoint:
             log=log,
         )
         app: Any = create_app(
-            jobs, changes, self._pool, api_v2, self._address.api_key, catalog_file
+            jobs, changes, self._pool, api_v2, outputs.folder, self._address.api_key
         )
         http: Any = "auto"
         if self._unkind is not None:

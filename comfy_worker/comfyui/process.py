@@ -21,6 +21,7 @@ from pathlib import Path
 
 from comfy_common import paths
 from comfy_common.comfyui_log import plain_line
+from comfy_common.container_memory import memory_limit_bytes
 from comfy_common.environment import loopback_variables, public_variables
 from comfy_common.requirements import install_command, summary, unmet_requirements
 from comfy_worker.comfyui.cause import USE_LESS_MEMORY, ending, log_cause, oom_kills
@@ -28,7 +29,6 @@ from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.launch import LaunchOptions, has_accelerator, launch_flags
 from comfy_worker.comfyui.node_packs import NodePacks
 from comfy_worker.comfyui.reaper import END_SIGNALS
-from comfy_worker.comfyui.resources import memory_limit_bytes
 from comfy_worker.comfyui.version import ComfyUIVersion
 from comfy_worker.comfyui.workdirs import OwnFolder
 from comfy_worker.errors import ComfyUIUnavailable, OutOfMemory

@@ -12,6 +12,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from comfy_common.container_memory import free_memory_mb, memory_limit_bytes
 from comfy_common.environment import hide_own_secrets
 from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.events import EventStream
@@ -20,7 +21,6 @@ from comfy_worker.comfyui.history import HistoryCleaner
 from comfy_worker.comfyui.launch import LaunchOptions
 from comfy_worker.comfyui.model_memory import ModelMemory
 from comfy_worker.comfyui.process import MIN_TIMEOUT_S, ComfyUIProcess
-from comfy_worker.comfyui.resources import free_memory_mb, memory_limit_bytes
 from comfy_worker.comfyui.runaways import Runaways
 from comfy_worker.deadline import TICK_S, Deadline
 from comfy_worker.errors import (

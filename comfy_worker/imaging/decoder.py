@@ -26,7 +26,7 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from comfy_worker.errors import InvalidMedia
 from comfy_worker.imaging.messages import Answer
-from comfy_worker.imaging.png import write_png
+from comfy_worker.imaging.png import write_plain_png
 
 __all__ = ["Clip", "Decoder", "mask_file", "read_image", "read_mask", "read_media", "with_mask"]
 
@@ -174,10 +174,10 @@ def _write(file: Image.Image | Clip, target: Path) -> str:
         return file.suffix
     path = target.with_name(f"{target.name}.png")
     if file.mode in ("1", "P"):
-        file.save(path, format="PNG", compress_level=1)
+        file.save(path, format="PNG", compress_level=0)
     else:
         pixels = np.asarray(file).reshape(file.height, file.width, -1)
-        path.write_bytes(write_png(pixels, {}))
+        path.write_bytes(write_plain_png(pixels))
     return ".png"
 
 

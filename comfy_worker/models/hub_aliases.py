@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from comfy_worker.workflow.model_names import match
 
-__all__ = ["HUB_FILES", "find_checkpoint"]
+__all__ = ["HUB_FILES", "find_checkpoint", "published_files"]
 
 _SD15 = (
     "v1-5-pruned-emaonly-fp16.safetensors",
@@ -36,6 +36,11 @@ A model that moved has two ids: ``runwayml/stable-diffusion-v1-5`` is now under
 """
 
 
+def published_files(name: str) -> tuple[str, ...]:
+    """Return the files that a key of :data:`HUB_FILES` means; for any other name, the name."""
+    return HUB_FILES.get(name.strip(), (name,))
+
+
 def find_checkpoint(name: str, installed: Sequence[str]) -> str:
     """Find the installed checkpoint that a file name or a repository id means.
 
@@ -47,7 +52,7 @@ def find_checkpoint(name: str, installed: Sequence[str]) -> str:
         Ambiguous: several files fit.
         ModelNotFound: no file fits.
     """
-    published = HUB_FILES.get(name.strip(), (name,))
+    published = published_files(name)
     installed_names = {file.replace("\\", "/").rpartition("/")[2] for file in installed}
     present = [file for file in published if file in installed_names]
     return match([*present, *published][0], installed, "checkpoint")

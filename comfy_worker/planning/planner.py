@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from comfy_worker.planning.stand_in import CheckpointChoice, announcement
 from comfy_worker.planning.templates import template_for_version
 from comfy_worker.request.schema import SEED_LIMIT, Parameters
 from comfy_worker.workflow.check.batch import check_batch_size
-from comfy_worker.workflow.check.file_access import check_paths
+from comfy_worker.workflow.check.file_access import check_paths, file_faults
 from comfy_worker.workflow.check.links import with_plain_links
 from comfy_worker.workflow.check.preflight import (
     Checked,
@@ -38,6 +38,7 @@ from comfy_worker.workflow.check.preflight import (
     is_stale,
     refusal,
 )
+from comfy_worker.workflow.check.problems import finding_at
 from comfy_worker.workflow.convert.to_api import Converted, read_workflow, resolve_variants
 from comfy_worker.workflow.edit.describe import describe
 from comfy_worker.workflow.edit.fill import fill
@@ -346,6 +347,7 @@ class _PlanBuilder:
             return {}
         choice = CheckpointChoice(self._context, self._defs, workflow, roles)
         chosen = choice.values(self._template, values)
+        self._defs = self._context.comfyui.defs  # SD_MODEL may have been downloaded
         self._stand_in = choice.stand_in
         return chosen
 
@@ -447,12 +449,23 @@ class _PlanBuilder:
         """Find what ComfyUI and this worker would refuse."""
         return check(workflow, self._defs, self._sources, self._context.comfyui.validate)
 
+    def _file_findings(self, workflow: Workflow, roles: Roles) -> dict[tuple[str, str], Finding]:
+        """Find the files that are not the job's, by node and input; a run is refused at once."""
+        ours = set(self._files.names.values())
+        if not self._request.validate_only:
+            check_paths(workflow, self._defs, roles.outputs, ours)
+        found = {}
+        for fault in file_faults(workflow, self._defs, roles.outputs, ours):
+            node_id, name = fault.node_input
+            found[node_id, name] = finding_at(workflow, node_id, name, fault.problem)
+        return found
+
     def _checked(
         self, workflow: Workflow, roles: Roles, parameters: dict[str, Any], seed: float | None
     ) -> Plan:
         """Check the workflow after the last edit: only now it is what ComfyUI will see."""
         check_reserved(workflow)
-        check_paths(workflow, self._defs, roles.outputs, set(self._files.names.values()))
+        of_files = self._file_findings(workflow, roles)
         max_batch_size = self._context.rules.max_batch_size
         if max_batch_size is not None:
             check_batch_size(workflow, self._defs, max_batch_size, self._check)
@@ -467,10 +480,15 @@ class _PlanBuilder:
             warnings=[*self._warnings, *checked.warnings],
             roles=roles,
             needs=model_files(workflow, self._defs, self._sources),
-            findings=checked.findings,
+            findings=(*of_files.values(), *_without(checked.findings, of_files.keys())),
             seeds=seeds_of_outputs(workflow, roles),
             stand_in=self._stand_in,
         )
+
+
+def _without(findings: Iterable[Finding], inputs: Set[tuple[str, str]]) -> list[Finding]:
+    """Leave out the findings about inputs that others describe: a file may be there, unsent."""
+    return [finding for finding in findings if (finding["node_id"], finding["input"]) not in inputs]
 
 
 def _keeps_seed(own_seed: Any) -> bool:

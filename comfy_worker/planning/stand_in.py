@@ -7,11 +7,12 @@ from typing import Any
 
 from comfy_common.placeholder_names import is_toy, real_files
 from comfy_worker.errors import ModelNotFound
-from comfy_worker.models.hub_aliases import find_checkpoint
+from comfy_worker.models.hub_aliases import find_checkpoint, published_files
 from comfy_worker.planning.model_families import identify_installed
 from comfy_worker.planning.plan import PlanContext, StandIn
 from comfy_worker.planning.templates import Template
 from comfy_worker.workflow.graph import Input, Workflow
+from comfy_worker.workflow.model_files import ModelFile
 from comfy_worker.workflow.model_names import match
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.roles import Roles
@@ -77,6 +78,7 @@ class CheckpointChoice:
         Raises:
             Ambiguous: the client's name, or the setting SD_MODEL, fits several files.
             ModelNotFound: it fits no file.
+            ModelNotFetched: the file of SD_MODEL could not be downloaded.
         """
         loader = self._loader(template)
         if loader is None:
@@ -104,11 +106,13 @@ class CheckpointChoice:
         """Choose a file; None: the template's own stays, or there is none to choose."""
         if wanted is not None:
             return find_checkpoint(str(wanted), installed)
-        sd_model = self._context.rules.sd_model
-        if own in installed or (not sd_model and self._will_be_downloaded(own)):
+        if own in installed:
             return None
+        sd_model = self._context.rules.sd_model
+        if self._need(own) and (not sd_model or own in published_files(sd_model)):
+            return None  # it is downloaded together with the other models of the template
         if sd_model:
-            return find_checkpoint(sd_model, installed)
+            return self._sd_model_file(sd_model, installed)
         candidates = real_files(installed)
         if len(candidates) == 1:
             self.stand_in = StandIn(own, candidates[0])
@@ -117,6 +121,19 @@ class CheckpointChoice:
             return match(own, installed, "checkpoint")
         except ModelNotFound:
             return None  # the check says so, together with whatever else is missing
+
+    def _sd_model_file(self, sd_model: str, installed: list[str]) -> str:
+        """Find the file that SD_MODEL means, and download it if it is missing."""
+        context = self._context
+        try:
+            return find_checkpoint(sd_model, installed)
+        except ModelNotFound:
+            needs = [need for file in published_files(sd_model) if (need := self._need(file))]
+            if not needs or context.models is None or context.job.input.validate_only:
+                raise
+        context.models.fetch_needs(needs[:1])
+        context.comfyui.refresh()
+        return needs[0].file
 
     def _loader(self, template: Template) -> dict[str, Any] | None:
         """Find the node that loads the template's checkpoint."""
@@ -134,8 +151,11 @@ class CheckpointChoice:
         choices = self._defs[loader["class_type"]].inputs["ckpt_name"].choices
         return [str(choice) for choice in choices or ()]
 
-    def _will_be_downloaded(self, file: str) -> bool:
+    def _need(self, file: str) -> ModelFile | None:
+        """Find a checkpoint that the worker may download; None if there is none of this name."""
         if not self._context.rules.downloads_models:
-            return False
-        needs = self._context.known_needs
-        return any(need.url and (need.folder, need.file) == ("checkpoints", file) for need in needs)
+            return None
+        for need in self._context.known_needs:
+            if need.url and (need.folder, need.file) == ("checkpoints", file):
+                return need
+        return None

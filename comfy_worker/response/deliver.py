@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
+from comfy_common.text import megabytes
 from comfy_worker.deadline import Deadline
 from comfy_worker.errors import DeliveryFailed, InvalidValue, ResultTooLarge
 from comfy_worker.request.schema import Output
@@ -129,9 +130,8 @@ class Delivery:
                 self._warn(failures, too_large, description)
                 return transport.media()
             if not too_large:
-                too_large = (
-                    f"the result is {_mb(size)}, but RunPod accepts at most {_mb(room + ENVELOPE)}"
-                )
+                most = megabytes(room + ENVELOPE)
+                too_large = f"the result is {megabytes(size)}, but RunPod accepts at most {most}"
         size = as_base64.size(json_of)
         if self._streaming and size <= remaining:
             warning = f"{too_large} of a stream's value; so only the job's status contains it"
@@ -153,8 +153,8 @@ class Delivery:
         """Reject a result that is too large without its files: storage would not help."""
         if size > remaining:
             raise ResultTooLarge(
-                f"the result is {_mb(size)} without its files, but RunPod accepts at most "
-                f"{_mb(remaining + ENVELOPE)} in all; {LESS_TEXT}",
+                f"the result is {megabytes(size)} without its files, but RunPod accepts at most "
+                f"{megabytes(remaining + ENVELOPE)} in all; {LESS_TEXT}",
                 [{"size_mb": size / MB, "limit_mb": (remaining + ENVELOPE) / MB}],
             )
 
@@ -214,7 +214,3 @@ class Delivery:
         if self._may_shrink:
             for description, smaller in shrink_steps(files, room, self.stop):
                 yield f"the pictures were made {description}", Transport(smaller, seed)
-
-
-def _mb(size: int) -> str:
-    return f"{size / MB:.3g} MB"

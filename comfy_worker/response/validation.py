@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from comfy_common.text import megabytes
 from comfy_worker.comfyui.supervisor import ComfyUIInstance
 from comfy_worker.errors import ResultTooLarge
 from comfy_worker.logs import redact
@@ -55,8 +56,8 @@ def _cut(answer: dict[str, Any], limit: int) -> dict[str, Any]:
     size = posted_size(answer)
     if size > available:
         raise ResultTooLarge(
-            f"the checked workflow is {size / MB:.3g} MB, "
-            f"but RunPod accepts at most {limit / MB:.3g} MB; "
+            f"the checked workflow is {megabytes(size)}, "
+            f"but RunPod accepts at most {megabytes(limit)}; "
             "send fewer nodes or shorter texts",
             [{"size_mb": size / MB, "limit_mb": limit / MB}],
         )

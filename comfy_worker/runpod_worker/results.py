@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import ClientError, ClientTimeout
 from runpod.serverless.modules import rp_http
 
+from comfy_common.text import megabytes
 from comfy_worker.error_response import error_response
 from comfy_worker.errors import DeliveryFailed, ResultTooLarge, WorkerError
 from comfy_worker.outgoing import to_json_bytes
@@ -60,14 +61,13 @@ def within_limit(posted: dict[str, Any], limit: int) -> bytes:
     body = to_json_bytes(posted)
     if len(body) <= limit:
         return body
-    size_mb, limit_mb = len(body) / MB, limit / MB
     text_bytes = len(body) - file_bytes(posted.get("output"))
     advice = LESS_TEXT if text_bytes > limit else FEWER_FILES
     return _error_body(
         ResultTooLarge(
-            f"the answer is {size_mb:.3g} MB, but RunPod accepts at most {limit_mb:.3g} MB; "
-            f"{advice}",
-            [{"size_mb": size_mb, "limit_mb": limit_mb}],
+            f"the answer is {megabytes(len(body))}, but RunPod accepts at most "
+            f"{megabytes(limit)}; {advice}",
+            [{"size_mb": len(body) / MB, "limit_mb": limit / MB}],
         )
     )
 
@@ -124,7 +124,7 @@ class ResultPoster:
         status = await self._insist(job_id, body, is_stream)
         if status not in FINAL_STATUSES:
             return status is not None
-        size = f"{len(body) / MB:.3g} MB"
+        size = megabytes(len(body))
         if status == 413:
             # RunPod does not say what its limit is. So the advice is about the larger part.
             is_mostly_text = file_bytes(json.loads(body).get("output")) < len(body) / 2

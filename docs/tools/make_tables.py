@@ -9,6 +9,7 @@ A page marks where a table belongs: the lines between
 from __future__ import annotations
 
 import json
+import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from comfy_common.comfyui_version import DEFAULT, OLDEST, parse_version
-from comfy_common.models_txt import parse_models
+from comfy_common.metrics import ENDPOINT_METRICS, MACHINE_METRICS, WORKER_METRICS
+from comfy_common.models_txt import parse_models, parse_sections, total_size
 from comfy_common.paths import REPO
 from comfy_worker.comfyui.launch import PRECISIONS
 from comfy_worker.models.hub_aliases import HUB_FILES
@@ -64,8 +66,28 @@ LABEL_WORDS = {
     "urls": "URLs",
     "comfyui": "ComfyUI",
 }
+# The Hub's presets: a worker downloads the models of this template when it starts.
+HUB_TEMPLATES = {
+    "SD 1.5 (16 GB GPU)": "txt2img",
+    "SDXL (16 GB GPU)": "sdxl",
+    "Z-Image Turbo (24 GB GPU)": "z-image-turbo",
+    "Krea 2 Turbo (24 GB GPU)": "krea2",
+    "Flux.1 schnell (24 GB GPU)": "flux-schnell",
+    "Qwen-Image 2512 (48 GB GPU)": "qwen-image-2512",
+    "Qwen-Image-Edit 2511 (48 GB GPU)": "qwen-image-edit-2511",
+    "Wan 2.2, video from an image (48 GB GPU)": "wan22-i2v",
+}
+NO_MODELS = "Any workflow, with models on a network volume"
+# What else the presets set, by template: the checkpoint of requests that name no template.
+HUB_DEFAULT_MODELS = {"sdxl": "stabilityai/stable-diffusion-xl-base-1.0"}
+# For models that a job names, in gigabytes.
+HUB_SPARE_GB = 4
+# The Hub lets the user search a repository of Hugging Face for these settings.
+HUB_REPOSITORIES = {"SD_MODEL"}
 # The Hub shows these settings first, and all others under "Advanced".
 BASIC_SETTINGS = {
+    "MODELS_ON_DEMAND",
+    "WARMUP",
     "SD_MODEL",
     "HF_TOKEN",
     "BUCKET_ENDPOINT_URL",
@@ -140,6 +162,15 @@ def settings_table() -> str:
             default = default.lower()
         rows.append((f"`{field.alias}`", default, field.description))
     return table(("variable", "default", "meaning"), rows)
+
+
+def metrics_table() -> str:
+    """Return what `/metrics` shows."""
+    rows = [
+        (f"`{metric.name}`", metric.type, code_list(metric.labels), metric.meaning)
+        for metric in (*WORKER_METRICS, *ENDPOINT_METRICS, *MACHINE_METRICS)
+    ]
+    return table(("metric", "type", "labels", "meaning"), rows)
 
 
 def precisions_table() -> str:
@@ -290,6 +321,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "Timings": lambda: keys_table(response.Timings),
     "Validation": lambda: keys_table(response.Validation),
     "settings": settings_table,
+    "metrics": metrics_table,
     "templates": templates_table,
     "usage": usage_table,
     "gallery": gallery,
@@ -330,6 +362,8 @@ def _hub_input(key: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         "default": "",
         "advanced": key not in BASIC_SETTINGS,
     }
+    if key in HUB_REPOSITORIES:
+        return field | {"type": "huggingface"}
     default = entry.get("default")
     types = {option.get("type") for option in entry.get("anyOf", [entry])}
     if types == {"boolean"}:
@@ -354,9 +388,33 @@ def _hub_options(values: Iterable[str]) -> list[dict[str, str]]:
     return [{"label": value or "not set", "value": value} for value in values]
 
 
+def hub_presets() -> list[dict[str, Any]]:
+    """Return the Hub's presets: sets of settings, each for one family of models."""
+    presets: list[dict[str, Any]] = [
+        {"name": NO_MODELS, "defaults": {"MODELS_ON_DEMAND": False, "WARMUP": "", "SD_MODEL": ""}}
+    ]
+    for name, template in HUB_TEMPLATES.items():
+        defaults = {
+            "MODELS_ON_DEMAND": True,
+            "WARMUP": template,
+            "SD_MODEL": HUB_DEFAULT_MODELS.get(template, ""),
+            "MODELS_CACHE_GB": math.ceil(template_bytes(template) / 1e9) + HUB_SPARE_GB,
+        }
+        presets.append({"name": name, "defaults": defaults})
+    return presets
+
+
+def template_bytes(name: str) -> int:
+    """Return how many bytes the models of a template have, as models.txt says."""
+    text = (REPO / "models.txt").read_text(encoding="utf-8")
+    files = [entry for entry in parse_models(text) if entry.section == name]
+    return total_size(parse_sections(text)[name], files)
+
+
 def hub_entry(text: str) -> str:
     """Return RunPod's Hub entry with the settings as they are declared."""
     entry = json.loads(text)
+    entry["config"]["presets"] = hub_presets()
     entry["config"]["env"] = hub_environment()
     return json.dumps(entry, indent=2) + "\n"
 

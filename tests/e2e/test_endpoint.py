@@ -754,7 +754,12 @@ def test_clients_need_the_api_key(handler: Path, folder: Path) -> None:
         for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": "secret"}):
             answer = requests.post(url, json={"input": {}}, headers=headers, timeout=30)
             assert (answer.status_code, "Bearer KEY" in answer.json()["error"]) == (401, True)
+        metrics = endpoint.page_url + "metrics"
+        assert requests.get(metrics, timeout=30).status_code == 401
         right = {"Authorization": "Bearer secret"}
+        assert (
+            "comfy_endpoint_jobs_waiting 0" in requests.get(metrics, headers=right, timeout=30).text
+        )
         answer = requests.post(url, json={"input": {}}, headers=right, timeout=30)
         assert answer.json()["status"] == "COMPLETED"
 

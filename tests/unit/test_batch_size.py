@@ -23,6 +23,7 @@ DEFS = NodeDefs(
     {
         **OBJECT_INFO,
         "RepeatLatentBatch": latent_class({"samples": ["LATENT"], "amount": INT}),
+        "LatentBatch": latent_class({"samples1": ["LATENT"], "samples2": ["LATENT"]}),
         "RebatchLatents": latent_class({"latents": ["LATENT"], "batch_size": INT}),
     }
 )
@@ -81,3 +82,12 @@ def test_factors_along_a_chain_are_multiplied() -> None:
     with pytest.raises(InvalidValue, match=r"r1 .*at most 4 latents, not 8"):
         check_batch_size(repeats(2, [2, 2]), DEFS, 4)
     check_batch_size(repeats(1, [2, 2]), DEFS, 4)
+
+
+def test_joined_batches_count_together() -> None:
+    graph = txt2img(latent=latent(3), other=latent(2))
+    graph["join"] = node("LatentBatch", samples1=["latent", 0], samples2=["other", 0])
+    graph["sampler"]["inputs"]["latent_image"] = ["join", 0]
+    with pytest.raises(InvalidValue, match=r"join \(LatentBatch\) .*at most 4 latents, not 5"):
+        check_batch_size(graph, DEFS, 4)
+    check_batch_size(graph, DEFS, 5)

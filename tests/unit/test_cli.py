@@ -93,10 +93,25 @@ def test_inspect_is_a_table(cli: Any, tmp_path: Path) -> None:
     assert ["outputs", "15"] in rows
 
 
-def test_a_file_that_is_not_there_is_told(cli: Any, tmp_path: Path) -> None:
-    code, out, _ = cli("check", tmp_path / "none.json")
-    assert code == 1
-    assert "No such file" in out
+def test_a_missing_file_starts_no_comfyui(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMFYUI_DIR", str(tmp_path / "nothing"))
+    file = tmp_path / "none.json"
+    assert main(["check", str(file)]) == 1
+    assert capsys.readouterr().out == f"{file}: No such file or directory\n"
+
+
+def test_inspect_says_that_no_model_is_installed(cli: Any, tmp_path: Path) -> None:
+    file = tmp_path / "plain.json"
+    file.write_text(json.dumps(FILES["plain"]), encoding="utf-8")
+    info = json.loads((tmp_path / "object_info.json").read_text(encoding="utf-8"))
+    info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][0] = []
+    (tmp_path / "object_info.json").write_text(json.dumps(info), encoding="utf-8")
+    _, out, _ = cli("inspect", file)
+    assert "none is installed" in next(
+        line for line in out.splitlines() if line.startswith("checkpoint ")
+    )
 
 
 def test_a_request_is_a_workflow_too(cli: Any, tmp_path: Path) -> None:

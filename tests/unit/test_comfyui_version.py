@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from comfy_common.comfyui_log import plain_line
+from comfy_common.container_memory import memory_limit_bytes
 from comfy_worker.comfyui.client import ComfyUIClient
 from comfy_worker.comfyui.launch import LaunchOptions, launch_flags
 from comfy_worker.comfyui.model_memory import ModelMemory
 from comfy_worker.comfyui.process import ComfyUIProcess
-from comfy_worker.comfyui.resources import memory_limit_bytes
 from comfy_worker.comfyui.version import ComfyUIVersion
 
 GB = 1e9

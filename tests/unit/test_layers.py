@@ -112,6 +112,7 @@ ROOMS = {
     "comfy_worker.response": (
         "comfy_common.addresses",
         "comfy_common.pinned_http",
+        "comfy_common.text",
         "comfy_worker.comfyui",
         "comfy_worker.deadline",
         "comfy_worker.errors",

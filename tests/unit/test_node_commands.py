@@ -222,6 +222,13 @@ def test_the_list_shows_pinned_and_other_packs(
     assert shown == [["installed", "one@1.0.0"], ["missing", "two@2.0.0"], ["unpinned", three]]
 
 
+def test_an_empty_list_is_explained(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed.write_text("")
+    assert cli.main(["nodes", "list"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, err.startswith("There are no node packs.")) == ("", True)
+
+
 def test_the_map_is_downloaded_once_complete(
     listed: Path, registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:

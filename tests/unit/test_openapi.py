@@ -16,7 +16,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.testclient import TestClient
 
 from comfy_local.endpoint.api_v2 import PATH, ApiV2
-from comfy_local.endpoint.app import create_app
+from comfy_local.endpoint.app import CATALOG_NAME, create_app
 from comfy_local.endpoint.changes import Changes
 from comfy_local.endpoint.jobs import Jobs
 from comfy_local.endpoint.openapi import OPERATIONS
@@ -38,13 +38,13 @@ class Described:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.catalog = folder / "catalog.json"
+        self.catalog = folder / CATALOG_NAME
         self.store = OutputStore()
         jobs, changes = Jobs(lambda: 0.0), Changes()
         self.api_v2 = ApiV2(jobs, changes, self.store, lambda: 0.0)
         # No route that a test calls asks for workers.
         pool = cast(WorkerPool, None)
-        self.app = create_app(jobs, changes, pool, self.api_v2, "key", self.catalog)
+        self.app = create_app(jobs, changes, pool, self.api_v2, folder, "key")
         self.client = TestClient(self.app)
 
 

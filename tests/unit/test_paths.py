@@ -198,7 +198,8 @@ def test_a_primitives_filename_is_checked_at_its_source() -> None:
 def test_a_name_that_is_computed_is_refused() -> None:
     graph = reading("LoadImage", {"3": node("Concatenate", a="../", b="x.png")}, image=["3", 0])
     with pytest.raises(
-        InvalidValue, match="input image of node 1 names a file, but another node computes it"
+        InvalidValue,
+        match=r"input image of node 1 \(LoadImage\) names a file, but another node computes it",
     ):
         check_paths(graph, DEFS, ["2"], OURS)
 
@@ -217,7 +218,7 @@ def test_a_text_path_must_stay_in_its_folder(path: str) -> None:
 def test_a_computed_path_is_refused_for_reading() -> None:
     computed = {"3": node("Concatenate", a="../", b="x")}
     with pytest.raises(
-        InvalidValue, match="input file_path of node 1 names a file, but another node computes it"
+        InvalidValue, match=r"input file_path of node 1 \(ReadText\) names a file, but another"
     ):
         check_paths(reading("ReadText", computed, file_path=["3", 0]), DEFS, ["2"], OURS)
     check_paths({"1": node("WriteText", path=["3", 0]), **computed}, DEFS, ["1"], OURS)
@@ -249,7 +250,7 @@ def test_another_jobs_folder_is_refused_for_any_input() -> None:
 def test_a_folder_that_is_computed_is_refused() -> None:
     graph = reading("LoadFolder", {"3": node("Concatenate", a="f", b="f")}, folder=["3", 0])
     with pytest.raises(
-        InvalidValue, match="input folder of node 1 names a file, but another node computes it"
+        InvalidValue, match=r"input folder of node 1 \(LoadFolder\) names a file, but another"
     ):
         check_paths(graph, DEFS, ["2"], OURS)
 
@@ -281,6 +282,21 @@ def test_own_files_of_a_dynamic_choice_pass() -> None:
     workflow = reading("Dynamic", **{"combo": "picture", "combo.image": "job/0_image.png"})
     check_paths(workflow, DEFS, ["2"], OURS)
     assert file_inputs(workflow, DEFS, ["2"]) == [Input("1", "combo.image")]
+
+
+def test_all_files_are_named_at_once() -> None:
+    further = {
+        "3": node("LoadAudio", audio="a.wav"),
+        "4": node("Out", any=["3", 0]),
+    }
+    with pytest.raises(
+        InvalidValue, match=r"names 'a.png', .* \(1 more in the details\)"
+    ) as caught:
+        check_paths(reading("LoadImage", further, image="a.png"), DEFS, ["2", "4"], OURS)
+    assert caught.value.details == [
+        {"node_id": "1", "input": "image", "given": "a.png"},
+        {"node_id": "3", "input": "audio", "given": "a.wav"},
+    ]
 
 
 def test_a_canvas_without_a_drawing_passes() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from comfy_worker.imaging.png import write_png
+from comfy_worker.imaging.png import write_plain_png, write_png
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 4))
@@ -20,11 +20,12 @@ KEYWORDS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=
 
 @given(arrays.arrays(np.uint8, SHAPES))
 def test_every_pixel_is_read_back(pixels: npt.NDArray[np.uint8]) -> None:
-    with Image.open(io.BytesIO(write_png(pixels, {}))) as image:
-        image.verify()
-    with Image.open(io.BytesIO(write_png(pixels, {}))) as image:
-        assert image.mode == MODES[pixels.shape[2]]
-        assert np.array_equal(np.asarray(image).reshape(pixels.shape), pixels)
+    for file in (write_png(pixels, {}), write_plain_png(pixels)):
+        with Image.open(io.BytesIO(file)) as image:
+            image.verify()
+        with Image.open(io.BytesIO(file)) as image:
+            assert image.mode == MODES[pixels.shape[2]]
+            assert np.array_equal(np.asarray(image).reshape(pixels.shape), pixels)
 
 
 @given(st.dictionaries(KEYWORDS, st.text(st.characters(codec="utf-8"), max_size=200), max_size=3))

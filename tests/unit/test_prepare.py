@@ -11,7 +11,7 @@ import pytest
 
 from comfy_common import node_map
 from comfy_common.node_map import NodeMap
-from comfy_worker.errors import ModelNotFound, NodeNotInstalled
+from comfy_worker.errors import InvalidValue, ModelNotFound, NodeNotInstalled
 from comfy_worker.inputs.files import InputFiles
 from comfy_worker.job import Job
 from comfy_worker.planning.plan import PlanContext
@@ -19,7 +19,7 @@ from comfy_worker.planning.planner import prepare
 from comfy_worker.request.schema import JobInput
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.node_defs import NodeDefs
-from tests.core_nodes import OBJECT_INFO, txt2img
+from tests.core_nodes import OBJECT_INFO, ksampler, node, txt2img
 
 
 class LateComfyUI:
@@ -103,3 +103,28 @@ def test_a_missing_class_names_its_pack(tmp_path: Path, monkeypatch: pytest.Monk
     ) as caught:
         prepare(planned)
     assert caught.value.details[0]["pack"] == url
+
+
+def test_a_check_names_unsent_files_and_more(tmp_path: Path) -> None:
+    unsent = node("LoadImage", image="b.png")
+    graph = txt2img(
+        latent=node("VAEEncode", pixels=["image", 0], vae=["loader", 2]),
+        image=node("LoadImage", image="a.png"),
+        unsent=unsent,
+        show=node("PreviewImage", images=["unsent", 0]),
+        sampler=ksampler(steps=0),
+    )
+    plan = prepare(checking(tmp_path, {"workflow": graph, "validate_only": True}))
+    found = [(finding["node_id"], finding["type"]) for finding in plan.findings]
+    assert found == [
+        ("image", "missing_input_file"),
+        ("unsent", "missing_input_file"),
+        ("sampler", "value_smaller_than_min"),
+    ]
+    with pytest.raises(InvalidValue, match="a file that was not sent"):
+        prepare(checking(tmp_path, {"workflow": graph}))
+
+
+def checking(tmp_path: Path, job_input: dict[str, Any]) -> PlanContext:
+    job = Job("job", JobInput.read(job_input))
+    return PlanContext(job, None, LateComfyUI(None), InputFiles(tmp_path, Settings().input_limits))

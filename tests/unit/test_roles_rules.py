@@ -266,6 +266,16 @@ def test_the_vae_loader_serves_the_stages_decoder() -> None:
     ) == ["vae.vae_name"]
 
 
+def test_every_loader_of_the_checkpoint_is_set() -> None:
+    graph = txt2img(
+        other=node("CheckpointLoaderSimple", ckpt_name="sd15.safetensors"),
+        decode=node("VAEDecode", samples=["sampler", 0], vae=["other", 2]),
+    )
+    assert places(graph, "checkpoint") == ["loader.ckpt_name", "other.ckpt_name"]
+    graph["other"]["inputs"]["ckpt_name"] = "sub/sdxl.safetensors"
+    assert places(graph, "checkpoint") == ["loader.ckpt_name"]
+
+
 def test_merged_models_leave_the_checkpoint_open() -> None:
     graph = txt2img(
         other=node("CheckpointLoaderSimple", ckpt_name="sub/sdxl.safetensors"),

@@ -64,6 +64,19 @@ def test_the_prompt_part_of_concatenated_text_counts(half: str, expected: list[s
     assert places(graph, "prompt") == expected
 
 
+def test_an_instruction_counts_before_a_copied_title() -> None:
+    graph = txt2img(
+        encoder=node("CLIPTextEncode", clip=["loader", 1], text=["both", 0]),
+        both=node("StringConcatenate", string_a=["system", 0], string_b=["text", 0], delimiter=""),
+        system=node("PrimitiveStringMultiline", value="You are an assistant. <Prompt Start> "),
+        text=node("PrimitiveStringMultiline", value="a lighthouse"),
+        sampler=ksampler(positive=["encoder", 0]),
+    )
+    for node_id in ("system", "text"):
+        graph[node_id]["_meta"] = {"title": "System prompt"}
+    assert places(graph, "prompt") == ["text.value"]
+
+
 def test_all_texts_of_an_encoder_are_prompts() -> None:
     encoder = node(
         "CLIPTextEncodeFlux", clip=["loader", 1], clip_l="light", t5xxl="a lighthouse", guidance=3.5

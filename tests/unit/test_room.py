@@ -7,8 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from comfy_common.container_memory import free_memory_mb
 from comfy_worker.comfyui import resources as room
-from comfy_worker.comfyui.resources import ensure_disk, ensure_memory, free_memory_mb
+from comfy_worker.comfyui.resources import ensure_disk, ensure_memory
 from comfy_worker.errors import DiskFull, OutOfMemory
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,23 @@ def test_a_job_can_run_without_models_and_gpu(whole: dict[str, str]) -> None:
     assert found["checkpoints"].text.startswith("none: put one into")
     assert (found["GPU"].level, found["checkpoints"].level) == ("note", "note")
     assert doctor.doctor(whole) == 0
+
+
+@pytest.mark.parametrize("setting", [{}, {"WORKER_CONCURRENCY": "0"}])
+def test_json_has_the_rows_and_the_verdict(
+    whole: dict[str, str], setting: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ = {**whole, **setting}
+    assert doctor.doctor(environ, as_json=True) == len(setting)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["can_run"] is not bool(setting)
+    rows_now = [asdict(finding) for finding in doctor.examine(environ)]
+    # The free disk changes meanwhile.
+    steady = [row for row in rows_now if row["subject"] != "free disk"]
+    assert [row for row in printed["checks"] if row["subject"] != "free disk"] == steady
+    assert [row["level"] for row in steady if row["subject"] == "settings"] == [
+        "bad" if setting else "ok"
+    ]
 
 
 def test_checkpoints_are_counted_and_the_toy_reported(whole: dict[str, str]) -> None:

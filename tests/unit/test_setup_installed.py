@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from comfy_common.paths import REPO
+from comfy_common.version import VERSION
 from comfy_setup.installed import PACKAGES, update_home
 
 PARTS = (*PACKAGES, "requirements", "workflows")
@@ -43,7 +44,7 @@ def comfy_worker(site: Path, home: Path, *arguments: str) -> subprocess.Complete
 def test_the_program_runs_in_its_own_folder(site: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shown = comfy_worker(site, home, "--version")
-    assert shown.stdout.startswith("comfy-worker 0.1.0, no ComfyUI yet"), shown.stderr
+    assert shown.stdout.startswith(f"comfy-worker {VERSION}, no ComfyUI yet"), shown.stderr
     ours = [path.relative_to(REPO) for name in PARTS for path in (REPO / name).rglob("*")]
     missing = [
         path

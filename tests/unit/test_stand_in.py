@@ -42,6 +42,7 @@ def plan(
     sd_model: str = "",
     nodes: dict[str, Any] | None = None,
     model: Path | None = None,
+    rules: PlanningRules | None = None,
     **changes: Any,
 ) -> Plan:
     """A template's job on a worker that has these checkpoints."""
@@ -60,7 +61,7 @@ def plan(
     job = Job("job", JobInput.read({"prompt": "x", **changes}))
     template = Template("mine", txt2img(**(nodes or {})), params)
     input_files = InputFiles(tmp_path, Settings().input_limits)
-    rules = PlanningRules(sd_model)
+    rules = rules or PlanningRules(sd_model)
     return prepare(PlanContext(job, template, comfyui, input_files, rules=rules))
 
 
@@ -157,3 +158,24 @@ def test_of_several_the_chosen_one_is_used(tmp_path: Path, wanted: dict[str, Any
         plan(tmp_path, ["a.safetensors", "b.safetensors"], **wanted).parameters["checkpoint"]
         == "b.safetensors"
     )
+
+
+def test_the_templates_own_sd_model_is_downloaded(tmp_path: Path) -> None:
+    planned = plan(tmp_path, [], rules=PlanningRules(OWN, downloads_models=True))
+    assert [finding["given"] for finding in planned.findings] == [OWN]
+
+
+LISTED = (ModelFile("checkpoints", "sd_xl_turbo_1.0_fp16.safetensors", URL),)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        PlanningRules("stabilityai/sdxl-turbo", listed=LISTED),
+        PlanningRules("other", downloads_models=True, listed=LISTED),
+        PlanningRules("stabilityai/sdxl-turbo", downloads_models=True, listed=LISTED),
+    ],
+)
+def test_an_sd_model_without_download_fails(tmp_path: Path, rules: PlanningRules) -> None:
+    with pytest.raises(ModelNotFound):
+        plan(tmp_path, [], rules=rules, validate_only=True)

@@ -506,3 +506,67 @@ def test_another_number_of_pictures_is_told(
     assert told["batch_size"] == reached
     assert len(warnings) == (reached != 3)
     assert all(f"gives the sampler {reached}" in warning for warning in warnings)
+
+
+def joined(join: dict[str, Any], other: int = 512) -> Workflow:
+    """Two latents that a node joins before the sampler: ``latent`` of 512 x 512, and ``other``."""
+    graph = txt2img(join=join, sampler=ksampler(latent_image=["join", 0]))
+    graph["other"] = node("EmptyLatentImage", width=other, height=other, batch_size=1)
+    return graph
+
+
+JOINS = [
+    node("LatentBatch", samples2=["other", 0], samples1=["latent", 0]),
+    node("LatentBlend", samples1=["latent", 0], samples2=["other", 0], blend_factor=0.5),
+    node("LatentComposite", samples_to=["latent", 0], samples_from=["other", 0], x=0, y=0),
+    node("BatchLatentsNode", **{"latents.latent1": ["other", 0], "latents.latent0": ["latent", 0]}),
+]
+
+
+@pytest.mark.parametrize("join", JOINS)
+def test_the_first_joined_latent_gives_the_size(defs: NodeDefs, join: dict[str, Any]) -> None:
+    result, told, warnings = filled(joined(join, other=256), defs, width=768)
+    assert (gets(result, "latent", "width"), gets(result, "other", "width")) == (768, 256)
+    assert (told["width"], warnings) == (768, [])
+    roles = find_roles(joined(join, other=256), defs)
+    assert [str(one.node_input) for one in roles.unassigned["width"]] == ["other.width"]
+    result, _, _ = filled(joined(join), defs, width=768)
+    assert (gets(result, "latent", "width"), gets(result, "other", "width")) == (768, 768)
+
+
+def test_the_canvas_of_a_composition_gives_the_size(defs: NodeDefs) -> None:
+    composite = node("LatentComposite", samples_to=["sampler", 0], samples_from=["part", 0])
+    composite["inputs"] |= {"x": 0, "y": 0, "feather": 64}
+    graph = txt2img(
+        small=node("EmptyLatentImage", width=256, height=512, batch_size=1),
+        part=ksampler(latent_image=["small", 0]),
+        composite=composite,
+        last=ksampler(latent_image=["composite", 0], denoise=0.6),
+        decode=node("VAEDecode", samples=["last", 0], vae=["loader", 2]),
+    )
+    result, told, _ = filled(graph, defs, width=768, height=768)
+    assert (gets(result, "latent", "width"), gets(result, "small", "width")) == (768, 256)
+    assert (told["width"], gets(result, "small", "height")) == (768, 768)
+
+
+@pytest.mark.parametrize(
+    ("class_type", "reached"), [("LatentBatch", 6), ("LatentAdd", 3), ("LatentConcat", 3)]
+)
+def test_joined_batches_are_added(defs: NodeDefs, class_type: str, reached: int) -> None:
+    join = node(class_type, samples1=["latent", 0], samples2=["other", 0])
+    _, told, warnings = filled(joined(join), defs, batch_size=3)
+    assert (told["batch_size"], len(warnings)) == (reached, reached != 3)
+    assert all(f"(LatentBatch) gives the sampler {reached}" in warning for warning in warnings)
+
+
+def test_a_sum_of_unknown_batches_is_left_out(defs: NodeDefs) -> None:
+    join = node("LatentBatch", samples1=["latent", 0], samples2=["inner", 0])
+    graph = joined(join)
+    for inner in (
+        node("LatentBatch", samples1=["other", 0], samples2=["other", 0]),
+        node("VAEEncode", pixels=["image", 0], vae=["loader", 2]),
+    ):
+        graph["inner"], graph["image"] = inner, node("LoadImage", image="a.png")
+        _, told, warnings = filled(graph, defs, batch_size=3)
+        assert "batch_size" not in told
+        assert "a number that only a run can tell" in warnings[0]

@@ -23,13 +23,36 @@ SEEDED = {
     "tiled": ("BOOLEAN", {}),
 }
 SEVERAL = {"frames": ("INT", {}), "rate": ("FLOAT,INT", {}), "batch": ("INT", {})}
+BITS = {"bits": ["COMBO", {"options": [8, 16]}], "note": ["STRING", {}], "level": ["INT", {}]}
+CODEC = [
+    "COMFY_DYNAMICCOMBO_V3",
+    {"options": [{"key": "x264", "inputs": {"required": {"crf": ["FLOAT", {"default": 23.0}]}}}]},
+]
+SAVER = {
+    "prefix": ("STRING", {"default": "ComfyUI"}),
+    "format": (
+        "COMFY_DYNAMICCOMBO_V3",
+        {
+            "options": [
+                {"key": "png", "inputs": {"required": BITS, "optional": {"mask": ["MASK", {}]}}},
+                {"key": "mp4", "inputs": {"required": {"codec": CODEC}}},
+            ]
+        },
+    ),
+}
 DEFS = NodeDefs(
     {
         name: {
             "input": {"required": {key: list(spec) for key, spec in inputs.items()}},
             "output": ["IMAGE"],
         }
-        for name, inputs in (("Reader", READER), ("Seeded", SEEDED), ("Several", SEVERAL))
+        for name, inputs in (
+            ("Reader", READER),
+            ("Seeded", SEEDED),
+            ("Several", SEVERAL),
+            ("Saver", SAVER),
+            ("View", {"viewport_state": ("LOAD_3D", {})}),
+        )
     }
 )
 
@@ -114,3 +137,31 @@ def test_a_multi_type_input_may_be_a_socket() -> None:
     assert inputs_of("Several", [97, 2]) == {"frames": 97, "batch": 2}
     socket = {"=frames": ("INT", None), "rate": ("FLOAT,INT", None), "=batch": ("INT", None)}
     assert inputs_of("Several", [97, 2], socket) == {"frames": 97, "batch": 2}
+
+
+PNG = {"format": "png", "format.bits": 8, "format.note": "", "format.level": 0}
+MP4 = {"format": "mp4", "format.codec": "x264", "format.codec.crf": 23.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["a"], PNG),
+        (["a", "png", 16], {**PNG, "format.bits": 16}),
+        (["a", "mp4"], MP4),
+        (["a", "mp4", "x264", 18.0], {**MP4, "format.codec.crf": 18.0}),
+        (["a", "gif"], {"format": "gif"}),
+    ],
+)
+def test_old_files_get_the_first_choices(values: list[Any], expected: dict[str, Any]) -> None:
+    assert inputs_of("Saver", values) == {"prefix": "a", **expected}
+
+
+def test_a_view_keeps_its_camera() -> None:
+    camera = {"position": {"x": 1.5}, "cameraType": "perspective"}
+    texts = {"image": "", "mask": "", "normal": "", "recording": ""}
+    view = {**texts, "camera_info": camera, "model_3d_info": []}
+    properties = {"Camera Config": {"fov": 35, "state": camera}}
+    assert inputs_of("View", [""], properties=properties) == {"viewport_state": view}
+    for other in ({}, {"Camera Config": {}}, {"Camera Config": "x"}):
+        assert inputs_of("View", [""], properties=other) == {"viewport_state": ""}

@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy_worker.errors import InvalidValue
 from comfy_worker.workflow.graph import Input, Workflow, number
+from comfy_worker.workflow.joins import adds_batches
 from comfy_worker.workflow.literals import resolve_literal
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
@@ -81,7 +82,7 @@ def _check_input(graph: TypedWorkflow, node_input: Input, maximum: int) -> None:
 
 
 def _check_products(graph: TypedWorkflow, maximum: int) -> None:
-    """Refuse a chain of nodes that each repeat a batch and together make too many latents."""
+    """Refuse a chain of nodes that repeat or join batches and together make too many latents."""
 
     def above(node_id: str) -> list[str]:
         # Only through latents: a batch of pictures is often a video's frames.
@@ -92,8 +93,9 @@ def _check_products(graph: TypedWorkflow, maximum: int) -> None:
         return int(size) if size is not None and size > 0 else None
 
     def batch_of(node_id: str, sizes_above: list[int]) -> int:
-        class_type = graph.workflow[node_id]["class_type"]
-        size = max(sizes_above, default=1)
+        class_type = graph.class_type(node_id)
+        together = sum if adds_batches(class_type) else max
+        size = min(together(sizes_above or [1]), MAX_COUNTED)
         if class_type == "RepeatLatentBatch":
             return min(size * (batch_number(node_id, "amount") or 1), MAX_COUNTED)
         if class_type == "LatentFromBatch":
@@ -102,14 +104,23 @@ def _check_products(graph: TypedWorkflow, maximum: int) -> None:
         return min(size, own) if class_type in CUTTERS else max(size, own)
 
     count = Fold(above, batch_of, graph.check)
-    for node_id, node in graph.workflow.items():
-        if node["class_type"] == "RepeatLatentBatch" and count(node_id) > maximum:
+    for node_id in graph.workflow:
+        node_input = _enlarging_input(graph, node_id)
+        if node_input is not None and count(node_id) > maximum:
             size = count(node_id)
             raise InvalidValue(
-                f"the batch that node {node_id} (RepeatLatentBatch) makes must have at most "
-                f"{maximum} latents, not {size}: the endpoint's setting MAX_BATCH_SIZE",
-                [_detail(Input(node_id, "amount"), node_id, size, maximum)],
+                f"the batch that node {node_id} ({graph.class_type(node_id)}) makes must have at "
+                f"most {maximum} latents, not {size}: the endpoint's setting MAX_BATCH_SIZE",
+                [_detail(node_input, node_id, size, maximum)],
             )
+
+
+def _enlarging_input(graph: TypedWorkflow, node_id: str) -> Input | None:
+    """Return the input with which a node repeats or joins batches; None for other nodes."""
+    class_type = graph.class_type(node_id)
+    if class_type == "RepeatLatentBatch":
+        return Input(node_id, "amount")
+    return next(iter(graph.linked(node_id, "LATENT")), None) if adds_batches(class_type) else None
 
 
 def _detail(node_input: Input, node_id: str, size: float, maximum: int) -> dict[str, Any]:

@@ -9,28 +9,42 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 from comfy_worker.errors import InvalidValue
+from comfy_worker.workflow.check.problems import Problem
 from comfy_worker.workflow.graph import Input, Workflow, ancestors
 from comfy_worker.workflow.literals import resolve_literal
 from comfy_worker.workflow.model_names import is_model
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
-__all__ = ["check_paths", "climbs", "file_inputs"]
+__all__ = ["FileFault", "check_paths", "climbs", "file_faults", "file_inputs"]
 
 # The editor's own recorders. Their inputs hold the names of files that the editor uploaded.
 RECORDED = {"LOAD_3D", "WEBCAM", "AUDIO_RECORD"}
 # An input of such a type that holds where the camera stands; its names of files are not read.
 VIEW = ("LOAD_3D", "viewport_state")
 _Matches = Callable[[str, InputSpec], bool]
+_FindsFaults = Callable[[Input], Iterable["FileFault"]]
 # Keys of what the editor records of a 3D model that hold no names of files.
 VIEW_KEYS = {"camera_info", "model_3d_info"}
 # An input that names a file, although it is declared like any other choice.
 LATENT = ("LoadLatent", "latent")
 PATH_NAME = re.compile(r"(^|[_.])(file|filename|path|folder|dir|directory)([_.]|$)", re.IGNORECASE)
 OUTPUT_NAMES = {"filename_prefix", "folder_name", "output_path"}
+# What can be wrong with the name of a file.
+NOT_SENT = Problem(
+    "missing_input_file", "a file that was not sent", "send it as `image` or in `images`"
+)
+LEADS_OUT = Problem("forbidden_path", "which leads out of its folder", "name one below it")
+NOT_A_CHOICE = Problem("value_not_in_list", "which is none of its choices", "name one of them")
+COMPUTED = Problem(
+    "computed_path",
+    "names a file, but another node computes it",
+    "write the file's name into this input",
+)
 # The name of a job's folder.
 JOB_FOLDER = re.compile(r"[0-9a-f]{32}(/|$)")
 
@@ -40,8 +54,36 @@ def climbs(path: str) -> bool:
     return path.startswith(("/", "\\")) or ".." in path.replace("\\", "/").split("/")
 
 
+@dataclass(frozen=True)
+class FileFault:
+    """An input through which a workflow would read a file that is not the job's.
+
+    Attributes:
+        node_input: the input.
+        class_type: the class of its node.
+        problem: what is wrong, with ComfyUI's type if it has one, and what to do.
+        file_name: the name of the file, shortened; None if it is computed.
+    """
+
+    node_input: Input
+    class_type: str
+    problem: Problem
+    file_name: str | None = None
+
+    def sentence(self) -> str:
+        """Describe the fault for an error."""
+        node_id, name = self.node_input
+        where = f"input {name} of node {node_id} ({self.class_type})"
+        return f"{where} {self.problem.problem}; {self.problem.would_do}"
+
+    def detail(self) -> dict[str, Any]:
+        """Return the entry of an error's details."""
+        detail = {"node_id": self.node_input.node_id, "input": self.node_input.name}
+        return detail if self.file_name is None else {**detail, "given": self.file_name}
+
+
 def file_inputs(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> list[Input]:
-    """Find the inputs that hold the names of input files.
+    """Find the inputs that hold the names of input files, without computed ones.
 
     They belong to nodes such as LoadImage, or to a primitive that is linked to them.
 
@@ -49,21 +91,37 @@ def file_inputs(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> l
         workflow: API format.
         defs: the node classes of this ComfyUI.
         outputs: the output nodes. ComfyUI runs only what feeds them, so only that is checked.
-
-    Raises:
-        InvalidValue: a name is computed, so it cannot be checked.
     """
-    return _file_inputs(_LiveInputs(TypedWorkflow(workflow, defs), outputs))
+    live = _LiveInputs(TypedWorkflow(workflow, defs), outputs)
+    found = (resolve_literal(live.graph, at) for at in live.matching(_names_a_file))
+    return [literal for literal in found if literal is not None]
 
 
-def _file_inputs(live: _LiveInputs) -> list[Input]:
-    found: list[Input] = []
-    for node_input in live.matching(_names_a_file):
-        literal = resolve_literal(live.graph, node_input)
-        if literal is None:
-            raise _computed(node_input)
-        found.append(literal)
-    return found
+def file_faults(
+    workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours: Set[str]
+) -> list[FileFault]:
+    """Find the inputs through which a workflow would read other files than the job's.
+
+    Args:
+        workflow: API format, filled.
+        defs: the node classes of this ComfyUI.
+        outputs: the output nodes.
+        ours: the job's files, as ``LoadImage`` names them.
+    """
+    graph = TypedWorkflow(workflow, defs)
+    live = _LiveInputs(graph, outputs)
+    checks: tuple[tuple[_Matches, _FindsFaults], ...] = (
+        (_names_a_file, lambda at: _faults_of_file(graph, at, ours)),
+        (_is_a_choice, lambda at: _faults_of_choice(graph, at, ours)),
+        (_names_a_path, lambda at: _faults_of_path(graph, at)),
+        (_is_a_view, lambda at: _faults_of_view(graph, at)),
+    )
+    faults: dict[Input, FileFault] = {}
+    for matches, find in checks:
+        for node_input in live.matching(matches):
+            for fault in find(node_input):
+                faults.setdefault(fault.node_input, fault)
+    return list(faults.values())
 
 
 def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours: Set[str]) -> None:
@@ -76,25 +134,27 @@ def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours
         ours: the job's files, as ``LoadImage`` names them.
 
     Raises:
-        InvalidValue: a file was not sent, or a path is absolute or contains ``..``.
+        InvalidValue: files were not sent, or a path is absolute or contains ``..``, or a name is
+            computed. The details list all of them.
     """
-    graph = TypedWorkflow(workflow, defs)
-    live = _LiveInputs(graph, outputs)
-    for node_input in _file_inputs(live):
-        for name in _file_names(graph.value(node_input)):
-            if name not in ours and not _is_blank_drawing(graph, node_input, name):
-                why = "a file that was not sent; send it as `image` or in `images`"
-                raise _refused(graph, node_input, name, why)
-    for node_input in live.matching(_is_a_choice):
-        _check_choice(graph, node_input, ours)
-    for node_input in live.matching(_names_a_path):
-        _check_path(graph, node_input)
-    for node_input in live.matching(_is_a_view):
-        _check_view(graph, node_input)
+    faults = file_faults(workflow, defs, outputs, ours)
+    if faults:
+        more = f" ({len(faults) - 1} more in the details)" if len(faults) > 1 else ""
+        raise InvalidValue(faults[0].sentence() + more, [fault.detail() for fault in faults])
 
 
-def _check_path(graph: TypedWorkflow, node_input: Input) -> None:
-    """Refuse a path that leads out of its folder.
+def _faults_of_file(graph: TypedWorkflow, node_input: Input, ours: Set[str]) -> Iterator[FileFault]:
+    literal = resolve_literal(graph, node_input)
+    if literal is None:
+        yield _computed(graph, node_input)
+        return
+    for name in _file_names(graph.value(literal)):
+        if name not in ours and not _is_blank_drawing(graph, literal, name):
+            yield _refused(graph, literal, name, NOT_SENT)
+
+
+def _faults_of_path(graph: TypedWorkflow, node_input: Input) -> Iterator[FileFault]:
+    """Find a path that leads out of its folder.
 
     The path of an output node may be computed: it is only written to.
     """
@@ -102,20 +162,20 @@ def _check_path(graph: TypedWorkflow, node_input: Input) -> None:
     declared = graph.declared(node_input.node_id)
     is_output = declared is not None and declared.is_output
     if literal is None and not is_output:
-        raise _computed(node_input)
+        yield _computed(graph, node_input)
+        return
     for path in _texts(graph.value(literal or node_input)):
         # `.` is the folder with the files of all jobs.
         is_shared = path != "" and not path.strip("./\\")
         if climbs(path) or is_shared:
-            why = "which leads out of its folder; name one below it"
-            raise _refused(graph, node_input, path, why)
+            yield _refused(graph, node_input, path, LEADS_OUT)
 
 
-def _check_view(graph: TypedWorkflow, node_input: Input) -> None:
-    """Refuse a path that leads elsewhere, although nothing reads it."""
+def _faults_of_view(graph: TypedWorkflow, node_input: Input) -> Iterator[FileFault]:
+    """Find a path that leads elsewhere, although nothing reads it."""
     for text in _texts(graph.value(node_input)):
         if climbs(text):
-            raise _refused(graph, node_input, text, "which leads out of its folder")
+            yield _refused(graph, node_input, text, LEADS_OUT)
 
 
 def _is_blank_drawing(graph: TypedWorkflow, node_input: Input, name: str) -> bool:
@@ -124,7 +184,9 @@ def _is_blank_drawing(graph: TypedWorkflow, node_input: Input, name: str) -> boo
     return name == "" and spec is not None and spec.is_upload and spec.type == "STRING"
 
 
-def _check_choice(graph: TypedWorkflow, node_input: Input, ours: Set[str]) -> None:
+def _faults_of_choice(
+    graph: TypedWorkflow, node_input: Input, ours: Set[str]
+) -> Iterator[FileFault]:
     """Check a choice of a list, which may contain the folders of other jobs.
 
     ComfyUI 0.3.75 accepts any text if the list has the newer form.
@@ -132,11 +194,12 @@ def _check_choice(graph: TypedWorkflow, node_input: Input, ours: Set[str]) -> No
     spec, literal = graph.spec(node_input), resolve_literal(graph, node_input)
     is_path = bool(PATH_NAME.search(node_input.name))
     if literal is None and is_path:
-        raise _computed(node_input)
+        yield _computed(graph, node_input)
+        return
     choices = spec.choices if spec is not None and spec.choices else ()
     for name in _texts(graph.value(literal or node_input)):
         if name not in ours and _is_foreign(name, choices, is_path=is_path):
-            raise _refused(graph, node_input, name, "which is none of its choices")
+            yield _refused(graph, node_input, name, NOT_A_CHOICE)
 
 
 def _is_foreign(name: str, choices: Collection[Any], *, is_path: bool) -> bool:
@@ -230,19 +293,11 @@ def _file_names(value: Any) -> Iterator[str]:
             yield from _file_names(part)
 
 
-def _computed(node_input: Input) -> InvalidValue:
-    return InvalidValue(
-        f"input {node_input.name} of node {node_input.node_id} names a file, but another node "
-        "computes it; write the file's name into this input",
-        [{"node_id": node_input.node_id, "input": node_input.name}],
-    )
+def _computed(graph: TypedWorkflow, node_input: Input) -> FileFault:
+    return FileFault(node_input, graph.class_type(node_input.node_id), COMPUTED)
 
 
-def _refused(graph: TypedWorkflow, node_input: Input, name: str, why: str) -> InvalidValue:
+def _refused(graph: TypedWorkflow, node_input: Input, name: str, why: Problem) -> FileFault:
     shown = name if len(name) <= 60 else name[:57] + "..."
-    class_type = graph.workflow[node_input.node_id]["class_type"]
-    return InvalidValue(
-        f"input {node_input.name} of node {node_input.node_id} ({class_type}) "
-        f"names '{shown}', {why}",
-        [{"node_id": node_input.node_id, "input": node_input.name, "given": shown}],
-    )
+    problem = replace(why, problem=f"names '{shown}', {why.problem}")
+    return FileFault(node_input, graph.class_type(node_input.node_id), problem, shown)

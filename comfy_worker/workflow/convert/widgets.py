@@ -36,6 +36,10 @@ RICH_WIDGETS = frozenset(
 # Types with a varying number of entries. Rich widgets vary too: some add widgets for their parts.
 VARYING_TYPE = re.compile(r"COMFY_|LOAD_3D|PREVIEW_3D|WEBCAM")
 FILE_NAME = re.compile(r"[^\n]{1,500}\.[A-Za-z0-9]{2,12}")
+# Choices below choices: a format, its codec, the encoding of that.
+MAX_LEVELS = 8
+# The values of widgets without a default.
+FIRST_VALUES = {"INT": 0, "FLOAT": 0, "BOOLEAN": False}
 # With more entries than these, the values are not searched for buttons.
 MAX_BUTTONS, MAX_VALUES = 20, 200
 
@@ -96,7 +100,46 @@ def with_names(inputs: dict[str, Any], node: Json, declared: NodeClass | None) -
         value = found.get(spec.name)
         if spec.type == "CURVE" and isinstance(value, dict) and value.keys() == {"__value__"}:
             found[spec.name] = {"__type__": "CURVE", **value}
+    if declared is not None:
+        _add_dynamic_defaults(found, declared)
+        _add_camera(found, node, declared)
     return found
+
+
+def _add_camera(values: dict[str, Any], node: Json, declared: NodeClass) -> None:
+    """Add where the camera of a 3D view stands, which the editor keeps beside the values."""
+    config = node["properties"].get("Camera Config")
+    camera = config.get("state") if isinstance(config, dict) else None
+    spec = declared.inputs.get("viewport_state")
+    if camera and spec is not None and spec.type == "LOAD_3D" and not values.get(spec.name):
+        texts = dict.fromkeys(("image", "mask", "normal", "recording"), "")
+        values[spec.name] = {**texts, "camera_info": camera, "model_3d_info": []}
+
+
+def _add_dynamic_defaults(values: dict[str, Any], declared: NodeClass) -> None:
+    """Add the choices with further inputs, and those inputs, that a file does not have.
+
+    The file may be older than the choice. The editor shows the first one then.
+    """
+    choices = {spec.name for spec in declared.inputs.values() if spec.branches}
+    for _ in range(MAX_LEVELS):
+        missing = {}
+        for name, spec in declared.live_inputs(values).items():
+            is_dynamic = name.partition(".")[0] in choices
+            if is_dynamic and spec.is_widget and name not in values:
+                missing[name] = _default(spec)
+        if not missing:
+            break
+        values |= missing
+
+
+def _default(spec: InputSpec) -> Any:
+    """Return the value that a widget of the editor has at first."""
+    if "default" in spec.options:
+        return spec.options["default"]
+    if spec.choices:
+        return spec.choices[0]
+    return FIRST_VALUES.get(spec.value_type, "")
 
 
 def _named_values(node: Json) -> dict[str, Any]:

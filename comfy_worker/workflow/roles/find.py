@@ -12,7 +12,7 @@ from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.images import LoadedImages, first_image, loaded_images
 from comfy_worker.workflow.roles.latent_path import find_latent_paths
-from comfy_worker.workflow.roles.models import ModelReader, find_vaes
+from comfy_worker.workflow.roles.models import ModelReader, find_vaes, with_same_file
 from comfy_worker.workflow.roles.outputs import UsefulNodes, find_live_nodes, find_outputs
 from comfy_worker.workflow.roles.parameter_inputs import written_inputs_of
 from comfy_worker.workflow.roles.placeholders import find_placeholders
@@ -25,7 +25,13 @@ from comfy_worker.workflow.roles.sampler_settings import (
     find_unassigned_settings,
 )
 from comfy_worker.workflow.roles.shared_literals import separate
-from comfy_worker.workflow.roles.sizes import find_fps, find_presets, find_scaled_sizes, find_sizes
+from comfy_worker.workflow.roles.sizes import (
+    find_fps,
+    find_presets,
+    find_scaled_sizes,
+    find_sizes,
+    find_unassigned_sizes,
+)
 from comfy_worker.workflow.roles.stages import Stages
 from comfy_worker.workflow.roles.text_conflicts import conflicting
 from comfy_worker.workflow.roles.texts import MAX_TEXTS
@@ -83,6 +89,7 @@ class _Search:
         self._loaded = loaded_images(self._graph, stages.live, stages.slots_read)
         self.found = self._find_numbers_and_files(self._loaded)
         self.unassigned = find_unassigned_settings(stages, self.found)
+        self.unassigned |= find_unassigned_sizes(stages, self.found)
         self.unclear = set(filter(self._has_several_values, ONE_MEANING))
 
     def roles(self) -> Roles:
@@ -100,7 +107,7 @@ class _Search:
         stages = self._stages
         return {
             **find_sampler_settings(stages),
-            "checkpoint": self._models.checkpoints(stages.all),
+            "checkpoint": with_same_file(stages, self._models.checkpoints(stages.all)),
             "vae": find_vaes(stages),
             "clip_skip": written_inputs_of(self._graph, stages.live, "clip_skip"),
             "fps": find_fps(stages),
@@ -156,7 +163,7 @@ class _Search:
 
     def _first_input(self, name: str) -> list[Input]:
         if name == "checkpoint":
-            return self._models.first_checkpoint()
+            return with_same_file(self._stages, self._models.first_checkpoint())
         starts = set(self._stages.origins(self._stages.all).nodes)
         return first_image(self._graph, self.found[name], self._outputs, starts)
 

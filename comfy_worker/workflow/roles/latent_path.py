@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from comfy_worker.workflow.graph import Input, number
+from comfy_worker.workflow.joins import adds_batches, joins, leading_input
 from comfy_worker.workflow.resizers import RESIZER_CLASSES, SIDES, sets_size, short_names
 from comfy_worker.workflow.roles.parameter_inputs import declared_inputs
 from comfy_worker.workflow.roles.stages import Stage, Stages
@@ -37,14 +39,16 @@ class LatentChange:
     Attributes:
         node_id: the node.
         class_type: its class.
-        change: ``set``, ``limit``, ``factor``, ``repeat``, ``part``, or ``unknown``.
-        node_input: the input that decides; None if the change is not known.
+        change: ``set``, ``limit``, ``factor``, ``repeat``, ``part``, ``sum``, or ``unknown``.
+        node_input: the input that decides; None for a sum, or if the change is not known.
+        joined: the paths of the other latents of a sum.
     """
 
     node_id: str
     class_type: str
     change: str
     node_input: Input | None = None
+    joined: tuple[LatentPath, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,55 @@ def find_latent_paths(stages: Stages) -> dict[str, LatentPath]:
 
 def path_to_sampler(stages: Stages, stage: Stage, name: str) -> LatentPath | None:
     """Return how a width, height or batch size changes before a stage; None if it does not."""
-    nodes = stages.path_to_size(stage)
+    path = _path(stages, stages.path_to_size(stage), name)
+    return path if path is not None and path.changes else None
+
+
+def _path(
+    stages: Stages, nodes: Sequence[str], name: str, *, is_joined: bool = False
+) -> LatentPath | None:
+    """Return the path through these nodes, the one that makes the latent last.
+
+    Args:
+        stages: the stages of the workflow.
+        nodes: the nodes, the nearest to the sampler first.
+        name: ``width``, ``height`` or ``batch_size``.
+        is_joined: whether another path is joined with this one, whose own joins are not followed.
+    """
     starts = declared_inputs(stages.graph, nodes[-1], name) if nodes else []
-    change_at = _batch_change if name == "batch_size" else _size_change
-    found = [change_at(stages.graph, node_id, name) for node_id in reversed(nodes[:-1])]
-    changes = tuple(change for change in found if change is not None)
-    return LatentPath(starts[0], changes) if starts and changes else None
+    if not starts:
+        return None
+    changes = []
+    for node_id in reversed(nodes[:-1]):
+        if name != "batch_size":
+            change = _size_change(stages.graph, node_id, name)
+        elif adds_batches(stages.graph.class_type(node_id)):
+            change = _sum(stages, node_id, is_joined=is_joined)
+        else:
+            change = _batch_change(stages.graph, node_id)
+        if change is not None:
+            changes.append(change)
+    return LatentPath(starts[0], tuple(changes))
+
+
+def _sum(stages: Stages, node_id: str, *, is_joined: bool) -> LatentChange:
+    """Return what a node adds to the batch of its leading latent."""
+    graph = stages.graph
+    unknown = LatentChange(node_id, graph.class_type(node_id), "unknown")
+    if is_joined:
+        return unknown
+    node_inputs = graph.linked(node_id, "LATENT") or graph.linked(node_id, "IMAGE")
+    leading = leading_input(graph, node_id, node_inputs)
+    joined = []
+    for node_input in node_inputs:
+        if node_input == leading:
+            continue
+        nodes = stages.latents.path_to_size(node_input)
+        path = _path(stages, nodes, "batch_size", is_joined=True)
+        if path is None:
+            return unknown
+        joined.append(path)
+    return replace(unknown, change="sum", joined=tuple(joined))
 
 
 def input_that_sets_again(graph: TypedWorkflow, path: LatentPath | None) -> Input | None:
@@ -94,7 +141,10 @@ def effective_number(received: Values, path: LatentPath) -> int | None:
     """Return the number that the sampler gets in the end; None if it is not known."""
     size = _whole_number(received, path.start)
     for change in path.changes:
-        size = _changed(received, change, size)
+        if change.change == "sum":
+            size = _total([size, *(effective_number(received, path) for path in change.joined)])
+        else:
+            size = _changed(received, change, size)
     return size
 
 
@@ -128,7 +178,13 @@ def _changed(received: Values, change: LatentChange, size: int | None) -> int | 
     return round(size * value)
 
 
-def _batch_change(graph: TypedWorkflow, node_id: str, _name: str) -> LatentChange | None:
+def _total(numbers: Iterable[int | None]) -> int | None:
+    """Add numbers; None if one of them is not known."""
+    known = list(numbers)
+    return None if None in known else sum(filter(None, known))
+
+
+def _batch_change(graph: TypedWorkflow, node_id: str) -> LatentChange | None:
     class_type = graph.class_type(node_id)
     if class_type in REPEATING_CLASSES:
         return LatentChange(node_id, class_type, "repeat", Input(node_id, "amount"))
@@ -139,7 +195,7 @@ def _batch_change(graph: TypedWorkflow, node_id: str, _name: str) -> LatentChang
 
 def _size_change(graph: TypedWorkflow, node_id: str, side: str) -> LatentChange | None:
     class_type = graph.class_type(node_id)
-    if not RESIZER_CLASSES.search(class_type):
+    if not RESIZER_CLASSES.search(class_type) or joins(class_type):
         return None
     names = short_names(graph.workflow[node_id]["inputs"])
     if sets_size(names):

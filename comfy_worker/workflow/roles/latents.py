@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from comfy_worker.workflow.graph import Input
+from comfy_worker.workflow.joins import leading_input
 from comfy_worker.workflow.roles.bit_sets import union
 from comfy_worker.workflow.roles.parameter_inputs import has_size, written_inputs
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
@@ -97,11 +98,21 @@ class LatentReader:
 
         A sampler counts as an end, and so does a node that makes a latent of its own size.
         """
-        node_id = ancestor.node_id
-        if node_id in self._samplers or self._sets_size(ancestor):
+        if ancestor.node_id in self._samplers:
             return []
-        node_inputs = self._graph.linked(node_id, "LATENT") or self._graph.linked(node_id, "IMAGE")
-        return [above for above in map(self.ancestor, node_inputs) if above is not None]
+        return [above for above in map(self.ancestor, self.joined(ancestor)) if above is not None]
+
+    def joined(self, ancestor: Ancestor) -> list[Input]:
+        """Return the inputs for latents, else for pictures; none if a node sets the size itself."""
+        if self.sets_size(ancestor):
+            return []
+        node_id = ancestor.node_id
+        return self._graph.linked(node_id, "LATENT") or self._graph.linked(node_id, "IMAGE")
+
+    def leading(self, ancestor: Ancestor) -> Ancestor | None:
+        """Return the node whose latent or picture has the size of this node's result."""
+        node_inputs = self.joined(ancestor)
+        return self.ancestor(leading_input(self._graph, ancestor.node_id, node_inputs))
 
     def add_origins(self, start: Input | None, origins: Origins, seen: set[Ancestor]) -> None:
         """Add the nodes that make the latent of an input, back to earlier samplers."""
@@ -111,13 +122,13 @@ class LatentReader:
             origins.nodes.append(ancestor.node_id)
             if self._is_source(ancestor):
                 origins.latent_sources.append(ancestor.node_id)
-            if self._sets_size(ancestor):
+            if self.sets_size(ancestor):
                 origins.sizes.append(ancestor.node_id)
 
     def path_to_size(self, start: Input | None) -> list[str]:
         """Return the nodes from an input back to the node that sets its size, nearest first.
 
-        Empty if several latents are joined on the way, or if no node sets a size.
+        Empty if it is not known which of several latents gives the size, or if no node sets one.
         """
         path: dict[str, None] = {}
         ancestor = self.ancestor(start)
@@ -125,10 +136,9 @@ class LatentReader:
             path[ancestor.node_id] = None
             if ancestor.node_id in self._samplers:
                 return []
-            if self._sets_size(ancestor):
+            if self.sets_size(ancestor):
                 return list(path)
-            above = self.made_of(ancestor)
-            ancestor = above[0] if len(above) == 1 else None
+            ancestor = self.leading(ancestor)
         return []
 
     def _walk(self, start: Input | None, seen: set[Ancestor]) -> Iterator[Ancestor]:
@@ -141,7 +151,8 @@ class LatentReader:
             return False
         return ancestor.is_latent or not self._graph.linked(ancestor.node_id, "IMAGE")
 
-    def _sets_size(self, ancestor: Ancestor) -> bool:
+    def sets_size(self, ancestor: Ancestor) -> bool:
+        """Whether a node makes a latent or picture of a width and height of its own."""
         return self._is_source(ancestor) and has_size(self._graph, ancestor.node_id)
 
     def _trace(self, ancestor: Ancestor, above: list[LatentTrace]) -> LatentTrace:
@@ -152,7 +163,7 @@ class LatentReader:
         is_noisy = any(trace.is_noisy for trace in above)
         return LatentTrace(
             union(trace.before for trace in above),
-            is_sized or self._sets_size(ancestor),
+            is_sized or self.sets_size(ancestor),
             is_noisy or any(map(self._seeded, noise_nodes(self._graph, node_id))),
         )
 

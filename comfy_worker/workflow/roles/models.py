@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from comfy_worker.workflow.graph import Input
 from comfy_worker.workflow.roles.bit_sets import union
@@ -12,7 +12,7 @@ from comfy_worker.workflow.roles.stages import Stage, Stages
 from comfy_worker.workflow.roles.texts import MAX_TEXTS
 from comfy_worker.workflow.walks import Fold
 
-__all__ = ["ModelReader", "find_vaes"]
+__all__ = ["ModelReader", "find_vaes", "with_same_file"]
 
 # The usual input names for a model file on a node that samples by itself.
 MODEL_FILE_NAMES = ("ckpt_name", "unet_name")
@@ -72,6 +72,17 @@ class ModelReader:
     def _loads_model(self, stage: Stage) -> bool:
         widgets = self._graph.widgets(stage.node_id)
         return any(node_input.name in MODEL_FILE_NAMES for node_input in widgets)
+
+
+def with_same_file(stages: Stages, checkpoints: Sequence[Input]) -> list[Input]:
+    """Add the loaders that take other parts, such as a text encoder, from the same files."""
+    graph = stages.graph
+    found = dict.fromkeys(checkpoints)
+    files = {(node_input.name, repr(graph.value(node_input))) for node_input in checkpoints}
+    for node_input in written_inputs_of(graph, stages.live, "checkpoint"):
+        if (node_input.name, repr(graph.value(node_input))) in files:
+            found[node_input] = None
+    return list(found)
 
 
 def find_vaes(stages: Stages) -> list[Input]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from comfy_worker.workflow.graph import Input, as_link
 from comfy_worker.workflow.resizers import SIDES
@@ -13,13 +13,20 @@ from comfy_worker.workflow.roles.parameter_inputs import (
     written_inputs,
     written_inputs_of,
 )
-from comfy_worker.workflow.roles.roles import Preset, ScaledSize
+from comfy_worker.workflow.roles.roles import Candidate, Preset, ScaledSize, candidates
 from comfy_worker.workflow.roles.stages import Stages
+from comfy_worker.workflow.roles.texts import MAX_TEXTS
 from comfy_worker.workflow.settable import settable
 from comfy_worker.workflow.size_presets import SizePresets
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
-__all__ = ["find_fps", "find_presets", "find_scaled_sizes", "find_sizes"]
+__all__ = [
+    "find_fps",
+    "find_presets",
+    "find_scaled_sizes",
+    "find_sizes",
+    "find_unassigned_sizes",
+]
 
 # What the nodes output that must know the size of the latent, such as schedulers.
 TYPES_THAT_FIT_A_SIZE = frozenset({"MODEL", "SIGMAS", "CONDITIONING"})
@@ -33,16 +40,39 @@ def find_sizes(stages: Stages) -> dict[str, list[Input]]:
         name: written_inputs_of(graph, origins.latent_sources, name)
         for name in ("length", "batch_size")
     }
-    direct = {side: _side_inputs(stages, origins.sizes, side) for side in SIDES}
+    aside = set(_sizes_aside(stages))
+    sizes = [node_id for node_id in origins.sizes if node_id not in aside]
+    direct = {side: _side_inputs(stages, sizes, side) for side in SIDES}
     for side in SIDES:
         written: dict[Input, None] = {}
         for node_input in direct[side]:
             written |= dict.fromkeys(settable(graph, node_input, is_size=True))
-        found[side] = _with_agreeing(graph, stages.live, side, list(written))
+        found[side] = _with_agreeing(stages, side, list(written))
     if not set(found["width"]).isdisjoint(found["height"]):
         # One number makes a square. Two sides that a client sets need an input each.
         found |= direct
     return found
+
+
+def find_unassigned_sizes(
+    stages: Stages, found: Mapping[str, Sequence[Input]]
+) -> dict[str, tuple[Candidate, ...]]:
+    """Find the sizes of latents that are laid on another one and keep their own size."""
+    unassigned = {}
+    for side in SIDES:
+        own = written_inputs_of(stages.graph, _sizes_aside(stages), side)
+        kept = [node_input for node_input in own if node_input not in found[side]]
+        if found[side] and kept:
+            unassigned[side] = candidates(stages.graph, kept[:MAX_TEXTS])
+    return unassigned
+
+
+def _sizes_aside(stages: Stages) -> list[str]:
+    """Return the nodes that set the size of a latent, but not of the last stages' results."""
+    leading = stages.leading_sizes()
+    lone = {stage.node_id for stage in stages.main if stage.sampler is None}
+    sizes = stages.origins(stages.main).sizes
+    return [node_id for node_id in sizes if node_id not in leading and node_id not in lone]
 
 
 def _side_inputs(stages: Stages, sizes: Iterable[str], side: str) -> list[Input]:
@@ -69,21 +99,25 @@ def _side_inputs(stages: Stages, sizes: Iterable[str], side: str) -> list[Input]
     return list(found)
 
 
-def _with_agreeing(
-    graph: TypedWorkflow, live: Iterable[str], side: str, found: list[Input]
-) -> list[Input]:
-    """Add the size inputs of model and scheduler nodes if they have the same value."""
+def _with_agreeing(stages: Stages, side: str, found: list[Input]) -> list[Input]:
+    """Add the sizes of models, schedulers and joined latents if they have the same value."""
+    graph = stages.graph
     node_inputs = dict.fromkeys(found)
     values = {repr(graph.value(node_input)) for node_input in found}
-    for node_id in live:
-        declared = graph.declared(node_id)
-        if declared is None or TYPES_THAT_FIT_A_SIZE.isdisjoint(declared.outputs):
-            continue
-        if has_size(graph, node_id):
-            for node_input in written_inputs(graph, node_id, side):
-                if values == {repr(graph.value(node_input))}:
-                    node_inputs[node_input] = None
+    fitting = [node_id for node_id in stages.live if _fits_a_size(graph, node_id)]
+    for node_id in (*_sizes_aside(stages), *fitting):
+        for node_input in written_inputs(graph, node_id, side):
+            if values == {repr(graph.value(node_input))}:
+                node_inputs[node_input] = None
     return list(node_inputs)
+
+
+def _fits_a_size(graph: TypedWorkflow, node_id: str) -> bool:
+    """Whether a node that makes no latent must know its size."""
+    declared = graph.declared(node_id)
+    if declared is None or TYPES_THAT_FIT_A_SIZE.isdisjoint(declared.outputs):
+        return False
+    return has_size(graph, node_id)
 
 
 def find_fps(stages: Stages) -> list[Input]:

@@ -141,9 +141,26 @@ class Stages:
     def path_to_size(self, stage: Stage) -> list[str]:
         """Return the nodes from a stage back to the node that sets its size, nearest first.
 
-        Empty if several latents are joined on the way, or if no node sets a size.
+        Empty if it is not known which of several latents gives the size, or if no node sets one.
         """
         return self.latents.path_to_size(stage.start) if stage.sampler else []
+
+    def leading_sizes(self) -> set[str]:
+        """Return the nodes that give the last main stages their size, also through earlier ones.
+
+        A latent that is laid on another one, or resized to it, does not count.
+        """
+        used = union(stage.latent_trace.before for stage in self.main)
+        last = [stage for stage in self.main if not used >> self.numbers[stage.node_id] & 1]
+        starts = [self.latents.ancestor(stage.start) for stage in last or self.main]
+        way = walk(filter(None, starts), self._leading, self.graph.check)
+        return {ancestor.node_id for ancestor in way if self.latents.sets_size(ancestor)}
+
+    def _leading(self, ancestor: Ancestor) -> list[Ancestor]:
+        if ancestor.node_id in self._samplers:
+            return self._made_of_stages(ancestor)
+        above = self.latents.leading(ancestor)
+        return [above] if above else self.latents.made_of(ancestor)
 
     def _made_of_stages(self, ancestor: Ancestor) -> list[Ancestor]:
         """Return what a latent is made of; for a sampler, the latent that it starts from."""

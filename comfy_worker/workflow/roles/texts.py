@@ -90,15 +90,17 @@ class TextReader:
 
         They are several if the text is joined from parts.
         """
-        found = self._written((node_input, side))
-        prompts = [part for part in found if not self._is_beside(part)]
-        return prompts or list(found)
+        found = list(self._written((node_input, side)))
+        # A copied node keeps the title of its original, so the text counts before the title.
+        prompts = [part for part in found if not self._is_instruction(part)]
+        titled = [part for part in prompts if not self._has_title_beside(part)]
+        return titled or prompts or found
 
-    def _is_beside(self, part: Input) -> bool:
-        """Whether a text is joined to the prompt: an instruction, a trigger word."""
+    def _is_instruction(self, part: Input) -> bool:
         text = str(self._graph.value(part))
-        if INSTRUCTION.match(text) or CHAT_SYSTEM.match(text):
-            return True
+        return any(pattern.match(text) for pattern in (INSTRUCTION, CHAT_SYSTEM))
+
+    def _has_title_beside(self, part: Input) -> bool:
         title = title_of(self._graph.workflow, part.node_id)
         return BESIDE_TITLE.search(title) is not None
 

@@ -1,7 +1,7 @@
-"""Leaves ``torch._dynamo`` out of ComfyUI's start; ComfyUI runs this before it imports torch.
+"""Puts off imports that ComfyUI does not need to start. ComfyUI runs this before it imports torch.
 
-``torchvision.ops.roi_align`` imports it, with 400 modules, for a function that it calls only if
-somebody aligns regions of interest. Here the function imports it when it is called.
+A deferred module is loaded when something reads a name in it. Two modules read a name in
+``torch._dynamo`` while they are imported; they get a changed source, which reads it later.
 """
 
 from __future__ import annotations
@@ -10,44 +10,137 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from types import CodeType, ModuleType
+from typing import Any
 
-MODULE = "torchvision.ops.roi_align"
-EAGER = "from torch._dynamo.utils import is_compile_supported\n"
-LAZY = """def is_compile_supported(device_type):
-    from torch._dynamo.utils import is_compile_supported as is_supported
-    return is_supported(device_type)
+DEFERRED = (
+    "scipy.integrate",
+    "scipy.signal",
+    "scipy.stats",
+    "torch._dynamo",
+    "torch.distributed.tensor",
+)
+# torch.compile loads torch._dynamo. A method that must not be compiled is called as it is before.
+DISABLE = """
+def _disable_when_compiling(method):
+    import functools, sys
+    compiling = []
+    @functools.wraps(method)
+    def call(*args, **kwargs):
+        if type(sys.modules.get("torch._dynamo")) is not type(sys):
+            return method(*args, **kwargs)
+        if not compiling:
+            compiling.append(torch._dynamo.disable(method))
+        return compiling[0](*args, **kwargs)
+    return call
 """
+# By module: the text that is replaced, how often it occurs, and the new text.
+EDITS = {
+    "torchvision.ops.roi_align": (
+        (
+            "from torch._dynamo.utils import is_compile_supported\n",
+            1,
+            "def is_compile_supported(device_type):\n"
+            "    from torch._dynamo.utils import is_compile_supported as is_supported\n"
+            "    return is_supported(device_type)\n",
+        ),
+    ),
+    "comfy.ldm.seedvr.model": (
+        ("import torch\n", 1, f"import torch\n{DISABLE}"),
+        ("@torch._dynamo.disable", 2, "@_disable_when_compiling"),
+    ),
+    # Its cache has room for 128 of the 380 folders below transformers/models, so it reads all of
+    # their files three times.
+    "transformers.utils.import_utils": (
+        (
+            "@lru_cache\ndef create_import_structure_from_path",
+            1,
+            "@lru_cache(maxsize=None)\ndef create_import_structure_from_path",
+        ),
+    ),
+}
+
+
+# Everything that can be asked of a module without loading it, inspect.getmodule() asks of all.
+LOADING_NAMES = ("__all__", "__path__")
+
+
+class DeferredModule(ModuleType):
+    """A module that is loaded at the first use of a name that it does not have yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Load the module, and return what the name stands for."""
+        if name.startswith("__") and name not in LOADING_NAMES:
+            raise AttributeError(name)
+        loader = self.__loader__
+        assert isinstance(loader, DeferringLoader)
+        loader.load(self)
+        return ModuleType.__getattribute__(self, name)
 
 
 class DeferringLoader(importlib.machinery.SourceFileLoader):
-    """Loads the module with the import moved into a function."""
+    """Loads a module when it is used."""
+
+    def __init__(self, fullname: str, path: str) -> None:
+        super().__init__(fullname, path)
+        self._lock = threading.RLock()
+        self._is_loading = False
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Make it a deferred module. Without a path, the import of a submodule loads it first."""
+        module.__dict__.pop("__path__", None)
+        module.__class__ = DeferredModule
+
+    def load(self, module: ModuleType) -> None:
+        """Run the module's code, unless this or another thread has done so."""
+        with self._lock:  # other threads wait until the module is complete
+            if self._is_loading or type(module) is not DeferredModule:
+                return
+            self._is_loading = True
+            spec = module.__spec__
+            if spec is not None and spec.submodule_search_locations is not None:
+                module.__path__ = spec.submodule_search_locations
+            try:
+                super().exec_module(module)
+                module.__class__ = ModuleType  # type: ignore[assignment]
+            finally:
+                self._is_loading = False
+
+
+class EditingLoader(importlib.machinery.SourceFileLoader):
+    """Loads a module with a changed source."""
 
     def get_code(self, fullname: str) -> CodeType | None:
         """Compile the changed source; a source that is not as expected is loaded unchanged."""
         source = self.get_data(self.path).decode("utf-8")
-        if source.count(EAGER) != 1:
-            return super().get_code(fullname)
-        code: CodeType = compile(source.replace(EAGER, LAZY), self.path, "exec", dont_inherit=True)
+        for old, count, new in EDITS[fullname]:
+            if source.count(old) != count:
+                return super().get_code(fullname)
+            source = source.replace(old, new)
+        code: CodeType = compile(source, self.path, "exec", dont_inherit=True)
         return code
 
 
 class DeferringFinder(importlib.abc.MetaPathFinder):
-    """Finds the module once, and then leaves."""
+    """Finds these modules, and gives them a loader that puts imports off."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return the module's spec with the loader above."""
-        if fullname != MODULE:
+        """Return the module's spec with one of the loaders above."""
+        if fullname not in DEFERRED and fullname not in EDITS:
             return None
-        sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is not None and type(spec.loader) is importlib.machinery.SourceFileLoader:
+        if spec is None or type(spec.loader) is not importlib.machinery.SourceFileLoader:
+            return spec
+        if fullname in EDITS:
+            spec.loader = EditingLoader(spec.loader.name, spec.loader.path)
+        else:
             spec.loader = DeferringLoader(spec.loader.name, spec.loader.path)
         return spec
 
 
-if os.environ.get("COMFY_WORKER_DEFER_IMPORTS") == "1" and MODULE not in sys.modules:
+if os.environ.get("COMFY_WORKER_DEFER_IMPORTS") == "1":
     sys.meta_path.insert(0, DeferringFinder())
