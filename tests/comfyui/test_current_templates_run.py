@@ -274,10 +274,11 @@ def test_prompt_and_seed_change_the_result(runs: Runs, name: str, key: str) -> N
     assert changed.frames.shape == runs.plain(name).frames.shape
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["ltx-2.3-t2v", "minimax-h3-t2v"])
 def test_a_seed_repeats_the_result(runs: Runs, name: str) -> None:
+    plain = runs.plain(name)
     runs.run(name, seed=6)
-    assert not runs.run(name).differs(runs.plain(name))
+    assert not runs.run(name).differs(plain)
 
 
 @pytest.mark.parametrize("name", CASES)
