@@ -218,11 +218,11 @@ class Runs:
     def run(self, name: str, parameters: dict[str, Any] | None = None, **changes: Any) -> Outcome:
         """Run a template with a changed request."""
         case = CASES[name]
-        asked = {"workflow": name, **case.request, "overrides": case.overrides, **changes}
-        asked["parameters"] = {**case.parameters, **(parameters or {})}
+        job_input = {"workflow": name, **case.request, "overrides": case.overrides, **changes}
+        job_input["parameters"] = {**case.parameters, **(parameters or {})}
         templates = self._templates(name, case.text_encoder)
         runner = JobRunner(Settings(), self._comfyui.supervisor, templates)
-        result = runner.run({"id": "test", "input": asked}, threading.Event())
+        result = runner.run({"id": "test", "input": job_input}, threading.Event())
         assert "error" not in result, result
         (media,) = result["videos" if case.fps else "images"]
         assert result["workflow"] == name
@@ -253,7 +253,7 @@ LENGTHS = {"ltx": 17, "minimax": 22, "hunyuan": 9}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_template_makes_what_is_asked(runs: Runs, name: str) -> None:
+def test_a_template_makes_an_image_or_clip(runs: Runs, name: str) -> None:
     case = CASES[name]
     made = runs.plain(name)
     count = case.request.get("length", 1)
