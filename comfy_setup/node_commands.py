@@ -131,7 +131,8 @@ class PackFinder:
         if not re.fullmatch(r"[\w-][\w.-]*", name):
             raise SetupError(
                 f"{name} is neither the name of a node pack nor a URL such as "
-                "https://github.com/owner/repository"
+                "https://github.com/owner/repository; a Git repository on this disk is written "
+                "file:///path"
             )
         found = self.registry.pack(name)
         if found is None:

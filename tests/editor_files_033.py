@@ -70,6 +70,16 @@ def _listed(*entries: list[str]) -> dict[str, Any]:
     return {"properties": {"proxyWidgets": list(entries)}}
 
 
+def _blur(node_id: int, source: Source) -> Node:
+    """A blur whose radius and sigma come from primitives."""
+    inputs = {
+        "image": ("IMAGE", source),
+        "=blur_radius": (INT, (2, 0)),
+        "=sigma": ("FLOAT", (3, 0)),
+    }
+    return node(node_id, "ImageBlur", inputs, "IMAGE", [3, 1.0])
+
+
 def _two_ints() -> list[Node]:
     return [_int(1, 1, (-10, 0)), _int(2, 2, (-10, 1)), _show(3, (1, 0)), _show(4, (2, 0))]
 
@@ -286,6 +296,21 @@ FILES_033: dict[str, dict[str, Any]] = {
             _show(2, (1, 0)),
         ],
         inputs={"image": "IMAGE", "v": INT},
+    ),
+    "values that an old file lacks": editor_file(
+        node(1, "LoadImage", {}, "IMAGE MASK", ["example.png", "image"]),
+        node(2, "ResizeImageMaskNode", {"input": ("IMAGE", (1, 0))}, "IMAGE", ["scale dimensions"]),
+        node(3, "SaveImageAdvanced", {"images": ("IMAGE", (2, 0))}, "", ["x"]),
+        node(4, "PrimitiveInt", {}, INT, []),
+        _show(5, (4, 0)),
+    ),
+    "primitives out of range": editor_file(
+        node(1, "LoadImage", {}, "IMAGE MASK", ["example.png", "image"]),
+        node(2, "PrimitiveNode", {}, INT, [9000, "fixed"]),
+        node(3, "PrimitiveNode", {}, "FLOAT", [-3, "fixed"]),
+        _blur(4, (1, 0)),
+        _blur(5, (4, 0)),
+        node(6, "SaveImage", {"images": ("IMAGE", (5, 0))}, "", ["x"]),
     ),
 }
 """By mechanism, a file."""

@@ -18,6 +18,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from benchmarks import all as benchmarks
 from comfy_common.comfyui_version import DEFAULT, OLDEST, parse_version
 from comfy_common.metrics import ENDPOINT_METRICS, MACHINE_METRICS, WORKER_METRICS
 from comfy_common.models_txt import parse_models, parse_sections, total_size
@@ -37,6 +38,13 @@ from docs.tools.template_usage import OFFICIAL, covered_percent, family_uses
 from tests.newer_classes import object_info
 
 PAGES = sorted([REPO / "README.md", *(REPO / "docs").glob("*.md")])
+CHART = REPO / "docs" / "performance.svg"
+# The figures that the README shows, by the names that the benchmarks give them.
+HEADLINES = {
+    "64x64, all at once": "16 jobs of 64x64 pixels without a model, time of each",
+    "1024 PNG, all at once": "16 jobs of 1024x1024 pixels from a tiny model, time of each",
+    "process start to first answer, no model": "from the start of the process to the first answer",
+}
 HUB_ENTRY = REPO / ".runpod" / "hub.json"
 MARKED_TABLE = re.compile(
     r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end of table -->)", re.DOTALL
@@ -171,6 +179,35 @@ def metrics_table() -> str:
         for metric in (*WORKER_METRICS, *ENDPOINT_METRICS, *MACHINE_METRICS)
     ]
     return table(("metric", "type", "labels", "meaning"), rows)
+
+
+def figures_table() -> str:
+    """Return all measured figures."""
+    rows = []
+    for document in measured_figures():
+        for entry in document["rows"]:
+            figures = (entry["ours"], entry["peer"])
+            ours, peer = ("" if value is None else f"{value:,.0f}" for value in figures)
+            ratio = "" if entry["ratio"] is None else f"{entry['ratio']:.3f}"
+            rows.append((entry["name"], document["unit"], ours, peer, ratio))
+    return table(("what", "unit", "this worker", "the other", "ratio"), rows)
+
+
+def headline_table() -> str:
+    """Return the three figures of the README."""
+    rows = []
+    for document in measured_figures():
+        for entry in document["rows"]:
+            if entry["name"] in HEADLINES:
+                ours, peer = (f"{entry[side]:,.0f} ms" for side in ("ours", "peer"))
+                rows.append((HEADLINES[entry["name"]], ours, peer))
+    return table(("", "this worker", "worker-comfyui"), rows)
+
+
+def measured_figures() -> list[dict[str, Any]]:
+    """Return what ``benchmarks.all --write`` wrote."""
+    documents: list[dict[str, Any]] = json.loads(benchmarks.FIGURES.read_text(encoding="utf-8"))
+    return documents
 
 
 def precisions_table() -> str:
@@ -322,6 +359,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "Validation": lambda: keys_table(response.Validation),
     "settings": settings_table,
     "metrics": metrics_table,
+    "figures": figures_table,
+    "headline-figures": headline_table,
     "templates": templates_table,
     "usage": usage_table,
     "gallery": gallery,
@@ -426,6 +465,9 @@ def stale_files() -> dict[Path, str]:
         text = path.read_text(encoding="utf-8")
         if with_tables(text) != text:
             found[path] = with_tables(text)
+    chart = benchmarks.chart(measured_figures())
+    if CHART.read_text(encoding="utf-8") != chart:
+        found[CHART] = chart
     text = HUB_ENTRY.read_text(encoding="utf-8")
     if hub_entry(text) != text:
         found[HUB_ENTRY] = hub_entry(text)

@@ -41,7 +41,7 @@ READY = "Ready: Python environment .venv, ComfyUI 0.3.75 (wheel)\n"
 STAND_IN = (
     "Using ComfyUI 0.3.75 from PyPI instead of 0.33.0, "
     "because https://github.com/Comfy-Org/ComfyUI cannot be reached: Connection refused. "
-    "It runs 6 % of the use of today's official templates, 0.33.0 runs 77 %.\n"
+    "Of today's official templates, weighted by use, it runs 6 %; 0.33.0 runs 77 %.\n"
 )
 
 

@@ -133,7 +133,9 @@ def test_a_mistyped_name_gets_the_nearest(
     )
     registry.answer("/nodes/search", {})
     assert "search https://registry.comfy.org" in fails(capsys, "add", "kjnode")
-    assert "neither the name of a node pack nor a URL" in fails(capsys, "add", "owner/name")
+    error = fails(capsys, "add", "owner/name")
+    assert "neither the name of a node pack nor a URL" in error
+    assert error.endswith("a Git repository on this disk is written file:///path")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,17 @@ def test_the_prompts_own_encoder_is_no_negative_prompt() -> None:
     assert places(graph, "prompt") == ["positive.text"]
 
 
+def test_a_text_of_both_sides_is_separated() -> None:
+    graph = txt2img(text=node("PrimitiveStringMultiline", value="a"))
+    for side in ("positive", "negative"):
+        graph[side]["inputs"]["text"] = ["text", 0]
+    assert places(graph, "prompt") == ["positive.text"]
+    assert places(graph, "negative_prompt") == ["negative.text"]
+    graph["both"] = node("StringConcatenate", string_a=["text", 0], string_b="b", delimiter="")
+    graph["positive"]["inputs"]["text"] = ["both", 0]
+    assert places(graph, "negative_prompt") is None
+
+
 def test_text_is_set_where_it_lies() -> None:
     graph = txt2img(
         positive=node("CLIPTextEncode", clip=["loader", 1], text=["text", 0]),

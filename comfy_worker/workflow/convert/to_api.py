@@ -26,7 +26,7 @@ from comfy_worker.workflow.convert.widgets import (
     with_names,
 )
 from comfy_worker.workflow.convert.work_limit import WorkLimit
-from comfy_worker.workflow.graph import Input, Link, Workflow
+from comfy_worker.workflow.graph import Input, Link, Workflow, number
 from comfy_worker.workflow.model_files import CORE_PACK, ModelFile
 from comfy_worker.workflow.node_defs import NodeClass, NodeDefs
 from comfy_worker.workflow.parse import parse
@@ -303,8 +303,18 @@ def _feed(inputs: dict[str, Any], node: FlatNode, declared: NodeClass | None) ->
         if isinstance(source, Link):
             inputs[name] = list(source)
         elif source.value is not None and _takes(declared, name):
-            is_list = isinstance(source.value, list)
-            inputs[name] = {"__value__": source.value} if is_list else source.value
+            value = source.value if source.is_outside else _within(source.value, name, declared)
+            inputs[name] = {"__value__": value} if isinstance(value, list) else value
+
+
+def _within(value: Any, name: str, declared: NodeClass | None) -> Any:
+    """Return a primitive's number within the range of the input, as the editor shows it."""
+    spec = declared.inputs.get(name) if declared else None
+    if spec is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    low, high = number(spec.options.get("min")), number(spec.options.get("max"))
+    value = value if low is None else max(value, low)
+    return value if high is None else min(value, high)
 
 
 def _takes(declared: NodeClass | None, name: str) -> bool:

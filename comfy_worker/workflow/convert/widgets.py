@@ -101,7 +101,7 @@ def with_names(inputs: dict[str, Any], node: Json, declared: NodeClass | None) -
         if spec.type == "CURVE" and isinstance(value, dict) and value.keys() == {"__value__"}:
             found[spec.name] = {"__type__": "CURVE", **value}
     if declared is not None:
-        _add_dynamic_defaults(found, declared)
+        _add_defaults(found, node, declared)
         _add_camera(found, node, declared)
     return found
 
@@ -116,21 +116,31 @@ def _add_camera(values: dict[str, Any], node: Json, declared: NodeClass) -> None
         values[spec.name] = {**texts, "camera_info": camera, "model_3d_info": []}
 
 
-def _add_dynamic_defaults(values: dict[str, Any], declared: NodeClass) -> None:
-    """Add the choices with further inputs, and those inputs, that a file does not have.
+def _add_defaults(values: dict[str, Any], node: Json, declared: NodeClass) -> None:
+    """Add the widgets that a file does not have, with the values that the editor gives them.
 
-    The file may be older than the choice. The editor shows the first one then.
+    The file may be older than the widget. A choice may bring further widgets.
     """
-    choices = {spec.name for spec in declared.inputs.values() if spec.branches}
+    has_sockets = has_socket_for_widgets(node, declared)
     for _ in range(MAX_LEVELS):
         missing = {}
         for name, spec in declared.live_inputs(values).items():
-            is_dynamic = name.partition(".")[0] in choices
-            if is_dynamic and spec.is_widget and name not in values:
+            is_socket = has_sockets and "," in spec.type
+            if name not in values and not is_socket and _is_own_widget(name, spec, declared):
                 missing[name] = _default(spec)
         if not missing:
             break
         values |= missing
+
+
+def _is_own_widget(name: str, spec: InputSpec, declared: NodeClass) -> bool:
+    """Whether an input has a widget with a first value; inputs of a growing list have none."""
+    if name not in declared.inputs and not declared.inputs[name.partition(".")[0]].branches:
+        return False
+    if spec.options.get("defaultInput") or not spec.is_widget:
+        return False
+    is_open = spec.value_type == "COMBO" and not spec.choices and "default" not in spec.options
+    return not is_open and (bool(spec.branches) or _widget_type(spec) is not None)
 
 
 def _default(spec: InputSpec) -> Any:

@@ -79,7 +79,7 @@ class _Notes:
         """Tell what the inputs of a parameter received."""
         node_inputs = self._roles.inputs[name]
         if name in SIDES:
-            return self._on_presets(node_inputs)
+            return [*self._on_presets(node_inputs), *self._on_scaled(name, node_inputs)]
         if name in LEVELLED:
             return self._on_levelled(name, node_inputs)
         if name not in ("steps", "seed"):
@@ -91,6 +91,17 @@ class _Notes:
             leader = leading_steps(self._before, node_inputs)
             return [f"steps are those of {leader}; in proportion {listed(others)}"]
         return [f"seed is that of {node_inputs[0]}; {listed(others)}, as far from it as before"]
+
+    def _on_scaled(self, name: str, node_inputs: Sequence[Input]) -> list[str]:
+        """Tell the sizes of later stages, which were scaled as the first one was."""
+        scaled = []
+        for node_input in dict.fromkeys(getattr(size, name) for size in self._roles.scaled_sizes):
+            value = current_value(self._after, node_input)
+            if node_input not in node_inputs and value != current_value(self._before, node_input):
+                scaled.append(f"{node_input} has {value}")
+        if not scaled:
+            return []
+        return [f"{name} is that of {node_inputs[0]}; in proportion {listed(scaled)}"]
 
     def _other_numbers(self, node_inputs: Sequence[Input], sent: Any) -> list[str]:
         others = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from comfy_worker.workflow.graph import Input
 from comfy_worker.workflow.roles.parameter_inputs import TEXT_SIDES
@@ -35,17 +36,49 @@ class Prompts:
         """The different texts."""
         return {text.literal for _, text in self.texts}
 
+    def encoders(self) -> dict[Input, set[Input]]:
+        """Return, by input with a text, its encoders; without texts that are joined with others."""
+        parts: dict[Input, set[Input]] = {}
+        encoders: dict[Input, set[Input]] = {}
+        for _, text in self.texts:
+            parts.setdefault(text.encoder, set()).add(text.node_input)
+            encoders.setdefault(text.node_input, set()).add(text.encoder)
+        joined = {encoder for encoder, texts in parts.items() if len(texts) > 1}
+        return {text_input: own for text_input, own in encoders.items() if own.isdisjoint(joined)}
+
+    def move_to_encoders(self, text_inputs: Collection[Input]) -> None:
+        """Let texts be written to their encoders in place of these inputs."""
+        moved = []
+        for stage, text in self.texts:
+            is_moved = text.node_input in text_inputs
+            moved.append((stage, replace(text, node_input=text.encoder) if is_moved else text))
+        self.texts = moved
+
 
 def find_prompts(stages: Stages) -> dict[str, Prompts]:
     """Collect the texts of every stage, by parameter.
 
-    A text that is positive and negative counts as positive.
+    A text that is positive and negative counts as positive, unless each side has an encoder of its
+    own: then each side is set there.
     """
     prompts = {name: _prompts_of(stages, side) for name, side in TEXT_SIDES.items()}
+    _separate(prompts["prompt"], prompts["negative_prompt"])
     positive = set(prompts["prompt"].node_inputs)
     negative = prompts["negative_prompt"]
     negative.texts = [pair for pair in negative.texts if pair[1].node_input not in positive]
     return prompts
+
+
+def _separate(positive: Prompts, negative: Prompts) -> None:
+    """Move each text that both sides share to their encoders, where nothing is joined to it."""
+    positive_encoders, negative_encoders = positive.encoders(), negative.encoders()
+    shared = {
+        text_input
+        for text_input in positive_encoders.keys() & negative_encoders.keys()
+        if positive_encoders[text_input].isdisjoint(negative_encoders[text_input])
+    }
+    positive.move_to_encoders(shared)
+    negative.move_to_encoders(shared)
 
 
 def _prompts_of(stages: Stages, side: str) -> Prompts:
