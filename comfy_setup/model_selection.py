@@ -91,6 +91,11 @@ def _named(
         found = [entry for entry in entries if entry.path == name][:1]
     if not found:
         found = needs_of_template(name, environ)
+    if not found and name in parse_sections(text):
+        raise SetupError(
+            f"the section [{name}] of models.txt names no files: write a line `folder/file  URL` "
+            "for each model that is missing, or remove the section"
+        )
     if not found:
         raise SetupError(_unknown(name, text, entries, environ))
     return found

@@ -19,6 +19,7 @@ from comfy_common.models_txt import Entry, Section, parse_models, parse_sections
 from comfy_common.placeholder_names import TOY_CHECKPOINT, TOY_LORA
 from comfy_local.toy_model import files
 from comfy_setup import models
+from comfy_setup.model_selection import selected
 from comfy_worker.models.detect import FAMILIES, ModelInfo, identify
 
 TEXT = f"""
@@ -269,6 +270,12 @@ loras/i.safetensors  https://h.example/i  sha256:{digest}  size:1.2GB
 [txt2img]
 checkpoints/sd.safetensors  https://h.example/sd
 """.format(digest="ab" * 32)
+
+
+def test_an_empty_section_says_what_to_write() -> None:
+    text = "[mine]\n# missing: checkpoints/a.safetensors\n"
+    with pytest.raises(SetupError, match=r"section \[mine\] of models\.txt names no files: write"):
+        selected(text, ["mine"], {})
 
 
 def test_sections_state_sizes_families_and_licences() -> None:

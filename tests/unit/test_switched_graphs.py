@@ -583,3 +583,19 @@ def test_the_size_of_a_later_stage_is_told(defs: NodeDefs) -> None:
     result, _, warnings = filled(graph, defs, width=768)
     assert gets(result, "upscale", "width") == 1536
     assert warnings == ["width is that of latent.width; in proportion upscale.width has 1536"]
+
+
+@pytest.mark.parametrize("frames", [97, ["frames", 0], 49])
+def test_the_sound_is_as_long_as_the_video(defs: NodeDefs, frames: Any) -> None:
+    latents = {"video_latent": ["latent", 0], "audio_latent": ["sound", 0]}
+    sound = node("LTXVEmptyLatentAudio", frames_number=frames, frame_rate=25, batch_size=1)
+    graph = txt2img(
+        latent=node("EmptyLTXVLatentVideo", width=512, height=512, length=97, batch_size=1),
+        sound=sound,
+        frames=node("PrimitiveInt", value=97),
+        both=node("LTXVConcatAVLatent", **latents),
+        sampler=ksampler(latent_image=["both", 0]),
+    )
+    result, _, _ = filled(graph, defs, length=33)
+    assert gets(result, "latent", "length") == 33
+    assert gets(result, "sound", "frames_number") == (49 if frames == 49 else 33)

@@ -28,6 +28,8 @@ __all__ = [
     "find_unassigned_sizes",
 ]
 
+# The input with the length of a sound latent that belongs to a video, in frames.
+SOUND_LENGTH = "frames_number"
 # What the nodes output that must know the size of the latent, such as schedulers.
 TYPES_THAT_FIT_A_SIZE = frozenset({"MODEL", "SIGMAS", "CONDITIONING"})
 
@@ -40,6 +42,7 @@ def find_sizes(stages: Stages) -> dict[str, list[Input]]:
         name: written_inputs_of(graph, origins.latent_sources, name)
         for name in ("length", "batch_size")
     }
+    found["length"] += _sound_lengths(graph, origins.latent_sources, found["length"])
     aside = set(_sizes_aside(stages))
     sizes = [node_id for node_id in origins.sizes if node_id not in aside]
     direct = {side: _side_inputs(stages, sizes, side) for side in SIDES}
@@ -52,6 +55,23 @@ def find_sizes(stages: Stages) -> dict[str, list[Input]]:
         # One number makes a square. Two sides that a client sets need an input each.
         found |= direct
     return found
+
+
+def _sound_lengths(
+    graph: TypedWorkflow, node_ids: Iterable[str], lengths: Sequence[Input]
+) -> list[Input]:
+    """Return the lengths of sound latents that are as long as the video."""
+    values = {repr(graph.value(node_input)) for node_input in lengths}
+    found: dict[Input, None] = {}
+    for node_id in node_ids:
+        for node_input in graph.widgets(node_id):
+            if node_input.name == SOUND_LENGTH:
+                found |= dict.fromkeys(settable(graph, node_input))
+    return [
+        node_input
+        for node_input in found
+        if node_input not in lengths and values == {repr(graph.value(node_input))}
+    ]
 
 
 def find_unassigned_sizes(

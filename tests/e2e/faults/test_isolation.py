@@ -118,11 +118,21 @@ def test_nodes_cannot_read_another_jobs_files(faulty: FaultyWorker) -> None:
             job = faulty.runsync({"workflow": reading(class_type, key, given)})
             assert job["error"].startswith(("INVALID_VALUE: ", "INVALID_MEDIA: ")), job
             assert name not in str(job), "what ComfyUI lists is not told"
+            check = {"workflow": reading(class_type, key, given), "validate_only": True}
+            checked = faulty.runsync(check)
+            if "error" not in checked:
+                findings = checked["output"]["findings"]
+                assert key in [finding["input"] for finding in findings], findings
+                assert name not in str([finding | {"given": ""} for finding in findings]), findings
+            else:
+                assert checked["error"] == job["error"], checked
         for class_type, key in (("LoadImage", "image"), ("LoadImageDataSetFromFolder", "folder")):
             joined = node("StringConcatenate", string_a=name[:5], string_b=name[5:], delimiter="")
             graph = {"joined": joined, **reading(class_type, key, ["joined", 0])}
             job = faulty.runsync({"workflow": graph})
-            sentence = f"INVALID_VALUE: input {key} of node read names a file, but another node computes it"
+            sentence = (
+                f"INVALID_VALUE: input {key} of node read ({class_type}) names a file, but another"
+            )
             assert job["error"].startswith(sentence), job
         image = node("EmptyImage", width=64, height=64, batch_size=1, color=0)
         save = node("SaveImage", images=["image", 0], filename_prefix=f"../{name}/x")
