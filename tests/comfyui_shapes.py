@@ -7,6 +7,7 @@ imported it runs that script once, because ComfyUI reads the command line and ho
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
 import json
 import subprocess
@@ -196,6 +197,148 @@ TINY_DIFFUSION_MODELS: dict[str, dict[str, Any]] = {
     "tiny-flux2": FLUX2 | {"hidden_size": 256, "context_in_dim": 768, "num_heads": 2},
 }
 
+# Models that ComfyUI 0.33 has and 0.3.75 lacks. What a file's tensors do not show is in the metadata of the file.
+LTX_AV: dict[str, Any] = {
+    "transformer": {
+        "num_layers": 1,
+        "num_attention_heads": 8,
+        "attention_head_dim": 64,
+        "cross_attention_dim": 512,
+        "audio_num_attention_heads": 8,
+        "audio_attention_head_dim": 32,
+        "audio_cross_attention_dim": 256,
+        "connector_num_attention_heads": 2,
+        "connector_attention_head_dim": 64,
+        "connector_num_layers": 1,
+        "caption_proj_before_connector": True,
+        "caption_projection_first_linear": False,
+        "cross_attention_adaln": True,
+        "apply_gated_attention": True,
+    },
+    "vae": {
+        "dims": 3,
+        "latent_channels": 128,
+        "encoder_blocks": [["res_x", {"num_layers": 1}], *[["compress_all", {}]] * 3],
+        "decoder_blocks": [
+            *[["compress_all", {"residual": True}]] * 3,
+            ["res_x", {"num_layers": 1}],
+        ],
+        "encoder_base_channels": 16,
+        "decoder_base_channels": 16,
+        "norm_layer": "pixel_norm",
+        "patch_size": 4,
+        "latent_log_var": "uniform",
+    },
+    "audio_vae": {
+        "model": {
+            "params": {
+                "ddconfig": {
+                    "double_z": True,
+                    "mel_bins": 64,
+                    "z_channels": 8,
+                    "resolution": 256,
+                    "in_channels": 2,
+                    "out_ch": 2,
+                    "ch": 16,
+                    "ch_mult": [1, 2, 4],
+                    "num_res_blocks": 1,
+                    "attn_resolutions": [],
+                    "dropout": 0.0,
+                    "mid_block_add_attention": False,
+                    "norm_type": "pixel",
+                    "causality_axis": "height",
+                },
+                "sampling_rate": 16000,
+            }
+        },
+        "preprocessing": {"stft": {"filter_length": 1024, "hop_length": 160}},
+    },
+    "vocoder": {
+        "upsample_initial_channel": 32,
+        "upsample_rates": [10, 4, 4],
+        "upsample_kernel_sizes": [20, 8, 8],
+        "resblock_kernel_sizes": [3],
+        "resblock_dilation_sizes": [[1, 3, 5]],
+    },
+}
+LATENT_UPSCALER = {
+    "in_channels": 128,
+    "mid_channels": 32,
+    "num_blocks_per_stage": 1,
+    "dims": 3,
+    "spatial_upsample": True,
+    "temporal_upsample": False,
+}
+CURRENT_DIFFUSION_MODELS: dict[str, dict[str, Any]] = {
+    "tiny-ltx-av": {"image_model": "ltxav", **LTX_AV["transformer"]},
+    "tiny-minimax-h3": {
+        "image_model": "minimax_h3",
+        "hidden_size": 256,
+        "num_layers": 1,
+        "token_refiner_num_layers": 1,
+        "num_attention_heads": 4,
+        "attention_head_dim": 64,
+        "ffn_hidden_size": 512,
+        "text_dim": 768,
+        "time_embed_hidden_size": 256,
+        "time_embed_dim": 128,
+        "rope_inv_freq_len": 8,
+    },
+    "tiny-hunyuan-video-1.5": {
+        "image_model": "hunyuan_video",
+        "in_channels": 65,
+        "patch_size": [1, 1, 1],
+        "out_channels": 32,
+        "vec_in_dim": None,
+        "context_in_dim": 4096,
+        "hidden_size": 256,
+        "mlp_ratio": 4.0,
+        "num_heads": 2,
+        "depth": 1,
+        "depth_single_blocks": 0,
+        "axes_dim": [16, 56, 56],
+        "theta": 256,
+        "qkv_bias": True,
+        "byt5": True,
+        "guidance_embed": False,
+        "use_cond_type_embedding": True,
+        "vision_in_dim": 1152,
+        "meanflow": False,
+        "meanflow_sum": True,
+    },
+    "tiny-krea2": {
+        "image_model": "krea2",
+        "features": 512,
+        "layers": 1,
+        "heads": 4,
+        "kvheads": 2,
+        "txtlayers": 12,
+        "txtdim": 160,
+    },
+    "tiny-qwen-image": QWEN_IMAGE | {"num_layers": 1},
+    "tiny-anima": {
+        "image_model": "anima",
+        "max_img_h": 240,
+        "max_img_w": 240,
+        "max_frames": 128,
+        "in_channels": 16,
+        "out_channels": 16,
+        "patch_spatial": 2,
+        "patch_temporal": 1,
+        "concat_padding_mask": True,
+        "model_channels": 2048,
+        "num_blocks": 1,
+        "num_heads": 16,
+        "crossattn_emb_channels": 1024,
+        "pos_emb_cls": "rope3d",
+        "pos_emb_learnable": True,
+        "pos_emb_interpolation": "crop",
+        "use_adaln_lora": True,
+        "adaln_lora_dim": 256,
+        "extra_per_block_abs_pos_emb": False,
+    },
+}
+
 
 @functools.cache
 def all_shapes(comfyui_dir: Path) -> dict[str, Shapes]:
@@ -206,7 +349,9 @@ def all_shapes(comfyui_dir: Path) -> dict[str, Shapes]:
 
     Returns:
         For each model, by the names above, its tensors as its file names them; ``taehv``, a VAE for
-        Wan; ``flux2-vae``; ``vae-16`` and ``qwen3-4b``, which Z-Image needs.
+        Wan; ``flux2-vae``; ``vae-16`` and ``qwen3-4b``, which Z-Image needs. A ComfyUI from 0.33 on
+        has the tiny current models too, ``ltx-video-vae``, ``ltx-audio-vae``, ``latent-upscaler``,
+        ``taehv-24``, ``taehv-32`` and ``minimax-audio-vae``.
     """
     script = [sys.executable, __file__, str(comfyui_dir)]
     printed = subprocess.run(script, check=True, capture_output=True, text=True).stdout
@@ -235,6 +380,8 @@ def _print_shapes(comfyui_dir: str) -> None:
     found["flux2-vae"] = _flux2_vae_shapes()
     found["vae-16"] = _vae_16_shapes()
     found["qwen3-4b"] = _qwen3_4b_shapes()
+    if importlib.util.find_spec("comfy.ldm.minimax") is not None:
+        found |= _current_shapes()
     print(json.dumps(found))  # noqa: T201 - this is what the script gives back
 
 
@@ -252,6 +399,34 @@ def _model(unet_config: dict[str, Any]) -> Any:
     config = comfy.model_detection.model_config_from_unet_config(unet_config)
     config.set_inference_dtype(torch.float16, None)
     return config.get_model({}, device=torch.device("meta"))
+
+
+def _current_shapes() -> dict[str, Shapes]:
+    """The tiny models that ComfyUI has from 0.33 on."""
+    import comfy.ldm.lightricks.vae.audio_vae
+    import comfy.ldm.lightricks.vae.causal_video_autoencoder
+    import comfy.ldm.minimax.audio_vae
+    import comfy.ops
+    import comfy.taesd.taehv
+    import torch
+    from comfy.ldm.lightricks.latent_upsampler import LatentUpsampler
+
+    found = {
+        name: _shapes(_model(config).diffusion_model.state_dict())
+        for name, config in CURRENT_DIFFUSION_MODELS.items()
+    }
+    ltx = comfy.ldm.lightricks.vae
+    operations = comfy.ops.disable_weight_init
+    with torch.device("meta"):
+        models = {
+            "ltx-video-vae": ltx.causal_video_autoencoder.VideoVAE(config=LTX_AV["vae"]),
+            "ltx-audio-vae": ltx.audio_vae.AudioVAE({"config": LTX_AV}),
+            "latent-upscaler": LatentUpsampler.from_config(LATENT_UPSCALER, operations),
+            "taehv-24": comfy.taesd.taehv.TAEHV(24),
+            "taehv-32": comfy.taesd.taehv.TAEHV(32),
+            "minimax-audio-vae": comfy.ldm.minimax.audio_vae.MiniMaxH3AudioVAE(),
+        }
+    return found | {name: _shapes(model.state_dict()) for name, model in models.items()}
 
 
 def _flux2_vae_shapes() -> Shapes:

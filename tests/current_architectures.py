@@ -2,7 +2,7 @@
 
 Run as a script with the folder of such a ComfyUI, it builds each model on torch's meta device, asks ComfyUI's own
 detection what the model is, and prints both as JSON: ``tests/unit/architectures_033.json``. There, only the first
-and the last of SeedVR2's blocks are kept. Models have one layer where the detection allows it, and full widths.
+and the last of SeedVR2's blocks are kept, and the first layer of MiniMax Music 3. Models have one layer where the detection allows it, and full widths.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "mlp_type": "swiglu",
         "vid_out_norm": True,
     },
+    "minimax-music-3": {"audio_model": "minimax_music3"},
     "ace-step-1.5": {"audio_model": "ace1.5", "num_dit_layers": 1, "num_lyric_layers": 1},
     "ace-step-1.5-xl": {
         "audio_model": "ace1.5",

@@ -30,6 +30,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from comfy_common.paths import comfyui_dir
 
+# Declarations of classes that templates have and that ComfyUI 0.33 lacks.
+NEWER_PACKS = Path(__file__).parent / "comfyui" / "newer_node_packs"
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_ARGS = [
     "--headless",
@@ -132,11 +134,12 @@ def open_frontend(url: str) -> Iterator[Frontend]:
 
 
 @contextmanager
-def running_comfyui(comfyui_dir: Path) -> Iterator[str]:
-    """Start ComfyUI on the CPU, with no custom nodes and with nothing in its folders but its own input images.
+def running_comfyui(comfyui_dir: Path, node_packs: Path | None = None) -> Iterator[str]:
+    """Start ComfyUI on the CPU, with nothing in its folders but its own input images.
 
     Args:
         comfyui_dir: where ComfyUI lies.
+        node_packs: a folder of node packs; it has no others.
 
     Yields:
         Its root URL. It is stopped afterwards.
@@ -155,6 +158,11 @@ def running_comfyui(comfyui_dir: Path) -> Iterator[str]:
             "--database-url",
             "sqlite:///:memory:",
         ]
+        if node_packs is not None:
+            config = root / "folders.yaml"
+            config.write_text(json.dumps({"tests": {"custom_nodes": str(node_packs)}}))
+            command += ["--extra-model-paths-config", str(config), "--whitelist-custom-nodes"]
+            command += [pack.name for pack in node_packs.iterdir()]
         for kind in ("user", "output", "temp"):
             (root / kind).mkdir()
             command += [f"--{kind}-directory", str(root / kind)]
@@ -202,7 +210,8 @@ def main(arguments: list[str]) -> None:
     paths = parser.parse_args(arguments).paths
     if len(paths) % 2:
         parser.error("each draft needs a path for its export after it")
-    with running_comfyui(comfyui_dir(os.environ)) as url, open_frontend(url) as frontend:
+    folder = comfyui_dir(os.environ)
+    with running_comfyui(folder, NEWER_PACKS) as url, open_frontend(url) as frontend:
         for draft, export in zip(paths[::2], paths[1::2], strict=True):
             frontend.load(json.loads(draft.read_text(encoding="utf-8")))
             export.write_text(frontend.export_api(), encoding="utf-8")

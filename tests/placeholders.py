@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from comfy_common import paths
 from comfy_local import placeholder
@@ -22,6 +23,8 @@ from tests.standins import write_sparse
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SPREADS = ("std-of-means", "latents_std")
 
 CHECKPOINT = "placeholder.safetensors"
 CHECKPOINT_INPAINT = "placeholder-inpaint.safetensors"
@@ -46,6 +49,25 @@ CLIP_L = "clip_l.safetensors"
 VAE_4 = "taesd-4.safetensors"
 VAE_16 = "taesd-16.safetensors"
 VAE_WAN = "taehv-wan.safetensors"
+# For models that ComfyUI has from 0.33 on.
+LTX_AV = "placeholder-ltx-av.safetensors"
+LTX_VIDEO_VAE = "placeholder-ltx-video-vae.safetensors"
+LTX_AUDIO_VAE = "placeholder-ltx-audio-vae.safetensors"
+LTX_UPSCALER = "placeholder-ltx-upscaler.safetensors"
+MINIMAX_H3 = "placeholder-minimax-h3.safetensors"
+MINIMAX_VAE = "taehv-minimax.safetensors"
+MINIMAX_AUDIO_VAE = "placeholder-minimax-audio-vae.safetensors"
+HUNYUAN_15 = "placeholder-hunyuan-video-1.5.safetensors"
+HUNYUAN_VAE = "taehv-hunyuan.safetensors"
+KREA2 = "placeholder-krea2.safetensors"
+QWEN_IMAGE = "placeholder-qwen-image.safetensors"
+ANIMA = "placeholder-anima.safetensors"
+LORA_LTX = "lora-ltx.safetensors"
+LORA_MINIMAX = "lora-minimax.safetensors"
+LORA_HUNYUAN = "lora-hunyuan.safetensors"
+LORA_KREA2 = "lora-krea2.safetensors"
+LORA_QWEN = "lora-qwen.safetensors"
+LORA_ANIMA = "lora-anima.safetensors"
 
 
 def write_all(models_root: Path) -> None:
@@ -58,10 +80,11 @@ def write_all(models_root: Path) -> None:
     # Versions of ComfyUI name some tensors differently.
     version = paths.comfyui_dir(os.environ) / "comfyui_version.py"
     sources = (placeholder.__file__, comfyui_shapes.__file__, __file__, version)
+    writers = WRITERS | CURRENT_WRITERS if _has_current_models() else WRITERS
     recipe = hashlib.sha256(b"".join(Path(source).read_bytes() for source in sources)).hexdigest()
     stamp = models_root / "recipe"
     stale = not stamp.is_file() or stamp.read_text() != recipe
-    for file, write in WRITERS.items():
+    for file, write in writers.items():
         path = models_root / file
         if stale or not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +130,35 @@ def write_wan_lora(path: Path) -> None:
     """A LoRA for the Wan placeholders."""
     names = ("diffusion_model.blocks.0.self_attn.q", "diffusion_model.blocks.0.self_attn.v")
     _save(path, _lora_weights(dict.fromkeys(names, (1536, 1536)), seed=8))
+
+
+def write_ltx_av(path: Path) -> None:
+    """LTX-2.3 of one layer, with its two VAEs."""
+    shapes = _under("model.diffusion_model.", _shapes("tiny-ltx-av"))
+    shapes |= _under("vae.", _shapes("ltx-video-vae"))
+    write_thin(path, shapes | _ltx_audio_shapes(), comfyui_shapes.LTX_AV)
+
+
+def write_ltx_audio_vae(path: Path) -> None:
+    """The audio VAE of LTX-2, with its vocoder for 16 kHz."""
+    write_thin(path, _ltx_audio_shapes(), comfyui_shapes.LTX_AV)
+
+
+def write_module_lora(path: Path, module: str, model: str) -> None:
+    """A LoRA for one linear layer of a diffusion model.
+
+    Args:
+        path: the file to make.
+        module: the layer's name.
+        model: the model's name among :func:`comfyui_shapes.all_shapes`.
+    """
+    shape = _shapes(model)[f"{module}.weight"]
+    _save(path, _lora_weights({f"diffusion_model.{module}": shape}, seed=9))
+
+
+def _write_model(path: Path, model: str, config: object) -> None:
+    """A model by its name among all shapes, with its configuration in the metadata."""
+    write_thin(path, _shapes(model), config)
 
 
 def write_clip_l(path: Path) -> None:
@@ -220,6 +272,54 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 }
 """Each placeholder's file below the folder of models, and what makes it."""
 
+# The tiny models of ComfyUI 0.33, each with its configuration where the tensors do not show it.
+_CURRENT_MODELS: dict[str, tuple[str, Any]] = {
+    f"diffusion_models/{LTX_AV}": ("tiny-ltx-av", comfyui_shapes.LTX_AV),
+    f"vae/{LTX_VIDEO_VAE}": ("ltx-video-vae", comfyui_shapes.LTX_AV),
+    f"latent_upscale_models/{LTX_UPSCALER}": ("latent-upscaler", comfyui_shapes.LATENT_UPSCALER),
+    f"diffusion_models/{MINIMAX_H3}": ("tiny-minimax-h3", None),
+    f"vae/{MINIMAX_VAE}": ("taehv-24", None),
+    f"vae/{MINIMAX_AUDIO_VAE}": ("minimax-audio-vae", None),
+    f"diffusion_models/{HUNYUAN_15}": ("tiny-hunyuan-video-1.5", None),
+    f"vae/{HUNYUAN_VAE}": ("taehv-32", None),
+    f"diffusion_models/{KREA2}": ("tiny-krea2", None),
+    f"diffusion_models/{QWEN_IMAGE}": ("tiny-qwen-image", None),
+    f"diffusion_models/{ANIMA}": ("tiny-anima", None),
+}
+_CURRENT_LORAS = {
+    LORA_LTX: ("transformer_blocks.0.attn1.to_v", "tiny-ltx-av"),
+    LORA_MINIMAX: ("blocks.0.attn.qkv_proj", "tiny-minimax-h3"),
+    LORA_HUNYUAN: ("double_blocks.0.img_attn.qkv", "tiny-hunyuan-video-1.5"),
+    LORA_KREA2: ("blocks.0.attn.wv", "tiny-krea2"),
+    LORA_QWEN: ("transformer_blocks.0.attn.to_v", "tiny-qwen-image"),
+    LORA_ANIMA: ("blocks.0.self_attn.v_proj", "tiny-anima"),
+}
+CURRENT_WRITERS: dict[str, Callable[[Path], None]] = {
+    f"checkpoints/{LTX_AV}": write_ltx_av,
+    f"vae/{LTX_AUDIO_VAE}": write_ltx_audio_vae,
+    **{
+        file: partial(_write_model, model=model, config=config)
+        for file, (model, config) in _CURRENT_MODELS.items()
+    },
+    **{
+        f"loras/{file}": partial(write_module_lora, module=module, model=model)
+        for file, (module, model) in _CURRENT_LORAS.items()
+    },
+}
+"""The same for the models that ComfyUI has from 0.33 on."""
+
+
+def _has_current_models() -> bool:
+    return (paths.comfyui_dir(os.environ) / "comfy" / "ldm" / "minimax").is_dir()
+
+
+def _ltx_audio_shapes() -> Shapes:
+    """The shapes of LTX-2's audio VAE, as a checkpoint names them."""
+    return {
+        name.replace("autoencoder.", "audio_vae.", 1): shape
+        for name, shape in _shapes("ltx-audio-vae").items()
+    }
+
 
 def _shapes(model: str) -> Shapes:
     return comfyui_shapes.all_shapes(paths.comfyui_dir(os.environ))[model]
@@ -247,20 +347,28 @@ def _save(path: Path, weights: dict[str, Tensor]) -> None:
     save_file(weights, path)
 
 
-def write_thin(path: Path, shapes: Shapes) -> None:
-    """Write weights drawn as ``placeholder.random_weights`` does, for large tensors one block in 16."""
+def write_thin(path: Path, shapes: Shapes, config: object = None) -> None:
+    """Write weights drawn as ``placeholder.random_weights`` does, for large tensors one block in 16.
+
+    Args:
+        path: the file to make.
+        shapes: the shape of each tensor, by name.
+        config: as for :func:`write_sparse`.
+    """
     import numpy as np
 
     block, stride = 2048, 16
     bank = np.random.default_rng(7).standard_normal(1 << 21).astype(np.float16)
-    starts = write_sparse(path, shapes)
+    starts = write_sparse(path, shapes, config)
     small = {
         name: shape for name, shape in shapes.items() if prod(shape) <= 1 << 17 or "token" in name
     }
     with path.open("r+b") as file:
         for name, weight in placeholder.random_weights(small, seed=7).items():
+            # A VAE multiplies its latents by their spread; 0 would make them all alike.
+            spread = weight + 1 if name.endswith(SPREADS) else weight
             file.seek(starts[name])
-            file.write(weight.numpy().tobytes())
+            file.write(spread.numpy().tobytes())
         for number, (name, shape) in enumerate(shapes.items()):
             if name in small:
                 continue

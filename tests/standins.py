@@ -10,6 +10,7 @@ import os
 import struct
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from comfy_common import paths
 from tests import comfyui_shapes
@@ -112,17 +113,20 @@ def write_standin(path: Path, model: str) -> None:
     write_sparse(path, comfyui_shapes.all_shapes(paths.comfyui_dir(os.environ))[model])
 
 
-def write_sparse(path: Path, shapes: Shapes) -> dict[str, int]:
+def write_sparse(path: Path, shapes: Shapes, config: object = None) -> dict[str, int]:
     """Write a safetensors file of fp16 tensors whose data is a hole, which reads as zeros.
 
     Args:
         path: the file to make; its folder must be there.
         shapes: the shape of each tensor, by name.
+        config: what the file's metadata says of the model's layers; None if it has no metadata.
 
     Returns:
         For each tensor where its data starts in the file, in bytes.
     """
-    header = {}
+    header: dict[str, Any] = {}
+    if config is not None:
+        header["__metadata__"] = {"config": json.dumps(config)}
     starts = {}
     end = 0
     for name, shape in shapes.items():

@@ -1,9 +1,8 @@
-"""Plans of the templates on the recorded declarations of ComfyUI 0.33, with no ComfyUI running."""
+"""Plans of the templates on recorded declarations of node classes, with no ComfyUI running."""
 
 from __future__ import annotations
 
 import base64
-import copy
 import functools
 import tempfile
 from collections.abc import Iterator
@@ -20,12 +19,14 @@ from comfy_worker.request.schema import JobInput
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests import clips, pictures, shipped
-from tests.official_templates import COMFYUI_033
+from tests.newer_classes import object_info
 
 __all__ = ["LORA", "RecordedComfyUI", "plan_of", "with_inline_files"]
 
 TEMPLATES = Templates([shipped.WORKFLOWS])
 LORA = "added.safetensors"
+# No template needs a newer ComfyUI.
+NEWEST = "0.41.0"
 SOURCES = {
     ".png": "data:image/png;base64," + pictures.encoded(pictures.photo()),
     ".mp4": "data:video/mp4;base64," + base64.b64encode(clips.video()).decode(),
@@ -33,13 +34,13 @@ SOURCES = {
 
 
 class RecordedComfyUI:
-    """ComfyUI 0.33 as its recorded declarations show it, with all models of the templates.
+    """A ComfyUI with the recorded node classes and all models of the templates.
 
     Args:
         version: its version.
     """
 
-    def __init__(self, version: str = "0.33.0") -> None:
+    def __init__(self, version: str = NEWEST) -> None:
         self.version = version
         self.defs = recorded_defs()
 
@@ -62,7 +63,7 @@ class RecordedComfyUI:
 @functools.cache
 def recorded_defs() -> NodeDefs:
     """The declarations, with each model of a template among the choices of its loader."""
-    info = copy.deepcopy(COMFYUI_033.object_info)
+    info = object_info()
     for class_type, name, file in [*model_inputs(), ("LoraLoader", "lora_name", LORA)]:
         entry = info[class_type]["input"]["required"][name]
         choices = entry[1]["options"] if entry[0] == "COMBO" else entry[0]
@@ -92,7 +93,7 @@ def with_inline_files(value: Any) -> Any:
 
 
 @contextmanager
-def plan_of(job_input: dict[str, Any], version: str = "0.33.0") -> Iterator[Plan]:
+def plan_of(job_input: dict[str, Any], version: str = NEWEST) -> Iterator[Plan]:
     """Plan a request for a template; its files exist until the block ends."""
     request = JobInput.read(with_inline_files(job_input))
     template = choose_template(request, TEMPLATES)

@@ -33,10 +33,12 @@ from comfy_worker.models.families import (
     LTXV_13B,
     LUMINA2,
     MINIMAX_H3,
+    MINIMAX_MUSIC_3,
     MOCHI,
     OMNIGEN2,
     PIXART,
     QWEN_IMAGE,
+    QWEN_IMAGE_21,
     QWEN_IMAGE_EDIT,
     QWEN_IMAGE_LAYERED,
     SD2,
@@ -121,6 +123,7 @@ BASE_MODELS: tuple[tuple[set[str], BaseModelRule], ...] = (
     ({"t5_yproj.weight"}, MOCHI),
     ({"adaln_single.emb.timestep_embedder.linear_1.bias", "pos_embed.proj.bias"}, PIXART),
     ({"video_patch_proj.weight", "audio_patch_proj.weight"}, MINIMAX_H3),
+    ({"cond_layer_logits", "latent_conditioners.0.weight"}, MINIMAX_MUSIC_3),
     ({"audio_adaln_single.linear.weight"}, LTX2),
     (
         {"adaln_single.emb.timestep_embedder.linear_1.bias"},
@@ -146,6 +149,7 @@ BASE_MODELS: tuple[tuple[set[str], BaseModelRule], ...] = (
     ({"__index_timestep_zero__", "img_in.weight"}, QWEN_IMAGE_EDIT),
     # Other models have a txt_norm too, of another width.
     ({"txt_norm.weight", "img_in.weight"}, ("txt_norm.weight", {3584: QWEN_IMAGE})),
+    ({"txt_in.text_norm.weight", "img_in.weight"}, QWEN_IMAGE_21),
     ({"txtfusion.projector.weight"}, KREA2),
     ({"visual_transformer_blocks.0.cross_attention.key_norm.weight"}, KANDINSKY5),
     (

@@ -75,6 +75,8 @@ QWEN_IMAGE_LAYERED = Family(
     controlnet_vae=True,
     compatibility_group="qwen-image",
 )
+# Its layers and its VAE differ from those of Qwen-Image.
+QWEN_IMAGE_21 = Family("qwen-image-2.1", "Qwen-Image 2.1", 1024, 1024)
 KREA2 = Family("krea2", "Krea 2", 1024, 1024)
 LUMINA2 = Family("lumina2", "Lumina 2", 1024, 1024)
 Z_IMAGE = Family("z-image", "Z-Image", 1024, 1024)
@@ -108,6 +110,7 @@ KANDINSKY5 = Family("kandinsky5", "Kandinsky 5", 1024, 1024)
 ACE_STEP = Family("ace-step", "ACE-Step", 0, 0)
 ACE_STEP_15 = Family("ace-step-1.5", "ACE-Step 1.5", 0, 0)
 ACE_STEP_15_XL = Family("ace-step-1.5-xl", "ACE-Step 1.5 XL", 0, 0)
+MINIMAX_MUSIC_3 = Family("minimax-music-3", "MiniMax Music 3", 0, 0)
 OMNIGEN2 = Family("omnigen2", "OmniGen2", 1024, 1024)
 
 FAMILIES: Mapping[str, Family] = {

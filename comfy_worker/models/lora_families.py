@@ -37,6 +37,7 @@ from comfy_worker.models.families import (
     MINIMAX_H3,
     PIXART,
     QWEN_IMAGE,
+    QWEN_IMAGE_21,
     SD2,
     SD15,
     SDXL,
@@ -122,6 +123,10 @@ LORA_PATTERNS: tuple[tuple[str, Family | Widths], ...] = (
     (
         r"blocks_\d+_(?:(?:self|cross)_attn_q_proj|self_attn_[kv]_proj|mlp_layer1)$",
         {2048: ANIMA},
+    ),
+    (
+        r"transformer_blocks_\d+_img_mlp_(?:gate_up|gate_layer|proj)$",
+        {4096: QWEN_IMAGE_21},
     ),
     (r"joint_blocks_\d+_(?:x|context)_block_", SD3_WIDTH),
     (r"transformer_blocks_(?:\d+_(?:img|txt)_(?:mlp|mod)|[2-5]\d_attn)_", {3072: QWEN_IMAGE}),

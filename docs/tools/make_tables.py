@@ -19,7 +19,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from benchmarks import all as benchmarks
-from comfy_common.comfyui_version import OLDEST
+from comfy_common.comfyui_version import DEFAULT, OLDEST, parse_version
 from comfy_common.metrics import ENDPOINT_METRICS, MACHINE_METRICS, WORKER_METRICS
 from comfy_common.models_txt import parse_models, parse_sections, total_size
 from comfy_common.paths import REPO
@@ -34,7 +34,8 @@ from comfy_worker.settings import Settings
 from comfy_worker.workflow.edit.describe import describe
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import find_roles
-from tests.official_templates import COMFYUI_033
+from docs.tools.template_usage import OFFICIAL, covered_percent, family_uses
+from tests.newer_classes import object_info
 
 PAGES = sorted([REPO / "README.md", *(REPO / "docs").glob("*.md")])
 CHART = REPO / "docs" / "performance.svg"
@@ -59,6 +60,8 @@ JSON_TYPES = {
 WORKFLOWS = REPO / "workflows"
 # A default with more characters is not shown.
 MAX_DEFAULT = 60
+# A family that is used less is not shown.
+LEAST_PERCENT = 0.5
 # Spellings for the labels of RunPod's Hub, by the words of a setting's name.
 LABEL_WORDS = {
     "api": "API",
@@ -277,6 +280,25 @@ def templates_table() -> str:
     return table(header, rows)
 
 
+def usage_table() -> str:
+    """Return how much each family of ComfyUI's own templates is used, and its templates here."""
+    templates = Templates([WORKFLOWS])
+    wanted = {name: templates.load(name).params.requirements.comfyui for name in OFFICIAL}
+    default = parse_version(DEFAULT)
+    current = [name for name, version in wanted.items() if parse_version(version) <= default]
+    summary = (
+        f"All families with a template here: {covered_percent():.1f} %. Those whose templates "
+        f"ComfyUI {DEFAULT} runs: {covered_percent(current):.1f} %."
+    )
+    rows = [
+        (found.family, f"{found.percent:.1f} %", code_list(found.templates))
+        for found in family_uses()
+        if found.percent >= LEAST_PERCENT
+    ]
+    header = ("family", "share of use", "templates here")
+    return f"{textwrap.fill(summary, 100)}\n\n{table(header, rows)}"
+
+
 def anchor(name: str) -> str:
     """Return the anchor that Markdown gives to the heading of a template."""
     return name.replace(".", "")
@@ -284,7 +306,7 @@ def anchor(name: str) -> str:
 
 def gallery() -> str:
     """Return a section for each template: its keys, its model files and a request."""
-    defs = NodeDefs(COMFYUI_033.object_info)
+    defs = NodeDefs(object_info())
     templates = Templates([WORKFLOWS])
     return "\n".join(_gallery_entry(templates.load(name), defs) for name in template_names())
 
@@ -340,6 +362,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "figures": figures_table,
     "headline-figures": headline_table,
     "templates": templates_table,
+    "usage": usage_table,
     "gallery": gallery,
     "precisions": precisions_table,
     "repositories": repositories_table,

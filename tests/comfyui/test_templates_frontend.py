@@ -13,7 +13,8 @@ import requests
 
 from comfy_common.paths import comfyui_dir
 from tests import shipped
-from tests.frontend import Frontend, open_frontend, running_comfyui
+from tests.frontend import NEWER_PACKS, Frontend, open_frontend, running_comfyui
+from tests.newer_classes import NEWER_CLASSES
 from tests.tools import require
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.browser]
@@ -21,13 +22,16 @@ pytestmark = [pytest.mark.comfyui, pytest.mark.browser]
 
 # The templates are exports of this version. An older one leaves out inputs that it does not have.
 EXPORTED_BY = (0, 33, 0)
-NAMES = [name for name in shipped.NAMES if shipped.runs_here(name)]
+IS_CURRENT = shipped.comfyui_version() >= EXPORTED_BY
+# A current one exports newer templates too, since a node pack declares their classes.
+NAMES = [name for name in shipped.NAMES if IS_CURRENT or shipped.runs_here(name)]
 
 
 @pytest.fixture(scope="module")
 def comfyui_url() -> Iterator[str]:
     require("chromium")
-    with running_comfyui(comfyui_dir(os.environ)) as url:
+    node_packs = NEWER_PACKS if IS_CURRENT else None
+    with running_comfyui(comfyui_dir(os.environ), node_packs) as url:
         yield url
 
 
@@ -49,10 +53,19 @@ def test_a_template_is_exported_unchanged(
 ) -> None:
     frontend.load(shipped.graph(name))
     exported = frontend.export_api()
-    if shipped.comfyui_version() >= EXPORTED_BY:
+    if IS_CURRENT:
         assert exported == shipped.graph_text(name)
     else:
         assert json.loads(exported) == declared_inputs(shipped.graph(name), object_info)
+
+
+def test_newer_classes_are_declared_as_recorded(object_info: dict[str, Any]) -> None:
+    declared = {
+        class_type: object_info[class_type]
+        for class_type in NEWER_CLASSES
+        if class_type in object_info
+    }
+    assert declared == (NEWER_CLASSES if IS_CURRENT else {})
 
 
 def declared_inputs(graph: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:

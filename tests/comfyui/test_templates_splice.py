@@ -25,6 +25,7 @@ from comfy_worker.workflow.graph import Workflow, ancestors
 from comfy_worker.workflow.roles.find import find_roles
 from tests import clips, pictures, shipped, standins
 from tests.comfyui.conftest import NODE_PACKS, TEMPLATES, RealComfyUI, launch_options, real_comfyui
+from tests.frontend import NEWER_PACKS
 from tests.template_plans import with_inline_files
 
 pytestmark = pytest.mark.comfyui
@@ -67,6 +68,7 @@ def families(name: str) -> list[str]:
 
 NAMES = [name for name in shipped.NAMES if shipped.runs_here(name)]
 TOO_NEW = [name for name in shipped.NAMES if name not in NAMES]
+IS_CURRENT = shipped.comfyui_version() >= (0, 33, 0)
 SPLICED = [(name, family) for name in NAMES for family in families(name)]
 CONTROLLED = [(name, family) for name, family in SPLICED if family in standins.CONTROLNET_FAMILIES]
 
@@ -95,7 +97,8 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealComfyUI]:
             standins.write_controlnet_standin(
                 root / "controlnet" / f"{family}-canny.safetensors", family
             )
-    with real_comfyui(launch_options(root, NODE_PACKS)) as started:
+    node_packs = (NODE_PACKS, NEWER_PACKS) if IS_CURRENT else (NODE_PACKS,)
+    with real_comfyui(launch_options(root, *node_packs)) as started:
         pictures.photo().save(started.input_dir / "example.png")
         (started.input_dir / "example.mp4").write_bytes(clips.video())
         yield started
@@ -134,6 +137,19 @@ def live(comfyui: RealComfyUI, workflow: Workflow) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_is_accepted_as_it_is(comfyui: RealComfyUI, name: str) -> None:
     assert findings(comfyui, shipped.graph(name)) == {}
+
+
+@pytest.mark.parametrize("name", TOO_NEW)
+def test_newer_graphs_fit_the_declared_classes(comfyui: RealComfyUI, name: str) -> None:
+    """ComfyUI 0.33 accepts all but a model type that it lacks; an older one lacks the classes."""
+    found = findings(comfyui, shipped.graph(name))
+    if not IS_CURRENT:
+        assert found["error"]
+        return
+    node_errors = found.get("node_errors", {}).values()
+    details = [error["details"] for node in node_errors for error in node["errors"]]
+    lacks_type = name.startswith("flux3")
+    assert [text[:26] for text in details] == (["type: 'flux3' not in (list"] if lacks_type else [])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -38,6 +38,7 @@ EXPECTED: dict[str, tuple[str, str, str | None]] = {
     "seedvr2-7b": ("seedvr2-7b", "seedvr2", None),
     "seedvr2-7b-shared": ("seedvr2-7b", "seedvr2", None),
     "seedvr2-3b": ("seedvr2-3b", "seedvr2", None),
+    "minimax-music-3": ("minimax-music-3", "minimax_music3", None),
     "ace-step-1.5": ("ace-step-1.5", "ace1.5", "ace-step-1.5"),
     "ace-step-1.5-xl": ("ace-step-1.5-xl", "ace1.5", "ace-step-1.5-xl"),
 }
@@ -45,6 +46,34 @@ EXPECTED: dict[str, tuple[str, str, str | None]] = {
 
 def header_of(shapes: dict[str, list[int]], dtype: str = "BF16") -> dict[str, dict[str, Any]]:
     return {name: {"dtype": dtype, "shape": shape} for name, shape in shapes.items()}
+
+
+# ComfyUI 0.33 does not know this architecture. The names are those of its published files.
+QWEN_IMAGE_21 = {
+    "img_in.weight": [4096, 64],
+    "txt_in.text_norm.weight": [4096],
+    "txt_in.in_layer.weight": [4096, 4096],
+    "modulation.1.weight": [16384, 4096],
+    "transformer_blocks.0.attn.to_q.weight": [4096, 4096],
+    "transformer_blocks.0.img_mlp.gate_up.weight": [24576, 4096],
+    "proj_out.weight": [64, 4096],
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_qwen_image_21_is_a_family(prefix: str) -> None:
+    shapes = {prefix + name: shape for name, shape in QWEN_IMAGE_21.items()}
+    found = family_of_header(header_of(shapes))
+    assert found == ModelInfo("diffusion_model", FAMILIES["qwen-image-2.1"])
+    assert compatible(found.family, FAMILIES["qwen-image"]) is False
+
+
+@pytest.mark.parametrize("module", ["gate_up", "gate_layer", "proj"])
+def test_loras_of_qwen_image_21_are_known(module: str) -> None:
+    name = f"diffusion_model.transformer_blocks.0.img_mlp.{module}"
+    shapes = {f"{name}.lora_A.weight": [16, 4096], f"{name}.lora_B.weight": [24576, 16]}
+    found = family_of_header(header_of(shapes))
+    assert found == ModelInfo("lora", FAMILIES["qwen-image-2.1"])
 
 
 def test_each_architecture_is_expected() -> None:

@@ -17,9 +17,9 @@ from comfy_worker.settings import Settings
 from comfy_worker.template_catalog import keep_catalog, template_catalog
 from comfy_worker.workflow.node_defs import NodeDefs
 from tests import shipped
-from tests.official_templates import COMFYUI_033
+from tests.newer_classes import object_info
 
-DEFS = NodeDefs(COMFYUI_033.object_info)
+DEFS = NodeDefs(object_info())
 
 
 @pytest.fixture(scope="module")
