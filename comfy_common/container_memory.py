@@ -17,7 +17,13 @@ __all__ = ["free_memory_mb", "memory_limit_bytes"]
 
 @dataclass(frozen=True)
 class CgroupFiles:
-    """Where the kernel tells the memory of a container."""
+    """The files in which the kernel states the memory of a container.
+
+    Attributes:
+        limit: the file with the limit, in the folder of the control groups.
+        used: the file with the memory in use, in the same folder.
+        cached: the names in `memory.stat` of the memory that holds cached files.
+    """
 
     limit: str
     used: str

@@ -1,6 +1,6 @@
 """Declares the metrics of a worker and of the local endpoint, and measures the machine.
 
-No metric has a job's id, a client's text or the name of a file.
+No label holds a job's id, a client's text or the name of a file.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ __all__ = [
     "measure_machine",
 ]
 
-# Names the folder into which the workers of a local endpoint write their metrics.
+# The environment variable with the folder into which the workers of a local endpoint write their
+# metrics.
 FOLDER_VARIABLE = "COMFY_METRICS_FOLDER"
 
-# From a small picture that is cached to a long video, in seconds.
+# Bounds of buckets in seconds: from a small picture that is cached to a long video.
 JOB_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 START_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 
@@ -35,24 +36,26 @@ JOBS = Metric(
 DURATION = Metric(
     "comfy_worker_job_seconds",
     "histogram",
-    "From RunPod's envelope to the answer, of jobs that were done",
+    "Time from taking a job to its answer, for jobs that were done",
     buckets=JOB_SECONDS,
 )
 STAGES = Metric(
     "comfy_worker_stage_seconds",
     "histogram",
-    "The stages of each job: `wait`, `prepare`, `execute`, `collect`",
+    "Time in each stage of a job: `wait`, `prepare`, `execute`, `collect`",
     ("stage",),
     JOB_SECONDS,
 )
 STEPS = Metric("comfy_worker_steps_total", "counter", "Sampling steps of jobs that were done")
 FILES = Metric("comfy_worker_output_files_total", "counter", "Files in results")
-BYTES = Metric("comfy_worker_output_bytes_total", "counter", "Their size, before base64")
+BYTES = Metric(
+    "comfy_worker_output_bytes_total", "counter", "Size of files in results, as bytes before base64"
+)
 WARNINGS = Metric("comfy_worker_warnings_total", "counter", "Warnings in results")
 STARTS = Metric(
     "comfy_worker_start_seconds",
     "histogram",
-    "From the start of the worker's process to each moment of it",
+    "Time from the start of the worker's process to each moment of its start",
     ("moment",),
     START_SECONDS,
 )
@@ -63,7 +66,9 @@ RUNNING = Metric("comfy_endpoint_jobs_running", "gauge", "Jobs that workers have
 ENDED = Metric(
     "comfy_endpoint_jobs_total", "counter", "Jobs that ended, by RunPod's status", ("status",)
 )
-WORKERS = Metric("comfy_endpoint_workers", "gauge", "Workers, as `/health` counts them", ("state",))
+WORKERS = Metric(
+    "comfy_endpoint_workers", "gauge", "Workers by state, as `/health` counts them", ("state",)
+)
 ENDPOINT_METRICS = (WAITING, RUNNING, ENDED, WORKERS)
 
 MEMORY_FREE = Metric(
@@ -78,7 +83,7 @@ GPU_BUSY = Metric(
     "comfy_gpu_busy_ratio", "gauge", "Share of the last second in which the GPU worked", ("gpu",)
 )
 MACHINE_METRICS = (MEMORY_FREE, MEMORY_LIMIT, GPU_USED, GPU_MEMORY, GPU_BUSY)
-# What nvidia-smi calls them, and by what its numbers are multiplied.
+# By nvidia-smi's name: the metric, and the factor from nvidia-smi's unit to the metric's.
 GPU_FIELDS = {
     "memory.used": (GPU_USED, 2.0**20),
     "memory.total": (GPU_MEMORY, 2.0**20),

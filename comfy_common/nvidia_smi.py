@@ -14,16 +14,16 @@ def query_gpus(*fields: str, units: bool = True) -> str:
 
     Args:
         fields: nvidia-smi's names, such as ``memory.total``.
-        units: whether the numbers have their units.
+        units: whether to write the unit after each number.
 
     Returns:
         One line per GPU, its values separated by commas; empty without a GPU.
 
     Raises:
         FileNotFoundError: nvidia-smi is not installed.
-        subprocess.SubprocessError: it failed, or did not answer.
+        subprocess.SubprocessError: it failed, or did not answer in time.
     """
-    form = "csv,noheader" if units else "csv,noheader,nounits"
-    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", f"--format={form}"]
+    output_format = "csv,noheader" if units else "csv,noheader,nounits"
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", f"--format={output_format}"]
     finished = subprocess.run(command, capture_output=True, text=True, check=True, timeout=ANSWER_S)
     return finished.stdout

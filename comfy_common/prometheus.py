@@ -22,13 +22,13 @@ Row = tuple[str, Sequence[str], Sequence[float]]
 
 @dataclass(frozen=True)
 class Metric:
-    """What is counted or measured.
+    """The declaration of a metric.
 
     Args:
-        name: as Prometheus shows it, with its unit.
+        name: as Prometheus shows it, with the unit at the end.
         type: a counter only grows, a gauge is a state, a histogram sorts measurements by size.
         meaning: one sentence.
-        labels: their names. A label has few values, and none comes from a client.
+        labels: the names of the labels. Each has few values, and none comes from a client.
         buckets: the upper bounds of a histogram, ascending.
     """
 
@@ -40,12 +40,12 @@ class Metric:
 
 
 class Samples:
-    """The numbers of some metrics; may be shared by threads."""
+    """Holds the numbers of metrics. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # A counter and a gauge have one number. A histogram has the number of measurements in each
-        # bucket, those above the last bound, and the sum of all measurements.
+        # A counter and a gauge have one number. A histogram has one count for each bucket, one for
+        # the measurements above the last bound, and the sum of all measurements.
         self._numbers: dict[tuple[str, tuple[str, ...]], list[float]] = {}
 
     def add(self, metric: Metric, amount: float, *labels: str) -> None:
@@ -80,7 +80,7 @@ class Samples:
         """Return the page that Prometheus reads.
 
         Args:
-            metrics: which to show, in this order; those without numbers are left out.
+            metrics: the metrics to show, in this order. Those without numbers are left out.
         """
         lines: list[str] = []
         rows = sorted(self.rows())
@@ -111,8 +111,8 @@ def _sample_lines(
 
 def _line(name: str, pairs: list[tuple[str, str]], value: float) -> str:
     labels = ",".join(f'{label}="{_escaped(text)}"' for label, text in pairs)
-    shown = f"{{{labels}}}" if labels else ""
-    return f"{name}{shown} {float(value)!r}"
+    label_part = f"{{{labels}}}" if labels else ""
+    return f"{name}{label_part} {float(value)!r}"
 
 
 def _escaped(text: str) -> str:

@@ -38,7 +38,7 @@ def size(count: float) -> str:
 
 
 def megabytes(count: float) -> str:
-    """Format a number of bytes that is compared with another one.
+    """Format a number of bytes so precisely that it can be compared with a limit.
 
     Args:
         count: bytes, 0 or more.

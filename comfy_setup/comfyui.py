@@ -34,7 +34,7 @@ from comfy_setup.source_archive import check_archives, fetch_archive
 
 REPOSITORY = "https://github.com/Comfy-Org/ComfyUI"
 MARKER_NAME = ".comfy_setup.json"
-# The shares of the official open templates of October 2026, weighted by their use, that run on it.
+# How many of the open official templates of October 2026, weighted by use, run on each version.
 STAND_IN_SHARE, DEFAULT_SHARE = "6 %", "77 %"
 # Folders without code of ComfyUI. A virtual environment alone has tens of thousands of files.
 NO_PROGRAMS = r"((models|input|output|temp|user)|(.*/)?(\.[^/]*|venv|env|node_modules))(/|$)"

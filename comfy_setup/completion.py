@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["SHELLS", "add_completion_options", "completion_script"]
 
-# A value with this in its name is a file or a folder; NAME may be a template, or a file of one.
+# An option or argument whose metavar contains one of these words takes a file or a folder.
 FILES = re.compile(r"FILE|FOLDER|PATH|JSON")
 
 
@@ -26,7 +26,7 @@ class Option:
         names: such as `--json`.
         meaning: one line of help.
         takes_value: whether a value follows.
-        choices: the values; empty if any text is one.
+        choices: the values; empty if any text is allowed.
         is_file: whether the value names a file or a folder.
     """
 
@@ -43,8 +43,8 @@ class Command:
 
     Attributes:
         options: its options.
-        words: what may stand in it, with its meaning: commands, actions or values.
-        takes_files: whether it takes files.
+        words: the commands, actions or values that may follow, each with its meaning.
+        takes_files: whether files may follow.
     """
 
     options: list[Option] = field(default_factory=list)
@@ -119,7 +119,7 @@ def _is_file(action: argparse.Action) -> bool:
 
 
 def _first_line(text: str) -> str:
-    """The start of a help text, without what a shell or argparse would replace."""
+    """The start of a help text, without characters that a shell or argparse would replace."""
     start = re.split(r"[(;:]", text.strip(), maxsplit=1)[0]
     return re.sub(r"[^\w ,./%-]", "", start).strip().rstrip(".")
 
@@ -141,8 +141,8 @@ BASH = """\
 # Completes comfy-worker and python3 -m comfy_setup in bash. Load it with
 #     source <(python3 -m comfy_setup completion bash)
 _comfy_worker_words() {
-    # Sets words, valued (options with a value), filed (options with a file), files.
-    words= valued= filed= files=
+    # Sets the words, the options with a value, those with a file, and whether files may follow.
+    words= value_options= file_options= files=
     case $1 in
 @COMMANDS@
     esac
@@ -154,15 +154,15 @@ _comfy_worker_choices() {
 }
 _comfy_worker() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
-    local first=${1:-1} command= index words valued filed files
+    local first=${1:-1} command= index words value_options file_options files
     for ((index = first; index < COMP_CWORD; index++)); do
         if [[ ${COMP_WORDS[index]} != -* ]]; then command=${COMP_WORDS[index]}; break; fi
     done
     _comfy_worker_words "$command"
     COMPREPLY=()
-    if [[ $before == -* && " $valued " == *" $before "* ]]; then
+    if [[ $before == -* && " $value_options " == *" $before "* ]]; then
         words=$(_comfy_worker_choices "$command $before") files=
-        if [[ " $filed " == *" $before "* ]]; then files=yes; fi
+        if [[ " $file_options " == *" $before "* ]]; then files=yes; fi
     fi
     while IFS= read -r index; do COMPREPLY+=("$index"); done < <(compgen -W "$words" -- "$word")
     if [[ $files && $word != -* ]]; then
@@ -195,10 +195,12 @@ def _bash(commands: Mapping[str, Command]) -> str:
         words = [*command.words]
         for option in command.options:
             words += option.names
+        value_options = _value_names(command, lambda _option: True)
+        file_options = _value_names(command, lambda option: option.is_file)
         entries.append(
             f"    {shlex.quote(name)}) words={shlex.quote(' '.join(words))}"
-            f" valued={shlex.quote(' '.join(_value_names(command, lambda _option: True)))}"
-            f" filed={shlex.quote(' '.join(_value_names(command, lambda option: option.is_file)))}"
+            f" value_options={shlex.quote(' '.join(value_options))}"
+            f" file_options={shlex.quote(' '.join(file_options))}"
             f" files={'yes' if command.takes_files else ''} ;;"
         )
         for option in command.options:
@@ -277,7 +279,7 @@ def _zsh_arguments(command: Command) -> Iterator[str]:
 FISH = """\
 # Completes comfy-worker and python3 -m comfy_setup in fish. Load it with
 #     python3 -m comfy_setup completion fish | source
-function __comfy_worker_command --description 'The command that is being typed, if it is this one'
+function __comfy_worker_command --description 'Print the command on the line, if it is ours'
     set -l words (commandline -opc)
     if test "$words[1]" = python3
         if test "$words[2]" != -m; or test "$words[3]" != comfy_setup
@@ -328,4 +330,4 @@ SHELLS: dict[str, Callable[[Mapping[str, Command]], str]] = {
     "zsh": _zsh,
     "fish": _fish,
 }
-"""The shells, each with what writes its script."""
+"""The shells, each with the function that writes its script."""

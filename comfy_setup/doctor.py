@@ -261,7 +261,8 @@ def _model_folder(name: str, by_folder: Mapping[Path, Sequence[Path]]) -> Findin
     """Check the files of one model folder name, such as `checkpoints`."""
     files = list(chain(*by_folder.values()))
     total = size(sum(path.stat().st_size for path in files))
-    text = f"{len(files)} files, {total}: {model_folders.where(by_folder)}"
+    number = "1 file" if len(files) == 1 else f"{len(files)} files"
+    text = f"{number}, {total}: {model_folders.where(by_folder)}"
     damaged = [path for path in files if models.damage(path)]
     if damaged:
         text += f"; {damaged[0]} {models.damage(damaged[0])}: download it again or remove it"

@@ -296,11 +296,12 @@ def _list(console: Console, environ: Mapping[str, str]) -> int:
     for pack in listed:
         is_installed = (pack.folder / node_packs.MARKER_NAME).is_file()
         lines.append(f"{'installed' if is_installed else 'missing':<9}  {pack.line}")
-    ours = {pack.folder for pack in listed}
-    others = [folder for folder in node_packs.pack_folders(environ) if folder not in ours]
-    lines += [f"{'unpinned':<9}  {folder}" for folder in others]
+    pinned = {pack.folder for pack in listed}
+    unpinned = [folder for folder in node_packs.pack_folders(environ) if folder not in pinned]
+    lines += [f"{'unpinned':<9}  {folder}" for folder in unpinned]
+    output = Console(sys.stdout)
     for line in lines:
-        Console(sys.stdout).say(line)
+        output.say(line)
     if not lines:
         console.say("There are no node packs. `nodes add NAME` pins one in custom_nodes.txt.")
     return 0

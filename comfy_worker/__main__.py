@@ -91,10 +91,10 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if options.command in FILE_COMMANDS:
         output = getattr(options, "output", None)
+        # ComfyUI takes a while to start, so a missing file is reported without it.
         is_missing = options.file != "-" and not Path(options.file).exists()
-        # ComfyUI takes a while to start, only to say that there is no file.
-        known = nullcontext(cli.NodeSource(NodeDefs({})))
-        with known if is_missing else _node_source(settings, options) as source:
+        no_classes = nullcontext(cli.NodeSource(NodeDefs({})))
+        with no_classes if is_missing else _node_source(settings, options) as source:
             return cli.run(
                 options.command, options.file, source, output=output, as_json=options.json
             )

@@ -38,7 +38,7 @@ class JobRecord:
         """Log the job's line.
 
         Args:
-            duration_ms: from RunPod's envelope to the answer.
+            duration_ms: the time from taking the job to its answer.
         """
         fields: dict[str, Any] = {"duration_ms": round(duration_ms), "workflow": self.workflow}
         fields |= {f"{name}_ms": value for name, value in self.stages.items()}

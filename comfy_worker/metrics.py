@@ -1,4 +1,4 @@
-"""Counts what the log says about jobs and the start of this worker, for Prometheus.
+"""Counts jobs and measures the start of this worker, for Prometheus.
 
 `GET /metrics` on PORT_HEALTH shows the numbers. For a local endpoint they are saved to a file.
 """
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 
 
 class WorkerMetrics:
-    """The metrics of one worker; may be shared by threads.
+    """The metrics of one worker. Threads may share it.
 
     Args:
-        starts: the moments of its start.
+        starts: the moments of the worker's start.
     """
 
     def __init__(self, starts: StartTimes) -> None:
@@ -47,7 +47,7 @@ class WorkerMetrics:
         self._file: Path | None = None
 
     def keep_for_endpoint(self, environ: Mapping[str, str]) -> None:
-        """Save the metrics now and after each change, if a local endpoint wants them."""
+        """Save the metrics now and after each change, if a local endpoint started this worker."""
         if folder := environ.get(FOLDER_VARIABLE):
             self._file = Path(folder) / f"{environ['RUNPOD_POD_ID']}.json"
             self._starts.listen(self._save)
@@ -58,7 +58,7 @@ class WorkerMetrics:
 
         Args:
             record: what the log says about it.
-            duration_ms: from RunPod's envelope to the answer.
+            duration_ms: the time from taking the job to its answer.
         """
         self._jobs.add(JOBS, 1, "failed" if record.code else "done", record.code)
         for stage, milliseconds in record.stages.items():
@@ -85,7 +85,7 @@ class WorkerMetrics:
         return samples
 
     def _save(self) -> None:
-        """Write the file; a reader sees the old one or the new one."""
+        """Write the file in one step, so that a reader sees the old or the new content."""
         if self._file is None:
             return
         unfinished = self._file.with_suffix(f".{os.urandom(4).hex()}.part")
@@ -93,7 +93,9 @@ class WorkerMetrics:
             unfinished.write_text(json.dumps(self._current().rows()), encoding="utf-8")
             unfinished.replace(self._file)
         except OSError as error:
-            log.warning("the metrics are not saved: %s", error, extra={"action": "metrics.failed"})
+            log.warning(
+                "the metrics cannot be saved: %s", error, extra={"action": "metrics.failed"}
+            )
 
 
 worker_metrics = WorkerMetrics(start_times)

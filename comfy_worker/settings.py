@@ -194,7 +194,7 @@ class Settings(BaseModel):
         ge=1,
         le=65_535,
         description="Port on which the worker answers `GET /ping` (200 once it is ready, 204 "
-        "before) and `GET /metrics` for Prometheus. It asks for no key. Not set: none",
+        "before) and `GET /metrics` for Prometheus. Neither needs a key. Not set: none",
     )
     log_level: LogLevel = Field("INFO", alias="LOG_LEVEL", description="Log level of the worker")
     log_format: Literal["text", "json"] = Field(

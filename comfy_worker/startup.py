@@ -54,7 +54,7 @@ class StartTimes:
             listener()
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Call a function after each moment from now on."""
+        """Call a function each time that a moment is marked from now on."""
         self._listeners.append(listener)
 
     def say(self, text: str) -> None:

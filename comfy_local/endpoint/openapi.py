@@ -72,7 +72,7 @@ OPERATIONS = (
     Operation(("get",), f"{RUNPOD}/templates", "Lists the templates"),
     Operation(("get",), f"{RUNPOD}/templates/{{name}}", "Shows a template with its form"),
     Operation(("get",), f"{RUNPOD}/page.html", "The page as one file"),
-    Operation(("get",), "/metrics", "Counts and measures for Prometheus, as text"),
+    Operation(("get",), "/metrics", "Counts and measurements for Prometheus, as text"),
     Operation(("get",), f"{COMFY}/health", "Tells that the endpoint answers"),
     Operation(("post",), f"{COMFY}/jobs", "Queues a workflow in API format", body="ComfyRequest"),
     Operation(

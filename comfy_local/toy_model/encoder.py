@@ -49,15 +49,15 @@ SHIFT = 9  # by this many pixels at half size, and again at a quarter of the siz
 DARKEST = 0.2  # a black pixel; what lies outside the picture is 0
 VIEWS = 3 * 4 + 3 * len(DIRECTIONS)
 OUTLINES_SHARE = 0.2
-# The decoder shows colours beyond this as pure ones, so the encoder cannot tell how far beyond.
+# The decoder shows all larger values of a colour alike, so the encoder cannot tell them apart.
 COLOUR_LIMIT = 0.9
-# What a cell of a picture says for sure counts most: whether it lies inside a shape.
+# What a cell shows for certain counts most: whether it lies inside a shape, and its colour.
 DISTANCE_WEIGHT = 10.0
 SHOWN_COLOUR_WEIGHT = 6.0
 
 
 class EncoderNetwork(nn.Module):
-    """Views of a picture in, a latent out: the last layers of TAESD's encoder."""
+    """The last layers of TAESD's encoder. They read the views of a picture and return a latent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ def encoder_loss(
 
 
 def views(pictures: Tensor) -> Tensor:
-    """What TAESD's layers that are set by hand make of a picture.
+    """Compute what the layers of TAESD's encoder that are set by hand make of a picture.
 
     Args:
         pictures: ``[batch, 3, height, width]`` at half size, 0 to 1.
@@ -169,7 +169,7 @@ def views(pictures: Tensor) -> Tensor:
 
 
 def _shifted(pictures: Tensor, direction: tuple[int, int]) -> Tensor:
-    """Look SHIFT pixels away; what lies outside is 0."""
+    """Move pictures by SHIFT pixels against a direction; what lies outside is 0."""
     height, width = pictures.shape[2:]
     padded = functional.pad(pictures, (SHIFT,) * 4)
     top, left = (SHIFT * (1 + part) for part in direction)
@@ -193,7 +193,7 @@ def drawn(scenes: Scenes, layout: Layout, height: int, width: int, style: float)
 
 
 def _distances(scenes: Scenes, layout: Layout, height: int, width: int, style: float) -> Tensor:
-    """The distance to the edge at each pixel. ``[scenes, height, width]``."""
+    """Compute the distance to the edge at each pixel. Shape ``[scenes, height, width]``."""
     rows, columns = grid(height, width)
     across = columns - layout.centre[:, 0, None]
     down = rows - layout.centre[:, 1, None]
@@ -208,5 +208,5 @@ def _distances(scenes: Scenes, layout: Layout, height: int, width: int, style: f
 
 
 def _cells(latents: Tensor) -> Tensor:
-    """The channels that the distance network reads, last."""
+    """Pick the channels that the distance network reads, and make them the last axis."""
     return torch.cat([latents[:, :8], latents[:, 14:16]], dim=1).movedim(1, -1)

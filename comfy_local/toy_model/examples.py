@@ -1,9 +1,9 @@
 """Makes the examples from which the diffusion network learns.
 
-In most of them the noisy latent shows the picture that shall come of it. In the others it shows
-what the network meets at work: another picture (img2img), another picture around a box
-(inpainting), or too strong values (a high cfg). Then the prompt decides what it names, and the
-latent decides the rest.
+In most of them the noisy latent shows the picture that the network has to predict. The others
+show what it meets in use: another picture (img2img), another picture around a box (inpainting), or
+too large values (a high cfg). In img2img the prompt decides what it names, and the latent decides
+the rest.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from comfy_local.toy_model.scenes import (
 
 __all__ = ["Examples", "random_examples"]
 
+# The picture itself, a high cfg, img2img and inpainting, and the share of each.
 PLAIN, STRONG, OTHER, BOX = range(4)
 SHARES = torch.tensor([0.52, 0.18, 0.14, 0.16])
 # Below this sigma a latent that shows something else would ask for very large predictions.
@@ -49,11 +50,11 @@ LEAST_RADII = torch.tensor([0.1, 0.12, 0.09])  # by count
 
 @dataclass
 class Examples:
-    """What the network reads and what it shall predict.
+    """What the network reads and what it has to predict.
 
     Attributes:
-        latents: ``[examples, CHANNELS, height, width]``, of the picture that shall come.
-        shown: the same shape, what the noisy latents show.
+        latents: ``[examples, CHANNELS, height, width]``, of the picture to predict.
+        shown: the pictures that get the noise; the same shape.
         requests: ``[examples, REQUEST_SIZE]``.
         counted: ``[examples, 1, height, width]``, 0 where inpainting keeps the old picture.
     """
@@ -115,7 +116,7 @@ def _fit_into_boxes(
     size: tuple[int, int],
     generator: Generator,
 ) -> Tensor:
-    """Move the shapes of some scenes into random boxes; give which cells are in the boxes."""
+    """Move the shapes of some scenes into random boxes. Returns which cells are in the boxes."""
     number = len(is_box)
     height, width = size
     half = torch.tensor([width, height]) / (2 * min(size))
@@ -137,7 +138,7 @@ def _fit_into_boxes(
 def _show_others(
     shown: Tensor, latents: Tensor, scenes: Scenes, is_other: Tensor, generator: Generator
 ) -> None:
-    """Show another picture in most of what the prompt names; some cells see little of it."""
+    """Show another picture in most attributes that the prompt names, in some cells weakly."""
     others = latents.roll(1, 0)
     number = len(latents)
     for name, channels in CHANNELS_OF.items():
@@ -154,7 +155,7 @@ def _show_others(
 def _strong(
     latents: Tensor, layout: Layout, scenes: Scenes, rows: Tensor, strength: Tensor
 ) -> Tensor:
-    """Latents whose values are as many times too large as cfg makes them."""
+    """Make the values of latents too large, as a high cfg does."""
     shown = latents * strength[:, None, None, None]
     moved = (strength - 1)[:, None] * layout.centre[rows] * scenes.known["position"][rows, None]
     shown[:, :2] = latents[:, :2] - POSITION_SCALE * moved[:, :, None, None]

@@ -48,7 +48,7 @@ RADIUS_SCALE = 12.0
 MEAN_RADIUS = 0.2
 AMPLITUDE = 1.2
 FILLED, OUTLINE = -1.0, 1.0  # the range of styles
-# 1 would show the amplitude as a full colour; more makes colours pure that are nearly so.
+# With 1 in place of 1.2 the amplitude is a pure colour; 1.2 makes nearly pure colours pure too.
 COLOUR_GAIN = 1.2 * 0.5 / (3 * math.tanh(AMPLITUDE / 3))
 MARGIN = 0.025  # between the shapes and the edge of the picture
 
@@ -248,7 +248,7 @@ class Layout:
 
 
 def grid(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The positions of rows and columns from the middle; 1 is the shorter side.
+    """Compute the positions of rows and columns from the middle; 1 is the shorter side.
 
     Args:
         height: in cells.
@@ -293,7 +293,7 @@ def latents_of(
 
 
 def displayed(rgb: Tensor) -> Tensor:
-    """The colours that the decoder shows for those of a scene.
+    """Compute the colours that the decoder shows for those of a scene.
 
     Args:
         rgb: 0 to 1.

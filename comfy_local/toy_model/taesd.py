@@ -1,4 +1,4 @@
-"""Builds the weights of TAESD: trained networks at its small end, the rest set by hand.
+"""Builds the weights of TAESD. The layers at the latent's size are trained, the rest set by hand.
 
 The decoder's channels before the first enlargement: 0 to 56 are the distance network's, 57 to 62
 the two colours, 63 is constant 1. After it: 0 and 1 are the positive and the negative part of the
@@ -38,7 +38,7 @@ class _Weights:
         return weight
 
     def trained(self, name: str, layer: nn.Conv2d) -> None:
-        """A trained convolution, in the corner of one of the full size."""
+        """Put a trained convolution into the corner of one of full size; the rest is zero."""
         rows, columns = layer.weight.shape[:2]
         full_rows = 64 if rows != CHANNELS else rows
         self.convolution(name, 64, full_rows)[:rows, :columns] = layer.weight
@@ -198,7 +198,7 @@ def _shrink(weights: _Weights) -> None:
 
 
 def _look_away(weights: _Weights, block: int, start: int) -> None:
-    """Replace the channels of the directions by those three pixels further away."""
+    """In the channels of each direction, read the pixels that are three pixels further away."""
     channels = 3 * len(DIRECTIONS)
     first, second, last = (weights.convolution(f"{block}.conv.{index}") for index in (0, 2, 4))
     for channel in range(channels):

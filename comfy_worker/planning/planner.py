@@ -450,12 +450,15 @@ class _PlanBuilder:
         return check(workflow, self._defs, self._sources, self._context.comfyui.validate)
 
     def _file_findings(self, workflow: Workflow, roles: Roles) -> dict[tuple[str, str], Finding]:
-        """Find the files that are not the job's, by node and input; a run is refused at once."""
-        ours = set(self._files.names.values())
+        """Find the files that were not sent and the forbidden paths, by node and input.
+
+        A job that would run is refused at once; `validate_only` reports them.
+        """
+        job_files = set(self._files.names.values())
         if not self._request.validate_only:
-            check_paths(workflow, self._defs, roles.outputs, ours)
+            check_paths(workflow, self._defs, roles.outputs, job_files)
         found = {}
-        for fault in file_faults(workflow, self._defs, roles.outputs, ours):
+        for fault in file_faults(workflow, self._defs, roles.outputs, job_files):
             node_id, name = fault.node_input
             found[node_id, name] = finding_at(workflow, node_id, name, fault.problem)
         return found
@@ -465,7 +468,7 @@ class _PlanBuilder:
     ) -> Plan:
         """Check the workflow after the last edit: only now it is what ComfyUI will see."""
         check_reserved(workflow)
-        of_files = self._file_findings(workflow, roles)
+        file_findings = self._file_findings(workflow, roles)
         max_batch_size = self._context.rules.max_batch_size
         if max_batch_size is not None:
             check_batch_size(workflow, self._defs, max_batch_size, self._check)
@@ -480,14 +483,14 @@ class _PlanBuilder:
             warnings=[*self._warnings, *checked.warnings],
             roles=roles,
             needs=model_files(workflow, self._defs, self._sources),
-            findings=(*of_files.values(), *_without(checked.findings, of_files.keys())),
+            findings=(*file_findings.values(), *_without(checked.findings, file_findings.keys())),
             seeds=seeds_of_outputs(workflow, roles),
             stand_in=self._stand_in,
         )
 
 
 def _without(findings: Iterable[Finding], inputs: Set[tuple[str, str]]) -> list[Finding]:
-    """Leave out the findings about inputs that others describe: a file may be there, unsent."""
+    """Leave out the findings about these inputs, which already have a finding of their own."""
     return [finding for finding in findings if (finding["node_id"], finding["input"]) not in inputs]
 
 

@@ -1,4 +1,4 @@
-"""Knows which of several joined latents or pictures gives the result its size."""
+"""Finds which of several joined latents or pictures gives the result its size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
 __all__ = ["adds_batches", "joins", "leading_input"]
 
-# By class, the input whose size the result has. The others are resized, or laid on top.
+# By class: the input whose size the result has. The other inputs are resized, or laid on it.
 LEADING_INPUTS = {
     "ImageBatch": "image1",
     "ImageBlend": "image1",
@@ -25,9 +25,9 @@ LEADING_INPUTS = {
     "LatentSubtract": "samples1",
     "ReplaceVideoLatentFrames": "destination",
 }
-# The same with any number of numbered inputs: the first one gives the size.
+# Classes with any number of numbered inputs: the first input gives the size.
 NUMBERED_CLASSES = frozenset({"BatchImagesNode", "BatchLatentsNode"})
-# The batch of the result is as large as those of all inputs together.
+# The batch of the result is as large as the batches of all inputs together.
 ADDING_CLASSES = NUMBERED_CLASSES | {"ImageBatch", "LatentBatch"}
 
 
@@ -49,12 +49,12 @@ def leading_input(graph: TypedWorkflow, node_id: str, node_inputs: Sequence[Inpu
 
 
 def joins(class_type: str) -> bool:
-    """Whether a node of this class joins latents or pictures and keeps the size of one."""
+    """Whether a node of this class joins latents or pictures and keeps the size of one of them."""
     return class_type in LEADING_INPUTS or class_type in NUMBERED_CLASSES
 
 
 def adds_batches(class_type: str) -> bool:
-    """Whether the result of a node of this class has the batches of all its inputs."""
+    """Whether a node of this class adds up the batches of its inputs."""
     return class_type in ADDING_CLASSES
 
 

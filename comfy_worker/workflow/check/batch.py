@@ -94,8 +94,8 @@ def _check_products(graph: TypedWorkflow, maximum: int) -> None:
 
     def batch_of(node_id: str, sizes_above: list[int]) -> int:
         class_type = graph.class_type(node_id)
-        together = sum if adds_batches(class_type) else max
-        size = min(together(sizes_above or [1]), MAX_COUNTED)
+        combine = sum if adds_batches(class_type) else max
+        size = min(combine(sizes_above or [1]), MAX_COUNTED)
         if class_type == "RepeatLatentBatch":
             return min(size * (batch_number(node_id, "amount") or 1), MAX_COUNTED)
         if class_type == "LatentFromBatch":

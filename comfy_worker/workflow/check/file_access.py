@@ -61,7 +61,7 @@ class FileFault:
     Attributes:
         node_input: the input.
         class_type: the class of its node.
-        problem: what is wrong, with ComfyUI's type if it has one, and what to do.
+        problem: what is wrong, under ComfyUI's name if it has one, and what to do.
         file_name: the name of the file, shortened; None if it is computed.
     """
 
@@ -83,7 +83,7 @@ class FileFault:
 
 
 def file_inputs(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str]) -> list[Input]:
-    """Find the inputs that hold the names of input files, without computed ones.
+    """Find the inputs that hold the names of input files. A name that is computed is left out.
 
     They belong to nodes such as LoadImage, or to a primitive that is linked to them.
 
@@ -146,11 +146,11 @@ def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours
 def _faults_of_file(graph: TypedWorkflow, node_input: Input, ours: Set[str]) -> Iterator[FileFault]:
     literal = resolve_literal(graph, node_input)
     if literal is None:
-        yield _computed(graph, node_input)
+        yield _computed_fault(graph, node_input)
         return
     for name in _file_names(graph.value(literal)):
         if name not in ours and not _is_blank_drawing(graph, literal, name):
-            yield _refused(graph, literal, name, NOT_SENT)
+            yield _named_fault(graph, literal, name, NOT_SENT)
 
 
 def _faults_of_path(graph: TypedWorkflow, node_input: Input) -> Iterator[FileFault]:
@@ -162,20 +162,20 @@ def _faults_of_path(graph: TypedWorkflow, node_input: Input) -> Iterator[FileFau
     declared = graph.declared(node_input.node_id)
     is_output = declared is not None and declared.is_output
     if literal is None and not is_output:
-        yield _computed(graph, node_input)
+        yield _computed_fault(graph, node_input)
         return
     for path in _texts(graph.value(literal or node_input)):
         # `.` is the folder with the files of all jobs.
         is_shared = path != "" and not path.strip("./\\")
         if climbs(path) or is_shared:
-            yield _refused(graph, node_input, path, LEADS_OUT)
+            yield _named_fault(graph, node_input, path, LEADS_OUT)
 
 
 def _faults_of_view(graph: TypedWorkflow, node_input: Input) -> Iterator[FileFault]:
-    """Find a path that leads elsewhere, although nothing reads it."""
+    """Find a path that leads out of its folder, although nothing reads it."""
     for text in _texts(graph.value(node_input)):
         if climbs(text):
-            yield _refused(graph, node_input, text, LEADS_OUT)
+            yield _named_fault(graph, node_input, text, LEADS_OUT)
 
 
 def _is_blank_drawing(graph: TypedWorkflow, node_input: Input, name: str) -> bool:
@@ -194,12 +194,12 @@ def _faults_of_choice(
     spec, literal = graph.spec(node_input), resolve_literal(graph, node_input)
     is_path = bool(PATH_NAME.search(node_input.name))
     if literal is None and is_path:
-        yield _computed(graph, node_input)
+        yield _computed_fault(graph, node_input)
         return
     choices = spec.choices if spec is not None and spec.choices else ()
     for name in _texts(graph.value(literal or node_input)):
         if name not in ours and _is_foreign(name, choices, is_path=is_path):
-            yield _refused(graph, node_input, name, NOT_A_CHOICE)
+            yield _named_fault(graph, node_input, name, NOT_A_CHOICE)
 
 
 def _is_foreign(name: str, choices: Collection[Any], *, is_path: bool) -> bool:
@@ -293,11 +293,11 @@ def _file_names(value: Any) -> Iterator[str]:
             yield from _file_names(part)
 
 
-def _computed(graph: TypedWorkflow, node_input: Input) -> FileFault:
+def _computed_fault(graph: TypedWorkflow, node_input: Input) -> FileFault:
     return FileFault(node_input, graph.class_type(node_input.node_id), COMPUTED)
 
 
-def _refused(graph: TypedWorkflow, node_input: Input, name: str, why: Problem) -> FileFault:
+def _named_fault(graph: TypedWorkflow, node_input: Input, name: str, reason: Problem) -> FileFault:
     shown = name if len(name) <= 60 else name[:57] + "..."
-    problem = replace(why, problem=f"names '{shown}', {why.problem}")
+    problem = replace(reason, problem=f"names '{shown}', {reason.problem}")
     return FileFault(node_input, graph.class_type(node_input.node_id), problem, shown)

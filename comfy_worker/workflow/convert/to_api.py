@@ -303,11 +303,11 @@ def _feed(inputs: dict[str, Any], node: FlatNode, declared: NodeClass | None) ->
         if isinstance(source, Link):
             inputs[name] = list(source)
         elif source.value is not None and _takes(declared, name):
-            value = source.value if source.is_outside else _within(source.value, name, declared)
+            value = source.value if source.is_outside else _clamped(source.value, name, declared)
             inputs[name] = {"__value__": value} if isinstance(value, list) else value
 
 
-def _within(value: Any, name: str, declared: NodeClass | None) -> Any:
+def _clamped(value: Any, name: str, declared: NodeClass | None) -> Any:
     """Return a primitive's number within the range of the input, as the editor shows it."""
     spec = declared.inputs.get(name) if declared else None
     if spec is None or isinstance(value, bool) or not isinstance(value, (int, float)):

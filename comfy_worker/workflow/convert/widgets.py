@@ -36,9 +36,9 @@ RICH_WIDGETS = frozenset(
 # Types with a varying number of entries. Rich widgets vary too: some add widgets for their parts.
 VARYING_TYPE = re.compile(r"COMFY_|LOAD_3D|PREVIEW_3D|WEBCAM")
 FILE_NAME = re.compile(r"[^\n]{1,500}\.[A-Za-z0-9]{2,12}")
-# Choices below choices: a format, its codec, the encoding of that.
+# How many levels of choices are followed. A format has codecs, and a codec has encodings.
 MAX_LEVELS = 8
-# The values of widgets without a default.
+# What a widget holds at first in the editor if its input declares no default.
 FIRST_VALUES = {"INT": 0, "FLOAT": 0, "BOOLEAN": False}
 # With more entries than these, the values are not searched for buttons.
 MAX_BUTTONS, MAX_VALUES = 20, 200
@@ -107,7 +107,7 @@ def with_names(inputs: dict[str, Any], node: Json, declared: NodeClass | None) -
 
 
 def _add_camera(values: dict[str, Any], node: Json, declared: NodeClass) -> None:
-    """Add where the camera of a 3D view stands, which the editor keeps beside the values."""
+    """Add the camera of a 3D view, which the editor stores beside the values of the widgets."""
     config = node["properties"].get("Camera Config")
     camera = config.get("state") if isinstance(config, dict) else None
     spec = declared.inputs.get("viewport_state")
@@ -117,9 +117,9 @@ def _add_camera(values: dict[str, Any], node: Json, declared: NodeClass) -> None
 
 
 def _add_defaults(values: dict[str, Any], node: Json, declared: NodeClass) -> None:
-    """Add the widgets that a file does not have, with the values that the editor gives them.
+    """Add the widgets that a file lacks, with the values that the editor gives them.
 
-    The file may be older than the widget. A choice may bring further widgets.
+    A file lacks a widget if it is older than the widget. A choice may bring further widgets.
     """
     has_sockets = has_socket_for_widgets(node, declared)
     for _ in range(MAX_LEVELS):
@@ -139,8 +139,8 @@ def _is_own_widget(name: str, spec: InputSpec, declared: NodeClass) -> bool:
         return False
     if spec.options.get("defaultInput") or not spec.is_widget:
         return False
-    is_open = spec.value_type == "COMBO" and not spec.choices and "default" not in spec.options
-    return not is_open and (bool(spec.branches) or _widget_type(spec) is not None)
+    has_no_value = spec.value_type == "COMBO" and not spec.choices and "default" not in spec.options
+    return not has_no_value and (bool(spec.branches) or _widget_type(spec) is not None)
 
 
 def _default(spec: InputSpec) -> Any:

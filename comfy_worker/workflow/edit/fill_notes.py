@@ -93,7 +93,7 @@ class _Notes:
         return [f"seed is that of {node_inputs[0]}; {listed(others)}, as far from it as before"]
 
     def _on_scaled(self, name: str, node_inputs: Sequence[Input]) -> list[str]:
-        """Tell the sizes of later stages, which were scaled as the first one was."""
+        """Tell the sizes of later stages, which were scaled by the same factor as the first."""
         scaled = []
         for node_input in dict.fromkeys(getattr(size, name) for size in self._roles.scaled_sizes):
             value = current_value(self._after, node_input)

@@ -83,13 +83,13 @@ def path_to_sampler(stages: Stages, stage: Stage, name: str) -> LatentPath | Non
 def _path(
     stages: Stages, nodes: Sequence[str], name: str, *, is_joined: bool = False
 ) -> LatentPath | None:
-    """Return the path through these nodes, the one that makes the latent last.
+    """Return the path from the node that makes the latent through these nodes.
 
     Args:
         stages: the stages of the workflow.
-        nodes: the nodes, the nearest to the sampler first.
+        nodes: the nearest to the sampler first, the node that makes the latent last.
         name: ``width``, ``height`` or ``batch_size``.
-        is_joined: whether another path is joined with this one, whose own joins are not followed.
+        is_joined: whether this path is joined with another one. Its own joins are not followed.
     """
     starts = declared_inputs(stages.graph, nodes[-1], name) if nodes else []
     if not starts:

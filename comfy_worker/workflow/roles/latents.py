@@ -103,7 +103,7 @@ class LatentReader:
         return [above for above in map(self.ancestor, self.joined(ancestor)) if above is not None]
 
     def joined(self, ancestor: Ancestor) -> list[Input]:
-        """Return the inputs for latents, else for pictures; none if a node sets the size itself."""
+        """Return the inputs for latents, or else for pictures; none if the node sets the size."""
         if self.sets_size(ancestor):
             return []
         node_id = ancestor.node_id

@@ -37,7 +37,7 @@ class Prompts:
         return {text.literal for _, text in self.texts}
 
     def encoders(self) -> dict[Input, set[Input]]:
-        """Return, by input with a text, its encoders; without texts that are joined with others."""
+        """Return the encoders of each input with a text; leave out texts that are joined."""
         parts: dict[Input, set[Input]] = {}
         encoders: dict[Input, set[Input]] = {}
         for _, text in self.texts:
@@ -47,7 +47,7 @@ class Prompts:
         return {text_input: own for text_input, own in encoders.items() if own.isdisjoint(joined)}
 
     def move_to_encoders(self, text_inputs: Collection[Input]) -> None:
-        """Let texts be written to their encoders in place of these inputs."""
+        """Set the texts of these inputs in their encoders instead."""
         moved = []
         for stage, text in self.texts:
             is_moved = text.node_input in text_inputs
@@ -70,7 +70,7 @@ def find_prompts(stages: Stages) -> dict[str, Prompts]:
 
 
 def _separate(positive: Prompts, negative: Prompts) -> None:
-    """Move each text that both sides share to their encoders, where nothing is joined to it."""
+    """Set a text that both sides share in the encoders of each side, unless it is joined."""
     positive_encoders, negative_encoders = positive.encoders(), negative.encoders()
     shared = {
         text_input

@@ -28,7 +28,7 @@ __all__ = [
     "find_unassigned_sizes",
 ]
 
-# The input with the length of a sound latent that belongs to a video, in frames.
+# The input for the length of a sound latent that belongs to a video, in frames of the video.
 SOUND_LENGTH = "frames_number"
 # What the nodes output that must know the size of the latent, such as schedulers.
 TYPES_THAT_FIT_A_SIZE = frozenset({"MODEL", "SIGMAS", "CONDITIONING"})
@@ -88,7 +88,7 @@ def find_unassigned_sizes(
 
 
 def _sizes_aside(stages: Stages) -> list[str]:
-    """Return the nodes that set the size of a latent, but not of the last stages' results."""
+    """Return the nodes that set the size of a latent, but not the size of the final result."""
     leading = stages.leading_sizes()
     lone = {stage.node_id for stage in stages.main if stage.sampler is None}
     sizes = stages.origins(stages.main).sizes

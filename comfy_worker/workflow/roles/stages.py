@@ -146,15 +146,15 @@ class Stages:
         return self.latents.path_to_size(stage.start) if stage.sampler else []
 
     def leading_sizes(self) -> set[str]:
-        """Return the nodes that give the last main stages their size, also through earlier ones.
+        """Return the nodes that give the last main stages their size, perhaps through earlier ones.
 
         A latent that is laid on another one, or resized to it, does not count.
         """
         used = union(stage.latent_trace.before for stage in self.main)
         last = [stage for stage in self.main if not used >> self.numbers[stage.node_id] & 1]
         starts = [self.latents.ancestor(stage.start) for stage in last or self.main]
-        way = walk(filter(None, starts), self._leading, self.graph.check)
-        return {ancestor.node_id for ancestor in way if self.latents.sets_size(ancestor)}
+        path = walk(filter(None, starts), self._leading, self.graph.check)
+        return {ancestor.node_id for ancestor in path if self.latents.sets_size(ancestor)}
 
     def _leading(self, ancestor: Ancestor) -> list[Ancestor]:
         if ancestor.node_id in self._samplers:

@@ -1,7 +1,8 @@
 """Puts off imports that ComfyUI does not need to start. ComfyUI runs this before it imports torch.
 
 A deferred module is loaded when something reads a name in it. Two modules read a name in
-``torch._dynamo`` while they are imported; they get a changed source, which reads it later.
+``torch._dynamo`` while they are imported; their source is changed so that they read it later. The
+source of a third module is changed because its cache is too small.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ DEFERRED = (
     "torch._dynamo",
     "torch.distributed.tensor",
 )
-# torch.compile loads torch._dynamo. A method that must not be compiled is called as it is before.
+# Replaces torch._dynamo.disable, which marks a method that must not be compiled. Nothing is
+# compiled until torch._dynamo is loaded, so the method is called as it is before. A deferred module
+# has a type of its own until it is loaded.
 DISABLE = """
 def _disable_when_compiling(method):
     import functools, sys
@@ -51,8 +54,8 @@ EDITS = {
         ("import torch\n", 1, f"import torch\n{DISABLE}"),
         ("@torch._dynamo.disable", 2, "@_disable_when_compiling"),
     ),
-    # Its cache has room for 128 of the 380 folders below transformers/models, so it reads all of
-    # their files three times.
+    # The cache of this function has room for 128 of the 385 folders below transformers/models, so
+    # all their files are read three times.
     "transformers.utils.import_utils": (
         (
             "@lru_cache\ndef create_import_structure_from_path",
@@ -63,7 +66,7 @@ EDITS = {
 }
 
 
-# Everything that can be asked of a module without loading it, inspect.getmodule() asks of all.
+# inspect.getmodule() reads names with two underscores in every module. Only these load a module.
 LOADING_NAMES = ("__all__", "__path__")
 
 
@@ -89,7 +92,10 @@ class DeferringLoader(importlib.machinery.SourceFileLoader):
         self._is_loading = False
 
     def exec_module(self, module: ModuleType) -> None:
-        """Make it a deferred module. Without a path, the import of a submodule loads it first."""
+        """Make the module a deferred one.
+
+        It has no path until it is loaded, so that the import of a submodule loads it first.
+        """
         module.__dict__.pop("__path__", None)
         module.__class__ = DeferredModule
 
@@ -124,7 +130,7 @@ class EditingLoader(importlib.machinery.SourceFileLoader):
 
 
 class DeferringFinder(importlib.abc.MetaPathFinder):
-    """Finds these modules, and gives them a loader that puts imports off."""
+    """Finds the modules of DEFERRED and EDITS, and gives them one of the loaders above."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
