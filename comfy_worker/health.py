@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def do_GET(self) -> None:
-        """Answer ``/ping`` with 200 once ready; before, 204 and a header, as RunPod expects."""
+        """Answer ``/metrics``, and ``/ping`` with 200 once ready, else 204, as RunPod expects."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
             self._send(CONTENT_TYPE, worker_metrics.text())

@@ -124,7 +124,8 @@ def test_checkpoints_are_counted_and_the_toy_reported(whole: dict[str, str]) -> 
     folder.mkdir(parents=True)
     (folder / TOY_CHECKPOINT).write_bytes(EMPTY_SAFETENSORS)
     text = rows(whole)["checkpoints"].text
-    assert text.startswith("1 file, ") and "none is real: the toy model" in text
+    assert text.startswith("1 file, ")
+    assert "none is real: the toy model" in text
     (folder / "real.ckpt").write_bytes(bytes(2_000_000))
     assert rows(whole)["checkpoints"] == Finding(
         "checkpoints", "ok", f"2 files, 2 MB: {folder} (2)"
