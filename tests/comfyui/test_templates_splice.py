@@ -67,6 +67,8 @@ def families(name: str) -> list[str]:
 
 
 NAMES = [name for name in shipped.NAMES if shipped.runs_here(name)]
+# ComfyUI 0.3.75 has the classes of these, but cannot load their models.
+KNOWN_CLASSES = ("flux2-klein-edit", "z-image-turbo-controlnet")
 TOO_NEW = [name for name in shipped.NAMES if name not in NAMES]
 IS_CURRENT = shipped.comfyui_version() >= (0, 33, 0)
 SPLICED = [(name, family) for name in NAMES for family in families(name)]
@@ -141,10 +143,10 @@ def test_a_template_is_accepted_as_it_is(comfyui: RealComfyUI, name: str) -> Non
 
 @pytest.mark.parametrize("name", TOO_NEW)
 def test_newer_graphs_fit_the_declared_classes(comfyui: RealComfyUI, name: str) -> None:
-    """ComfyUI 0.33 accepts all but a model type that it lacks; an older one lacks the classes."""
+    """ComfyUI 0.33 accepts all but a model type that it lacks; an older one lacks most classes."""
     found = findings(comfyui, shipped.graph(name))
     if not IS_CURRENT:
-        assert found["error"]
+        assert ("error" in found) == (name not in KNOWN_CLASSES)
         return
     node_errors = found.get("node_errors", {}).values()
     details = [error["details"] for node in node_errors for error in node["errors"]]
