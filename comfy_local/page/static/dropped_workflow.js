@@ -1,7 +1,7 @@
 // A workflow that the user drops: its parameters are what the worker finds in it.
 
 import { h, icon } from "./dom.js";
-import { JobFailure, runToEnd } from "./job.js";
+import { runToEnd } from "./job.js";
 import { readAsDataUrl } from "./media_field.js";
 
 const LARGEST_FILE_BYTES = 7_300_000;
@@ -33,28 +33,20 @@ export async function workflowInFile(file) {
 
 // Asks the worker what a workflow has. Throws a JobFailure if it is no workflow.
 export async function inspectWorkflow(name, workflow, catalog) {
-  const missing = [];
-  for (;;) {
+  const input = { workflow, validate_only: true };
+  let found = await runToEnd(input);
+  const missing = missingFiles(found.findings ?? []);
+  if (missing.length > 0) {
     const overrides = Object.fromEntries(missing.map(({ place, media }) => [place, STAND_INS[media]]));
-    const input = { workflow, validate_only: true };
-    if (missing.length > 0) input.overrides = overrides;
-    try {
-      const found = await runToEnd(input);
-      return { found, entry: entryOf(name, workflow, found, catalog, missing) };
-    } catch (error) {
-      const file = missingFile(error);
-      const isNew = file !== null && !missing.some(({ place }) => place === file.place);
-      if (!isNew || missing.length >= MOST_FILES) throw error;
-      missing.push(file);
-    }
+    found = await runToEnd({ ...input, overrides });
   }
+  return { found, entry: entryOf(name, workflow, found, catalog, missing) };
 }
 
-// The file that a node such as LoadImage names and that came with no job; null if it is another error.
-function missingFile(error) {
-  const [{ node_id: nodeId, input, given } = {}] = error instanceof JobFailure ? error.details : [];
-  if (error.code !== "INVALID_VALUE" || typeof given !== "string" || !FILE_NAME.test(given)) return null;
-  return { name: given, place: `${nodeId}.${input}`, media: mediaOf(given) };
+// The files that nodes such as LoadImage name and that came with no job.
+function missingFiles(findings) {
+  const unsent = findings.filter(({ type, given }) => type === "missing_input_file" && typeof given === "string" && FILE_NAME.test(given));
+  return unsent.slice(0, MOST_FILES).map(({ node_id: nodeId, input, given }) => ({ name: given, place: `${nodeId}.${input}`, media: mediaOf(given) }));
 }
 
 function mediaOf(name) {
