@@ -56,15 +56,7 @@ GOALS = {
 
 def main() -> int:
     """Run all of them; returns 1 if one of them failed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", type=Path, help="a checkout of worker-comfyui")
-    parser.add_argument("--comfyui", type=Path, help="the ComfyUI to use; default: .comfyui")
-    parser.add_argument("--out", type=Path, default=paths.CACHE / "benchmarks")
-    parser.add_argument(
-        "--write", action="store_true", help="put the figures into the docs, if all succeed"
-    )
-    parser.add_argument("--only", nargs="+", choices=[name for name, _ in RUNS])
-    options = parser.parse_args()
+    options = _read_options()
     options.out.mkdir(parents=True, exist_ok=True)
     environ = dict(os.environ)
     if options.comfyui is not None:
@@ -100,6 +92,21 @@ def chart(documents: list[dict[str, Any]]) -> str:
     ratios = {row["name"]: row["ratio"] for row in rows if row["ratio"] is not None}
     goals = {name: goal for name in ratios if (goal := _goal(name)) is not None}
     return bar_chart(ratios, goals)
+
+
+def _read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peer", type=Path, help="a checkout of worker-comfyui")
+    parser.add_argument("--comfyui", type=Path, help="the ComfyUI to use; default: .comfyui")
+    parser.add_argument("--out", type=Path, default=paths.CACHE / "benchmarks")
+    parser.add_argument(
+        "--write", action="store_true", help="put the figures into the docs, if all succeed"
+    )
+    parser.add_argument("--only", nargs="+", choices=[name for name, _ in RUNS])
+    options = parser.parse_args()
+    if options.write and options.only:
+        parser.error("--write needs the figures of all benchmarks, so it cannot go with --only")
+    return options
 
 
 def _succeeds(command: list[str], environ: dict[str, str]) -> bool:

@@ -32,7 +32,8 @@ def write_png(pixels: npt.NDArray[np.uint8], text: Mapping[str, str]) -> bytes:
             graphs.
     """
     rows = _rows(pixels)
-    filtered = _filtered(rows, UP)
+    filtered = _empty_rows(rows, UP)
+    filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     return _file(pixels, isal_zlib.compress(filtered.data, 1), text)
 
@@ -43,7 +44,10 @@ def write_plain_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     Args:
         pixels: as for :func:`write_png`.
     """
-    return _file(pixels, zlib.compress(_filtered(_rows(pixels), NONE).data, 0), {})
+    rows = _rows(pixels)
+    filtered = _empty_rows(rows, NONE)
+    filtered[:, 1:] = rows
+    return _file(pixels, zlib.compress(filtered.data, 0), {})
 
 
 def _rows(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -51,12 +55,11 @@ def _rows(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return pixels.reshape(height, width * channels)
 
 
-def _filtered(rows: npt.NDArray[np.uint8], row_filter: int) -> npt.NDArray[np.uint8]:
-    """Return the rows as they are, each behind the number of its filter."""
+def _empty_rows(rows: npt.NDArray[np.uint8], row_filter: int) -> npt.NDArray[np.uint8]:
+    """Return space for the filtered rows, each behind the number of its filter."""
     height, width = rows.shape
     filtered = np.empty((height, 1 + width), np.uint8)
     filtered[:, 0] = row_filter
-    filtered[:, 1:] = rows
     return filtered
 
 

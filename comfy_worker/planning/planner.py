@@ -28,7 +28,7 @@ from comfy_worker.planning.stand_in import CheckpointChoice, announcement
 from comfy_worker.planning.templates import template_for_version
 from comfy_worker.request.schema import SEED_LIMIT, Parameters
 from comfy_worker.workflow.check.batch import check_batch_size
-from comfy_worker.workflow.check.file_access import check_paths, file_faults
+from comfy_worker.workflow.check.file_access import file_faults, refuse
 from comfy_worker.workflow.check.links import with_plain_links
 from comfy_worker.workflow.check.preflight import (
     Checked,
@@ -455,10 +455,11 @@ class _PlanBuilder:
         A job that would run is refused at once; `validate_only` reports them.
         """
         job_files = set(self._files.names.values())
+        faults = file_faults(workflow, self._defs, roles.outputs, job_files)
         if not self._request.validate_only:
-            check_paths(workflow, self._defs, roles.outputs, job_files)
+            refuse(faults)
         found = {}
-        for fault in file_faults(workflow, self._defs, roles.outputs, job_files):
+        for fault in faults:
             node_id, name = fault.node_input
             found[node_id, name] = finding_at(workflow, node_id, name, fault.problem)
         return found

@@ -8,7 +8,7 @@ input tells whether it names a file. Output paths are checked in
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from comfy_worker.workflow.model_names import is_model
 from comfy_worker.workflow.node_defs import InputSpec, NodeDefs
 from comfy_worker.workflow.typed_workflow import TypedWorkflow
 
-__all__ = ["FileFault", "check_paths", "climbs", "file_faults", "file_inputs"]
+__all__ = ["FileFault", "check_paths", "climbs", "file_faults", "file_inputs", "refuse"]
 
 # The editor's own recorders. Their inputs hold the names of files that the editor uploaded.
 RECORDED = {"LOAD_3D", "WEBCAM", "AUDIO_RECORD"}
@@ -137,7 +137,11 @@ def check_paths(workflow: Workflow, defs: NodeDefs, outputs: Iterable[str], ours
         InvalidValue: files were not sent, or a path is absolute or contains ``..``, or a name is
             computed. The details list all of them.
     """
-    faults = file_faults(workflow, defs, outputs, ours)
+    refuse(file_faults(workflow, defs, outputs, ours))
+
+
+def refuse(faults: Sequence[FileFault]) -> None:
+    """Raise the error of :func:`check_paths` if there are faults."""
     if faults:
         more = f" ({len(faults) - 1} more in the details)" if len(faults) > 1 else ""
         raise InvalidValue(faults[0].sentence() + more, [fault.detail() for fault in faults])
