@@ -155,10 +155,8 @@ def test_a_folder_that_is_gone_is_logged(
     tmp_path: Path,
     worker_metrics: WorkerMetrics,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "gone"
-    monkeypatch.setattr(logging.getLogger("comfy_worker"), "propagate", True)
     caplog.set_level(logging.WARNING, "comfy_worker")  # threads of other tests log below
     worker_metrics.keep_for_endpoint({FOLDER_VARIABLE: str(folder), "RUNPOD_POD_ID": "first"})
     worker_metrics.count(record(), 2100)

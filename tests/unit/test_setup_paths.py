@@ -63,7 +63,7 @@ def test_models_are_found_in_every_volume_layout(
     path = touch(tmp_path / "volume" / name)
     assert found(environ) == {LAYOUTS[name]: [path]}
     told = {finding.subject: finding for finding in doctor.examine(environ)}
-    assert told[LAYOUTS[name]].text.startswith("1 files, 0 kB: ")
+    assert told[LAYOUTS[name]].text.startswith("1 file, 0 kB: ")
     assert f"{tmp_path}/volume: models in " in told["volume"].text
 
 
