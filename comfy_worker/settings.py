@@ -186,7 +186,8 @@ class Settings(BaseModel):
         True,
         alias="DEFER_IMPORTS",
         description="Start ComfyUI without modules that few workflows need, such as "
-        "`torch._dynamo` and `scipy.stats`; they are imported when a node uses them",
+        "`torch._dynamo` and `scipy.stats`, which are imported when a node uses them; and without "
+        "Python's search for garbage until the nodes are loaded",
     )
     port_health: int | None = Field(
         None,

@@ -99,6 +99,10 @@ start_times = StartTimes(_process_began())
 
 
 def collect_garbage_rarely() -> None:
-    """Leave what was imported out of Python's search for circles, and search less often."""
+    """Search for circles of garbage again, but rarely, and not among what was imported.
+
+    ``handler.py`` turns the search off while it imports.
+    """
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
+    gc.enable()

@@ -410,6 +410,11 @@ def test_texts_under_other_keys_come_back(worker: Worker) -> None:
     assert [text["data"] for text in result["texts"]] == ["1girl, solo", "a whole caption"]
 
 
+def test_garbage_is_searched_after_the_start(worker: Worker) -> None:
+    result = worker.run(workflow={"look": node("TestGarbage")})
+    assert [text["data"] for text in result["texts"]] == ["True True"]
+
+
 def require_class(comfyui: RealComfyUI, class_type: str) -> None:
     """Skip the test if this ComfyUI is older than a class."""
     if class_type not in comfyui.defs:

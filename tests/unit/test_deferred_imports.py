@@ -49,6 +49,11 @@ def test_switch_keeps_the_imports() -> None:
     assert python(IMPORTS + LOADED, "0") == str(list(PARTS))
 
 
+def test_garbage_waits_for_the_imports() -> None:
+    code = "import gc; print(gc.isenabled())"
+    assert [python(code), python(code, "0")] == ["False", "True"]
+
+
 def test_submodule_loads_its_package_first() -> None:
     assert python("import torch._dynamo.utils; print(torch._dynamo.utils.counters)").endswith("{})")
 

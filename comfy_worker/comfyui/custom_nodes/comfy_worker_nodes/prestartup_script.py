@@ -1,4 +1,7 @@
-"""Puts off imports that ComfyUI does not need to start. ComfyUI runs this before it imports torch.
+"""Makes ComfyUI's imports faster. ComfyUI runs this before it imports torch.
+
+It puts off imports that ComfyUI does not need to start, and the search for garbage: imports leave
+none, and the search takes a tenth of their time. This pack's ``__init__`` turns it on again.
 
 A deferred module is loaded when something reads a name in it. Two modules read a name in
 ``torch._dynamo`` while they are imported; their source is changed so that they read it later. The
@@ -7,6 +10,7 @@ source of a third module is changed because its cache is too small.
 
 from __future__ import annotations
 
+import gc
 import importlib.abc
 import importlib.machinery
 import os
@@ -150,3 +154,4 @@ class DeferringFinder(importlib.abc.MetaPathFinder):
 
 if os.environ.get("COMFY_WORKER_DEFER_IMPORTS") == "1":
     sys.meta_path.insert(0, DeferringFinder())
+    gc.disable()

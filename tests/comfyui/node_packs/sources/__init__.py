@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +115,26 @@ class TestTagger:
         return {"ui": {"tags": ["1girl, solo"], "string": "a whole caption", "count": [len(image)]}}
 
 
+class TestGarbage:
+    """Reports whether Python searches for garbage, and whether it leaves out what was imported."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "look"
+    OUTPUT_NODE = True
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        return {"required": {}}
+
+    def look(self) -> dict[str, Any]:
+        return {"ui": {"string": f"{gc.isenabled()} {gc.get_freeze_count() > 100_000}"}}
+
+
 NODE_CLASS_MAPPINGS = {
     "TestPhoto": TestPhoto,
     "TestMesh": TestMesh,
     "TestSaver": TestSaver,
     "TestTagger": TestTagger,
+    "TestGarbage": TestGarbage,
 }
