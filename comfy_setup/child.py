@@ -46,6 +46,12 @@ REASONS = [
         r"|Authentication failed|could not read Username",
         NO_ACCESS,
     ),
+    # Git also prints "early EOF" then, as for a broken connection.
+    (
+        r"unable to read [0-9a-f]{40}|missing blob|promisor remote|bad object"
+        r"|did not receive expected object",
+        "that repository lacks some of the files of this version: name a complete one",
+    ),
     (
         r"dns error|Connection refused|failed to lookup address"
         r"|Failed to establish a new connection|NewConnectionError|Name or service not known"
@@ -64,11 +70,6 @@ REASONS = [
         r"does not appear to be a git repository|not a git repository|repository '.*' not found",
         "there is no Git repository at that address: name one with --comfyui-source, or use a "
         "folder of files with --comfyui-dir",
-    ),
-    (
-        r"unable to read [0-9a-f]{40}|missing blob|promisor remote|bad object"
-        r"|did not receive expected object",
-        "that repository lacks some of the files of this version: name a complete one",
     ),
     (
         r"No matching distribution|No solution found|was not found in the package registry",

@@ -38,6 +38,9 @@ UV_UNFIT = """\
   ╰─▶ Because you require torch==2.10.0 and torch<2.10, we can
       conclude that your requirements are unsatisfiable.
 """
+GIT_INCOMPLETE = (
+    "remote: fatal: unable to read 99f23954b4bade407d4f3a18892f21f80b412d68\nfatal: early EOF"
+)
 GIT_DNS = "fatal: unable to access 'https://h/x/': Could not resolve host: h"
 
 
@@ -47,6 +50,8 @@ GIT_DNS = "fatal: unable to access 'https://h/x/': Could not resolve host: h"
         (UV_REFUSED, "no network"),
         (PIP_REFUSED, "no network"),
         (GIT_DNS, "no network"),
+        (GIT_INCOMPLETE, "lacks some of the files"),
+        ("fatal: early EOF", "no network"),
         (UV_HASH, "sha256 differs"),
         (PIP_HASH, "sha256 differs"),
         ("OSError: [Errno 28] No space left on device: 'x'\nConnection refused", FULL_DISK),
