@@ -26,6 +26,7 @@ END_WITHIN_S = 5.0
 
 # `explain` adds what to check: the host, the proxy and a mirror.
 NO_NETWORK = "no network, or the server does not answer"
+NO_REPOSITORY = "there is no Git repository at that address"
 NO_ACCESS = "the server refuses access: check the address, the user and the password"
 FULL_DISK = "the disk is full: free some space (doctor shows how much is free) and run this again"
 # Patterns in a failing program's output, and what they mean for the user. The first match wins.
@@ -68,8 +69,8 @@ REASONS = [
     ),
     (
         r"does not appear to be a git repository|not a git repository|repository '.*' not found",
-        "there is no Git repository at that address: name one with --comfyui-source, or use a "
-        "folder of files with --comfyui-dir",
+        f"{NO_REPOSITORY}: name one with --comfyui-source, or use a folder of files with "
+        "--comfyui-dir",
     ),
     (
         r"No matching distribution|No solution found|was not found in the package registry",

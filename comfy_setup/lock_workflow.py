@@ -144,7 +144,9 @@ def _plan(file: str, report: Report, search: _PackSearch, urls: Mapping[str, Ent
         url = need["url"] or (known.url if known else "")
         path = f"{folder or 'FOLDER'}/{name}"
         if not url or not folder:
-            plan.missing_models.append(f"{path}: write `{path}  URL` here")
+            plan.missing_models.append(
+                f"{path}: write `{path}  URL` here, or put it on the network volume"
+            )
             continue
         sha256 = known.sha256 if known and known.url == url else ""
         entry = Entry(plan.section, path, url, sha256)

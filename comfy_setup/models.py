@@ -51,28 +51,44 @@ def ensure_checkpoint(console: Console, environ: Mapping[str, str]) -> bool:
 
     Args:
         console: explains the toy, and how to install real weights.
-        environ: may hold MODELS_DIR and COMFYUI_DIR.
+        environ: may hold MODELS_DIR, MODELS_CACHE_DIR and COMFYUI_DIR.
 
     Returns:
         Whether there is no real checkpoint, so that the toy draws.
+
+    Raises:
+        OSError: neither the folder of models nor the cache can be written.
     """
     installed = model_folders.model_files(folders(environ))
     checkpoints = list(chain(*installed.get("checkpoints", {}).values()))
     if any(is_real(path.name) for path in checkpoints):
         return False
     root = paths.model_roots(environ)[0]
-    from comfy_local.toy_model.files import CHECKPOINT, install_toy, is_current
+    from comfy_local.toy_model.files import is_current
 
     toys = [path for path in checkpoints if is_toy(path.name)]
     if not any(is_current(path) and not damage(path) for path in toys):
-        with console.step(f"Unpacking the toy model, {root / CHECKPOINT}"):
-            install_toy(root)
+        _unpack_toy(console, root, paths.models_cache_dir(environ))
     console.say("No real checkpoint is installed: a toy model of 5 MB draws coloured shapes.")
     console.say(
         "`run --real` downloads a small real checkpoint, `models --only txt2img` the usual one. "
         f"You can also put a .safetensors file into {root / 'checkpoints'}."
     )
     return True
+
+
+def _unpack_toy(console: Console, root: Path, cache: Path) -> None:
+    """Unpack the toy model into a folder of models; if that fails, into the cache."""
+    from comfy_local.toy_model.files import CHECKPOINT, install_toy
+
+    try:
+        with console.step(f"Unpacking the toy model, {root / CHECKPOINT}"):
+            install_toy(root)
+    except OSError as error:
+        # In an image the folder belongs to root, and the worker may write to its cache only.
+        console.say(f"{root}: {error.strerror}")
+        with console.step(f"Unpacking the toy model, {cache / CHECKPOINT}"):
+            install_toy(cache)
 
 
 def listed(only: Sequence[str], environ: Mapping[str, str]) -> list[Entry]:

@@ -17,7 +17,7 @@ from comfy_common import node_map, paths
 from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_setup import node_packs, packages
-from comfy_setup.child import ProgramFailed, Runner
+from comfy_setup.child import NO_REPOSITORY, ProgramFailed, Runner
 from comfy_setup.git_source import GIT_IS_MISSING, Repository, has_git
 from comfy_setup.install import install_lock
 from comfy_setup.node_packs import Pack, parse_packs
@@ -198,10 +198,8 @@ class PackFinder:
                     else repository.newest_commit()
                 )
             except ProgramFailed as error:
-                if "there is no Git repository" in str(error):
-                    raise SetupError(
-                        f"{url}: there is no Git repository at that address, or it needs a login"
-                    ) from None
+                if NO_REPOSITORY in str(error):
+                    raise SetupError(f"{url}: {NO_REPOSITORY}, or it needs a login") from None
                 raise
         return _checked_pack(url, commit)
 

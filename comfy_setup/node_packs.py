@@ -25,7 +25,7 @@ from comfy_common.errors import SetupError
 from comfy_common.import_failures import ImportFailures
 from comfy_common.requirements import Unmet
 from comfy_setup import comfyui, packages
-from comfy_setup.child import ProgramFailed, Runner
+from comfy_setup.child import NO_REPOSITORY, ProgramFailed, Runner
 from comfy_setup.git_source import GIT_IS_MISSING, has_git
 from comfy_setup.marker import read_marker, write_marker
 from comfy_setup.registry import GOOD_STATUS, HTTPProblem, Malformed, Registry, read_url
@@ -181,12 +181,25 @@ def _fetch(console: Console, runner: Runner, pack: Pack) -> None:
     ):
         made = Path(part) / pack.name
         if "://" in pack.source:
-            _from_git(runner, step, pack, made)
+            try:
+                _from_git(runner, step, pack, made)
+            except ProgramFailed as error:
+                raise _explained(error, pack) from None
         else:
             _from_registry(pack, runner.environ, made)
         write_marker(made / MARKER_NAME, {"line": pack.line})
         paths.NODE_PACKS.mkdir(exist_ok=True)
         made.rename(pack.folder)
+
+
+def _explained(error: ProgramFailed, pack: Pack) -> SetupError:
+    """The error of a download by Git, in words about node packs."""
+    if NO_REPOSITORY not in str(error):
+        return error
+    hint = ", or it needs a login"
+    if pack.source.startswith("file://"):
+        hint = "; the build of an image reads no folder of your disk, see docs/custom-nodes.md"
+    return SetupError(f"{pack.line}: {NO_REPOSITORY}{hint}")
 
 
 def _from_git(runner: Runner, step: Step, pack: Pack, made: Path) -> None:

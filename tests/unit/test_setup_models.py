@@ -148,6 +148,22 @@ def test_without_checkpoint_the_toy_is_installed(environ: dict[str, str]) -> Non
     assert identify(lora) == ModelInfo("lora", FAMILIES["toy"])
 
 
+def test_the_toy_goes_into_the_cache_otherwise(environ: dict[str, str], tmp_path: Path) -> None:
+    environ["MODELS_CACHE_DIR"] = str(tmp_path / "cache")
+    Path(environ["MODELS_DIR"]).write_text("a file in place of a folder that cannot be written")
+    assert f"{environ['MODELS_DIR']}: Not a directory" in ensure_checkpoint(environ)
+    assert digest_of(tmp_path / "cache" / "checkpoints" / TOY_CHECKPOINT) == files.SHA256
+    assert (tmp_path / "cache" / "loras" / TOY_LORA).is_file()
+    assert "Unpacking" not in ensure_checkpoint(environ)
+
+
+def test_no_folder_for_the_toy_is_an_error(environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    environ |= {"MODELS_DIR": f"{tmp_path}/file", "MODELS_CACHE_DIR": f"{tmp_path}/file/cache"}
+    with pytest.raises(OSError, match="Not a directory"):
+        ensure_checkpoint(environ)
+
+
 def test_an_installed_toy_is_kept(environ: dict[str, str]) -> None:
     ensure_checkpoint(environ)
     toy = Path(environ["MODELS_DIR"]) / "checkpoints" / TOY_CHECKPOINT

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from comfy_common import paths
+from comfy_common.console import Console
 from comfy_common.errors import SetupError
 from comfy_common.import_failures import ImportFailures
 from comfy_setup import node_packs
-from comfy_setup.child import ProgramFailed
+from comfy_setup.child import ProgramFailed, Runner
 from comfy_setup.node_packs import Pack, parse_packs
+from tests.tools import require
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LOG = """\
@@ -122,3 +127,22 @@ def test_a_conflict_names_packs_and_requirements(
     assert node_packs._conflict(
         [Pack("two", "two", "1")], ProgramFailed("No network.", "no")
     ).args == ("No network.",)
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [("gone", "no Git repository at that address; the build of an image"), ("empty", "failed: ")],
+)
+def test_a_failed_download_names_the_pack(
+    folder: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require("git")
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
+    subprocess.run(["git", "init", "--quiet", tmp_path / "empty"], check=True)
+    pack = Pack(folder, f"file://{tmp_path}/{folder}", COMMIT)
+    with (tmp_path / "lock").open("a+b") as lock:
+        runner = Runner(lock, tmp_path / "log", dict(os.environ))
+        with pytest.raises(SetupError, match=words) as caught:
+            node_packs._fetch(Console(io.StringIO()), runner, pack)
+    assert pack.line in str(caught.value)
+    assert "--comfyui-source" not in str(caught.value)
