@@ -7,6 +7,7 @@ None where the workflow has no place for it.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,7 +32,9 @@ def _places(workflow: Workflow, defs: NodeDefs) -> Iterator[Place]:
     for node_id in live_nodes(workflow, defs):
         node = workflow[node_id]
         for spec in defs[node["class_type"]].inputs.values():
-            if spec.name in node["inputs"]:
+            # ComfyUI checks what an input of its newer kinds expands to, and not the input itself.
+            is_plain = not re.fullmatch(r"COMFY_\w+_V3", spec.type)
+            if spec.name in node["inputs"] and is_plain:
                 yield node_id, spec
 
 
