@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import struct
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -39,6 +40,8 @@ PARALLEL = 8
 MAX_PIXELS_FACTOR = 4
 # How long the decoding of a file may take. A picture of 64 megapixels takes a few seconds.
 DECODE_LIMIT_S = 60.0
+# The signature and the head of the first chunk, then width and height.
+PNG_SIZE = struct.Struct(">16xII")
 # How much memory a decoder may take: a fixed amount, and bytes for each pixel of the largest
 # allowed picture.
 DECODER_MEMORY, BYTES_PER_PIXEL = 1 << 30, 32
@@ -207,6 +210,21 @@ class InputFiles:
             content = "picture" if key in pictures else "any"
             files.append(_PendingFile(key, content, {key: source}))
         self._receive(files)
+
+    def picture_size(self, name: str) -> tuple[int, int] | None:
+        """Return the width and the height of a stored picture, in pixels.
+
+        Args:
+            name: as ``LoadImage`` has it.
+
+        Returns:
+            None for a name that is not that of a picture of this job.
+        """
+        if name not in self.names.values() or not name.endswith(".png"):
+            return None
+        with (self._folder / Path(name).name).open("rb") as file:
+            width, height = PNG_SIZE.unpack(file.read(PNG_SIZE.size))
+        return width, height
 
     def _receive(self, files: Sequence[_PendingFile]) -> None:
         """Fetch, verify and store files, except those that are stored already."""

@@ -16,7 +16,7 @@ from comfy_worker.workflow.edit.input_files import (
     without_browser_files,
 )
 from comfy_worker.workflow.edit.parameters import Declared
-from comfy_worker.workflow.graph import Input, Workflow
+from comfy_worker.workflow.graph import Input, Workflow, links_of
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.roles import Roles
 from comfy_worker.workflow.workflow_editor import WorkflowEditor
@@ -27,6 +27,7 @@ __all__ = [
     "take_inline_files",
     "take_named_images",
     "take_pictures",
+    "without_equal_sizes",
 ]
 
 
@@ -123,6 +124,24 @@ def take_inline_files(
     files.add_any(sent, pictures)
     for key in sent:
         editor.set(inputs[key], files.names[key])
+    return editor.workflow
+
+
+def without_equal_sizes(files: InputFiles, workflow: Workflow) -> Workflow:
+    """Leave sent pictures as they are where ``ImageScale`` has the size that they have already.
+
+    ComfyUI rounds the pixels of a picture even then. 0 for both sides keeps the picture.
+    """
+    editor = WorkflowEditor(workflow)
+    for node_id, node in workflow.items():
+        source = links_of(node).get("image")
+        if node["class_type"] != "ImageScale" or source is None or source.node_id not in workflow:
+            continue
+        name = workflow[source.node_id]["inputs"].get("image")
+        size = node["inputs"].get("width"), node["inputs"].get("height")
+        if isinstance(name, str) and files.picture_size(name) == size:
+            editor.set(Input(node_id, "width"), 0)
+            editor.set(Input(node_id, "height"), 0)
     return editor.workflow
 
 

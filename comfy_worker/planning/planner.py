@@ -21,6 +21,7 @@ from comfy_worker.planning.input_files import (
     take_inline_files,
     take_named_images,
     take_pictures,
+    without_equal_sizes,
 )
 from comfy_worker.planning.plan import Plan, PlanContext, StandIn
 from comfy_worker.planning.splicing import Splicer
@@ -218,6 +219,8 @@ class _PlanBuilder:
         workflow = self._filled(workflow, roles, values)
         workflow = self._with_files(workflow, roles)
         parameters = read(workflow, roles, self._declared, unfilled)
+        if self._template is not None:
+            workflow = without_equal_sizes(self._files, workflow)
         workflow = self._spliced(workflow, roles, tagged)
         seed = number(parameters.get("seed", values.get("seed")))
         return self._checked(workflow, roles, parameters, seed)

@@ -69,6 +69,15 @@ def test_inpainting_changes_only_the_masked_area(worker: Client) -> None:
     assert picture.convert("RGB").tobytes() != image.tobytes()
 
 
+def test_its_own_size_leaves_a_picture_alone(worker: Client) -> None:
+    gradient = Image.linear_gradient("L").resize((64, 64)).convert("RGB")
+    small = {"prompt": "a lighthouse", "steps": 2, "seed": 1, "image": encoded(gradient)}
+    same = {**small, "width": 64, "height": 64}
+    assert pixels(worker, same) == pixels(worker, small)
+    assert worker.output(same)["parameters"]["width"] == 64
+    assert pixels(worker, {**same, "width": 128}) != pixels(worker, small)
+
+
 def test_an_override_reaches_any_input(worker: Client) -> None:
     by_override = pixels(
         worker, {"workflow": txt2img(), "seed": 1, "overrides": {"sampler.steps": 3}}
