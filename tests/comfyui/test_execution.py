@@ -193,6 +193,25 @@ def test_a_deaf_socket_loses_no_error(comfyui: RealComfyUI) -> None:
         deaf.run(graph, Deadline())
 
 
+def test_an_early_cancel_is_not_forgotten(comfyui: RealComfyUI) -> None:
+    """The prompt has left the queue, but its first node has not begun."""
+    running = comfyui.running
+    if running.process.version.has_cancel_route:
+        pytest.skip("this ComfyUI has the route, and forgets such a cancel")
+    url = running.process.base_url
+    with requests.Session() as session:  # a new connection for each request would be too slow
+        for seed in range(5):
+            prompt_id = str(uuid.uuid4())
+            long = txt2img(seed=seed)
+            long["sampler"]["inputs"]["steps"] = 10_000
+            session.post(f"{url}/prompt", json={"prompt": long, "prompt_id": prompt_id})
+            while not session.get(f"{url}/queue").json()["queue_running"]:
+                pass
+            session.post(f"{url}/api/jobs/{prompt_id}/cancel")
+            wait_until(lambda: not running.client.get_queue()["queue_running"])
+            running.client.delete_history([prompt_id])
+
+
 @pytest.mark.parametrize("state", ["running", "pending", "unknown"])
 def test_clients_of_comfyui_cancel_by_id(comfyui: RealComfyUI, state: str) -> None:
     client = comfyui.running.client
