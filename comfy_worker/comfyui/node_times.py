@@ -8,18 +8,19 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from comfy_worker.comfyui.remaining import duration_key
 from comfy_worker.workflow.graph import Workflow
 
-__all__ = ["NodeTime", "NodeTimes", "steps_of", "workflow_key"]
+__all__ = ["NodeTime", "NodeTimes", "steps_of"]
 
 # The newest run counts more than all earlier ones together: the first one loaded the models.
 NEWEST_SHARE = 0.75
-MOST_WORKFLOWS = 200
+MOST_WORKFLOWS = 400  # each under two names
 # How long a node takes if nothing is known, by its class. The first that matches counts.
 GUESSES_S: tuple[tuple[re.Pattern[str], float], ...] = (
     (re.compile(r"Save|Preview|ComfyWorkerOutput"), 0.1),
@@ -68,22 +69,32 @@ class NodeTimes:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._lock = threading.Lock()
-        # By workflow and node, and by class.
+        # By the name of a workflow and node, and by class.
         self._of_nodes: OrderedDict[str, dict[str, NodeTime]] = OrderedDict()
         self._of_classes: dict[str, NodeTime] = {}
         if path is not None:
             self._load(path)
 
-    def expected(self, workflow: Workflow, node_id: str) -> NodeTime:
-        """Return how long a node of a workflow will run, with the steps that it will have."""
-        class_type = workflow[node_id]["class_type"]
+    def expected(self, workflow: Workflow) -> Callable[[str], NodeTime]:
+        """Return a function that says how long a node of a workflow will run.
+
+        Its argument is the node's id; its result has the steps that the node will have.
+        """
+        known: dict[str, NodeTime] = {}
         with self._lock:
-            known = self._of_nodes.get(workflow_key(workflow), {}).get(node_id)
-            known = known or self._of_classes.get(class_type)
-        steps = steps_of(workflow, node_id)
-        if known is None:
-            return _guess(class_type, steps)
-        return replace(known, steps=steps or known.steps) if known.steps else known
+            for key in _keys(workflow):
+                known |= self._of_nodes.get(key, {})
+            classes = dict(self._of_classes)
+
+        def expected(node_id: str) -> NodeTime:
+            class_type = workflow[node_id]["class_type"]
+            time = known.get(node_id) or classes.get(class_type)
+            steps = steps_of(workflow, node_id)
+            if time is None:
+                return _guess(class_type, steps)
+            return replace(time, steps=steps or time.steps) if time.steps else time
+
+        return expected
 
     def learn(self, workflow: Workflow, measured: dict[str, NodeTime]) -> None:
         """Take in the times of a run that has ended well.
@@ -92,13 +103,14 @@ class NodeTimes:
             workflow: what ran.
             measured: by node id; nodes that did not run are left out.
         """
-        key = workflow_key(workflow)
         with self._lock:
-            nodes = self._of_nodes.setdefault(key, {})
-            self._of_nodes.move_to_end(key)
+            for key in _keys(workflow):
+                nodes = self._of_nodes.setdefault(key, {})
+                self._of_nodes.move_to_end(key)
+                for node_id, time in measured.items():
+                    nodes[node_id] = _mean(nodes.get(node_id), time)
             for node_id, time in measured.items():
                 class_type = workflow[node_id]["class_type"]
-                nodes[node_id] = _mean(nodes.get(node_id), time)
                 self._of_classes[class_type] = _mean(self._of_classes.get(class_type), time)
             while len(self._of_nodes) > MOST_WORKFLOWS:
                 self._of_nodes.popitem(last=False)
@@ -127,10 +139,15 @@ class NodeTimes:
             self._of_classes, self._of_nodes = classes, workflows
 
 
-def workflow_key(workflow: Workflow) -> str:
-    """Name a workflow by its nodes: runs of one template share the name, whatever its values."""
+def _keys(workflow: Workflow) -> list[str]:
+    """Name a workflow by its nodes, which all runs of one template share.
+
+    The second name, if there is one, is also by the values that decide how long it takes, such as
+    the model and the size. It counts more.
+    """
     classes = sorted((node_id, node["class_type"]) for node_id, node in workflow.items())
-    return hashlib.sha256(json.dumps(classes).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps(classes).encode()).hexdigest()
+    return [name[:16] for name in (key, duration_key(workflow)) if name]
 
 
 def steps_of(workflow: Workflow, node_id: str) -> int:

@@ -25,7 +25,7 @@ from comfy_worker.comfyui.events import (
     Progress,
 )
 
-__all__ = ["DurationMemory", "RemainingTime"]
+__all__ = ["DurationMemory", "RemainingTime", "duration_key"]
 
 KEPT_WORKFLOWS = 500
 KEPT_RUNS = 3
@@ -89,7 +89,7 @@ class RemainingTime:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._classes = {node_id: str(node["class_type"]) for node_id, node in workflow.items()}
-        self._key = _key(workflow)
+        self._key = duration_key(workflow)
         self._memory = memory
         self._clock = clock
         self._waiting = set(self._classes)
@@ -163,8 +163,12 @@ class RemainingTime:
         self._running, self._first_step = None, None
 
 
-def _key(workflow: Mapping[str, Any]) -> str:
-    """Build a key that is equal for workflows of the same duration; empty if a file decides it."""
+def duration_key(workflow: Mapping[str, Any]) -> str:
+    """Build a key that is equal for workflows of the same duration; empty if a file decides it.
+
+    Args:
+        workflow: in API format.
+    """
     parts = []
     for node_id, node in sorted(workflow.items()):
         inputs = node["inputs"]

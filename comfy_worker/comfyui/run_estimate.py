@@ -75,7 +75,8 @@ class RunEstimate:
     def __init__(self, workflow: Workflow, needed: set[str], times: NodeTimes) -> None:
         self._workflow = workflow
         self._times = times
-        self._waiting = {node_id: times.expected(workflow, node_id) for node_id in needed}
+        self._expected = times.expected(workflow)
+        self._waiting = {node_id: self._expected(node_id) for node_id in needed}
         self._running: _Running | None = None
         self._began_s: float | None = None
         # The steps of this run, as a multiple of the steps that were expected.
@@ -95,7 +96,7 @@ class RunEstimate:
         if self._began_s is None:
             self._began_s = now_s
         expected = self._waiting.pop(node_id, None)
-        expected = expected or self._times.expected(self._workflow, node_id)
+        expected = expected or self._expected(node_id)
         self._running = _Running(node_id, now_s, self._paced(expected))
 
     def note_step(self, step: int, steps: int, now_s: float) -> None:
@@ -108,7 +109,7 @@ class RunEstimate:
         running.step, running.last_step_s = step, now_s
         running.expected = replace(running.expected, steps=steps)
         step_s = running.step_s()
-        unpaced = self._times.expected(self._workflow, running.node_id)
+        unpaced = self._expected(running.node_id)
         if step_s is not None and unpaced.step_s > 0:
             self._pace = min(max(step_s / unpaced.step_s, FASTEST), SLOWEST)
             self._has_pace = True

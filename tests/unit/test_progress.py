@@ -148,18 +148,29 @@ def test_times_are_kept_between_workers(tmp_path: Path) -> None:
     graph = txt2img()
     NodeTimes(path).learn(graph, {"sampler": NodeTime(1.0, 0.5, 20, 0.1), "loader": NodeTime(4.0)})
     again = NodeTimes(path)
-    assert again.expected(graph, "loader").total_s == 4.0
+    assert again.expected(graph)("loader").total_s == 4.0
     longer = txt2img(sampler=ksampler(steps=40))
-    assert again.expected(longer, "sampler").total_s == pytest.approx(1.0 + 40 * 0.5 + 0.1)
+    assert again.expected(longer)("sampler").total_s == pytest.approx(1.0 + 40 * 0.5 + 0.1)
     # Another workflow has nodes of the same classes.
     other = txt2img(second=second_stage())
-    assert again.expected(other, "second").step_s == 0.5
-    assert again.expected(other, "second").steps == 10
+    assert again.expected(other)("second").step_s == 0.5
+    assert again.expected(other)("second").steps == 10
     for text in ("{", "[]", '{"classes": {"A": {"x": 1}}, "workflows": {}}'):
         path.write_text(text)
-        assert not NodeTimes(path).expected(graph, "loader").is_known
+        assert not NodeTimes(path).expected(graph)("loader").is_known
     (tmp_path / "file").touch()
     NodeTimes(tmp_path / "file" / "times.json").learn(graph, {"loader": NodeTime(1.0)})
+
+
+def test_runs_of_the_same_values_count_more() -> None:
+    times = NodeTimes()
+    graph, longer = txt2img(), txt2img(sampler=ksampler(steps=40))
+    for workflow, seconds in ((graph, 1.0), (longer, 5.0)):
+        times.learn(workflow, {"loader": NodeTime(seconds)})
+    assert times.expected(graph)("loader").total_s == 1.0
+    assert times.expected(longer)("loader").total_s == 5.0
+    another = times.expected(txt2img(sampler=ksampler(steps=30)))("loader").total_s
+    assert another == pytest.approx(4.0)  # mostly the last run
 
 
 @pytest.mark.parametrize(
