@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -46,10 +47,14 @@ class Optimizers:
 
     Args:
         optimizers: with their full learning rates.
+        longest_gradient: a longer gradient is shortened to this norm; by default none is.
     """
 
-    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    def __init__(
+        self, optimizers: Sequence[torch.optim.Optimizer], longest_gradient: float = math.inf
+    ) -> None:
         self._optimizers = list(optimizers)
+        self._longest_gradient = longest_gradient
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         self._rates = [(group, group["lr"]) for group in groups]
 
@@ -61,6 +66,9 @@ class Optimizers:
             share: the part of the full learning rates.
         """
         loss.backward()  # type: ignore[no-untyped-call]
+        if self._longest_gradient < math.inf:
+            parameters = [value for group, _ in self._rates for value in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self._longest_gradient)
         for group, rate in self._rates:
             group["lr"] = rate * max(share, LEAST_SHARE)
         for optimizer in self._optimizers:

@@ -173,7 +173,8 @@ def train_text(seed: int, steps: int = STEPS) -> tuple[TextNetwork, list[int]]:
     network = TextNetwork(len(vocabulary.tokens))
     matrices, others = split(network, linear_weights(network))
     adam = torch.optim.AdamW(others, 3e-3, betas=(0.9, 0.98), weight_decay=0.0)
-    optimizers = Optimizers([Muon(matrices, 0.02), adam])
+    # Without the limit, the long gradients of the first steps slow down all others.
+    optimizers = Optimizers([Muon(matrices, 0.02), adam], longest_gradient=1.0)
     for step in range(steps):
         rows, ends, numbers = random_prompts(BATCH, random, vocabulary)
         loss = ((network(rows, ends) - numbers) ** 2).sum(1).mean()

@@ -1,6 +1,6 @@
 """Trains the toy model and its LoRA from one seed: `python -m comfy_local.toy_model.train`.
 
-It needs no GPU, no data and no network: about ten minutes on two free CPU cores.
+It needs no GPU, no data and no network: about half an hour on two free CPU cores.
 """
 
 from __future__ import annotations
