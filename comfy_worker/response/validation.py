@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_common.text import megabytes
 from comfy_worker.comfyui.supervisor import ComfyUIInstance
-from comfy_worker.errors import ResultTooLarge
+from comfy_worker.errors import InputError, ResultTooLarge
 from comfy_worker.logs import redact
 from comfy_worker.outgoing import posted_size, within
 from comfy_worker.planning.plan import Plan
@@ -29,9 +29,15 @@ def validation(plan: Plan, comfyui: ComfyUIInstance, folder: str, limit: int) ->
             ``parameters`` are cut: they are in ``workflow`` too.
 
     Raises:
+        InputError: the outputs cannot be kept apart, and the check found nothing else.
         ResultTooLarge: it has more all the same.
     """
-    workflow = isolate_outputs(plan.workflow, folder, comfyui.defs)
+    try:
+        workflow = isolate_outputs(plan.workflow, folder, comfyui.defs)
+    except InputError:
+        if not plan.findings:
+            raise
+        workflow = plan.workflow  # the job would be refused for its findings first
     needs = []
     for need in plan.needs:
         is_installed = comfyui.model_path(need.folder, need.file) is not None

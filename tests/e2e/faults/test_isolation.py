@@ -125,9 +125,7 @@ def test_nodes_cannot_read_another_jobs_files(faulty: FaultyWorker) -> None:
                 assert key in [finding["input"] for finding in findings], findings
                 assert name not in str([finding | {"given": ""} for finding in findings]), findings
             else:
-                assert checked["error"].startswith(("INVALID_VALUE: ", "INVALID_MEDIA: ")), checked
-                assert key in checked["error"], checked
-                assert name not in str(checked), checked
+                assert checked["error"] == job["error"], checked
         for class_type, key in (("LoadImage", "image"), ("LoadImageDataSetFromFolder", "folder")):
             joined = node("StringConcatenate", string_a=name[:5], string_b=name[5:], delimiter="")
             graph = {"joined": joined, **reading(class_type, key, ["joined", 0])}
