@@ -132,16 +132,23 @@ def without_equal_sizes(files: InputFiles, workflow: Workflow) -> Workflow:
 
     ComfyUI rounds the pixels of a picture even then. 0 for both sides keeps the picture.
     """
-    editor = WorkflowEditor(workflow)
+    kept: list[str] = []
     for node_id, node in workflow.items():
+        if node["class_type"] != "ImageScale":
+            continue
         source = links_of(node).get("image")
-        if node["class_type"] != "ImageScale" or source is None or source.node_id not in workflow:
+        if source is None or source.node_id not in workflow:
             continue
         name = workflow[source.node_id]["inputs"].get("image")
         size = node["inputs"].get("width"), node["inputs"].get("height")
         if isinstance(name, str) and files.picture_size(name) == size:
-            editor.set(Input(node_id, "width"), 0)
-            editor.set(Input(node_id, "height"), 0)
+            kept.append(node_id)
+    if not kept:
+        return workflow
+    editor = WorkflowEditor(workflow)
+    for node_id in kept:
+        editor.set(Input(node_id, "width"), 0)
+        editor.set(Input(node_id, "height"), 0)
     return editor.workflow
 
 
