@@ -35,7 +35,14 @@ def pids(processes: ImageProcesses) -> set[int]:
     """The forked processes that live."""
     assert processes._server is not None
     children = psutil.Process(processes._server.pid).children()
-    return {child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE}
+    return {child.pid for child in children if _is_alive(child)}
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended since the list was made
+        return False
 
 
 def settled_pids(processes: ImageProcesses, count: int) -> set[int]:
