@@ -140,7 +140,9 @@ class _JobRun:
         job, services = self._job, self._services
         progress = ProgressReport(self._updates.send_progress, services.node_times)
         comfyui = self._wait_for_comfyui(progress)
-        opened = services.folders.opened(comfyui.process.job_parents)
+        opened = services.folders.opened(
+            comfyui.process.job_parents, comfyui.client.files_of_other_clients
+        )
         downloads = services.models.job(progress.say, job.deadline)
         # The folder's name is a secret: with it another job could read what is there.
         with comfyui.in_use(), opened as folder, downloads as models, temporary_secrets(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from http.client import HTTPException
 from typing import Any
 
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 CLIENT_GRAPH = "comfy_worker_graph"
 TIMEOUT_S = 30.0
 QUEUE_TIMEOUT_S = 5.0
+FILES_TIMEOUT_S = 2.0
 # A second POST would queue the graph a second time.
 ONCE = frozenset(["/prompt"])
 
@@ -121,6 +123,18 @@ class ComfyUIClient:
         Empty if our nodes are not loaded.
         """
         return self._own("GET", "/comfy_worker/folders") or {}
+
+    def files_of_other_clients(self) -> list[str]:
+        """``GET /comfy_worker/other_clients``, of our own nodes.
+
+        It lists what other clients of this ComfyUI have in its input, output and temp folders.
+
+        Empty if our nodes are not loaded, or if ComfyUI does not answer: these folders end with it.
+        """
+        with suppress(ComfyUIUnavailable):
+            found = self._own("GET", "/comfy_worker/other_clients", timeout_s=FILES_TIMEOUT_S)
+            return list((found or {}).get("paths", ()))
+        return []
 
     def validated_inputs(self, timeout_s: float | None = None) -> dict[str, list[str]] | None:
         """``GET /comfy_worker/validated``, a route of our own nodes.

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -34,13 +34,16 @@ class JobFolders:
         return len(self._live) <= 1
 
     @contextmanager
-    def opened(self, parents: Iterable[Path]) -> Iterator[str]:
+    def opened(
+        self, parents: Iterable[Path], other_files: Callable[[], Iterable[str]] = tuple
+    ) -> Iterator[str]:
         """Yield a random name for a job's own folders; remove the folders when the block ends.
 
         Files that nodes left elsewhere are removed too if they are older than every running job.
 
         Args:
             parents: the folders that hold a folder for each job.
+            other_files: gives the paths in the parents that are no job's, and stay.
         """
         roots = tuple(parents)
         name = uuid.uuid4().hex
@@ -54,15 +57,21 @@ class JobFolders:
             # Without the lock: a large folder on a slow disk would block all other jobs.
             for root in roots:
                 _remove(root / name)
-            self._remove_strays(roots)
+            self._remove_strays(roots, other_files)
 
-    def _remove_strays(self, roots: Iterable[Path]) -> None:
+    def _remove_strays(
+        self, roots: Iterable[Path], other_files: Callable[[], Iterable[str]]
+    ) -> None:
         """Remove files that no running job can have written."""
         with self._lock:
             known = set(self._live)
             oldest = min(self._live.values(), default=math.inf)
-        for path in _entries(roots):
-            if path.name in known or _changed(path) >= oldest:
+        strays = [
+            path for path in _entries(roots) if path.name not in known and _changed(path) < oldest
+        ]
+        kept = set(other_files()) if strays else set()
+        for path in strays:
+            if str(path.parent.resolve() / path.name) in kept:
                 continue
             with self._lock:
                 if set(self._live) - known:

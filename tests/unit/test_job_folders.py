@@ -57,6 +57,23 @@ def test_strays_go_while_other_jobs_run(tmp_path: Path) -> None:
     running.__exit__(None, None, None)
 
 
+def test_files_of_other_clients_stay(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    with JobFolders().opened([link], lambda: [str(real / "theirs")]):
+        theirs = write(real / "theirs" / "a.png")
+        stray = write(real / "stray.png")
+    assert theirs.exists()
+    assert not stray.exists()
+
+
+def test_nobody_is_asked_where_nothing_was_left(tmp_path: Path) -> None:
+    with JobFolders().opened([tmp_path], lambda: pytest.fail("asked")) as name:
+        write(tmp_path / name / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_cannot_be_removed_loses_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,8 @@ def load(name: str) -> ModuleType:
 readable = load("readable")
 sys.modules["guarded"] = ModuleType("guarded")
 sys.modules["guarded.readable"] = readable
+other_clients = load("other_clients")
+sys.modules["guarded.other_clients"] = other_clients
 path_guard = load("path_guard")
 
 
@@ -144,7 +146,7 @@ import os, sys, threading
 sys.path[:0] = [{tests!r}, {repo!r}]
 from tests.unit.test_readable import OWN, path_guard, rule
 from pathlib import Path
-guard = path_guard.PathGuard(rule(Path({machine!r})))
+guard = path_guard.PathGuard(rule(Path({machine!r})), path_guard.other_clients)
 path_guard._filter_listings(guard)
 path_guard._guard_threads(guard)
 sys.addaudithook(guard.on_audit_event)
@@ -240,7 +242,7 @@ def test_threads_of_a_node_are_guarded(machine: Path) -> None:
 
 
 def test_other_threads_are_not(machine: Path) -> None:
-    guard = path_guard.PathGuard(rule(machine))
+    guard = path_guard.PathGuard(rule(machine), other_clients.OtherClients())
     seen: list[bool] = []
 
     def look() -> None:
@@ -255,6 +257,65 @@ def test_other_threads_are_not(machine: Path) -> None:
     assert not guard.is_on
 
 
+# ComfyUI's routes run on the main thread; a prompt without folders is another client's.
+OTHERS_SCRIPT = """
+import os, sys, threading
+sys.path.insert(0, {repo!r})
+from tests.unit.test_readable import OWN, path_guard, rule
+from pathlib import Path
+guard = path_guard.PathGuard(rule(Path({machine!r})), path_guard.other_clients)
+path_guard._guard_threads(guard)
+sys.addaudithook(guard.on_audit_event)
+def write(name):
+    Path({machine!r}, "run", name).write_text("x")
+def on_thread(function, *args):
+    thread = threading.Thread(target=function, args=args)
+    thread.start()
+    thread.join()
+def prompt(folders, name):
+    with guard.applied(frozenset(folders)):
+        write(f"output/{{name}}.png")
+        on_thread(write, f"output/{{name}}-thread.png")
+        os.mkdir({machine!r} + f"/run/output/{{name}}")
+        os.rename({machine!r} + f"/run/output/{{name}}", {machine!r} + f"/run/output/{{name}}-new")
+    write(f"output/{{name}}-late.png")
+write("input/upload.png")
+write("input/removed.png")
+write("elsewhere.png")
+write("input/" + OWN + "/of_job.png")
+open({machine!r} + "/run/input/shared.png").close()
+on_thread(prompt, [], "other")
+on_thread(prompt, [OWN], "job")
+os.remove({machine!r} + "/run/input/removed.png")
+print(sorted(map(os.path.basename, path_guard.other_clients.entries())))
+"""
+
+
+def test_files_of_other_clients_are_noted(machine: Path) -> None:
+    script = OTHERS_SCRIPT.format(repo=str(REPO), machine=str(machine))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    expected = ["other-new", "other-thread.png", "other.png", "upload.png"]
+    assert done.stdout.strip() == str(expected)
+
+
+def test_files_that_libraries_write_are_noted(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = ModuleType("av")
+    vars(library)["open"] = lambda path, mode: Path(path).write_text(mode, encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "av", library)
+    others = other_clients.OtherClients()
+    guard = path_guard.PathGuard(rule(machine), others)
+    path_guard._guard_openers(guard)
+    for folders, name in (([OWN], "job.mp4"), ([], "other.mp4")):
+        with guard.applied(frozenset(folders)):
+            vars(library)["open"](str(machine / "run/output" / name), "w")
+    assert others.entries() == [str(machine / "run/output/other.mp4")]
+
+
 def test_openers_of_libraries_are_wrapped_once(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,7 +326,7 @@ def test_openers_of_libraries_are_wrapped_once(
     monkeypatch.setitem(sys.modules, "cv2", library)
     for name in ("av", "soundfile", "torchaudio"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    guard = path_guard.PathGuard(rule(machine))
+    guard = path_guard.PathGuard(rule(machine), other_clients.OtherClients())
     for _ in range(2):
         path_guard._guard_openers(guard)
     own, private = machine / f"run/input/{OWN}/a.png", machine / "home/photo.png"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import shutil
 import signal
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import psutil
 import pytest
+import requests
 from PIL import Image
 
 from tests.e2e.conftest import Client, pictures
@@ -218,6 +224,44 @@ def test_misplaced_files_are_deleted_with_the_job(faulty: FaultyWorker) -> None:
     assert "nothing to tell" in job["error"]
     parent = input_dir(faulty).parent
     wait_until(lambda: not list(parent.glob("*/stray.txt")))
+
+
+def test_files_of_comfyuis_other_clients_stay(faulty: FaultyWorker) -> None:
+    command = faulty.comfyui().cmdline()
+    url = f"http://127.0.0.1:{command[command.index('--port') + 1]}"
+    picture = io.BytesIO(base64.b64decode(RED.partition(",")[2]))
+    upload = requests.post(f"{url}/upload/image", files={"image": ("a.png", picture)}, timeout=30)
+    graph = {
+        "load": node("LoadImage", image=upload.json()["name"]),
+        "save": node("SaveImage", images=["load", 0], filename_prefix="theirs/a"),
+        "preview": node("PreviewImage", images=["load", 0]),
+    }
+
+    def run() -> list[str]:
+        """The addresses of the pictures of another client's prompt."""
+        answer = requests.post(f"{url}/prompt", json={"prompt": graph}, timeout=30).json()
+        route = f"{url}/history/{answer['prompt_id']}"
+        entry = wait_until(lambda: requests.get(route, timeout=30).json())
+        (outputs,) = (found["outputs"] for found in entry.values())
+        images = [image for output in outputs.values() for image in output["images"]]
+        return [f"{url}/view?{urlencode(image)}" for image in images]
+
+    views = run()
+    time.sleep(1.1)  # the worker leaves newer files to the next job that ends
+    job = faulty.runsync({"workflow": shown("MeddleStray")})
+    assert "nothing to tell" in job["error"]
+    faulty.runsync({"workflow": shown("MeddleCount")})
+    wait_until(lambda: not list(input_dir(faulty).parent.glob("*/stray.txt")))
+    assert len(views) == 2
+    for view in views:
+        assert requests.get(view, timeout=30).content.startswith(b"\x89PNG")
+    graph["save"]["inputs"]["filename_prefix"] = "theirs/b"
+    assert run(), "the upload is gone"
+    requests.post(f"{url}/history", json={"clear": True}, timeout=30)
+    root = input_dir(faulty).parent
+    for left in (root / "input" / "a.png", *(root / "temp").iterdir()):
+        left.unlink()
+    shutil.rmtree(root / "output" / "theirs")
 
 
 def test_a_total_crash_leaves_no_job_data(

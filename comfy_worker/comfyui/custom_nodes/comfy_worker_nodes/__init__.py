@@ -1,7 +1,8 @@
 """The worker's own nodes, which ComfyUI loads at boot from outside of its folder.
 
 The routes return what ``/object_info`` leaves out: the folders that are searched for models, the
-inputs that a class validates itself, and all errors that ComfyUI's validation finds in a workflow.
+inputs that a class validates itself, all errors that ComfyUI's validation finds in a workflow, and
+the files of ComfyUI's other clients.
 
 The other modules change ComfyUI:
 
@@ -32,7 +33,7 @@ from .cancel_route import add_cancel_route
 from .client_graph import give_clients_graph
 from .isolation import keep_prompts_apart
 from .output import ComfyWorkerOutput
-from .path_guard import guard_paths
+from .path_guard import guard_paths, other_clients
 from .previews import take_preview_method
 from .prompt_thread import end_with_prompt_thread, fail_one_prompt
 from .roots import add_model_roots, roots_of_worker
@@ -86,6 +87,12 @@ async def folders(_request: web.Request) -> web.Response:
     """Return the folders that ComfyUI searches: ``{"loras": ["/...", ...], ...}``."""
     known = folder_paths.folder_names_and_paths.items()
     return web.json_response({name: list(entry[0]) for name, entry in known})
+
+
+@PromptServer.instance.routes.get("/comfy_worker/other_clients")
+async def files_of_other_clients(_request: web.Request) -> web.Response:
+    """Return the files that other clients have in ComfyUI's folders: ``{"paths": [...]}``."""
+    return web.json_response({"paths": other_clients.entries()})
 
 
 @PromptServer.instance.routes.get("/comfy_worker/validated")

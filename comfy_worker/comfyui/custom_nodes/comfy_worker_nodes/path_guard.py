@@ -9,6 +9,9 @@ input file.
 The rule itself is in :mod:`.readable`. It lists what is allowed, since nobody can list every secret
 of a machine. It allows folders with all their contents (packs, models, caches, the system), since
 nobody can list every file that a pack needs. Writing is allowed, except into other jobs' folders.
+
+The hook also sees what is no job's: files that ComfyUI's routes write on the main thread, and those
+of prompts that the worker has not queued. Such files are noted in :mod:`.other_clients`.
 """
 
 # Paths come as ComfyUI's and its nodes' own texts, and are compared as such.
@@ -24,9 +27,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .other_clients import OtherClients
 from .readable import Readable, system_roots
 
-__all__ = ["guard_paths"]
+__all__ = ["guard_paths", "other_clients"]
 
 # Folders of ComfyUI's checkout with somebody's files, if ComfyUI was used there before.
 PERSONAL = ("input", "output", "temp", "user")
@@ -43,6 +47,7 @@ OPENERS = (
 # What FFmpeg reads as an address and not as a path.
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)[,:]")
 REMOTE = {"http", "https", "rtmp", "rtmps", "rtsp", "rtp", "srt", "tcp", "tls", "udp", "data"}
+MAIN_THREAD = threading.main_thread()  # ComfyUI's routes run on it
 LISTINGS = frozenset({"os.listdir", "os.scandir"})
 MOVES = frozenset({"os.rename", "os.link", "os.symlink"})
 WATCHED = (
@@ -50,11 +55,15 @@ WATCHED = (
 )
 
 
+other_clients = OtherClients()
+
+
 class PathGuard:
     """Applies the rule to threads."""
 
-    def __init__(self, readable: Readable) -> None:
+    def __init__(self, readable: Readable, others: OtherClients) -> None:
         self.readable = readable
+        self._others = others
         self._local = threading.local()
 
     @property
@@ -62,18 +71,28 @@ class PathGuard:
         """Whether the calling thread works for a prompt."""
         return getattr(self._local, "is_on", False)
 
+    @property
+    def is_others(self) -> bool:
+        """Whether the calling thread works for another client of ComfyUI's."""
+        return getattr(self._local, "is_others", threading.current_thread() is MAIN_THREAD)
+
     @contextmanager
     def applied(self, own: frozenset[str]) -> Iterator[None]:
-        """Apply the rule to this thread within the block, for a job with these folders."""
+        """Apply the rule to this thread within the block, for a job with these folders.
+
+        Without folders the prompt is another client's.
+        """
         self.readable.own, self._local.is_on = own, True
+        self._local.is_others = not own
         try:
             yield
         finally:
             self.readable.own, self._local.is_on = frozenset(), False
+            self._local.is_others = False
 
-    def keep_on(self) -> None:
+    def keep_on(self, *, is_others: bool) -> None:
         """Apply the rule to this thread until it ends."""
-        self._local.is_on = True
+        self._local.is_on, self._local.is_others = True, is_others
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
@@ -86,12 +105,15 @@ class PathGuard:
 
     def on_audit_event(self, event: str, args: tuple[Any, ...]) -> None:
         """Refuse the operation that an audit event announces, if it is not allowed."""
-        if event not in WATCHED or not self.is_on:
+        if event not in WATCHED:
             return
-        with self.lifted():
-            refused = self._refused_by(event, args)
-        if refused is not None:
-            raise self.refusal(refused)
+        if self.is_on:
+            with self.lifted():
+                refused = self._refused_by(event, args)
+            if refused is not None:
+                raise self.refusal(refused)
+        if self.is_others:
+            self._others.note(_created_by(event, args) or "", self.readable.job_roots)
 
     def check(self, path: Any) -> None:
         """Refuse to read a path, or an address of FFmpeg's, if that is not allowed."""
@@ -109,6 +131,8 @@ class PathGuard:
             is_allowed = self.readable.allows(name)
         if not is_allowed:
             raise self.refusal(name)
+        if self.is_others:  # it may be opened for writing
+            self._others.note(name, self.readable.job_roots)
 
     def refusal(self, path: str) -> PermissionError:
         """Return the error for a path."""
@@ -169,6 +193,16 @@ class PathGuard:
         return name
 
 
+def _created_by(event: str, args: tuple[Any, ...]) -> str | None:
+    """Return the path that an event may create; None if it creates none."""
+    if event == "open":
+        is_created = len(args) > 2 and isinstance(args[2], int) and args[2] & os.O_CREAT
+        return _text(args[0]) if is_created else None
+    if event in MOVES:
+        return _text(args[1]) if len(args) > 1 else None
+    return _text(args[0]) if event == "os.mkdir" and args else None
+
+
 def _text(path: Any) -> str | None:
     """Return a path as text; None if it does not name a file, such as a number."""
     if isinstance(path, (str, bytes, os.PathLike)):
@@ -196,7 +230,7 @@ def guard_paths() -> None:
     import execution
     import folder_paths
 
-    guard = PathGuard(_readable(folder_paths))
+    guard = PathGuard(_readable(folder_paths), other_clients)
     _filter_listings(guard)
     _guard_threads(guard)
     _guard_input_names(guard, folder_paths)
@@ -318,10 +352,10 @@ def _guard_threads(guard: PathGuard) -> None:
     @functools.wraps(start)
     def start_guarded(thread: threading.Thread) -> None:
         if guard.is_on:
-            run = thread.run
+            run, is_others = thread.run, guard.is_others
 
             def run_guarded() -> None:
-                guard.keep_on()
+                guard.keep_on(is_others=is_others)
                 run()
 
             thread.run = run_guarded  # type: ignore[method-assign]
