@@ -30,8 +30,10 @@ logger = logging.getLogger(__name__)
 
 STEPS = 2500
 BATCH = 6144
-WIDTH = 57  # of TAESD's 64 channels: six carry colours, one is constant
+WIDTH = 56  # of TAESD's 64 channels: six carry colours, one the border, one is constant
 INPUTS = 10
+BITS_READ = (3, 4, 5, 6, 8, 9)
+DECISION = 4.0
 DISTANCE_SCALE = 0.12  # the network gives tanh(distance / this)
 LINE_WIDTH = 0.045
 WIDEST_LINE = 0.4  # more than the largest radius
@@ -52,7 +54,7 @@ class DistanceNetwork(nn.Module):
         Args:
             cells: ``[..., INPUTS]``, already limited as TAESD limits its latents.
         """
-        values = functional.relu(self.first(cells))
+        values = self.first(cells)
         for block in self.blocks:
             values = functional.relu(values + block(values))
         distances: Tensor = self.last(values)[..., 0]
@@ -69,6 +71,29 @@ def _block() -> nn.Sequential:
 def limited(latents: Tensor) -> Tensor:
     """Limit latents as TAESD's decoder does before its first convolution."""
     return 3 * torch.tanh(latents / 3)
+
+
+def cells_read(latents: Tensor) -> Tensor:
+    """Compute what the distance network reads in TAESD's decoder, at twice the latent's size.
+
+    Args:
+        latents: ``[batch, CHANNELS, height, width]``.
+
+    Returns:
+        ``[batch, 2 * height, 2 * width, INPUTS]``. The decoder also smooths small differences.
+    """
+    values = limited(torch.cat([latents[:, :8], latents[:, 14:16]], dim=1))
+    decided = (DECISION * _smoothed(values)).clamp(-AMPLITUDE, AMPLITUDE)
+    is_bit = torch.tensor([channel in BITS_READ for channel in range(INPUTS)])[:, None, None]
+    values = torch.where(is_bit, decided, values)
+    larger = functional.interpolate(values, scale_factor=2)
+    return _smoothed(larger, "replicate").movedim(1, -1)
+
+
+def _smoothed(values: Tensor, mode: str = "constant") -> Tensor:
+    row = torch.tensor([0.25, 0.5, 0.25])
+    taps = (row[:, None] * row).expand(values.shape[1], 1, 3, 3)
+    return functional.conv2d(functional.pad(values, (1,) * 4, mode), taps, groups=len(taps))
 
 
 def train_decoder(seed: int, steps: int = STEPS) -> DistanceNetwork:
@@ -116,7 +141,7 @@ def random_cells(number: int, generator: Generator) -> tuple[Tensor, Tensor]:
     style = torch.where(chance() < 0.2, 2 * chance() - 1, style)
     shares = torch.tensor([0.4, 0.3, 0.3])
     count = torch.multinomial(shares, number, replacement=True, generator=generator) + 1
-    several = torch.where(count == 2, 0.1 + 0.08 * chance(), 0.08 + 0.055 * chance())
+    several = torch.where(count == 2, 0.1 + 0.09 * chance(), 0.08 + 0.055 * chance())
     radius = torch.where(count == 1, 0.09 + 0.29 * chance(), several)
     # Most cells lie near the shapes.
     reach = torch.where(chance() < 0.85, 1.5 * radius, 0.9)

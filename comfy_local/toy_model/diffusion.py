@@ -15,25 +15,43 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from comfy_local.toy_model.examples import LEAST_SIGMA, random_examples
+from comfy_local.toy_model.examples import LEAST_SIGMA, Encode, random_examples
 from comfy_local.toy_model.optimizers import Muon, Optimizers
+from comfy_local.toy_model.own_drawings import SHIFT, OwnDrawings, draw, sigmas_of
 from comfy_local.toy_model.scenes import CHANNELS, FILLED, OUTLINE_CHANNEL, REQUEST_SIZE
 
 logger = logging.getLogger(__name__)
 
-STEPS = 3400
+STEPS = 4700
 BATCH = 64
 DEPTH = 3
 WIDTH = 64 * DEPTH  # ComfyUI takes the depth from the width
 PATCH = 2
 TIME_WIDTH = 256
 CONTEXT_TOKENS = 77
-SHIFT = 3.0  # of SD 3's noise schedule
 REQUEST_NOISE = 0.05  # the text network is not exact
 ADAM_RATE = 2e-3
 BASE_CELLS = 16  # half of 256 pixels: learned faster than whole pictures, and as well
-OTHER_SIZES = ((32, 32), (32, 32), (32, 32), (16, 24), (24, 16), (32, 48), (64, 64), (64, 64))
+ENCODED_SIZE = (32, 32)  # whose examples for img2img and inpainting are encoded
+OTHER_SIZES = (*[ENCODED_SIZE] * 5, (16, 24), (24, 16), (32, 48), (64, 64), (64, 64), (64, 64))
+LEAST_BATCH = 8
 OTHER_SIZES_SHARE = 0.17
+
+# From here on every second step learns from the network's own drawings.
+OWN_FROM = 0.45
+DRAWN_BATCHES = 3  # so many at a time
+STEPS_OF_DRAWINGS = 18
+# Below this sigma a drawing shows what its prompt names, so the prediction without one must agree.
+SHOWN_SIGMA = 0.8
+AGREEMENT = 2.0
+
+# A cfg enlarges every difference that the prompt makes, and the last steps decide where the edges
+# are. So the prompt counts no more there: the channels of the condition that carry the request get
+# a number far below zero, which SiLU makes zero.
+REQUEST_WIDTH = 128  # of WIDTH
+LEAST_REQUEST_SIGMA = 0.27
+GATE, GATE_STEEPNESS = 4.0, 100.0
+GATE_WAVE = 96  # of the waves of the time, that of one radian in 1000
 
 
 class Block(nn.Module):
@@ -138,6 +156,33 @@ class DiffusionNetwork(nn.Module):
         outward = directions.view(WIDTH, CHANNELS, PATCH, PATCH).permute(2, 3, 1, 0)
         linear = self.final_layer["linear"]
         linear.weight.copy_(0.85 * outward.reshape(-1, WIDTH))  # type: ignore[operator]
+        self._close_gate()
+
+    def _close_gate(self) -> None:
+        """Set the weights by hand that leave out the request at the end; training keeps them."""
+        weights = dict(self.named_parameters())
+        first, bias = weights["t_embedder.mlp.0.weight"], weights["t_embedder.mlp.0.bias"]
+        last = weights["t_embedder.mlp.2.weight"]
+        # The first unit sees how far the time is below the gate's.
+        first[0] = 0
+        first[0, TIME_WIDTH // 2 + GATE_WAVE] = -GATE_STEEPNESS  # of a sine
+        bias[0] = GATE_STEEPNESS * math.sin(LEAST_REQUEST_SIGMA)
+        last[:, 0] = 0
+        last[:REQUEST_WIDTH, 0] = -GATE
+        for parameter in (first, bias):
+            _keep(parameter, slice(0, 1))
+        _keep(last, (slice(None), slice(0, 1)))
+        for name in ("weight", "bias"):
+            parameter = weights[f"y_embedder.mlp.2.{name}"]
+            parameter[REQUEST_WIDTH:] = 0
+            _keep(parameter, slice(REQUEST_WIDTH, None))
+
+
+def _keep(parameter: Tensor, fixed: slice | tuple[slice, slice]) -> None:
+    """Keep a part of a parameter as it is: its gradient is zero."""
+    is_trained = torch.ones_like(parameter)
+    is_trained[fixed] = 0
+    parameter.register_hook(lambda gradient: gradient * is_trained)  # type: ignore[no-untyped-call]
 
 
 def _norm(values: Tensor) -> Tensor:
@@ -168,12 +213,15 @@ def _frequencies(times: Tensor) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def train_diffusion(seed: int, steps: int = STEPS) -> DiffusionNetwork:
+def train_diffusion(
+    seed: int, steps: int = STEPS, encode: Encode | None = None
+) -> DiffusionNetwork:
     """Train the diffusion network.
 
     Args:
         seed: the same seed gives the same network on the same machine.
-        steps: 3,400 take about 2,000 CPU seconds.
+        steps: 4,700 take about 4,500 CPU seconds.
+        encode: what img2img and inpainting start from; by default exact latents.
     """
     torch.manual_seed(seed)
     generator = Generator().manual_seed(seed)
@@ -182,14 +230,59 @@ def train_diffusion(seed: int, steps: int = STEPS) -> DiffusionNetwork:
     weights = torch.ones(CHANNELS)
     weights[:3] = 2  # position and radius decide where the edges are
     weights[OUTLINE_CHANNEL] = 0.3
+    own = _OwnLoss(network, generator, weights)
     for step in range(steps):
-        batch, height, width = _batch_size(step / steps, generator)
-        loss = diffusion_loss(network, (batch, height, width), generator, weights)
+        size = _batch_size(step / steps, generator)
+        if step / steps > OWN_FROM and step % 2:
+            loss = own.next(size)
+        else:
+            read = encode if size[1:] == ENCODED_SIZE else None
+            loss = diffusion_loss(network, size, generator, weights, encode=read)
         share = 0.5 + 0.5 * math.cos(math.pi * step / steps) if step > 50 else (step + 1) / 50
         optimizers.step(loss, min(1, share))
-        if step % 100 == 99:
+        if step % 100 > 97:
             logger.info("diffusion, step %d of %d: loss %.4f", step + 1, steps, loss.item())
     return network
+
+
+class _OwnLoss:
+    """Lets the network draw, and measures how well it predicts its tidied drawings."""
+
+    def __init__(self, network: DiffusionNetwork, generator: Generator, weights: Tensor) -> None:
+        self._network = network
+        self._generator = generator
+        self._weights = weights
+        self._drawings: OwnDrawings
+        self._steps_left = 0
+
+    def next(self, size: tuple[int, int, int]) -> Tensor:
+        """Measure some steps of the last drawings; when they are used up, draw others of a size."""
+        batch, height, width = size
+        if not self._steps_left:
+            number = DRAWN_BATCHES * batch
+            self._drawings = draw(self._network, (number, height, width), self._generator)
+            self._steps_left = STEPS_OF_DRAWINGS
+        self._steps_left -= 1
+        half = max(2, len(self._drawings.requests) // DRAWN_BATCHES // 2)
+        noisy, sigmas, requests, latents = self._drawings.random_steps(half, self._generator)
+        requests = torch.cat([requests, torch.zeros_like(requests)])
+        requests += REQUEST_NOISE * torch.randn(requests.shape, generator=self._generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = self._network(noisy.repeat(2, 1, 1, 1), (1000 * sigmas).repeat(2), requests)
+        named, unnamed = predicted.float().chunk(2)
+        sigma = sigmas[:, None, None, None]
+        weight = _weight(self._weights, sigma)
+        target = (noisy - latents) / sigma
+        # Of pure noise nothing can be said without a prompt.
+        errors = (named - target) ** 2 + (unnamed - target) ** 2 * (sigma < 1)
+        difference = (named - unnamed) ** 2 * (sigma < SHOWN_SIGMA)
+        loss: Tensor = ((errors / 2 + AGREEMENT * difference) * weight).mean()
+        return loss
+
+
+def _weight(weights: Tensor, sigma: Tensor) -> Tensor:
+    """The weights of the channels: where there is little noise, little is left to decide."""
+    return (weights / weights.mean())[:, None, None] * (sigma / 0.5).clamp(max=1) ** 2
 
 
 def diffusion_loss(
@@ -199,6 +292,7 @@ def diffusion_loss(
     weights: Tensor,
     *,
     style: float = FILLED,
+    encode: Encode | None = None,
 ) -> Tensor:
     """Noise random scenes and measure the prediction.
 
@@ -208,11 +302,12 @@ def diffusion_loss(
         generator: decides scenes and noise.
         weights: the weight of each channel.
         style: FILLED or OUTLINE.
+        encode: what img2img and inpainting start from; by default exact latents.
     """
     batch = size[0]
     spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
     sigmas = SHIFT * spread / (1 + (SHIFT - 1) * spread)
-    examples = random_examples(size[1:], sigmas, generator, style)
+    examples = random_examples(size[1:], sigmas, generator, style, encode)
     requests = examples.requests
     requests += REQUEST_NOISE * torch.randn(requests.shape, generator=generator)
     noise = torch.randn(examples.latents.shape, generator=generator)
@@ -220,8 +315,7 @@ def diffusion_loss(
     noisy = (1 - sigma) * examples.shown + sigma * noise
     with torch.autocast("cpu", torch.bfloat16):
         predicted = network(noisy, sigmas * 1000, requests)
-    # Where there is little noise, little is left to decide.
-    weight = (weights / weights.mean())[:, None, None] * (sigma / 0.5).clamp(max=1) ** 2
+    weight = _weight(weights, sigma)
     changed = (1 - sigma) * (examples.shown - examples.latents) / sigma.clamp_min(LEAST_SIGMA)
     target = noise - examples.latents + changed
     loss: Tensor = ((predicted.float() - target) ** 2 * weight * examples.counted).mean()
@@ -235,7 +329,7 @@ def _batch_size(progress: float, generator: Generator) -> tuple[int, int, int]:
     if torch.rand(1, generator=generator) < share:
         index = int(torch.randint(0, len(OTHER_SIZES), (1,), generator=generator))
         height, width = OTHER_SIZES[index]
-    return max(4, BATCH * BASE_CELLS**2 // (height * width)), height, width
+    return max(LEAST_BATCH, BATCH * BASE_CELLS**2 // (height * width)), height, width
 
 
 def _optimizers(network: DiffusionNetwork) -> Optimizers:
@@ -250,7 +344,7 @@ def _optimizers(network: DiffusionNetwork) -> Optimizers:
             others.append(parameter)
     groups: list[dict[str, Any]] = [{"params": others}, {"params": ends, "lr": 0.35 * ADAM_RATE}]
     adam = torch.optim.AdamW(groups, ADAM_RATE, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    return Optimizers([Muon(matrices, 0.02), adam])
+    return Optimizers([Muon(matrices, 0.02), adam], longest_gradient=1.0)
 
 
 @torch.no_grad()
@@ -268,9 +362,7 @@ def sample(
     """
     generator = Generator().manual_seed(seed)
     latents = torch.randn(len(requests), CHANNELS, *size, generator=generator)
-    times = 1 - torch.arange(steps + 1) / steps
-    sigmas = SHIFT * times / (1 + (SHIFT - 1) * times)
-    for sigma, following in itertools.pairwise(sigmas):
+    for sigma, following in itertools.pairwise(sigmas_of(steps)):
         predicted = network(latents, (1000 * sigma).repeat(len(requests)), requests)
         latents = latents + (following - sigma) * predicted
     return latents

@@ -18,7 +18,7 @@ from torch.nn import functional
 from comfy_local.toy_model.decoder import (
     DISTANCE_SCALE,
     DistanceNetwork,
-    limited,
+    cells_read,
     row_distances,
     styled,
 )
@@ -36,7 +36,16 @@ from comfy_local.toy_model.scenes import (
     random_scenes,
 )
 
-__all__ = ["DARKEST", "DIRECTIONS", "SHIFT", "EncoderNetwork", "drawn", "train_encoder", "views"]
+__all__ = [
+    "DARKEST",
+    "DIRECTIONS",
+    "SHIFT",
+    "EncoderNetwork",
+    "drawn",
+    "encoded",
+    "train_encoder",
+    "views",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -136,17 +145,32 @@ def encoder_loss(
     with torch.autocast("cpu", torch.bfloat16):
         encoded = network(views(pictures).contiguous(memory_format=torch.channels_last))
     encoded = encoded.float()
-    expected = _distances(scenes, layout, height, width, style)
-    read = distances(limited(_cells(encoded)))
+    expected = _distances(scenes, layout, 2 * height, 2 * width, style)
+    read = distances(cells_read(encoded))
     near_edge = 0.15 + torch.exp(-((expected / 0.04) ** 2))
     edges = ((read - torch.tanh(expected / DISTANCE_SCALE)) ** 2 * near_edge).mean()
     # A cell shows either the colour of the shape or that of the ground.
-    is_inside = (expected > 0).float()[:, None]
+    is_inside = functional.avg_pool2d((expected > 0).float(), 2)[:, None]
     weights = torch.ones_like(latents)
     weights[:, 8:11] += SHOWN_COLOUR_WEIGHT * is_inside
     weights[:, 11:14] += SHOWN_COLOUR_WEIGHT * (1 - is_inside)
     loss: Tensor = ((encoded - latents) ** 2 * weights).mean() + DISTANCE_WEIGHT * edges
     return loss
+
+
+@torch.no_grad()
+def encoded(network: nn.Module, scenes: Scenes, layout: Layout, style: float) -> Tensor:
+    """Draw scenes at 256x256 and encode the pictures. Shape ``[scenes, CHANNELS, 32, 32]``.
+
+    Args:
+        network: the encoder.
+        scenes: what to draw.
+        layout: where.
+        style: FILLED to OUTLINE.
+    """
+    with torch.autocast("cpu", torch.bfloat16):
+        latents: Tensor = network(views(drawn(scenes, layout, 128, 128, style)))
+    return latents.float()
 
 
 def views(pictures: Tensor) -> Tensor:
@@ -205,8 +229,3 @@ def _distances(scenes: Scenes, layout: Layout, height: int, width: int, style: f
     ]
     filled = row_distances(position.reshape(-1, 2), *each)
     return styled(filled, torch.full_like(filled, style)).view(size)
-
-
-def _cells(latents: Tensor) -> Tensor:
-    """Pick the channels that the distance network reads, and make them the last axis."""
-    return torch.cat([latents[:, :8], latents[:, 14:16]], dim=1).movedim(1, -1)

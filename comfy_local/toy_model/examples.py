@@ -8,6 +8,7 @@ the rest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,11 +28,13 @@ from comfy_local.toy_model.scenes import (
     requests_of,
 )
 
-__all__ = ["Examples", "random_examples"]
+__all__ = ["Encode", "Examples", "random_examples"]
 
-# The picture itself, a high cfg, img2img and inpainting, and the share of each.
-PLAIN, STRONG, OTHER, BOX = range(4)
-SHARES = torch.tensor([0.52, 0.18, 0.14, 0.16])
+# The picture itself, a high cfg, img2img, inpainting, the picture as it was encoded, and the share
+# of each; without and with an encoder.
+PLAIN, STRONG, OTHER, BOX, ENCODED = range(5)
+SHARES = torch.tensor([0.52, 0.18, 0.14, 0.16, 0.0])
+SHARES_WITH_ENCODER = torch.tensor([0.2, 0.1, 0.2, 0.25, 0.25])
 # Below this sigma a latent that shows something else would ask for very large predictions.
 LEAST_SIGMA = 0.3
 MOST_STRENGTH = 7.0  # the cfg of the default template
@@ -46,6 +49,10 @@ CHANNELS_OF = {
 }
 OF_SHAPES = [2, 3, 4, 5, 6, 8, 9, 10, 14, 15]
 LEAST_RADII = torch.tensor([0.1, 0.12, 0.09])  # by count
+
+
+Encode = Callable[[Scenes, Layout, float], Tensor]
+"""Draws scenes in a style, and encodes the pictures."""
 
 
 @dataclass
@@ -66,7 +73,11 @@ class Examples:
 
 
 def random_examples(
-    size: tuple[int, int], sigmas: Tensor, generator: Generator, style: float = FILLED
+    size: tuple[int, int],
+    sigmas: Tensor,
+    generator: Generator,
+    style: float = FILLED,
+    encode: Encode | None = None,
 ) -> Examples:
     """Draw one example for each sigma.
 
@@ -75,11 +86,13 @@ def random_examples(
         sigmas: ``[examples]``, the share of noise.
         generator: the same state gives the same examples.
         style: FILLED or OUTLINE.
+        encode: what img2img and inpainting start from; by default exact latents.
     """
     number = len(sigmas)
     scenes = random_scenes(number, generator)
-    task = torch.multinomial(SHARES, number, replacement=True, generator=generator)
-    is_clear = (sigmas < LEAST_SIGMA) & (task != BOX)
+    shares = SHARES if encode is None else SHARES_WITH_ENCODER
+    task = torch.multinomial(shares, number, replacement=True, generator=generator)
+    is_clear = (sigmas < LEAST_SIGMA) & ((task == STRONG) | (task == OTHER))
     task[is_clear] = PLAIN
     is_box = task == BOX
     _take_grounds(scenes, is_box, generator)
@@ -87,15 +100,19 @@ def random_examples(
     inside = _fit_into_boxes(scenes, layout, is_box, size, generator)
     latents = latents_of(scenes, layout, *size, style=style)
     requests = requests_of(scenes)
-    shown = latents.clone()
-    _show_others(shown, latents, scenes, task == OTHER, generator)
+    read = latents if encode is None else encode(scenes, layout, style)
+    is_read = (task == OTHER) | (task == ENCODED)
+    shown = torch.where(is_read[:, None, None, None], read, latents)
+    _show_others(shown, read, scenes, task == OTHER, generator)
+    if encode is None:
+        _show_weakly(shown, task == OTHER, generator)
     strong = (task == STRONG).nonzero()[:, 0]
     strength = 1 + (MOST_STRENGTH - 1) * torch.rand(len(strong), generator=generator)
     strength = 1 + (strength - 1) * sigmas[strong] ** 2
     shown[strong] = _strong(latents[strong], layout, scenes, strong, strength)
     requests[strong[::2]] = 0  # the prediction without a prompt meets strong values too
     kept = is_box[:, None, None, None] & ~inside
-    shown = torch.where(kept, latents.roll(1, 0), shown)
+    shown = torch.where(kept, read.roll(1, 0), shown)
     return Examples(latents, shown, requests, (~kept).float())
 
 
@@ -136,17 +153,20 @@ def _fit_into_boxes(
 
 
 def _show_others(
-    shown: Tensor, latents: Tensor, scenes: Scenes, is_other: Tensor, generator: Generator
+    shown: Tensor, read: Tensor, scenes: Scenes, is_other: Tensor, generator: Generator
 ) -> None:
-    """Show another picture in most attributes that the prompt names, in some cells weakly."""
-    others = latents.roll(1, 0)
-    number = len(latents)
+    """Show another picture in most attributes that the prompt names."""
+    others = read.roll(1, 0)
+    number = len(read)
     for name, channels in CHANNELS_OF.items():
         chosen = is_other & scenes.known[name] & (torch.rand(number, generator=generator) < 0.7)
         rows = chosen.nonzero()
         shown[rows, torch.tensor(channels)] = others[rows, torch.tensor(channels)]
-    # The encoder's cells see only what is near them.
-    sight = POSITION_SCALE * (0.3 + 0.7 * torch.rand(number, generator=generator))
+
+
+def _show_weakly(shown: Tensor, is_other: Tensor, generator: Generator) -> None:
+    """Show shapes less in cells far from them, since those of the encoder see what is near."""
+    sight = POSITION_SCALE * (0.3 + 0.7 * torch.rand(len(shown), generator=generator))
     far = shown[:, :2].abs().amax(1) > sight[:, None, None]
     blind = (far & is_other[:, None, None])[:, None]
     shown[:, OF_SHAPES] *= 1 - 0.7 * blind

@@ -317,24 +317,37 @@ def random_layout(scenes: Scenes, generator: Generator, height: int, width: int)
         height: of the picture, in any unit.
         width: in the same unit.
     """
+    low, high = radius_range(scenes)
+    radius = low + (high - low) * torch.rand(len(low), generator=generator)
+    least, most = centre_range(scenes, radius, height, width)
+    return Layout(least + (most - least) * torch.rand(least.shape, generator=generator), radius)
+
+
+def radius_range(scenes: Scenes) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest radius that a prompt leaves open, by scene."""
+    size = torch.where(scenes.known["size"], scenes.size, 3)
+    low = torch.tensor([0.12, 0.19, 0.28, 0.12])[size]
+    high = torch.tensor([0.16, 0.26, 0.36, 0.36])[size]
+    several_low = torch.tensor([0.0, 0.14, 0.108])[scenes.count - 1]
+    several_high = torch.tensor([0.0, 0.18, 0.125])[scenes.count - 1]
+    is_several = scenes.count > 1
+    return torch.where(is_several, several_low, low), torch.where(is_several, several_high, high)
+
+
+def centre_range(scenes: Scenes, radius: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The least and the greatest centre that a prompt leaves open. Each ``[scenes, 2]``.
+
+    Args:
+        scenes: the scenes.
+        radius: of their shapes; all keep off the edge of the picture.
+        height: of the picture, in any unit.
+        width: in the same unit.
+    """
     half = torch.tensor([width, height]) / (2 * min(height, width))
-    number = len(scenes.shape)
-
-    def chance(*shape: int) -> Tensor:
-        return torch.rand(number, *shape, generator=generator)
-
-    any_size = torch.randint(0, 3, (number,), generator=generator)
-    size = torch.where(scenes.known["size"], scenes.size, any_size)
-    low = torch.tensor([0.12, 0.19, 0.28])[size]
-    high = torch.tensor([0.16, 0.26, 0.36])[size]
-    single = low + (high - low) * chance()
-    two, three = 0.13 + 0.045 * chance(), 0.1 + 0.022 * chance()
-    count = scenes.count
-    radius = torch.where(count == 1, single, torch.where(count == 2, two, three))
-    # Shapes of a row stand 2.5 radii apart. All keep off the edge of the picture.
-    reach = torch.stack([(1.25 * count - 0.05) * radius, 1.2 * radius], dim=1)
+    # Shapes of a row stand 2.5 radii apart.
+    reach = torch.stack([(1.25 * scenes.count - 0.05) * radius, 1.2 * radius], dim=1)
     room = (half - reach - MARGIN).clamp_min(0)
-    free = (2 * chance(2) - 1) * room
-    named = 0.8 * scenes.position * room + 0.03 * (2 * chance(2) - 1)
-    has_position = scenes.known["position"] & (count == 1)
-    return Layout(torch.where(has_position[:, None], named, free), radius)
+    named = 0.8 * scenes.position * room
+    has_position = (scenes.known["position"] & (scenes.count == 1))[:, None]
+    least = torch.where(has_position, named - 0.03, -room)
+    return least, torch.where(has_position, named + 0.03, room)

@@ -1,8 +1,9 @@
-"""Builds the weights of TAESD. The layers at the latent's size are trained, the rest set by hand.
+"""Builds the weights of TAESD. Some layers are trained, the rest is set by hand.
 
-The decoder's channels before the first enlargement: 0 to 56 are the distance network's, 57 to 62
-the two colours, 63 is constant 1. After it: 0 and 1 are the positive and the negative part of the
-distance, 2 to 7 the two colours. Each stage that follows keeps that.
+The decoder's channels at the latent's size: 0 to 15 are the latent, 63 is constant 1. After the
+first enlargement: 0 to 55 are the distance network's, 56 to 61 the two colours, 62 tells where the
+border is, 63 is constant 1. After the second: 0 and 1 are the positive and the negative part of the
+distance, 2 to 7 the two colours. The third keeps that.
 
 The encoder's channels at half size: 0 to 2 are the picture, then three for each direction. At a
 quarter of the size there are four times as many for the picture.
@@ -10,17 +11,28 @@ quarter of the size there are four times as many for the picture.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from comfy_local.toy_model.decoder import INPUTS, WIDTH, DistanceNetwork
+from comfy_local.toy_model.decoder import DECISION, WIDTH, DistanceNetwork
 from comfy_local.toy_model.encoder import DARKEST, DIRECTIONS, EncoderNetwork
-from comfy_local.toy_model.scenes import CHANNELS, COLOUR_GAIN
+from comfy_local.toy_model.scenes import AMPLITUDE, CHANNELS, COLOUR_GAIN
 
 __all__ = ["decoder_weights", "encoder_weights"]
 
-COLOURS = 6
-CONSTANT = 63
+# The channels of a latent.
+PLACE = (0, 1, 2)
+STYLE = 7
+BITS = (3, 4, 5, 6, 14, 15)
+COLOUR_CHANNELS = (8, 9, 10, 11, 12, 13)
+
+COLOURS = len(COLOUR_CHANNELS)
+BORDER, CONSTANT = 62, 63
+OFFSET = 4.0  # keeps the values of a latent positive
+LITTLE = 0.3
+OUTSIDE = 8.0
 SHARPNESS = 22.0  # how steep the edge is
 PAINTED = 10  # the first of the channels with the finished picture
 
@@ -62,15 +74,23 @@ def decoder_weights(network: DistanceNetwork) -> dict[str, Tensor]:
         Tensors by their names after `taesd_decoder.`.
     """
     weights = _Weights()
+    first, bias = weights.convolution("1", channels_in=CHANNELS), weights.bias("1")
+    for channel in range(CHANNELS):
+        first[channel, channel, 1, 1] = 1
+        bias[channel] = OFFSET
+    bias[CONSTANT] = 1
+    _calm(weights, 3, [*PLACE, *COLOUR_CHANNELS])
+    _calm(weights, 4, [*PLACE, STYLE])
+    _decide(weights, 4, BITS)
+    _calm(weights, 5, [*PLACE, *COLOUR_CHANNELS])
     with torch.no_grad():
         _distances(weights, network)
         _enlarge(weights, network)
     _clamp_colours(weights)
     _smooth_distances(weights)
-    for name in ("12", "17"):
-        weight = weights.convolution(name)
-        weight[0, 0] = weight[1, 1] = _smoothing()
-        _keep(weight, range(2, 8))
+    weight = weights.convolution("17")
+    weight[0, 0] = weight[1, 1] = _smoothing()
+    _keep(weight, range(2, 8))
     _paint(weights)
     return weights.tensors
 
@@ -85,50 +105,91 @@ def _keep(weight: Tensor, channels: range, value: float = 1.0) -> None:
         weight[channel, channel, 1, 1] = value
 
 
+def _calm(weights: _Weights, block: int, channels: Sequence[int]) -> None:
+    """Smooth channels where a cell differs little from those around it.
+
+    Where it differs much, there is the border of the picture, or that of two pictures.
+    """
+    first, bias = weights.convolution(f"{block}.conv.0"), weights.bias(f"{block}.conv.0")
+    last = weights.convolution(f"{block}.conv.4")
+    for number, channel in enumerate(channels):
+        for part, sign in enumerate((1, -1)):
+            for step, share in enumerate((1, -2, 1)):  # up to LITTLE, and down again
+                row = 6 * number + 3 * part + step
+                first[row, channel] = sign * _smoothing()
+                first[row, channel, 1, 1] -= sign
+                bias[row] = -step * LITTLE
+                last[channel, row, 1, 1] = sign * share
+    _keep(weights.convolution(f"{block}.conv.2"), range(64))
+
+
+def _decide(weights: _Weights, block: int, channels: Sequence[int]) -> None:
+    """Set each bit to that of most cells around it, with the units that `_calm` has left."""
+    first, bias = weights.tensors[f"{block}.conv.0.weight"], weights.tensors[f"{block}.conv.0.bias"]
+    last = weights.tensors[f"{block}.conv.4.weight"]
+    last_bias = weights.bias(f"{block}.conv.4")
+    for number, channel in enumerate(channels):
+        row = 64 - 3 * len(channels) + 3 * number
+        for part, sign in enumerate((1, -1)):
+            first[row + part, channel] = DECISION * _smoothing()
+            first[row + part, CONSTANT] = -DECISION * OFFSET * _smoothing()
+            bias[row + part] = sign * AMPLITUDE
+            last[channel, row + part, 1, 1] = sign
+        first[row + 2, channel, 1, 1] = 1
+        last[channel, row + 2, 1, 1] = -1
+        last_bias[channel] = OFFSET - AMPLITUDE
+
+
 def _distances(weights: _Weights, network: DistanceNetwork) -> None:
-    """The first convolution and blocks 3 to 5: the trained network, cell by cell."""
-    first, bias = weights.convolution("1", channels_in=16), weights.bias("1")
-    first[:WIDTH, :8, 1, 1] = network.first.weight[:, :8]
-    first[:WIDTH, 14:16, 1, 1] = network.first.weight[:, 8:INPUTS]
-    bias[:WIDTH] = network.first.bias
-    for colour in range(COLOURS):
-        first[WIDTH + colour, 8 + colour, 1, 1] = COLOUR_GAIN
-        bias[WIDTH + colour] = 0.5
-    bias[CONSTANT] = 1
+    """Convolution 7 and blocks 8 to 10, at twice the latent's size: the trained network."""
+    weight = weights.convolution("7")
+    for column, channel in enumerate([*range(8), 14, 15]):
+        taps = network.first.weight[:, column, None, None] * _smoothing()
+        weight[:WIDTH, channel] = taps
+        weight[:WIDTH, CONSTANT] -= OFFSET * taps
+    weight[:WIDTH, CONSTANT, 1, 1] += network.first.bias
+    for number, channel in enumerate(COLOUR_CHANNELS):
+        weight[WIDTH + number, channel, 1, 1] = COLOUR_GAIN
+        weight[WIDTH + number, CONSTANT, 1, 1] = 0.5 - OFFSET * COLOUR_GAIN
+    weight[BORDER, CONSTANT] = _smoothing()  # less than 1 at the border
+    weight[CONSTANT, CONSTANT, 1, 1] = 1
     for number, block in enumerate(network.blocks):
         linears = [layer for layer in block.modules() if isinstance(layer, nn.Linear)]
         for index, linear in enumerate(linears):
-            name = f"{3 + number}.conv.{2 * index}"
+            name = f"{8 + number}.conv.{2 * index}"
             rows, columns = linear.weight.shape
             weights.convolution(name)[:rows, :columns, 1, 1] = linear.weight
             weights.bias(name)[:rows] = linear.bias
 
 
 def _enlarge(weights: _Weights, network: DistanceNetwork) -> None:
-    """Convolution 7, after the first enlargement: the last layer of the network, smoothed."""
-    weight = weights.convolution("7")
+    """Convolution 12, after the second enlargement: the last layer of the network, smoothed."""
+    weight = weights.convolution("12")
     weight[0, :WIDTH] = network.last.weight[0][:, None, None] * _smoothing()
     weight[0, CONSTANT] = network.last.bias[0] * _smoothing()
+    # Positions are not exact at the border: the ground shows there.
+    weight[0, BORDER, 1, 1] = OUTSIDE
+    weight[0, CONSTANT, 1, 1] -= OUTSIDE
     weight[1] = -weight[0]
     for colour in range(COLOURS):
         weight[2 + colour, WIDTH + colour, 1, 1] = 1
 
 
 def _clamp_colours(weights: _Weights) -> None:
-    """Block 8: subtract from a colour what is above 1."""
-    _keep(weights.convolution("8.conv.0"), range(2, 8))
-    weights.bias("8.conv.0")[2:8] = -1
-    _keep(weights.convolution("8.conv.2"), range(2, 8))
-    _keep(weights.convolution("8.conv.4"), range(2, 8), -1.0)
+    """Block 13: subtract from a colour what is above 1."""
+    _keep(weights.convolution("13.conv.0"), range(2, 8))
+    weights.bias("13.conv.0")[2:8] = -1
+    _keep(weights.convolution("13.conv.2"), range(2, 8))
+    _keep(weights.convolution("13.conv.4"), range(2, 8), -1.0)
 
 
 def _smooth_distances(weights: _Weights) -> None:
-    """Block 9: replace the two parts of the distance by smoothed ones, so that edges are round."""
-    first = weights.convolution("9.conv.0")
+    """Block 14: replace the two parts of the distance by smoothed ones, so that edges are round."""
+    first = weights.convolution("14.conv.0")
     first[0, 0] = first[1, 1] = _smoothing()
     first[2, 0, 1, 1] = first[3, 1, 1, 1] = 1
-    _keep(weights.convolution("9.conv.2"), range(4))
-    last = weights.convolution("9.conv.4")
+    _keep(weights.convolution("14.conv.2"), range(4))
+    last = weights.convolution("14.conv.4")
     last[0, 0] = last[1, 1] = _smoothing()
     last[0, 2, 1, 1] = last[1, 3, 1, 1] = -1
 

@@ -64,6 +64,14 @@ def test_each_result_says_that_a_toy_drew(toy_worker: Client) -> None:
         assert picture.size == (256, 256)
 
 
+def test_a_high_cfg_draws_the_prompt_too(toy_worker: Client) -> None:
+    prompt = "a big yellow star on a purple background"
+    job = {"prompt": prompt, "seed": 1, "width": 512, "height": 512, "cfg": 7}
+    (picture,) = pictures(toy_worker.output(job))
+    assert picture.size == (512, 512)
+    assert is_right(pixels(picture))
+
+
 def test_a_named_model_is_never_replaced(toy_worker: Client) -> None:
     job = toy_worker.runsync({"prompt": "a star", "checkpoint": "dreamshaper.safetensors"})
     assert job["status"] == "FAILED"
@@ -79,7 +87,7 @@ def test_img2img_keeps_the_ground(toy_worker: Client) -> None:
         "workflow": "img2img",
         "image": base64.b64encode(file.getvalue()).decode("ascii"),
         "prompt": "a red heart",
-        "denoise": 0.6,
+        "denoise": 0.8,
         "seed": 1,
     }
     (picture,) = pictures(toy_worker.output(job))

@@ -20,6 +20,7 @@ from comfy_local.toy_model import (
     examples,
     files,
     lora,
+    own_drawings,
     prompts,
     scenes,
     taesd,
@@ -112,6 +113,20 @@ def test_examples_show_other_pictures_too() -> None:
     assert bool((is_plain | has_box)[:100].all())
 
 
+def test_examples_start_from_encoded_pictures() -> None:
+    def encode(drawn: scenes.Scenes, _layout: scenes.Layout, _style: float) -> Tensor:
+        return torch.full((len(drawn.shape), scenes.CHANNELS, 16, 16), 7.0)
+
+    generator = Generator().manual_seed(4)
+    sigmas = torch.linspace(0.05, 1, 400)
+    drawn = examples.random_examples((16, 16), sigmas, generator, encode=encode)
+    is_encoded = (drawn.shown == 7).flatten(1).all(1)
+    assert 0.2 < float(is_encoded.float().mean()) < 0.6
+    assert bool(is_encoded[:100].any()), "also where there is little noise"
+    outside = drawn.counted.expand_as(drawn.shown) == 0
+    assert bool((drawn.shown[outside] == 7).all())
+
+
 def test_strong_examples_keep_the_style() -> None:
     drawn = random_examples(scenes.OUTLINE)
     channel = scenes.OUTLINE_CHANNEL
@@ -187,6 +202,23 @@ def taesd_encoder() -> nn.Sequential:
     return network
 
 
+class Limit(nn.Module):
+    """How TAESD limits a latent."""
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return decoder.limited(latents)
+
+
+def taesd_decoder() -> nn.Sequential:
+    """TAESD's decoder, with random weights."""
+    layers: list[nn.Module] = [Limit(), nn.Conv2d(scenes.CHANNELS, 64, 3, padding=1), nn.ReLU()]
+    for _ in range(3):
+        blocks = [TaesdBlock() for _ in range(3)]
+        larger = [nn.Upsample(scale_factor=2), nn.Conv2d(64, 64, 3, padding=1, bias=False)]
+        layers += [*blocks, *larger]
+    return nn.Sequential(*layers, TaesdBlock(), nn.Conv2d(64, 3, 3, padding=1))
+
+
 def test_taesd_encodes_like_the_trained_layers() -> None:
     torch.manual_seed(0)
     network = encoder.EncoderNetwork()
@@ -214,11 +246,76 @@ def test_the_text_network_learns() -> None:
 def test_the_diffusion_network_learns() -> None:
     weights, size = torch.ones(scenes.CHANNELS), (16, 8, 8)
     losses = []
-    for steps in (1, 6):
+    for steps in (1, 3):
         network = diffusion.train_diffusion(0, steps)
         loss = diffusion.diffusion_loss(network, size, Generator().manual_seed(3), weights)
         losses.append(float(loss.detach()))
     assert losses[1] < losses[0]
+
+
+def test_a_prompt_counts_no_more_at_the_end() -> None:
+    network = diffusion.train_diffusion(0, 2)
+    latents = torch.randn(1, scenes.CHANNELS, 8, 8).repeat(2, 1, 1, 1)
+    requests = torch.stack([torch.ones(scenes.REQUEST_SIZE), torch.zeros(scenes.REQUEST_SIZE)])
+
+    def difference(sigma: float) -> float:
+        with torch.no_grad():
+            first, second = network(latents, torch.full((2,), 1000 * sigma), requests)
+        return float((first - second).abs().max())
+
+    assert min(difference(0.9), difference(0.5)) > 1e-4
+    assert max(difference(0.2), difference(0.05)) < 1e-7
+
+
+def test_the_network_learns_from_its_own_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffusion, "STEPS_OF_DRAWINGS", 2)
+    sizes = []
+
+    def draw(
+        network: nn.Module, size: tuple[int, int, int], generator: Generator
+    ) -> own_drawings.OwnDrawings:
+        sizes.append(size)
+        return own_drawings.draw(network, size, generator)
+
+    monkeypatch.setattr(diffusion, "draw", draw)
+    network = diffusion.train_diffusion(0, 1)
+    own = diffusion._OwnLoss(network, Generator().manual_seed(8), torch.ones(scenes.CHANNELS))
+    losses = [own.next((4, 8, 12)) for _ in range(3)]
+    assert sizes == [(12, 8, 12)] * 2
+    assert all(0 < loss.item() < 10 for loss in losses)
+    losses[0].backward()
+    assert network.final_layer["linear"].weight.grad.abs().max() > 0
+
+
+def test_a_clean_drawing_is_tidy() -> None:
+    generator = Generator().manual_seed(6)
+    drawn = scenes.random_scenes(200, generator)
+    latents = scenes.latents_of(drawn, scenes.random_layout(drawn, generator, 16, 24), 16, 24)
+    assert torch.allclose(own_drawings.tidied(latents, drawn), latents, atol=1e-4)
+
+
+def test_a_drawing_gets_what_its_prompt_names() -> None:
+    generator = Generator().manual_seed(7)
+    wanted = scene("yellow", "purple", "star")
+    other = scene("red", "white", "heart")
+    for drawn in (wanted, other):
+        drawn.colour_rgb, drawn.ground_rgb = scenes.RGB[drawn.colour], scenes.RGB[drawn.ground]
+    far = scenes.Layout(torch.tensor([[0.6, 0.0]]), torch.tensor([0.6]))
+    tidied = own_drawings.tidied(scenes.latents_of(other, far, 16, 16), wanted)
+    low, high = scenes.radius_range(wanted)
+    radius = tidied[0, 2, 0, 0] / scenes.RADIUS_SCALE + scenes.MEAN_RADIUS
+    assert float(low) - 1e-6 <= float(radius) <= float(high) + 1e-6
+    _least, most = scenes.centre_range(wanted, radius[None], 16, 16)
+    centre = most[0] * torch.tensor([1.0, 0.0])
+    expected = scenes.latents_of(wanted, scenes.Layout(centre[None], radius[None]), 16, 16)
+    assert torch.allclose(tidied, expected, atol=1e-4)
+    network = diffusion.DiffusionNetwork()
+    drawings = own_drawings.draw(network, (3, 8, 8), generator)
+    assert drawings.sigmas[0] == 1
+    noisy, sigmas, requests, latents = drawings.random_steps(2, generator)
+    assert noisy.shape == latents.shape == (2, scenes.CHANNELS, 8, 8)
+    assert set(sigmas.tolist()) <= set(drawings.sigmas.tolist())
+    assert requests.shape == (2, scenes.REQUEST_SIZE)
 
 
 def test_the_command_writes_files_of_the_family(
@@ -239,19 +336,21 @@ def committed_distances(tensors: dict[str, Tensor]) -> decoder.DistanceNetwork:
     """The distance network of the committed decoder."""
     network = decoder.DistanceNetwork()
     width = decoder.WIDTH
-    first = tensors[f"{DECODER}1.weight"][:width, :, 1, 1].float()
+    # The middle of the smoothing is 1/4, its corner 1/16.
+    first = tensors[f"{DECODER}7.weight"][:width, :, 1, 1].float() * 4
     network.first.weight.data = torch.cat([first[:, :8], first[:, 14:16]], dim=1)
-    network.first.bias.data = tensors[f"{DECODER}1.bias"][:width].float()
+    offset = taesd.OFFSET * network.first.weight.sum(1)
+    network.first.bias.data = (first[:, taesd.CONSTANT] + offset) / 4
     for number, block in enumerate(network.blocks):
         linears = [layer for layer in block.modules() if isinstance(layer, nn.Linear)]
         for index, linear in enumerate(linears):
-            name = f"{DECODER}{3 + number}.conv.{2 * index}"
+            name = f"{DECODER}{8 + number}.conv.{2 * index}"
             rows, columns = linear.weight.shape
             linear.weight.data = tensors[f"{name}.weight"][:rows, :columns, 1, 1].float()
             linear.bias.data = tensors[f"{name}.bias"][:rows].float()
-    last = tensors[f"{DECODER}7.weight"][0].float() * 4  # the middle of the smoothing is 1/4
-    network.last.weight.data = last[None, :width, 1, 1]
-    network.last.bias.data = last[63, 1, 1][None]
+    last = tensors[f"{DECODER}12.weight"][0].float()
+    network.last.weight.data = last[None, :width, 1, 1] * 4
+    network.last.bias.data = last[taesd.CONSTANT, 0, 0][None] * 16
     return network
 
 
@@ -268,6 +367,22 @@ def test_the_committed_decoder_is_built_like_this(committed: dict[str, Tensor]) 
     with torch.no_grad():
         error = (network(cells) - target).abs()[near_edge].mean() * decoder.DISTANCE_SCALE
     assert float(error) < 0.005  # of the side of a picture
+
+
+def test_a_noisy_latent_is_drawn_clean(committed: dict[str, Tensor]) -> None:
+    network = taesd_decoder()
+    state = {name: committed[DECODER + name].float() for name in network.state_dict()}
+    network.load_state_dict(state)
+    drawn = scene("yellow", "purple", "star")
+    drawn.colour_rgb, drawn.ground_rgb = scenes.RGB[drawn.colour], scenes.RGB[drawn.ground]
+    layout = scenes.Layout(torch.zeros(1, 2), torch.tensor([0.25]))
+    latents = scenes.latents_of(drawn, layout, 32, 32)
+    noise = torch.randn(latents.shape, generator=Generator().manual_seed(5))
+    with torch.no_grad():
+        clean, noisy = network(latents), network(latents + 0.1 * noise)
+    expected = encoder.drawn(drawn, layout, 256, 256, scenes.FILLED)
+    assert float((clean - expected).abs().mean()) < 0.01
+    assert float((noisy - expected).abs().mean()) < 0.03
 
 
 def test_the_committed_encoder_reads_a_picture(committed: dict[str, Tensor]) -> None:
