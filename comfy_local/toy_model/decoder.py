@@ -90,9 +90,14 @@ def cells_read(latents: Tensor) -> Tensor:
     return _smoothed(larger, "replicate").movedim(1, -1)
 
 
-def _smoothed(values: Tensor, mode: str = "constant") -> Tensor:
+def smoothing() -> Tensor:
+    """The weights of a 3x3 convolution that smooths a channel."""
     row = torch.tensor([0.25, 0.5, 0.25])
-    taps = (row[:, None] * row).expand(values.shape[1], 1, 3, 3)
+    return row[:, None] * row
+
+
+def _smoothed(values: Tensor, mode: str = "constant") -> Tensor:
+    taps = smoothing().expand(values.shape[1], 1, 3, 3)
     return functional.conv2d(functional.pad(values, (1,) * 4, mode), taps, groups=len(taps))
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from comfy_local.toy_model.examples import LEAST_SIGMA, Encode, random_examples
 from comfy_local.toy_model.optimizers import Muon, Optimizers
-from comfy_local.toy_model.own_drawings import SHIFT, OwnDrawings, draw, sigmas_of
+from comfy_local.toy_model.own_drawings import OwnDrawings, draw, shifted, sigmas_of
 from comfy_local.toy_model.scenes import CHANNELS, FILLED, OUTLINE_CHANNEL, REQUEST_SIZE
 
 logger = logging.getLogger(__name__)
@@ -240,7 +240,7 @@ def train_diffusion(
             loss = diffusion_loss(network, size, generator, weights, encode=read)
         share = 0.5 + 0.5 * math.cos(math.pi * step / steps) if step > 50 else (step + 1) / 50
         optimizers.step(loss, min(1, share))
-        if step % 100 > 97:
+        if step % 100 > 97:  # one step of each kind
             logger.info("diffusion, step %d of %d: loss %.4f", step + 1, steps, loss.item())
     return network
 
@@ -306,7 +306,7 @@ def diffusion_loss(
     """
     batch = size[0]
     spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-    sigmas = SHIFT * spread / (1 + (SHIFT - 1) * spread)
+    sigmas = shifted(spread)
     examples = random_examples(size[1:], sigmas, generator, style, encode)
     requests = examples.requests
     requests += REQUEST_NOISE * torch.randn(requests.shape, generator=generator)

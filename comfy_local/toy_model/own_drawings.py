@@ -32,7 +32,7 @@ from comfy_local.toy_model.scenes import (
     requests_of,
 )
 
-__all__ = ["SHIFT", "OwnDrawings", "draw", "sigmas_of"]
+__all__ = ["OwnDrawings", "draw", "shifted", "sigmas_of"]
 
 SHIFT = 3.0  # of SD 3's noise schedule
 LEAST_TIME = 0.001  # of the schedule
@@ -76,13 +76,14 @@ class OwnDrawings:
 def sigmas_of(steps: int, *, is_karras: bool = False) -> Tensor:
     """The sigmas of ComfyUI's simple scheduler or of karras, from 1 to 0. Shape ``[steps + 1]``."""
     if is_karras:
-        least = _shifted(torch.tensor(LEAST_TIME)) ** (1 / KARRAS_RHO)
+        least = shifted(torch.tensor(LEAST_TIME)) ** (1 / KARRAS_RHO)
         sigmas = (1 + torch.linspace(0, 1, steps) * (least - 1)) ** KARRAS_RHO
         return torch.cat([sigmas, torch.zeros(1)])
-    return _shifted(1 - torch.arange(steps + 1) / steps)
+    return shifted(1 - torch.arange(steps + 1) / steps)
 
 
-def _shifted(times: Tensor) -> Tensor:
+def shifted(times: Tensor) -> Tensor:
+    """Compute the sigmas of times from 0 to 1, as SD 3 does."""
     return SHIFT * times / (1 + (SHIFT - 1) * times)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from comfy_local.toy_model.decoder import DECISION, WIDTH, DistanceNetwork
+from comfy_local.toy_model.decoder import DECISION, WIDTH, DistanceNetwork, smoothing
 from comfy_local.toy_model.encoder import DARKEST, DIRECTIONS, EncoderNetwork
 from comfy_local.toy_model.scenes import AMPLITUDE, CHANNELS, COLOUR_GAIN
 
@@ -89,15 +89,10 @@ def decoder_weights(network: DistanceNetwork) -> dict[str, Tensor]:
     _clamp_colours(weights)
     _smooth_distances(weights)
     weight = weights.convolution("17")
-    weight[0, 0] = weight[1, 1] = _smoothing()
+    weight[0, 0] = weight[1, 1] = smoothing()
     _keep(weight, range(2, 8))
     _paint(weights)
     return weights.tensors
-
-
-def _smoothing() -> Tensor:
-    row = torch.tensor([0.25, 0.5, 0.25])
-    return row[:, None] * row
 
 
 def _keep(weight: Tensor, channels: range, value: float = 1.0) -> None:
@@ -116,7 +111,7 @@ def _calm(weights: _Weights, block: int, channels: Sequence[int]) -> None:
         for part, sign in enumerate((1, -1)):
             for step, share in enumerate((1, -2, 1)):  # up to LITTLE, and down again
                 row = 6 * number + 3 * part + step
-                first[row, channel] = sign * _smoothing()
+                first[row, channel] = sign * smoothing()
                 first[row, channel, 1, 1] -= sign
                 bias[row] = -step * LITTLE
                 last[channel, row, 1, 1] = sign * share
@@ -131,8 +126,8 @@ def _decide(weights: _Weights, block: int, channels: Sequence[int]) -> None:
     for number, channel in enumerate(channels):
         row = 64 - 3 * len(channels) + 3 * number
         for part, sign in enumerate((1, -1)):
-            first[row + part, channel] = DECISION * _smoothing()
-            first[row + part, CONSTANT] = -DECISION * OFFSET * _smoothing()
+            first[row + part, channel] = DECISION * smoothing()
+            first[row + part, CONSTANT] = -DECISION * OFFSET * smoothing()
             bias[row + part] = sign * AMPLITUDE
             last[channel, row + part, 1, 1] = sign
         first[row + 2, channel, 1, 1] = 1
@@ -144,14 +139,14 @@ def _distances(weights: _Weights, network: DistanceNetwork) -> None:
     """Convolution 7 and blocks 8 to 10, at twice the latent's size: the trained network."""
     weight = weights.convolution("7")
     for column, channel in enumerate([*range(8), 14, 15]):
-        taps = network.first.weight[:, column, None, None] * _smoothing()
+        taps = network.first.weight[:, column, None, None] * smoothing()
         weight[:WIDTH, channel] = taps
         weight[:WIDTH, CONSTANT] -= OFFSET * taps
     weight[:WIDTH, CONSTANT, 1, 1] += network.first.bias
     for number, channel in enumerate(COLOUR_CHANNELS):
         weight[WIDTH + number, channel, 1, 1] = COLOUR_GAIN
         weight[WIDTH + number, CONSTANT, 1, 1] = 0.5 - OFFSET * COLOUR_GAIN
-    weight[BORDER, CONSTANT] = _smoothing()  # less than 1 at the border
+    weight[BORDER, CONSTANT] = smoothing()  # less than 1 at the border
     weight[CONSTANT, CONSTANT, 1, 1] = 1
     for number, block in enumerate(network.blocks):
         linears = [layer for layer in block.modules() if isinstance(layer, nn.Linear)]
@@ -165,8 +160,8 @@ def _distances(weights: _Weights, network: DistanceNetwork) -> None:
 def _enlarge(weights: _Weights, network: DistanceNetwork) -> None:
     """Convolution 12, after the second enlargement: the last layer of the network, smoothed."""
     weight = weights.convolution("12")
-    weight[0, :WIDTH] = network.last.weight[0][:, None, None] * _smoothing()
-    weight[0, CONSTANT] = network.last.bias[0] * _smoothing()
+    weight[0, :WIDTH] = network.last.weight[0][:, None, None] * smoothing()
+    weight[0, CONSTANT] = network.last.bias[0] * smoothing()
     # Positions are not exact at the border: the ground shows there.
     weight[0, BORDER, 1, 1] = OUTSIDE
     weight[0, CONSTANT, 1, 1] -= OUTSIDE
@@ -186,11 +181,11 @@ def _clamp_colours(weights: _Weights) -> None:
 def _smooth_distances(weights: _Weights) -> None:
     """Block 14: replace the two parts of the distance by smoothed ones, so that edges are round."""
     first = weights.convolution("14.conv.0")
-    first[0, 0] = first[1, 1] = _smoothing()
+    first[0, 0] = first[1, 1] = smoothing()
     first[2, 0, 1, 1] = first[3, 1, 1, 1] = 1
     _keep(weights.convolution("14.conv.2"), range(4))
     last = weights.convolution("14.conv.4")
-    last[0, 0] = last[1, 1] = _smoothing()
+    last[0, 0] = last[1, 1] = smoothing()
     last[0, 2, 1, 1] = last[1, 3, 1, 1] = -1
 
 

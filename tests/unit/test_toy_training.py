@@ -31,6 +31,7 @@ from comfy_worker.models.detect import FAMILIES, ModelInfo, identify
 
 MODEL = "model.diffusion_model."
 DECODER = "first_stage_model.taesd_decoder."
+ENCODER = "first_stage_model.taesd_encoder."
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,7 @@ def scene(colour: str, ground: str, shape: str) -> scenes.Scenes:
     drawn.colour[:] = scenes.COLOURS.index(colour)
     drawn.ground[:] = scenes.COLOURS.index(ground)
     drawn.count[:] = 1
+    drawn.colour_rgb, drawn.ground_rgb = scenes.RGB[drawn.colour], scenes.RGB[drawn.ground]
     for name in ("shape", "colour", "ground", "count"):
         drawn.known[name][:] = True
     return drawn
@@ -65,7 +67,6 @@ def test_shapes_have_different_bits() -> None:
 
 def test_a_latent_says_what_the_scene_is() -> None:
     drawn = scene("yellow", "blue", "star")
-    drawn.colour_rgb, drawn.ground_rgb = scenes.RGB[drawn.colour], scenes.RGB[drawn.ground]
     layout = scenes.random_layout(drawn, Generator().manual_seed(1), 8, 12)
     latents = scenes.latents_of(drawn, layout, 8, 12)
     assert latents.shape == (1, scenes.CHANNELS, 8, 12)
@@ -295,11 +296,8 @@ def test_a_clean_drawing_is_tidy() -> None:
 
 
 def test_a_drawing_gets_what_its_prompt_names() -> None:
-    generator = Generator().manual_seed(7)
     wanted = scene("yellow", "purple", "star")
     other = scene("red", "white", "heart")
-    for drawn in (wanted, other):
-        drawn.colour_rgb, drawn.ground_rgb = scenes.RGB[drawn.colour], scenes.RGB[drawn.ground]
     far = scenes.Layout(torch.tensor([[0.6, 0.0]]), torch.tensor([0.6]))
     tidied = own_drawings.tidied(scenes.latents_of(other, far, 16, 16), wanted)
     low, high = scenes.radius_range(wanted)
@@ -309,8 +307,11 @@ def test_a_drawing_gets_what_its_prompt_names() -> None:
     centre = most[0] * torch.tensor([1.0, 0.0])
     expected = scenes.latents_of(wanted, scenes.Layout(centre[None], radius[None]), 16, 16)
     assert torch.allclose(tidied, expected, atol=1e-4)
-    network = diffusion.DiffusionNetwork()
-    drawings = own_drawings.draw(network, (3, 8, 8), generator)
+
+
+def test_drawings_have_all_their_steps() -> None:
+    generator = Generator().manual_seed(7)
+    drawings = own_drawings.draw(diffusion.DiffusionNetwork(), (3, 8, 8), generator)
     assert drawings.sigmas[0] == 1
     noisy, sigmas, requests, latents = drawings.random_steps(2, generator)
     assert noisy.shape == latents.shape == (2, scenes.CHANNELS, 8, 8)
@@ -354,6 +355,11 @@ def committed_distances(tensors: dict[str, Tensor]) -> decoder.DistanceNetwork:
     return network
 
 
+def with_weights(network: nn.Module, tensors: dict[str, Tensor], prefix: str) -> nn.Module:
+    network.load_state_dict({name: tensors[prefix + name] for name in network.state_dict()})
+    return network
+
+
 def test_the_committed_decoder_is_built_like_this(committed: dict[str, Tensor]) -> None:
     network = committed_distances(committed)
     built = taesd.decoder_weights(network)
@@ -370,11 +376,8 @@ def test_the_committed_decoder_is_built_like_this(committed: dict[str, Tensor]) 
 
 
 def test_a_noisy_latent_is_drawn_clean(committed: dict[str, Tensor]) -> None:
-    network = taesd_decoder()
-    state = {name: committed[DECODER + name].float() for name in network.state_dict()}
-    network.load_state_dict(state)
+    network = with_weights(taesd_decoder(), committed, DECODER)
     drawn = scene("yellow", "purple", "star")
-    drawn.colour_rgb, drawn.ground_rgb = scenes.RGB[drawn.colour], scenes.RGB[drawn.ground]
     layout = scenes.Layout(torch.zeros(1, 2), torch.tensor([0.25]))
     latents = scenes.latents_of(drawn, layout, 32, 32)
     noise = torch.randn(latents.shape, generator=Generator().manual_seed(5))
@@ -386,12 +389,8 @@ def test_a_noisy_latent_is_drawn_clean(committed: dict[str, Tensor]) -> None:
 
 
 def test_the_committed_encoder_reads_a_picture(committed: dict[str, Tensor]) -> None:
-    prefix = "first_stage_model.taesd_encoder."
-    network = taesd_encoder()
-    state = {name: committed[prefix + name].float() for name in network.state_dict()}
-    network.load_state_dict(state)
+    network = with_weights(taesd_encoder(), committed, ENCODER)
     drawn = scene("yellow", "purple", "square")
-    drawn.colour_rgb, drawn.ground_rgb = scenes.RGB[drawn.colour], scenes.RGB[drawn.ground]
     layout = scenes.Layout(torch.zeros(1, 2), torch.tensor([0.25]))
     with torch.no_grad():
         latents = network(encoder.drawn(drawn, layout, 256, 256, scenes.FILLED))

@@ -54,7 +54,6 @@ WATCHED = (
     LISTINGS | MOVES | {"open", "os.mkdir", "os.remove", "subprocess.Popen", "sqlite3.connect"}
 )
 
-
 other_clients = OtherClients()
 
 
@@ -113,7 +112,9 @@ class PathGuard:
             if refused is not None:
                 raise self.refusal(refused)
         if self.is_others:
-            self._others.note(_created_by(event, args) or "", self.readable.job_roots)
+            created = _created_by(event, args)
+            if created is not None:
+                self._others.note(created, self.readable.job_roots)
 
     def check(self, path: Any) -> None:
         """Refuse to read a path, or an address of FFmpeg's, if that is not allowed."""
