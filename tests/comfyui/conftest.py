@@ -106,7 +106,7 @@ def real_comfyui(options: LaunchOptions) -> Iterator[RealComfyUI]:
         supervisor.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def comfyui(model_root: Path) -> Iterator[RealComfyUI]:
     """The real ComfyUI."""
     with real_comfyui(launch_options(model_root)) as started:
