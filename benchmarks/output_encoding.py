@@ -96,9 +96,9 @@ def main(rounds: int) -> int:
     )
     runner = JobRunner(Settings(), comfyui, Templates([]))
 
-    def job(kind: str) -> dict[str, Any]:
-        asked = {"workflow": GRAPH, "output": {"format": kind}}
-        answer = runner.run({"id": "benchmark", "input": asked}, threading.Event())
+    def job(image_format: str) -> dict[str, Any]:
+        job_input = {"workflow": GRAPH, "output": {"format": image_format}}
+        answer = runner.run({"id": "benchmark", "input": job_input}, threading.Event())
         if "error" in answer:
             raise SystemExit(answer["error"])
         return answer
@@ -108,7 +108,10 @@ def main(rounds: int) -> int:
         common = CommonWorker(process)
         ways: dict[str, Callable[[], object]] = {
             "SaveImage, /history, /view": common.run,
-            **{kind: lambda kind=kind: job(kind) for kind in (*LIMITS, "webp")},  # type: ignore[misc]
+            **{
+                image_format: lambda image_format=image_format: job(image_format)
+                for image_format in (*LIMITS, "webp")
+            },  # type: ignore[misc]
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(rounds + 2):

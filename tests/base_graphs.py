@@ -34,7 +34,7 @@ GRAPHS = {
 
 
 def base_graph(
-    kind: str,
+    graph_name: str,
     checkpoint: str,
     *,
     prompt: str = "a cat in a garden",
@@ -50,26 +50,26 @@ def base_graph(
         "2": node("CLIPTextEncode", clip=list(clip), text=prompt),
         "3": node("CLIPTextEncode", clip=list(clip), text="blurry"),
         "4": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-        **_samplers(kind, wires),
-        "7": node("VAEDecode", samples=[max(GRAPHS[kind]), 0], vae=["1", 2]),
+        **_samplers(graph_name, wires),
+        "7": node("VAEDecode", samples=[max(GRAPHS[graph_name]), 0], vae=["1", 2]),
         "8": node("SaveImage", images=["7", 0], filename_prefix="base"),
     }
-    if kind == "BasicGuider":
+    if graph_name == "BasicGuider":
         del graph["3"]
     return graph
 
 
-def _samplers(kind: str, wires: dict[str, Any]) -> dict[str, Any]:
+def _samplers(graph_name: str, wires: dict[str, Any]) -> dict[str, Any]:
     plain = {"seed": 7, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", **wires}
-    if kind.startswith("KSampler "):
+    if graph_name.startswith("KSampler "):
         first = node("KSampler", **plain, steps=2, denoise=1.0, latent_image=["4", 0])
         return {
             "5": first,
             "6": node("KSampler", **plain, steps=2, denoise=0.6, latent_image=["5", 0]),
         }
-    if kind == "KSampler":
+    if graph_name == "KSampler":
         return {"5": node("KSampler", **plain, steps=2, denoise=1.0, latent_image=["4", 0])}
-    if kind == "KSamplerAdvanced":
+    if graph_name == "KSamplerAdvanced":
         del plain["seed"]
         staged = {**plain, "noise_seed": 7, "steps": 2}
         start = {
@@ -95,14 +95,14 @@ def _samplers(kind: str, wires: dict[str, Any]) -> dict[str, Any]:
         ),
     }
     ends = {"sampler": ["10", 0], "sigmas": ["11", 0], "latent_image": ["4", 0]}
-    if kind == "SamplerCustom":
+    if graph_name == "SamplerCustom":
         return {
             **custom,
             "5": node("SamplerCustom", add_noise=True, noise_seed=7, cfg=7.0, **wires, **ends),
         }
     guider = (
         node("BasicGuider", model=wires["model"], conditioning=wires["positive"])
-        if kind == "BasicGuider"
+        if graph_name == "BasicGuider"
         else node("CFGGuider", cfg=7.0, **wires)
     )
     noise = node("RandomNoise", noise_seed=7)
@@ -115,9 +115,9 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs}
 
 
-def roles_of(kind: str) -> Roles:
+def roles_of(graph_name: str) -> Roles:
     """The samplers of a base graph, known and not found."""
-    basic = kind == "BasicGuider"
+    basic = graph_name == "BasicGuider"
     samplers = tuple(
         Sampler(
             node_id=sampler,
@@ -126,7 +126,7 @@ def roles_of(kind: str) -> Roles:
             negative=None if basic else Input(holder, "negative"),
             latent=Input(sampler, "latent_image"),
         )
-        for sampler, holder in GRAPHS[kind].items()
+        for sampler, holder in GRAPHS[graph_name].items()
     )
     return Roles(samplers, {}, {}, ("8",))
 

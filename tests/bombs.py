@@ -22,9 +22,14 @@ __all__ = [
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def png_chunk(kind: bytes, data: bytes) -> bytes:
+def png_chunk(chunk_type: bytes, data: bytes) -> bytes:
     """A chunk of a PNG file."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return (
+        struct.pack(">I", len(data))
+        + chunk_type
+        + data
+        + struct.pack(">I", zlib.crc32(chunk_type + data))
+    )
 
 
 def _header(side: int) -> bytes:
@@ -113,12 +118,12 @@ def tiff(
     form = {1: "B", 2: "i", 3: "f"}[sample_format]
     data = struct.pack(f"<{len(values)}{form}", *values)
 
-    def entry(tag: int, kind: int, value: int | bytes) -> bytes:
-        return struct.pack("<HHI", tag, kind, 1) + (
+    def entry(tag: int, value_type: int, value: int | bytes) -> bytes:
+        return struct.pack("<HHI", tag, value_type, 1) + (
             value if isinstance(value, bytes) else struct.pack("<I", value)
         )
 
-    place = struct.pack("<f", 8.0) if offset_type == 11 else struct.pack("<I", 8)
+    offset = struct.pack("<f", 8.0) if offset_type == 11 else struct.pack("<I", 8)
     entries = [
         entry(256, 4, width),
         entry(257, 4, height),
@@ -127,7 +132,7 @@ def tiff(
     entries += [
         entry(259, 3, 1),
         entry(262, 3, 1),
-        entry(273, offset_type, place),
+        entry(273, offset_type, offset),
         entry(277, 3, 1),
     ]
     entries += [entry(278, 4, height), entry(279, 4, len(data)), entry(339, 3, sample_format)]

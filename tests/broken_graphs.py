@@ -18,7 +18,7 @@ __all__ = ["ACCEPTED", "REFUSED", "live_nodes"]
 
 Broken = Workflow | None
 Breaker = Callable[[Workflow, NodeDefs, int], Broken]
-Place = tuple[str, InputSpec]
+Target = tuple[str, InputSpec]
 
 
 def live_nodes(workflow: Workflow, defs: NodeDefs) -> list[str]:
@@ -28,7 +28,7 @@ def live_nodes(workflow: Workflow, defs: NodeDefs) -> list[str]:
     return [node_id for node_id in workflow if node_id in live]
 
 
-def _places(workflow: Workflow, defs: NodeDefs) -> Iterator[Place]:
+def _targets(workflow: Workflow, defs: NodeDefs) -> Iterator[Target]:
     for node_id in live_nodes(workflow, defs):
         node = workflow[node_id]
         for spec in defs[node["class_type"]].inputs.values():
@@ -38,20 +38,20 @@ def _places(workflow: Workflow, defs: NodeDefs) -> Iterator[Place]:
                 yield node_id, spec
 
 
-def _is_literal(workflow: Workflow, place: Place) -> bool:
-    return not isinstance(workflow[place[0]]["inputs"][place[1].name], list)
+def _is_literal(workflow: Workflow, target: Target) -> bool:
+    return not isinstance(workflow[target[0]]["inputs"][target[1].name], list)
 
 
 def _at(
-    fits: Callable[[Workflow, Place], bool], broken: Callable[[Workflow, NodeDefs, Place], Any]
+    fits: Callable[[Workflow, Target], bool], broken: Callable[[Workflow, NodeDefs, Target], Any]
 ) -> Breaker:
-    """Break at one of the inputs that fit; ``broken`` gives the value, ``DELETE``, or None for no place."""
+    """Break at an input that fits; ``broken`` gives a value, ``DELETE``, or None for no target."""
 
     def breaker(workflow: Workflow, defs: NodeDefs, number: int) -> Broken:
-        places = [place for place in _places(workflow, defs) if fits(workflow, place)]
-        if not places:
+        targets = [target for target in _targets(workflow, defs) if fits(workflow, target)]
+        if not targets:
             return None
-        node_id, spec = places[number % len(places)]
+        node_id, spec = targets[number % len(targets)]
         value = broken(workflow, defs, (node_id, spec))
         if value is None:
             return None
@@ -67,39 +67,41 @@ def _at(
 DELETE, NULL = object(), object()
 
 
-def _literal(*types: str) -> Callable[[Workflow, Place], bool]:
-    return lambda workflow, place: (
-        place[1].type in types
-        and _is_literal(workflow, place)
-        and not place[1].has_custom_validation
+def _literal(*types: str) -> Callable[[Workflow, Target], bool]:
+    return lambda workflow, target: (
+        target[1].type in types
+        and _is_literal(workflow, target)
+        and not target[1].has_custom_validation
     )
 
 
-def _link(workflow: Workflow, place: Place) -> bool:
-    return place[1].name in links_of(workflow[place[0]])
+def _link(workflow: Workflow, target: Target) -> bool:
+    return target[1].name in links_of(workflow[target[0]])
 
 
-def _listed(workflow: Workflow, place: Place) -> bool:
+def _listed(workflow: Workflow, target: Target) -> bool:
     return (
-        place[1].is_listed and _is_literal(workflow, place) and not place[1].has_custom_validation
+        target[1].is_listed
+        and _is_literal(workflow, target)
+        and not target[1].has_custom_validation
     )
 
 
-def _model(workflow: Workflow, place: Place) -> bool:
-    value = workflow[place[0]]["inputs"][place[1].name]
-    return _listed(workflow, place) and str(value).endswith(".safetensors")
+def _model(workflow: Workflow, target: Target) -> bool:
+    value = workflow[target[0]]["inputs"][target[1].name]
+    return _listed(workflow, target) and str(value).endswith(".safetensors")
 
 
-def _upload(workflow: Workflow, place: Place) -> bool:
-    return place[1].has_custom_validation and place[1].is_upload and _is_literal(workflow, place)
+def _upload(workflow: Workflow, target: Target) -> bool:
+    return target[1].has_custom_validation and target[1].is_upload and _is_literal(workflow, target)
 
 
 def _limit(word: str, change: int) -> Breaker:
     return _at(
-        lambda workflow, place: (
-            _literal("INT", "FLOAT")(workflow, place) and word in place[1].options
+        lambda workflow, target: (
+            _literal("INT", "FLOAT")(workflow, target) and word in target[1].options
         ),
-        lambda _w, _d, place: place[1].options[word] + change,
+        lambda _w, _d, target: target[1].options[word] + change,
     )
 
 
@@ -108,20 +110,20 @@ def _value(value: Any, *types: str) -> Breaker:
 
 
 def _linked_to(value: Callable[[Workflow, str, str], Any]) -> Breaker:
-    return _at(_link, lambda workflow, _d, place: value(workflow, place[0], place[1].name))
+    return _at(_link, lambda workflow, _d, target: value(workflow, target[0], target[1].name))
 
 
 def _other_slot(slot: Any) -> Breaker:
     return _linked_to(lambda workflow, node_id, name: [workflow[node_id]["inputs"][name][0], slot])
 
 
-def _other_type(workflow: Workflow, defs: NodeDefs, place: Place) -> Any:
+def _other_type(workflow: Workflow, defs: NodeDefs, target: Target) -> Any:
     """An output of a type that does not fit, of a node that is not downstream."""
-    node_id, spec = place
+    node_id, spec = target
     wanted = set(spec.type.split(","))
     for other in ancestors(workflow, node_id):
-        for slot, kind in enumerate(defs[workflow[other]["class_type"]].outputs):
-            if wanted.isdisjoint(kind.split(",")) and "*" not in (kind, spec.type):
+        for slot, output_type in enumerate(defs[workflow[other]["class_type"]].outputs):
+            if wanted.isdisjoint(output_type.split(",")) and "*" not in (output_type, spec.type):
                 return [other, slot]
     return None
 
@@ -134,8 +136,8 @@ def _circle(workflow: Workflow, defs: NodeDefs, number: int) -> Broken:
         for above in [node_id, *ancestors(workflow, node_id)]
         for spec in defs[workflow[above]["class_type"]].inputs.values()
         if spec.name in links_of(workflow[above])
-        for slot, kind in enumerate(defs[workflow[node_id]["class_type"]].outputs)
-        if kind == spec.type
+        for slot, output_type in enumerate(defs[workflow[node_id]["class_type"]].outputs)
+        if output_type == spec.type
     ]
     if not found:
         return None
@@ -180,7 +182,7 @@ def _undeclared(workflow: Workflow, defs: NodeDefs, number: int) -> Broken:
 
 def _required(is_link: bool) -> Breaker:
     return _at(
-        lambda workflow, place: place[1].required and _link(workflow, place) == is_link,
+        lambda workflow, target: target[1].required and _link(workflow, target) == is_link,
         lambda _w, _d, _p: DELETE,
     )
 
@@ -191,14 +193,17 @@ REFUSED: dict[str, list[Breaker]] = {
     "missing_model": [
         _at(_model, lambda _w, _d, _p: "absent.safetensors"),
         _at(
-            _model, lambda workflow, _d, place: "sub/" + workflow[place[0]]["inputs"][place[1].name]
+            _model,
+            lambda workflow, _d, target: "sub/" + workflow[target[0]]["inputs"][target[1].name],
         ),
     ],
     "missing_input_file": [
         _at(_upload, lambda _w, _d, _p: "absent.png"),
         _at(
             _upload,
-            lambda workflow, _d, place: workflow[place[0]]["inputs"][place[1].name] + " [output]",
+            lambda workflow, _d, target: (
+                workflow[target[0]]["inputs"][target[1].name] + " [output]"
+            ),
         ),
     ],
     "required_input_missing": [_required(is_link=True), _required(is_link=False)],
@@ -218,7 +223,7 @@ REFUSED: dict[str, list[Breaker]] = {
     ],
     "bad_linked_input": [
         _at(
-            lambda workflow, place: _link(workflow, place) or _is_literal(workflow, place),
+            lambda workflow, target: _link(workflow, target) or _is_literal(workflow, target),
             lambda _w, _d, _p: [1, 2, 3],
         ),
         _linked_to(lambda workflow, node_id, name: [*workflow[node_id]["inputs"][name], 0]),
@@ -245,21 +250,21 @@ ACCEPTED: list[Breaker] = [
     _value("4", "INT"),
     _at(
         _literal("INT"),
-        lambda workflow, _d, place: workflow[place[0]]["inputs"][place[1].name] + 0.25,
+        lambda workflow, _d, target: workflow[target[0]]["inputs"][target[1].name] + 0.25,
     ),
     _value(5, "STRING"),
     _value(NULL, "STRING"),
     _value("yes", "BOOLEAN"),
     _at(
         _literal("FLOAT"),
-        lambda workflow, _d, place: str(workflow[place[0]]["inputs"][place[1].name]),
+        lambda workflow, _d, target: str(workflow[target[0]]["inputs"][target[1].name]),
     ),
     _at(
         _literal("STRING"),
-        lambda workflow, _d, place: {"__value__": workflow[place[0]]["inputs"][place[1].name]},
+        lambda workflow, _d, target: {"__value__": workflow[target[0]]["inputs"][target[1].name]},
     ),
     _at(
-        lambda _w, place: not place[1].required and place[1].type != "COMBO",
+        lambda _w, target: not target[1].required and target[1].type != "COMBO",
         lambda _w, _d, _p: DELETE,
     ),
     _linked_to(lambda _w, _n, _i: "a text where a link belongs"),

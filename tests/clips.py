@@ -10,10 +10,12 @@ import numpy as np
 __all__ = ["sound", "video"]
 
 
-def video(kind: str = "mp4", codec: str = "libx264", frames: int = 4, **options: str) -> bytes:
+def video(
+    format_name: str = "mp4", codec: str = "libx264", frames: int = 4, **options: str
+) -> bytes:
     """A clip of 64x48 pixels whose frames grow lighter."""
     file = io.BytesIO()
-    with av.open(file, "w", format=kind, options=options) as container:
+    with av.open(file, "w", format=format_name, options=options) as container:
         stream = container.add_stream(codec, rate=8)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for step in range(frames):
@@ -23,10 +25,10 @@ def video(kind: str = "mp4", codec: str = "libx264", frames: int = 4, **options:
     return file.getvalue()
 
 
-def sound(kind: str = "flac", codec: str = "flac") -> bytes:
+def sound(format_name: str = "flac", codec: str = "flac") -> bytes:
     """A second of a tone."""
     file = io.BytesIO()
-    with av.open(file, "w", format=kind) as container:
+    with av.open(file, "w", format=format_name) as container:
         stream = container.add_stream(codec, rate=44100)
         tone = (np.sin(np.arange(44100) / 20) * 8000).astype(np.int16).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")

@@ -82,6 +82,6 @@ def found(roles: Roles, name: str) -> list[str] | str | None:
     return sorted(map(str, roles.inputs[name])) if name in roles.inputs else None
 
 
-def places(graph: Workflow, name: str) -> list[str] | str | None:
+def found_in(graph: Workflow, name: str) -> list[str] | str | None:
     """The same of a graph of these classes."""
     return found(find_roles(graph, DEFS), name)

@@ -20,7 +20,7 @@ INPUT_NODE, OUTPUT_NODE = -10, -20
 
 def node(
     node_id: int,
-    kind: str,
+    node_type: str,
     inputs: Mapping[str, tuple[str, Source | None]] | None = None,
     outputs: str = "",
     widgets: Sequence[Any] | None = None,
@@ -30,7 +30,7 @@ def node(
 
     Args:
         node_id: unique in its graph.
-        kind: the class, or a subgraph's id.
+        node_type: the class, or a subgraph's id.
         inputs: by name the type and the output that it is linked to; a name after ``=`` is a widget's.
         outputs: their types, with blanks between.
         widgets: ``widgets_values``.
@@ -38,18 +38,20 @@ def node(
     """
     return {
         "id": node_id,
-        "type": kind,
+        "type": node_type,
         "pos": [40 * node_id, 0],
         "size": [200, 100],
         "flags": {},
         "order": 0,
         "mode": 0,
         "inputs": [
-            {"name": name.lstrip("="), "type": kind, "link": source}
+            {"name": name.lstrip("="), "type": slot_type, "link": source}
             | ({"widget": {"name": name[1:]}} if name.startswith("=") else {})
-            for name, (kind, source) in (inputs or {}).items()
+            for name, (slot_type, source) in (inputs or {}).items()
         ],
-        "outputs": [{"name": kind, "type": kind, "links": []} for kind in outputs.split()],
+        "outputs": [
+            {"name": slot_type, "type": slot_type, "links": []} for slot_type in outputs.split()
+        ],
         "properties": {},
         **({} if widgets is None else {"widgets_values": list(widgets)}),
         **more,
@@ -106,21 +108,21 @@ def subgraph(
             {
                 "id": _uuid(graph_id, name),
                 "name": name,
-                "type": kind,
+                "type": slot_type,
                 "linkIds": [entry["id"] for entry in ends["in"] if entry["from"][1] == slot],
                 "pos": [0, 0],
             }
-            for slot, (name, kind) in enumerate(inputs.items())
+            for slot, (name, slot_type) in enumerate(inputs.items())
         ],
         "outputs": [
             {
                 "id": _uuid(graph_id, name + " out"),
                 "name": name,
-                "type": kind,
+                "type": slot_type,
                 "linkIds": [entry["id"] for entry in links if entry["to"] == (OUTPUT_NODE, slot)],
                 "pos": [0, 0],
             }
-            for slot, (name, (kind, _)) in enumerate(outputs.items())
+            for slot, (name, (slot_type, _)) in enumerate(outputs.items())
         ],
         "widgets": [],
         "nodes": list(nodes),
@@ -232,12 +234,12 @@ def _sampled(model: Source, clip: Source) -> list[Node]:
     ]
 
 
-def _reroute(node_id: int, source: Source | None, kind: str = "*") -> Node:
-    return node(node_id, "Reroute", {"": ("*", source)}, kind)
+def _reroute(node_id: int, source: Source | None, slot_type: str = "*") -> Node:
+    return node(node_id, "Reroute", {"": ("*", source)}, slot_type)
 
 
-def _primitive(node_id: int, kind: str, *widgets: Any, **more: Any) -> Node:
-    return node(node_id, "PrimitiveNode", {}, kind, widgets, **more)
+def _primitive(node_id: int, slot_type: str, *widgets: Any, **more: Any) -> Node:
+    return node(node_id, "PrimitiveNode", {}, slot_type, widgets, **more)
 
 
 def _blur_part(graph_id: str = PART, *, mode: int = 0, all_mode: int = 0) -> Node:
@@ -260,10 +262,14 @@ def _blur_part(graph_id: str = PART, *, mode: int = 0, all_mode: int = 0) -> Nod
 
 
 def _use(
-    node_id: int, source: Source | None, kind: str = PART, radius: Source | None = None, **more: Any
+    node_id: int,
+    source: Source | None,
+    node_type: str = PART,
+    radius: Source | None = None,
+    **more: Any,
 ) -> Node:
     inputs = {"image": (IMAGE, source), "=blur_radius": (INT, radius)}
-    return node(node_id, kind, inputs, "IMAGE", **{"widgets_values": [], **more})
+    return node(node_id, node_type, inputs, "IMAGE", **{"widgets_values": [], **more})
 
 
 def _sampled_by(widgets: list[Any]) -> dict[str, Any]:

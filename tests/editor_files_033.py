@@ -41,12 +41,12 @@ def _show(node_id: int, source: Source | None) -> Node:
 def _host(
     node_id: int,
     values: Sequence[Any] = (),
-    kind: str = PART,
+    node_type: str = PART,
     source: Source | None = None,
     **more: Any,
 ) -> Node:
     """A node that stands for a subgraph with one input."""
-    return node(node_id, kind, {"=v": (INT, source)}, "", list(values), **more)
+    return node(node_id, node_type, {"=v": (INT, source)}, "", list(values), **more)
 
 
 def _file(

@@ -75,16 +75,18 @@ class Frontend:
         """
         if "nodes" in workflow:
             self._page.evaluate("(workflow) => app.loadGraphData(workflow)", workflow)
-            asked = [node["type"] for node in workflow["nodes"]]
+            expected = [node["type"] for node in workflow["nodes"]]
         else:
             self._page.evaluate("(workflow) => app.loadApiJson(workflow, 'workflow')", workflow)
-            asked = [node["class_type"] for node in workflow.values()]
+            expected = [node["class_type"] for node in workflow.values()]
         # Newer frontends draw a placeholder for a class that they do not know.
         known = "(node) => node.type in LiteGraph.registered_node_types"
         opened = self._page.evaluate(
             f"() => app.graph.nodes.filter({known}).map((node) => node.type)"
         )
-        assert sorted(opened) == sorted(asked), f"the frontend opened {opened} instead of {asked}"
+        assert sorted(opened) == sorted(expected), (
+            f"the frontend opened {opened} instead of {expected}"
+        )
 
     def graph_to_prompt(self, workflow: Mapping[str, Any]) -> dict[str, Any]:
         """What the frontend would queue for a workflow in editor format."""
@@ -163,9 +165,9 @@ def running_comfyui(comfyui_dir: Path, node_packs: Path | None = None) -> Iterat
             config.write_text(json.dumps({"tests": {"custom_nodes": str(node_packs)}}))
             command += ["--extra-model-paths-config", str(config), "--whitelist-custom-nodes"]
             command += [pack.name for pack in node_packs.iterdir()]
-        for kind in ("user", "output", "temp"):
-            (root / kind).mkdir()
-            command += [f"--{kind}-directory", str(root / kind)]
+        for name in ("user", "output", "temp"):
+            (root / name).mkdir()
+            command += [f"--{name}-directory", str(root / name)]
         log = root / "comfyui.log"
         with log.open("wb") as sink:
             process = subprocess.Popen(

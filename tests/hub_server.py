@@ -64,7 +64,7 @@ class HubServer(ClosingServer):
 
     def served(self) -> list[Seen]:
         """The requests for the bytes of a file."""
-        return [one for one in self.seen if one.method == "GET"]
+        return [request for request in self.seen if request.method == "GET"]
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: whoever is cut off by the client is meant to be."""
@@ -105,21 +105,21 @@ class _Handler(BaseHTTPRequestHandler):
     def _resolve(self, path: str, authorization: str) -> None:
         repo, _, rest = path[1:].partition("/resolve/")
         revision, _, file = rest.partition("/")
-        name, key, kind = f"{repo}/{file}", path, repo.partition("/")[2]
-        if kind == "private":
+        name, key, repo_name = f"{repo}/{file}", path, repo.partition("/")[2]
+        if repo_name == "private":
             self._head(401, x_error_code="RepoNotFound")
-        elif kind == "gated" and authorization != f"Bearer {TOKEN}":
+        elif repo_name == "gated" and authorization != f"Bearer {TOKEN}":
             self._head(403 if authorization else 401, x_error_code="GatedRepo")
-        elif kind in ("busy", "long-busy") and self.server.times["HEAD" + key] == 1:
-            self._head(429, retry_after="1" if kind == "busy" else "3600")
+        elif repo_name in ("busy", "long-busy") and self.server.times["HEAD" + key] == 1:
+            self._head(429, retry_after="1" if repo_name == "busy" else "3600")
         elif revision != "main":
             self._head(404, x_error_code="RevisionNotFound")
         elif name not in self.server.files:
             self._head(404, x_error_code="EntryNotFound")
         else:
             data = self.server.files[name]
-            length = len(data) + (10 if kind == "short" else 0)
-            sha256 = hashlib.sha256(data + b"!" * (kind == "wrong")).hexdigest()
+            length = len(data) + (10 if repo_name == "short" else 0)
+            sha256 = hashlib.sha256(data + b"!" * (repo_name == "wrong")).hexdigest()
             self._head(
                 302,
                 location=f"{self.server.url.replace('127.0.0.1', 'localhost')}/storage/{name}?Signature=hush",

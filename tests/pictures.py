@@ -29,10 +29,10 @@ def mask(size: tuple[int, int] = (64, 64)) -> Image.Image:
     return image
 
 
-def file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def file(image: Image.Image, format_name: str = "PNG", **options: Any) -> bytes:
     """A picture as a file."""
     written = io.BytesIO()
-    image.save(written, format=kind, **options)
+    image.save(written, format=format_name, **options)
     return written.getvalue()
 
 
@@ -44,9 +44,12 @@ def encoded(image: Image.Image) -> str:
 def bomb(side: int = 60_000) -> bytes:
     """A PNG of that many pixels each way in a few bytes."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
+    def chunk(chunk_type: bytes, data: bytes) -> bytes:
         return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            struct.pack(">I", len(data))
+            + chunk_type
+            + data
+            + struct.pack(">I", zlib.crc32(chunk_type + data))
         )
 
     head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)

@@ -99,8 +99,8 @@ def write_lora_standin(path: Path, family: str) -> None:
 
 def write_controlnet_standin(path: Path, family: str, *, union: bool = False) -> None:
     """Write the telling tensors of a ControlNet for a family of ``CONTROLNET_FAMILIES``."""
-    kinds: Shapes = {"controlnet_mode_embedder.weight": (10, 64)} if union else {}
-    write_sparse(path, _CONTROLNETS[family] | kinds)
+    union_shapes: Shapes = {"controlnet_mode_embedder.weight": (10, 64)} if union else {}
+    write_sparse(path, _CONTROLNETS[family] | union_shapes)
 
 
 def write_standin(path: Path, model: str) -> None:

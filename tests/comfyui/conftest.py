@@ -61,9 +61,9 @@ class RealComfyUI:
     def input_dir(self) -> Path:
         return self.running.process.input_dir
 
-    def plan(self, **asked: Any) -> Plan:
+    def plan(self, **job_input: Any) -> Plan:
         """What a job's input becomes before it is queued."""
-        request = JobInput.read(asked)
+        request = JobInput.read(job_input)
         template = choose_template(request, TEMPLATES)
         files = InputFiles(self.input_dir / uuid.uuid4().hex, Settings().input_limits)
         return build_plan(PlanContext(Job("test", request), template, self.running, files))

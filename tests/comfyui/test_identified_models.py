@@ -19,9 +19,11 @@ def test_a_model_as_comfyui_builds_it_is_identified(
 ) -> None:
     path = tmp_path / "model.safetensors"
     standins.write_standin(path, model)
-    kind: ModelType = "checkpoint" if model in comfyui_shapes.CHECKPOINTS else "diffusion_model"
+    model_type: ModelType = (
+        "checkpoint" if model in comfyui_shapes.CHECKPOINTS else "diffusion_model"
+    )
     inpaint = model.endswith(("-inpaint", "-fill"))
-    assert identify(path) == ModelInfo(kind, FAMILIES[family], inpaint=inpaint)
+    assert identify(path) == ModelInfo(model_type, FAMILIES[family], inpaint=inpaint)
 
 
 def test_a_stand_in_takes_little_disk(tmp_path: Path) -> None:

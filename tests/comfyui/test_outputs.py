@@ -195,12 +195,13 @@ def test_it_works_without_a_folder_in_memory(model_root: Path, tmp_path: Path) -
         assert picture(result["images"][0]).size == (96, 64)
 
 
-@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-def test_the_format_asked_for(worker: Worker, kind: str) -> None:
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+def test_the_format_asked_for(worker: Worker, image_format: str) -> None:
     graph = saving(PHOTO, save=node("SaveImage", images=["source", 0], filename_prefix="a"))
-    image = picture(worker.run(workflow=graph, output={"format": kind})["images"][0])
-    assert image.format == kind.upper()
-    bare = worker.run(workflow=graph, output={"format": kind, "metadata": False})["images"][0]
+    image = picture(worker.run(workflow=graph, output={"format": image_format})["images"][0])
+    assert image.format == image_format.upper()
+    output = {"format": image_format, "metadata": False}
+    bare = worker.run(workflow=graph, output=output)["images"][0]
     assert b"TestPhoto" not in data(bare)
     assert picture(bare).tobytes() == image.tobytes()
 
@@ -219,9 +220,9 @@ def test_metadata_hides_the_jobs_folder(worker: Worker) -> None:
         "save": node("SaveImage", images=["load", 0], filename_prefix="a"),
     }
     result = worker.run(workflow=graph, image=base64.b64encode(file.getvalue()).decode())
-    told = json.loads(picture(result["images"][0]).info["prompt"])
-    assert told["load"]["inputs"]["image"] == "0_image.png"
-    assert told["save"] == graph["save"]
+    workflow = json.loads(picture(result["images"][0]).info["prompt"])
+    assert workflow["load"]["inputs"]["image"] == "0_image.png"
+    assert workflow["save"] == graph["save"]
 
 
 def test_two_saved_pictures_a_preview_and_a_text(worker: Worker) -> None:
@@ -443,16 +444,16 @@ def test_advanced_saver_gives_its_own_pixels(worker: Worker, channels: int) -> N
         assert image["node_id"] == "save"
 
 
-@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-def test_advanced_saver_gives_the_wanted_format(worker: Worker, kind: str) -> None:
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+def test_advanced_saver_gives_the_wanted_format(worker: Worker, image_format: str) -> None:
     require_class(worker.comfyui, "SaveImageAdvanced")
     graph = saving(PHOTO, save=advanced("png", "8-bit"))
     plain = saving(PHOTO, save=node("SaveImage", images=["source", 0], filename_prefix="a"))
-    output = {"format": kind, "lossless": kind == "webp"}
+    output = {"format": image_format, "lossless": image_format == "webp"}
     result = worker.run(workflow=graph, output=output)
     assert result.get("warnings", []) == []
     (image,) = result["images"]
-    assert picture(image).format == kind.upper()
+    assert picture(image).format == image_format.upper()
     assert (
         picture(image).tobytes()
         == picture(worker.run(workflow=plain, output=output)["images"][0]).tobytes()

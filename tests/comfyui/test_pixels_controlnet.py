@@ -37,9 +37,9 @@ class Case:
     model: Wire = ("1", 0)
     clip: Wire = ("1", 1)
 
-    def by_hand(self, kind: str) -> Workflow:
+    def by_hand(self, graph_name: str) -> Workflow:
         graph = base_graph(
-            kind,
+            graph_name,
             CHECKPOINT,
             model=self.model,
             clip=self.clip,
@@ -48,12 +48,14 @@ class Case:
         )
         # BasicGuider has no negative, the apply node wants one: templates give it an empty text.
         graph["3"] = node(
-            "CLIPTextEncode", clip=list(self.clip), text="" if kind == "BasicGuider" else "blurry"
+            "CLIPTextEncode",
+            clip=list(self.clip),
+            text="" if graph_name == "BasicGuider" else "blurry",
         )
         return {**graph, **self.nodes(("3", 0))}
 
-    def spliced(self, kind: str, comfyui: RealComfyUI) -> Workflow:
-        graph = base_graph(kind, CHECKPOINT)
+    def spliced(self, graph_name: str, comfyui: RealComfyUI) -> Workflow:
+        graph = base_graph(graph_name, CHECKPOINT)
         roles = find_roles(graph, comfyui.defs)
         graph = splice_loras(graph, roles, comfyui.defs, self.loras)
         return splice_controlnets(
@@ -188,10 +190,10 @@ def by_hand(comfyui: RealComfyUI) -> dict[tuple[str, str], bytes]:
     ImageDraw.Draw(control_map).rectangle((10, 10, 40, 50), outline="white", width=2)
     control_map.save(comfyui.input_dir / "map.png")
     pictures = {}
-    for kind in GRAPHS:
-        pictures[kind, "plain"] = pixels(comfyui, base_graph(kind, CHECKPOINT))
+    for graph_name in GRAPHS:
+        pictures[graph_name, "plain"] = pixels(comfyui, base_graph(graph_name, CHECKPOINT))
         for name, case in CASES.items():
-            pictures[kind, name] = pixels(comfyui, case.by_hand(kind))
+            pictures[graph_name, name] = pixels(comfyui, case.by_hand(graph_name))
     return pictures
 
 
@@ -202,14 +204,16 @@ def pixels(comfyui: RealComfyUI, workflow: Workflow) -> bytes:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("graph_name", GRAPHS)
 def test_spliced_and_hand_wired_pictures_are_equal(
-    comfyui: RealComfyUI, by_hand: dict[tuple[str, str], bytes], kind: str, case: str
+    comfyui: RealComfyUI, by_hand: dict[tuple[str, str], bytes], graph_name: str, case: str
 ) -> None:
-    assert pixels(comfyui, CASES[case].spliced(kind, comfyui)) == by_hand[kind, case]
+    assert pixels(comfyui, CASES[case].spliced(graph_name, comfyui)) == by_hand[graph_name, case]
 
 
-@pytest.mark.parametrize("kind", GRAPHS)
-def test_no_two_of_the_pictures_are_alike(by_hand: dict[tuple[str, str], bytes], kind: str) -> None:
-    pictures = [by_hand[kind, case] for case in ("plain", *CASES)]
+@pytest.mark.parametrize("graph_name", GRAPHS)
+def test_no_two_of_the_pictures_are_alike(
+    by_hand: dict[tuple[str, str], bytes], graph_name: str
+) -> None:
+    pictures = [by_hand[graph_name, case] for case in ("plain", *CASES)]
     assert len(set(pictures)) == len(pictures)

@@ -62,39 +62,44 @@ class Case:
     ``denoise`` is asked for where the first pass begins with a picture.
     """
 
-    asked: dict[str, Any]
+    job_input: dict[str, Any]
     nodes: Workflow = field(default_factory=dict)
     by_hand: dict[str, dict[str, Any]] = field(default_factory=dict)
     denoise: float | None = None
 
-    def graph(self, kind: str) -> Workflow:
-        graph = {**base_graph(kind, CHECKPOINT), **self.nodes}
-        if kind == "KSamplerAdvanced":
+    def graph(self, graph_name: str) -> Workflow:
+        graph = {**base_graph(graph_name, CHECKPOINT), **self.nodes}
+        if graph_name == "KSamplerAdvanced":
             put(
                 graph,
                 {"5": {"steps": 10, "end_at_step": 8}, "6": {"steps": 10, "start_at_step": 8}},
             )
         if "31" in graph:
-            if kind == "KSamplerAdvanced":
+            if graph_name == "KSamplerAdvanced":
                 put(
                     graph, {"31": {"steps": 10}}
                 )  # as many as the first stage: steps stay in proportion
-            put(graph, {"30": {"samples": [max(GRAPHS[kind]), 0]}, "7": {"samples": ["31", 0]}})
+            put(
+                graph,
+                {"30": {"samples": [max(GRAPHS[graph_name]), 0]}, "7": {"samples": ["31", 0]}},
+            )
         return graph
 
-    def written(self, kind: str) -> Workflow:
+    def written(self, graph_name: str) -> Workflow:
         """The graph by hand."""
-        graph = self.graph(kind)
-        put(graph, {**TEXTS, **BY_HAND[kind]})
+        graph = self.graph(graph_name)
+        put(graph, {**TEXTS, **BY_HAND[graph_name]})
         put(graph, self.by_hand)
-        if self.denoise and kind in DENOISE:
-            put(graph, {DENOISE[kind]: {"denoise": self.denoise}})
+        if self.denoise and graph_name in DENOISE:
+            put(graph, {DENOISE[graph_name]: {"denoise": self.denoise}})
         return graph
 
-    def filled(self, kind: str, comfyui: RealComfyUI) -> Workflow:
+    def filled(self, graph_name: str, comfyui: RealComfyUI) -> Workflow:
         """The graph by a job's input."""
-        denoise = {"denoise": self.denoise} if self.denoise and kind in DENOISE else {}
-        return comfyui.plan(workflow=self.graph(kind), **ASKED, **self.asked, **denoise).workflow
+        denoise = {"denoise": self.denoise} if self.denoise and graph_name in DENOISE else {}
+        return comfyui.plan(
+            workflow=self.graph(graph_name), **ASKED, **self.job_input, **denoise
+        ).workflow
 
 
 def put(graph: Workflow, inputs: dict[str, dict[str, Any]]) -> None:
@@ -187,8 +192,8 @@ def by_hand(comfyui: RealComfyUI) -> dict[tuple[str, str], Pixels]:
     transparent.putalpha(ImageOps.invert(MASK))
     transparent.save(comfyui.input_dir / "transparent.png")
     return {
-        (kind, name): pixels(comfyui, CASES[name].written(kind))
-        for kind in BY_HAND
+        (graph_name, name): pixels(comfyui, CASES[name].written(graph_name))
+        for graph_name in BY_HAND
         for name in CASES
     }
 
@@ -199,23 +204,23 @@ def pixels(comfyui: RealComfyUI, workflow: Workflow) -> Pixels:
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("kind", BY_HAND)
+@pytest.mark.parametrize("graph_name", BY_HAND)
 def test_filled_and_hand_written_pictures_are_equal(
-    comfyui: RealComfyUI, by_hand: dict[tuple[str, str], Pixels], kind: str, name: str
+    comfyui: RealComfyUI, by_hand: dict[tuple[str, str], Pixels], graph_name: str, name: str
 ) -> None:
-    assert pixels(comfyui, CASES[name].filled(kind, comfyui)) == by_hand[kind, name]
+    assert pixels(comfyui, CASES[name].filled(graph_name, comfyui)) == by_hand[graph_name, name]
 
 
-@pytest.mark.parametrize("kind", BY_HAND)
+@pytest.mark.parametrize("graph_name", BY_HAND)
 def test_no_two_of_the_pictures_are_alike(
-    by_hand: dict[tuple[str, str], Pixels], kind: str
+    by_hand: dict[tuple[str, str], Pixels], graph_name: str
 ) -> None:
-    assert len({by_hand[kind, name] for name in CASES}) == len(CASES)
+    assert len({by_hand[graph_name, name] for name in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize("kind", ["KSampler", "KSamplerAdvanced"])
-def test_each_value_shows_in_the_picture(comfyui: RealComfyUI, kind: str) -> None:
-    graph = CASES["txt2img"].graph(kind)
-    asked = [ASKED, *({key: ASKED[key] for key in ASKED if key != left_out} for left_out in ASKED)]
-    filled = [comfyui.plan(workflow=graph, **values).workflow for values in asked]
-    assert len({pixels(comfyui, workflow) for workflow in filled}) == len(asked)
+@pytest.mark.parametrize("graph_name", ["KSampler", "KSamplerAdvanced"])
+def test_each_value_shows_in_the_picture(comfyui: RealComfyUI, graph_name: str) -> None:
+    graph = CASES["txt2img"].graph(graph_name)
+    inputs = [ASKED, *({key: ASKED[key] for key in ASKED if key != left_out} for left_out in ASKED)]
+    filled = [comfyui.plan(workflow=graph, **values).workflow for values in inputs]
+    assert len({pixels(comfyui, workflow) for workflow in filled}) == len(inputs)

@@ -31,15 +31,15 @@ class Case:
     prompt: str = PROMPT
     clip_skip: int = 1
 
-    def by_hand(self, kind: str) -> Workflow:
+    def by_hand(self, graph_name: str) -> Workflow:
         return {
-            **base_graph(kind, CHECKPOINT, prompt=PROMPT, model=self.model, clip=self.clip),
+            **base_graph(graph_name, CHECKPOINT, prompt=PROMPT, model=self.model, clip=self.clip),
             **self.nodes,
         }
 
-    def spliced(self, kind: str, comfyui: RealComfyUI) -> Workflow:
+    def spliced(self, graph_name: str, comfyui: RealComfyUI) -> Workflow:
         prompt, tagged = parse_tags(self.prompt)
-        graph = base_graph(kind, CHECKPOINT, prompt=prompt)
+        graph = base_graph(graph_name, CHECKPOINT, prompt=prompt)
         roles = find_roles(graph, comfyui.defs)
         graph = splice_loras(graph, roles, comfyui.defs, [*self.loras, *tagged])
         return splice_clip_skip(graph, comfyui.defs, self.clip_skip)
@@ -121,10 +121,12 @@ def by_hand(comfyui: RealComfyUI) -> dict[tuple[str, str], bytes]:
     So none is still in ComfyUI's cache when the spliced graph, which may be the same to it, is run.
     """
     pictures = {}
-    for kind in GRAPHS:
-        pictures[kind, "plain"] = pixels(comfyui, base_graph(kind, CHECKPOINT, prompt=PROMPT))
+    for graph_name in GRAPHS:
+        pictures[graph_name, "plain"] = pixels(
+            comfyui, base_graph(graph_name, CHECKPOINT, prompt=PROMPT)
+        )
         for name, case in CASES.items():
-            pictures[kind, name] = pixels(comfyui, case.by_hand(kind))
+            pictures[graph_name, name] = pixels(comfyui, case.by_hand(graph_name))
     return pictures
 
 
@@ -135,14 +137,16 @@ def pixels(comfyui: RealComfyUI, workflow: Workflow) -> bytes:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("graph_name", GRAPHS)
 def test_spliced_and_hand_wired_pictures_are_equal(
-    comfyui: RealComfyUI, by_hand: dict[tuple[str, str], bytes], kind: str, case: str
+    comfyui: RealComfyUI, by_hand: dict[tuple[str, str], bytes], graph_name: str, case: str
 ) -> None:
-    assert pixels(comfyui, CASES[case].spliced(kind, comfyui)) == by_hand[kind, case]
+    assert pixels(comfyui, CASES[case].spliced(graph_name, comfyui)) == by_hand[graph_name, case]
 
 
-@pytest.mark.parametrize("kind", GRAPHS)
-def test_no_two_of_the_pictures_are_alike(by_hand: dict[tuple[str, str], bytes], kind: str) -> None:
-    pictures = [by_hand[kind, case] for case in ("plain", *CASES)]
+@pytest.mark.parametrize("graph_name", GRAPHS)
+def test_no_two_of_the_pictures_are_alike(
+    by_hand: dict[tuple[str, str], bytes], graph_name: str
+) -> None:
+    pictures = [by_hand[graph_name, case] for case in ("plain", *CASES)]
     assert len(set(pictures)) == len(pictures)

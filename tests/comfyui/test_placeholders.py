@@ -21,19 +21,19 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 
 def txt2img(checkpoint: str = placeholders.CHECKPOINT, **changes: Any) -> Graph:
-    asked = {"prompt": "a cat", "seed": 1, "latent": "EmptyLatentImage", **changes}
+    values = {"prompt": "a cat", "seed": 1, "latent": "EmptyLatentImage", **changes}
     return {
         "model": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
-        "positive": node("CLIPTextEncode", text=asked["prompt"], clip=["model", 1]),
+        "positive": node("CLIPTextEncode", text=values["prompt"], clip=["model", 1]),
         "negative": node("CLIPTextEncode", text="", clip=["model", 1]),
-        "latent": node(asked["latent"], width=64, height=64, batch_size=1),
+        "latent": node(values["latent"], width=64, height=64, batch_size=1),
         "sampler": node(
             "KSampler",
             model=["model", 0],
             positive=["positive", 0],
             negative=["negative", 0],
             latent_image=["latent", 0],
-            seed=asked["seed"],
+            seed=values["seed"],
             steps=2,
             cfg=5.0,
             sampler_name="euler",

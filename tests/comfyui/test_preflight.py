@@ -129,10 +129,12 @@ def test_both_refuse_exactly_the_broken_graphs(
 ) -> None:
     counted: Counter[str] = Counter()
     wrong = []
-    ways = [(kind, breaker) for kind, breakers in REFUSED.items() for breaker in breakers]
+    ways = [
+        (error_type, breaker) for error_type, breakers in REFUSED.items() for breaker in breakers
+    ]
     ways += [("accepted", breaker) for breaker in ACCEPTED]
     names = [name for name in preflight.workflows if name != TOO_MANY_STEPS]
-    for number, (kind, breaker) in enumerate(ways):
+    for number, (error_type, breaker) in enumerate(ways):
         for turn, name in enumerate(names[number % 3 :: 3]):
             broken = breaker(preflight.workflows[name], preflight.comfyui.defs, number + 7 * turn)
             if broken is None:
@@ -141,21 +143,21 @@ def test_both_refuse_exactly_the_broken_graphs(
             found = preflight.findings(broken)
             assert broken == before
             refused = preflight.refusal(broken)
-            counted[kind] += 1
-            kinds = {finding["type"] for finding in found}
+            counted[error_type] += 1
+            found_types = {finding["type"] for finding in found}
             if (
                 bool(found) != bool(refused)
-                or (kind in REFUSED and kind not in kinds)
-                or not told(refused, found)
+                or (error_type in REFUSED and error_type not in found_types)
+                or not all_named(refused, found)
             ):
-                wrong.append((kind, name, number, found, refused))
+                wrong.append((error_type, name, number, found, refused))
     assert wrong == []
     assert counted.keys() == {*REFUSED, "accepted"}
     assert all(count >= 10 for count in counted.values())
     assert counted.total() >= 300
 
 
-def told(refused: dict[str, Any], found: list[Finding]) -> bool:
+def all_named(refused: dict[str, Any], found: list[Finding]) -> bool:
     """Whether each input that ComfyUI names is named by a finding too."""
     ours = {(finding["node_id"], finding["input"]) for finding in found}
     theirs = {
@@ -171,7 +173,11 @@ def test_missing_models_in_newer_lists_are_found(
     preflight: Preflight,
 ) -> None:
     workflow = copy.deepcopy(preflight.workflows["upscale"])
-    (loader,) = (one for one in workflow.values() if one["class_type"] == "UpscaleModelLoader")
+    (loader,) = (
+        graph_node
+        for graph_node in workflow.values()
+        if graph_node["class_type"] == "UpscaleModelLoader"
+    )
     loader["inputs"]["model_name"] = "absent.pth"
     assert bool(preflight.refusal(workflow)) == (preflight.version != "0.3.75")
     (finding,) = preflight.findings(workflow)
@@ -180,7 +186,7 @@ def test_missing_models_in_newer_lists_are_found(
 
 
 def test_comfyui_runs_a_classs_custom_validation(preflight: Preflight) -> None:
-    asked = {
+    inputs = {
         "prompt": "x",
         "aspect_ratio": "9:1",
         "prompt_upsampling": False,
@@ -188,7 +194,7 @@ def test_comfyui_runs_a_classs_custom_validation(preflight: Preflight) -> None:
         "raw": False,
     }
     workflow = {
-        "1": node("FluxProUltraImageNode", **asked),
+        "1": node("FluxProUltraImageNode", **inputs),
         "2": node("SaveImage", images=["1", 0], filename_prefix="x"),
     }
     (finding,) = preflight.findings(workflow)

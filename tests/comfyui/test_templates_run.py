@@ -34,7 +34,7 @@ SDXL = {**SD15, **SIZE, "checkpoint": "placeholder-sdxl"}
 class Case:
     """What is asked of a template, and the size of what comes."""
 
-    asked: dict[str, Any]
+    job_input: dict[str, Any]
     size: tuple[int, int] = (64, 64)
     parameters: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Case:
         """The job's input for a template."""
         return {
             "workflow": name,
-            **self.asked,
+            **self.job_input,
             "parameters": self.parameters,
             "overrides": self.overrides,
         }
@@ -82,10 +82,10 @@ if shipped.comfyui_version() >= (0, 9, 2):
     }
 
 
-def run(comfyui: RealComfyUI, asked: dict[str, Any], sd_model: str = "") -> dict[str, Any]:
+def run(comfyui: RealComfyUI, job_input: dict[str, Any], sd_model: str = "") -> dict[str, Any]:
     """A job's result."""
     runner = JobRunner(Settings(SD_MODEL=sd_model), comfyui.supervisor, TEMPLATES)
-    result = runner.run({"id": "test", "input": asked}, threading.Event())
+    result = runner.run({"id": "test", "input": job_input}, threading.Event())
     assert "error" not in result, result
     return result
 
@@ -111,31 +111,31 @@ def test_a_template_makes_a_picture(comfyui: RealComfyUI, name: str) -> None:
     assert picture(result).size == case.size
     assert result["workflow"] == name
     assert result["warnings"] == []
-    told = {
+    expected = {
         key: value
-        for key, value in case.asked.items()
+        for key, value in case.job_input.items()
         if key not in {"image", "mask", "checkpoint"}
     }
     own = {key: value for key, value in case.parameters.items() if value is not PHOTO}
-    assert result["parameters"].items() >= {**told, **own}.items()
+    assert result["parameters"].items() >= {**expected, **own}.items()
 
 
 def test_sd_model_replaces_a_declared_checkpoint(
     comfyui: RealComfyUI,
 ) -> None:
-    asked = CASES["sdxl-refiner"].of("sdxl-refiner")
-    del asked["checkpoint"]
-    result = run(comfyui, asked, sd_model="placeholder-sdxl")
+    job_input = CASES["sdxl-refiner"].of("sdxl-refiner")
+    del job_input["checkpoint"]
+    result = run(comfyui, job_input, sd_model="placeholder-sdxl")
     assert result["parameters"]["checkpoint"] == placeholders.CHECKPOINT_SDXL
     assert picture(result).size == (64, 64)
 
 
 def test_a_seed_makes_the_same_pixels_again(comfyui: RealComfyUI) -> None:
-    asked = {**SD15, **SIZE, "batch_size": 2, "seed": -1}
-    first = run(comfyui, asked)
+    job_input = {**SD15, **SIZE, "batch_size": 2, "seed": -1}
+    first = run(comfyui, job_input)
     assert len(first["images"]) == 2
-    other = run(comfyui, asked)
-    again = run(comfyui, {**asked, "seed": first["seed"]})
+    other = run(comfyui, job_input)
+    again = run(comfyui, {**job_input, "seed": first["seed"]})
     drawn = [
         [decoded(media).tobytes() for media in result["images"]] for result in (first, other, again)
     ]
@@ -144,7 +144,9 @@ def test_a_seed_makes_the_same_pixels_again(comfyui: RealComfyUI) -> None:
 
 
 def test_inpainting_leaves_the_rest_as_it_was(comfyui: RealComfyUI) -> None:
-    result = picture(run(comfyui, {**CASES["inpaint"].asked, "parameters": {"grow_mask_by": 0}}))
+    result = picture(
+        run(comfyui, {**CASES["inpaint"].job_input, "parameters": {"grow_mask_by": 0}})
+    )
     kept, painted = (0, 0, 32, 64), (32, 0, 64, 64)
     assert result.crop(kept).tobytes() == pictures.photo().crop(kept).tobytes()
     assert result.crop(painted).tobytes() != pictures.photo().crop(painted).tobytes()
@@ -155,7 +157,7 @@ def test_flux_makes_a_picture_with_another_text_encoder(comfyui: RealComfyUI, na
     """The template as a custom graph: its own two text encoders cannot be had small."""
     graph = shipped.graph(name)
     graph["99"] = node("CLIPLoader", clip_name=placeholders.CLIP_L, type="stable_diffusion")
-    asked = {
+    job_input = {
         **SIZE,
         "checkpoint": "placeholder-flux",
         "vae": "taesd-16",
@@ -163,7 +165,7 @@ def test_flux_makes_a_picture_with_another_text_encoder(comfyui: RealComfyUI, na
         "seed": 5,
         "steps": 2,
     }
-    result = run(comfyui, {**asked, "workflow": graph, "overrides": {"4.clip": ["99", 0]}})
+    result = run(comfyui, {**job_input, "workflow": graph, "overrides": {"4.clip": ["99", 0]}})
     assert picture(result).size == (64, 64)
     assert result["workflow"] == "custom"
 
@@ -192,8 +194,8 @@ def wan_input(name: str, **changes: Any) -> dict[str, Any]:
     if name in ("wan22-t2v", "wan22-i2v") and shipped.runs_here(name):
         for word in ("high", "low"):
             overrides[f"Load LoRA (turbo, {word} noise).lora_name"] = placeholders.LORA_WAN
-    asked = {"workflow": name, **WAN, **images, "overrides": overrides, **changes}
-    return {**asked, "parameters": {**parameters, **changes.get("parameters", {})}}
+    job_input = {"workflow": name, **WAN, **images, "overrides": overrides, **changes}
+    return {**job_input, "parameters": {**parameters, **changes.get("parameters", {})}}
 
 
 def frames_of(result: dict[str, Any]) -> list[Any]:

@@ -188,7 +188,7 @@ def test_every_parameter_is_filled_and_accepted(comfyui: RealComfyUI, name: str)
     declared = template.params.parameters
     roles = find_roles(template.workflow, comfyui.defs)
     several = [*roles.ambiguous.values(), *roles.unassigned.values()]
-    unclear = {str(one.node_input) for candidates in several for one in candidates}
+    unclear = {str(candidate.node_input) for candidates in several for candidate in candidates}
     assert unclear <= {f"{entry.node}.{entry.input}" for entry in declared.values()}
     schemas = describe(template.workflow, roles, comfyui.defs, declared)
     # A switch decides which inputs the others are; see test_template_parameters.
@@ -202,8 +202,8 @@ def test_every_parameter_is_filled_and_accepted(comfyui: RealComfyUI, name: str)
     plan = comfyui.plan(**{**request, **own, "parameters": {**request["parameters"], **further}})
     assert findings(comfyui, plan.workflow) == {}
     for key, value in values.items():
-        for place in schemas[key]["places"]:
-            node_id, _, input_name = place.partition(".")
+        for node_input in schemas[key]["places"]:
+            node_id, _, input_name = node_input.partition(".")
             assert plan.workflow[node_id]["inputs"][input_name] == value, key
     assert plan.parameters.items() >= values.items()
 
@@ -248,12 +248,12 @@ def test_a_controlnet_is_spliced_and_accepted(
     comfyui: RealComfyUI, name: str, family: str, lora: bool
 ) -> None:
     file = CANNY_SD15 if family == "sd15" else f"{family}-canny.safetensors"
-    asked: dict[str, Any] = {
+    job_input: dict[str, Any] = {
         "controlnets": [{"type": "canny", "image": pictures.encoded(pictures.photo())}]
     }
     if lora:
-        asked["prompt"] = f"a cat <lora:{family}-a:0.7>"
-    plan = comfyui.plan(**required(name), **asked)
+        job_input["prompt"] = f"a cat <lora:{family}-a:0.7>"
+    plan = comfyui.plan(**required(name), **job_input)
     assert findings(comfyui, plan.workflow) == {}
     nodes = live(comfyui, plan.workflow)
     loaders = [node for node in nodes if node["class_type"] == "ControlNetLoader"]

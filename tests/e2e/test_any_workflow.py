@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.comfyui]
 def editor_file() -> dict[str, Any]:
     """Text to image in the editor's format, small, with the checkpoint that is there."""
     file: dict[str, Any] = json.loads(json.dumps(FILES["plain"]))
-    for one in file["nodes"]:
-        if one["type"] == "CheckpointLoaderSimple":
-            one["widgets_values"] = [placeholders.CHECKPOINT]
-        elif one["type"] == "KSampler":
-            one["widgets_values"][2] = 2
+    for graph_node in file["nodes"]:
+        if graph_node["type"] == "CheckpointLoaderSimple":
+            graph_node["widgets_values"] = [placeholders.CHECKPOINT]
+        elif graph_node["type"] == "KSampler":
+            graph_node["widgets_values"][2] = 2
     return file
 
 
@@ -52,7 +52,11 @@ def test_all_that_is_wrong_comes_at_once(worker: Client) -> None:
 
 def test_validate_only_answers_what_would_be_queued(worker: Client) -> None:
     answer = worker.output({"workflow": editor_file(), "steps": 3, "validate_only": True})
-    (sampler,) = (one for one in answer["workflow"].values() if one["class_type"] == "KSampler")
+    (sampler,) = (
+        graph_node
+        for graph_node in answer["workflow"].values()
+        if graph_node["class_type"] == "KSampler"
+    )
     assert sampler["inputs"]["steps"] == 3
     assert (answer["findings"], answer["roles"]["samplers"]) == ([], ["13"])
     assert answer["needs"][0] | {"url": None} == {

@@ -46,13 +46,13 @@ class Machine:
 
     def install(self, *lines: str) -> str:
         """Write custom_nodes.txt and install; gives what was said."""
-        said = io.StringIO()
+        output = io.StringIO()
         node_packs.LIST.write_text("# packs\n" + "".join(f"{line}\n" for line in lines))
         with (self.folder / "lock").open("a+b") as lock:
             node_packs.install_packs(
-                Console(said), Runner(lock, self.folder / "install.log", self.environ)
+                Console(output), Runner(lock, self.folder / "install.log", self.environ)
             )
-        return said.getvalue()
+        return output.getvalue()
 
     def packs(self) -> list[str]:
         return sorted(path.name for path in paths.NODE_PACKS.glob("*"))
@@ -127,10 +127,10 @@ def test_packs_are_installed_imported_and_kept(
         machine.install(*lines, broken)
     assert machine.packs() == ["broken", "from-git", "good", "own"]
 
-    asked = len(registry.seen)
+    request_count = len(registry.seen)
     assert "can import the custom nodes" in machine.install(*lines)
     assert machine.packs() == ["from-git", "good", "own"]
-    assert len(registry.seen) == asked
+    assert len(registry.seen) == request_count
     assert machine.holds("tomli_w")
     assert machine.holds("torch")
     assert not (paths.NODE_PACKS / "from-git" / ".git").exists()

@@ -24,7 +24,7 @@ LONG = weights(SLOW_BYTES + 100_000)
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setattr(module, "PAUSE_S", 0.01)
     with hub_server() as server:
-        for kind in (
+        for name in (
             "plain",
             "gated",
             "private",
@@ -36,9 +36,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
             "short",
             "wrong",
         ):
-            data = LONG if kind in ("slow", "cut") else DATA
-            server.files[f"owner/{kind}/sub/model.safetensors"] = data
-            server.pages[f"/{kind}.safetensors"] = data
+            data = LONG if name in ("slow", "cut") else DATA
+            server.files[f"owner/{name}/sub/model.safetensors"] = data
+            server.pages[f"/{name}.safetensors"] = data
         yield server
 
 
@@ -88,25 +88,25 @@ def fetch(hub: HubServer, tmp_path: Path) -> Fetched:
     ],
 )
 def test_a_file_arrives_whole_by_any_name(fetch: Fetched, text: str) -> None:
-    told: list[tuple[int, int | None]] = []
+    updates: list[tuple[int, int | None]] = []
     sizes: list[int | None] = []
-    fetch(text, watch=Watch(lambda *done: told.append(done), sizes.append))
+    fetch(text, watch=Watch(lambda *done: updates.append(done), sizes.append))
     assert fetch.is_right()
-    assert told[-1] == (len(DATA), len(DATA))
+    assert updates[-1] == (len(DATA), len(DATA))
     assert sizes == [len(DATA)]
 
 
 def test_the_storage_is_not_shown_the_token(fetch: Fetched, hub: HubServer) -> None:
     fetch("hf:owner/gated/sub/model.safetensors", token=TOKEN)
     assert fetch.is_right()
-    assert {one.authorization for one in hub.served()} == {""}
+    assert {request.authorization for request in hub.served()} == {""}
 
 
 @pytest.mark.parametrize("text", ["hf:owner/cut/sub/model.safetensors", "WEB/cut.safetensors"])
 def test_an_interrupted_download_resumes(fetch: Fetched, hub: HubServer, text: str) -> None:
     fetch(text)
     assert fetch.is_right()
-    assert [one.range for one in hub.served()] == ["", f"bytes={SLOW_BYTES}-"]
+    assert [request.range for request in hub.served()] == ["", f"bytes={SLOW_BYTES}-"]
 
 
 @pytest.mark.parametrize("text", ["hf:owner/slow/sub/model.safetensors", "WEB/slow.safetensors"])

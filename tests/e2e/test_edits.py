@@ -23,8 +23,8 @@ def drawing() -> Image.Image:
     return image
 
 
-def pixels(worker: Client, asked: dict[str, Any]) -> bytes:
-    (picture,) = pictures(worker.output(asked))
+def pixels(worker: Client, job_input: dict[str, Any]) -> bytes:
+    (picture,) = pictures(worker.output(job_input))
     return picture.tobytes()
 
 
@@ -93,7 +93,7 @@ def test_an_override_counts_more_than_a_parameter(worker: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "error"),
+    ("changes", "error"),
     [
         ({"loras": [{"name": "nope"}]}, "MODEL_NOT_FOUND: lora 'nope' is not installed"),
         (
@@ -114,9 +114,9 @@ def test_an_override_counts_more_than_a_parameter(worker: Client) -> None:
     ],
 )
 def test_what_cannot_be_edited_in_is_told(
-    worker: Client, asked: dict[str, Any], error: str
+    worker: Client, changes: dict[str, Any], error: str
 ) -> None:
-    job = worker.runsync({**SMALL, **asked})
+    job = worker.runsync({**SMALL, **changes})
     assert job["status"] == "FAILED"
     assert job["error"].startswith(error)
 
@@ -130,9 +130,9 @@ def test_a_custom_graph_keeps_its_own_seed(worker: Client) -> None:
     assert drawn["images"][0]["seed"] == drawn["seed"]
 
 
-@pytest.mark.parametrize(("asked", "seeds"), [({}, [5, 1000]), ({"seed": 7}, [7, 1002])])
+@pytest.mark.parametrize(("changes", "seeds"), [({}, [5, 1000]), ({"seed": 7}, [7, 1002])])
 def test_samplers_side_by_side_keep_their_seeds(
-    worker: Client, asked: dict[str, int], seeds: list[int]
+    worker: Client, changes: dict[str, int], seeds: list[int]
 ) -> None:
     graph = txt2img(seed=5)
     graph["sampler2"] = {**graph["sampler"], "inputs": {**graph["sampler"]["inputs"], "seed": 1000}}
@@ -144,8 +144,8 @@ def test_samplers_side_by_side_keep_their_seeds(
         **graph["save"],
         "inputs": {**graph["save"]["inputs"], "images": ["decode2", 0]},
     }
-    result = worker.output({"workflow": graph, **asked})
-    assert {one["node_id"]: one["seed"] for one in result["images"]} == {
+    result = worker.output({"workflow": graph, **changes})
+    assert {image["node_id"]: image["seed"] for image in result["images"]} == {
         "save": seeds[0],
         "save2": seeds[1],
     }
@@ -162,21 +162,21 @@ def test_text_where_a_number_is_meant(worker: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "job_input",
     [
         {"workflow": txt2img(latent={"batch_size": 64})},
         {"workflow": txt2img(), "overrides": {"latent.batch_size": 64}},
         {"prompt": "a fox", "parameters": {"batch_size": 64}},
     ],
 )
-def test_no_way_leads_around_max_batch_size(worker: Client, asked: dict[str, Any]) -> None:
-    job = worker.runsync(asked)
+def test_no_way_leads_around_max_batch_size(worker: Client, job_input: dict[str, Any]) -> None:
+    job = worker.runsync(job_input)
     assert job["error"].startswith("INVALID_VALUE")
     assert "must be at most 4, not 64: the endpoint's setting MAX_BATCH_SIZE" in job["error"]
 
 
 def test_a_broken_link_is_told_before_no_place(worker: Client) -> None:
     graph = txt2img(sampler={"positive": ["gone", 0]})
-    for asked in ({}, {"validate_only": True}):
-        job = worker.runsync({"workflow": graph, "prompt": "a fox", **asked})
+    for options in ({}, {"validate_only": True}):
+        job = worker.runsync({"workflow": graph, "prompt": "a fox", **options})
         assert "positive is linked to node 'gone'" in job["error"]

@@ -162,13 +162,13 @@ class Client:
         answer: dict[str, Any] = requests.post(f"{self.url}/{path}", json=body, timeout=30).json()
         return answer
 
-    def run(self, given: dict[str, Any], **more: Any) -> str:
-        answer = self.post("run", {"input": given, **more})
+    def run(self, job_input: dict[str, Any], **more: Any) -> str:
+        answer = self.post("run", {"input": job_input, **more})
         assert answer == {"id": answer["id"], "status": "IN_QUEUE"}
         return str(answer["id"])
 
-    def runsync(self, given: dict[str, Any], **more: Any) -> dict[str, Any]:
-        return self.post("runsync", {"input": given, **more})
+    def runsync(self, job_input: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return self.post("runsync", {"input": job_input, **more})
 
     def wait_for(self, job_id: str, *status: str) -> dict[str, Any]:
         def shown() -> dict[str, Any] | None:
@@ -355,11 +355,11 @@ def test_a_request_larger_than_runpod_takes_gets_413(
 
 
 def test_an_oversized_result_fails_its_job(client: Client) -> None:
-    given = {"bytes": 10_000_000}
-    refused = client.wait_for(client.run(given), "FAILED")
+    job_input = {"bytes": 10_000_000}
+    refused = client.wait_for(client.run(job_input), "FAILED")
     assert refused["error"].startswith("the result was refused: the body has 10,000,")
     assert "output" not in refused
-    assert len(client.runsync(given)["output"]) == 10_000_000
+    assert len(client.runsync(job_input)["output"]) == 10_000_000
     assert client.runsync({"bytes": 20_000_000})["status"] == "FAILED"
 
 
@@ -378,10 +378,10 @@ def test_jobs_beyond_max_queue_size_get_429(handler: Path, folder: Path) -> None
         client.run({})
 
 
-@pytest.mark.parametrize("given", ["0", "many", "-1"])
-def test_an_invalid_max_queue_size_is_reported(handler: Path, given: str) -> None:
+@pytest.mark.parametrize("size", ["0", "many", "-1"])
+def test_an_invalid_max_queue_size_is_reported(handler: Path, size: str) -> None:
     with pytest.raises(ValueError, match="MAX_QUEUE_SIZE must be a whole number"):
-        LocalEndpoint(handler=handler, environ={"MAX_QUEUE_SIZE": given}).start()
+        LocalEndpoint(handler=handler, environ={"MAX_QUEUE_SIZE": size}).start()
 
 
 @pytest.mark.parametrize(
@@ -733,12 +733,12 @@ def test_a_webhook_is_given_up_after_two_retries(
     ("origin", "allowed"), [("http://localhost:3000", True), ("https://example.com", False)]
 )
 def test_only_pages_of_this_machine_may_call(client: Client, origin: str, allowed: bool) -> None:
-    asked = {
+    request_headers = {
         "Origin": origin,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type",
     }
-    preflight = requests.options(f"{client.url}/run", headers=asked, timeout=30)
+    preflight = requests.options(f"{client.url}/run", headers=request_headers, timeout=30)
     answer = requests.get(f"{client.url}/health", headers={"Origin": origin}, timeout=30)
     expected = origin if allowed else None
     for headers in (preflight.headers, answer.headers):

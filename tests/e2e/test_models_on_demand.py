@@ -120,15 +120,15 @@ def status(client: Client, job_id: str, until: str) -> dict[str, Any]:
 
 
 def test_ten_jobs_with_one_lora_are_one_download(client: Client, hub: HubServer) -> None:
-    asked = with_lora(f"{hub.url}/stuck.safetensors?token=hush")
-    jobs = [client.post("run", {"input": asked})["id"] for _ in range(10)]
+    job_input = with_lora(f"{hub.url}/stuck.safetensors?token=hush")
+    jobs = [client.post("run", {"input": job_input})["id"] for _ in range(10)]
     for job in jobs:
-        told = status(client, job, "downloading stuck-")
-        assert told["output"]["percent"] == 0
+        progress = status(client, job, "downloading stuck-")
+        assert progress["output"]["percent"] == 0
     hub.go_on.set()
     answers = [status(client, job, "COMPLETED")["output"] for job in jobs]
     hub.go_on.clear()
-    assert len([one for one in hub.served() if "/stuck." in one.path]) == 1
+    assert len([request for request in hub.served() if "/stuck." in request.path]) == 1
     wanted = pictures(client.output(with_lora(placeholders.LORA)))[0].tobytes()
     assert {pictures(answer)[0].tobytes() for answer in answers} == {wanted}
     assert "hush" not in json.dumps(answers)
@@ -233,8 +233,8 @@ def test_log_and_errors_name_the_searched_folders(client: Client, model_root: Pa
     in_graph["lora"] = node(
         "LoraLoaderModelOnly", model=["loader", 0], lora_name="none.pt", strength_model=1.0
     )
-    for asked in (with_lora("none.pt"), {"workflow": in_graph}):
-        answer = client.runsync(asked)
+    for job_input in (with_lora("none.pt"), {"workflow": in_graph}):
+        answer = client.runsync(job_input)
         assert answer["error"].startswith("MODEL_NOT_FOUND: ")
         assert "volume/ComfyUI/models/loras" in answer["error"]
         assert str(client.temp_dir) not in json.dumps(answer)

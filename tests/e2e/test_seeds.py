@@ -218,8 +218,8 @@ def base64_list(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def test_output_0_is_base64_with_base64_list(base64_list: Client, tmp_path: Path) -> None:
-    said = run([sys.executable, "-c", GENERATE.replace("URL", base64_list.url)], tmp_path)
-    assert "Image generated successfully!" in said
+    output = run([sys.executable, "-c", GENERATE.replace("URL", base64_list.url)], tmp_path)
+    assert "Image generated successfully!" in output
     assert opened(tmp_path / "generated_image.png").size == (64, 64)
 
 
@@ -528,12 +528,12 @@ def test_the_sdxl_workers_refiner(worker: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "word"), [({"num_images": 5}, "num_images"), ({"batch_size": 5}, "batch_size")]
+    ("changes", "word"), [({"num_images": 5}, "num_images"), ({"batch_size": 5}, "batch_size")]
 )
 def test_too_many_pictures_names_the_setting(
-    worker: Client, asked: dict[str, int], word: str
+    worker: Client, changes: dict[str, int], word: str
 ) -> None:
-    job = worker.runsync({"prompt": "a fox", **SMALL, **asked})
+    job = worker.runsync({"prompt": "a fox", **SMALL, **changes})
     assert job["error"] == (
         f"INVALID_VALUE: {word} must be at most 4, not 5: the endpoint's setting MAX_BATCH_SIZE"
     )

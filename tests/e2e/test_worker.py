@@ -50,11 +50,11 @@ def test_another_prompt_gives_other_pixels(worker: Client) -> None:
     assert first != other
 
 
-@pytest.mark.parametrize("asked", [{}, {"seed": -1}])
+@pytest.mark.parametrize("changes", [{}, {"seed": -1}])
 def test_the_reported_random_seed_reproduces_the_picture(
-    worker: Client, asked: dict[str, int]
+    worker: Client, changes: dict[str, int]
 ) -> None:
-    first, other = worker.output({**SMALL, **asked}), worker.output({**SMALL, **asked})
+    first, other = worker.output({**SMALL, **changes}), worker.output({**SMALL, **changes})
     assert first["seed"] != other["seed"]
     assert 0 <= first["seed"] < 2**53
     again = worker.output({**SMALL, "seed": first["seed"]})
@@ -62,7 +62,7 @@ def test_the_reported_random_seed_reproduces_the_picture(
 
 
 def test_every_parameter_is_filled_by_role(any_worker: Client) -> None:
-    asked = {
+    job_input = {
         **SMALL,
         "negative_prompt": "fog",
         "cfg": 3.5,
@@ -72,8 +72,8 @@ def test_every_parameter_is_filled_by_role(any_worker: Client) -> None:
         "checkpoint": placeholders.CHECKPOINT,
         "seed": 3,
     }
-    result = any_worker.output(asked)
-    assert asked.items() <= result["parameters"].items()
+    result = any_worker.output(job_input)
+    assert job_input.items() <= result["parameters"].items()
     assert len(pictures(result)) == 2
 
 
@@ -131,7 +131,7 @@ def test_a_missing_checkpoint_gets_a_stand_in(worker: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "error"),
+    ("job_input", "error"),
     [
         (
             {"workflow": "txt2imgg"},
@@ -153,8 +153,8 @@ def test_a_missing_checkpoint_gets_a_stand_in(worker: Client) -> None:
         ("a lighthouse", "INVALID_INPUT: input must be an object"),
     ],
 )
-def test_a_mistake_is_one_coded_sentence(worker: Client, asked: Any, error: str) -> None:
-    job = worker.runsync(asked)
+def test_a_mistake_is_one_coded_sentence(worker: Client, job_input: Any, error: str) -> None:
+    job = worker.runsync(job_input)
     assert job["status"] == "FAILED"
     assert job["error"].startswith(error)
     assert worker.get("health")["workers"]["ready"] >= 1

@@ -82,14 +82,14 @@ def test_each_shape_is_exactly_what_clients_expect(response: ResponseFormat, exp
 
 
 def test_a1111s_shape() -> None:
-    asked = {
+    job_input = {
         "api_name": "img2img",
         "init_images": ["x"],
         "prompt": "a fox",
         "steps": 20,
         "comfy_org_api_key": "k",
     }
-    answer = shape(TWO, "a1111", asked)
+    answer = shape(TWO, "a1111", job_input)
     assert answer["images"] == ["AA", "BB"]
     assert answer["parameters"] == {"prompt": "a fox", "steps": 20}
     info = json.loads(answer["info"])
@@ -118,7 +118,9 @@ def test_a_stored_picture_is_given_by_its_link() -> None:
     assert shape(stored, "base64_list", {}) == ["https://s3/a.png"]
 
 
-@pytest.mark.parametrize("response", [one for one in get_args(ResponseFormat) if one != "images"])
+@pytest.mark.parametrize(
+    "response", [name for name in get_args(ResponseFormat) if name != "images"]
+)
 def test_no_pictures_in_a_picture_shape_is_said(
     response: ResponseFormat,
 ) -> None:

@@ -10,7 +10,7 @@ from comfy_worker.comfyui.cause import ending, log_cause, oom_kills
 
 
 @pytest.mark.parametrize(
-    ("status", "out_of_memory", "told"),
+    ("status", "out_of_memory", "words"),
     [
         (None, False, "ended"),
         (0, True, "ended"),
@@ -22,9 +22,9 @@ from comfy_worker.comfyui.cause import ending, log_cause, oom_kills
     ],
 )
 def test_an_exit_status_is_told_in_words(
-    status: int | None, out_of_memory: bool, told: str
+    status: int | None, out_of_memory: bool, words: str
 ) -> None:
-    assert ending(status, out_of_memory=out_of_memory) == told
+    assert ending(status, out_of_memory=out_of_memory) == words
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,8 @@ def test_one_error_has_all_findings_and_worst_code() -> None:
     ]
     for nodes, error in cases:
         workflow: Workflow = {}
-        for letter, one in zip("abc", nodes, strict=False):
-            workflow |= {letter: one, f"save {letter}": node("Save", images=[letter, 0])}
+        for letter, graph_node in zip("abc", nodes, strict=False):
+            workflow |= {letter: graph_node, f"save {letter}": node("Save", images=[letter, 0])}
         raised = refusal(found(workflow).findings)
         assert type(raised) is error
         assert len(raised.details) == len(nodes)
@@ -121,12 +121,12 @@ def test_one_error_has_all_findings_and_worst_code() -> None:
         "node c (Blurr): this ComfyUI has no Blurr; install the node pack that brings it"
     )
     assert str(raised).endswith("or use Blur (2 more in the details)")
-    (told,) = (
-        one
-        for one in found(workflow, packs={"Blurr": "pack-of-blurs"}).findings
-        if one["node_id"] == "c"
+    (unknown,) = (
+        finding
+        for finding in found(workflow, packs={"Blurr": "pack-of-blurs"}).findings
+        if finding["node_id"] == "c"
     )
-    assert (told["pack"], told["nearest"]) == ("pack-of-blurs", ["Blur"])
+    assert (unknown["pack"], unknown["nearest"]) == ("pack-of-blurs", ["Blur"])
 
 
 def test_input_files_are_found_despite_old_lists() -> None:
@@ -138,13 +138,13 @@ def test_input_files_are_found_despite_old_lists() -> None:
 def test_custom_validation_is_left_to_the_class() -> None:
     info = {"Own": declared({"x": [["a"]], "y": ["INT", {"max": 1}]}, is_output=True)}
     workflow = {"1": node("Own", x="b", y=5)}
-    for validated, kinds in (
+    for validated, names in (
         ({}, {"x", "y"}),
         ({"Own": ["cls", "x"]}, {"y"}),
         ({"Own": ["*"]}, set()),
     ):
         checked = check(workflow, NodeDefs(info, validated), CheckContext())
-        assert {finding["input"] for finding in checked.findings} == kinds
+        assert {finding["input"] for finding in checked.findings} == names
 
 
 def test_newer_list_form_warns_except_for_models() -> None:
@@ -200,9 +200,9 @@ def test_the_longest_chain_is_checked_soon(closed: bool) -> None:
         else node("LoadImage", image="there.png")
     )
     began = time.process_time()
-    kinds = [
+    types = [
         finding["type"]
         for finding in found({**chain, "save": node("Save", images=[str(last), 0])}).findings
     ]
-    assert kinds == (["cycle"] if closed else [])
+    assert types == (["cycle"] if closed else [])
     assert time.process_time() - began < 5

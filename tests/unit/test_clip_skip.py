@@ -10,15 +10,15 @@ from tests.base_graphs import GRAPHS, base_graph, node, roles_of, small_defs
 DEFS = small_defs(loras=["a.safetensors"])
 
 
-@pytest.mark.parametrize("kind", GRAPHS)
-def test_one_node_precedes_a_loaders_encoders(kind: str) -> None:
-    graph = base_graph(kind, "base.ckpt")
+@pytest.mark.parametrize("graph_name", GRAPHS)
+def test_one_node_precedes_a_loaders_encoders(graph_name: str) -> None:
+    graph = base_graph(graph_name, "base.ckpt")
     spliced = splice_clip_skip(graph, DEFS, 2)
     (new,) = spliced.keys() - graph.keys()
     assert spliced[new]["class_type"] == "CLIPSetLastLayer"
     assert spliced[new]["inputs"] == {"clip": ["1", 1], "stop_at_clip_layer": -2}
     assert {node_id: spliced[node_id] for node_id in graph} == base_graph(
-        kind, "base.ckpt", clip=(new, 0)
+        graph_name, "base.ckpt", clip=(new, 0)
     )
 
 

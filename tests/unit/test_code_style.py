@@ -23,6 +23,7 @@ FILES = sorted(
     [REPO / "handler.py", *(path for name in FOLDERS for path in (REPO / name).rglob("*.py"))]
 )
 TESTS = sorted((REPO / "tests").rglob("*.py"))
+BENCHMARKS = sorted((REPO / "benchmarks").rglob("*.py"))
 MAX_TEST_NAME_WORDS = 8
 # Lines of "path rule". Remove a line once the file complies; add none.
 NOT_YET = Path(__file__).with_name("code_style_not_yet.txt")
@@ -91,11 +92,16 @@ def long_test_names(path: Path) -> list[str]:
     ]
 
 
+CHECKS = [
+    *((path, rule) for path in FILES for rule in RULES),
+    *((path, "names") for path in (*TESTS, *BENCHMARKS)),
+]
 EXEMPT = set(NOT_YET.read_text(encoding="utf-8").splitlines())
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("path", FILES, ids=relative)
+@pytest.mark.parametrize(
+    ("path", "rule"), CHECKS, ids=[f"{relative(path)}-{rule}" for path, rule in CHECKS]
+)
 def test_code_follows_the_rule(path: Path, rule: str) -> None:
     if f"{relative(path)} {rule}" not in EXEMPT:
         assert findings(path, rule) == []
@@ -107,7 +113,6 @@ def test_names_of_tests_are_short(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    for source in FILES:
-        for name in RULES:
-            if findings(source, name):
-                sys.stdout.write(f"{relative(source)} {name}\n")
+    for source, name in CHECKS:
+        if findings(source, name):
+            sys.stdout.write(f"{relative(source)} {name}\n")

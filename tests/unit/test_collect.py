@@ -116,7 +116,7 @@ def test_a_reported_but_missing_file_is_an_error(tmp_path: Path, name: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("head", "kind", "mime_type"),
+    ("head", "result_list", "mime_type"),
     [
         (png(), "images", "image/png"),
         (b"RIFF\0\0\0\0WEBPVP8 ", "images", "image/webp"),
@@ -133,8 +133,8 @@ def test_a_reported_but_missing_file_is_an_error(tmp_path: Path, name: str) -> N
         (b"", "files", "application/octet-stream"),
     ],
 )
-def test_the_kind_is_decided_by_content(head: bytes, kind: str, mime_type: str) -> None:
-    assert sniff(head) == (kind, mime_type)
+def test_the_kind_is_decided_by_content(head: bytes, result_list: str, mime_type: str) -> None:
+    assert sniff(head) == (result_list, mime_type)
 
 
 @pytest.mark.parametrize(

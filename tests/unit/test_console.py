@@ -17,19 +17,19 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(0.04, "0.0 s"), (9.94, "9.9 s"), (12.4, "12 s"), (59.4, "59 s"), (185, "3 min 05 s")],
 )
-def test_a_duration_reads_as_people_say_it(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+def test_a_duration_reads_as_people_say_it(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
-    ("count", "said"),
+    ("count", "text"),
     [(0, "0 kB"), (8_600, "9 kB"), (12_400_000, "12 MB"), (7_400_000_000, "7.4 GB")],
 )
-def test_a_size_reads_as_people_say_it(count: int, said: str) -> None:
-    assert size(count) == said
+def test_a_size_reads_as_people_say_it(count: int, text: str) -> None:
+    assert size(count) == text
 
 
 def test_a_quick_step_logs_two_lines() -> None:

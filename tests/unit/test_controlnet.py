@@ -41,11 +41,11 @@ def only(found: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
     return node_id, inputs
 
 
-@pytest.mark.parametrize("kind", GRAPHS)
-def test_a_controlnet_goes_between_conditioning_and_sampler(kind: str) -> None:
-    graph = base_graph(kind, "base.ckpt")
+@pytest.mark.parametrize("graph_name", GRAPHS)
+def test_a_controlnet_goes_between_conditioning_and_sampler(graph_name: str) -> None:
+    graph = base_graph(graph_name, "base.ckpt")
     spec = ControlNetSpec("map.png", model="depth", strength=0.7, start=0.1, end=0.9)
-    spliced = splice_controlnets(graph, roles_of(kind), DEFS, [spec])
+    spliced = splice_controlnets(graph, roles_of(graph_name), DEFS, [spec])
     image, image_inputs = only(added(graph, spliced, "LoadImage"))
     loader, loader_inputs = only(added(graph, spliced, "ControlNetLoader"))
     apply, apply_inputs = only(added(graph, spliced, "ControlNetApplyAdvanced"))
@@ -53,14 +53,14 @@ def test_a_controlnet_goes_between_conditioning_and_sampler(kind: str) -> None:
     assert loader_inputs == {"control_net_name": "depth.safetensors"}
     assert apply_inputs == {
         "positive": ["2", 0],
-        "negative": ["2", 0] if kind == "BasicGuider" else ["3", 0],
+        "negative": ["2", 0] if graph_name == "BasicGuider" else ["3", 0],
         "control_net": [loader, 0],
         "image": [image, 0],
         "strength": 0.7,
         "start_percent": 0.1,
         "end_percent": 0.9,
     }
-    wired = base_graph(kind, "base.ckpt", positive=(apply, 0), negative=(apply, 1))
+    wired = base_graph(graph_name, "base.ckpt", positive=(apply, 0), negative=(apply, 1))
     assert {node_id: spliced[node_id] for node_id in graph} == wired
     assert len(spliced) == len(graph) + 3
 
@@ -236,10 +236,10 @@ def test_a_union_model_is_told_the_type(type_: str | None, choice: str) -> None:
         graph, roles_of("KSampler"), DEFS, [spec], rules=ControlNetRules(is_union=is_union)
     )
     loader, _ = only(added(graph, spliced, "ControlNetLoader"))
-    told, inputs = only(added(graph, spliced, "SetUnionControlNetType"))
+    setter, inputs = only(added(graph, spliced, "SetUnionControlNetType"))
     assert inputs == {"control_net": [loader, 0], "type": choice}
     _, apply = only(added(graph, spliced, "ControlNetApplyAdvanced"))
-    assert apply["control_net"] == [told, 0]
+    assert apply["control_net"] == [setter, 0]
 
 
 def with_vae(graph: Workflow, where: str) -> Workflow:
@@ -391,10 +391,10 @@ def test_neither_type_nor_model_is_an_error(type_: str | None) -> None:
     ],
 )
 def test_the_family_lookup_gets_loader_and_file(spec: ControlNetSpec, files: set[str]) -> None:
-    asked: set[tuple[str, str]] = set()
+    lookups: set[tuple[str, str]] = set()
 
     def fits(root: str, file: str) -> bool:
-        asked.add((root, file))
+        lookups.add((root, file))
         return file == "sd15/canny.safetensors"
 
     defs = small_defs(controlnets=["sd15/canny.safetensors", "sdxl/canny.safetensors"])
@@ -404,4 +404,4 @@ def test_the_family_lookup_gets_loader_and_file(spec: ControlNetSpec, files: set
     )
     _, loader = only(added(graph, spliced, "ControlNetLoader"))
     assert loader == {"control_net_name": "sd15/canny.safetensors"}
-    assert asked == {("1", file) for file in files}
+    assert lookups == {("1", file) for file in files}

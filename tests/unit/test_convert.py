@@ -250,18 +250,18 @@ def shown_through(depth: int, inputs: int) -> dict[str, Any]:
     )
 
 
-def circle(*kinds: str) -> dict[str, Any]:
+def circle(*node_types: str) -> dict[str, Any]:
     """Nodes of these kinds that feed each other in a circle, and an output."""
-    count = len(kinds)
+    count = len(node_types)
     ring = [
         node(
             i + 1,
-            kind,
+            node_type,
             {"image": ("IMAGE", ((i - 1) % count + 1, 0))},
             "IMAGE",
-            mode=4 if kind != "Reroute" else 0,
+            mode=4 if node_type != "Reroute" else 0,
         )
-        for i, kind in enumerate(kinds)
+        for i, node_type in enumerate(node_types)
     ]
     return editor_file(*ring, node(9, "SaveImage", {"images": ("IMAGE", (1, 0))}, "", ["x"]))
 

@@ -22,7 +22,7 @@ def contract(request: TranslatedInput) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("job_input", "expected"),
     [
         # plain, seed 000
         ({"prompt": "a futuristic cyberpunk city", "steps": 30, "guidance": 7.5}, None),
@@ -145,10 +145,10 @@ def contract(request: TranslatedInput) -> dict[str, Any]:
     ],
 )
 def test_each_key_translates_to_its_meaning_only(
-    given: dict[str, Any], expected: dict[str, Any] | None
+    job_input: dict[str, Any], expected: dict[str, Any] | None
 ) -> None:
-    request = translate(given)
-    assert contract(request) == (given if expected is None else expected)
+    request = translate(job_input)
+    assert contract(request) == (job_input if expected is None else expected)
     assert request.warnings == []
     assert request.response is None
 
@@ -210,7 +210,7 @@ def test_every_name_of_the_tables_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("job_input", "expected"),
     [
         (
             {"sampler_name": "DPM++ 2M", "scheduler": "Karras"},
@@ -233,9 +233,9 @@ def test_every_name_of_the_tables_is_found() -> None:
     ],
 )
 def test_a_schedule_may_stand_beside_the_sampler(
-    given: dict[str, Any], expected: dict[str, Any]
+    job_input: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    request = translate(given)
+    request = translate(job_input)
     assert contract(request) == expected
     assert request.warnings == []
 
@@ -247,7 +247,7 @@ def test_a_schedule_beside_api_name_is_a1111s() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected", "warning"),
+    ("job_input", "expected", "warning"),
     [
         (
             {"scheduler": "PNDM"},
@@ -336,23 +336,23 @@ def test_a_schedule_beside_api_name_is_a1111s() -> None:
     ],
 )
 def test_an_unsupported_value_is_a_warning(
-    given: dict[str, Any], expected: dict[str, Any], warning: str
+    job_input: dict[str, Any], expected: dict[str, Any], warning: str
 ) -> None:
-    request = translate(given)
+    request = translate(job_input)
     assert contract(request) == expected
-    (said,) = request.warnings
-    assert warning in said
+    (message,) = request.warnings
+    assert warning in message
 
 
 def test_keys_without_effect_give_no_warning() -> None:
     nothing = dict(words.IGNORED)
-    for given in (
+    for job_input in (
         {**nothing},
         dict.fromkeys(nothing, 0),
         dict.fromkeys(nothing, ""),
         dict.fromkeys(words.NO_EFFECT, True),
     ):
-        request = translate(given)
+        request = translate(job_input)
         assert (contract(request), request.warnings) == ({}, [])
 
 
@@ -365,14 +365,14 @@ def test_our_key_wins_over_other_dialects() -> None:
 
 
 def test_dialects_mix() -> None:
-    given = {
+    job_input = {
         "num_inference_steps": 9,
         "cfg_scale": 4,
         "sampler": "heun",
         "n_iter": 2,
         "prompt": "x",
     }
-    request = translate(given)
+    request = translate(job_input)
     assert contract(request) == {
         "steps": 9,
         "cfg": 4,
@@ -388,7 +388,7 @@ def test_dialects_mix() -> None:
 
 
 def test_txt2img_of_a1111_with_all_its_defaults() -> None:
-    given = {
+    job_input = {
         "api_name": "txt2img",
         "prompt": "a fox",
         "styles": [],
@@ -415,7 +415,7 @@ def test_txt2img_of_a1111_with_all_its_defaults() -> None:
         "alwayson_scripts": {},
         "script_args": [],
     }
-    request = translate(given)
+    request = translate(job_input)
     assert contract(request) == {
         "prompt": "a fox",
         "seed": -1,
@@ -430,8 +430,13 @@ def test_txt2img_of_a1111_with_all_its_defaults() -> None:
 
 
 def test_img2img_of_a1111() -> None:
-    given = {"api_name": "img2img", "init_images": ["x"], "mask": "y", "denoising_strength": 0.6}
-    assert contract(translate(given)) == {"image": "x", "mask": "y", "denoise": 0.6}
+    job_input = {
+        "api_name": "img2img",
+        "init_images": ["x"],
+        "mask": "y",
+        "denoising_strength": 0.6,
+    }
+    assert contract(translate(job_input)) == {"image": "x", "mask": "y", "denoise": 0.6}
 
 
 def test_a_controlnet_unit_of_a1111() -> None:
@@ -446,8 +451,8 @@ def test_a_controlnet_unit_of_a1111() -> None:
         "control_mode": "Balanced",
         "pixel_perfect": True,
     }
-    given = {"alwayson_scripts": {"ControlNet": {"args": [unit, {"enabled": False}, None]}}}
-    request = translate(given)
+    job_input = {"alwayson_scripts": {"ControlNet": {"args": [unit, {"enabled": False}, None]}}}
+    request = translate(job_input)
     assert contract(request)["controlnets"] == [
         {
             "type": "canny",
@@ -464,8 +469,8 @@ def test_a_controlnet_unit_of_a1111() -> None:
 
 def test_a_controlnet_unit_defaults_to_start_image() -> None:
     unit = {"module": "none", "model": "m", "image": None}
-    given = {"init_images": ["start"], "alwayson_scripts": {"controlnet": {"args": [unit]}}}
-    assert contract(translate(given))["controlnets"] == [
+    job_input = {"init_images": ["start"], "alwayson_scripts": {"controlnet": {"args": [unit]}}}
+    assert contract(translate(job_input))["controlnets"] == [
         {"model": "m", "image": "start", "preprocess": False}
     ]
 
@@ -483,7 +488,7 @@ def test_the_api_key_is_separate_and_hidden() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "sentence"),
+    ("job_input", "error", "sentence"),
     [
         (
             {"api_name": "upscale"},
@@ -549,10 +554,10 @@ def test_the_api_key_is_separate_and_hidden() -> None:
     ],
 )
 def test_a_mistake_is_told_in_the_clients_words(
-    given: Any, error: type[InputError], sentence: str
+    job_input: Any, error: type[InputError], sentence: str
 ) -> None:
     with pytest.raises(error) as caught:
-        contract(translate(given))
+        contract(translate(job_input))
     assert sentence in str(caught.value)
 
 

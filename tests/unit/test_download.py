@@ -107,9 +107,9 @@ def test_unknown_sizes_leave_a_disk_reserve(
     ],
 )
 def test_an_odd_answer_is_one_short_sentence(tmp_path: Path, head: str, sentence: str) -> None:
-    said = error_of(http(head, b"abcde"), tmp_path, Watch(admit=refuse_unknown_size))
-    assert sentence in said
-    assert len(said) < 300
+    message = error_of(http(head, b"abcde"), tmp_path, Watch(admit=refuse_unknown_size))
+    assert sentence in message
+    assert len(message) < 300
 
 
 @pytest.mark.parametrize(
@@ -142,10 +142,10 @@ def test_retry_after_is_read(value: str, seconds: float | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(7200, "2 h 00 min"), (200_000, "2 days"), (7199, "119 min 59 s")]
+    ("seconds", "text"), [(7200, "2 h 00 min"), (200_000, "2 days"), (7199, "119 min 59 s")]
 )
-def test_a_long_duration_is_told(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+def test_a_long_duration_is_told(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def safetensors(tensor: str, data: bytes = bytes(16)) -> bytes:
@@ -285,12 +285,12 @@ LARGE = weights(20_500)
 
 
 def test_a_large_file_comes_in_blocks(tmp_path: Path, small_blocks: None) -> None:
-    parts, told = Parts(LARGE), []
+    parts, updates = Parts(LARGE), []
     with raw_host(parts) as host:
-        watch = Watch(lambda *done: told.append(done))
+        watch = Watch(lambda *done: updates.append(done))
         assert fetch(host.url + "/a.safetensors", tmp_path, watch).read_bytes() == LARGE
     assert len(parts.ranges) == 1 + -(-len(LARGE) // 1000)
-    assert told[-1] == (len(LARGE), len(LARGE))
+    assert updates[-1] == (len(LARGE), len(LARGE))
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,13 @@ def test_the_sdk_finds_the_endpoint() -> None:
 
 
 def test_callers_variables_survive_except_the_endpoints_own() -> None:
-    given = {
+    variables = {
         "SD_MODEL": "x.safetensors",
         "RUNPOD_DEBUG_LEVEL": "ERROR",
         "RUNPOD_SKIP_GPU_CHECK": "false",
         "RUNPOD_POD_ID": "someone else's",
     }
-    environ = worker_environ(given, BASE_URL, "w1")
+    environ = worker_environ(variables, BASE_URL, "w1")
     assert environ["SD_MODEL"] == "x.safetensors"
     assert environ["RUNPOD_DEBUG_LEVEL"] == "ERROR"
     assert environ["RUNPOD_SKIP_GPU_CHECK"] == "false"

@@ -13,7 +13,7 @@ from comfy_worker.comfyui.events import Event, parse, parse_binary
 
 
 @pytest.mark.parametrize(
-    ("kind", "data", "event"),
+    ("event_type", "data", "event"),
     [
         ("execution_start", {}, events.Started("p")),
         ("execution_cached", {"nodes": ["1", "2"]}, events.Cached("p", ("1", "2"))),
@@ -33,12 +33,14 @@ from comfy_worker.comfyui.events import Event, parse, parse_binary
         ("executed", {}, None),
     ],
 )
-def test_a_frame_becomes_its_event(kind: str, data: dict[str, Any], event: Event | None) -> None:
-    assert parse(json.dumps({"type": kind, "data": {**data, "prompt_id": "p"}})) == event
+def test_a_frame_becomes_its_event(
+    event_type: str, data: dict[str, Any], event: Event | None
+) -> None:
+    assert parse(json.dumps({"type": event_type, "data": {**data, "prompt_id": "p"}})) == event
 
 
-def binary(kind: int, metadata: bytes, image: bytes = b"jpeg") -> bytes:
-    return struct.pack(">II", kind, len(metadata)) + metadata + image
+def binary(event_type: int, metadata: bytes, image: bytes = b"jpeg") -> bytes:
+    return struct.pack(">II", event_type, len(metadata)) + metadata + image
 
 
 def test_a_preview_frame_says_whose_it_is() -> None:

@@ -417,13 +417,13 @@ CONTROLNETS: list[tuple[ModelInfo, dict[str, list[int]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "shapes"), CONTROLNETS)
-def test_a_controlnet_is_told_by_its_tensors(kind: ModelInfo, shapes: dict[str, list[int]]) -> None:
-    assert kind_of(**shapes) == kind
+@pytest.mark.parametrize(("info", "shapes"), CONTROLNETS)
+def test_a_controlnet_is_told_by_its_tensors(info: ModelInfo, shapes: dict[str, list[int]]) -> None:
+    assert kind_of(**shapes) == info
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"),
+    ("model_type", "name"),
     [
         ("text_encoder", "text_model.encoder.layers.0.mlp.fc1.weight"),
         ("text_encoder", "encoder.block.0.layer.0.SelfAttention.k.weight"),
@@ -434,8 +434,8 @@ def test_a_controlnet_is_told_by_its_tensors(kind: ModelInfo, shapes: dict[str, 
         ("unknown", "emb_params"),
     ],
 )
-def test_other_files_are_told_by_kind_only(kind: ModelType, name: str) -> None:
-    assert kind_of(**{name: [1, 1]}) == ModelInfo(kind)
+def test_other_files_are_told_by_kind_only(model_type: ModelType, name: str) -> None:
+    assert kind_of(**{name: [1, 1]}) == ModelInfo(model_type)
 
 
 def test_a_packed_tensor_gives_no_width() -> None:

@@ -52,9 +52,9 @@ def two_stages(steps: int = 20, cut: Any = 12) -> Workflow:
         end_at_step=10000,
         latent_image=["sampler", 0],
     )
-    for one in (first, last):
-        one["class_type"] = "KSamplerAdvanced"
-        del one["inputs"]["seed"], one["inputs"]["denoise"]
+    for sampler in (first, last):
+        sampler["class_type"] = "KSamplerAdvanced"
+        del sampler["inputs"]["seed"], sampler["inputs"]["denoise"]
     return txt2img(
         sampler=first, last=last, decode=node("VAEDecode", samples=["last", 0], vae=["loader", 2])
     )
@@ -113,7 +113,7 @@ def test_a_requested_hand_over_step_is_kept() -> None:
         "refiner_steps": Entry("last", "steps"),
     }
     result = filled(two_stages(), declared, steps=10, base_end=9, refiner_steps=30)
-    assert [result[one]["inputs"]["steps"] for one in ("sampler", "last")] == [10, 30]
+    assert [result[node_id]["inputs"]["steps"] for node_id in ("sampler", "last")] == [10, 30]
     assert result["sampler"]["inputs"]["end_at_step"] == 9
 
 
@@ -133,7 +133,7 @@ def test_stages_hand_over_at_the_same_step_ratio(
     steps: int, cut: int, new: int, moved: int
 ) -> None:
     result = filled(two_stages(steps, cut), steps=new)
-    assert [result[one]["inputs"]["steps"] for one in ("sampler", "last")] == [new, new]
+    assert [result[node_id]["inputs"]["steps"] for node_id in ("sampler", "last")] == [new, new]
     assert result["sampler"]["inputs"]["start_at_step"] == 0
     assert result["sampler"]["inputs"]["end_at_step"] == moved
     assert result["last"]["inputs"]["start_at_step"] == moved

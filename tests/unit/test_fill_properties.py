@@ -71,7 +71,7 @@ def test_filling_changes_only_the_targeted_nodes(
     before = copy.deepcopy(graph)
     result = fill(graph, roles, DEFS, values)
     assert graph == before
-    owned = {place for name in values for place in roles.inputs[name]}
+    owned = {target for name in values for target in roles.inputs[name]}
     follow = {word for name in values for word in FOLLOWING.get(name, ())}
     for node_id, node in result.items():
         assert node["class_type"] == graph[node_id]["class_type"]
@@ -173,10 +173,10 @@ def test_any_graph_is_read_without_harm(graph: Workflow, is_known: bool) -> None
     before = copy.deepcopy(graph)
     roles = find_roles(graph, defs)
     assert graph == before or str(graph) == str(before)
-    for name, places in roles.inputs.items():
+    for name, targets in roles.inputs.items():
         assert name not in roles.ambiguous
-        assert len(set(places)) == len(places) > 0
-        assert all(place.name in graph[place.node_id]["inputs"] for place in places)
+        assert len(set(targets)) == len(targets) > 0
+        assert all(target.name in graph[target.node_id]["inputs"] for target in targets)
     describe(graph, roles, defs)
     for name, value in read(graph, roles).items():
         with contextlib.suppress(InputError):

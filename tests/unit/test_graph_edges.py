@@ -19,7 +19,16 @@ from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.parse import MAX_INPUTS, parse
 from comfy_worker.workflow.roles.find import find_roles
 from tests.base_graphs import small_defs
-from tests.core_nodes import DEFS, OBJECT_INFO, found, ksampler, node, places, second_stage, txt2img
+from tests.core_nodes import (
+    DEFS,
+    OBJECT_INFO,
+    found,
+    found_in,
+    ksampler,
+    node,
+    second_stage,
+    txt2img,
+)
 
 
 def declared(outputs: list[str], output_node: bool = False, **inputs: list[Any]) -> dict[str, Any]:
@@ -40,8 +49,8 @@ def test_a_title_leaves_the_other_stages_parameter() -> None:
         second=second_stage(model=["refiner", 0], positive=["refined", 0]),
         decode=node("VAEDecode", samples=["second", 0], vae=["refiner", 2]),
     )
-    assert places(graph, "prompt") == ["positive.text", "refined.text"]
-    assert places(graph, "steps") == ["sampler.steps", "second.steps"]
+    assert found_in(graph, "prompt") == ["positive.text", "refined.text"]
+    assert found_in(graph, "steps") == ["sampler.steps", "second.steps"]
 
 
 def test_second_stage_steps_stay_in_proportion() -> None:
@@ -50,8 +59,8 @@ def test_second_stage_steps_stay_in_proportion() -> None:
     )
     result = fill(graph, find_roles(graph, DEFS), DEFS, {"steps": 30})
     assert (result["sampler"]["inputs"]["steps"], result["second"]["inputs"]["steps"]) == (30, 15)
-    one = fill(graph, find_roles(graph, DEFS), DEFS, {"steps": 1})
-    assert one["second"]["inputs"]["steps"] == 1
+    shortest = fill(graph, find_roles(graph, DEFS), DEFS, {"steps": 1})
+    assert shortest["second"]["inputs"]["steps"] == 1
 
 
 def test_the_start_image_goes_before_a_control_map() -> None:
@@ -74,7 +83,7 @@ def test_the_start_image_goes_before_a_control_map() -> None:
     )
     roles = find_roles(graph, DEFS)
     assert found(roles, "image") == ["start.image"]
-    assert [str(one.node_input) for one in roles.unassigned["image"]] == ["map.image"]
+    assert [str(candidate.node_input) for candidate in roles.unassigned["image"]] == ["map.image"]
 
 
 CONTEXT = declared(
@@ -94,7 +103,11 @@ def test_a_lora_reaches_nodes_behind_contexts() -> None:
         sampler=ksampler(model=["second", 1], positive=["second", 2]),
     )
     result = splice_loras(graph, find_roles(graph, defs), defs, [LoraSpec("a")])
-    (lora,) = (node_id for node_id, one in result.items() if one["class_type"] == "LoraLoader")
+    (lora,) = (
+        node_id
+        for node_id, graph_node in result.items()
+        if graph_node["class_type"] == "LoraLoader"
+    )
     assert result[lora]["inputs"]["model"] == ["loader", 0]
     assert result["first"]["inputs"]["model"] == [lora, 0]
     assert result["positive"]["inputs"]["clip"] == result["negative"]["inputs"]["clip"] == [lora, 1]
@@ -111,22 +124,22 @@ def test_text_from_a_picture_is_no_prompt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "name", "place"),
+    ("title", "name", "target"),
     [
         ("input:batch_size", "batch_size", "latent.batch_size"),
         ("Input: Prompt", "prompt", "positive.text"),
         ("input:height", "height", "latent.height"),
     ],
 )
-def test_an_input_title_selects_the_named_input(title: str, name: str, place: str) -> None:
+def test_an_input_title_selects_the_named_input(title: str, name: str, target: str) -> None:
     graph = txt2img()
-    graph[place.split(".")[0]]["_meta"] = {"title": title}
-    assert places(graph, name) == [place]
+    graph[target.split(".")[0]]["_meta"] = {"title": title}
+    assert found_in(graph, name) == [target]
 
 
 def test_a_plain_title_claims_only_matching_inputs() -> None:
     graph = txt2img(sampler=ksampler() | {"_meta": {"title": "width"}})
-    assert places(graph, "width") == ["latent.width"]
+    assert found_in(graph, "width") == ["latent.width"]
 
 
 def test_a_controlnet_avoids_its_samplers_own_vae() -> None:
@@ -153,7 +166,11 @@ def test_a_controlnet_avoids_its_samplers_own_vae() -> None:
     result = splice_controlnets(
         graph, find_roles(graph, defs), defs, [spec], rules=ControlNetRules(needs_vae=True)
     )
-    (apply,) = (one for one in result.values() if one["class_type"] == "ControlNetApplyAdvanced")
+    (apply,) = (
+        graph_node
+        for graph_node in result.values()
+        if graph_node["class_type"] == "ControlNetApplyAdvanced"
+    )
     assert apply["inputs"]["vae"] == ["loader", 2]
 
 

@@ -198,7 +198,7 @@ def test_a_job_uses_a_cached_file_without_download(environ: dict[str, str]) -> N
     settings = Settings.from_env({**environ, "HF_ENDPOINT": "http://127.0.0.1:9"})
     reference = ("vae", f"hf:{FLAT}/sub/their-name.safetensors")
     on_demand = ModelsOnDemand(settings)
-    with on_demand.job(lambda _said: None, Deadline()) as job:
+    with on_demand.job(lambda _message: None, Deadline()) as job:
         name = job.fetch([reference])[reference]
         file = Path(environ["MODELS_CACHE_DIR"]) / "vae" / name
         assert file.is_symlink()
@@ -223,7 +223,7 @@ def test_a_hanging_cache_does_not_hold_a_job(
         hub.files[f"{FLAT}/sub/their-name.safetensors"] = DATA
         on_demand = ModelsOnDemand(Settings.from_env({**environ, "HF_ENDPOINT": hub.url}))
         reference = ("vae", f"hf:{FLAT}/sub/their-name.safetensors")
-        with on_demand.job(lambda _said: None, Deadline()) as job:
+        with on_demand.job(lambda _message: None, Deadline()) as job:
             name = job.fetch([reference])[reference]
     go_on.set()
     file = Path(environ["MODELS_CACHE_DIR"]) / "vae" / name

@@ -253,6 +253,6 @@ def test_a_long_value_is_told_by_its_beginning() -> None:
     assert len(str(caught.value)) < 600
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_validate_only_is_true_or_false(asked: bool) -> None:
-    assert JobInput.read({"validate_only": asked}).validate_only is asked
+@pytest.mark.parametrize("value", [True, False])
+def test_validate_only_is_true_or_false(value: bool) -> None:
+    assert JobInput.read({"validate_only": value}).validate_only is value

@@ -46,7 +46,7 @@ def test_a_boot_that_lacks_packages_names_the_remedy(tmp_path: Path) -> None:
     assert f"`python3 -m comfy_setup install --comfyui-dir {tmp_path}`" in failure.sentence
 
 
-def told(process: ComfyUIProcess, prompt_id: str) -> tuple[list[str], str]:
+def last_words(process: ComfyUIProcess, prompt_id: str) -> tuple[list[str], str]:
     failure = process.failure("while the workflow ran", prompt_id)
     assert failure is not None
     return failure.details[0]["log"], failure.sentence
@@ -55,19 +55,19 @@ def told(process: ComfyUIProcess, prompt_id: str) -> tuple[list[str], str]:
 def test_last_log_lines_go_to_their_client(tmp_path: Path) -> None:
     lines = ["boot", f"{MARK} a", "of a", MARK, f"{MARK} b", "ValueError: of b"]
     with died(tmp_path, *lines) as process:
-        assert told(process, "b") == (
+        assert last_words(process, "b") == (
             ["ValueError: of b"],
             "ComfyUI ended with exit status 3 while the workflow ran and its log says 'ValueError: of b'; "
             "its last log lines are in the details",
         )
-        log, sentence = told(process, "a")
+        log, sentence = last_words(process, "a")
         assert log == []
         assert "of b" not in sentence
 
 
 def test_what_was_written_between_prompts_is_nobodys_secret(tmp_path: Path) -> None:
     with died(tmp_path, f"{MARK} a", "of a", MARK, "idle") as process:
-        assert told(process, "b")[0] == ["idle"]
+        assert last_words(process, "b")[0] == ["idle"]
 
 
 def test_a_key_is_not_among_the_last_words(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_key_is_not_among_the_last_words(tmp_path: Path) -> None:
         logs.job_secrets("comfyui-0123456789"),
         died(tmp_path, "the key is comfyui-0123456789") as process,
     ):
-        assert told(process, "")[0] == ["the key is [hidden]"]
+        assert last_words(process, "")[0] == ["the key is [hidden]"]
 
 
 def test_a_prompt_hides_its_own_key_alone(tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_a_prompt_hides_its_own_key_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mark", ["comfy_worker: prompt 1111", "comfy_worker: prompt"])
 def test_a_client_cannot_write_the_mark(tmp_path: Path, mark: str) -> None:
     with died(tmp_path, f"{MARK} a", "of a", mark, "more of a") as process:
-        assert told(process, "a")[0] == ["of a", mark, "more of a"]
-        assert told(process, "1111")[0] == []
+        assert last_words(process, "a")[0] == ["of a", mark, "more of a"]
+        assert last_words(process, "1111")[0] == []
 
 
 PUBLIC = [

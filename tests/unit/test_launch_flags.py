@@ -67,8 +67,8 @@ def comfyui_arguments(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_missing_xformers_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert importlib.util.find_spec("xformers") is None
-    for asked in (True, False, None):
-        process = ComfyUIProcess(LaunchOptions(tmp_path, xformers=asked))
+    for xformers in (True, False, None):
+        process = ComfyUIProcess(LaunchOptions(tmp_path, xformers=xformers))
         with caplog.at_level(logging.WARNING):
             process.start()
         process.stop()

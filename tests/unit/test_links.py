@@ -39,7 +39,7 @@ def preview(value: Any, **more: Any) -> Workflow:
     return {"1": node("PreviewAny", source=value, **more), "3": IMAGE}
 
 
-def kinds(workflow: Workflow) -> list[tuple[str, str, str]]:
+def faults(workflow: Workflow) -> list[tuple[str, str, str]]:
     return [
         (fault.input.node_id, fault.input.name, fault.type) for fault in link_faults(workflow, DEFS)
     ]
@@ -84,13 +84,13 @@ def test_lists_comfyui_ignores_are_literals(value: Any) -> None:
 @pytest.mark.parametrize("name", ["source", "undeclared"])
 def test_wrapped_links_are_refused(name: str, value: Any) -> None:
     workflow = preview("a", **{name: value}) if name != "source" else preview(value)
-    assert kinds(workflow) == [("1", name, "hidden_link")]
+    assert faults(workflow) == [("1", name, "hidden_link")]
     assert f"{name} hides a link" in str(refusal(broken_links(workflow, DEFS)))
 
 
 def test_wrapped_lists_stay() -> None:
-    assert kinds(preview({"__value__": [1, 2]})) == []
-    assert kinds(preview({"__value__": ["a", "b"]})) == []
+    assert faults(preview({"__value__": [1, 2]})) == []
+    assert faults(preview({"__value__": ["a", "b"]})) == []
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_circles_by_undeclared_inputs_are_found() -> None:
         "4": node("AnySwitch", a=["5", 0]),
         "5": node("AnySwitch", b=["4", 0]),
     }
-    assert kinds(workflow) == [("5", "b", "cycle")]
+    assert faults(workflow) == [("5", "b", "cycle")]
 
 
 def test_missing_models_behind_a_switch_are_found() -> None:
@@ -140,13 +140,13 @@ def test_missing_models_behind_a_switch_are_found() -> None:
 def test_idle_nodes_are_not_queued() -> None:
     idle = {"8": node("EmptyImage", width=["77", 0]), "9": node("EmptyImage", width=["9", 0])}
     workflow = {**preview(["3", 0]), **idle}
-    assert kinds(workflow) == []
+    assert faults(workflow) == []
     assert list(without_idle(workflow, DEFS)) == ["1", "3"]
 
 
 def test_hidden_links_of_idle_nodes_are_refused() -> None:
     workflow = {**preview(["3", 0]), "8": node("EmptyImage", width={"__value__": ["3", 0]})}
-    assert kinds(workflow) == [("8", "width", "hidden_link")]
+    assert faults(workflow) == [("8", "width", "hidden_link")]
 
 
 def test_plain_links_keep_what_is_not_plain() -> None:

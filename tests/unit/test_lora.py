@@ -90,11 +90,11 @@ def lora_node(
     )
 
 
-@pytest.mark.parametrize("kind", GRAPHS)
-def test_loras_chain_between_loader_and_its_users(kind: str) -> None:
+@pytest.mark.parametrize("graph_name", GRAPHS)
+def test_loras_chain_between_loader_and_its_users(graph_name: str) -> None:
     loras = [LoraSpec("a", 0.5), LoraSpec("b", 0.8, 0.3)]
-    spliced = splice_loras(base_graph(kind, "base.ckpt"), roles_of(kind), DEFS, loras)
-    graph = base_graph(kind, "base.ckpt")
+    spliced = splice_loras(base_graph(graph_name, "base.ckpt"), roles_of(graph_name), DEFS, loras)
+    graph = base_graph(graph_name, "base.ckpt")
     first, second = added(graph, spliced)
     assert (
         spliced[first]["inputs"]
@@ -104,7 +104,7 @@ def test_loras_chain_between_loader_and_its_users(kind: str) -> None:
         spliced[second]["inputs"]
         == lora_node([first, 0], [first, 1], "style/b.safetensors", 0.8, 0.3)["inputs"]
     )
-    wired = base_graph(kind, "base.ckpt", model=(second, 0), clip=(second, 1))
+    wired = base_graph(graph_name, "base.ckpt", model=(second, 0), clip=(second, 1))
     assert {node_id: spliced[node_id] for node_id in graph} == wired
 
 

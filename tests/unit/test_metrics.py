@@ -50,8 +50,8 @@ def test_a_page_is_read_back() -> None:
     for value in (0.5, 0.7, 11):
         samples.observe(size, value)
     text = samples.text([state, count, size])
-    kinds = {family.name: family.type for family in text_string_to_metric_families(text)}
-    assert kinds == {"x_now": "gauge", "x": "counter", "x_seconds": "histogram"}
+    types = {family.name: family.type for family in text_string_to_metric_families(text)}
+    assert types == {"x_now": "gauge", "x": "counter", "x_seconds": "histogram"}
     assert numbers(text) == {
         "x_now": 5,
         f"x_total{{text={odd}}}": 3.5,

@@ -40,11 +40,15 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize(("said", "kind"), SAID.items(), ids=lambda value: str(value)[:60])
-def test_an_exception_has_its_code(said: tuple[str, str], kind: type[WorkerError]) -> None:
-    exception_type, message = said
+@pytest.mark.parametrize(
+    ("exception", "error_class"), SAID.items(), ids=lambda value: str(value)[:60]
+)
+def test_an_exception_has_its_code(
+    exception: tuple[str, str], error_class: type[WorkerError]
+) -> None:
+    exception_type, message = exception
     error = node_error(Failed("p", "5", "KSampler", exception_type, message, ("line",)), {})
-    assert type(error) is kind
+    assert type(error) is error_class
     assert error.sentence.startswith("node 5 (KSampler) ")
     assert error.details == [
         {

@@ -17,7 +17,7 @@ from comfy_worker.workflow.model_files import ModelFile
 
 def models(folder: Path) -> JobModels:
     return JobModels(
-        Settings.from_env({}), ModelCache(folder, 1), ExitStack(), lambda _said: None, Deadline()
+        Settings.from_env({}), ModelCache(folder, 1), ExitStack(), lambda _message: None, Deadline()
     )
 
 

@@ -65,8 +65,8 @@ def test_they_load_elsewhere_and_log_missing_features(
     with caplog.at_level(logging.WARNING):
         ours = request.getfixturevalue("ours")
     assert list(ours.NODE_CLASS_MAPPINGS) == ["ComfyWorkerOutput"]
-    told = [record.getMessage() for record in caplog.records]
-    assert [text.split(" does not fit this ComfyUI: ")[0] for text in told] == [
+    messages = [record.getMessage() for record in caplog.records]
+    assert [text.split(" does not fit this ComfyUI: ")[0] for text in messages] == [
         "comfy_worker_nodes: take_preview_method",
         "comfy_worker_nodes: give_clients_graph",
         "comfy_worker_nodes: keep_prompts_apart",

@@ -32,12 +32,12 @@ def endpoint(tmp_path: Path) -> Iterator[LocalEndpoint]:
 
 
 def test_the_files_are_served_with_a_policy(endpoint: LocalEndpoint) -> None:
-    kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+    content_types = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
     for path in STATIC.iterdir():
         name = "" if path.name == "index.html" else f"page/{path.name}"
         answer = requests.get(f"{endpoint.page_url}{name}", timeout=10)
         assert answer.content == path.read_bytes()
-        assert answer.headers["Content-Type"] == f"{kinds[path.suffix]}; charset=utf-8"
+        assert answer.headers["Content-Type"] == f"{content_types[path.suffix]}; charset=utf-8"
         assert "script-src 'self';" in answer.headers["Content-Security-Policy"]
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
@@ -58,8 +58,8 @@ def test_the_templates_come_when_comfyui_is_up(endpoint: LocalEndpoint, tmp_path
     (row,) = answer.json()["templates"]
     assert "schema" not in row
     assert answer.json()["files"] == CATALOG["files"]
-    one = requests.get(f"{endpoint.url}/templates/txt2img", headers=AUTHORIZED, timeout=10)
-    assert one.json() == CATALOG["templates"][0]
+    template = requests.get(f"{endpoint.url}/templates/txt2img", headers=AUTHORIZED, timeout=10)
+    assert template.json() == CATALOG["templates"][0]
     none = requests.get(f"{endpoint.url}/templates/absent", headers=AUTHORIZED, timeout=10)
     assert (none.status_code, none.json()) == (404, {"error": "there is no template 'absent'"})
     page = requests.get(f"{endpoint.url}/page.html", headers=AUTHORIZED, timeout=10)

@@ -30,11 +30,11 @@ class Rebinding:
     """A name server that gives a public address first and this machine's afterwards."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.lookups = 0
 
     def __call__(self, host: str, port: int, **_options: Any) -> list[Any]:
-        self.asked += 1
-        return [(0, 0, 0, "", (PUBLIC if self.asked == 1 else "127.0.0.1", port))]
+        self.lookups += 1
+        return [(0, 0, 0, "", (PUBLIC if self.lookups == 1 else "127.0.0.1", port))]
 
 
 def read(client: PinnedClient, url: str) -> bytes:
@@ -53,7 +53,7 @@ def test_a_rebound_name_does_not_lead_here(monkeypatch: pytest.MonkeyPatch) -> N
     names = Rebinding()
     with pytest.raises(ConnectionRefusedError):
         read(PinnedClient(resolve=names), "http://rebind.example/a")
-    assert (connected, names.asked) == ([PUBLIC], 1)
+    assert (connected, names.lookups) == ([PUBLIC], 1)
 
 
 def test_a_redirect_to_a_rebound_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

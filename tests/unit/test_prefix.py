@@ -39,9 +39,9 @@ def graph(prefix: object) -> dict[str, dict[str, Any]]:
 
 
 def test_prefixes_move_below_the_folder_in_a_copy() -> None:
-    given = graph("set/ComfyUI")
-    assert isolate_outputs(given, "job", DEFS) == graph("job/set/ComfyUI")
-    assert given == graph("set/ComfyUI")
+    workflow = graph("set/ComfyUI")
+    assert isolate_outputs(workflow, "job", DEFS) == graph("job/set/ComfyUI")
+    assert workflow == graph("set/ComfyUI")
 
 
 @pytest.mark.parametrize("prefix", ["", ".", "./"])
@@ -50,14 +50,14 @@ def test_an_empty_prefix_does_not_show_the_folder(prefix: str) -> None:
 
 
 def test_output_nodes_without_a_prefix_get_the_folder() -> None:
-    given: dict[str, dict[str, Any]] = {
+    workflow: dict[str, dict[str, Any]] = {
         **graph(["9", 0]),
         "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}},
     }
-    moved = isolate_outputs(given, "job", DEFS)
+    moved = isolate_outputs(workflow, "job", DEFS)
     assert moved["1"]["inputs"] == {"filename_prefix": ["9", 0], "comfy_worker_folder": "job"}
     assert moved["3"]["inputs"] == {"source": ["2", 0], "comfy_worker_folder": "job"}
-    assert moved["2"] == given["2"]
+    assert moved["2"] == workflow["2"]
 
 
 @pytest.mark.parametrize(

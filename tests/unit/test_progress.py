@@ -23,16 +23,16 @@ class Followed:
 
     def __init__(self, times: NodeTimes | None = None, graph: Any = None) -> None:
         self.now_s = 100.0
-        self.told: list[dict[str, Any]] = []
-        self.report = ProgressReport(self.told.append, times, lambda: self.now_s)
+        self.updates: list[dict[str, Any]] = []
+        self.report = ProgressReport(self.updates.append, times, lambda: self.now_s)
         self.graph = graph or txt2img()
         self.report.begin(self.graph, DEFS)
 
     def follow(self, event: Any, after_s: float = INTERVAL_S) -> dict[str, Any] | None:
         self.now_s += after_s
-        before = len(self.told)
+        before = len(self.updates)
         self.report.follow(event)
-        return self.told[-1] if len(self.told) > before else None
+        return self.updates[-1] if len(self.updates) > before else None
 
 
 def recorded_event(name: str, values: dict[str, Any]) -> Event | None:
@@ -56,11 +56,11 @@ def largest_gap(run: dict[str, Any], times: NodeTimes) -> float:
     for at_s, event in events:
         followed.now_s = start_s + at_s
         followed.report._next_s = 0.0  # so that the figure at each event is seen
-        told = followed.follow(event, after_s=0.0)
-        if told is not None and at_s >= began_s:
+        latest = followed.follow(event, after_s=0.0)
+        if latest is not None and at_s >= began_s:
             share = 100 * (at_s - began_s) / (end_s - began_s)
-            gap = max(gap, abs(share - told["percent"]))
-    percents = [update["percent"] for update in followed.told]
+            gap = max(gap, abs(share - latest["percent"]))
+    percents = [update["percent"] for update in followed.updates]
     assert percents == sorted(percents)
     followed.report.finish()
     return gap
@@ -100,11 +100,11 @@ def test_time_alone_moves_percent_never_back() -> None:
     followed.follow(Executing("p", "loader"))
     for _ in range(200):
         followed.follow(None)
-    percents = [update["percent"] for update in followed.told]
+    percents = [update["percent"] for update in followed.updates]
     assert len(set(percents)) > 5
     assert percents == sorted(percents)
     assert percents[-1] <= LAST_PERCENT
-    assert all(update["eta_s"] > 0 for update in followed.told)
+    assert all(update["eta_s"] > 0 for update in followed.updates)
 
 
 def test_an_unneeded_node_does_not_count() -> None:
@@ -122,24 +122,24 @@ def test_reports_are_throttled_and_newest() -> None:
     assert followed.follow(Executing("p", "sampler"))
     for step in range(1, 5):
         assert followed.follow(Progress("p", "sampler", step, 10), after_s=0.1) is None
-    told = followed.follow(None, after_s=0.11)
-    assert told is not None
-    assert told["step"] == 4
+    update = followed.follow(None, after_s=0.11)
+    assert update is not None
+    assert update["step"] == 4
 
 
 def test_a_small_preview_is_told_once() -> None:
     followed = Followed()
     followed.follow(Executing("p", "sampler"))
-    told = followed.follow(Preview("p", "image/jpeg", b"\xff\xd8\xff"))
-    assert told is not None
-    assert told["preview"] == "data:image/jpeg;base64,/9j/"
+    update = followed.follow(Preview("p", "image/jpeg", b"\xff\xd8\xff"))
+    assert update is not None
+    assert update["preview"] == "data:image/jpeg;base64,/9j/"
     assert "preview" not in (followed.follow(Progress("p", "sampler", 1, 2)) or {})
 
 
 def test_events_before_the_graph_are_immediate() -> None:
     followed = Followed()
     followed.report.say("starting ComfyUI")
-    assert followed.told == [{"percent": 0, "message": "starting ComfyUI"}]
+    assert followed.updates == [{"percent": 0, "message": "starting ComfyUI"}]
     assert followed.follow(Executing("p", "sampler"), after_s=0.1) is None
 
 

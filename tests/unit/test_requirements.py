@@ -58,10 +58,10 @@ def test_a_newer_editor_than_asked_for_will_do(file: Path) -> None:
 
 def test_another_python_tells_it_line_by_line(file: Path) -> None:
     command = [sys.executable, "-m", "comfy_common.requirements", "/nowhere", str(file)]
-    said = subprocess.run(
+    output = subprocess.run(
         command, cwd=paths.REPO, check=True, capture_output=True, text=True
     ).stdout
-    lines = [line.split("\t") for line in said.splitlines()]
+    lines = [line.split("\t") for line in output.splitlines()]
     assert [Unmet(*line[1:]) for line in lines] == UNMET
     assert {line[0] for line in lines} == {"1"}
 

@@ -37,7 +37,8 @@ def ordered(entry: list[str] | str | None) -> list[str] | str | None:
 
 def has_sampler(graph: Workflow) -> bool:
     return any(
-        one["class_type"].startswith(("KSampler", "SamplerCustom")) for one in graph.values()
+        graph_node["class_type"].startswith(("KSampler", "SamplerCustom"))
+        for graph_node in graph.values()
     )
 
 

@@ -10,16 +10,29 @@ import pytest
 from comfy_worker.workflow.graph import Input, Workflow
 from comfy_worker.workflow.node_defs import NodeDefs
 from comfy_worker.workflow.roles.find import find_roles
-from tests.core_nodes import DEFS, OBJECT_INFO, found, ksampler, node, places, second_stage, txt2img
+from tests.core_nodes import (
+    DEFS,
+    OBJECT_INFO,
+    found,
+    found_in,
+    ksampler,
+    node,
+    second_stage,
+    txt2img,
+)
 
 
 def without(graph: Workflow, names: Iterable[str]) -> Workflow:
-    return {node_id: one for node_id, one in graph.items() if node_id not in set(names)}
+    return {
+        node_id: graph_node for node_id, graph_node in graph.items() if node_id not in set(names)
+    }
 
 
 def test_a_plain_graph_takes_every_parameter() -> None:
     roles = find_roles(txt2img(), DEFS)
-    assert {name: [str(place) for place in found] for name, found in roles.inputs.items()} == {
+    assert {
+        name: [str(node_input) for node_input in found] for name, found in roles.inputs.items()
+    } == {
         "prompt": ["positive.text"],
         "negative_prompt": ["negative.text"],
         "seed": ["sampler.seed"],
@@ -63,9 +76,9 @@ def test_a_stage_without_noise_has_no_seed() -> None:
     }
     first = ksampler(**advanced, add_noise="enable")
     last = ksampler(**advanced, add_noise="disable", latent_image=["sampler", 0])
-    for one in (first, last):
-        one["class_type"] = "KSamplerAdvanced"
-        del one["inputs"]["seed"], one["inputs"]["denoise"]
+    for sampler in (first, last):
+        sampler["class_type"] = "KSamplerAdvanced"
+        del sampler["inputs"]["seed"], sampler["inputs"]["denoise"]
     graph = txt2img(
         sampler=first, last=last, decode=node("VAEDecode", samples=["last", 0], vae=["loader", 2])
     )
@@ -185,8 +198,8 @@ def test_size_dependent_nodes_get_the_size() -> None:
         ),
         sampler=ksampler(model=["sampling", 0]),
     )
-    assert places(graph, "width") == ["latent.width", "sampling.width"]
-    assert places(graph, "height") == ["latent.height"]
+    assert found_in(graph, "width") == ["latent.width", "sampling.width"]
+    assert found_in(graph, "height") == ["latent.height"]
 
 
 def test_sizes_are_traced_through_pass_through_nodes() -> None:
@@ -196,14 +209,14 @@ def test_sizes_are_traced_through_pass_through_nodes() -> None:
         number=node("PrimitiveInt", value=512),
         camera=node("WanCameraEmbedding", width=512, height=640, length=81),
     )
-    assert places(graph, "width") == ["number.value"]
-    assert places(graph, "height") == ["camera.height"]
+    assert found_in(graph, "width") == ["number.value"]
+    assert found_in(graph, "height") == ["camera.height"]
     latent["inputs"]["width"] = ["size", 0]
     graph |= {
         "size": node("GetImageSize", image=["image", 0]),
         "image": node("LoadImage", image="example.png"),
     }
-    assert places(graph, "width") is None
+    assert found_in(graph, "width") is None
 
 
 def test_an_image_used_as_mask_is_the_mask() -> None:
@@ -240,9 +253,9 @@ def test_the_first_of_two_different_pictures_counts() -> None:
     )
     roles = find_roles(graph, DEFS)
     assert found(roles, "image") == ["image.image"]
-    assert [str(one.node_input) for one in roles.unassigned["image"]] == ["other.image"]
+    assert [str(candidate.node_input) for candidate in roles.unassigned["image"]] == ["other.image"]
     graph["other"]["inputs"]["image"] = "a.png"
-    assert places(graph, "image") == ["image.image", "other.image"]
+    assert found_in(graph, "image") == ["image.image", "other.image"]
 
 
 def test_a_conditioning_rate_counts_if_the_clips() -> None:
@@ -254,14 +267,14 @@ def test_a_conditioning_rate_counts_if_the_clips() -> None:
         sampler=ksampler(positive=["rate", 0], negative=["rate", 1]),
         save=node("SaveAnimatedWEBP", images=["decode", 0], fps=24.0, filename_prefix="clip"),
     )
-    assert places(graph, "fps") == ["rate.frame_rate", "save.fps"]
+    assert found_in(graph, "fps") == ["rate.frame_rate", "save.fps"]
     rate["inputs"]["frame_rate"] = 25.0
-    assert places(graph, "fps") == ["save.fps"]
+    assert found_in(graph, "fps") == ["save.fps"]
 
 
 def test_the_vae_loader_serves_the_stages_decoder() -> None:
     vae = node("VAELoader", vae_name="ae.safetensors")
-    assert places(
+    assert found_in(
         txt2img(vae=vae, decode=node("VAEDecode", samples=["sampler", 0], vae=["vae", 0])), "vae"
     ) == ["vae.vae_name"]
 
@@ -271,9 +284,9 @@ def test_every_loader_of_the_checkpoint_is_set() -> None:
         other=node("CheckpointLoaderSimple", ckpt_name="sd15.safetensors"),
         decode=node("VAEDecode", samples=["sampler", 0], vae=["other", 2]),
     )
-    assert places(graph, "checkpoint") == ["loader.ckpt_name", "other.ckpt_name"]
+    assert found_in(graph, "checkpoint") == ["loader.ckpt_name", "other.ckpt_name"]
     graph["other"]["inputs"]["ckpt_name"] = "sub/sdxl.safetensors"
-    assert places(graph, "checkpoint") == ["loader.ckpt_name"]
+    assert found_in(graph, "checkpoint") == ["loader.ckpt_name"]
 
 
 def test_merged_models_leave_the_checkpoint_open() -> None:
@@ -282,7 +295,7 @@ def test_merged_models_leave_the_checkpoint_open() -> None:
         merge=node("ModelMergeSimple", model1=["loader", 0], model2=["other", 0], ratio=0.5),
         sampler=ksampler(model=["merge", 0]),
     )
-    assert places(graph, "checkpoint") == "ambiguous"
+    assert found_in(graph, "checkpoint") == "ambiguous"
 
 
 def test_nodes_that_feed_no_output_do_not_count() -> None:
@@ -345,7 +358,7 @@ def test_a_custom_sampler_is_known_by_its_sockets() -> None:
     )
     roles = find_roles(graph, defs)
     assert found(roles, "steps") == ["sampler.steps"]
-    assert [str(one.node_input) for one in roles.unassigned["steps"]] == ["tiled.steps"]
+    assert [str(candidate.node_input) for candidate in roles.unassigned["steps"]] == ["tiled.steps"]
     assert roles.samplers[1].model == Input("tiled", "unet")
     assert roles.samplers[1].negative == Input("tiled", "cond_neg")
 
@@ -414,7 +427,7 @@ def test_a_title_claims_a_parameter(
     graph = txt2img(
         titled=titled, show=node("PreviewImage", images=["decode", 0], extra=["titled", 0])
     )
-    assert places(graph, name) == ["titled.value"]
+    assert found_in(graph, name) == ["titled.value"]
 
 
 def test_a_title_without_matching_input_claims_nothing() -> None:

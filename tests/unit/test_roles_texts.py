@@ -8,7 +8,7 @@ import pytest
 
 from comfy_worker.workflow.graph import Input
 from comfy_worker.workflow.roles.find import find_roles
-from tests.core_nodes import DEFS, found, ksampler, node, places, second_stage, txt2img
+from tests.core_nodes import DEFS, found, found_in, ksampler, node, second_stage, txt2img
 
 
 def test_a_node_with_both_conditionings_separates_them() -> None:
@@ -19,33 +19,33 @@ def test_a_node_with_both_conditionings_separates_them() -> None:
         pixels=["image", 0],
     )
     swapped = txt2img(both=both, sampler=ksampler(positive=["both", 1], negative=["both", 0]))
-    assert places(swapped, "prompt") == ["negative.text"]
-    assert places(swapped, "negative_prompt") == ["positive.text"]
+    assert found_in(swapped, "prompt") == ["negative.text"]
+    assert found_in(swapped, "negative_prompt") == ["positive.text"]
 
 
 def test_a_zeroed_prompt_is_no_negative_prompt() -> None:
     zero = node("ConditioningZeroOut", conditioning=["positive", 0])
     assert (
-        places(txt2img(zero=zero, sampler=ksampler(negative=["zero", 0])), "negative_prompt")
+        found_in(txt2img(zero=zero, sampler=ksampler(negative=["zero", 0])), "negative_prompt")
         is None
     )
 
 
 def test_the_prompts_own_encoder_is_no_negative_prompt() -> None:
     graph = txt2img(sampler=ksampler(negative=["positive", 0]))
-    assert places(graph, "negative_prompt") is None
-    assert places(graph, "prompt") == ["positive.text"]
+    assert found_in(graph, "negative_prompt") is None
+    assert found_in(graph, "prompt") == ["positive.text"]
 
 
 def test_a_text_of_both_sides_is_separated() -> None:
     graph = txt2img(text=node("PrimitiveStringMultiline", value="a"))
     for side in ("positive", "negative"):
         graph[side]["inputs"]["text"] = ["text", 0]
-    assert places(graph, "prompt") == ["positive.text"]
-    assert places(graph, "negative_prompt") == ["negative.text"]
+    assert found_in(graph, "prompt") == ["positive.text"]
+    assert found_in(graph, "negative_prompt") == ["negative.text"]
     graph["both"] = node("StringConcatenate", string_a=["text", 0], string_b="b", delimiter="")
     graph["positive"]["inputs"]["text"] = ["both", 0]
-    assert places(graph, "negative_prompt") is None
+    assert found_in(graph, "negative_prompt") is None
 
 
 def test_text_is_set_where_it_lies() -> None:
@@ -53,7 +53,7 @@ def test_text_is_set_where_it_lies() -> None:
         positive=node("CLIPTextEncode", clip=["loader", 1], text=["text", 0]),
         text=node("PrimitiveStringMultiline", value="a lighthouse"),
     )
-    assert places(graph, "prompt") == ["text.value"]
+    assert found_in(graph, "prompt") == ["text.value"]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_prompt_part_of_concatenated_text_counts(half: str, expected: list[s
         sampler=ksampler(positive=["encoder", 0]),
     )
     expected = ["text.value"] if isinstance(expected, list) else expected
-    assert places(graph, "prompt") == expected
+    assert found_in(graph, "prompt") == expected
 
 
 def test_an_instruction_counts_before_a_copied_title() -> None:
@@ -85,7 +85,7 @@ def test_an_instruction_counts_before_a_copied_title() -> None:
     )
     for node_id in ("system", "text"):
         graph[node_id]["_meta"] = {"title": "System prompt"}
-    assert places(graph, "prompt") == ["text.value"]
+    assert found_in(graph, "prompt") == ["text.value"]
 
 
 def test_all_texts_of_an_encoder_are_prompts() -> None:
@@ -93,15 +93,15 @@ def test_all_texts_of_an_encoder_are_prompts() -> None:
         "CLIPTextEncodeFlux", clip=["loader", 1], clip_l="light", t5xxl="a lighthouse", guidance=3.5
     )
     graph = txt2img(positive=encoder)
-    assert places(graph, "prompt") == ["positive.clip_l", "positive.t5xxl"]
-    assert places(graph, "guidance") == ["positive.guidance"]
+    assert found_in(graph, "prompt") == ["positive.clip_l", "positive.t5xxl"]
+    assert found_in(graph, "guidance") == ["positive.guidance"]
 
 
 def test_lyrics_are_no_prompt() -> None:
     encoder = node(
         "TextEncodeAceStepAudio", clip=["loader", 1], tags="jazz", lyrics="la", lyrics_strength=1.0
     )
-    assert places(txt2img(positive=encoder), "prompt") == ["positive.tags"]
+    assert found_in(txt2img(positive=encoder), "prompt") == ["positive.tags"]
 
 
 def test_a_title_decides_between_combined_texts() -> None:
@@ -123,7 +123,9 @@ def test_a_title_decides_between_combined_texts() -> None:
     )
     roles = find_roles(graph, DEFS)
     assert "prompt" not in roles.inputs
-    assert [(str(one.node_input), one.class_type) for one in roles.ambiguous["prompt"]] == [
+    assert [
+        (str(candidate.node_input), candidate.class_type) for candidate in roles.ambiguous["prompt"]
+    ] == [
         ("positive.text", "CLIPTextEncode"),
         ("sky.text", "CLIPTextEncode"),
     ]
@@ -143,7 +145,9 @@ def test_stages_with_separate_encoders_share_the_prompt() -> None:
     roles = find_roles(graph, DEFS)
     assert found(roles, "prompt") == ["positive.text", "refined.text"]
     assert found(roles, "checkpoint") == ["loader.ckpt_name"]
-    assert [str(one.node_input) for one in roles.unassigned["checkpoint"]] == ["refiner.ckpt_name"]
+    assert [str(candidate.node_input) for candidate in roles.unassigned["checkpoint"]] == [
+        "refiner.ckpt_name"
+    ]
     assert [sampler.node_id for sampler in roles.samplers] == ["sampler", "second"]
 
 
@@ -168,6 +172,6 @@ def test_unrelated_texts_are_ambiguous(
         decode2=node("VAEDecode", samples=["second", 0], vae=["loader", 2]),
         save2=node("SaveImage", images=["decode2", 0], filename_prefix="second"),
     )
-    assert places(graph, "prompt") == "ambiguous"
+    assert found_in(graph, "prompt") == "ambiguous"
     graph["text"]["inputs"]["text"] = "a lighthouse"
-    assert places(graph, "prompt") == ["positive.text", "text.text"]
+    assert found_in(graph, "prompt") == ["positive.text", "text.text"]

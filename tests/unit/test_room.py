@@ -18,13 +18,13 @@ def test_a_disk_with_room_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_replaceable_files_go_before_a_refusal(tmp_path: Path) -> None:
-    asked: list[float] = []
+    amounts: list[float] = []
     with pytest.raises(
         DiskFull, match=r"has \d+ MB free but needs 1000000000000 MB; give the endpoint"
     ):
-        ensure_disk(tmp_path, 1e12, reclaim=asked.append)
-    assert len(asked) == 1
-    assert 0 < asked[0] < 1e12
+        ensure_disk(tmp_path, 1e12, reclaim=amounts.append)
+    assert len(amounts) == 1
+    assert 0 < amounts[0] < 1e12
 
 
 def test_models_are_unloaded_before_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:

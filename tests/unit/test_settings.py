@@ -89,5 +89,5 @@ def test_flags_that_are_the_workers_own_are_refused(args: str) -> None:
 
 
 def test_what_nobody_may_see_is_known() -> None:
-    given = {"HF_TOKEN": "hf-token", "COMFY_ORG_API_KEY": "comfyui-key"}
-    assert sorted(Settings.from_env(given).secrets) == ["comfyui-key", "hf-token"]
+    environ = {"HF_TOKEN": "hf-token", "COMFY_ORG_API_KEY": "comfyui-key"}
+    assert sorted(Settings.from_env(environ).secrets) == ["comfyui-key", "hf-token"]

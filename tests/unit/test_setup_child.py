@@ -45,7 +45,7 @@ GIT_DNS = "fatal: unable to access 'https://h/x/': Could not resolve host: h"
 
 
 @pytest.mark.parametrize(
-    ("output", "said"),
+    ("output", "cause"),
     [
         (UV_REFUSED, "no network"),
         (PIP_REFUSED, "no network"),
@@ -67,8 +67,8 @@ GIT_DNS = "fatal: unable to access 'https://h/x/': Could not resolve host: h"
         ("", "it printed nothing"),
     ],
 )
-def test_a_failure_is_explained_in_one_line(output: str, said: str) -> None:
-    assert said in explain(output)
+def test_a_failure_is_explained_in_one_line(output: str, cause: str) -> None:
+    assert cause in explain(output)
     assert "\n" not in explain(output)
 
 
@@ -101,10 +101,10 @@ def test_a_failure_is_explained_in_one_line(output: str, said: str) -> None:
 def test_no_network_names_host_proxy_and_mirror(
     output: str, environ: dict[str, str], words: list[str]
 ) -> None:
-    said = explain(output, environ)
+    message = explain(output, environ)
     for word in words:
-        assert word in said
-    assert "secret" not in said
+        assert word in message
+    assert "secret" not in message
 
 
 def test_both_streams_are_read_and_logged(runner: Runner, step: Step) -> None:

@@ -57,7 +57,7 @@ def test_python_3_10_will_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "problem"),
     [
         ("{", "--input is not JSON"),
         ("[1]", "must be a JSON object"),
@@ -68,12 +68,12 @@ def test_python_3_10_will_do() -> None:
     ],
 )
 def test_a_malformed_input_is_reported_before_setup(
-    text: str, said: str, capsys: pytest.CaptureFixture[str]
+    text: str, problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["run", "--input", text]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("Error: ")
-    assert said in line
+    assert problem in line
 
 
 def test_a_binary_input_file_is_reported(
@@ -89,22 +89,22 @@ def test_an_unwritable_output_is_reported_before_setup(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    for output, said in [
+    for output, problem in [
         (tmp_path, "is a folder: name a file in it"),
         (tmp_path / "file" / "a.png", "cannot be"),
     ]:
         assert cli.main(["run", "--output", str(output)]) == 1
         [line] = capsys.readouterr().err.splitlines()
         assert line.startswith(f"Error: --output: {output} ")
-        assert said in line
+        assert problem in line
 
 
 def test_missing_output_folders_are_created_and_reported(tmp_path: Path) -> None:
-    said = io.StringIO()
-    cli.check_output(tmp_path / "new" / "deep" / "a.png", Console(said))
-    assert said.getvalue() == f"Creating the folder {tmp_path}/new/deep\n"
-    cli.check_output(tmp_path / "new" / "deep" / "b.png", Console(said))
-    assert said.getvalue().count("Creating") == 1
+    output = io.StringIO()
+    cli.check_output(tmp_path / "new" / "deep" / "a.png", Console(output))
+    assert output.getvalue() == f"Creating the folder {tmp_path}/new/deep\n"
+    cli.check_output(tmp_path / "new" / "deep" / "b.png", Console(output))
+    assert output.getvalue().count("Creating") == 1
 
 
 def test_an_output_that_names_a_folder_is_told(
@@ -166,11 +166,11 @@ sys.stdout.write(f"{process.wait()} {said}")
 )
 def test_a_closed_pipe_is_no_traceback(command: list[str]) -> None:
     call = [sys.executable, "-c", READER, sys.executable, "-m", *command]
-    asked = subprocess.run(
+    result = subprocess.run(
         call, cwd=paths.REPO, capture_output=True, text=True, check=True, timeout=120
     )
     # argparse itself swallows the error where the help is written at once, with PYTHONUNBUFFERED.
-    assert asked.stdout == "141 " or (asked.stdout == "0 " and "--help" in command)
+    assert result.stdout == "141 " or (result.stdout == "0 " and "--help" in command)
 
 
 @pytest.mark.parametrize("command", ["", *MEANINGS])
@@ -233,11 +233,11 @@ def test_docs_list_every_command_and_code() -> None:
 
 def test_closed_errors_are_no_traceback() -> None:
     shell = f"{sys.executable} -m comfy_setup run --input '{{' 2>&1 >/dev/null | true; echo ${{PIPESTATUS[0]}}"
-    asked = subprocess.run(
+    result = subprocess.run(
         ["bash", "-c", shell], cwd=paths.REPO, capture_output=True, text=True, timeout=60
     )
-    assert asked.stderr == ""
-    assert asked.stdout in ("141\n", "1\n")  # `true` may end before or after the one line
+    assert result.stderr == ""
+    assert result.stdout in ("141\n", "1\n")  # `true` may end before or after the one line
 
 
 def test_the_output_check_changes_no_files(tmp_path: Path) -> None:
@@ -249,18 +249,18 @@ def test_the_output_check_changes_no_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "problem"),
     [
         (["run", "--real", "--template", "upscale"], "--real makes its picture with txt2img"),
         (["models", "--only", "txt2img", "nope"], "models.txt has no section nope"),
     ],
 )
 def test_a_typing_error_is_reported_before_setup(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(arguments) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert problem in line
 
 
 def test_models_are_fetched_once_the_machine_is_ready(
@@ -268,15 +268,15 @@ def test_models_are_fetched_once_the_machine_is_ready(
 ) -> None:
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     monkeypatch.setenv(cli.READY, str(os.getpid()))
-    asked: list[list[str]] = []
+    fetched: list[list[str]] = []
 
     def fetch(_console: object, _environ: object, only: list[str]) -> int:
-        asked.append(only)
+        fetched.append(only)
         return 1
 
     monkeypatch.setattr(fetch_models, "fetch_models", fetch)
     assert cli.main(["models", "--only", "txt2img", "--only", "upscale"]) == 1
-    assert asked == [["txt2img", "upscale"]]
+    assert fetched == [["txt2img", "upscale"]]
 
 
 def test_a_checkpoint_is_made_under_the_lock(
@@ -331,12 +331,12 @@ def test_wrong_arguments_are_a_usage_error(arguments: list[str]) -> None:
 
 
 def test_the_requested_cuda_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
+    versions: list[object] = []
     monkeypatch.setattr(
-        cli, "install", lambda _console, _environ, _choice, cuda, dev: asked.append(cuda)
+        cli, "install", lambda _console, _environ, _choice, cuda, dev: versions.append(cuda)
     )
     assert cli.main(["install", "--cuda", "13"]) == cli.main(["install"]) == 0
-    assert asked == ["13", ""]
+    assert versions == ["13", ""]
 
 
 def test_a_folder_and_a_source_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
@@ -345,7 +345,7 @@ def test_a_folder_and_a_source_exclude_each_other(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
-    ("raised", "code", "said"),
+    ("raised", "code", "message"),
     [
         (SetupError("no network"), 1, "Error: no network"),
         (
@@ -364,7 +364,7 @@ def test_a_folder_and_a_source_exclude_each_other(capsys: pytest.CaptureFixture[
 def test_a_failure_is_one_line(
     raised: BaseException,
     code: int,
-    said: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -374,4 +374,4 @@ def test_a_failure_is_one_line(
     monkeypatch.setattr(cli, "install", fail)
     assert cli.main(["install"]) == code
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(said)
+    assert line.startswith(message)

@@ -180,7 +180,7 @@ def test_a_git_tag_stays_until_another_is_requested(
 
 
 @pytest.mark.parametrize(
-    ("tag", "said"),
+    ("tag", "problem"),
     [
         (
             "v9.9",
@@ -190,11 +190,11 @@ def test_a_git_tag_stays_until_another_is_requested(
     ],
 )
 def test_a_missing_or_old_tag_changes_nothing(
-    repo: Path, runner: Runner, console: Console, upstream: Path, tag: str, said: str
+    repo: Path, runner: Runner, console: Console, upstream: Path, tag: str, problem: str
 ) -> None:
     source = f"git+file://{upstream}"
     comfyui.install_comfyui(console, runner, Choice(source, "v0.4.0"))
-    with pytest.raises(SetupError, match=said):
+    with pytest.raises(SetupError, match=problem):
         comfyui.install_comfyui(console, runner, Choice(source, tag))
     assert comfyui.described(runner.environ).startswith("0.4.0")
 
@@ -327,31 +327,31 @@ def test_without_git_one_is_told_to_install_it(
 
 
 @pytest.mark.parametrize(
-    ("version", "said"),
+    ("version", "problem"),
     [("", "is not a complete ComfyUI"), ("0.3.74", r"must be 0\.3\.75 or newer"), ("x", "must be")],
 )
 def test_comfyui_dir_must_hold_a_recent_comfyui(
-    runner: Runner, console: Console, tmp_path: Path, version: str, said: str
+    runner: Runner, console: Console, tmp_path: Path, version: str, problem: str
 ) -> None:
-    given = tmp_path / "given"
+    folder = tmp_path / "given"
     if version:
-        make_comfyui(given, version)
-    elsewhere = Runner(runner.lock, runner.log, {**runner.environ, "COMFYUI_DIR": str(given)})
-    with pytest.raises(SetupError, match=said):
+        make_comfyui(folder, version)
+    elsewhere = Runner(runner.lock, runner.log, {**runner.environ, "COMFYUI_DIR": str(folder)})
+    with pytest.raises(SetupError, match=problem):
         comfyui.install_comfyui(console, elsewhere, Choice())
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_comfyui_that_lacks_a_part_is_none(tmp_path: Path, part: str) -> None:
-    given = make_comfyui(tmp_path / "given", WHEEL)
-    assert comfyui.version_in(given) == WHEEL
-    (given / part).unlink()
+    folder = make_comfyui(tmp_path / "given", WHEEL)
+    assert comfyui.version_in(folder) == WHEEL
+    (folder / part).unlink()
     with pytest.raises(SetupError, match=f"it lacks {part}"):
-        comfyui.version_in(given)
-    (given / part).write_text("")
-    (given / "comfyui_version.py").write_text("")
+        comfyui.version_in(folder)
+    (folder / part).write_text("")
+    (folder / "comfyui_version.py").write_text("")
     with pytest.raises(SetupError, match=r"it lacks the version in comfyui_version\.py"):
-        comfyui.version_in(given)
+        comfyui.version_in(folder)
 
 
 def test_our_incomplete_comfyui_is_fetched_again(
@@ -369,24 +369,24 @@ def test_a_given_folder_gets_bytecode_and_nothing_else(
 ) -> None:
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     paths.CACHE.mkdir()
-    given = make_comfyui(tmp_path / "given", "0.4.0")
+    folder = make_comfyui(tmp_path / "given", "0.4.0")
     left_out = ("venv/lib", ".git", "models", "custom_nodes/pack/.venv")
     for name in (*left_out, "custom_nodes/pack", "custom_nodes/models"):
-        (given / name).mkdir(parents=True, exist_ok=True)
-        (given / name / "a.py").touch()
-    before = set(given.rglob("*"))
-    elsewhere = Runner(runner.lock, runner.log, {**runner.environ, "COMFYUI_DIR": str(given)})
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / "a.py").touch()
+    before = set(folder.rglob("*"))
+    elsewhere = Runner(runner.lock, runner.log, {**runner.environ, "COMFYUI_DIR": str(folder)})
     comfyui.install_comfyui(console, elsewhere, Choice())
     comfyui.compile_bytecode(console, elsewhere)
-    new = {path for path in set(given.rglob("*")) - before if path.is_file()}
+    new = {path for path in set(folder.rglob("*")) - before if path.is_file()}
     assert {path.suffix for path in new} == {".pyc"}
-    assert not any(path.is_relative_to(given / name) for path in new for name in left_out)
-    compiled = {path.parent.parent.relative_to(given).as_posix() for path in new}
+    assert not any(path.is_relative_to(folder / name) for path in new for name in left_out)
+    compiled = {path.parent.parent.relative_to(folder).as_posix() for path in new}
     assert compiled == {".", "comfy", "comfy_execution", "custom_nodes/pack", "custom_nodes/models"}
     assert comfyui.described(elsewhere.environ) == "0.4.0 (as it is)"
-    said = console.stream.getvalue()  # type: ignore[attr-defined]
+    output = console.stream.getvalue()  # type: ignore[attr-defined]
     comfyui.compile_bytecode(console, elsewhere)
-    assert console.stream.getvalue() == said  # type: ignore[attr-defined]
+    assert console.stream.getvalue() == output  # type: ignore[attr-defined]
 
 
 def test_a_read_only_comfyui_dir_is_left_alone(
@@ -394,11 +394,11 @@ def test_a_read_only_comfyui_dir_is_left_alone(
 ) -> None:
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
-    given = make_comfyui(tmp_path / "given", "0.4.0")
-    before = sorted(given.rglob("*"))
-    elsewhere = Runner(runner.lock, runner.log, {**runner.environ, "COMFYUI_DIR": str(given)})
+    folder = make_comfyui(tmp_path / "given", "0.4.0")
+    before = sorted(folder.rglob("*"))
+    elsewhere = Runner(runner.lock, runner.log, {**runner.environ, "COMFYUI_DIR": str(folder)})
     comfyui.compile_bytecode(console, elsewhere)
-    assert sorted(given.rglob("*")) == before
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_torch_and_transformers_stay_as_locked() -> None:
@@ -503,9 +503,9 @@ def test_a_wheel_that_was_chosen_stays(
     comfyui.install_comfyui(console, runner, Choice())
     comfyui.install_comfyui(console, runner, Choice(version=WHEEL))
     assert not comfyui.stands_in(runner.environ)
-    said = console.stream.getvalue()  # type: ignore[attr-defined]
+    output = console.stream.getvalue()  # type: ignore[attr-defined]
     comfyui.install_comfyui(console, runner, Choice())
-    assert console.stream.getvalue() == said  # type: ignore[attr-defined]
+    assert console.stream.getvalue() == output  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -57,11 +57,11 @@ def test_an_empty_machine_fails_with_the_command(
     assert (
         doctor.doctor({"COMFYUI_DIR": str(tmp_path), "MODELS_DIR": str(tmp_path / "models")}) == 1
     )
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for what in ("packages", "torch", "ComfyUI"):
-        assert any(line.startswith(f"bad   {what}") for line in said.splitlines())
-    assert "run `python3 -m comfy_setup install`" in said
-    assert said.endswith("Jobs cannot run: see packages, torch, ComfyUI.\n")
+        assert any(line.startswith(f"bad   {what}") for line in output.splitlines())
+    assert "run `python3 -m comfy_setup install`" in output
+    assert output.endswith("Jobs cannot run: see packages, torch, ComfyUI.\n")
 
 
 @pytest.fixture

@@ -19,14 +19,14 @@ from comfy_worker.client import JobStatus
 
 def media(name: str, content: bytes = b"bytes") -> dict[str, Any]:
     data = base64.b64encode(content).decode()
-    kind = {
+    fields = {
         "filename": name,
         "mime_type": "image/png",
         "width": 64,
         "height": 32,
         "bytes": 5_000_000,
     }
-    return {**kind, "type": "base64", "data": data}
+    return {**fields, "type": "base64", "data": data}
 
 
 def test_pictures_are_named_after_workflow_and_seed(
@@ -69,8 +69,8 @@ def test_a_name_does_not_lie_about_its_file(tmp_path: Path) -> None:
     ],
 )
 def test_the_ending_of_the_output_is_its_format(output: str, options: Any, wanted: Any) -> None:
-    asked = {"prompt": "x"} if options is None else {"prompt": "x", "output": options}
-    assert with_format(asked, Path(output))["output"] == wanted
+    job_input = {"prompt": "x"} if options is None else {"prompt": "x", "output": options}
+    assert with_format(job_input, Path(output))["output"] == wanted
 
 
 def test_an_ending_that_contradicts_the_input_is_told() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_common import model_folders as places
+from comfy_common import model_folders
 from comfy_common.console import Console
 from comfy_common.download import digest_of
 from comfy_common.errors import SetupError
@@ -87,12 +87,13 @@ def test_model_files_are_found_in_every_root(environ: dict[str, str]) -> None:
     own.mkdir()
     (own / "c.ckpt").touch()
     (own / "put_loras_here").touch()
-    found = places.model_files(models.folders(environ))
+    found = model_folders.model_files(models.folders(environ))
     names = {
-        kind: [path.name for paths in by.values() for path in paths] for kind, by in found.items()
+        folder: [path.name for paths in by.values() for path in paths]
+        for folder, by in found.items()
     }
     assert names == {"checkpoints": ["a.safetensors"], "loras": ["c.ckpt", "b.pt"]}
-    assert places.where(found["loras"]) == f"{own} (1), {environ['MODELS_DIR']}/loras (1)"
+    assert model_folders.where(found["loras"]) == f"{own} (1), {environ['MODELS_DIR']}/loras (1)"
 
 
 def test_a_real_checkpoint_needs_no_toy(environ: dict[str, str]) -> None:
@@ -136,10 +137,10 @@ def ensure_checkpoint(environ: dict[str, str]) -> str:
 
 def test_without_checkpoint_the_toy_is_installed(environ: dict[str, str]) -> None:
     add(environ, "checkpoints/placeholder-sd15.safetensors")  # from an earlier version
-    said = ensure_checkpoint(environ)
-    assert "Unpacking the toy model" in said
-    assert "a toy model of 5 MB draws coloured shapes" in said
-    assert f"put a .safetensors file into {environ['MODELS_DIR']}/checkpoints" in said
+    output = ensure_checkpoint(environ)
+    assert "Unpacking the toy model" in output
+    assert "a toy model of 5 MB draws coloured shapes" in output
+    assert f"put a .safetensors file into {environ['MODELS_DIR']}/checkpoints" in output
     toy = Path(environ["MODELS_DIR"]) / "checkpoints" / TOY_CHECKPOINT
     assert identify(toy) == ModelInfo("checkpoint", FAMILIES["toy"])
     assert toy.stat().st_blocks * 512 < toy.stat().st_size / 4
@@ -216,9 +217,9 @@ def test_installed_and_missing_models_are_listed(
 ) -> None:
     add(listed, "loras/a.safetensors")
     assert models.list_models(listed, []) == 0
-    said = capsys.readouterr().out
-    assert f"present  {listed['MODELS_DIR']}/loras/a.safetensors" in said
-    assert "missing  checkpoints/x.safetensors  https://h.example/x" in said
+    output = capsys.readouterr().out
+    assert f"present  {listed['MODELS_DIR']}/loras/a.safetensors" in output
+    assert "missing  checkpoints/x.safetensors  https://h.example/x" in output
     assert models.list_models(listed, ["sdxl"]) == 0
     assert "present" not in capsys.readouterr().out
 

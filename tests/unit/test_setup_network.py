@@ -18,14 +18,14 @@ from comfy_setup.network import proxy_for, why_unreachable
 class Answering(BaseHTTPRequestHandler):
     """Refuses whatever it is asked, and keeps what that was."""
 
-    asked: list[str]
+    requested: list[str]
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requested.append(self.path)
         self.send_error(403)
 
     def do_CONNECT(self) -> None:
-        self.asked.append(self.path)
+        self.requested.append(self.path)
         self.send_error(502)
 
     def log_message(self, *_: object) -> None:
@@ -35,17 +35,17 @@ class Answering(BaseHTTPRequestHandler):
 @contextmanager
 def server() -> Iterator[tuple[str, list[str]]]:
     """A server's URL, and the paths that it was asked for."""
-    handler = type("Handler", (Answering,), {"asked": []})
+    handler = type("Handler", (Answering,), {"requested": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_port}", handler.asked
+        yield f"http://127.0.0.1:{http.server_port}", handler.requested
         http.shutdown()
 
 
 def test_a_server_that_answers_is_reachable() -> None:
-    with server() as (url, asked):
+    with server() as (url, requested):
         assert why_unreachable(f"{url}/a/b/") == ""
-        assert asked == ["/a/b/info/refs?service=git-upload-pack"]
+        assert requested == ["/a/b/info/refs?service=git-upload-pack"]
 
 
 def test_closed_ports_and_unknown_names_are_unreachable() -> None:
@@ -71,9 +71,9 @@ def test_a_hanging_lookup_takes_no_extra_time(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_proxy_is_asked_for_the_way() -> None:
-    with server() as (url, asked):
+    with server() as (url, requested):
         assert "502" in why_unreachable("https://github.invalid/a", proxy=url)
-        assert asked == ["github.invalid:443"]
+        assert requested == ["github.invalid:443"]
 
 
 def test_unknown_protocols_are_left_to_git() -> None:

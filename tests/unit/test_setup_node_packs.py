@@ -120,10 +120,10 @@ def test_a_conflict_names_packs_and_requirements(
         (tmp_path / name).mkdir()
         (tmp_path / name / "requirements.txt").write_text(text)
     error = ProgramFailed("Installing failed.", output)
-    said = str(node_packs._conflict([Pack("one", "one", "1"), Pack("two", "two", "1")], error))
+    message = str(node_packs._conflict([Pack("one", "one", "1"), Pack("two", "two", "1")], error))
     for word in words:
-        assert word in said
-    assert said.endswith("Installing failed.")
+        assert word in message
+    assert message.endswith("Installing failed.")
     assert node_packs._conflict(
         [Pack("two", "two", "1")], ProgramFailed("No network.", "no")
     ).args == ("No network.",)

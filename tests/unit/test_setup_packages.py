@@ -159,7 +159,7 @@ def test_a_linked_environment_is_used_as_it_is(
     console = Console(io.StringIO())
     install.install(console, {}, Choice())
     assert {path: path.read_bytes() for path in shared.iterdir()} == before
-    said = console.stream.getvalue()  # type: ignore[attr-defined]
-    assert said.startswith(
+    output = console.stream.getvalue()  # type: ignore[attr-defined]
+    assert output.startswith(
         f".venv is a link to {shared}: it is used unchanged, although it does not match the lock files\n"
     )

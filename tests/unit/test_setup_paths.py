@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_common import model_folders as places
-from comfy_common import paths
+from comfy_common import model_folders, paths
 from comfy_setup import doctor
 
 # A file in each layout, and the kind of model that ComfyUI must find it as.
@@ -48,9 +47,11 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 def found(environ: dict[str, str]) -> dict[str, list[Path]]:
-    folders = places.model_folders(paths.comfyui_dir(environ), paths.model_roots(environ))
-    by_kind = places.model_files(folders)
-    return {kind: [path for files in by.values() for path in files] for kind, by in by_kind.items()}
+    folders = model_folders.model_folders(paths.comfyui_dir(environ), paths.model_roots(environ))
+    by_kind = model_folders.model_files(folders)
+    return {
+        folder: [path for files in by.values() for path in files] for folder, by in by_kind.items()
+    }
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -62,13 +63,13 @@ def test_models_are_found_in_every_volume_layout(
         touch(tmp_path / "volume" / "stable-diffusion-webui/models/Stable-diffusion/other.txt")
     path = touch(tmp_path / "volume" / name)
     assert found(environ) == {LAYOUTS[name]: [path]}
-    told = {finding.subject: finding for finding in doctor.examine(environ)}
-    assert told[LAYOUTS[name]].text.startswith("1 file, 0 kB: ")
-    assert f"{tmp_path}/volume: models in " in told["volume"].text
+    findings = {finding.subject: finding for finding in doctor.examine(environ)}
+    assert findings[LAYOUTS[name]].text.startswith("1 file, 0 kB: ")
+    assert f"{tmp_path}/volume: models in " in findings["volume"].text
 
 
 def test_the_roots_are_searched_in_order(environ: dict[str, str], tmp_path: Path) -> None:
-    places_ = [
+    folders = [
         "own",
         "volume",
         "volume/models",
@@ -76,7 +77,7 @@ def test_the_roots_are_searched_in_order(environ: dict[str, str], tmp_path: Path
         "volume/x/models",
         "cache",
     ]
-    wanted = [touch(tmp_path / place / "loras" / "a.safetensors") for place in places_]
+    wanted = [touch(tmp_path / folder / "loras" / "a.safetensors") for folder in folders]
     assert found(environ)["loras"] == wanted
 
 

@@ -40,8 +40,8 @@ def test_a_title_and_an_example_are_given(name: str) -> None:
     assert params["title"]
     example = params["example"]
     assert example["workflow"] == name
-    given = {**example, **example.get("parameters", {})}
-    assert given.keys() >= {*params.get("required", [])}
+    values = {**example, **example.get("parameters", {})}
+    assert values.keys() >= {*params.get("required", [])}
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)

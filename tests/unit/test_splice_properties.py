@@ -47,8 +47,8 @@ def graphs(draw: st.DrawFn) -> tuple[Workflow, Roles]:
         clips.append([loader, 1])
     vae = [models[0][0], 2]
     for _ in range(draw(st.integers(0, 3))):
-        kind = draw(st.sampled_from(["lora", "shift", "merge", "skip"]))
-        if kind == "lora":
+        patch = draw(st.sampled_from(["lora", "shift", "merge", "skip"]))
+        if patch == "lora":
             own = add(
                 "LoraLoader",
                 model=pick(models),
@@ -58,9 +58,9 @@ def graphs(draw: st.DrawFn) -> tuple[Workflow, Roles]:
             )
             models.append([own, 0])
             clips.append([own, 1])
-        elif kind == "shift":
+        elif patch == "shift":
             models.append([add("ModelSamplingSD3", model=pick(models), shift=3.0), 0])
-        elif kind == "merge":
+        elif patch == "merge":
             models.append(
                 [add("ModelMergeSimple", model1=pick(models), model2=pick(models), ratio=0.5), 0]
             )
@@ -86,8 +86,8 @@ def graphs(draw: st.DrawFn) -> tuple[Workflow, Roles]:
         else:
             wires = {"model": pick(models), "positive": pick(texts), "negative": pick(texts)}
             sampler = add("KSampler", **wires, latent_image=latent, seed=1)
-            places = [Input(sampler, name) for name in wires]
-            roles = Sampler(sampler, places[0], places[1], places[2], None)
+            wired = [Input(sampler, name) for name in wires]
+            roles = Sampler(sampler, wired[0], wired[1], wired[2], None)
         samplers.append(roles)
         latent = [sampler, 0]
     decode = add("VAEDecode", samples=latent, vae=vae)
@@ -115,11 +115,11 @@ controlnets = st.lists(
     max_size=3,
 )
 splices = st.one_of(
-    loras.map(lambda asked: lambda graph, roles: splice_loras(graph, roles, DEFS, asked)),
+    loras.map(lambda specs: lambda graph, roles: splice_loras(graph, roles, DEFS, specs)),
     controlnets.map(
-        lambda asked: (
+        lambda specs: (
             lambda graph, roles: splice_controlnets(
-                graph, roles, DEFS, asked, rules=ControlNetRules(needs_vae=True)
+                graph, roles, DEFS, specs, rules=ControlNetRules(needs_vae=True)
             )
         )
     ),
@@ -197,11 +197,11 @@ def test_clip_skip_twice_is_clip_skip_once(case: tuple[Workflow, Roles], layer: 
 
 @given(graphs(), loras.filter(bool))
 def test_samplers_see_each_lora_once_in_order(
-    case: tuple[Workflow, Roles], asked: list[LoraSpec]
+    case: tuple[Workflow, Roles], specs: list[LoraSpec]
 ) -> None:
     graph, roles = case
-    spliced = splice_loras(graph, roles, DEFS, asked)
-    expected = [(f"{lora.name}.safetensors", lora.strength) for lora in asked]
+    spliced = splice_loras(graph, roles, DEFS, specs)
+    expected = [(f"{lora.name}.safetensors", lora.strength) for lora in specs]
 
     def met(link: Link, above: list[tuple[str, float]]) -> None:
         each = spliced[link.node_id]
@@ -220,20 +220,20 @@ def test_samplers_see_each_lora_once_in_order(
 
 @given(graphs(), controlnets.filter(bool))
 def test_samplers_see_each_controlnet_once_in_order(
-    case: tuple[Workflow, Roles], asked: list[ControlNetSpec]
+    case: tuple[Workflow, Roles], specs: list[ControlNetSpec]
 ) -> None:
     graph, roles = case
-    spliced = splice_controlnets(graph, roles, DEFS, asked)
+    spliced = splice_controlnets(graph, roles, DEFS, specs)
     for sampler in roles.samplers:
-        for place, kept in ((sampler.positive, "positive"), (sampler.negative, "negative")):
-            if place is None:
+        for target, kept in ((sampler.positive, "positive"), (sampler.negative, "negative")):
+            if target is None:
                 continue
             met = []
-            link = Link(*spliced[place.node_id]["inputs"][place.name])
+            link = Link(*spliced[target.node_id]["inputs"][target.name])
             while link.node_id not in graph:
                 each = spliced[link.node_id]["inputs"]
                 met.append((each["strength"], each["end_percent"]))
                 assert link.slot == (kept == "negative")
                 link = Link(*each[kept])
-            assert met == [(spec.strength, spec.end) for spec in reversed(asked)]
-            assert list(link) == graph[place.node_id]["inputs"][place.name]
+            assert met == [(spec.strength, spec.end) for spec in reversed(specs)]
+            assert list(link) == graph[target.node_id]["inputs"][target.name]

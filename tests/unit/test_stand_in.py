@@ -121,9 +121,9 @@ def test_the_toy_gets_its_size_and_guidance(
 
 
 def test_the_stand_in_is_told_once(tmp_path: Path) -> None:
-    told = [plan(tmp_path, ["real.safetensors"]).warnings for _ in range(3)]
-    assert [len(warnings) for warnings in told] == [1, 0, 0]
-    assert "real.safetensors, the only one there is, stood in" in told[0][0]
+    warned = [plan(tmp_path, ["real.safetensors"]).warnings for _ in range(3)]
+    assert [len(warnings) for warnings in warned] == [1, 0, 0]
+    assert "real.safetensors, the only one there is, stood in" in warned[0][0]
     assert len(plan(tmp_path, ["other.safetensors"]).warnings) == 1
 
 

@@ -173,7 +173,7 @@ def test_pauses_grow_up_to_half_a_minute() -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "problem"),
     [
         (
             ("--die-at-boot", "import no_such_thing"),
@@ -198,12 +198,12 @@ def test_pauses_grow_up_to_half_a_minute() -> None:
     ],
 )
 def test_a_failed_start_needs_a_fresh_worker(
-    stand_in: Callable[..., Any], args: tuple[str, ...], told: str
+    stand_in: Callable[..., Any], args: tuple[str, ...], problem: str
 ) -> None:
     with stand_in(*args, boot_timeout_s=2.0) as comfyui:
         error = error_of(comfyui)
         assert isinstance(error, ComfyUIUnavailable)
-        assert told in str(error)
+        assert problem in str(error)
         assert not error.try_again
         assert comfyui.needs_fresh_worker
 
@@ -357,7 +357,11 @@ def test_a_kill_without_memory_is_named(
 def main_of(cwd: Path) -> list[psutil.Process]:
     """The stand-ins that run in a folder."""
     family = psutil.Process().children(recursive=True)
-    return [one for one in family if one.cmdline()[1:2] == ["main.py"] and one.cwd() == str(cwd)]
+    return [
+        process
+        for process in family
+        if process.cmdline()[1:2] == ["main.py"] and process.cwd() == str(cwd)
+    ]
 
 
 def test_a_crash_in_the_second_try_is_final(

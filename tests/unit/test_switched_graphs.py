@@ -90,9 +90,9 @@ def gets(graph: Workflow, node_id: str, name: str) -> Any:
 @pytest.mark.parametrize("is_on", [True, False])
 def test_the_branch_that_is_on_is_set(defs: NodeDefs, is_on: bool) -> None:
     graph = with_turbo(is_on)
-    result, told, _ = filled(graph, defs, steps=7, cfg=2.5)
+    result, parameters, _ = filled(graph, defs, steps=7, cfg=2.5)
     assert (gets(result, "sampler", "steps"), gets(result, "sampler", "cfg")) == (7, 2.5)
-    assert (told["steps"], told["cfg"]) == (7, 2.5)
+    assert (parameters["steps"], parameters["cfg"]) == (7, 2.5)
     result["turbo"]["inputs"]["value"] = not is_on
     assert gets(result, "sampler", "steps") == (20 if is_on else 4)
 
@@ -100,9 +100,9 @@ def test_the_branch_that_is_on_is_set(defs: NodeDefs, is_on: bool) -> None:
 def test_an_unknown_choice_is_bypassed(defs: NodeDefs) -> None:
     graph = with_turbo(True)
     graph["turbo"] = node("StringContains", string=["?", 0], substring="x", case_sensitive=True)
-    result, told, _ = filled(graph, defs, steps=7, cfg=2.5)
+    result, parameters, _ = filled(graph, defs, steps=7, cfg=2.5)
     assert (result["sampler"]["inputs"]["steps"], result["sampler"]["inputs"]["cfg"]) == (7, 2.5)
-    assert (told["steps"], told["cfg"]) == (7, 2.5)
+    assert (parameters["steps"], parameters["cfg"]) == (7, 2.5)
 
 
 def sized(expression: str | None = None, **more: Any) -> Workflow:
@@ -127,9 +127,9 @@ def test_a_resolution_selector_is_bypassed(defs: NodeDefs) -> None:
         "width": 1368,
         "height": 768,
     }
-    result, told, warnings = filled(graph, defs, width=768, height=1152)
+    result, parameters, warnings = filled(graph, defs, width=768, height=1152)
     assert (gets(result, "latent", "width"), gets(result, "latent", "height")) == (768, 1152)
-    assert (told["width"], told["height"], warnings) == (768, 1152, [])
+    assert (parameters["width"], parameters["height"], warnings) == (768, 1152, [])
 
 
 def test_every_reader_of_a_size_gets_it(defs: NodeDefs) -> None:
@@ -143,18 +143,18 @@ def test_every_reader_of_a_size_gets_it(defs: NodeDefs) -> None:
 
 
 def test_a_rounded_size_is_told(defs: NodeDefs) -> None:
-    result, told, warnings = filled(
+    result, parameters, warnings = filled(
         sized("max(((a + 15) // 16) * 16, 256)"), defs, width=770, height=1152
     )
     assert (gets(result, "latent", "width"), gets(result, "latent", "height")) == (784, 1152)
-    assert (told["width"], told["height"]) == (784, 1152)
+    assert (parameters["width"], parameters["height"]) == (784, 1152)
     assert warnings == ["width is 784: the graph computes it from the 770 of the request"]
 
 
 @pytest.mark.parametrize(("expression", "size"), [("a", 768), ("a * 3", 768), ("a / 2", 768)])
 def test_a_scaled_size_reaches_the_latent(defs: NodeDefs, expression: str, size: int) -> None:
-    result, told, _ = filled(sized(expression), defs, width=768)
-    assert (gets(result, "latent", "width"), told["width"]) == (size, 768)
+    result, parameters, _ = filled(sized(expression), defs, width=768)
+    assert (gets(result, "latent", "width"), parameters["width"]) == (size, 768)
 
 
 def test_half_a_size_is_upscaled_later(defs: NodeDefs) -> None:
@@ -163,9 +163,9 @@ def test_half_a_size_is_upscaled_later(defs: NodeDefs) -> None:
     )
     graph = sized("a / 2", upscaler=upscaler)
     graph["decode"]["inputs"]["samples"] = ["upscaler", 0]
-    result, told, warnings = filled(graph, defs, width=768, height=1152)
+    result, parameters, warnings = filled(graph, defs, width=768, height=1152)
     assert (gets(result, "latent", "width"), gets(result, "latent", "height")) == (384, 576)
-    assert (told["width"], told["height"], warnings) == (768, 1152, [])
+    assert (parameters["width"], parameters["height"], warnings) == (768, 1152, [])
 
 
 def test_one_number_for_both_sides_is_split(defs: NodeDefs) -> None:
@@ -186,10 +186,10 @@ def measured(picture: dict[str, Any]) -> Workflow:
 def test_a_resized_picture_gives_the_size(defs: NodeDefs) -> None:
     size = {"resize_type.width": 512, "resize_type.height": 512, "resize_type.crop": "center"}
     resize = node("ResizeImageMaskNode", input=["sent", 0], resize_type="scale dimensions", **size)
-    result, told, _ = filled(measured(resize), defs, width=768, height=1152)
+    result, parameters, _ = filled(measured(resize), defs, width=768, height=1152)
     inputs = result["picture"]["inputs"]
     assert (inputs["resize_type.width"], inputs["resize_type.height"]) == (768, 1152)
-    assert (told["width"], told["height"]) == (768, 1152)
+    assert (parameters["width"], parameters["height"]) == (768, 1152)
 
 
 def test_a_sent_picture_decides_the_size(defs: NodeDefs) -> None:
@@ -207,8 +207,8 @@ def test_a_computed_length_is_bypassed(defs: NodeDefs) -> None:
     names = {"values.a": ["seconds", 0], "values.b": ["rate", 0]}
     graph["frames"] = node("ComfyMathExpression", expression="a * b + 1", **names)
     assert read(graph, find_roles(graph, defs))["length"] == 121
-    result, told, _ = filled(graph, defs, length=49)
-    assert (gets(result, "latent", "length"), told["length"]) == (49, 49)
+    result, parameters, _ = filled(graph, defs, length=49)
+    assert (gets(result, "latent", "length"), parameters["length"]) == (49, 49)
 
 
 def prompted(**nodes: Any) -> Workflow:
@@ -320,15 +320,15 @@ def test_official_templates_pass_values_on(defs: NodeDefs, name: str) -> None:
     for graph in COMFYUI_033.exports.values():
         roles = find_roles(graph, defs)
         if name not in roles.inputs or any(
-            place.node_id not in graph for place in roles.inputs[name]
+            target.node_id not in graph for target in roles.inputs[name]
         ):
             continue
         result = fill(graph, roles, defs, {name: VALUES[name]})
-        told, warnings = (
+        value, warnings = (
             read(result, roles, before=graph)[name],
             fill_notes(graph, result, roles, VALUES),
         )
-        assert told == VALUES[name] or any(name in warning for warning in warnings)
+        assert value == VALUES[name] or any(name in warning for warning in warnings)
         count += 1
     assert count > 50
 
@@ -374,9 +374,9 @@ def test_seed_and_steps_share_a_number(
         sampler=ksampler(steps=["number", 0], seed=["number", 0]),
         number=node("PrimitiveInt", value=20),
     )
-    result, told, _ = filled(graph, defs, **values)
+    result, parameters, _ = filled(graph, defs, **values)
     name = next(iter(values))
-    assert (gets(result, "sampler", name), told[name]) == (7, 7)
+    assert (gets(result, "sampler", name), parameters[name]) == (7, 7)
     assert gets(result, *kept[:2]) == kept[2]
 
 
@@ -388,9 +388,9 @@ def test_steps_and_batch_share_a_number(defs: NodeDefs, title: str) -> None:
         number=node("PrimitiveInt", value=2),
     )
     graph["number"]["_meta"] = {"title": title}
-    result, told, _ = filled(graph, defs, steps=7)
+    result, parameters, _ = filled(graph, defs, steps=7)
     assert (gets(result, "sampler", "steps"), gets(result, "latent", "batch_size")) == (7, 2)
-    assert (told["steps"], told["batch_size"]) == (7, 2)
+    assert (parameters["steps"], parameters["batch_size"]) == (7, 2)
 
 
 def test_cfg_and_denoise_share_a_number(defs: NodeDefs) -> None:
@@ -406,8 +406,8 @@ def test_a_prompt_is_no_file_name(defs: NodeDefs) -> None:
     graph = txt2img(text=node("PrimitiveString", value="cat"))
     graph["positive"]["inputs"]["text"] = ["text", 0]
     graph["save"]["inputs"]["filename_prefix"] = ["text", 0]
-    result, told, _ = filled(graph, defs, prompt="a dog")
-    assert (gets(result, "positive", "text"), told["prompt"]) == ("a dog", "a dog")
+    result, parameters, _ = filled(graph, defs, prompt="a dog")
+    assert (gets(result, "positive", "text"), parameters["prompt"]) == ("a dog", "a dog")
     assert gets(result, "save", "filename_prefix") == "cat"
 
 
@@ -416,8 +416,8 @@ def test_a_shown_text_claims_no_prompt(defs: NodeDefs) -> None:
     graph["below"] = node("PreviewAny", source=["text", 0])
     for node_id in ("shown", "text"):
         graph[node_id]["_meta"] = {"title": "prompt"}
-    result, told, _ = filled(graph, defs, prompt="a dog")
-    assert (gets(result, "positive", "text"), told["prompt"]) == ("a dog", "a dog")
+    result, parameters, _ = filled(graph, defs, prompt="a dog")
+    assert (gets(result, "positive", "text"), parameters["prompt"]) == ("a dog", "a dog")
     assert (gets(result, "shown", "source"), gets(result, "text", "value")) == ("?", "x")
 
 
@@ -452,9 +452,9 @@ SIZE_64 = {"width": 64, "height": 64}
 def test_the_last_size_before_a_sampler_is_set(
     defs: NodeDefs, source: str, further: dict[str, Any]
 ) -> None:
-    result, told, warnings = filled(scaled(source, further), defs, width=96)
+    result, parameters, warnings = filled(scaled(source, further), defs, width=96)
     assert (gets(result, "n0", "width"), gets(result, "n0", "height")) == (96, 64)
-    assert (told["width"], told["height"], warnings) == (96, 64, [])
+    assert (parameters["width"], parameters["height"], warnings) == (96, 64, [])
 
 
 def test_one_number_for_a_resized_square(defs: NodeDefs) -> None:
@@ -462,15 +462,15 @@ def test_one_number_for_a_resized_square(defs: NodeDefs) -> None:
     further = node("ImageScale", upscale_method="bilinear", crop="disabled", **square)
     graph = scaled("EmptyImage", further)
     graph["side"] = node("PrimitiveInt", value=64)
-    result, told, warnings = filled(graph, defs, width=96)
+    result, parameters, warnings = filled(graph, defs, width=96)
     assert (gets(result, "n0", "width"), gets(result, "n0", "height")) == (96, 64)
-    assert (told["width"], told["height"], warnings) == (96, 64, [])
+    assert (parameters["width"], parameters["height"], warnings) == (96, 64, [])
 
 
 def test_a_size_changed_by_a_factor_is_told(defs: NodeDefs) -> None:
     further = node("ImageScaleBy", upscale_method="bilinear", scale_by=2.0)
-    _, told, warnings = filled(scaled("EmptyImage", further), defs, width=96)
-    assert (told["width"], told["height"]) == (192, 1024)
+    _, parameters, warnings = filled(scaled("EmptyImage", further), defs, width=96)
+    assert (parameters["width"], parameters["height"]) == (192, 1024)
     assert warnings == [
         "width goes to latent.width, but node n0 (ImageScaleBy) gives the sampler 192"
     ]
@@ -478,17 +478,17 @@ def test_a_size_changed_by_a_factor_is_told(defs: NodeDefs) -> None:
 
 def test_an_unknown_size_is_left_out(defs: NodeDefs) -> None:
     further = node("ImageScaleToTotalPixels", upscale_method="bilinear", megapixels=1.0)
-    _, told, warnings = filled(scaled("EmptyImage", further), defs, width=96)
-    assert "width" not in told
+    _, parameters, warnings = filled(scaled("EmptyImage", further), defs, width=96)
+    assert "width" not in parameters
     assert len(warnings) == 1
     assert "n0 (ImageScaleToTotalPixels) gives the sampler a number that" in warnings[0]
 
 
 def test_a_crop_cannot_enlarge(defs: NodeDefs) -> None:
-    _, told, warnings = filled(
+    _, parameters, warnings = filled(
         scaled("EmptyLatentImage", node("LatentCrop", x=0, y=0, **SIZE_64)), defs, width=1024
     )
-    assert (told["width"], len(warnings)) == (512, 1)
+    assert (parameters["width"], len(warnings)) == (512, 1)
 
 
 @pytest.mark.parametrize(
@@ -502,8 +502,8 @@ def test_a_crop_cannot_enlarge(defs: NodeDefs) -> None:
 def test_another_number_of_pictures_is_told(
     defs: NodeDefs, further: dict[str, Any], reached: int
 ) -> None:
-    _, told, warnings = filled(scaled("EmptyLatentImage", further), defs, batch_size=3)
-    assert told["batch_size"] == reached
+    _, parameters, warnings = filled(scaled("EmptyLatentImage", further), defs, batch_size=3)
+    assert parameters["batch_size"] == reached
     assert len(warnings) == (reached != 3)
     assert all(f"gives the sampler {reached}" in warning for warning in warnings)
 
@@ -525,11 +525,11 @@ JOINS = [
 
 @pytest.mark.parametrize("join", JOINS)
 def test_the_first_joined_latent_gives_the_size(defs: NodeDefs, join: dict[str, Any]) -> None:
-    result, told, warnings = filled(joined(join, other=256), defs, width=768)
+    result, parameters, warnings = filled(joined(join, other=256), defs, width=768)
     assert (gets(result, "latent", "width"), gets(result, "other", "width")) == (768, 256)
-    assert (told["width"], warnings) == (768, [])
+    assert (parameters["width"], warnings) == (768, [])
     roles = find_roles(joined(join, other=256), defs)
-    assert [str(one.node_input) for one in roles.unassigned["width"]] == ["other.width"]
+    assert [str(candidate.node_input) for candidate in roles.unassigned["width"]] == ["other.width"]
     result, _, _ = filled(joined(join), defs, width=768)
     assert (gets(result, "latent", "width"), gets(result, "other", "width")) == (768, 768)
 
@@ -544,9 +544,9 @@ def test_the_canvas_of_a_composition_gives_the_size(defs: NodeDefs) -> None:
         last=ksampler(latent_image=["composite", 0], denoise=0.6),
         decode=node("VAEDecode", samples=["last", 0], vae=["loader", 2]),
     )
-    result, told, _ = filled(graph, defs, width=768, height=768)
+    result, parameters, _ = filled(graph, defs, width=768, height=768)
     assert (gets(result, "latent", "width"), gets(result, "small", "width")) == (768, 256)
-    assert (told["width"], gets(result, "small", "height")) == (768, 768)
+    assert (parameters["width"], gets(result, "small", "height")) == (768, 768)
 
 
 @pytest.mark.parametrize(
@@ -554,8 +554,8 @@ def test_the_canvas_of_a_composition_gives_the_size(defs: NodeDefs) -> None:
 )
 def test_joined_batches_are_added(defs: NodeDefs, class_type: str, reached: int) -> None:
     join = node(class_type, samples1=["latent", 0], samples2=["other", 0])
-    _, told, warnings = filled(joined(join), defs, batch_size=3)
-    assert (told["batch_size"], len(warnings)) == (reached, reached != 3)
+    _, parameters, warnings = filled(joined(join), defs, batch_size=3)
+    assert (parameters["batch_size"], len(warnings)) == (reached, reached != 3)
     assert all(f"(LatentBatch) gives the sampler {reached}" in warning for warning in warnings)
 
 
@@ -567,8 +567,8 @@ def test_a_sum_of_unknown_batches_is_left_out(defs: NodeDefs) -> None:
         node("VAEEncode", pixels=["image", 0], vae=["loader", 2]),
     ):
         graph["inner"], graph["image"] = inner, node("LoadImage", image="a.png")
-        _, told, warnings = filled(graph, defs, batch_size=3)
-        assert "batch_size" not in told
+        _, parameters, warnings = filled(graph, defs, batch_size=3)
+        assert "batch_size" not in parameters
         assert "a number that only a run can tell" in warnings[0]
 
 

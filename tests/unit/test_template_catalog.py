@@ -36,7 +36,7 @@ def test_every_template_has_a_form(catalog: dict[str, Any]) -> None:
     for row in catalog["templates"]:
         assert row["schema"]["properties"]["workflow"] == {"const": row["name"]}
         assert set(row["nodes"]) >= {
-            place.split(".")[0] for places in row["inputs"].values() for place in places
+            target.split(".")[0] for targets in row["inputs"].values() for target in targets
         }
 
 

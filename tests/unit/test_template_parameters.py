@@ -285,8 +285,8 @@ def value_of(name: str, key: str) -> Any:
     return NUMBERS.get(key, f"a new {key}")
 
 
-def at(workflow: dict[str, Any], place: str) -> Any:
-    node_id, _, name = place.partition(".")
+def at(workflow: dict[str, Any], target: str) -> Any:
+    node_id, _, name = target.partition(".")
     return workflow[node_id]["inputs"][name]
 
 
@@ -296,15 +296,15 @@ def test_each_key_reaches_its_inputs_only(name: str) -> None:
     with plan_of(request(name)) as before, plan_of(request(name, **values)) as after:
         assert after.findings == ()
         for key, value in values.items():
-            found = [at(after.workflow, place) for place in PLACES[name][key].split("+")]
+            found = [at(after.workflow, target) for target in PLACES[name][key].split("+")]
             if key in FILES:
                 assert "/" in found[0]
                 assert not found[0].startswith(("https:", "data:"))
             else:
                 assert found == [value] * len(found)
                 assert after.parameters[key] == value
-        places = {place for key in values for place in PLACES[name][key].split("+")}
-        assert changes(before.workflow, after.workflow) - splits(after.workflow) <= places
+        targets = {target for key in values for target in PLACES[name][key].split("+")}
+        assert changes(before.workflow, after.workflow) - splits(after.workflow) <= targets
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
@@ -394,9 +394,9 @@ def test_images_not_sent_are_left_out(name: str, left: dict[str, int]) -> None:
 
 
 def test_a_last_frame_is_optional() -> None:
-    asked = request("wan22-flf2v")
-    del asked["parameters"]["last_image"]
-    with plan_of(asked) as plan:
+    job_input = request("wan22-flf2v")
+    del job_input["parameters"]["last_image"]
+    with plan_of(job_input) as plan:
         assert "end_image" not in plan.workflow["10"]["inputs"]
         assert plan.findings == ()
 

@@ -108,8 +108,8 @@ def test_what_is_given_decides_on_the_template(tmp_path: Path) -> None:
         write(tmp_path, f"{name}.json", GRAPH)
     templates = Templates([tmp_path])
 
-    def chosen(**given: object) -> str | None:
-        template = choose_template(JobInput.read(given), templates)
+    def chosen(**job_input: object) -> str | None:
+        template = choose_template(JobInput.read(job_input), templates)
         return template.name if template else None
 
     assert chosen() == "txt2img"
@@ -129,8 +129,8 @@ def test_what_a_template_requires_must_be_given(tmp_path: Path) -> None:
     )
     with pytest.raises(InvalidInput, match="workflow 'x' needs image and strength"):
         choose_template(JobInput.read({"workflow": "x"}), Templates([tmp_path]))
-    given = JobInput.read({"workflow": "x", "image": "x", "parameters": {"strength": 1}})
-    assert choose_template(given, Templates([tmp_path]))
+    job_input = JobInput.read({"workflow": "x", "image": "x", "parameters": {"strength": 1}})
+    assert choose_template(job_input, Templates([tmp_path]))
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ def test_a_kill_between_prompts_delays_the_next(
 ) -> None:
     killed = faulty.kill_comfyui()
     job_id = faulty.submit({"workflow": faulty_graph("FaultSleep", seconds=0.0, heed=True)})
-    told = wait_until(lambda: faulty.get(f"status/{job_id}").get("output"))
-    assert told == {"percent": 0, "message": "starting ComfyUI"}
+    progress = wait_until(lambda: faulty.get(f"status/{job_id}").get("output"))
+    assert progress == {"percent": 0, "message": "starting ComfyUI"}
     assert faulty.is_red(job_id)
     assert faulty.comfyui().pid != killed
 

@@ -274,9 +274,9 @@ def test_a_second_sigterm_ends_the_worker_at_once(faulty: FaultyWorker) -> None:
     faulty.running("FaultSleep")
     handler = faulty.handler()
     family = [handler, *handler.children(recursive=True)]
-    folders, told = own_folders(faulty), faulty.log.count("action=worker.leaving")
+    folders, notices = own_folders(faulty), faulty.log.count("action=worker.leaving")
     handler.send_signal(signal.SIGTERM)
-    wait_until(lambda: faulty.log.count("action=worker.leaving") > told)
+    wait_until(lambda: faulty.log.count("action=worker.leaving") > notices)
     handler.send_signal(signal.SIGTERM)
     assert psutil.wait_procs(family, timeout=15)[1] == []
     wait_until(lambda: not any(folder.exists() for folder in folders))

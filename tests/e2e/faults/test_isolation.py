@@ -62,8 +62,8 @@ def shown(class_type: str, text: str = "x", **inputs: Any) -> dict[str, Any]:
     }
 
 
-def text_of(worker: Client, graph: dict[str, Any], **asked: Any) -> str:
-    texts = worker.output({"workflow": graph, **asked})["texts"]
+def text_of(worker: Client, graph: dict[str, Any], **job_input: Any) -> str:
+    texts = worker.output({"workflow": graph, **job_input})["texts"]
     return str(next(text["data"] for text in texts if text["node_id"] == "show"))
 
 
@@ -113,18 +113,18 @@ ATTACKS = [
 
 def filled(value: Any, **names: str) -> Any:
     if isinstance(value, dict):
-        return {key: filled(one, **names) for key, one in value.items()}
+        return {key: filled(part, **names) for key, part in value.items()}
     return value.format(**names)
 
 
 def test_nodes_cannot_read_another_jobs_files(faulty: FaultyWorker) -> None:
     with victim(faulty) as (job_id, name):
         for class_type, key, value in ATTACKS:
-            given = filled(value, name=name, root=str(input_dir(faulty).parent))
-            job = faulty.runsync({"workflow": reading(class_type, key, given)})
+            attack = filled(value, name=name, root=str(input_dir(faulty).parent))
+            job = faulty.runsync({"workflow": reading(class_type, key, attack)})
             assert job["error"].startswith(("INVALID_VALUE: ", "INVALID_MEDIA: ")), job
             assert name not in str(job), "what ComfyUI lists is not told"
-            check = {"workflow": reading(class_type, key, given), "validate_only": True}
+            check = {"workflow": reading(class_type, key, attack), "validate_only": True}
             checked = faulty.runsync(check)
             if "error" not in checked:
                 findings = checked["output"]["findings"]

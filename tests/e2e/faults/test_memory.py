@@ -125,11 +125,11 @@ def tight(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def fails_for_room(
-    worker: TightWorker, free_mb: float, asked: dict[str, Any], sentence: str
+    worker: TightWorker, free_mb: float, job_input: dict[str, Any], sentence: str
 ) -> None:
     """With so much room left a job fails with that sentence, and with more the next one is done."""
     with worker.room(free_mb):
-        job = worker.runsync(asked)
+        job = worker.runsync(job_input)
     assert job["error"].startswith(f"DISK_FULL: {sentence}"), job
     assert text_of(worker, shown("MeddleCount", uuid.uuid4().hex)).endswith(" 1")
 
@@ -142,8 +142,8 @@ def test_a_full_disk_is_reported_before_running(tight: TightWorker) -> None:
 
 
 def test_a_disk_filled_by_downloads_is_reported(tight: TightWorker) -> None:
-    asked = {"workflow": "img2img", "image": encoded(Image.effect_noise((2800, 2800), 100))}
-    fails_for_room(tight, 6, asked, "the worker's disk is full; send less at once")
+    job_input = {"workflow": "img2img", "image": encoded(Image.effect_noise((2800, 2800), 100))}
+    fails_for_room(tight, 6, job_input, "the worker's disk is full; send less at once")
 
 
 @pytest.mark.parametrize(

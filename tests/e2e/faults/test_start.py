@@ -55,13 +55,13 @@ def test_disabled_paid_services_are_explained(faulty: FaultyWorker) -> None:
 
 def started(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """What a handler says and does that RunPod starts, until it ends by itself."""
-    given = worker_environ(
+    base_environ = worker_environ(
         {**os.environ, "TMPDIR": str(folder)}, "http://127.0.0.1:1/v2/local", "pod"
     )
     return subprocess.run(
         [sys.executable, "handler.py"],
         cwd=REPO,
-        env={**given, **environ},
+        env={**base_environ, **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -94,8 +94,8 @@ class FaultRaise(Fault):
     INPUTS: ClassVar = {"exception": ("STRING", {}), "message": ("STRING", {"default": ""})}
 
     def run(self, image: Picture, exception: str, message: str) -> tuple[Picture]:
-        kind = getattr(torch, exception, None) or __builtins__[exception]
-        raise kind(message)
+        error_class = getattr(torch, exception, None) or __builtins__[exception]
+        raise error_class(message)
 
 
 class FaultExit(Fault):
@@ -150,4 +150,4 @@ class FaultWedge(Fault):
         return (image,)
 
 
-NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in Fault.__subclasses__()}
+NODE_CLASS_MAPPINGS = {node_class.__name__: node_class for node_class in Fault.__subclasses__()}

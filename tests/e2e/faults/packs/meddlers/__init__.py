@@ -108,4 +108,4 @@ class MeddleRefuse(Meddler):
         return (text,)
 
 
-NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in Meddler.__subclasses__()}
+NODE_CLASS_MAPPINGS = {node_class.__name__: node_class for node_class in Meddler.__subclasses__()}
