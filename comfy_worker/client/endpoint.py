@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ __all__ = ["LOCAL_URL", "Endpoint", "Job", "JobStatus", "Progress", "endpoint_ur
 
 LOCAL_URL = "http://127.0.0.1:8000/v2/local"
 RUNPOD_URL = "https://api.runpod.ai/v2"
+ENDPOINT_ID = re.compile(r"[\w-]+", re.ASCII)
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 REQUEST_LIMIT_BYTES = 10_000_000
 FIRST_POLL_S = 0.25
@@ -139,8 +141,13 @@ class Endpoint:
             endpoint_id: RunPod's id of the endpoint; empty for the local one.
 
         Raises:
-            BadTarget: RunPod needs an API key and there is none.
+            BadTarget: RunPod needs an API key and there is none, or the id is no id.
         """
+        if endpoint_id and not ENDPOINT_ID.fullmatch(endpoint_id):
+            raise BadTarget(
+                f"{endpoint_id} is no id of an endpoint, which is of letters, digits, - and _; "
+                "`submit --url` and Endpoint.at() take a URL"
+            )
         url = endpoint_url(endpoint_id, environ)
         api_key = environ.get("RUNPOD_API_KEY", "").strip()
         if url == LOCAL_URL:

@@ -226,6 +226,12 @@ def test_the_environment_names_the_endpoint() -> None:
         Endpoint.from_env({}, "abc")
 
 
+@pytest.mark.parametrize("endpoint_id", ["http://host/v2/local", "abc/run", "a b", "../x"])
+def test_an_id_is_no_url(endpoint_id: str) -> None:
+    with pytest.raises(BadTarget, match="is no id of an endpoint"):
+        Endpoint.from_env({"RUNPOD_API_KEY": "k"}, endpoint_id)
+
+
 def test_a_stream_has_progress_and_a_result() -> None:
     values = [{"percent": 10}, {"images": ["x"]}]
     running = JobStatus.read({"status": "IN_PROGRESS", "output": values})
