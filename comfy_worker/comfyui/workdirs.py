@@ -11,12 +11,14 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["PREFIX", "JobFolders", "OwnFolder", "make_folders"]
 
+# Gives paths.
+OtherFiles = Callable[[], Iterable[str]]
 # A file's time can be a little earlier than the clock's.
 CLOCK_S = 1.0
 
@@ -27,6 +29,8 @@ class JobFolders:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._live: dict[str, float] = {}
+        # What other clients alone have in the parents, with the time of its last change.
+        self._of_others: dict[Path, float] = {}
 
     @property
     def are_alone(self) -> bool:
@@ -34,16 +38,14 @@ class JobFolders:
         return len(self._live) <= 1
 
     @contextmanager
-    def opened(
-        self, parents: Iterable[Path], other_files: Callable[[], Iterable[str]] = tuple
-    ) -> Iterator[str]:
+    def opened(self, parents: Iterable[Path], other_files: OtherFiles = tuple) -> Iterator[str]:
         """Yield a random name for a job's own folders; remove the folders when the block ends.
 
         Files that nodes left elsewhere are removed too if they are older than every running job.
 
         Args:
             parents: the folders that hold a folder for each job.
-            other_files: gives the paths in the parents that are no job's, and stay.
+            other_files: gives the paths below the parents that are no job's, and stay.
         """
         roots = tuple(parents)
         name = uuid.uuid4().hex
@@ -59,26 +61,49 @@ class JobFolders:
                 _remove(root / name)
             self._remove_strays(roots, other_files)
 
-    def _remove_strays(
-        self, roots: Iterable[Path], other_files: Callable[[], Iterable[str]]
-    ) -> None:
+    def _remove_strays(self, roots: Iterable[Path], other_files: OtherFiles) -> None:
         """Remove files that no running job can have written."""
         with self._lock:
             known = set(self._live)
             oldest = min(self._live.values(), default=math.inf)
-        strays = [
-            path for path in _entries(roots) if path.name not in known and _changed(path) < oldest
-        ]
-        kept = set(other_files()) if strays else set()
-        for path in strays:
-            if str(path.parent.resolve() / path.name) in kept:
-                continue
+        changed = {path: _changed(path) for path in _entries(roots) if path.name not in known}
+        if changed.items() <= self._of_others.items():
+            return
+        kept = _with_parents(other_files())
+        for stray in _strays(changed, kept, oldest):
             with self._lock:
                 if set(self._live) - known:
                     # A job has begun and may write there; the next job that ends looks again.
                     return
-                gone = _moved_away(path)
+                gone = _moved_away(stray)
             _remove(gone)
+        of_others = {
+            path for path in changed if changed[path] < oldest and _with_real_folder(path) in kept
+        }
+        self._of_others = {path: changed[path] for path in of_others}
+
+
+def _strays(paths: Iterable[Path], kept: Set[str], oldest: float) -> Iterator[Path]:
+    """Yield the old ones of some files and folders; a folder with something to keep is searched."""
+    for path in paths:
+        if _with_real_folder(path) not in kept:
+            if _changed(path) < oldest:
+                yield path
+        elif path.is_dir() and not path.is_symlink():
+            with suppress(OSError):  # it is being removed
+                yield from _strays(list(path.iterdir()), kept, oldest)
+
+
+def _with_real_folder(path: Path) -> str:
+    """Return a path with the links to its folder resolved."""
+    return str(path.parent.resolve() / path.name)
+
+
+def _with_parents(paths: Iterable[str]) -> set[str]:
+    found = set(paths)
+    for path in list(found):
+        found.update(map(str, Path(path).parents))
+    return found
 
 
 def _entries(roots: Iterable[Path]) -> Iterator[Path]:

@@ -61,11 +61,55 @@ def test_files_of_other_clients_stay(tmp_path: Path) -> None:
     real, link = tmp_path / "real", tmp_path / "link"
     real.mkdir()
     link.symlink_to(real)
-    with JobFolders().opened([link], lambda: [str(real / "theirs")]):
+    with JobFolders().opened([link], lambda: [str(real / "theirs" / "a.png")]):
         theirs = write(real / "theirs" / "a.png")
         stray = write(real / "stray.png")
     assert theirs.exists()
     assert not stray.exists()
+
+
+def test_strays_beside_files_of_others_go(tmp_path: Path) -> None:
+    theirs, folder = tmp_path / "shared" / "theirs.png", tmp_path / "shared" / "empty"
+    asked: list[bool] = []
+
+    def others() -> list[str]:
+        asked.append(True)
+        return [str(theirs), str(folder)]
+
+    folders = JobFolders()
+    with folders.opened([tmp_path], others):
+        write(theirs)
+        stray = write(tmp_path / "shared" / "stray.png")
+        deep = write(folder / "stray.png")
+        running = folders.opened([tmp_path], others)
+        running.__enter__()
+        new = write(tmp_path / "shared" / "new.png")
+    assert not stray.exists()
+    assert not deep.exists()
+    assert theirs.exists()
+    assert folder.is_dir()
+    assert new.exists(), "it may be the other job's"
+    running.__exit__(None, None, None)
+    assert not new.exists()
+
+
+def test_nobody_is_asked_twice_for_files_of_others(tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def others() -> list[str]:
+        asked.append(True)
+        return [str(theirs)]
+
+    theirs = write(tmp_path / "theirs" / "a.png")
+    folders = JobFolders()
+    for _ in range(3):
+        with folders.opened([tmp_path], others):
+            pass
+    assert len(asked) == 1
+    with folders.opened([tmp_path], others):
+        stray = write(theirs.with_name("stray.png"))
+    assert not stray.exists()
+    assert theirs.exists()
 
 
 def test_nobody_is_asked_where_nothing_was_left(tmp_path: Path) -> None:

@@ -259,7 +259,8 @@ def test_other_threads_are_not(machine: Path) -> None:
 
 # ComfyUI's routes run on the main thread; a prompt without folders is another client's.
 OTHERS_SCRIPT = """
-import os, sys, threading
+import os, subprocess, sys, threading
+from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, {repo!r})
 from tests.unit.test_readable import OWN, path_guard, rule
 from pathlib import Path
@@ -276,18 +277,51 @@ def prompt(folders, name):
     with guard.applied(frozenset(folders)):
         write(f"output/{{name}}.png")
         on_thread(write, f"output/{{name}}-thread.png")
+        subprocess.run(["touch", {machine!r} + f"/run/output/{{name}}-program.mp4"], check=True)
+        pool.submit(write, f"output/{{name}}-pool.png").result()
         os.mkdir({machine!r} + f"/run/output/{{name}}")
         os.rename({machine!r} + f"/run/output/{{name}}", {machine!r} + f"/run/output/{{name}}-new")
     write(f"output/{{name}}-late.png")
 write("input/upload.png")
+write("input/overwritten.png")
 write("input/removed.png")
 write("elsewhere.png")
 write("input/" + OWN + "/of_job.png")
 open({machine!r} + "/run/input/shared.png").close()
+os.mkdir({machine!r} + "/run/input/3d")
+os.chdir({machine!r} + "/run")
+os.symlink({machine!r} + "/run/input", {machine!r} + "/link")
+write("../link/linked.png")
+open(b"input/bytes.png", "w").close()
+os.close(os.open("elsewhere.png", os.O_RDWR))
+os.replace("elsewhere.png", "input/moved.png")
+pool = ThreadPoolExecutor(1)
 on_thread(prompt, [], "other")
 on_thread(prompt, [OWN], "job")
+def of_job():
+    with guard.applied(frozenset([OWN])):
+        write("input/3d/job.glb")
+        write("input/overwritten.png")
+        threads.append(threading.Thread(target=late))
+        threads[0].start()
+def late():
+    begun.wait()
+    write("output/late.png")
+    os.replace("output/late.png", "output/later.png")
+def of_other():
+    with guard.applied(frozenset()):
+        begun.set()
+        threads[0].join()
+        running.extend(names())
+        write("output/after.png")
+def names():
+    return sorted(map(os.path.basename, path_guard.other_clients.paths()))
+threads, running, begun = [], [], threading.Event()
+on_thread(of_job)
+on_thread(of_other)
 os.remove({machine!r} + "/run/input/removed.png")
-print(sorted(map(os.path.basename, path_guard.other_clients.entries())))
+assert set(names()) - set(running) == {{"after.png"}}, (names(), running)
+print(names())
 """
 
 
@@ -297,7 +331,19 @@ def test_files_of_other_clients_are_noted(machine: Path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    expected = ["other-new", "other-thread.png", "other.png", "upload.png"]
+    expected = [
+        "3d",
+        "after.png",
+        "bytes.png",
+        "linked.png",
+        "moved.png",
+        "other-new",
+        "other-pool.png",
+        "other-program.mp4",
+        "other-thread.png",
+        "other.png",
+        "upload.png",
+    ]
     assert done.stdout.strip() == str(expected)
 
 
@@ -313,7 +359,7 @@ def test_files_that_libraries_write_are_noted(
     for folders, name in (([OWN], "job.mp4"), ([], "other.mp4")):
         with guard.applied(frozenset(folders)):
             vars(library)["open"](str(machine / "run/output" / name), "w")
-    assert others.entries() == [str(machine / "run/output/other.mp4")]
+    assert others.paths() == [str(machine / "run/output/other.mp4")]
 
 
 def test_openers_of_libraries_are_wrapped_once(

@@ -223,7 +223,7 @@ def test_misplaced_files_are_deleted_with_the_job(faulty: FaultyWorker) -> None:
     job = faulty.runsync({"workflow": shown("MeddleStray")})
     assert "nothing to tell" in job["error"]
     parent = input_dir(faulty).parent
-    wait_until(lambda: not list(parent.glob("*/stray.txt")))
+    wait_until(lambda: not list(parent.rglob("stray.txt")))
 
 
 def test_files_of_comfyuis_other_clients_stay(faulty: FaultyWorker) -> None:

@@ -92,7 +92,7 @@ async def folders(_request: web.Request) -> web.Response:
 @PromptServer.instance.routes.get("/comfy_worker/other_clients")
 async def files_of_other_clients(_request: web.Request) -> web.Response:
     """Return the files that other clients have in ComfyUI's folders: ``{"paths": [...]}``."""
-    return web.json_response({"paths": other_clients.entries()})
+    return web.json_response({"paths": other_clients.paths()})
 
 
 @PromptServer.instance.routes.get("/comfy_worker/validated")

@@ -10,8 +10,8 @@ The rule itself is in :mod:`.readable`. It lists what is allowed, since nobody c
 of a machine. It allows folders with all their contents (packs, models, caches, the system), since
 nobody can list every file that a pack needs. Writing is allowed, except into other jobs' folders.
 
-The hook also sees what is no job's: files that ComfyUI's routes write on the main thread, and those
-of prompts that the worker has not queued. Such files are noted in :mod:`.other_clients`.
+The hook also sees the files that ComfyUI's routes write on the main thread. They are no job's, so
+they are noted in :mod:`.other_clients`, as are those of prompts that the worker has not queued.
 """
 
 # Paths come as ComfyUI's and its nodes' own texts, and are compared as such.
@@ -24,7 +24,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from .other_clients import OtherClients
@@ -71,9 +71,9 @@ class PathGuard:
         return getattr(self._local, "is_on", False)
 
     @property
-    def is_others(self) -> bool:
-        """Whether the calling thread works for another client of ComfyUI's."""
-        return getattr(self._local, "is_others", threading.current_thread() is MAIN_THREAD)
+    def is_jobs(self) -> bool:
+        """Whether the calling thread works for a job of the worker's."""
+        return getattr(self._local, "is_jobs", False)
 
     @contextmanager
     def applied(self, own: frozenset[str]) -> Iterator[None]:
@@ -81,17 +81,19 @@ class PathGuard:
 
         Without folders the prompt is another client's.
         """
-        self.readable.own, self._local.is_on = own, True
-        self._local.is_others = not own
-        try:
-            yield
-        finally:
-            self.readable.own, self._local.is_on = frozenset(), False
-            self._local.is_others = False
+        others = nullcontext() if own else self._others.prompt(self.readable.job_roots)
+        with others:
+            self.readable.own, self._local.is_on = own, True
+            self._local.is_jobs = bool(own)
+            try:
+                yield
+            finally:
+                self.readable.own, self._local.is_on = frozenset(), False
+                self._local.is_jobs = False
 
-    def keep_on(self, *, is_others: bool) -> None:
+    def keep_on(self, *, is_jobs: bool) -> None:
         """Apply the rule to this thread until it ends."""
-        self._local.is_on, self._local.is_others = True, is_others
+        self._local.is_on, self._local.is_jobs = True, is_jobs
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
@@ -111,10 +113,9 @@ class PathGuard:
                 refused = self._refused_by(event, args)
             if refused is not None:
                 raise self.refusal(refused)
-        if self.is_others:
-            created = _created_by(event, args)
-            if created is not None:
-                self._others.note(created, self.readable.job_roots)
+        written = _written_by(event, args)
+        if written is not None:
+            self._note_written(written)
 
     def check(self, path: Any) -> None:
         """Refuse to read a path, or an address of FFmpeg's, if that is not allowed."""
@@ -132,8 +133,6 @@ class PathGuard:
             is_allowed = self.readable.allows(name)
         if not is_allowed:
             raise self.refusal(name)
-        if self.is_others:  # it may be opened for writing
-            self._others.note(name, self.readable.job_roots)
 
     def refusal(self, path: str) -> PermissionError:
         """Return the error for a path."""
@@ -143,6 +142,14 @@ class PathGuard:
             f"'{name}' is not for this job: nodes may read the job's own folders ({own}), models, "
             "and the files of ComfyUI and its packs; send the file with the job"
         )
+
+    def _note_written(self, path: str) -> None:
+        """Note whose file a path is from now on."""
+        if threading.current_thread() is MAIN_THREAD:
+            self._others.note(path, self.readable.job_roots)
+        elif self.is_jobs:
+            with self.lifted():
+                self._others.forget(path)
 
     def _refused_by(self, event: str, args: tuple[Any, ...]) -> str | None:
         """Return the path that an event must not use; None if the event is allowed."""
@@ -194,11 +201,11 @@ class PathGuard:
         return name
 
 
-def _created_by(event: str, args: tuple[Any, ...]) -> str | None:
-    """Return the path that an event may create; None if it creates none."""
+def _written_by(event: str, args: tuple[Any, ...]) -> str | None:
+    """Return the path that an event may create or change; None if it does neither."""
     if event == "open":
-        is_created = len(args) > 2 and isinstance(args[2], int) and args[2] & os.O_CREAT
-        return _text(args[0]) if is_created else None
+        flags = args[2] if len(args) > 2 and isinstance(args[2], int) else os.O_RDONLY
+        return _text(args[0]) if flags & (os.O_ACCMODE | os.O_CREAT) else None
     if event in MOVES:
         return _text(args[1]) if len(args) > 1 else None
     return _text(args[0]) if event == "os.mkdir" and args else None
@@ -353,10 +360,10 @@ def _guard_threads(guard: PathGuard) -> None:
     @functools.wraps(start)
     def start_guarded(thread: threading.Thread) -> None:
         if guard.is_on:
-            run, is_others = thread.run, guard.is_others
+            run, is_jobs = thread.run, guard.is_jobs
 
             def run_guarded() -> None:
-                guard.keep_on(is_others=is_others)
+                guard.keep_on(is_jobs=is_jobs)
                 run()
 
             thread.run = run_guarded  # type: ignore[method-assign]

@@ -74,6 +74,8 @@ class MeddleStray(Meddler):
     def run(self, text: str) -> tuple[str]:
         for folder in ("input", "output", "temp"):
             (Path(folder_paths.get_directory_by_type(folder)) / "stray.txt").write_text(text)
+        # A folder that ComfyUI itself creates when it lists the inputs of Load3D.
+        (Path(folder_paths.get_input_directory()) / "3d" / "stray.txt").write_text(text)
         raise ValueError("nothing to tell")
 
 
