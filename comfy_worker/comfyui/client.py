@@ -124,17 +124,17 @@ class ComfyUIClient:
         """
         return self._own("GET", "/comfy_worker/folders") or {}
 
-    def files_of_other_clients(self) -> list[str]:
+    def files_of_other_clients(self) -> list[str] | None:
         """``GET /comfy_worker/other_clients``, of our own nodes.
 
         It lists what other clients of this ComfyUI have in its input, output and temp folders.
 
-        Empty if our nodes are not loaded, or if ComfyUI does not answer: these folders end with it.
+        Empty if our nodes are not loaded; None if ComfyUI does not answer in time.
         """
         with suppress(ComfyUIUnavailable):
             found = self._own("GET", "/comfy_worker/other_clients", timeout_s=FILES_TIMEOUT_S)
             return list((found or {}).get("paths", ()))
-        return []
+        return None
 
     def validated_inputs(self, timeout_s: float | None = None) -> dict[str, list[str]] | None:
         """``GET /comfy_worker/validated``, a route of our own nodes.

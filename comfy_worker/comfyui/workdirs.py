@@ -17,8 +17,8 @@ from pathlib import Path
 
 __all__ = ["PREFIX", "JobFolders", "OwnFolder", "make_folders"]
 
-# Gives paths.
-OtherFiles = Callable[[], Iterable[str]]
+# Gives paths, or None if they are not known now.
+OtherFiles = Callable[[], Iterable[str] | None]
 # A file's time can be a little earlier than the clock's.
 CLOCK_S = 1.0
 
@@ -45,7 +45,8 @@ class JobFolders:
 
         Args:
             parents: the folders that hold a folder for each job.
-            other_files: gives the paths below the parents that are no job's, and stay.
+            other_files: gives the paths below the parents that are no job's, and stay; None if
+                they are not known now. Then the next job that ends looks again.
         """
         roots = tuple(parents)
         name = uuid.uuid4().hex
@@ -69,7 +70,10 @@ class JobFolders:
         changed = {path: _changed(path) for path in _entries(roots) if path.name not in known}
         if changed.items() <= self._of_others.items():
             return
-        kept = _with_parents(other_files())
+        others = other_files()
+        if others is None:
+            return
+        kept = _with_parents(others)
         for stray in _strays(changed, kept, oldest):
             with self._lock:
                 if set(self._live) - known:

@@ -112,6 +112,19 @@ def test_nobody_is_asked_twice_for_files_of_others(tmp_path: Path) -> None:
     assert theirs.exists()
 
 
+def test_files_stay_while_nobody_knows_whose_they_are(tmp_path: Path) -> None:
+    theirs, stray = tmp_path / "theirs.png", tmp_path / "stray.png"
+    folders = JobFolders()
+    with folders.opened([tmp_path], lambda: None):
+        write(theirs)
+        write(stray)
+    assert theirs.exists()
+    with folders.opened([tmp_path], lambda: [str(theirs)]):
+        pass
+    assert theirs.exists()
+    assert not stray.exists()
+
+
 def test_nobody_is_asked_where_nothing_was_left(tmp_path: Path) -> None:
     with JobFolders().opened([tmp_path], lambda: pytest.fail("asked")) as name:
         write(tmp_path / name / "a.png")

@@ -179,6 +179,7 @@ def test_a_broken_answer_is_an_error(
     with pytest.raises(ComfyUIUnavailable, match=name):
         client.system_stats()
     assert not client.answers()
+    assert client.files_of_other_clients() is None
     client.close()
 
 
