@@ -10,8 +10,9 @@ from comfy_worker.errors import InvalidMedia
 
 __all__ = ["decode_base64", "is_inline_source", "is_url"]
 
-URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-DATA_URI = re.compile(r"data:[^,]{0,200}?;base64,", re.ASCII)
+# Texts from a clipboard or a file begin with white space.
+URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+DATA_URI = re.compile(r"\s*data:[^,]{0,200}?;base64,", re.ASCII | re.IGNORECASE)
 
 
 def is_url(value: str) -> bool:
@@ -29,7 +30,7 @@ def decode_base64(key: str, value: str) -> bytes:
 
     Args:
         key: the value's key in the input, for the error.
-        value: base64 text; white space in it is ignored.
+        value: base64 text, of either alphabet; white space is ignored, and padding may be missing.
 
     Raises:
         InvalidMedia: the value is not base64.
@@ -37,7 +38,8 @@ def decode_base64(key: str, value: str) -> bytes:
     head = DATA_URI.match(value)
     if head is not None:
         value = value[head.end() :]
-    text = "".join(value.split())
+    text = "".join(value.split()).replace("-", "+").replace("_", "/").rstrip("=")
+    text += "=" * (-len(text) % 4)
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

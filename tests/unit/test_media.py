@@ -42,13 +42,23 @@ def test_base64_and_data_uri_are_alike() -> None:
     for value in (
         plain,
         f"data:image/png;base64,{plain}",
+        f"\n data:image/png;base64,{plain}\n",
+        f"DATA:image/png;BASE64,{plain}",
         "\n".join(plain[i : i + 20] for i in range(0, 999, 20)),
     ):
         assert inline_source.decode_base64("image", value) == pictures.file(RED)
 
 
+@pytest.mark.parametrize("data", [b"", b"\xff", b"\xfb\xef", b"\xff\xfe\xfd"])
+def test_both_alphabets_of_base64_are_read(data: bytes) -> None:
+    for encoded in (base64.b64encode(data), base64.urlsafe_b64encode(data)):
+        for value in (encoded.decode(), encoded.decode().rstrip("=")):
+            assert inline_source.decode_base64("image", value) == data
+
+
 @pytest.mark.parametrize(
-    "value", ["not base64!", "data:image/png;base64,%%%", "data:image/png,abc", "bild.png"]
+    "value",
+    ["not base64!", "AAAAA", "A=AA", "data:image/png;base64,%%%", "data:image/png,abc", "bild.png"],
 )
 def test_other_texts_are_rejected(value: str) -> None:
     with pytest.raises(InvalidMedia, match="image must be base64, a data URI or a URL"):
@@ -281,6 +291,8 @@ def test_a_failure_leaves_nothing_running(tmp_path: Path) -> None:
 def test_urls_and_data_uris_are_inline_sources() -> None:
     assert inline_source.is_inline_source("https://example.com/a.png")
     assert inline_source.is_inline_source("data:image/png;base64,AAAA")
+    assert inline_source.is_inline_source("\thttps://example.com/a.png\n")
+    assert inline_source.is_url(" https://example.com/a.png")
     assert not inline_source.is_inline_source("example.png")
     assert not inline_source.is_inline_source(["4", 0])
 
