@@ -6,7 +6,7 @@ follow from that declaration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
@@ -403,14 +403,12 @@ class JobInput(Parameters):
     @field_validator("overrides")
     @classmethod
     def _flatten_overrides(cls, overrides: dict[str, Any]) -> dict[str, Any]:
-        """Write ``{"12": {"scale_by": 2}}`` as ``{"12.scale_by": 2}``."""
+        """Write ``{"12": {"scale_by": 2}}`` as ``{"12.scale_by": 2}``, without nulls."""
         flat: dict[str, Any] = {}
-        for key, value in overrides.items():
-            if "." in key or not isinstance(value, dict):
-                flat[key] = value
-                continue
-            for name, entry in value.items():
-                flat[f"{key}.{name}"] = entry
+        for key, value in _flat_entries(overrides):
+            if flat.setdefault(key, value) != value:
+                problem = "Input should hold one value per input, but '{key}' has different ones"
+                raise PydanticCustomError("values", problem, {"key": brief(key)})
         return flat
 
     @classmethod
@@ -441,6 +439,16 @@ class JobInput(Parameters):
         except ValidationError as error:
             keys = InputKeys(list(JobInput.model_fields), _nested_keys(), tuple(known_words))
             raise input_error(error, keys, client_words or {}) from None
+
+
+def _flat_entries(overrides: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in overrides.items():
+        if "." in key or not isinstance(value, dict):
+            yield key, value
+            continue
+        for name, entry in value.items():
+            if entry is not None:
+                yield f"{key}.{name}", entry
 
 
 def input_schema(max_batch_size: int | None = None) -> dict[str, Any]:

@@ -58,6 +58,11 @@ def test_whole_numbers_may_come_as_text() -> None:
         ({"loras": "x"}, InvalidInput, 'loras must be a list, not "x"'),
         ({"loras": [{}]}, InvalidInput, "loras.0.name is missing"),
         ({"overrides": []}, InvalidInput, "overrides must be an object"),
+        (
+            {"overrides": {"3.seed": 1, "3": {"seed": 2}}},
+            InvalidInput,
+            "overrides must hold one value per input, but '3.seed' has different ones",
+        ),
         ({"workflow": 3}, InvalidInput, "workflow must be a template's name or a graph, not 3"),
         (
             {"workflow": "{bad"},
@@ -145,6 +150,7 @@ def test_null_means_absent() -> None:
         ({"images": [None]}, {}),
         ({"parameters": {"upscale_by": None, "x": 1}}, {"parameters": {"x": 1}}),
         ({"overrides": {"3.seed": None}}, {}),
+        ({"overrides": {"3": {"seed": None, "cfg": 2}}}, {"overrides": {"3.cfg": 2}}),
     ],
 )
 def test_null_within_means_absent_too(value: Any, same_as: Any) -> None:

@@ -47,6 +47,14 @@ def test_overrides_reach_any_input_by_id_or_title() -> None:
     }
 
 
+def test_an_input_has_one_value() -> None:
+    graph = {"1": ksampler(), "2": node("KSampler", "Twin")}
+    same = apply_overrides(graph, DEFS, {"2.steps": 3, "Twin.steps": 3})
+    assert same["2"]["inputs"]["steps"] == 3
+    with pytest.raises(InvalidValue, match=r"'2\.steps' and 'Twin\.steps' both set 2\.steps"):
+        apply_overrides(graph, DEFS, {"2.steps": 3, "Twin.steps": 4})
+
+
 def test_an_override_takes_the_place_of_a_link() -> None:
     graph = txt2img(
         positive=node("CLIPTextEncode", clip=["loader", 1], text=["text", 0]),

@@ -33,7 +33,7 @@ def apply_overrides(workflow: Workflow, defs: NodeDefs, overrides: Mapping[str, 
 
     Raises:
         InvalidInput: a key without a dot, or a value of the wrong type.
-        InvalidValue: the input does not accept the value.
+        InvalidValue: the input does not accept the value, or two keys set it to different values.
         NoPlace: the node or the input does not exist; the nearest names are listed.
         Ambiguous: several nodes have the title, or several files the name.
         ModelNotFound: a model file is not installed.
@@ -41,8 +41,16 @@ def apply_overrides(workflow: Workflow, defs: NodeDefs, overrides: Mapping[str, 
     graph = TypedWorkflow(workflow, defs)
     changed = copied(workflow)
     keys = OverrideKeys(graph)
+    key_of: dict[Input, str] = {}
     for key, value in overrides.items():
         node_input = keys.input_of(key)
+        other = key_of.setdefault(node_input, key)
+        if overrides[other] != value:
+            raise InvalidValue(
+                f"overrides '{brief(other)}' and '{brief(key)}' both set {node_input}; send only "
+                "one of them",
+                [{"key": brief(key), "other": brief(other)}],
+            )
         node = changed[node_input.node_id]
         node["inputs"][node_input.name] = _checked(graph, key, node_input, value)
     return changed
