@@ -13,6 +13,7 @@ __all__ = ["checked_api_key", "count_at", "number_at", "object_at", "of_type", "
 
 T = TypeVar("T")
 API_KEY = re.compile(r"[!-~]{8,512}")
+NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
 # The largest number that the translation calculates with.
 LARGEST = 1e9
 
@@ -51,21 +52,33 @@ def of_type(word: str, value: Any, python_type: type[T], name: str) -> T:
 
 
 def number_at(word: str, value: Any) -> float:
-    """Return a value as a number; raise an error if it is not one."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not abs(value) < LARGEST:
-        raise InvalidInput(f"{word} must be a number, not {brief(repr(value))}", [{"key": word}])
-    number: float = value
+    """Return a value as a number; raise an error if it is not one, nor a text with one."""
+    number = _without_text(value)
+    if not isinstance(number, (int, float)) or isinstance(number, bool):
+        raise _wrong(word, value, "a number")
+    if not abs(number) < LARGEST:
+        raise _wrong(word, value, "a number")
     return number
 
 
 def count_at(word: str, value: Any) -> int:
     """Return a number of pictures; raise an error if it is not a whole number of 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInput(
-            f"{word} must be a whole number of 1 or more, not {brief(repr(value))}", [{"key": word}]
-        )
-    return value
+    count = _without_text(value)
+    if isinstance(count, float) and count.is_integer():
+        count = int(count)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise _wrong(word, value, "a whole number of 1 or more")
+    return count
+
+
+def _without_text(value: Any) -> Any:
+    """Return the number that a text holds; any other value as it is."""
+    is_text = isinstance(value, str) and NUMBER.fullmatch(value.strip()) is not None
+    return float(value) if is_text else value
+
+
+def _wrong(word: str, value: Any, wanted: str) -> InvalidInput:
+    return InvalidInput(f"{word} must be {wanted}, not {brief(repr(value))}", [{"key": word}])
 
 
 def checked_api_key(value: Any) -> str | None:

@@ -403,7 +403,8 @@ class _Translation:
         base_share = number_at(
             "high_noise_frac", refiner.get("high_noise_frac", SDXL_HIGH_NOISE_FRAC)
         )
-        self._put("steps", "num_inference_steps", steps)
+        if not self._has("steps"):
+            self._put("steps", "num_inference_steps", steps)
         self._put_parameter("base_end", round(steps * base_share))
         self._put_parameter("refiner_steps", refiner_steps)
         self._put_parameter("refiner_start", round(refiner_steps * base_share))

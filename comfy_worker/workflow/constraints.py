@@ -13,7 +13,7 @@ from typing import Any
 
 from comfy_worker.errors import InvalidInput, InvalidValue, brief
 from comfy_worker.nearest import nearest
-from comfy_worker.workflow.graph import Input
+from comfy_worker.workflow.graph import Input, number
 from comfy_worker.workflow.literals import resolve_live_literal
 from comfy_worker.workflow.model_names import is_model, match
 from comfy_worker.workflow.node_defs import InputSpec
@@ -22,6 +22,7 @@ from comfy_worker.workflow.typed_workflow import TypedWorkflow
 __all__ = ["Constraints", "InputConstraint"]
 
 JSON_TYPES = {"INT": "integer", "FLOAT": "number", "STRING": "string", "BOOLEAN": "boolean"}
+NUMBERS = ("integer", "number")
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "number": (int, float),
@@ -109,7 +110,8 @@ class InputConstraint:
             value: the client's value.
 
         Returns:
-            The value: ``20.0`` as an integer if the input takes one, a model file by its full name.
+            The value: ``20.0`` as an integer if the input takes one, ``"0.5"`` as a number, a model
+            file by its full name.
 
         Raises:
             InvalidInput: the value has the wrong type.
@@ -119,11 +121,11 @@ class InputConstraint:
         """
         if self.choices is not None:
             return self._chosen(key, value)
-        if self.type == "integer" and isinstance(value, float) and value.is_integer():
-            value = int(value)
+        if self.type in NUMBERS:
+            value = _as_number(value, self.type)
         if self.type is not None and not self._has_type(value):
             raise self._wrong_type(key, value)
-        if self.type in ("integer", "number"):
+        if self.type in NUMBERS:
             near = self._nearest(value)
             if near != [value]:
                 raise self._refusal(key, value, near)
@@ -216,6 +218,16 @@ class InputConstraint:
             f"{key} {brief(repr(value))} is not one of the choices; use {use}",
             [{"key": key, "value": str(value), "nearest": near, "choices": list(choices)}],
         )
+
+
+def _as_number(value: Any, json_type: str | None) -> Any:
+    """Return a number, or the number in a text, as its type; any other value as it is."""
+    if isinstance(value, str) and "_" not in value:  # Python reads "1_000" as 1000
+        found = number(value)
+        value = value if found is None else found
+    if json_type == "integer" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def _stricter(

@@ -389,6 +389,29 @@ def test_a_declared_parameter_wins_and_narrows_the_range() -> None:
     assert read(graph, roles, declared)["scale"] == 1.5
 
 
+@pytest.mark.parametrize(
+    ("type_", "text", "value"),
+    [
+        ("integer", "20", 20),
+        ("integer", " 20.0 ", 20),
+        ("number", "0.5", 0.5),
+        ("number", "-1e-2", -0.01),
+        ("integer", str(2**64 - 1), 2**64 - 1),
+    ],
+)
+def test_numbers_may_be_texts(type_: str, text: str, value: float) -> None:
+    limits = InputConstraint(type=type_)
+    accepted = limits.checked("x", text)
+    assert accepted == value
+    assert type(accepted) is type(value)
+
+
+@pytest.mark.parametrize("text", ["", "2.5", "1_000", "nan", "0x10", "true", "1" * 50])
+def test_other_texts_are_no_numbers(text: str) -> None:
+    with pytest.raises(InvalidInput, match="x must be of type integer, not"):
+        InputConstraint(type="integer").checked("x", text)
+
+
 def test_an_uninstalled_class_is_filled_by_general_rules() -> None:
     graph, nothing = txt2img(), NodeDefs({})
     roles = find_roles(graph, nothing)
