@@ -60,6 +60,8 @@ def find_files(
 ) -> list[OutputFile]:
     """List every file that the output nodes of a prompt reported.
 
+    Some nodes report a file under two keys, for different versions of the editor. It counts once.
+
     Args:
         outputs: by node id, what each node reported:
             ``{"images": [{filename, subfolder, type, raw_shape?}], ...}``.
@@ -86,7 +88,7 @@ def find_files(
         height, width, channels = item.get("raw_shape") or (0, 0, 0)
         shape = (height, width, channels) if channels else None
         files.append(OutputFile(node_id, path, folder_type, shape))
-    return files
+    return list(dict.fromkeys(files))
 
 
 def _written_file(folder: Path, subfolder: str, filename: str) -> Path | None:

@@ -53,6 +53,14 @@ def test_files_and_texts_of_all_keys_are_found(tmp_path: Path) -> None:
     ]
 
 
+def test_a_file_counts_once_for_a_node(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"")
+    item = {"filename": "a.mp4", "subfolder": "", "type": "output"}
+    reported = {"gifs": [item], "videos": [{**item, "format": "video/h264-mp4"}]}
+    found = find_files({"9": reported}, {"output": tmp_path})
+    assert found == [OutputFile("9", tmp_path / "a.mp4", "output")]
+
+
 @pytest.mark.parametrize(
     ("reported", "texts"),
     [
