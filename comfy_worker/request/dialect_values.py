@@ -9,11 +9,22 @@ from typing import Any, TypeVar
 from comfy_worker.errors import InvalidInput, brief
 from comfy_worker.json_values import find_problem
 
-__all__ = ["checked_api_key", "count_at", "number_at", "object_at", "of_type", "refuse_unusable"]
+__all__ = [
+    "checked_api_key",
+    "count_at",
+    "flag_at",
+    "number_at",
+    "object_at",
+    "of_type",
+    "refuse_unusable",
+]
 
 T = TypeVar("T")
 API_KEY = re.compile(r"[!-~]{8,512}")
 NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
+# The texts that our own keys read as true and false, and nothing.
+ON = ("1", "t", "y", "on", "yes", "true")
+OFF = ("", "0", "f", "n", "off", "no", "false")
 # The largest number that the translation calculates with.
 LARGEST = 1e9
 
@@ -79,6 +90,16 @@ def _without_text(value: Any) -> Any:
 
 def _wrong(word: str, value: Any, wanted: str) -> InvalidInput:
     return InvalidInput(f"{word} must be {wanted}, not {brief(repr(value))}", [{"key": word}])
+
+
+def flag_at(word: str, value: Any) -> bool:
+    """Return whether an option is on; raise an error if its value is a text that does not say."""
+    if not isinstance(value, str):
+        return bool(value)
+    text = value.strip().lower()
+    if text not in ON and text not in OFF:
+        raise _wrong(word, value, "true or false")
+    return text in ON
 
 
 def checked_api_key(value: Any) -> str | None:

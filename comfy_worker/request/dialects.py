@@ -21,6 +21,7 @@ from comfy_worker.request.dialect_addons import (
 from comfy_worker.request.dialect_values import (
     checked_api_key,
     count_at,
+    flag_at,
     number_at,
     object_at,
     of_type,
@@ -381,7 +382,8 @@ class _Translation:
         for unit in of_type(f"{word}.args", args, list, "a list"):
             if not unit:
                 continue
-            if of_type(f"{word}.args", unit, dict, "a list of objects").get("enabled", True):
+            of_type(f"{word}.args", unit, dict, "a list of objects")
+            if flag_at(f"{word}.args.enabled", unit.get("enabled", True)):
                 entry, ignored = from_unit(unit, self._get("image"))
                 units.append(entry)
                 for part in ignored:
@@ -413,7 +415,7 @@ class _Translation:
         """Translate ``strength`` and A1111's keys of its second pass ("hires fix")."""
         hires = self._take(words.HIRES)
         strength = self._left.pop("strength", None)
-        if self._left.pop("enable_hr", False):
+        if flag_at("enable_hr", self._left.pop("enable_hr", False)):
             self._enable_hires(hires, strength)
             return
         for word in list(self._left):

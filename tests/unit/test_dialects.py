@@ -148,6 +148,12 @@ def contract(request: TranslatedInput) -> dict[str, Any]:
                 "parameters": {"upscale_by": 3, "hires_steps": 7, "hires_method": "bicubic"},
             },
         ),
+        ({"enable_hr": "false"}, {}),
+        (
+            {"enable_hr": "True", "hr_scale": 3},
+            {"workflow": "hires-fix", "parameters": {"upscale_by": 3}},
+        ),
+        ({"alwayson_scripts": {"controlnet": {"args": [{"enabled": "False", "image": "x"}]}}}, {}),
         (
             {"enable_hr": True, "width": 512, "hr_resize_x": 768, "hr_second_pass_steps": 0},
             {"workflow": "hires-fix", "width": 512, "parameters": {"upscale_by": 1.5}},
@@ -518,6 +524,7 @@ def test_the_api_key_is_separate_and_hidden() -> None:
         ({"num_images": 0}, InvalidInput, "num_images must be a whole number of 1 or more"),
         ({"num_images": True}, InvalidInput, "num_images must be a whole number"),
         ({"num_images": "3.5"}, InvalidInput, "num_images must be a whole number of 1 or more"),
+        ({"enable_hr": "maybe"}, InvalidInput, "enable_hr must be true or false, not 'maybe'"),
         ({"num_images": "many"}, InvalidInput, "num_images must be a whole number of 1 or more"),
         ({"override_settings": []}, InvalidInput, "override_settings must be an object"),
         ({"alwayson_scripts": "x"}, InvalidInput, "alwayson_scripts must be an object"),
