@@ -250,8 +250,16 @@ class _Translation:
             if "resolution" in sent:
                 self._ignore("resolution", "it needs aspect_ratio beside it")
             return
+        if word == "aspect_ratio" and self._has_other_sides(sides):
+            self._ignore(word, "width or height is set as well")
+            return
         self._put("width", word, sides[0])
         self._put("height", word, sides[1])
+
+    def _has_other_sides(self, sides: tuple[int, int]) -> bool:
+        """Return whether the client has set a side that differs from a width and a height."""
+        sent = (self._get("width", sides[0]), self._get("height", sides[1]))
+        return sent != sides
 
     def _images_as_texts(self) -> None:
         texts = texts_as_images(self._left.get("images"))

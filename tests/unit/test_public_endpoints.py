@@ -35,6 +35,8 @@ def test_a_size_in_one_word(size: str) -> None:
         ({"aspect_ratio": "custom"}, (None, None)),
         ({"aspect_ratio": None, "size": None}, (None, None)),
         ({"size": "64*32", "aspect_ratio": "1:1"}, (64, 32)),
+        ({"aspect_ratio": "16:9", "width": 512}, (512, None)),
+        ({"aspect_ratio": "16:9", "height": 512}, (None, 512)),
     ],
 )
 def test_an_aspect_ratio(words: dict[str, Any], sides: tuple[int | None, int | None]) -> None:
