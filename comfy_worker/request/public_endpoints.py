@@ -101,10 +101,11 @@ def image_format(word: str, value: Any) -> str:
 
 def texts_as_images(images: Any) -> list[str] | None:
     """Return the pictures of a list of texts (base64 or URLs); None if it is something else."""
-    if not isinstance(images, list) or not images:
+    if not isinstance(images, list):
         return None
-    texts = [image for image in images if isinstance(image, str)]
-    return texts if len(texts) == len(images) else None
+    sent = [image for image in images if image is not None]
+    texts = [image for image in sent if isinstance(image, str)]
+    return texts if texts and len(texts) == len(sent) else None
 
 
 def file_overrides(value: Any) -> dict[str, Any]:

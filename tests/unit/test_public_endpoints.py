@@ -95,6 +95,8 @@ def test_a_file_format(word: str, value: str, expected: str) -> None:
 def test_images_as_texts() -> None:
     job_input, warnings, response = read(prompt="a", images=["data:a"])
     assert (job_input.image, warnings, response) == ("data:a", [], "image_url")
+    job_input, warnings, _response = read(prompt="a", images=[None, "data:a", None])
+    assert (job_input.image, warnings) == ("data:a", [])
     job_input, warnings, _response = read(prompt="a", images=["data:a", "data:b"])
     assert (job_input.image, len(warnings)) == ("data:a", 1)
     job_input, warnings, _response = read(prompt="a", workflow="edit", images=["data:a", "data:b"])
