@@ -48,7 +48,12 @@ from comfy_worker.workflow.edit.input_files import takes_picture
 from comfy_worker.workflow.edit.lora import LoraSpec
 from comfy_worker.workflow.edit.lora_tags import parse_tags
 from comfy_worker.workflow.edit.overrides import apply_overrides
-from comfy_worker.workflow.edit.parameters import Declared, has_input, listed
+from comfy_worker.workflow.edit.parameters import (
+    Declared,
+    has_input,
+    listed,
+    replaced_by_twin,
+)
 from comfy_worker.workflow.edit.read import read, seeds_of_outputs
 from comfy_worker.workflow.edit.removal import without_nodes
 from comfy_worker.workflow.graph import Workflow, number, title_of
@@ -378,7 +383,8 @@ class _PlanBuilder:
         }
         values = self._with_inputs(values, roles)
         self._check_replaced(workflow, roles, values)
-        values = {**defaults, **values, **self._request.parameters}
+        values = self._without_twins({**values, **self._request.parameters}, roles)
+        values = {**defaults, **values}
         values |= self._stored
         filled = fill(workflow, roles, self._defs, values, declared, self._check)
         if self._template is None:
@@ -410,6 +416,21 @@ class _PlanBuilder:
         for name in sorted(lost):
             client_word = self._context.job.client_words[name]
             self._warnings.append(f"{client_word} is ignored: this graph has no {name}")
+        return kept
+
+    def _without_twins(self, values: Mapping[str, Any], roles: Roles) -> dict[str, Any]:
+        """Leave out, with a warning, `guidance` for an input that `cfg` sets, and vice versa."""
+        words = self._context.job.client_words
+        kept: dict[str, Any] = {}
+        for name, value in values.items():
+            twin = replaced_by_twin(name, values.keys(), roles, self._declared)
+            if twin is None:
+                kept[name] = value
+            elif value != values[twin]:
+                self._warnings.append(
+                    f"{words.get(name, name)} is ignored: this workflow has only {twin}, and "
+                    f"{words.get(twin, twin)} sets that"
+                )
         return kept
 
     def _warn_of_changes(

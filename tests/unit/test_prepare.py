@@ -16,6 +16,7 @@ from comfy_worker.inputs.files import InputFiles
 from comfy_worker.job import Job
 from comfy_worker.planning.plan import PlanContext
 from comfy_worker.planning.planner import prepare
+from comfy_worker.request.dialects import translate
 from comfy_worker.request.schema import JobInput
 from comfy_worker.settings import Settings
 from comfy_worker.workflow.node_defs import NodeDefs
@@ -73,6 +74,17 @@ def test_a_file_that_arrives_is_found_once(tmp_path: Path) -> None:
     assert comfyui.refreshes == 1
     loras = [node for node in plan.workflow.values() if node["class_type"] == "LoraLoader"]
     assert [node["inputs"]["lora_name"] for node in loras] == ["late.safetensors"]
+
+
+@pytest.mark.parametrize("words", [("cfg", "guidance"), ("cfg_scale", "distilled_cfg_scale")])
+def test_cfg_counts_where_only_cfg_has_an_input(tmp_path: Path, words: tuple[str, str]) -> None:
+    own, twin = words
+    translated = translate({"workflow": txt2img(), own: 7.5, twin: 3.5})
+    job = Job("job", JobInput.read(translated.input), client_words=translated.client_words)
+    files = InputFiles(tmp_path, Settings().input_limits)
+    plan = prepare(PlanContext(job, None, LateComfyUI(None), files))
+    assert plan.parameters["cfg"] == 7.5
+    assert plan.warnings == [f"{twin} is ignored: this workflow has only cfg, and {own} sets that"]
 
 
 def test_a_second_try_repeats_no_warning(tmp_path: Path) -> None:

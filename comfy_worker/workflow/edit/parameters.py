@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ __all__ = [
     "leading_steps",
     "listed",
     "preset_size",
+    "replaced_by_twin",
 ]
 
 SIDES = ("width", "height")
@@ -86,6 +87,22 @@ def inputs_of(
         "use overrides for any other input",
         [{"key": name, "parameters": known}],
     )
+
+
+def replaced_by_twin(
+    name: str, names: Collection[str], roles: Roles, declared: Mapping[str, Declared]
+) -> str | None:
+    """Return the other name of the only input that a parameter has, if that is sent too.
+
+    Args:
+        name: of the parameter.
+        names: of all parameters that are sent.
+        roles: of the workflow.
+        declared: a template's further parameters.
+    """
+    twin = TWINS.get(name)
+    own = {*roles.inputs, *roles.ambiguous, *declared}
+    return twin if twin in names and twin in own and name not in own else None
 
 
 def has_input(roles: Roles, name: str, declared: Mapping[str, Declared]) -> bool:
