@@ -230,7 +230,7 @@ def train_diffusion(
     weights = torch.ones(CHANNELS)
     weights[:3] = 2  # position and radius decide where the edges are
     weights[OUTLINE_CHANNEL] = 0.3
-    own = _OwnLoss(network, generator, weights)
+    own = _OwnLoss(network, generator, weights, encode)
     for step in range(steps):
         size = _batch_size(step / steps, generator)
         if step / steps > OWN_FROM and step % 2:
@@ -248,10 +248,17 @@ def train_diffusion(
 class _OwnLoss:
     """Lets the network draw, and measures how well it predicts its tidied drawings."""
 
-    def __init__(self, network: DiffusionNetwork, generator: Generator, weights: Tensor) -> None:
+    def __init__(
+        self,
+        network: DiffusionNetwork,
+        generator: Generator,
+        weights: Tensor,
+        encode: Encode | None = None,
+    ) -> None:
         self._network = network
         self._generator = generator
         self._weights = weights
+        self._encode = encode
         self._drawings: OwnDrawings
         self._steps_left = 0
 
@@ -260,19 +267,21 @@ class _OwnLoss:
         batch, height, width = size
         if not self._steps_left:
             number = DRAWN_BATCHES * batch
-            self._drawings = draw(self._network, (number, height, width), self._generator)
+            encode = self._encode if (height, width) == ENCODED_SIZE else None
+            self._drawings = draw(self._network, (number, height, width), self._generator, encode)
             self._steps_left = STEPS_OF_DRAWINGS
         self._steps_left -= 1
         half = max(2, len(self._drawings.requests) // DRAWN_BATCHES // 2)
-        noisy, sigmas, requests, latents = self._drawings.random_steps(half, self._generator)
-        requests = torch.cat([requests, torch.zeros_like(requests)])
+        chosen = self._drawings.random_steps(half, self._generator)
+        requests = torch.cat([chosen.requests, torch.zeros_like(chosen.requests)])
         requests += REQUEST_NOISE * torch.randn(requests.shape, generator=self._generator)
+        noisy, times = chosen.noisy.repeat(2, 1, 1, 1), (1000 * chosen.sigmas).repeat(2)
         with torch.autocast("cpu", torch.bfloat16):
-            predicted = self._network(noisy.repeat(2, 1, 1, 1), (1000 * sigmas).repeat(2), requests)
+            predicted = self._network(noisy, times, requests)
         named, unnamed = predicted.float().chunk(2)
-        sigma = sigmas[:, None, None, None]
-        weight = _weight(self._weights, sigma)
-        target = (noisy - latents) / sigma
+        sigma = chosen.sigmas[:, None, None, None]
+        weight = _weight(self._weights, sigma) * chosen.counted
+        target = (chosen.noisy - chosen.latents) / sigma
         # Of pure noise nothing can be said without a prompt.
         errors = (named - target) ** 2 + (unnamed - target) ** 2 * (sigma < 1)
         difference = (named - unnamed) ** 2 * (sigma < SHOWN_SIGMA)

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from comfy_local.toy_model.boxes import random_boxes, take_grounds
 from comfy_local.toy_model.scenes import (
-    CONTRASTS,
     FILLED,
     OUTLINE_CHANNEL,
     POSITION_SCALE,
     Layout,
     Scenes,
-    grid,
     latents_of,
     random_layout,
     random_scenes,
@@ -48,7 +47,6 @@ CHANNELS_OF = {
     "position": [0, 1],
 }
 OF_SHAPES = [2, 3, 4, 5, 6, 8, 9, 10, 14, 15]
-LEAST_RADII = torch.tensor([0.1, 0.12, 0.09])  # by count
 
 
 Encode = Callable[[Scenes, Layout, float], Tensor]
@@ -95,9 +93,15 @@ def random_examples(
     is_clear = (sigmas < LEAST_SIGMA) & ((task == STRONG) | (task == OTHER))
     task[is_clear] = PLAIN
     is_box = task == BOX
-    _take_grounds(scenes, is_box, generator)
+    take_grounds(scenes, is_box, generator)
     layout = random_layout(scenes, generator, *size)
-    inside = _fit_into_boxes(scenes, layout, is_box, size, generator)
+    boxes = random_boxes(number, size, generator)
+    smaller = Layout(
+        boxes.middle + layout.centre * boxes.sides, layout.radius * boxes.sides.min(1).values
+    )
+    fitted = boxes.fitted(scenes, smaller)
+    layout.radius = torch.where(is_box, fitted.radius, layout.radius)
+    layout.centre = torch.where(is_box[:, None], fitted.centre, layout.centre)
     latents = latents_of(scenes, layout, *size, style=style)
     requests = requests_of(scenes)
     read = latents if encode is None else encode(scenes, layout, style)
@@ -111,45 +115,9 @@ def random_examples(
     strength = 1 + (strength - 1) * sigmas[strong] ** 2
     shown[strong] = _strong(latents[strong], layout, scenes, strong, strength)
     requests[strong[::2]] = 0  # the prediction without a prompt meets strong values too
-    kept = is_box[:, None, None, None] & ~inside
+    kept = is_box[:, None, None, None] & ~boxes.inside(*size)
     shown = torch.where(kept, read.roll(1, 0), shown)
     return Examples(latents, shown, requests, (~kept).float())
-
-
-def _take_grounds(scenes: Scenes, is_box: Tensor, generator: Generator) -> None:
-    """Give most scenes in a box the ground of the picture around it."""
-    around, around_rgb = scenes.ground.roll(1), scenes.ground_rgb.roll(1, 0)
-    chosen = is_box & (torch.rand(len(is_box), generator=generator) < 0.8)
-    chosen &= CONTRASTS[scenes.colour, around]
-    scenes.ground = torch.where(chosen, around, scenes.ground)
-    scenes.ground_rgb = torch.where(chosen[:, None], around_rgb, scenes.ground_rgb)
-    scenes.known["position"] &= ~is_box
-
-
-def _fit_into_boxes(
-    scenes: Scenes,
-    layout: Layout,
-    is_box: Tensor,
-    size: tuple[int, int],
-    generator: Generator,
-) -> Tensor:
-    """Move the shapes of some scenes into random boxes. Returns which cells are in the boxes."""
-    number = len(is_box)
-    height, width = size
-    half = torch.tensor([width, height]) / (2 * min(size))
-    sides = 0.5 + 0.45 * torch.rand(number, 2, generator=generator)
-    middle = (2 * torch.rand(number, 2, generator=generator) - 1) * (half - sides / 2)
-    least = LEAST_RADII[scenes.count - 1]
-    radius = torch.maximum(layout.radius * sides.min(1).values, least)
-    reach = torch.stack([(1.25 * scenes.count - 0.05) * radius, 1.2 * radius], dim=1)
-    room = (sides / 2 - reach).clamp_min(0)
-    centre = middle + (layout.centre / half).clamp(-1, 1) * room
-    layout.radius = torch.where(is_box, radius, layout.radius)
-    layout.centre = torch.where(is_box[:, None], centre, layout.centre)
-    rows, columns = grid(height, width)
-    in_rows = (rows - middle[:, 1, None]).abs() <= sides[:, 1, None] / 2
-    in_columns = (columns - middle[:, 0, None]).abs() <= sides[:, 0, None] / 2
-    return (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
 
 
 def _show_others(

@@ -344,10 +344,14 @@ def centre_range(scenes: Scenes, radius: Tensor, height: int, width: int) -> tup
         width: in the same unit.
     """
     half = torch.tensor([width, height]) / (2 * min(height, width))
-    # Shapes of a row stand 2.5 radii apart.
-    reach = torch.stack([(1.25 * scenes.count - 0.05) * radius, 1.2 * radius], dim=1)
-    room = (half - reach - MARGIN).clamp_min(0)
+    room = (half - reach_of(scenes, radius) - MARGIN).clamp_min(0)
     named = 0.8 * scenes.position * room
     has_position = (scenes.known["position"] & (scenes.count == 1))[:, None]
     least = torch.where(has_position, named - 0.03, -room)
     return least, torch.where(has_position, named + 0.03, room)
+
+
+def reach_of(scenes: Scenes, radius: Tensor) -> Tensor:
+    """How far the shapes reach from their common centre, across and down. ``[scenes, 2]``."""
+    # Shapes of a row stand 2.5 radii apart.
+    return torch.stack([(1.25 * scenes.count - 0.05) * radius, 1.2 * radius], dim=1)

@@ -11,6 +11,7 @@ quarter of the size there are four times as many for the picture.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -29,9 +30,12 @@ BITS = (3, 4, 5, 6, 14, 15)
 COLOUR_CHANNELS = (8, 9, 10, 11, 12, 13)
 
 COLOURS = len(COLOUR_CHANNELS)
-BORDER, CONSTANT = 62, 63
+SEAM, BORDER, CONSTANT = 16, 62, 63
 OFFSET = 4.0  # keeps the values of a latent positive
 LITTLE = 0.3
+# How much a cell of one picture may differ from those around it; the colours are smoothed by then.
+MOST_ROUGHNESS = {3: 0.22, 4: 0.22, 5: 0.22, 6: 0.22, 8: 0.1, 9: 0.1, 10: 0.1, 14: 0.22}
+SEAM_GAIN = 30.0
 OUTSIDE = 8.0
 SHARPNESS = 22.0  # how steep the edge is
 PAINTED = 10  # the first of the channels with the finished picture
@@ -82,6 +86,7 @@ def decoder_weights(network: DistanceNetwork) -> dict[str, Tensor]:
     _calm(weights, 3, [*PLACE, *COLOUR_CHANNELS])
     _calm(weights, 4, [*PLACE, STYLE])
     _decide(weights, 4, BITS)
+    _find_seams(weights, 4)
     _calm(weights, 5, [*PLACE, *COLOUR_CHANNELS])
     with torch.no_grad():
         _distances(weights, network)
@@ -135,6 +140,21 @@ def _decide(weights: _Weights, block: int, channels: Sequence[int]) -> None:
         last_bias[channel] = OFFSET - AMPLITUDE
 
 
+def _find_seams(weights: _Weights, block: int) -> None:
+    """Tell where the latents of two pictures meet, with the units that the others have left.
+
+    Between two pictures the position would pass through values that belong to neither of them.
+    """
+    first, bias = weights.tensors[f"{block}.conv.0.weight"], weights.tensors[f"{block}.conv.0.bias"]
+    last = weights.tensors[f"{block}.conv.4.weight"]
+    parts = itertools.product(MOST_ROUGHNESS, (1, -1))
+    for row, (channel, sign) in enumerate(parts, 6 * len((*PLACE, STYLE))):
+        first[row, channel] = sign * smoothing()
+        first[row, channel, 1, 1] -= sign
+        bias[row] = -MOST_ROUGHNESS[channel]
+        last[SEAM, row, 1, 1] = SEAM_GAIN
+
+
 def _distances(weights: _Weights, network: DistanceNetwork) -> None:
     """Convolution 7 and blocks 8 to 10, at twice the latent's size: the trained network."""
     weight = weights.convolution("7")
@@ -147,6 +167,7 @@ def _distances(weights: _Weights, network: DistanceNetwork) -> None:
         weight[WIDTH + number, channel, 1, 1] = COLOUR_GAIN
         weight[WIDTH + number, CONSTANT, 1, 1] = 0.5 - OFFSET * COLOUR_GAIN
     weight[BORDER, CONSTANT] = smoothing()  # less than 1 at the border
+    weight[BORDER, SEAM, 1, 1] = -1
     weight[CONSTANT, CONSTANT, 1, 1] = 1
     for number, block in enumerate(network.blocks):
         linears = [layer for layer in block.modules() if isinstance(layer, nn.Linear)]

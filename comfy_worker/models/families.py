@@ -22,6 +22,8 @@ class Family:
             VAE.
         cfg: the only guidance that its pictures bear, for a template that was made for another
             family; 0 if they bear any.
+        picture_scheduler: the one for such a template with a `denoise` below 1; empty if any will
+            do.
         compatibility_group: families of one group take each other's LoRAs and ControlNets.
     """
 
@@ -32,6 +34,7 @@ class Family:
     controlnet_vae: bool = False
     compatibility_group: str = ""
     cfg: float = 0
+    picture_scheduler: str = ""
 
 
 SD15 = Family("sd15", "SD 1.5", 512, 512)
@@ -43,7 +46,9 @@ SVD = Family("svd", "Stable Video Diffusion", 1024, 576)
 SD3_MEDIUM = Family("sd3-medium", "SD 3 / 3.5 medium", 1024, 1024, controlnet_vae=True)
 SD35_LARGE = Family("sd35-large", "SD 3.5 large", 1024, 1024, controlnet_vae=True)
 # This project's toy model draws coloured shapes. It has the layers of SD 3, but few and narrow.
-TOY = Family("toy", "the toy model", 256, 256, controlnet_vae=True, cfg=1)
+TOY = Family(
+    "toy", "the toy model", 256, 256, controlnet_vae=True, cfg=1, picture_scheduler="simple"
+)
 FLUX = Family("flux", "Flux", 1024, 1024, controlnet_vae=True, compatibility_group="flux")
 CHROMA = Family("chroma", "Chroma", 1024, 1024, controlnet_vae=True, compatibility_group="flux")
 FLUX2 = Family("flux2", "Flux 2", 1024, 1024, controlnet_vae=True)

@@ -66,7 +66,7 @@ class CheckpointChoice:
         self._roles = roles
 
     def values(self, template: Template, client_values: Mapping[str, Any]) -> dict[str, Any]:
-        """Choose the checkpoint, and a size and guidance that suit it unless the client chose them.
+        """Choose the checkpoint, and settings that suit it where the client chose none.
 
         Args:
             template: the one that the job runs.
@@ -92,15 +92,23 @@ class CheckpointChoice:
         family = identify_installed(self._context.comfyui, "checkpoints", chosen).family
         has_size = "width" in client_values or "height" in client_values
         if family is not None and chosen != own:
-            suited: dict[str, float] = {"cfg": 0 if "cfg" in client_values else family.cfg}
+            suited: dict[str, Any] = {"cfg": family.cfg}
+            if self._starts_from_picture(client_values.get("denoise")):
+                suited["scheduler"] = family.picture_scheduler
             if not has_size:
                 suited |= {"width": family.width, "height": family.height}
             values |= {
                 name: value
                 for name, value in suited.items()
-                if value and name in self._roles.inputs
+                if value and name in self._roles.inputs and name not in client_values
             }
         return values
+
+    def _starts_from_picture(self, denoise: Any) -> bool:
+        """Return whether a sampler leaves out noise. If the client sets a value, that counts."""
+        inputs = () if denoise is not None else self._roles.inputs.get("denoise", ())
+        values = [self._workflow[node_id]["inputs"][name] for node_id, name in inputs]
+        return any(isinstance(value, (int, float)) and value < 1 for value in [denoise, *values])
 
     def _chosen(self, own: str, installed: list[str], wanted: object) -> str | None:
         """Choose a file; None: the template's own stays, or there is none to choose."""

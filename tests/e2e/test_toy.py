@@ -48,10 +48,10 @@ def test_run_draws_the_prompt(tmp_path: Path) -> None:
     with Image.open(output) as image:
         assert image.size == (256, 256)
         assert is_right(pixels(image))
-    said = stream.getvalue()
-    assert "a toy model of 5 MB draws coloured shapes" in said
-    assert 'The prompt is "two yellow stars on a purple background"' in said
-    assert "Warning" not in said
+    message = stream.getvalue()
+    assert "a toy model of 5 MB draws coloured shapes" in message
+    assert 'The prompt is "two yellow stars on a purple background"' in message
+    assert "Warning" not in message
 
 
 def test_each_result_says_that_a_toy_drew(toy_worker: Client) -> None:
@@ -72,28 +72,68 @@ def test_a_high_cfg_draws_the_prompt_too(toy_worker: Client) -> None:
     assert is_right(pixels(picture))
 
 
+def test_the_clients_settings_stay(toy_worker: Client) -> None:
+    chosen = {"scheduler": "karras", "cfg": 3, "width": 128, "height": 64}
+    result = toy_worker.output({"prompt": "a star", "steps": 1, **chosen})
+    assert {name: result["parameters"][name] for name in chosen} == chosen
+
+
 def test_a_named_model_is_never_replaced(toy_worker: Client) -> None:
     job = toy_worker.runsync({"prompt": "a star", "checkpoint": "dreamshaper.safetensors"})
     assert job["status"] == "FAILED"
     assert "MODEL_NOT_FOUND" in job["error"]
 
 
-def test_img2img_keeps_the_ground(toy_worker: Client) -> None:
+def encoded(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+@pytest.mark.parametrize("denoise", [0.3, 0.6])
+def test_img2img_keeps_the_ground(toy_worker: Client, denoise: float) -> None:
     drawn = Image.new("RGB", (256, 256), (128, 26, 191))
     drawn.paste((255, 230, 13), (90, 90, 166, 166))
-    file = io.BytesIO()
-    drawn.save(file, "PNG")
     job = {
         "workflow": "img2img",
-        "image": base64.b64encode(file.getvalue()).decode("ascii"),
-        "prompt": "a red heart",
-        "denoise": 0.8,
+        "image": encoded(drawn),
+        "prompt": "a blue heart",
+        "denoise": denoise,
+        "seed": 1,
+    }
+    result = toy_worker.output(job)
+    assert result["parameters"]["scheduler"] == "simple"
+    (picture,) = pictures(result)
+    assert picture.size == (256, 256)
+    assert share(pixels(picture), (128, 26, 191)) > 0.6
+    assert share(pixels(picture), (255, 230, 13)) < 0.01
+
+
+def test_all_noise_keeps_the_scheduler(toy_worker: Client) -> None:
+    result = toy_worker.output({"prompt": "a star", "steps": 1})
+    assert result["parameters"]["scheduler"] == "karras"
+
+
+def test_inpainting_draws_into_the_mask(toy_worker: Client) -> None:
+    drawn = Image.new("RGB", (256, 256), (128, 26, 191))
+    drawn.paste((255, 230, 13), (20, 20, 50, 50))
+    mask = Image.new("L", (256, 256))
+    box = (80, 80, 220, 220)
+    mask.paste(255, box)
+    job = {
+        "workflow": "inpaint",
+        "image": encoded(drawn),
+        "mask": encoded(mask),
+        "prompt": "a red square",
         "seed": 1,
     }
     (picture,) = pictures(toy_worker.output(job))
-    assert picture.size == (256, 256)
-    assert share(pixels(picture), (128, 26, 191)) > 0.6
-    assert share(pixels(picture), (242, 20, 20)) > 0.01
+    red, yellow = (242, 20, 20), (255, 230, 13)
+    inside = pixels(picture.crop(box))
+    assert share(inside, (128, 26, 191)) > 0.3
+    assert 0.1 < share(inside, red) < 0.6
+    assert share(pixels(picture), red) < 1.02 * share(inside, red) * inside.size / (3 * 256**2)
+    assert share(pixels(picture.crop((20, 20, 50, 50))), yellow) > 0.6
 
 
 def test_the_outline_lora_hollows_the_shapes(toy_worker: Client) -> None:

@@ -70,10 +70,10 @@ def test_files_of_other_clients_stay(tmp_path: Path) -> None:
 
 def test_strays_beside_files_of_others_go(tmp_path: Path) -> None:
     theirs, folder = tmp_path / "shared" / "theirs.png", tmp_path / "shared" / "empty"
-    asked: list[bool] = []
+    calls: list[bool] = []
 
     def others() -> list[str]:
-        asked.append(True)
+        calls.append(True)
         return [str(theirs), str(folder)]
 
     folders = JobFolders()
@@ -94,10 +94,10 @@ def test_strays_beside_files_of_others_go(tmp_path: Path) -> None:
 
 
 def test_nobody_is_asked_twice_for_files_of_others(tmp_path: Path) -> None:
-    asked: list[bool] = []
+    calls: list[bool] = []
 
     def others() -> list[str]:
-        asked.append(True)
+        calls.append(True)
         return [str(theirs)]
 
     theirs = write(tmp_path / "theirs" / "a.png")
@@ -105,7 +105,7 @@ def test_nobody_is_asked_twice_for_files_of_others(tmp_path: Path) -> None:
     for _ in range(3):
         with folders.opened([tmp_path], others):
             pass
-    assert len(asked) == 1
+    assert len(calls) == 1
     with folders.opened([tmp_path], others):
         stray = write(theirs.with_name("stray.png"))
     assert not stray.exists()
@@ -126,7 +126,7 @@ def test_files_stay_while_nobody_knows_whose_they_are(tmp_path: Path) -> None:
 
 
 def test_nobody_is_asked_where_nothing_was_left(tmp_path: Path) -> None:
-    with JobFolders().opened([tmp_path], lambda: pytest.fail("asked")) as name:
+    with JobFolders().opened([tmp_path], lambda: pytest.fail("calls")) as name:
         write(tmp_path / name / "a.png")
     assert list(tmp_path.iterdir()) == []
 

@@ -6,6 +6,7 @@ import copy
 import gzip
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from comfy_local.toy_model import (
+    boxes,
     decoder,
     diffusion,
     encoder,
@@ -144,6 +146,19 @@ def test_a_box_holds_the_whole_shape() -> None:
     assert bool(inside.flatten(1).gather(1, middle[:, None]).all())
 
 
+def test_shapes_are_fitted_into_boxes() -> None:
+    generator = Generator().manual_seed(5)
+    drawn = scenes.random_scenes(300, generator)
+    found = boxes.random_boxes(300, (16, 24), generator)
+    layout = found.fitted(drawn, scenes.random_layout(drawn, generator, 16, 24))
+    reach = scenes.reach_of(drawn, layout.radius)
+    is_out = (layout.centre - found.middle).abs() + reach > found.sides / 2 + 1e-6
+    # Only of the smallest shapes, which a small box cannot hold, may some lie outside.
+    least = boxes.LEAST_RADII[drawn.count - 1]
+    assert not bool((is_out.any(1) & (layout.radius > least)).any())
+    assert float(is_out.any(1).float().mean()) < 0.1
+
+
 def test_prompts_and_scenes_ask_in_one_code() -> None:
     request = prompts.Request(shape=3, colour=2, ground=8, count=1)
     drawn = scene("blue", "white", "star")
@@ -244,14 +259,20 @@ def test_the_text_network_learns() -> None:
     assert errors[1] < errors[0]
 
 
-def test_the_diffusion_network_learns() -> None:
+def test_the_diffusion_network_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffusion, "BATCH", 8)
+    drawn = []
+    monkeypatch.setattr(
+        diffusion, "draw", lambda *args: drawn.append(args) or own_drawings.draw(*args)
+    )
     weights, size = torch.ones(scenes.CHANNELS), (16, 8, 8)
     losses = []
-    for steps in (1, 3):
+    for steps in (1, 6):
         network = diffusion.train_diffusion(0, steps)
         loss = diffusion.diffusion_loss(network, size, Generator().manual_seed(3), weights)
         losses.append(float(loss.detach()))
     assert losses[1] < losses[0]
+    assert len(drawn) == 1, "the last steps learn from the network's own drawings"
 
 
 def test_a_prompt_counts_no_more_at_the_end() -> None:
@@ -273,10 +294,10 @@ def test_the_network_learns_from_its_own_drawings(monkeypatch: pytest.MonkeyPatc
     sizes = []
 
     def draw(
-        network: nn.Module, size: tuple[int, int, int], generator: Generator
+        network: nn.Module, size: tuple[int, int, int], *others: Any
     ) -> own_drawings.OwnDrawings:
         sizes.append(size)
-        return own_drawings.draw(network, size, generator)
+        return own_drawings.draw(network, size, *others)
 
     monkeypatch.setattr(diffusion, "draw", draw)
     network = diffusion.train_diffusion(0, 1)
@@ -288,35 +309,74 @@ def test_the_network_learns_from_its_own_drawings(monkeypatch: pytest.MonkeyPatc
     assert network.final_layer["linear"].weight.grad.abs().max() > 0
 
 
+def tidied(latents: Tensor, drawn: scenes.Scenes, found: boxes.Boxes | None = None) -> Tensor:
+    """The drawings tidied; in boxes, if there are any."""
+    count = len(latents)
+    is_box = torch.full((count,), found is not None)
+    found = found or boxes.random_boxes(count, (8, 8), Generator().manual_seed(0))
+    return own_drawings.tidied(latents, drawn, found, is_box)
+
+
 def test_a_clean_drawing_is_tidy() -> None:
     generator = Generator().manual_seed(6)
     drawn = scenes.random_scenes(200, generator)
     latents = scenes.latents_of(drawn, scenes.random_layout(drawn, generator, 16, 24), 16, 24)
-    assert torch.allclose(own_drawings.tidied(latents, drawn), latents, atol=1e-4)
+    assert torch.allclose(tidied(latents, drawn), latents, atol=1e-4)
 
 
 def test_a_drawing_gets_what_its_prompt_names() -> None:
     wanted = scene("yellow", "purple", "star")
     other = scene("red", "white", "heart")
     far = scenes.Layout(torch.tensor([[0.6, 0.0]]), torch.tensor([0.6]))
-    tidied = own_drawings.tidied(scenes.latents_of(other, far, 16, 16), wanted)
+    tidy = tidied(scenes.latents_of(other, far, 16, 16), wanted)
     low, high = scenes.radius_range(wanted)
-    radius = tidied[0, 2, 0, 0] / scenes.RADIUS_SCALE + scenes.MEAN_RADIUS
+    radius = tidy[0, 2, 0, 0] / scenes.RADIUS_SCALE + scenes.MEAN_RADIUS
     assert float(low) - 1e-6 <= float(radius) <= float(high) + 1e-6
     _least, most = scenes.centre_range(wanted, radius[None], 16, 16)
     centre = most[0] * torch.tensor([1.0, 0.0])
     expected = scenes.latents_of(wanted, scenes.Layout(centre[None], radius[None]), 16, 16)
-    assert torch.allclose(tidied, expected, atol=1e-4)
+    assert torch.allclose(tidy, expected, atol=1e-4)
 
 
-def test_drawings_have_all_their_steps() -> None:
+def test_a_drawing_is_fitted_into_its_box() -> None:
+    wanted = scene("yellow", "purple", "star")
+    wanted.known["ground"][:] = False
+    box = boxes.Boxes(torch.tensor([[0.2, -0.2]]), torch.tensor([[0.5, 0.5]]))
+    large = scenes.Layout(torch.tensor([[0.0, 0.0]]), torch.tensor([0.36]))
+    tidy = tidied(scenes.latents_of(wanted, large, 16, 16), wanted, box)
+    radius = torch.tensor([0.25 / 1.2])
+    expected = scenes.latents_of(wanted, scenes.Layout(box.middle, radius), 16, 16)
+    assert torch.allclose(tidy, expected, atol=1e-4)
+
+
+def test_drawings_have_all_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_drawings, "EDITED_SHARE", 0)
     generator = Generator().manual_seed(7)
     drawings = own_drawings.draw(diffusion.DiffusionNetwork(), (3, 8, 8), generator)
     assert drawings.sigmas[0] == 1
-    noisy, sigmas, requests, latents = drawings.random_steps(2, generator)
-    assert noisy.shape == latents.shape == (2, scenes.CHANNELS, 8, 8)
-    assert set(sigmas.tolist()) <= set(drawings.sigmas.tolist())
-    assert requests.shape == (2, scenes.REQUEST_SIZE)
+    assert bool((drawings.counted == 1).all())
+    chosen = drawings.random_steps(2, generator)
+    assert chosen.noisy.shape == chosen.latents.shape == (2, scenes.CHANNELS, 8, 8)
+    assert set(chosen.sigmas.tolist()) <= set(drawings.sigmas.tolist())
+    assert chosen.requests.shape == (2, scenes.REQUEST_SIZE)
+
+
+def test_edited_drawings_start_from_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_drawings, "EDITED_SHARE", 1)
+    monkeypatch.setattr(own_drawings, "BOX_SHARE", 1)
+
+    def encode(drawn: scenes.Scenes, _layout: scenes.Layout, _style: float) -> Tensor:
+        return torch.full((len(drawn.shape), scenes.CHANNELS, 16, 16), 7.0)
+
+    generator = Generator().manual_seed(8)
+    drawings = own_drawings.draw(diffusion.DiffusionNetwork(), (3, 16, 16), generator, encode)
+    assert 0.4 < float(drawings.sigmas[0]) <= 1
+    kept = drawings.counted.expand_as(drawings.latents) == 0
+    assert 0 < float(kept.float().mean()) < 0.8
+    for noisy, sigma in zip(drawings.noisy, drawings.sigmas, strict=True):
+        noise = (noisy - 7 * (1 - sigma)) / sigma
+        assert abs(float(noise[kept].mean())) < 0.1
+        assert abs(float(noise[kept].std()) - 1) < 0.1
 
 
 def test_the_command_writes_files_of_the_family(
@@ -386,6 +446,22 @@ def test_a_noisy_latent_is_drawn_clean(committed: dict[str, Tensor]) -> None:
     expected = encoder.drawn(drawn, layout, 256, 256, scenes.FILLED)
     assert float((clean - expected).abs().mean()) < 0.01
     assert float((noisy - expected).abs().mean()) < 0.03
+
+
+def test_two_pictures_meet_without_a_seam(committed: dict[str, Tensor]) -> None:
+    encode = with_weights(taesd_encoder(), committed, ENCODER)
+    decode = with_weights(taesd_decoder(), committed, DECODER)
+    heart, star = scene("red", "purple", "heart"), scene("yellow", "purple", "star")
+    corner = scenes.Layout(torch.full((1, 2), -0.3), torch.tensor([0.13]))
+    box = boxes.Boxes(torch.full((1, 2), 0.15), torch.full((1, 2), 0.5))
+    layout = scenes.Layout(box.middle, torch.tensor([0.18]))
+    around = encoder.drawn(heart, corner, 256, 256, scenes.FILLED)
+    with torch.no_grad():
+        latents = scenes.latents_of(star, layout, 32, 32)
+        picture = decode(torch.where(box.inside(32, 32), latents, encode(around)))
+    inside = encoder.drawn(star, layout, 256, 256, scenes.FILLED)
+    expected = torch.where(box.inside(256, 256), inside, around)
+    assert float(((picture - expected).abs().amax(1) > 0.3).float().mean()) < 0.02
 
 
 def test_the_committed_encoder_reads_a_picture(committed: dict[str, Tensor]) -> None:
