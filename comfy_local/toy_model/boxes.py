@@ -9,10 +9,10 @@ from torch import Generator, Tensor
 
 from comfy_local.toy_model.scenes import CONTRASTS, Layout, Scenes, grid, reach_of
 
-__all__ = ["Boxes", "random_boxes", "take_grounds"]
+__all__ = ["Boxes", "layout_in_boxes", "random_boxes", "take_grounds"]
 
 LEAST_RADII = torch.tensor([0.1, 0.12, 0.09])  # by count
-GROUND_SHARE = 0.8  # of the boxes, that get the ground of the picture around them
+GROUND_SHARE = 0.8  # this share of the boxes gets the ground of the picture around them
 
 
 @dataclass
@@ -43,6 +43,14 @@ class Boxes:
         room = (self.sides / 2 - reach_of(scenes, radius)).clamp_min(0)
         centre = layout.centre.clamp(self.middle - room, self.middle + room)
         return Layout(centre, radius)
+
+
+def layout_in_boxes(is_box: Tensor, in_boxes: Layout, elsewhere: Layout) -> Layout:
+    """Take the first layout where there is a box, and else the second one."""
+    return Layout(
+        torch.where(is_box[:, None], in_boxes.centre, elsewhere.centre),
+        torch.where(is_box, in_boxes.radius, elsewhere.radius),
+    )
 
 
 def random_boxes(number: int, size: tuple[int, int], generator: Generator) -> Boxes:

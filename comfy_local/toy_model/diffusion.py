@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from comfy_local.toy_model.examples import LEAST_SIGMA, Encode, random_examples
+from comfy_local.toy_model.examples import LEAST_SIGMA, Encode, Examples, random_examples
 from comfy_local.toy_model.optimizers import Muon, Optimizers
 from comfy_local.toy_model.own_drawings import OwnDrawings, draw, shifted, sigmas_of
 from comfy_local.toy_model.scenes import CHANNELS, FILLED, OUTLINE_CHANNEL, REQUEST_SIZE
@@ -300,7 +300,6 @@ def diffusion_loss(
     generator: Generator,
     weights: Tensor,
     *,
-    style: float = FILLED,
     encode: Encode | None = None,
 ) -> Tensor:
     """Noise random scenes and measure the prediction.
@@ -310,25 +309,44 @@ def diffusion_loss(
         size: how many scenes, and their height and width in latent pixels.
         generator: decides scenes and noise.
         weights: the weight of each channel.
-        style: FILLED or OUTLINE.
         encode: what img2img and inpainting start from; by default exact latents.
     """
-    batch = size[0]
-    spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-    sigmas = shifted(spread)
-    examples = random_examples(size[1:], sigmas, generator, style, encode)
-    requests = examples.requests
-    requests += REQUEST_NOISE * torch.randn(requests.shape, generator=generator)
-    noise = torch.randn(examples.latents.shape, generator=generator)
+    examples, noise, sigmas = noised_examples(size, generator, encode=encode)
     sigma = sigmas[:, None, None, None]
     noisy = (1 - sigma) * examples.shown + sigma * noise
     with torch.autocast("cpu", torch.bfloat16):
-        predicted = network(noisy, sigmas * 1000, requests)
+        predicted = network(noisy, sigmas * 1000, examples.requests)
     weight = _weight(weights, sigma)
     changed = (1 - sigma) * (examples.shown - examples.latents) / sigma.clamp_min(LEAST_SIGMA)
     target = noise - examples.latents + changed
     loss: Tensor = ((predicted.float() - target) ** 2 * weight * examples.counted).mean()
     return loss
+
+
+def noised_examples(
+    size: tuple[int, int, int],
+    generator: Generator,
+    style: float = FILLED,
+    encode: Encode | None = None,
+) -> tuple[Examples, Tensor, Tensor]:
+    """Draw random examples, whose requests are not exact, and noise for them.
+
+    Args:
+        size: how many scenes, and their height and width in latent pixels.
+        generator: decides scenes and noise.
+        style: FILLED or OUTLINE.
+        encode: what img2img and inpainting start from; by default exact latents.
+
+    Returns:
+        The examples, the noise, and ``[scenes]``, the share of noise.
+    """
+    batch = size[0]
+    spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+    sigmas = shifted(spread)
+    examples = random_examples(size[1:], sigmas, generator, style, encode)
+    examples.requests += REQUEST_NOISE * torch.randn(examples.requests.shape, generator=generator)
+    noise = torch.randn(examples.latents.shape, generator=generator)
+    return examples, noise, sigmas
 
 
 def _batch_size(progress: float, generator: Generator) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from comfy_local.toy_model.boxes import random_boxes, take_grounds
+from comfy_local.toy_model.boxes import layout_in_boxes, random_boxes, take_grounds
 from comfy_local.toy_model.scenes import (
     FILLED,
     OUTLINE_CHANNEL,
@@ -99,9 +99,7 @@ def random_examples(
     smaller = Layout(
         boxes.middle + layout.centre * boxes.sides, layout.radius * boxes.sides.min(1).values
     )
-    fitted = boxes.fitted(scenes, smaller)
-    layout.radius = torch.where(is_box, fitted.radius, layout.radius)
-    layout.centre = torch.where(is_box[:, None], fitted.centre, layout.centre)
+    layout = layout_in_boxes(is_box, boxes.fitted(scenes, smaller), layout)
     latents = latents_of(scenes, layout, *size, style=style)
     requests = requests_of(scenes)
     read = latents if encode is None else encode(scenes, layout, style)

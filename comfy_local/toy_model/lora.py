@@ -1,7 +1,7 @@
 """Trains a LoRA for the toy model that draws outlines.
 
-With it the network predicts what it predicts without it for the filled picture, but the outline:
-so it draws the same shapes in the same places.
+The LoRA learns to repeat what the network predicts for filled shapes, and to change only the
+channel of the outline. So the shapes stay the same, in the same places.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from comfy_local.toy_model.diffusion import BASE_CELLS, REQUEST_NOISE, DiffusionNetwork
-from comfy_local.toy_model.examples import random_examples
+from comfy_local.toy_model.diffusion import BASE_CELLS, DiffusionNetwork, noised_examples
 from comfy_local.toy_model.optimizers import Optimizers
-from comfy_local.toy_model.own_drawings import shifted
 from comfy_local.toy_model.scenes import AMPLITUDE, CHANNELS, FILLED, OUTLINE, OUTLINE_CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -82,21 +80,16 @@ def _loss(
     network: nn.Module, unchanged: nn.Module, size: tuple[int, int, int], generator: Generator
 ) -> Tensor:
     """Measure the prediction for random scenes: how many, and their height and width."""
-    count = size[0]
-    sigmas = shifted((torch.arange(count) + torch.rand(count, generator=generator)) / count)
-    examples = random_examples(size[1:], sigmas, generator, OUTLINE)
-    requests = examples.requests
-    requests += REQUEST_NOISE * torch.randn(requests.shape, generator=generator)
+    examples, noise, sigmas = noised_examples(size, generator, OUTLINE)
     sigma = sigmas[:, None, None]
-    noise = torch.randn(examples.shown.shape, generator=generator)
     noisy = (1 - sigma[:, None]) * examples.shown + sigma[:, None] * noise
     filled = noisy.clone()
     difference = AMPLITUDE * (OUTLINE - FILLED)
     filled[:, OUTLINE_CHANNEL] -= (1 - sigma) * difference
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
-            target = unchanged(filled, 1000 * sigmas, requests).float()
-        predicted = network(noisy, 1000 * sigmas, requests).float()
+            target = unchanged(filled, 1000 * sigmas, examples.requests).float()
+        predicted = network(noisy, 1000 * sigmas, examples.requests).float()
     target[:, OUTLINE_CHANNEL] -= difference
     weights = torch.ones(CHANNELS, 1, 1)
     weights[OUTLINE_CHANNEL] = 4

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from comfy_local.toy_model.boxes import Boxes, random_boxes, take_grounds
+from comfy_local.toy_model.boxes import Boxes, layout_in_boxes, random_boxes, take_grounds
 from comfy_local.toy_model.examples import Encode
 from comfy_local.toy_model.scenes import (
     AMPLITUDE,
@@ -71,7 +71,7 @@ class OwnDrawings:
     counted: Tensor
 
     def random_steps(self, count: int, generator: Generator) -> OwnDrawings:
-        """Choose some drawings, and of each one step: the only one in ``noisy`` and ``sigmas``."""
+        """Choose some drawings and one step of each; ``noisy`` and ``sigmas`` hold only these."""
         drawings = torch.randperm(len(self.requests), generator=generator)[:count]
         steps = torch.randint(0, len(self.sigmas), (count,), generator=generator)
         return OwnDrawings(
@@ -243,7 +243,5 @@ def tidied(latents: Tensor, scenes: Scenes, boxes: Boxes, is_box: Tensor) -> Ten
     down = rows[:, None] - latents[:, 1:2] / POSITION_SCALE
     centre = median(torch.cat([across, down], dim=1))
     layout = Layout(centre.clamp(*centre_range(scenes, radius, height, width)), radius)
-    fitted = boxes.fitted(scenes, Layout(centre, radius))
-    layout.radius = torch.where(is_box, fitted.radius, layout.radius)
-    layout.centre = torch.where(is_box[:, None], fitted.centre, layout.centre)
+    layout = layout_in_boxes(is_box, boxes.fitted(scenes, Layout(centre, radius)), layout)
     return latents_of(scenes, layout, height, width, style=FILLED)

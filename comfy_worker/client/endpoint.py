@@ -141,12 +141,13 @@ class Endpoint:
             endpoint_id: RunPod's id of the endpoint; empty for the local one.
 
         Raises:
-            BadTarget: RunPod needs an API key and there is none, or the id is no id.
+            BadTarget: RunPod needs an API key and there is none, or the id has characters that
+                no id has.
         """
         if endpoint_id and not ENDPOINT_ID.fullmatch(endpoint_id):
             raise BadTarget(
-                f"{endpoint_id} is no id of an endpoint, which is of letters, digits, - and _; "
-                "`submit --url` and Endpoint.at() take a URL"
+                f"{endpoint_id} is no id of an endpoint: an id has only letters, digits, - and _. "
+                "For a URL, use `submit --url` or Endpoint.at()"
             )
         url = endpoint_url(endpoint_id, environ)
         api_key = environ.get("RUNPOD_API_KEY", "").strip()

@@ -22,8 +22,8 @@ class Family:
             VAE.
         cfg: the only guidance that its pictures bear, for a template that was made for another
             family; 0 if they bear any.
-        picture_scheduler: the one for such a template with a `denoise` below 1; empty if any will
-            do.
+        picture_scheduler: the scheduler for such a template if its `denoise` is below 1; empty if
+            any will do.
         compatibility_group: families of one group take each other's LoRAs and ControlNets.
     """
 

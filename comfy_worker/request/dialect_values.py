@@ -22,7 +22,7 @@ __all__ = [
 T = TypeVar("T")
 API_KEY = re.compile(r"[!-~]{8,512}")
 NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
-# The texts that our own keys read as true and false, and nothing.
+# The texts that our own keys read as true and as false. An empty text is false too.
 ON = ("1", "t", "y", "on", "yes", "true")
 OFF = ("", "0", "f", "n", "off", "no", "false")
 # The largest number that the translation calculates with.
@@ -65,11 +65,11 @@ def of_type(word: str, value: Any, python_type: type[T], name: str) -> T:
 def number_at(word: str, value: Any) -> float:
     """Return a value as a number; raise an error if it is not one, nor a text with one."""
     number = _without_text(value)
-    if not isinstance(number, (int, float)) or isinstance(number, bool):
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not is_number or not abs(number) < LARGEST:
         raise _wrong(word, value, "a number")
-    if not abs(number) < LARGEST:
-        raise _wrong(word, value, "a number")
-    return number
+    found: float = number
+    return found
 
 
 def count_at(word: str, value: Any) -> int:
